@@ -1,0 +1,44 @@
+# Everything here needs only Python 3.11+, make, and a package registry; the virtual environment is made on demand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench constraints clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[all]'
+	@touch $@
+
+demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real PostgreSQL
+	@$(BIN)/openproto demo --provider sqlite
+	@$(BIN)/openproto demo --provider postgres
+
+test: $(READY)  ## run the tests on real files and a real PostgreSQL
+	@$(BIN)/python -m pytest
+
+check: $(READY)  ## ruff, mypy --strict, and pyright over everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: $(READY)  ## measure the figures side by side; writes .bench/figures.json and prints the table
+	@$(BIN)/python -m benchmarks
+
+constraints:  ## rewrite constraints.txt from the newest releases that work together
+	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[all]'
+	$(BIN)/python -m pip freeze --all --exclude-editable > constraints.txt
+	@touch $(READY)
+
+clean:  ## remove the virtual environment and what the tools left behind
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache

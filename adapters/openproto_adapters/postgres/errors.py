@@ -1,0 +1,108 @@
+"""From asyncpg's exceptions to the protocol's, by class; imported only once asyncpg is."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from openproto.errors import (
+    InvalidRequestError,
+    OpenProtoError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    ScopeDeniedError,
+    UnauthorizedError,
+)
+
+# The first class that fits decides, so the narrow ones stand before the wide. PostgreSQL's own text is never passed
+# on: it may quote the row, and so memory content.
+_ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
+    (asyncpg.InvalidPasswordError, UnauthorizedError, "PostgreSQL refuses the password: look at url="),
+    (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        UnauthorizedError,
+        "PostgreSQL does not let this role connect: look at the role in url= and the server's pg_hba.conf",
+    ),
+    (
+        asyncpg.InvalidCatalogNameError,
+        ProviderError,
+        "the database named in url= does not exist: create it with CREATE DATABASE",
+    ),
+    (
+        asyncpg.InsufficientPrivilegeError,
+        ScopeDeniedError,
+        "this role may not use openproto's tables: its owner must GRANT it USAGE on the schema and rights on the tables",
+    ),
+    (asyncpg.CheckViolationError, InvalidRequestError, "valid_to must be later than valid_from"),
+    (
+        asyncpg.DiskFullError,
+        ProviderUnavailableError,
+        "the disk of the PostgreSQL server is full: nothing was written; free some space and try again",
+    ),
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        ProviderUnavailableError,
+        "this PostgreSQL takes no writes now: it is a standby, or read-only",
+    ),
+    (
+        asyncpg.TooManyConnectionsError,
+        ProviderUnavailableError,
+        "PostgreSQL has no connection left: lower pool_max=, raise max_connections, or use PgBouncer",
+    ),
+    (
+        asyncpg.QueryCanceledError,
+        ProviderTimeoutError,
+        "PostgreSQL cancelled the query: statement_timeout ended it",
+    ),
+    (
+        asyncpg.UndefinedTableError,
+        ProviderError,
+        "openproto's tables are missing: another process dropped them, or schema= is wrong; open the client again",
+    ),
+    (
+        asyncpg.InsufficientResourcesError,
+        ProviderUnavailableError,
+        "PostgreSQL is out of memory or of another resource: nothing was written; look at the server's log",
+    ),
+    (
+        asyncpg.CannotConnectNowError,
+        ProviderUnavailableError,
+        "PostgreSQL is starting up or shutting down: try again soon",
+    ),
+    (
+        asyncpg.OperatorInterventionError,
+        ProviderUnavailableError,
+        "PostgreSQL ended the connection: the server is restarting, or an administrator closed it",
+    ),
+    (
+        asyncpg.PostgresConnectionError,
+        ProviderUnavailableError,
+        "the connection to PostgreSQL was lost: the server is down or the network failed",
+    ),
+    (
+        asyncpg.TransactionRollbackError,
+        ProviderUnavailableError,
+        "PostgreSQL rolled the statement back to keep others consistent: nothing was written; try again",
+    ),
+    (
+        asyncpg.InterfaceError,
+        ProviderUnavailableError,
+        "the connection to PostgreSQL was closed while it was in use",
+    ),
+    (
+        OSError,
+        ProviderUnavailableError,
+        "PostgreSQL cannot be reached: is the server running, and are host and port in url= right?",
+    ),
+)
+
+CAUGHT = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+def typed_error(error: BaseException) -> OpenProtoError:
+    """Return the protocol's error for one of `CAUGHT`."""
+    for theirs, ours, text in _ERRORS:
+        if isinstance(error, theirs):
+            return ours(text, provider="postgres")
+    state = getattr(error, "sqlstate", None) or type(error).__name__
+    return ProviderError(f"PostgreSQL failed with {state}; its log says why", provider="postgres")

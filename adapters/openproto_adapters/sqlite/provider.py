@@ -1,0 +1,263 @@
+"""The sqlite provider: every verb of the protocol over one file, in the plainest form that keeps every rule.
+
+A verb prepares what it can (validation is done, the vector is made), then runs one function over a connection:
+`read` sees one unchanging state, `write` is one transaction that holds the change, its audit entry, and whatever it
+supersedes. Those functions are in `statements.py`, in the order of the verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+from platformdirs import user_data_path
+
+from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.cursors import decode_cursor
+from openproto.errors import NotFoundError, OpenProtoError, ProviderUnavailableError
+from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, store_capabilities
+from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord
+from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
+from openproto.requests import (
+    AuditQuery,
+    Filters,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+)
+from openproto.text import user_terms
+from openproto_adapters.sqlite import statements
+from openproto_adapters.sqlite.database import Connection, Database, Synchronous
+from openproto_adapters.sqlite.reindexing import reindex
+
+READERS = 3
+
+
+class Sqlite(Provider):
+    """Memories in one SQLite file, shared safely by threads and processes of one machine.
+
+    Args:
+        path: The file; by default `memory.db` in the user's data directory. Its folder is made where missing.
+        embedder: "auto" (the local embedder where it is installed), "local", "openai/<model>", "none", or an object.
+        audit_reads: Whether reads are recorded in the audit log too.
+        lock_timeout: Seconds to wait for another process that is writing.
+        synchronous: "full" loses nothing when the power fails; "normal" is faster and may lose the last moments.
+    """
+
+    name: ClassVar[str] = "sqlite"
+    cancellation: ClassVar[Cancellation] = "native"
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        embedder: EmbedderSpec = "auto",
+        audit_reads: bool = True,
+        lock_timeout: float = 10.0,
+        synchronous: Synchronous = "full",
+    ) -> None:
+        if path is not None and str(path) in ("", ":memory:"):
+            raise ValueError(
+                "path must name a file, which several connections share; use a temporary one for tests"
+            )
+        if synchronous not in ("full", "normal"):
+            raise ValueError("synchronous must be 'full' or 'normal'")
+        self._path = Path(path) if path is not None else None
+        self._embedder: EmbedderSpec = embedder
+        self._audit_reads = audit_reads
+        self._lock_timeout = lock_timeout
+        self._synchronous: Synchronous = synchronous
+        self._indexer: Indexer | None = None
+        self._database: Database | None = None
+        self._audit_buffer: AuditBuffer | None = None
+
+    async def open(self) -> None:
+        """Open or create the file, load the embedder, and make sure that they fit each other."""
+        try:
+            await self._open_file()
+            self._indexer = Indexer(self._embedder)
+            await self._indexer.open(await self._db.read(statements.stored_model))
+            model, dim = self._indexer.model, self._indexer.dim
+            if model is not None:
+                _require_numpy()
+            stored = await self._db.write(lambda db: statements.adopt_model(db, model, dim))
+            self._indexer.check(stored.model, stored.dim)
+            self._audit_buffer = AuditBuffer(self._write_reads)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Write the audit entries that wait, then release the file and the embedder."""
+        buffer, self._audit_buffer = self._audit_buffer, None
+        try:
+            if buffer is not None:
+                await buffer.close()
+        finally:
+            indexer, self._indexer = self._indexer, None
+            database, self._database = self._database, None
+            if indexer is not None:
+                await indexer.close()
+            if database is not None:
+                await database.close()
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        """Store the memory; its audit entry and what it supersedes are part of the same transaction."""
+        new = await self._index.index(KeyedInput(item, idempotency_key))
+        return await self._db.write(partial(self._add, new=new))
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store the batch in one transaction; an item that is refused leaves the others alone."""
+        batch = await self._index.index_many(items)
+
+        def write(db: Connection) -> Outcomes:
+            self._check_model(db)
+            return [new if isinstance(new, OpenProtoError) else self._outcome(db, new) for new in batch]
+
+        return await self._db.write(write)
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        """Return the record."""
+        record = await self._db.read(lambda db: statements.get(db, ref))
+        self._record_read(record.user_id, memory_id=record.id)
+        return record
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        """Apply the changes; new content is embedded and indexed anew."""
+        content = changes.changes.get("content")
+        vector = await self._index.embed(content) if content is not None else None
+
+        def write(db: Connection) -> MemoryRecord:
+            self._check_model(db)
+            owner = statements.get(db, ref).user_id
+            terms = user_terms(owner, content) if content is not None else []
+            record = statements.update(db, ref, changes, terms, vector, self._index.model)
+            statements.write_audit(db, [audit_row(owner, memory_id=record.id, scope=record.scope)])
+            return record
+
+        return await self._db.write(write)
+
+    async def delete(self, ref: RecordRef) -> None:
+        """Remove the record and its words; only its idempotency key is remembered."""
+        where, parameters = "id = :id AND user_id = coalesce(:user_id, user_id)", ref.model_dump()
+        if not await self._delete(where, parameters):
+            raise NotFoundError("no such memory")
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove every record that the filters select, in one transaction."""
+        return await self._delete(*statements.selection(filters, None))
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        """Return a page, newest first."""
+        decode_cursor(query)
+        page = await self._db.read(lambda db: statements.list_page(db, query))
+        self._record_read(query.user_id, scope=query.scope)
+        return page
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        """Return the best current records: exact over all of the user's memories."""
+        indexed = await self._index.index_query(query.user_id, query.query)
+        weight = self._index.text_weight
+
+        def read(db: Connection) -> SearchResults:
+            self._check_model(db)
+            return statements.search(db, query, indexed, weight, datetime.now(UTC))
+
+        found = await self._db.read(read)
+        self._record_read(query.user_id, scope=query.scope)
+        return found
+
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        """Return the user's audit entries; reads that wait to be written are written first."""
+        await self._reads.flush()
+        entries = await self._db.read(lambda db: statements.list_audit(db, query))
+        self._record_read(query.user_id, memory_id=query.memory_id)
+        return entries
+
+    async def capabilities(self) -> Capabilities:
+        """Return what this file can do with its embedder."""
+        return store_capabilities(self, vectors=self._index.model is not None)
+
+    async def health(self) -> None:
+        """Read one row."""
+        await self._db.read(statements.stored_model)
+
+    async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
+        """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""
+        await self._open_file()
+        self._indexer = Indexer(self._embedder)
+        await self._indexer.load()
+        if self._indexer.model is not None:
+            _require_numpy()
+        await reindex(self._db, self._indexer, report)
+
+    async def _open_file(self) -> None:
+        self._database = Database(
+            self._path or user_data_path("openproto") / "memory.db",
+            readers=READERS,
+            lock_timeout=self._lock_timeout,
+            synchronous=self._synchronous,
+        )
+        await self._database.open()
+
+    def _add(self, db: Connection, new: IndexedInput) -> MemoryRecord:
+        self._check_model(db)
+        app = new.item.source.app if new.item.source else None
+        audit = audit_row(new.item.user_id, memory_id=str(new.id), scope=new.item.scope, app=app)
+        return statements.add(db, new, self._index.model, audit)
+
+    def _outcome(self, db: Connection, new: IndexedInput) -> MemoryRecord | OpenProtoError:
+        # `statements.add` refuses before it writes, so an item that fails leaves nothing of itself behind.
+        try:
+            return self._add(db, new)
+        except OpenProtoError as error:
+            return error
+
+    async def _delete(self, where: str, parameters: statements.Parameters) -> int:
+        def write(db: Connection) -> int:
+            gone = statements.delete(db, where, parameters)
+            statements.write_audit(db, [audit_row(user_id, memory_id=id) for id, user_id in gone])
+            return len(gone)
+
+        return await self._db.write(write)
+
+    def _check_model(self, db: Connection) -> None:
+        """A re-embedding by another process may have given the file another model since it was opened."""
+        stored = statements.stored_model(db)
+        self._index.check(stored.model, stored.dim)
+
+    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
+        if self._audit_reads:
+            self._reads.record(audit_row(user_id, memory_id=memory_id, scope=scope))
+
+    async def _write_reads(self, rows: Sequence[AuditRow]) -> None:
+        await self._db.write(lambda db: statements.write_audit(db, rows))
+
+    @property
+    def _db(self) -> Database:
+        if self._database is None:
+            raise ProviderUnavailableError("the client was closed while this call was running")
+        return self._database
+
+    @property
+    def _index(self) -> Indexer:
+        if self._indexer is None:
+            raise ProviderUnavailableError("the client was closed while this call was running")
+        return self._indexer
+
+    @property
+    def _reads(self) -> AuditBuffer:
+        if self._audit_buffer is None:
+            raise ProviderUnavailableError("the client was closed while this call was running")
+        return self._audit_buffer
+
+
+def _require_numpy() -> None:
+    if find_spec("numpy") is None:
+        raise ImportError("vectors in sqlite need numpy: pip install 'openproto[sqlite]'", name="numpy")

@@ -1,0 +1,57 @@
+"""Rows to records and back: how each field of a memory stands in the table."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from openproto.models import MemoryRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+COLUMNS = """id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
+    superseded_by, extensions, embedding_model, updated_at"""
+
+
+def to_micros(moment: datetime | None) -> int | None:
+    """Return microseconds since 1970, which is what the table holds."""
+    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int | None) -> datetime | None:
+    """Return the moment in UTC."""
+    return None if micros is None else _EPOCH + micros * _MICROSECOND
+
+
+def to_json(value: Any) -> str:
+    """Return the compact JSON that a column holds."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def to_record(row: tuple[Any, ...] | sqlite3.Row) -> MemoryRecord:
+    """Return the record of a row of `COLUMNS`."""
+    (
+        id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
+        superseded_by, extensions, embedding_model, updated_at,
+    ) = row  # fmt: skip
+    return MemoryRecord(
+        id=id,
+        content=content,
+        user_id=user_id,
+        created_at=_EPOCH + created_at * _MICROSECOND,
+        scope=scope,
+        tags=json.loads(tags),
+        source=json.loads(source) if source else None,
+        confidence=confidence,
+        valid_from=from_micros(valid_from),
+        valid_to=from_micros(valid_to),
+        supersedes=json.loads(supersedes),
+        superseded_by=superseded_by,
+        embedding_model=embedding_model,
+        updated_at=from_micros(updated_at),
+        status="done",
+        **json.loads(extensions),
+    )

@@ -1,0 +1,69 @@
+"""One verb interface over every AI-memory backend: `AsyncMemory`, and `Memory` for code without an event loop."""
+
+from importlib.metadata import version
+
+from openproto.context import TokenCounter
+from openproto.errors import (
+    ConflictError,
+    IngestionTimeoutError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenProtoError,
+    PayloadTooLargeError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    ScopeDeniedError,
+    UnauthorizedError,
+    UnknownProviderError,
+    UnsupportedCapabilityError,
+)
+from openproto.memory import AsyncMemory
+from openproto.models import (
+    AuditEntry,
+    Capabilities,
+    ContextBlock,
+    MemoryPage,
+    MemoryRecord,
+    MemorySource,
+    SearchResult,
+)
+from openproto.provider import Provider
+from openproto.requests import MemoryChanges, MemoryInput
+from openproto.sync import Memory
+
+__version__ = version("openproto")
+
+__all__ = [
+    "AsyncMemory",
+    "AuditEntry",
+    "Capabilities",
+    "ConflictError",
+    "ContextBlock",
+    "IngestionTimeoutError",
+    "InternalError",
+    "InvalidRequestError",
+    "Memory",
+    "MemoryChanges",
+    "MemoryInput",
+    "MemoryPage",
+    "MemoryRecord",
+    "MemorySource",
+    "NotFoundError",
+    "OpenProtoError",
+    "PayloadTooLargeError",
+    "Provider",
+    "ProviderError",
+    "ProviderTimeoutError",
+    "ProviderUnavailableError",
+    "RateLimitedError",
+    "ScopeDeniedError",
+    "SearchResult",
+    "TokenCounter",
+    "UnauthorizedError",
+    "UnknownProviderError",
+    "UnsupportedCapabilityError",
+    "__version__",
+]

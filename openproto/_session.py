@@ -1,0 +1,193 @@
+"""One provider's life on one event loop: opened once, called under a deadline, closed once (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
+from openproto.models import Verb
+from openproto.provider import Call, Provider, current_call
+from openproto.retry import with_retries
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What bounds every call of a client: seconds, counts, and the app's name for audit entries."""
+
+    timeout: float | None = 30.0
+    retries: int = 2
+    close_timeout: float = 5.0
+    max_concurrency: int | None = None
+    app: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could never work, when the client is made."""
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError("timeout must be a positive number of seconds, or None for no deadline")
+        if self.retries < 0:
+            raise ValueError("retries must be 0 or more")
+        if self.close_timeout <= 0:
+            raise ValueError("close_timeout must be a positive number of seconds")
+        if self.max_concurrency is not None and self.max_concurrency < 1:
+            raise ValueError("max_concurrency must be 1 or more, or None")
+
+
+class Session:
+    """Holds a provider for a client called `owner`; every verb passes through `call`."""
+
+    def __init__(self, provider: Provider, owner: str, options: Options) -> None:
+        self.provider = provider
+        self.options = options
+        self._owner = owner
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._slots = asyncio.Semaphore(options.max_concurrency) if options.max_concurrency else None
+        self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+        self._in_flight = 0
+        self._idle: asyncio.Event | None = None
+
+    async def call(self, verb: Verb, run: Callable[[Provider], Awaitable[T]], *, repeatable: bool) -> T:
+        """Run one verb: refuse misuse, open if need be, bound it in time, and repeat it where that is safe."""
+        self._check_usable()
+        if verb not in self.provider.verbs:
+            raise self.provider.unsupported(verb)
+        call = Call(verb, secrets.token_hex(8), self.options.app)
+        token = current_call.set(call)
+        self._in_flight += 1
+        try:
+            async with self._bounded(repr(verb)):
+                await self._opened()
+                retries = self.options.retries if repeatable else 0
+                return await with_retries(lambda: run(self.provider), retries)
+        except OpenProtoError as error:
+            error.provider = error.provider or self.provider.name
+            error.request_id = error.request_id or call.request_id
+            raise
+        finally:
+            current_call.reset(token)
+            self._in_flight -= 1
+            if self._idle is not None and not self._in_flight:
+                self._idle.set()
+
+    async def open(self) -> None:
+        """Open the provider now; when that fails or is cancelled the session is closed."""
+        self._check_usable()
+        try:
+            async with self._bounded("opening"):
+                await self._opened()
+        except BaseException:
+            # `async with` never reaches __aexit__ when entering fails. Not awaited: this may be a cancellation.
+            self._closed = True
+            self._start_closing()
+            raise
+
+    async def close(self) -> None:
+        """Close for good: wait for running calls, then release the provider, each for half of `close_timeout`."""
+        if self._loop is None:
+            self._closed = True
+            return
+        self._check_loop()
+        self._closed = True
+        await asyncio.shield(self._start_closing())
+
+    @property
+    def left_open(self) -> bool:
+        """Whether the provider was opened and nobody closed it."""
+        return self._opening is not None and not self._closed
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        seconds = self.options.timeout
+        try:
+            async with asyncio.timeout(seconds) as deadline, self._slots or contextlib.nullcontext():
+                yield
+        except TimeoutError as error:
+            if isinstance(error, OpenProtoError):
+                raise
+            if not deadline.expired():
+                raise ProviderError(f"{self.provider.name}: a timeout of its own stopped {what}") from error
+            raise ProviderTimeoutError(
+                f"{what} on {self.provider.name!r} did not finish within {seconds:g} s; "
+                "a write may or may not have happened. Raise timeout=, or look at the backend's load"
+            ) from error
+
+    async def _opened(self) -> None:
+        if self._is_open:
+            return
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_provider())
+            # Marks a failure as seen even when every caller that waited for it was cancelled.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Shared by all first callers: one of them giving up must not take the opening from the others.
+        await asyncio.shield(self._opening)
+
+    async def _open_provider(self) -> None:
+        try:
+            await self.provider.open()
+            self._is_open = True
+        except BaseException:
+            self._opening = None
+            raise
+
+    def _start_closing(self) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._shut_down())
+            _closing_sessions.add(self._closing)
+            self._closing.add_done_callback(_closing_sessions.discard)
+        return self._closing
+
+    async def _shut_down(self) -> None:
+        half = self.options.close_timeout / 2
+        if self._opening is not None and not self._is_open:
+            self._opening.cancel()
+            await asyncio.wait([self._opening], timeout=half)
+        if self._in_flight:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(half):
+                    await self._idle.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(half):
+                await self.provider.close()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise RuntimeError(f"{self._owner} is closed")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = weakref.ref(running)
+        elif self._loop() is not running:
+            raise RuntimeError(f"{self._owner} is bound to a different event loop")
+
+    def disown(self) -> None:
+        """Leave the provider to the process that opened it: this one is a fork of it."""
+        self._closed = True
+
+    def warn_if_left_open(self, source: object) -> None:
+        """Emit a ResourceWarning for a client that is collected while open."""
+        if self.left_open:
+            close = "close()" if self._owner == "Memory" else "aclose()"
+            warnings.warn(
+                f"unclosed {self._owner} on {self.provider.name!r}: call {close} or use a with block",
+                ResourceWarning,
+                source=source,
+                stacklevel=3,
+            )
+
+
+_closing_sessions: set[asyncio.Task[None]] = set()
+"""Keeps closing tasks alive: a client may be dropped right after a cancelled entry."""

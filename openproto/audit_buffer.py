@@ -1,0 +1,88 @@
+"""Reads on their way to the audit log: gathered, and written in the background within a second (PROTOCOL §2)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from openproto.errors import OpenProtoError
+from openproto.models import Verb
+from openproto.provider import current_call
+
+_log = logging.getLogger(__name__)
+
+FLUSH_EVERY = 0.5
+MOST_WAITING = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One audit entry as a store keeps it."""
+
+    user_id: str
+    timestamp: datetime
+    app: str | None
+    action: Verb
+    memory_id: str | None
+    scope: str | None
+    request_id: str | None
+
+
+def audit_row(
+    user_id: str, *, memory_id: str | None = None, scope: str | None = None, app: str | None = None
+) -> AuditRow:
+    """Return the entry for the call in progress; `app` where the call names one itself, else the client's."""
+    call = current_call.get()
+    return AuditRow(user_id, datetime.now(UTC), app or call.app, call.verb, memory_id, scope, call.request_id)
+
+
+class AuditBuffer:
+    """Collects read entries and hands them to `write` in batches, from one supervisor task."""
+
+    def __init__(self, write: Callable[[Sequence[AuditRow]], Awaitable[None]]) -> None:
+        self._write = write
+        self._waiting: list[AuditRow] = []
+        self._flushing = asyncio.Lock()
+        self._arrived = asyncio.Event()
+        self._supervisor = asyncio.create_task(self._run(), name="openproto-audit")
+
+    def record(self, row: AuditRow) -> None:
+        """Take an entry; when the store has refused many, the oldest are given up and the loss is logged."""
+        self._waiting.append(row)
+        self._arrived.set()
+        if len(self._waiting) > MOST_WAITING:
+            lost = len(self._waiting) - MOST_WAITING
+            del self._waiting[:lost]
+            _log.warning("audit: the store does not take read entries; %d of the oldest were dropped", lost)
+
+    async def flush(self) -> None:
+        """Write whatever waits now."""
+        async with self._flushing:
+            rows, self._waiting = self._waiting, []
+            self._arrived.clear()
+            if not rows:
+                return
+            try:
+                await self._write(rows)
+            except BaseException:
+                self._waiting[:0] = rows
+                raise
+
+    async def close(self) -> None:
+        """Stop the supervisor and write the rest."""
+        self._supervisor.cancel()
+        await asyncio.wait([self._supervisor])
+        await self.flush()
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(FLUSH_EVERY)
+            try:
+                await self.flush()
+            except OpenProtoError as error:
+                _log.debug("audit: read entries wait for the store: %s", error.message)
+                self._arrived.set()

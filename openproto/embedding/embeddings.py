@@ -1,0 +1,111 @@
+"""The running form of an embedder, which is what the stores use."""
+
+from __future__ import annotations
+
+import inspect
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from openproto.embedding.batching import Batcher
+from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT, Embedder, Vector
+from openproto.embedding.vectors import unit_vectors
+from openproto.errors import ProviderError
+from openproto.threads import Threads
+
+# A plain embedder has one thread; of an async one several calls are under way, so that a slow one blocks
+# nobody.
+_ASYNC_WIDTH = 4
+
+
+class Embeddings:
+    """Embeds texts for one client on one event loop: opened, batched, normalised, and safe to cancel."""
+
+    def __init__(self, embedder: Embedder, *, max_batch: int | None = None) -> None:
+        self._embedder = embedder
+        self._max_batch = max_batch or int(getattr(embedder, "max_batch", DEFAULT_MAX_BATCH))
+        self._is_async = inspect.iscoroutinefunction(embedder.embed)
+        self._threads = Threads(1, "openproto-embedder")
+        self._batcher: Batcher | None = None
+        self._must_close = False
+        self._closed = False
+
+    @property
+    def model(self) -> str:
+        """The embedder's model."""
+        return self._embedder.model
+
+    @property
+    def dim(self) -> int:
+        """The length of every vector; known once open."""
+        return self._embedder.dim
+
+    @property
+    def text_weight(self) -> float:
+        """How much word coverage counts beside the cosine with this embedder."""
+        return float(getattr(self._embedder, "text_weight", DEFAULT_TEXT_WEIGHT))
+
+    async def open(self) -> None:
+        """Load or connect the embedder; does nothing when open already."""
+        if self._closed:
+            raise RuntimeError("the embedder is closed")
+        if self._batcher is not None:
+            return
+        self._must_close = True
+        await self._call_hook("open")
+        if self.dim < 1:
+            raise ProviderError(f"embedder {self.model!r} says that its vectors have {self.dim} dimensions")
+        width = _ASYNC_WIDTH if self._is_async else 1
+        self._batcher = Batcher(self._embed, model=self.model, width=width, max_batch=self._max_batch)
+
+    async def embed_one(self, text: str) -> Vector:
+        """Return the unit vector of `text`; that of a blank text is all zeros."""
+        return (await self.embed_many([text]))[0]
+
+    async def embed_many(self, texts: Iterable[str]) -> list[Vector]:
+        """Return the unit vectors of `texts` in order, or raise the first error.
+
+        Only one batch of them stands in the queue at a time, so that a long list does not hold up other
+        callers. To have an error for each bad text instead, gather calls of `embed_one`: they are batched all
+        the same.
+        """
+        if self._batcher is None or self._closed:
+            raise RuntimeError("the embedder is closed" if self._closed else "the embedder is not open")
+        texts = list(texts)
+        worded = [text for text in texts if text.strip()]
+        vectors: list[Vector] = []
+        for start in range(0, len(worded), self._max_batch):
+            vectors += await self._batcher.vectors(worded[start : start + self._max_batch])
+        in_order = iter(vectors)
+        return [next(in_order) if text.strip() else array("f", bytes(4 * self.dim)) for text in texts]
+
+    async def aclose(self) -> None:
+        """End the work, failing whoever waits, and close the embedder; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._batcher is not None:
+                await self._batcher.stop()
+            if self._must_close:
+                await self._call_hook("close")
+        finally:
+            self._threads.close()
+
+    async def _embed(self, texts: list[str]) -> list[Vector | ProviderError]:
+        embed = cast("Callable[[Sequence[str]], Any]", self._embedder.embed)
+
+        def units(rows: Sequence[Any]) -> list[Vector | ProviderError]:
+            return unit_vectors(rows, count=len(texts), model=self.model, dim=self.dim)
+
+        # Normalising a full batch takes 20 ms of Python, so it is done in the thread as well.
+        if self._is_async:
+            return await self._threads(units, await embed(texts))
+        return await self._threads(lambda: units(embed(texts)))
+
+    async def _call_hook(self, name: str) -> None:
+        hook: Any = getattr(self._embedder, name, None)
+        if inspect.iscoroutinefunction(hook):
+            await hook()
+        elif hook is not None:
+            await self._threads(hook)

@@ -1,0 +1,45 @@
+"""What an embedder is."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    Vector: TypeAlias = array[float]
+else:
+    Vector = array  # takes no parameter at run time before Python 3.12
+"""An `array('f')` of unit length; `tobytes()` gives packed float32. That of a blank text is all zeros."""
+
+DEFAULT_TEXT_WEIGHT = 0.2
+DEFAULT_MAX_BATCH = 128
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors. Any object of this shape will do; it belongs to one client.
+
+    A plain `embed` runs in a private thread, never on the event loop; an `async def embed` runs on the loop
+    and must not block it; up to four calls may be under way. These members are optional:
+
+    - `open()`, plain (then in the same thread) or async: loads weights or connects, before the first `embed`;
+    - `close()`, likewise, at the end, also after an `open()` that failed;
+    - `text_weight: float`: how much the share of the query's words that a memory holds counts beside the
+      cosine; 0.2 if absent, which suits sentence transformers; static word vectors want about 1.2;
+    - `max_batch: int`: the most texts in one call of `embed`; 128 if absent.
+    """
+
+    @property
+    def model(self) -> str:
+        """The name that is stored with each memory; vectors of different models are never compared."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """The length of each vector; may be 0 until `open()` has found it out."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]] | Awaitable[Sequence[Sequence[float]]]:
+        """Return one vector per text, in order; they need not be of unit length."""
+        ...

@@ -1,0 +1,208 @@
+"""What a store adds to a memory before it writes it: an id, terms, a fingerprint, and a vector.
+
+A store remembers the model its vectors come from. `Indexer.open` compares that with the embedder at hand, because
+vectors of two models cannot be compared with each other: a mismatch is an error before anything is read or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID
+
+from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
+from openproto.errors import OpenProtoError, ProviderError
+from openproto.fields import MAX_CONTENT_LENGTH
+from openproto.ids import new_id
+from openproto.models import VERBS, Capabilities, Features, Limits, Support, SupportDetails
+from openproto.provider import KeyedInput, Provider
+from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput
+from openproto.text import user_terms
+from openproto.threads import Threads
+
+_log = logging.getLogger(__name__)
+
+EmbedderSpec: TypeAlias = str | Embedder | None
+
+# Up to this many characters, splitting and hashing a text takes less time than a thread's hand-over.
+_SMALL = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """What a store was built with: the model of its vectors (None: text alone), and whether it holds memories."""
+
+    model: str | None
+    dim: int | None
+    has_memories: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedInput:
+    """A memory ready to be written."""
+
+    item: MemoryInput
+    idempotency_key: str
+    id: UUID
+    terms: list[int]
+    fingerprint: bytes
+    vector: Vector | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedQuery:
+    """A query ready to be searched with."""
+
+    terms: list[int]
+    vector: Vector | None
+
+
+class Indexer:
+    """Prepares inputs and queries for one open store. `embedder` is anything that `resolve_embedder` takes."""
+
+    def __init__(self, embedder: EmbedderSpec) -> None:
+        self._spec = embedder
+        self._embeddings: Embeddings | None = None
+        self._threads = Threads(1, "openproto-indexer")
+
+    @property
+    def model(self) -> str | None:
+        """The model of the vectors, or None where the store works by text alone."""
+        return self._embeddings.model if self._embeddings else None
+
+    @property
+    def dim(self) -> int | None:
+        """The length of the vectors."""
+        return self._embeddings.dim if self._embeddings else None
+
+    @property
+    def text_weight(self) -> float:
+        """How much word coverage counts beside the cosine."""
+        return self._embeddings.text_weight if self._embeddings else 1.0
+
+    async def open(self, stored: StoredModel) -> None:
+        """Load the embedder; raise ProviderError, naming both models, where it is not the store's."""
+        await self.load()
+        if stored.model is None and stored.has_memories and self._spec == "auto" and self._embeddings:
+            _log.info(
+                "the store works by text alone; `openproto reindex` would add vectors of %s to it", self.model
+            )
+            await self._embeddings.aclose()
+            self._embeddings = None
+        if stored.model is not None or stored.has_memories:
+            self.check(stored.model, stored.dim)
+
+    async def load(self) -> None:
+        """Load the embedder without comparing it with anything, as a re-embedding does."""
+        embedder = resolve_embedder(self._spec)
+        if embedder is not None:
+            self._embeddings = Embeddings(embedder)
+            await self._embeddings.open()
+
+    def check(self, model: str | None, dim: int | None) -> None:
+        """Raise ProviderError unless `model` and `dim` are what this indexer makes."""
+        if model != self.model or (model is not None and dim != self.dim):
+            raise ProviderError(
+                f"this store was built with {_called(model, dim)}, and is opened with "
+                f"{_called(self.model, self.dim)}: their vectors cannot be compared. Open it with the embedder it was "
+                "built with (embedder=, OPENPROTO_EMBEDDER, or pip install 'openproto[local]'), or re-embed it with "
+                "`openproto reindex`, which works while the store is in use"
+            )
+
+    async def index(self, keyed: KeyedInput) -> IndexedInput:
+        """Return `keyed` ready to be written."""
+        vector = await self.embed(keyed.item.content)
+        if len(keyed.item.content) <= _SMALL:
+            return _indexed(keyed, vector)
+        return await self._threads(_indexed, keyed, vector)
+
+    async def index_many(self, batch: Sequence[KeyedInput]) -> list[IndexedInput | OpenProtoError]:
+        """Return each input ready to be written, or the error of its own embedding."""
+        vectors = await self._embed_each([keyed.item.content for keyed in batch])
+        return await self._threads(
+            lambda: [
+                vector if isinstance(vector, OpenProtoError) else _indexed(keyed, vector)
+                for keyed, vector in zip(batch, vectors, strict=True)
+            ]
+        )
+
+    async def index_query(self, user_id: str, query: str) -> IndexedQuery:
+        """Return the query ready to be searched with."""
+        return IndexedQuery(await self.terms(user_id, query), await self.embed(query))
+
+    async def terms(self, user_id: str, text: str) -> list[int]:
+        """Return the user's terms of `text`."""
+        if len(text) <= _SMALL:
+            return user_terms(user_id, text)
+        return await self._threads(user_terms, user_id, text)
+
+    async def embed(self, text: str) -> Vector | None:
+        """Return the vector of `text`, or None where the store works by text alone."""
+        return await self._embeddings.embed_one(text) if self._embeddings else None
+
+    async def embed_many(self, texts: Sequence[str]) -> Sequence[Vector | None]:
+        """Return the vector of each text, or Nones where the store works by text alone."""
+        return await self._embeddings.embed_many(texts) if self._embeddings else [None] * len(texts)
+
+    async def close(self) -> None:
+        """Release the embedder and its threads; may be called twice."""
+        self._threads.close()
+        if self._embeddings is not None:
+            await self._embeddings.aclose()
+
+    async def _embed_each(self, texts: Sequence[str]) -> Sequence[Vector | OpenProtoError | None]:
+        try:
+            return await self.embed_many(texts)
+        except OpenProtoError:
+            # One text may be at fault: ask again one by one, so that the others are stored.
+            found = await asyncio.gather(*(self.embed(text) for text in texts), return_exceptions=True)
+        for result in found:
+            if isinstance(result, BaseException) and not isinstance(result, OpenProtoError):
+                raise result
+        return [
+            result
+            for result in found
+            if not isinstance(result, BaseException) or isinstance(result, OpenProtoError)
+        ]
+
+
+def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
+    """Return what a store that keeps every rule itself declares: all verbs, and every feature of its own."""
+    features = Features(
+        vector_search=vectors,
+        keyword_search=True,
+        temporal=True,
+        scopes="native",
+        max_content_length=MAX_CONTENT_LENGTH,
+        supports_audit=True,
+        supports_supersession=True,
+    )
+    support: dict[str, Support | str] = dict.fromkeys(VERBS, "native")
+    for feature, has in features.model_dump().items():
+        support[feature] = "native" if has else "none"
+    return Capabilities(
+        provider=store.name,
+        verbs=list(VERBS),
+        features=features,
+        limits=Limits(max_search_results=MAX_SEARCH_LIMIT),
+        x_openproto=SupportDetails(support=support, cancellation=store.cancellation),
+    )
+
+
+def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
+    item = keyed.item
+    return IndexedInput(
+        item,
+        keyed.idempotency_key,
+        new_id(item.user_id),
+        user_terms(item.user_id, item.content),
+        item.fingerprint(),
+        vector,
+    )
+
+
+def _called(model: str | None, dim: int | None) -> str:
+    return "no embedder (text alone)" if model is None else f"the embedder {model!r} ({dim} dimensions)"

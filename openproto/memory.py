@@ -1,0 +1,411 @@
+"""`AsyncMemory`: the nine verbs over any provider. `Memory` (in `sync.py`) is its twin for code without a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeAlias, Unpack
+
+from pydantic import JsonValue
+
+from openproto._session import Options, Session
+from openproto.context import TokenCounter, estimate_tokens
+from openproto.errors import (
+    IngestionTimeoutError,
+    InvalidRequestError,
+    OpenProtoError,
+    ProviderError,
+    UnsupportedCapabilityError,
+)
+from openproto.models import (
+    Capabilities,
+    ContextBlock,
+    Health,
+    MemoryPage,
+    MemoryRecord,
+    MemorySource,
+)
+from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, SearchResults
+from openproto.registry import make_provider
+from openproto.requests import (
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    IdempotencyKey,
+    ListQuery,
+    MemoryChanges,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+    build,
+)
+
+ADD_MANY_BATCH = 1000
+"""Items that go to the provider at once; each batch has the client's whole `timeout`."""
+
+SourceFields: TypeAlias = MemorySource | Mapping[str, str]
+Tags: TypeAlias = list[str]
+Ids: TypeAlias = list[str]
+Records: TypeAlias = list[MemoryRecord]
+Batch: TypeAlias = list[KeyedInput]
+
+_POLL_FIRST, _POLL_LONGEST = 0.02, 1.0
+
+
+class AsyncMemory:
+    """A memory client for asyncio, over the backend that `provider` names.
+
+    `provider` is a registered name (`"sqlite"`, `"postgres"`, ...) with that backend's own options as further keywords,
+    or a `Provider` object. Constructing does no I/O; `async with`, or the first verb, opens the backend. One client
+    serves any number of tasks of one event loop.
+
+    Args:
+        provider: The backend's name, or an unopened provider.
+        timeout: Seconds that any verb may take, retries included; None for no bound.
+        retries: How often a call that is safe to repeat is repeated when the backend is unavailable or rate limits.
+        close_timeout: Seconds that closing may take, whatever hangs.
+        max_concurrency: Calls in flight at once; more wait their turn. None leaves it to the backend's own pool.
+        token_counter: Counts tokens for `context`; the default estimates four bytes a token.
+        app: Names this program in audit entries.
+        options: The provider's own options, such as `url=` or `path=`.
+
+    Raises:
+        UnknownProviderError: No installed distribution has a provider of that name.
+        ImportError: The provider's packages are missing; the text holds the `pip install` line.
+        TypeError: The provider takes no such option.
+    """
+
+    _owner: ClassVar[str] = "AsyncMemory"
+
+    def __init__(
+        self,
+        provider: str | Provider = "sqlite",
+        *,
+        timeout: float | None = 30.0,
+        retries: int = 2,
+        close_timeout: float = 5.0,
+        max_concurrency: int | None = None,
+        token_counter: TokenCounter = estimate_tokens,
+        app: str | None = None,
+        **options: Any,
+    ) -> None:
+        bounds = Options(timeout, retries, close_timeout, max_concurrency, app)
+        if isinstance(provider, str):
+            provider = make_provider(provider, options)
+        elif options:
+            raise TypeError(f"options {sorted(options)} belong in the provider object's own constructor")
+        self._session = Session(provider, self._owner, bounds)
+        self._count_tokens = token_counter
+        self._capabilities: Capabilities | None = None
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """Return a client configured by `OPENPROTO_PROVIDER`, `OPENPROTO_URL`, `OPENPROTO_API_KEY`, and the like."""
+        # Imported here: reading the environment is the only part that needs the settings library.
+        from openproto.settings import options_from_env
+
+        return cls(**options_from_env(overrides))
+
+    async def add(
+        self,
+        content: str,
+        *,
+        user_id: str,
+        scope: str | None = None,
+        tags: Tags | None = None,
+        source: SourceFields | None = None,
+        confidence: float | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        supersedes: Ids | None = None,
+        idempotency_key: str | None = None,
+        **extensions: JsonValue,
+    ) -> MemoryRecord:
+        """Store a memory and return its record.
+
+        `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
+        first record; with another input it is a ConflictError.
+        """
+        fields: dict[str, Any] = {
+            "content": content,
+            "user_id": user_id,
+            "scope": scope,
+            "tags": tags,
+            "source": source,
+            "confidence": confidence,
+            "valid_from": valid_from,
+            "valid_to": valid_to,
+            "supersedes": supersedes,
+        }
+        for keyword, value in extensions.items():
+            if not keyword.startswith(("x_", "x-")):
+                raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
+            fields[keyword.replace("_", "-") if keyword.startswith("x_") else keyword] = value
+        keyed = _keyed(fields, idempotency_key)
+        return await self._session.call(
+            "add", lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key), repeatable=True
+        )
+
+    async def get(self, id: str, *, user_id: str | None = None) -> MemoryRecord:
+        """Return the record; NotFoundError when it does not exist or is not `user_id`'s."""
+        ref = build(RecordRef, {"id": id, "user_id": user_id})
+        return await self._session.call("get", lambda p: p.get(ref), repeatable=True)
+
+    async def update(
+        self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]
+    ) -> MemoryRecord:
+        """Change the named fields and return the record; None clears a field, one not named is left alone."""
+        for keyword in changes:
+            if keyword not in MemoryChanges.__annotations__:
+                raise TypeError(f"update() got an unexpected keyword argument {keyword!r}")
+        ref = build(RecordRef, {"id": id, "user_id": user_id})
+        update = build(MemoryUpdate, changes)
+        if id in (update.supersedes or ()):
+            raise InvalidRequestError("supersedes: a record cannot supersede itself")
+        return await self._session.call("update", lambda p: p.update(ref, update), repeatable=False)
+
+    async def delete(self, id: str, *, user_id: str | None = None) -> None:
+        """Remove the record for good; NotFoundError when it does not exist or is not `user_id`'s."""
+        ref = build(RecordRef, {"id": id, "user_id": user_id})
+        await self._session.call("delete", lambda p: p.delete(ref), repeatable=False)
+
+    async def list(
+        self,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        as_of: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MemoryPage:
+        """Return a page of at most `limit` (1..500) records, newest first; `next_cursor` leads to the next one."""
+        query = build(
+            ListQuery,
+            {
+                "user_id": user_id,
+                "scope": scope,
+                "tag": tag,
+                "since": since,
+                "until": until,
+                "as_of": as_of,
+                "limit": limit,
+                "cursor": cursor,
+            },
+        )
+        return await self._session.call("list", lambda p: p.list(query), repeatable=True)
+
+    async def search(
+        self,
+        query: str,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        as_of: datetime | None = None,
+        limit: int = 10,
+        min_score: float | None = None,
+    ) -> SearchResults:
+        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
+        wanted = build(
+            SearchQuery,
+            {
+                "query": query,
+                "user_id": user_id,
+                "scope": scope,
+                "tag": tag,
+                "as_of": as_of,
+                "limit": limit,
+                "min_score": min_score,
+            },
+        )
+        return await self._session.call("search", lambda p: p.search(wanted), repeatable=True)
+
+    async def context(
+        self,
+        query: str,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        as_of: datetime | None = None,
+        token_budget: int = 500,
+    ) -> ContextBlock:
+        """Return the best memories as text for a prompt, at most `token_budget` tokens by the client's counter."""
+        wanted = build(
+            ContextQuery,
+            {
+                "query": query,
+                "user_id": user_id,
+                "scope": scope,
+                "tag": tag,
+                "as_of": as_of,
+                "token_budget": token_budget,
+            },
+        )
+        return await self._session.call(
+            "context", lambda p: p.context(wanted, self._count_tokens), repeatable=True
+        )
+
+    async def audit(
+        self,
+        user_id: str,
+        *,
+        app: str | None = None,
+        memory_id: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> AuditEntries:
+        """Return at most `limit` (1..1000) recorded calls on the user's memories, newest first."""
+        wanted = build(
+            AuditQuery,
+            {"user_id": user_id, "app": app, "memory_id": memory_id, "since": since, "limit": limit},
+        )
+        return await self._session.call("audit", lambda p: p.audit(wanted), repeatable=True)
+
+    async def capabilities(self) -> Capabilities:
+        """Return what the provider declares; asked once per client."""
+        if self._capabilities is None:
+            self._capabilities = await self._session.call(
+                "capabilities", lambda p: p.capabilities(), repeatable=True
+            )
+        return self._capabilities
+
+    async def add_many(self, items: Iterable[MemoryInput | Mapping[str, Any]]) -> Outcomes:
+        """Store many memories and return, in order, each one's record or the error that kept it out.
+
+        An item is a mapping of `add`'s keywords, `content` and `user_id` among them, or a `MemoryInput`. Nothing that
+        the backend says of an item or a batch is raised: look at each outcome.
+        """
+        outcomes: Outcomes = []
+        remaining = iter(items)
+        while batch := [_keyed_or_error(item) for item in islice(remaining, ADD_MANY_BATCH)]:
+            valid = [keyed for keyed in batch if isinstance(keyed, KeyedInput)]
+            stored = iter(await self._add_batch(valid))
+            outcomes.extend(next(stored) if isinstance(entry, KeyedInput) else entry for entry in batch)
+        return outcomes
+
+    async def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
+        """Remove every record of the user that the filters select and return how many there were."""
+        filters = build(Filters, {"user_id": user_id, "scope": scope, "tag": tag})
+        return await self._session.call("delete", lambda p: p.delete_all(filters), repeatable=False)
+
+    async def iter(
+        self,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        as_of: datetime | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[MemoryRecord]:
+        """Yield every record that `list` would return, page by page."""
+        async for page in self._pages(
+            user_id, scope=scope, tag=tag, since=since, until=until, as_of=as_of, limit=page_size
+        ):
+            for record in page.items:
+                yield record
+
+    async def wait_for_ingest(
+        self, ids: Sequence[str], user_id: str, *, timeout: float | None = None
+    ) -> Records:
+        """Wait until the backend has indexed every id and return the records in order.
+
+        Raises IngestionTimeoutError after `timeout` seconds (default: the client's own), ProviderError when an
+        ingestion failed.
+        """
+        seconds = timeout if timeout is not None else self._session.options.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return [await self._ingested(id, user_id) for id in ids]
+        except TimeoutError as error:
+            if isinstance(error, OpenProtoError):
+                raise
+            raise IngestionTimeoutError(
+                f"not every memory was indexed within {seconds:g} s; they are stored, ask again later",
+                provider=self._session.provider.name,
+            ) from error
+
+    async def health(self) -> Health:
+        """Return whether the backend answers now, and in words why not; never raises a provider's error."""
+        name = self._session.provider.name
+        try:
+            await self._session.call("capabilities", lambda p: p.health(), repeatable=False)
+        except OpenProtoError as error:
+            return Health(status="unavailable", provider=name, detail=error.message)
+        return Health(status="ok", provider=name)
+
+    async def aclose(self) -> None:
+        """Close the client: running calls get half of `close_timeout` to end, releasing the backend the rest."""
+        await self._session.close()
+
+    close = aclose
+
+    async def __aenter__(self) -> Self:
+        await self._session.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<AsyncMemory provider={self._session.provider.name!r}>"
+
+    def __del__(self) -> None:
+        if "_session" in self.__dict__:
+            self._session.warn_if_left_open(self)
+
+    async def _pages(self, user_id: str, **filters: Any) -> AsyncIterator[MemoryPage]:
+        page = await self.list(user_id, **filters)
+        yield page
+        while page.next_cursor is not None:
+            page = await self.list(user_id, **filters, cursor=page.next_cursor)
+            yield page
+
+    async def _add_batch(self, batch: Batch) -> Outcomes:
+        try:
+            return await self._session.call("add", lambda p: p.add_many(batch), repeatable=True)
+        except UnsupportedCapabilityError:
+            raise
+        except OpenProtoError as error:
+            return [error] * len(batch)
+
+    async def _ingested(self, id: str, user_id: str) -> MemoryRecord:
+        pause = _POLL_FIRST
+        while (record := await self.get(id, user_id=user_id)).status in ("queued", "indexing"):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _POLL_LONGEST)
+        if record.status == "failed":
+            raise ProviderError("the backend accepted the memory but failed to index it")
+        return record
+
+
+def _keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput:
+    """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
+    if idempotency_key is None:
+        idempotency_key = uuid.uuid4().hex
+    else:
+        build(IdempotencyKey, {"idempotency_key": idempotency_key})
+    return KeyedInput(build(MemoryInput, fields), idempotency_key)
+
+
+def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
+    if isinstance(item, MemoryInput):
+        return KeyedInput(item, uuid.uuid4().hex)
+    fields = dict(item)
+    key = fields.pop("idempotency_key", None)
+    try:
+        return _keyed(fields, key)
+    except InvalidRequestError as error:
+        return error

@@ -1,0 +1,162 @@
+"""What the protocol returns: frozen pydantic models, lenient on read.
+
+Unknown fields and unknown enum values are kept, so a newer server never breaks an older client. Optional fields that
+are absent are None, or an empty list, in Python, and are left out of JSON. Datetimes are aware and in UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from openproto.fields import EXTENSION_KEY, Moment, is_absent
+
+OMP_VERSION = "0.1"
+
+Verb: TypeAlias = Literal[
+    "add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"
+]
+VERBS: tuple[Verb, ...] = get_args(Verb)
+
+Status: TypeAlias = Literal["queued", "indexing", "done", "failed"]
+SourceType: TypeAlias = Literal["extracted", "explicit", "imported"]
+Support: TypeAlias = Literal["native", "emulated", "none"]
+Cancellation: TypeAlias = Literal["native", "aborting", "detached"]
+
+_EXTENSION = re.compile(EXTENSION_KEY)
+
+
+class Result(BaseModel):
+    """The base of everything that a backend answers."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="allow", serialize_by_alias=True, validate_by_name=True, validate_by_alias=True
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON form as Python objects, absent fields left out."""
+        return self.model_dump(mode="json")
+
+
+class MemorySource(Result):
+    """Where a memory came from: the `app`, how it got it, and the app's own reference."""
+
+    app: str | None = Field(default=None, exclude_if=is_absent)
+    type: SourceType | str | None = Field(default=None, exclude_if=is_absent)
+    ref: str | None = Field(default=None, exclude_if=is_absent)
+
+
+class MemoryRecord(Result):
+    """One stored memory."""
+
+    id: str
+    content: str
+    user_id: str
+    created_at: Moment
+    scope: str | None = Field(default=None, exclude_if=is_absent)
+    tags: list[str] = Field(default_factory=list, exclude_if=is_absent)
+    source: MemorySource | None = Field(default=None, exclude_if=is_absent)
+    confidence: float | None = Field(default=None, exclude_if=is_absent)
+    valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
+    valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
+    supersedes: list[str] = Field(default_factory=list, exclude_if=is_absent)
+    superseded_by: str | None = Field(default=None, exclude_if=is_absent)
+    embedding_model: str | None = Field(default=None, exclude_if=is_absent)
+    updated_at: Moment | None = Field(default=None, exclude_if=is_absent)
+    status: Status | str | None = Field(default=None, exclude_if=is_absent)
+
+    @property
+    def extensions(self) -> dict[str, JsonValue]:
+        """The record's `x-*` fields, under their wire names."""
+        return {key: value for key, value in (self.model_extra or {}).items() if _EXTENSION.match(key)}
+
+
+class MemoryPage(Result):
+    """One page of `list`; `next_cursor` is None on the last page."""
+
+    items: list[MemoryRecord]
+    next_cursor: str | None = Field(default=None, exclude_if=is_absent)
+
+
+class SearchResult(Result):
+    """A memory and how well it answers the query: in [0, 1], comparable within one query."""
+
+    memory: MemoryRecord
+    score: float
+
+
+class Citation(Result):
+    """A memory that stands in a context block."""
+
+    memory_id: str
+    score: float
+
+
+class ContextBlock(Result):
+    """Text for a prompt: one memory a line, each ending with its marker `[<memory id>]`."""
+
+    text: str
+    citations: list[Citation]
+    token_count: int
+
+
+class AuditEntry(Result):
+    """One recorded call; holds no content."""
+
+    timestamp: Moment
+    action: Verb | str
+    user_id: str
+    app: str | None = Field(default=None, exclude_if=is_absent)
+    memory_id: str | None = Field(default=None, exclude_if=is_absent)
+    scope: str | None = Field(default=None, exclude_if=is_absent)
+    request_id: str | None = Field(default=None, exclude_if=is_absent)
+
+
+class Features(Result):
+    """What a provider can do beyond its verbs; an absent feature is false."""
+
+    vector_search: bool = False
+    keyword_search: bool = False
+    graph_queries: bool = False
+    temporal: bool = False
+    scopes: Literal["native", "tags", "none"] | str = "none"
+    max_content_length: int | None = Field(default=None, exclude_if=is_absent)
+    supports_e2e: bool = False
+    supports_audit: bool = False
+    supports_supersession: bool = False
+    async_ingestion: bool = False
+
+
+class Limits(Result):
+    """What a provider bounds; None where it does not."""
+
+    rate_limit_per_minute: int | None = Field(default=None, exclude_if=is_absent)
+    max_search_results: int | None = Field(default=None, exclude_if=is_absent)
+
+
+class SupportDetails(Result):
+    """openproto's own part of the capabilities: how each verb and feature is done, and the cancellation tier."""
+
+    support: dict[str, Support | str] = Field(default_factory=dict)
+    cancellation: Cancellation | str = "detached"
+
+
+class Capabilities(Result):
+    """What a provider declares; the conformance suite holds it to every word."""
+
+    omp_version: str = OMP_VERSION
+    provider: str
+    verbs: list[Verb | str]
+    features: Features = Field(default_factory=Features)
+    limits: Limits = Field(default_factory=Limits)
+    x_openproto: SupportDetails = Field(default_factory=SupportDetails, alias="x-openproto")
+
+
+class Health(Result):
+    """Whether the backend answers now; `detail` says in words what is wrong when it does not."""
+
+    status: Literal["ok", "unavailable"]
+    provider: str
+    detail: str | None = Field(default=None, exclude_if=is_absent)

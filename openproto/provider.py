@@ -1,0 +1,182 @@
+"""What a backend implements: an async class with the verbs it has.
+
+A provider is constructed cheaply (it stores its options and nothing else), opened by the client before the first verb,
+and closed once. Its verbs receive validated requests and answer with the protocol's models. Three sentences hold for
+every verb, and the conformance suite tries them:
+
+*Prompt* — a cancelled verb ends in CancelledError, and soon.
+*Whole or absent* — a cancelled write is applied entirely or not at all; repeating it under its idempotency key is safe.
+*Usable* — the next call works, and nothing is left running but an SDK call that cannot be stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from openproto.context import TokenCounter, build_context
+from openproto.errors import OpenProtoError, UnsupportedCapabilityError
+from openproto.models import (
+    VERBS,
+    AuditEntry,
+    Cancellation,
+    Capabilities,
+    ContextBlock,
+    MemoryPage,
+    MemoryRecord,
+    SearchResult,
+    SupportDetails,
+    Verb,
+)
+from openproto.requests import (
+    MAX_LIST_LIMIT,
+    MAX_SEARCH_LIMIT,
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+)
+
+Outcome: TypeAlias = MemoryRecord | OpenProtoError
+SearchResults: TypeAlias = list[SearchResult]
+AuditEntries: TypeAlias = list[AuditEntry]
+Outcomes: TypeAlias = list[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The call in progress, for audit entries and logs: which verb the caller used, for which app, under which id."""
+
+    verb: Verb
+    request_id: str
+    app: str | None = None
+
+
+current_call: ContextVar[Call] = ContextVar("openproto_call")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedInput:
+    """A memory to add and the idempotency key that makes adding it twice the same as once."""
+
+    item: MemoryInput
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexProgress:
+    """How far a re-embedding is: `done` of `total` records carry the new model's vectors."""
+
+    done: int
+    total: int
+
+
+class Provider:
+    """The base of every backend: verbs refuse, helpers are built from verbs; override what the backend has.
+
+    A verb that is overridden is declared; one that is not raises `UnsupportedCapabilityError` before any I/O.
+    """
+
+    name: ClassVar[str] = "provider"
+    cancellation: ClassVar[Cancellation] = "detached"
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that the provider imports when it opens; the registry checks that they are installed."""
+
+    async def open(self) -> None:
+        """Acquire what the verbs need; raise a typed error that says in words why it cannot be had."""
+
+    async def close(self) -> None:
+        """Release everything; calls still running may fail. May be called twice, and after a failed open."""
+
+    @property
+    def verbs(self) -> frozenset[Verb]:
+        """The verbs that this provider has."""
+        own = type(self)
+        verbs: set[Verb] = {verb for verb in VERBS if getattr(own, verb) is not getattr(Provider, verb)}
+        verbs.add("capabilities")
+        if "search" in verbs:
+            verbs.add("context")
+        return frozenset(verbs)
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        """Store `item`; the same key and item again return the first record, another item is a ConflictError."""
+        raise self.unsupported("add")
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        """Return the record, or raise NotFoundError."""
+        raise self.unsupported("get")
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        """Apply `changes` and return the record as it is then, or raise NotFoundError."""
+        raise self.unsupported("update")
+
+    async def delete(self, ref: RecordRef) -> None:
+        """Remove the record for good, or raise NotFoundError."""
+        raise self.unsupported("delete")
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        """Return a page of the user's records, newest first."""
+        raise self.unsupported("list")
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        """Return the user's current records that answer the query, best first."""
+        raise self.unsupported("search")
+
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        """Return a context block of the best memories; built on `search` unless the backend has its own."""
+        # A line of a context is rarely shorter than ten tokens, so this many candidates fill the budget.
+        limit = max(10, min(MAX_SEARCH_LIMIT, query.token_budget // 10))
+        found = await self.search(query.as_search(limit))
+        return build_context(found, query.token_budget, count_tokens)
+
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        """Return who did what to the user's memories, newest first."""
+        raise self.unsupported("audit")
+
+    async def capabilities(self) -> Capabilities:
+        """Return what this provider declares."""
+        verbs = [verb for verb in VERBS if verb in self.verbs]
+        return Capabilities(
+            provider=self.name, verbs=verbs, x_openproto=SupportDetails(cancellation=self.cancellation)
+        )
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store each item on its own and return each outcome in order; one round trip where the backend has one."""
+        outcomes: Outcomes = []
+        for keyed in items:
+            try:
+                outcomes.append(await self.add(keyed.item, idempotency_key=keyed.idempotency_key))
+            except OpenProtoError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove every record that the filters select and return how many there were."""
+        deleted = 0
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag, limit=MAX_LIST_LIMIT)
+        while (page := await self.list(query)).items:
+            for record in page.items:
+                await self.delete(RecordRef(id=record.id, user_id=record.user_id))
+            deleted += len(page.items)
+        return deleted
+
+    async def health(self) -> None:
+        """Return if the backend answers now; raise the typed error that says why not otherwise."""
+        await self.capabilities()
+
+    async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
+        """Give every record the vectors of the provider's configured embedder, online and resumable."""
+        raise self.unsupported("reindex")
+
+    def unsupported(self, what: str) -> UnsupportedCapabilityError:
+        """Return the error for something this provider does not have."""
+        return UnsupportedCapabilityError(
+            f"provider {self.name!r} does not support {what!r}; capabilities() lists what it has",
+            provider=self.name,
+        )

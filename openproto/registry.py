@@ -1,0 +1,90 @@
+"""From the string in `provider=` to the class behind it, by entry point; first- and third-party alike."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from openproto.errors import UnknownProviderError
+from openproto.provider import Provider
+
+GROUP = "openproto.providers"
+
+
+def provider_names() -> list[str]:
+    """Return the names of every provider that an installed distribution registers, sorted."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def provider_class(name: str) -> type[Provider]:
+    """Return the class registered under `name`.
+
+    Raises UnknownProviderError with the nearest names, or ImportError with the `pip install` line of a missing extra.
+    """
+    point = _entry_point(name)
+    own_package = point.module.partition(".")[0]
+    try:
+        loaded = point.load()
+    except ModuleNotFoundError as error:
+        # A module missing inside the adapter's own package is the adapter's bug, not a missing extra.
+        if (error.name or "").partition(".")[0] == own_package:
+            raise
+        raise missing_extra(name, error.name or "?", point) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Provider)):
+        raise TypeError(f"provider {name!r} is registered as {point.value!r}, which is not a Provider class")
+    for module in loaded.requires:
+        if importlib.util.find_spec(module) is None:
+            raise missing_extra(name, module, point)
+    return loaded
+
+
+def make_provider(name: str, options: Mapping[str, Any]) -> Provider:
+    """Return an unopened provider; a keyword it does not take is a TypeError that lists those it does."""
+    cls = provider_class(name)
+    known = provider_options(cls)
+    if unknown := [option for option in options if option not in known]:
+        raise TypeError(
+            f"provider {name!r} got an unexpected option {unknown[0]!r}{_did_you_mean(unknown[0], known)}; "
+            f"it takes: {', '.join(known)}"
+        )
+    return cls(**options)
+
+
+def provider_options(cls: type[Provider]) -> dict[str, inspect.Parameter]:
+    """Return the constructor's parameters by name."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+
+
+def missing_extra(name: str, module: str, point: EntryPoint | None = None) -> ImportError:
+    """Return the error for a provider whose packages are not installed, with the line that installs them."""
+    distribution = point.dist if point else None
+    extras = (distribution.metadata.get_all("Provides-Extra") or []) if distribution else []
+    package = distribution.name if distribution else "openproto"
+    wanted = f"{package}[{name}]" if name in extras or not distribution else module
+    return ImportError(f"provider {name!r} needs {module!r}: pip install '{wanted}'", name=module)
+
+
+def _entry_point(name: str) -> EntryPoint:
+    found = list({point.value: point for point in entry_points(group=GROUP, name=name)}.values())
+    if not found:
+        names = provider_names()
+        raise UnknownProviderError(
+            f"no provider {name!r}{_did_you_mean(name, names)}; installed: {', '.join(names) or 'none'}"
+        )
+    if len(found) > 1:
+        owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in found))
+        raise UnknownProviderError(f"provider {name!r} is registered by both {owners}; uninstall one")
+    return found[0]
+
+
+def _did_you_mean(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,236 @@
+"""What the protocol is asked: frozen pydantic models, strict on write.
+
+Each verb's arguments become one of these before anything is opened or sent; an unknown field, a wrong type, or a
+broken limit is an `InvalidRequestError` that names the field and never repeats its value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+from openproto.errors import InvalidRequestError
+from openproto.fields import (
+    EXTENSION_KEY,
+    Confidence,
+    Content,
+    Cursor,
+    Extension,
+    Label,
+    Moment,
+    RecordId,
+    ScopeFilter,
+    ScopePath,
+    Tag,
+    Tags,
+    UserId,
+    is_absent,
+)
+from openproto.models import MemorySource, SourceType
+
+MAX_LIST_LIMIT = 500
+MAX_SEARCH_LIMIT = 100
+MAX_AUDIT_LIMIT = 1000
+
+_EXTENSION = re.compile(EXTENSION_KEY)
+_extension = TypeAdapter[JsonValue](Extension)
+
+
+class Request(BaseModel):
+    """The base of everything that a caller sends."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SourceInput(Request):
+    """A `MemorySource` as callers may write it: no unknown field and no unknown type."""
+
+    app: Label | None = Field(default=None, exclude_if=is_absent)
+    type: SourceType | None = Field(default=None, exclude_if=is_absent)
+    ref: Label | None = Field(default=None, exclude_if=is_absent)
+
+
+class MemoryInput(Request):
+    """A memory to add. `x-*` extensions are extra fields under their wire names."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    content: Content
+    user_id: UserId
+    scope: ScopePath | None = Field(default=None, exclude_if=is_absent)
+    tags: Tags = Field(default_factory=list, exclude_if=is_absent)
+    source: Annotated[SourceInput, Strict(False)] | None = Field(default=None, exclude_if=is_absent)
+    confidence: Confidence | None = Field(default=None, exclude_if=is_absent)
+    valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
+    valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
+    supersedes: list[RecordId] = Field(default_factory=list, exclude_if=is_absent)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_spellings(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        fields = {key: value for key, value in data.items() if value is not None}
+        if isinstance(source := fields.get("source"), MemorySource):
+            fields["source"] = source.model_dump()
+        if isinstance(ids := fields.get("supersedes"), list):
+            fields["supersedes"] = list(dict.fromkeys(ids))
+        return fields
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_validity(self.valid_from, self.valid_to)
+        for key, value in (self.model_extra or {}).items():
+            if not _EXTENSION.match(key):
+                raise ValueError(f"{key!r} is not a field of a memory")
+            _extension.validate_python(value)
+        return self
+
+    @property
+    def extensions(self) -> dict[str, JsonValue]:
+        """The input's `x-*` fields, under their wire names."""
+        return dict(self.model_extra or {})
+
+    def fingerprint(self) -> bytes:
+        """Return 16 bytes that two inputs share only when they are the same input."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return blake2b(canonical.encode(), digest_size=16).digest()
+
+
+class MemoryChanges(TypedDict, total=False):
+    """The keywords of `update`: one not passed is left alone, None clears."""
+
+    content: str
+    scope: str | None
+    tags: list[str] | None
+    confidence: float | None
+    valid_to: Any
+    supersedes: list[str] | None
+
+
+class MemoryUpdate(Request):
+    """Changes to a memory; `model_fields_set` says which fields were named, None among them clears."""
+
+    content: Content = ""
+    scope: ScopePath | None = None
+    tags: Tags | None = None
+    confidence: Confidence | None = None
+    valid_to: Moment | None = None
+    supersedes: list[RecordId] | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields to change and their new values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class Filters(Request):
+    """What every reading verb can be narrowed by; `scope` is a node, None for every scope."""
+
+    user_id: UserId
+    scope: ScopeFilter | None = None
+    tag: Tag | None = None
+
+
+class ListQuery(Filters):
+    """The arguments of `list`."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+    as_of: Moment | None = None
+    limit: int = Field(default=50, ge=1, le=MAX_LIST_LIMIT)
+    cursor: Cursor | None = None
+
+
+class SearchQuery(Filters):
+    """The arguments of `search`."""
+
+    query: Content
+    as_of: Moment | None = None
+    limit: int = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
+    min_score: Confidence | None = None
+
+
+class ContextQuery(Filters):
+    """The arguments of `context`."""
+
+    query: Content
+    as_of: Moment | None = None
+    token_budget: int = Field(default=500, ge=1)
+
+    def as_search(self, limit: int) -> SearchQuery:
+        """Return the search whose best results fill this context."""
+        return SearchQuery(
+            query=self.query,
+            user_id=self.user_id,
+            scope=self.scope,
+            tag=self.tag,
+            as_of=self.as_of,
+            limit=limit,
+        )
+
+
+class AuditQuery(Request):
+    """The arguments of `audit`."""
+
+    user_id: UserId
+    app: Label | None = None
+    memory_id: RecordId | None = None
+    since: Moment | None = None
+    limit: int = Field(default=100, ge=1, le=MAX_AUDIT_LIMIT)
+
+
+class RecordRef(Request):
+    """The arguments of `get` and `delete`: an id, and the user it must belong to where one is given."""
+
+    id: RecordId
+    user_id: UserId | None = None
+
+
+class IdempotencyKey(Request):
+    """A caller's own key for one `add`."""
+
+    idempotency_key: Label
+
+
+R = TypeVar("R", bound=Request)
+Fields: TypeAlias = Mapping[str, Any]
+
+
+def build(model: type[R], fields: Fields) -> R:
+    """Return `model` made of `fields`, or raise `InvalidRequestError` naming what is wrong but not its value."""
+    try:
+        return model.model_validate(dict(fields))
+    except ValidationError as error:
+        raise InvalidRequestError(_explain(error)) from None
+
+
+def check_validity(valid_from: Any, valid_to: Any) -> None:
+    """Raise ValueError unless the validity interval, where both ends are given, holds at least a moment."""
+    if valid_from is not None and valid_to is not None and valid_to <= valid_from:
+        raise ValueError("valid_to must be later than valid_from")
+
+
+def _explain(error: ValidationError) -> str:
+    """Say each fault in words; pydantic's own text would repeat the input, which may be memory content."""
+    faults: list[str] = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in fault["loc"])
+        what = fault["msg"].removeprefix("Value error, ")
+        faults.append(f"{where}: {what}" if where else what)
+    return "; ".join(faults)

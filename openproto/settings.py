@@ -1,0 +1,60 @@
+"""Settings from the environment: `OPENPROTO_PROVIDER`, `OPENPROTO_URL`, and the others that `from_env()` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from openproto.registry import provider_class, provider_options
+
+CLIENT_OPTIONS = frozenset({"timeout", "retries", "close_timeout", "max_concurrency", "app"})
+
+
+class Settings(BaseSettings):
+    """One field per variable, without its prefix `OPENPROTO_`."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="OPENPROTO_", env_ignore_empty=True
+    )
+
+    provider: str = "sqlite"
+    url: SecretStr | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    path: str | None = None
+    embedder: str | None = None
+    schema_name: str | None = Field(default=None, alias="OPENPROTO_SCHEMA")
+    timeout: float | None = None
+    retries: int | None = None
+    close_timeout: float | None = None
+    max_concurrency: int | None = None
+    app: str | None = None
+
+
+def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords for a client: the environment's, then `overrides`.
+
+    A variable that the chosen provider has no use for is passed over, so one environment can serve several providers
+    and only `OPENPROTO_PROVIDER` need change; an override is never passed over.
+    """
+    found = {
+        name: value for name, value in Settings().model_dump(by_alias=False).items() if value is not None
+    }
+    if "schema_name" in found:
+        found["schema"] = found.pop("schema_name")
+    provider = overrides.get("provider", found.pop("provider"))
+    takes = CLIENT_OPTIONS
+    if isinstance(provider, str):
+        takes |= provider_options(provider_class(provider)).keys()
+    return {
+        "provider": provider,
+        **{
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in found.items()
+            if name in takes
+        },
+        **overrides,
+    }

@@ -1,0 +1,274 @@
+"""`Memory`: the synchronous twin of `AsyncMemory`, one line a verb over the process's background loop."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar, Self, Unpack
+
+from pydantic import JsonValue
+
+from openproto import _loop
+from openproto._session import Session
+from openproto.context import TokenCounter, estimate_tokens
+from openproto.memory import AsyncMemory, Ids, Records, SourceFields, Tags
+from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
+from openproto.provider import AuditEntries, Outcomes, Provider, SearchResults
+from openproto.requests import MemoryChanges, MemoryInput
+
+
+class _Core(AsyncMemory):
+    _owner: ClassVar[str] = "Memory"
+
+
+class Memory:
+    """A memory client for code without an event loop, over the backend that `provider` names.
+
+    `provider` is a registered name (`"sqlite"`, `"postgres"`, ...) with that backend's own options as further keywords,
+    or a `Provider` object. Constructing does no I/O; `with`, or the first verb, opens the backend. One client serves
+    any number of threads, and a child process after a fork opens the backend anew.
+
+    Args:
+        provider: The backend's name, or an unopened provider.
+        timeout: Seconds that any verb may take, retries included; None for no bound.
+        retries: How often a call that is safe to repeat is repeated when the backend is unavailable or rate limits.
+        close_timeout: Seconds that closing may take, whatever hangs.
+        max_concurrency: Calls in flight at once; more wait their turn. None leaves it to the backend's own pool.
+        token_counter: Counts tokens for `context`; the default estimates four bytes a token.
+        app: Names this program in audit entries.
+        options: The provider's own options, such as `url=` or `path=`.
+
+    Raises:
+        UnknownProviderError: No installed distribution has a provider of that name.
+        ImportError: The provider's packages are missing; the text holds the `pip install` line.
+        TypeError: The provider takes no such option.
+    """
+
+    def __init__(
+        self,
+        provider: str | Provider = "sqlite",
+        *,
+        timeout: float | None = 30.0,
+        retries: int = 2,
+        close_timeout: float = 5.0,
+        max_concurrency: int | None = None,
+        token_counter: TokenCounter = estimate_tokens,
+        app: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._memory = _Core(
+            provider,
+            timeout=timeout,
+            retries=retries,
+            close_timeout=close_timeout,
+            max_concurrency=max_concurrency,
+            token_counter=token_counter,
+            app=app,
+            **options,
+        )
+        self._pid = os.getpid()
+        # Opening fills a provider with sockets and tasks of this process; a child starts from this copy instead.
+        self._unopened = copy.copy(self._memory._session.provider)
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """Return a client configured by `OPENPROTO_PROVIDER`, `OPENPROTO_URL`, `OPENPROTO_API_KEY`, and the like."""
+        # Imported here: reading the environment is the only part that needs the settings library.
+        from openproto.settings import options_from_env
+
+        return cls(**options_from_env(overrides))
+
+    def add(
+        self,
+        content: str,
+        *,
+        user_id: str,
+        scope: str | None = None,
+        tags: Tags | None = None,
+        source: SourceFields | None = None,
+        confidence: float | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        supersedes: Ids | None = None,
+        idempotency_key: str | None = None,
+        **extensions: JsonValue,
+    ) -> MemoryRecord:
+        """Store a memory and return its record.
+
+        `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
+        first record; with another input it is a ConflictError.
+        """
+        return _loop.run(
+            self._async.add(
+                content,
+                user_id=user_id,
+                scope=scope,
+                tags=tags,
+                source=source,
+                confidence=confidence,
+                valid_from=valid_from,
+                valid_to=valid_to,
+                supersedes=supersedes,
+                idempotency_key=idempotency_key,
+                **extensions,
+            )
+        )
+
+    def get(self, id: str, *, user_id: str | None = None) -> MemoryRecord:
+        """Return the record; NotFoundError when it does not exist or is not `user_id`'s."""
+        return _loop.run(self._async.get(id, user_id=user_id))
+
+    def update(
+        self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]
+    ) -> MemoryRecord:
+        """Change the named fields and return the record; None clears a field, one not named is left alone."""
+        return _loop.run(self._async.update(id, user_id=user_id, **changes))
+
+    def delete(self, id: str, *, user_id: str | None = None) -> None:
+        """Remove the record for good; NotFoundError when it does not exist or is not `user_id`'s."""
+        return _loop.run(self._async.delete(id, user_id=user_id))
+
+    def list(
+        self,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        as_of: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> MemoryPage:
+        """Return a page of at most `limit` (1..500) records, newest first; `next_cursor` leads to the next one."""
+        return _loop.run(
+            self._async.list(
+                user_id,
+                scope=scope,
+                tag=tag,
+                since=since,
+                until=until,
+                as_of=as_of,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    def search(
+        self,
+        query: str,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        as_of: datetime | None = None,
+        limit: int = 10,
+        min_score: float | None = None,
+    ) -> SearchResults:
+        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
+        return _loop.run(
+            self._async.search(
+                query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score
+            )
+        )
+
+    def context(
+        self,
+        query: str,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        as_of: datetime | None = None,
+        token_budget: int = 500,
+    ) -> ContextBlock:
+        """Return the best memories as text for a prompt, at most `token_budget` tokens by the client's counter."""
+        return _loop.run(
+            self._async.context(query, user_id, scope=scope, tag=tag, as_of=as_of, token_budget=token_budget)
+        )
+
+    def audit(
+        self,
+        user_id: str,
+        *,
+        app: str | None = None,
+        memory_id: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> AuditEntries:
+        """Return at most `limit` (1..1000) recorded calls on the user's memories, newest first."""
+        return _loop.run(self._async.audit(user_id, app=app, memory_id=memory_id, since=since, limit=limit))
+
+    def capabilities(self) -> Capabilities:
+        """Return what the provider declares; asked once per client."""
+        return _loop.run(self._async.capabilities())
+
+    def add_many(self, items: Iterable[MemoryInput | Mapping[str, Any]]) -> Outcomes:
+        """Store many memories and return, in order, each one's record or the error that kept it out.
+
+        An item is a mapping of `add`'s keywords, `content` and `user_id` among them, or a `MemoryInput`. Nothing that
+        the backend says of an item or a batch is raised: look at each outcome.
+        """
+        return _loop.run(self._async.add_many(items))
+
+    def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
+        """Remove every record of the user that the filters select and return how many there were."""
+        return _loop.run(self._async.delete_all(user_id, scope=scope, tag=tag))
+
+    def iter(
+        self,
+        user_id: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        as_of: datetime | None = None,
+        page_size: int = 100,
+    ) -> Iterator[MemoryRecord]:
+        """Yield every record that `list` would return, page by page."""
+        pages = self._async._pages(
+            user_id, scope=scope, tag=tag, since=since, until=until, as_of=as_of, limit=page_size
+        )
+        for page in _loop.iterate(pages):
+            yield from page.items
+
+    def wait_for_ingest(self, ids: Sequence[str], user_id: str, *, timeout: float | None = None) -> Records:
+        """Wait until the backend has indexed every id and return the records in order.
+
+        Raises IngestionTimeoutError after `timeout` seconds (default: the client's own), ProviderError when an
+        ingestion failed.
+        """
+        return _loop.run(self._async.wait_for_ingest(ids, user_id, timeout=timeout))
+
+    def health(self) -> Health:
+        """Return whether the backend answers now, and in words why not; never raises a provider's error."""
+        return _loop.run(self._async.health())
+
+    def close(self) -> None:
+        """Close the client: running calls get half of `close_timeout` to end, releasing the backend the rest."""
+        _loop.run(self._async.aclose())
+
+    def __enter__(self) -> Self:
+        _loop.run(self._async.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Memory provider={self._memory._session.provider.name!r}>"
+
+    @property
+    def _async(self) -> AsyncMemory:
+        if self._pid != os.getpid():
+            parents = self._memory._session
+            session = Session(copy.copy(self._unopened), _Core._owner, parents.options)
+            parents.disown()
+            self._memory._session, self._pid = session, os.getpid()
+        return self._memory

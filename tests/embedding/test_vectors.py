@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from array import array
+from math import hypot, inf, nan
+
+import pytest
+
+from openproto.embedding.vectors import unit_vectors
+from openproto.errors import ProviderError
+
+np = pytest.importorskip("numpy")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param([3, 4], id="ints"),
+        pytest.param((3.0, 4.0), id="tuple"),
+        pytest.param(array("f", [3, 4]), id="array"),
+        pytest.param(np.array([3, 4], np.float32), id="numpy"),
+        pytest.param(np.array([3, 4], np.float16), id="half"),
+        pytest.param([3e300, 4e300], id="beyond-float32"),
+        pytest.param([3e-300, 4e-300], id="below-float32"),
+    ],
+)
+def test_any_row_of_numbers_becomes_packed_float32_of_unit_length(row: object) -> None:
+    [vector] = unit_vectors([row], count=1, model="m", dim=2)
+    assert isinstance(vector, array)
+    assert vector.typecode == "f"
+    assert vector.tolist() == pytest.approx([0.6, 0.8])
+    assert hypot(*vector) == pytest.approx(1)
+    assert np.frombuffer(vector.tobytes(), np.float32).tolist() == vector.tolist()
+
+
+def test_zeros_stay_zeros() -> None:
+    [vector] = unit_vectors([[0, 0]], count=1, model="m", dim=2)
+    assert isinstance(vector, array)
+    assert vector.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ([1, 2, 3], "3 dimensions instead of 2"),
+        ([], "0 dimensions instead of 2"),
+        ([1, nan], "NaN or infinity among 2 dimensions (2 expected)"),
+        ([inf, 1], "NaN or infinity"),
+        (None, "vector of 2 numbers"),
+        (["secret", "words"], "vector of 2 numbers"),
+        ("zz", "vector of 2 numbers"),
+    ],
+)
+def test_a_bad_row_is_an_error_of_its_own_that_names_the_model(row: object, text: str) -> None:
+    good, bad = unit_vectors([[3, 4], row], count=2, model="acme-1", dim=2)
+    assert isinstance(good, array)
+    assert isinstance(bad, ProviderError)
+    assert "acme-1" in str(bad)
+    assert text in str(bad)
+    assert "secret" not in str(bad)
+
+
+@pytest.mark.parametrize("rows", [[], [[1, 0]], [[1, 0]] * 3])
+def test_a_wrong_count_fails_the_batch(rows: list[list[float]]) -> None:
+    with pytest.raises(ProviderError, match=f"'acme-1' .*gave {len(rows)} vectors for 2 texts"):
+        unit_vectors(rows, count=2, model="acme-1", dim=2)
