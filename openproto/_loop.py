@@ -34,9 +34,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     loop = background_loop()
     if threading.current_thread() is _thread:
         coroutine.close()
-        raise RuntimeError(
-            "Memory was called on its own background loop, which would wait for itself; use AsyncMemory"
-        )
+        raise RuntimeError("Memory was called on its own background loop, which would wait for itself; use AsyncMemory")
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
         return future.result()

@@ -18,9 +18,7 @@ def estimate_tokens(text: str) -> int:
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
-def build_context(
-    found: Iterable[SearchResult], token_budget: int, count_tokens: TokenCounter
-) -> ContextBlock:
+def build_context(found: Iterable[SearchResult], token_budget: int, count_tokens: TokenCounter) -> ContextBlock:
     """Return the block of as many results, best first, as fit into `token_budget` by `count_tokens`.
 
     Each memory stands on one line that ends with its marker `[<id>]`; a memory whose words were seen before is left

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
@@ -19,9 +19,12 @@ from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.ids import new_id
 from openproto.models import VERBS, Capabilities, Features, Limits, Support, SupportDetails
 from openproto.provider import KeyedInput, Provider
+from openproto.ranking import Fusion
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput
-from openproto.text import user_terms
+from openproto.text import query_terms, terms
 from openproto.threads import Threads
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +56,8 @@ class IndexedInput:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexedQuery:
-    """A query ready to be searched with."""
+class IndexedText:
+    """What a text is found by: a query's, or that of changed content."""
 
     terms: list[int]
     vector: Vector | None
@@ -79,17 +82,17 @@ class Indexer:
         return self._embeddings.dim if self._embeddings else None
 
     @property
-    def text_weight(self) -> float:
-        """How much word coverage counts beside the cosine."""
-        return self._embeddings.text_weight if self._embeddings else 1.0
+    def fusion(self) -> Fusion:
+        """How the embedder wants its cosines and the words weighed."""
+        if self._embeddings is None:
+            return Fusion()
+        return Fusion(self._embeddings.text_weight, self._embeddings.center_query)
 
     async def open(self, stored: StoredModel) -> None:
         """Load the embedder; raise ProviderError, naming both models, where it is not the store's."""
         await self.load()
         if stored.model is None and stored.has_memories and self._spec == "auto" and self._embeddings:
-            _log.info(
-                "the store works by text alone; `openproto reindex` would add vectors of %s to it", self.model
-            )
+            _log.info("the store works by text alone; `openproto reindex` would add vectors of %s to it", self.model)
             await self._embeddings.aclose()
             self._embeddings = None
         if stored.model is not None or stored.has_memories:
@@ -129,15 +132,17 @@ class Indexer:
             ]
         )
 
-    async def index_query(self, user_id: str, query: str) -> IndexedQuery:
+    async def index_query(self, query: str) -> IndexedText:
         """Return the query ready to be searched with."""
-        return IndexedQuery(await self.terms(user_id, query), await self.embed(query))
+        return await self._index_text(query, query_terms)
 
-    async def terms(self, user_id: str, text: str) -> list[int]:
-        """Return the user's terms of `text`."""
-        if len(text) <= _SMALL:
-            return user_terms(user_id, text)
-        return await self._threads(user_terms, user_id, text)
+    async def index_content(self, content: str) -> IndexedText:
+        """Return changed content ready to be written."""
+        return await self._index_text(content, terms)
+
+    async def _index_text(self, text: str, split: Callable[[str], list[int]]) -> IndexedText:
+        vector = await self.embed(text)
+        return IndexedText(split(text) if len(text) <= _SMALL else await self._threads(split, text), vector)
 
     async def embed(self, text: str) -> Vector | None:
         """Return the vector of `text`, or None where the store works by text alone."""
@@ -146,6 +151,10 @@ class Indexer:
     async def embed_many(self, texts: Sequence[str]) -> Sequence[Vector | None]:
         """Return the vector of each text, or Nones where the store works by text alone."""
         return await self._embeddings.embed_many(texts) if self._embeddings else [None] * len(texts)
+
+    async def in_thread(self, function: Callable[[Sequence[IndexedInput]], T], batch: Sequence[IndexedInput]) -> T:
+        """Return `function(batch)`, run off the loop: packing a large batch takes a while."""
+        return await self._threads(function, batch)
 
     async def close(self) -> None:
         """Release the embedder and its threads; may be called twice."""
@@ -163,9 +172,7 @@ class Indexer:
             if isinstance(result, BaseException) and not isinstance(result, OpenProtoError):
                 raise result
         return [
-            result
-            for result in found
-            if not isinstance(result, BaseException) or isinstance(result, OpenProtoError)
+            result for result in found if not isinstance(result, BaseException) or isinstance(result, OpenProtoError)
         ]
 
 
@@ -198,7 +205,7 @@ def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
         item,
         keyed.idempotency_key,
         new_id(item.user_id),
-        user_terms(item.user_id, item.content),
+        terms(item.content),
         item.fingerprint(),
         vector,
     )

@@ -156,9 +156,7 @@ class AsyncMemory:
         ref = build(RecordRef, {"id": id, "user_id": user_id})
         return await self._session.call("get", lambda p: p.get(ref), repeatable=True)
 
-    async def update(
-        self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]
-    ) -> MemoryRecord:
+    async def update(self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]) -> MemoryRecord:
         """Change the named fields and return the record; None clears a field, one not named is left alone."""
         for keyword in changes:
             if keyword not in MemoryChanges.__annotations__:
@@ -250,9 +248,7 @@ class AsyncMemory:
                 "token_budget": token_budget,
             },
         )
-        return await self._session.call(
-            "context", lambda p: p.context(wanted, self._count_tokens), repeatable=True
-        )
+        return await self._session.call("context", lambda p: p.context(wanted, self._count_tokens), repeatable=True)
 
     async def audit(
         self,
@@ -273,9 +269,7 @@ class AsyncMemory:
     async def capabilities(self) -> Capabilities:
         """Return what the provider declares; asked once per client."""
         if self._capabilities is None:
-            self._capabilities = await self._session.call(
-                "capabilities", lambda p: p.capabilities(), repeatable=True
-            )
+            self._capabilities = await self._session.call("capabilities", lambda p: p.capabilities(), repeatable=True)
         return self._capabilities
 
     async def add_many(self, items: Iterable[MemoryInput | Mapping[str, Any]]) -> Outcomes:
@@ -315,9 +309,7 @@ class AsyncMemory:
             for record in page.items:
                 yield record
 
-    async def wait_for_ingest(
-        self, ids: Sequence[str], user_id: str, *, timeout: float | None = None
-    ) -> Records:
+    async def wait_for_ingest(self, ids: Sequence[str], user_id: str, *, timeout: float | None = None) -> Records:
         """Wait until the backend has indexed every id and return the records in order.
 
         Raises IngestionTimeoutError after `timeout` seconds (default: the client's own), ProviderError when an

@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from openproto.fields import EXTENSION_KEY, Moment, is_absent
 
 OMP_VERSION = "0.1"
 
-Verb: TypeAlias = Literal[
-    "add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"
-]
+Verb: TypeAlias = Literal["add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
 Status: TypeAlias = Literal["queued", "indexing", "done", "failed"]
 SourceType: TypeAlias = Literal["extracted", "explicit", "imported"]
 Support: TypeAlias = Literal["native", "emulated", "none"]
+ScopeSupport: TypeAlias = Literal["native", "tags", "none"]
 Cancellation: TypeAlias = Literal["native", "aborting", "detached"]
 
 _EXTENSION = re.compile(EXTENSION_KEY)
@@ -121,7 +120,7 @@ class Features(Result):
     keyword_search: bool = False
     graph_queries: bool = False
     temporal: bool = False
-    scopes: Literal["native", "tags", "none"] | str = "none"
+    scopes: ScopeSupport | str = "none"
     max_content_length: int | None = Field(default=None, exclude_if=is_absent)
     supports_e2e: bool = False
     supports_audit: bool = False
@@ -151,7 +150,11 @@ class Capabilities(Result):
     verbs: list[Verb | str]
     features: Features = Field(default_factory=Features)
     limits: Limits = Field(default_factory=Limits)
-    x_openproto: SupportDetails = Field(default_factory=SupportDetails, alias="x-openproto")
+    x_openproto: SupportDetails = Field(
+        default_factory=SupportDetails,
+        validation_alias=AliasChoices("x-openproto", "x_openproto"),
+        serialization_alias="x-openproto",
+    )
 
 
 class Health(Result):

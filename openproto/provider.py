@@ -47,6 +47,7 @@ Outcome: TypeAlias = MemoryRecord | OpenProtoError
 SearchResults: TypeAlias = list[SearchResult]
 AuditEntries: TypeAlias = list[AuditEntry]
 Outcomes: TypeAlias = list[Outcome]
+_Verbs: TypeAlias = list[Verb | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +142,8 @@ class Provider:
 
     async def capabilities(self) -> Capabilities:
         """Return what this provider declares."""
-        verbs = [verb for verb in VERBS if verb in self.verbs]
-        return Capabilities(
-            provider=self.name, verbs=verbs, x_openproto=SupportDetails(cancellation=self.cancellation)
-        )
+        verbs: _Verbs = [verb for verb in VERBS if verb in self.verbs]
+        return Capabilities(provider=self.name, verbs=verbs, x_openproto=SupportDetails(cancellation=self.cancellation))
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store each item on its own and return each outcome in order; one round trip where the backend has one."""

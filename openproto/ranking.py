@@ -1,18 +1,40 @@
 """The score of a memory for a query: how near its vector is, plus how much of the query's words it holds.
 
-    score = (max(0, cosine) + weight * coverage) / (1 + weight)
+    score = (max(0, cosine) + text_weight * coverage) / (1 + text_weight)
     coverage = sum of idf over the query's terms that the memory has / sum of idf over all the query's terms
     idf(term) = ln(1 + (n - df + 0.5) / (df + 0.5))          (the idf of BM25, Robertson and Zaragoza 2009, 3.3)
 
 with `n` the number of the user's memories and `df` the number of them that have the term. The sum keeps how *much*
-better one memory is, which reciprocal-rank fusion throws away. `weight` belongs to the embedder; without one the
-score is the coverage alone. Scores lie in [0, 1] and compare within one query.
+better one memory is, which reciprocal-rank fusion throws away. Scores lie in [0, 1] and compare within one query.
+
+Two settings belong to the embedder. `text_weight` is how much words count beside its vectors; without vectors the
+score is the coverage alone. `center_query` is for vectors that crowd into one direction, as static word vectors do:
+the query's vector is then moved away from what the user's memories have in common before it is compared,
+
+    cosine = unit(query - mean * n / (n + 20)) . memory        (mean and n: of the user's newest memories, 256 at most)
+
+which leaves a small store nearly as it was. The stores of this project compute exactly this, each in its own way.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+CENTERING_HALF_LIFE = 20
+"""How many memories there must be for their mean to count half in centring a query."""
+
+CENTERING_SAMPLE = 256
+"""How many of the user's newest memories the mean is taken from: more cost time and move it little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """The two settings of the score; the defaults are those of a store without vectors."""
+
+    text_weight: float = 1.0
+    center_query: bool = False
 
 
 def idf(n: int, df: int) -> float:
@@ -35,11 +57,11 @@ def coverage(n: int, postings: Iterable[Collection[int]]) -> dict[int, float]:
     return {memory: weight / total for memory, weight in covered.items()}
 
 
-def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], weight: float) -> dict[int, float]:
+def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], text_weight: float) -> dict[int, float]:
     """Return the score of each memory that is related at all."""
     return {
         memory: score
         for memory in cosines.keys() | covered.keys()
-        if (score := (max(0.0, cosines.get(memory, 0.0)) + weight * covered.get(memory, 0.0)) / (1 + weight))
+        if (score := (max(0.0, cosines.get(memory, 0.0)) + text_weight * covered.get(memory, 0.0)) / (1 + text_weight))
         > 0
     }

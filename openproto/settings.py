@@ -16,9 +16,7 @@ CLIENT_OPTIONS = frozenset({"timeout", "retries", "close_timeout", "max_concurre
 class Settings(BaseSettings):
     """One field per variable, without its prefix `OPENPROTO_`."""
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix="OPENPROTO_", env_ignore_empty=True
-    )
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(env_prefix="OPENPROTO_", env_ignore_empty=True)
 
     provider: str = "sqlite"
     url: SecretStr | None = None
@@ -40,9 +38,7 @@ def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
     A variable that the chosen provider has no use for is passed over, so one environment can serve several providers
     and only `OPENPROTO_PROVIDER` need change; an override is never passed over.
     """
-    found = {
-        name: value for name, value in Settings().model_dump(by_alias=False).items() if value is not None
-    }
+    found = {name: value for name, value in Settings().model_dump(by_alias=False).items() if value is not None}
     if "schema_name" in found:
         found["schema"] = found.pop("schema_name")
     provider = overrides.get("provider", found.pop("provider"))

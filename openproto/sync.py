@@ -121,9 +121,7 @@ class Memory:
         """Return the record; NotFoundError when it does not exist or is not `user_id`'s."""
         return _loop.run(self._async.get(id, user_id=user_id))
 
-    def update(
-        self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]
-    ) -> MemoryRecord:
+    def update(self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]) -> MemoryRecord:
         """Change the named fields and return the record; None clears a field, one not named is left alone."""
         return _loop.run(self._async.update(id, user_id=user_id, **changes))
 
@@ -170,9 +168,7 @@ class Memory:
     ) -> SearchResults:
         """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
         return _loop.run(
-            self._async.search(
-                query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score
-            )
+            self._async.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
         )
 
     def context(

@@ -1,15 +1,13 @@
 """Words for keyword search, the same for every store: so that they find and rank alike.
 
-Text becomes *terms*: words are NFKC-normalised, casefolded, stripped of accents and stemmed (Snowball English, which
+Text becomes *terms*: words are normalised (NFKC, case folded, accents dropped) and stemmed (Snowball English, which
 leaves other languages' words nearly alone); scripts that write no spaces become overlapping pairs of characters. A
-term is kept as 64 bits, a hash of the word XORed with a hash of the user: an index over terms then holds each user's
-words apart from everybody else's, and a look-up touches only that user's entries.
+term is an integer of 64 bits, the hash of its stem.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 import unicodedata
 from functools import lru_cache
 from hashlib import blake2b
@@ -21,14 +19,42 @@ _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 _UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+)")
 _ACCENT = re.compile("[\u0300-\u036f]")
 
-_INT64 = struct.Struct("<q")
+MAX_QUERY_TERMS = 40
+
+STOP_WORDS = frozenset(
+    """
+    a an the and but or nor if so than that because as until while though
+    i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers
+    herself it its itself they them their theirs themselves this these those
+    what which who whom whose when where why how
+    am is are was were be been being have has had having do does did doing will would can could shall should may might
+    must just don t s not no only own same such too very
+    of at by for with about against between into through during before after above below to from up down in out on off
+    over under again further then once here there now all any both each few more most other some
+    """.split()
+)
+"""English words that tie a sentence together; measured to hurt retrieval when a query is matched by them."""
+
 _stem = Stemmer.Stemmer("english").stemWord
 
 
-def user_terms(user_id: str, text: str) -> list[int]:
-    """Return the distinct terms of `text` as signed 64-bit integers, for the index entries of `user_id`."""
-    user = _hash(f"user:{user_id}")
-    return [user ^ word for word in {_word_hash(word) for word in words(text)}]
+def terms(text: str) -> list[int]:
+    """Return the distinct terms of `text`, in order."""
+    return list(dict.fromkeys(map(_term, words(text))))
+
+
+def query_terms(query: str) -> list[int]:
+    """Return the terms to look `query` up with: without the words that say nothing, and 40 at most.
+
+    A query of nothing but such words keeps them: "who am I" still deserves its answer. Of a query with more than 40
+    others the longest are kept, for long words are the rare ones.
+    """
+    distinct = list(dict.fromkeys(words(query)))
+    telling = [word for word in distinct if word not in STOP_WORDS] or distinct
+    if len(telling) > MAX_QUERY_TERMS:
+        longest = set(sorted(telling, key=len, reverse=True)[:MAX_QUERY_TERMS])
+        telling = [word for word in telling if word in longest]
+    return list(dict.fromkeys(map(_term, telling)))
 
 
 def words(text: str) -> list[str]:
@@ -53,11 +79,5 @@ def _pieces(word: str) -> list[str]:
 
 
 @lru_cache(maxsize=65_536)
-def _word_hash(word: str) -> int:
-    return _hash(f"word:{_stem(word) if word.isascii() else word}")
-
-
-@lru_cache(maxsize=4_096)
-def _hash(text: str) -> int:
-    value: int = _INT64.unpack(blake2b(text.encode(), digest_size=8).digest())[0]
-    return value
+def _term(word: str) -> int:
+    return int.from_bytes(blake2b((_stem(word) if word.isascii() else word).encode(), digest_size=8).digest())

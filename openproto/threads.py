@@ -70,6 +70,4 @@ class Threads:
 
     def _log_detached(self, future: Future[Any]) -> None:
         error = future.exception()
-        _log.debug(
-            "%s: a cancelled call ended: %s", self._name, type(error).__name__ if error else "returned"
-        )
+        _log.debug("%s: a cancelled call ended: %s", self._name, type(error).__name__ if error else "returned")

@@ -52,11 +52,7 @@ class Batcher:
         jobs = [_Job(text, self._loop.create_future()) for text in texts]
         self._waiting.extend(jobs)
         self._start_worker()
-        try:
-            return await asyncio.gather(*(job.vector for job in jobs))
-        finally:
-            for job in jobs:
-                job.vector.cancel()
+        return await asyncio.gather(*(job.vector for job in jobs))
 
     async def stop(self) -> None:
         """Fail whatever is not embedded yet and end the work."""
@@ -91,9 +87,8 @@ class Batcher:
         characters = 0
         while self._waiting and len(batch) < self._max_batch and characters < _MAX_CHARACTERS:
             job = self._waiting.popleft()
-            if not job.vector.done():
-                batch.append(job)
-                characters += len(job.text)
+            batch.append(job)
+            characters += len(job.text)
         return batch
 
     async def _answer(self, batch: list[_Job]) -> None:

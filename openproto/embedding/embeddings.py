@@ -45,6 +45,11 @@ class Embeddings:
         """How much word coverage counts beside the cosine with this embedder."""
         return float(getattr(self._embedder, "text_weight", DEFAULT_TEXT_WEIGHT))
 
+    @property
+    def center_query(self) -> bool:
+        """Whether a query's vector is moved away from the mean of the user's memories before it is compared."""
+        return bool(getattr(self._embedder, "center_query", False))
+
     async def open(self) -> None:
         """Load or connect the embedder; does nothing when open already."""
         if self._closed:

@@ -34,7 +34,8 @@ class LocalEmbedder:
     # them.
     model: str = "wordllama-l2-supercat-256"
     dim: int = 256
-    text_weight: float = 1.2
+    text_weight: float = 1.6
+    center_query: bool = True
 
     def open(self) -> None:
         """Load the weights; ImportError tells what to install."""

@@ -74,9 +74,7 @@ class OpenAIEmbedder:
         if self.dim != native:
             self._shortened = self.dim
             if (dim := await self._probe()) != self.dim:
-                raise ProviderError(
-                    f"embedder {self.model!r} gives {dim} dimensions, not the {self.dim} asked for"
-                )
+                raise ProviderError(f"embedder {self.model!r} gives {dim} dimensions, not the {self.dim} asked for")
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """Return the server's vectors in the order of `texts`."""
@@ -115,9 +113,5 @@ class OpenAIEmbedder:
         except ModuleNotFoundError as error:
             if error.name not in ("httpx", "tenacity"):
                 raise
-            raise ImportError(
-                f"the openai embedder needs {error.name}: pip install 'openproto[openai]'"
-            ) from error
-        return Endpoint(
-            self._url, model=self.model, api_key=key, timeout=self._timeout, retries=self._retries
-        )
+            raise ImportError(f"the openai embedder needs {error.name}: pip install 'openproto[openai]'") from error
+        return Endpoint(self._url, model=self.model, api_key=key, timeout=self._timeout, retries=self._retries)

@@ -22,7 +22,7 @@ from tenacity import (
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from openproto.errors import (
@@ -50,7 +50,7 @@ _WORTH_REPEATING = (RateLimitedError, ProviderTimeoutError, ProviderUnavailableE
 _CONNECTIONS = 4
 _CONNECT_TIMEOUT = 5.0
 
-_backoff = wait_exponential_jitter(initial=0.25, max=8, jitter=0.25)
+_backoff = wait_random_exponential(multiplier=0.5, max=8)
 
 
 class Endpoint:
@@ -106,9 +106,7 @@ class Endpoint:
         except httpx.TimeoutException as error:
             raise ProviderTimeoutError(f"{self._name} could not be reached in time") from error
         except httpx.TransportError as error:
-            raise ProviderUnavailableError(
-                f"{self._name} cannot be reached: {type(error).__name__}"
-            ) from error
+            raise ProviderUnavailableError(f"{self._name} cannot be reached: {type(error).__name__}") from error
         except httpx.HTTPError as error:
             raise ProviderError(f"{self._name} gave an unreadable answer: {type(error).__name__}") from error
         if response.status_code != httpx.codes.OK:

@@ -6,11 +6,11 @@ from array import array
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+# A vector is an `array('f')` of unit length, or all zeros for a blank text; `tobytes()` gives packed float32.
 if TYPE_CHECKING:
     Vector: TypeAlias = array[float]
 else:
     Vector = array  # takes no parameter at run time before Python 3.12
-"""An `array('f')` of unit length; `tobytes()` gives packed float32. That of a blank text is all zeros."""
 
 DEFAULT_TEXT_WEIGHT = 0.2
 DEFAULT_MAX_BATCH = 128
@@ -26,7 +26,9 @@ class Embedder(Protocol):
     - `open()`, plain (then in the same thread) or async: loads weights or connects, before the first `embed`;
     - `close()`, likewise, at the end, also after an `open()` that failed;
     - `text_weight: float`: how much the share of the query's words that a memory holds counts beside the
-      cosine; 0.2 if absent, which suits sentence transformers; static word vectors want about 1.2;
+      cosine; 0.2 if absent, which suits sentence transformers; static word vectors want about 1.6;
+    - `center_query: bool`: whether a query is moved away from what the user's memories have in common before it is
+      compared; off if absent; right for static word vectors, which crowd into one direction;
     - `max_batch: int`: the most texts in one call of `embed`; 128 if absent.
     """
 

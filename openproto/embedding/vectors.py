@@ -17,9 +17,7 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
     Raises `ProviderError` when there are not `count` rows, for then no row can be told to belong to its text.
     """
     if len(rows) != count:
-        raise ProviderError(
-            f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts"
-        )
+        raise ProviderError(f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts")
     return [_unit_vector(row, model, dim) for row in rows]
 
 
@@ -33,7 +31,5 @@ def _unit_vector(row: Any, model: str, dim: int) -> Vector | ProviderError:
     if len(values) != dim:
         return ProviderError(f"embedder {model!r} gave a vector of {len(values)} dimensions instead of {dim}")
     if not isfinite(length):
-        return ProviderError(
-            f"embedder {model!r} gave NaN or infinity among {len(values)} dimensions ({dim} expected)"
-        )
+        return ProviderError(f"embedder {model!r} gave NaN or infinity among {len(values)} dimensions ({dim} expected)")
     return array("f", [value / length for value in values] if length else values)

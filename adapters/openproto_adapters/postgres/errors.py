@@ -31,7 +31,7 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         asyncpg.InsufficientPrivilegeError,
         ScopeDeniedError,
-        "this role may not use openproto's tables: its owner must GRANT it USAGE on the schema and rights on the tables",
+        "this role may not use openproto's tables: their owner must GRANT it USAGE on the schema and all on the tables",
     ),
     (asyncpg.CheckViolationError, InvalidRequestError, "valid_to must be later than valid_from"),
     (

@@ -64,9 +64,7 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.clients, self.keeper, self.server = (
-            directory / f"{who}.lock" for who in ("clients", "keeper", "server")
-        )
+        self.clients, self.keeper, self.server = (directory / f"{who}.lock" for who in ("clients", "keeper", "server"))
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.uid, self.gid = server_user(self.data)
@@ -108,6 +106,12 @@ class Place:
         os.chown(folder, self.uid, self.gid)
         folder.chmod(0o700)
 
+    def disown(self) -> None:
+        """Remove the empty folder of the socket, which may lie in /tmp."""
+        with contextlib.suppress(OSError):
+            if self.sockets.lstat().st_uid == self.uid:
+                self.sockets.rmdir()
+
 
 class Keeper:
     """Runs the server of one place."""
@@ -116,13 +120,14 @@ class Keeper:
         self.place = place
         self.binaries = binaries
         self.settings = settings
+        self.child: subprocess.Popen[bytes] | None = None
 
     def run(self, program: str, *options: str | Path, held: int | None = None) -> subprocess.Popen[bytes]:
         """Start a program as the server's user; it and its children hold the lock `held` while they live."""
         other = self.place.uid != os.geteuid()
         # Not the client's environment: PG* would change the server, and the rest may hold secrets.
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        return subprocess.Popen(  # noqa: S603 - programs of the wheel, no shell
+        return subprocess.Popen(  # noqa: S603 - programs of the wheel
             [self.binaries / program, *options],
             stdin=subprocess.DEVNULL,
             env=kept | {"LC_ALL": "C", "TZ": "UTC"},
@@ -140,8 +145,8 @@ class Keeper:
         # Any local user may log in, but none can reach the socket. The built-in locale is the same everywhere
         # and, unlike C, knows the case of letters beyond ASCII.
         how = "--auth=trust --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
-        options = ("-D", fresh, "-U", "postgres", "--no-instructions", *how.split())
-        if self.run("initdb", *options, held=held).wait() != 0:
+        options = ["--username=postgres", "--no-instructions", *how.split()]
+        if self.run("initdb", *options, "-D", fresh, held=held).wait() != 0:
             sys.exit("initdb could not make the data folder.")
         fresh.rename(self.place.data)
 
@@ -155,28 +160,25 @@ class Keeper:
         # PostgreSQL would refuse to start.
         for stale in (place.data / "postmaster.pid", place.socket, Path(f"{place.socket}.lock")):
             stale.unlink(missing_ok=True)
+        # Last, so that no setting can open the server to others.
         ours = ["listen_addresses=", f"port={PORT}", f"unix_socket_directories={place.sockets}"]
         options = [option for setting in (*self.settings, *ours) for option in ("-c", setting)]
         return self.run("postgres", "-D", place.data, *options, held=held)
 
-    def watch(self) -> int:
-        """Keep the server running until no client is left; returns the lock that keeps new ones waiting."""
-        child: subprocess.Popen[bytes] | None = None
-        up = False
-        while (alone := lock(self.place.clients, fcntl.LOCK_EX)) is None:
-            if child:
-                child.poll()  # reaps it
+    def watch(self) -> None:
+        """Keep the server running until no client is left; new ones then wait until this process has ended."""
+        while lock(self.place.clients, fcntl.LOCK_EX) is None:
+            if self.child:
+                self.child.poll()  # reaps it
             # Free: nothing of a server is left. Taken: ours, or that of a keeper which was killed.
             if (held := lock(self.place.server, fcntl.LOCK_EX)) is not None:
                 try:
-                    if child and not up:
-                        sys.exit("PostgreSQL ended before it accepted connections.")
-                    child, up = self.launch(held), False
+                    if self.child and self.notes()[-1:] != ["ready"]:  # not killed, or before it was of use
+                        sys.exit("PostgreSQL has ended.")
+                    self.child = self.launch(held)
                 finally:
                     os.close(held)
-            up = up or self.place.accepting()
             time.sleep(POLL)
-        return alone
 
     def stop(self) -> None:
         """End the server: cleanly if it can within 30 s, and otherwise by force."""
@@ -186,33 +188,36 @@ class Keeper:
             while time.monotonic() < end:
                 if (held := lock(self.place.server, fcntl.LOCK_EX)) is not None:
                     os.close(held)
+                    if self.child:
+                        self.child.wait()  # reaps it; without the lock it is all but gone
                     return
                 sent = sent or self.send(name)
                 time.sleep(0.05)
 
     def send(self, name: str) -> bool:
         """Send the postmaster a signal, with the rights of its own user: its file may name any process."""
+        pid = self.notes()[:1]  # none while it has only just started
+        return bool(pid) and self.run("/bin/sh", "-c", 'kill -s "$0" "$1"', name, *pid).wait() == 0
+
+    def notes(self) -> list[str]:
+        """The words of the postmaster's own file, from its process id to its state; it outlives a kill."""
         try:
-            pid = (self.place.data / "postmaster.pid").read_text().split()[0]
-        except (FileNotFoundError, IndexError):  # it has only just started
-            return False
-        return self.run("pg_ctl", "kill", name, pid).wait() == 0
+            return (self.place.data / "postmaster.pid").read_text().split()
+        except FileNotFoundError:
+            return []
 
 
-def main(directory: str, binaries: str, locked: str, *settings: str) -> None:
-    """Keep a server until its last client has left; `locked` is the keeper.lock, inherited."""
+def main(directory: str, binaries: str, *settings: str) -> None:
+    """Keep a server until its last client has left; keeper.lock is among the open files, and ends with us."""
     if os.fork():  # an orphan is reaped by init, and the client that started it need not care
         os._exit(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("The keeper was told to end."))
     keeper = Keeper(Place(Path(directory)), Path(binaries), list(settings))
     try:
-        alone = keeper.watch()
+        keeper.watch()
     finally:
         keeper.stop()
-        with contextlib.suppress(OSError):
-            keeper.place.sockets.rmdir()  # it may lie in /tmp
-    os.close(int(locked))  # before clients.lock: the client that waits for that one must find no keeper
-    os.close(alone)
+        keeper.place.disown()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.threads import Threads
@@ -76,9 +76,7 @@ class Database:
             # Memories are private: only this user may read the file (SQLite gives its companions the same mode).
             self.path.touch(mode=0o600)
         except OSError as error:
-            raise ProviderError(
-                f"{self.path} cannot be created: {error.strerror}; choose another path="
-            ) from error
+            raise ProviderError(f"{self.path} cannot be created: {error.strerror}; choose another path=") from error
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=0, factory=Connection
         )

@@ -31,7 +31,6 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
 )
-from openproto.text import user_terms
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
 from openproto_adapters.sqlite.reindexing import reindex
@@ -63,9 +62,7 @@ class Sqlite(Provider):
         synchronous: Synchronous = "full",
     ) -> None:
         if path is not None and str(path) in ("", ":memory:"):
-            raise ValueError(
-                "path must name a file, which several connections share; use a temporary one for tests"
-            )
+            raise ValueError("path must name a file, which several connections share; use a temporary one for tests")
         if synchronous not in ("full", "normal"):
             raise ValueError("synchronous must be 'full' or 'normal'")
         self._path = Path(path) if path is not None else None
@@ -131,14 +128,12 @@ class Sqlite(Provider):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Apply the changes; new content is embedded and indexed anew."""
         content = changes.changes.get("content")
-        vector = await self._index.embed(content) if content is not None else None
+        new = await self._index.index_content(content) if content is not None else None
 
         def write(db: Connection) -> MemoryRecord:
             self._check_model(db)
-            owner = statements.get(db, ref).user_id
-            terms = user_terms(owner, content) if content is not None else []
-            record = statements.update(db, ref, changes, terms, vector, self._index.model)
-            statements.write_audit(db, [audit_row(owner, memory_id=record.id, scope=record.scope)])
+            record = statements.update(db, ref, changes, new, self._index.model)
+            statements.write_audit(db, [audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
             return record
 
         return await self._db.write(write)
@@ -162,12 +157,12 @@ class Sqlite(Provider):
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the best current records: exact over all of the user's memories."""
-        indexed = await self._index.index_query(query.user_id, query.query)
-        weight = self._index.text_weight
+        indexed = await self._index.index_query(query.query)
+        fusion = self._index.fusion
 
         def read(db: Connection) -> SearchResults:
             self._check_model(db)
-            return statements.search(db, query, indexed, weight, datetime.now(UTC))
+            return statements.search(db, query, indexed, fusion, datetime.now(UTC))
 
         found = await self._db.read(read)
         self._record_read(query.user_id, scope=query.scope)

@@ -7,11 +7,16 @@ transaction, makes the new model the file's model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
+from openproto.embedding import Vector
 from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
 from openproto_adapters.sqlite.database import Connection, Database
+
+Batch: TypeAlias = list[tuple[int, str]]
 
 BATCH = 256
 
@@ -43,27 +48,27 @@ async def reindex(database: Database, indexer: Indexer, report: Callable[[Reinde
 
     await database.write(begin)
     while model is not None:
-        batch = await database.read(
-            lambda db: db.execute(
-                "SELECT number, content FROM memories WHERE next_embedding IS NULL LIMIT ?", (BATCH,)
-            ).fetchall()
-        )
+        batch = await database.read(_next_batch)
         if not batch and await database.write(finish):
             break
         vectors = await indexer.embed_many([content for _, content in batch])
-
-        def keep(
-            db: Connection,
-            batch: list[tuple[int, str]] = batch,
-            vectors: list[bytes] = [v.tobytes() for v in vectors if v],
-        ) -> None:
-            # The content is compared as well: it may have changed since it was read.
-            db.executemany(
-                "UPDATE memories SET next_embedding = ? WHERE number = ? AND content = ?",
-                ((vector, number, content) for (number, content), vector in zip(batch, vectors, strict=True)),
-            )
-
-        await database.write(keep)
+        await database.write(partial(_keep, batch=batch, vectors=vectors))
         report(await database.read(progress))
     else:
         await database.write(finish)
+
+
+def _next_batch(db: Connection) -> Batch:
+    return db.execute("SELECT number, content FROM memories WHERE next_embedding IS NULL LIMIT ?", (BATCH,)).fetchall()
+
+
+def _keep(db: Connection, batch: Batch, vectors: Sequence[Vector | None]) -> None:
+    # The content is compared as well: it may have changed since it was read.
+    db.executemany(
+        "UPDATE memories SET next_embedding = ? WHERE number = ? AND content = ?",
+        (
+            (vector.tobytes(), number, content)
+            for (number, content), vector in zip(batch, vectors, strict=True)
+            if vector is not None
+        ),
+    )

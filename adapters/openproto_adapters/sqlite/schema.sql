@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS memories (
 
 CREATE INDEX IF NOT EXISTS memories_listing ON memories (user_id, created_at DESC, id DESC);
 
--- Terms are hexadecimal and already the user's own (openproto.text), so a look-up reads one user's entries only.
+-- Terms are hexadecimal and mixed with the user (statements.py), so a look-up reads one user's entries only.
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (terms, detail = none, tokenize = 'ascii');
 
 -- The keys of deleted memories: repeating an old add must not bring back what was deleted.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from openproto.audit_buffer import AuditRow
 from openproto.cursors import decode_cursor, encode_cursor
 from openproto.embedding import Vector
-from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
-from openproto.indexing import IndexedInput, IndexedQuery, StoredModel
+from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
+from openproto.indexing import IndexedInput, IndexedText, StoredModel
 from openproto.models import AuditEntry, MemoryPage, MemoryRecord, SearchResult
-from openproto.ranking import coverage, fuse
+from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, Fusion, coverage, fuse
 from openproto.requests import (
     AuditQuery,
     Filters,
@@ -81,7 +82,7 @@ def add(db: Connection, new: IndexedInput, model: str | None, audit: AuditRow) -
             now,
         ),
     ).lastrowid
-    db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(new.terms)))
+    db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, new.terms)))
     write_audit(db, [audit])
     return get(db, RecordRef(id=str(new.id)))
 
@@ -98,12 +99,7 @@ def get(db: Connection, ref: RecordRef) -> MemoryRecord:
 
 
 def update(
-    db: Connection,
-    ref: RecordRef,
-    change: MemoryUpdate,
-    terms: Sequence[int],
-    vector: Vector | None,
-    model: str | None,
+    db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText | None, model: str | None
 ) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
@@ -121,16 +117,16 @@ def update(
         columns["tags"] = to_json(changes["tags"] or [])
     if "supersedes" in changes:
         columns["supersedes"] = to_json(_change_supersedes(db, before, changes["supersedes"], now))
-    if "content" in changes:
+    if new is not None:
         columns |= {
             "content": changes["content"],
-            "embedding": vector.tobytes() if vector else None,
+            "embedding": new.vector.tobytes() if new.vector else None,
             "embedding_model": model,
             "next_embedding": None,
         }
         db.execute(
             "UPDATE words SET terms = ? WHERE rowid = (SELECT number FROM memories WHERE id = ?)",
-            (_tokens(terms), ref.id),
+            (_tokens(before.user_id, new.terms), ref.id),
         )
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     db.execute(f"UPDATE memories SET {assignments} WHERE id = :id", {**columns, "id": ref.id})
@@ -168,7 +164,7 @@ def list_page(db: Connection, query: ListQuery) -> MemoryPage:
 
 
 def search(
-    db: Connection, query: SearchQuery, indexed: IndexedQuery, weight: float, now: datetime
+    db: Connection, query: SearchQuery, indexed: IndexedText, fusion: Fusion, now: datetime
 ) -> list[SearchResult]:
     """Score every current record that the filters select and return the best (openproto.ranking has the formula)."""
     where, parameters = selection(query, query.as_of or now)
@@ -177,12 +173,17 @@ def search(
     postings = [
         [
             number
-            for (number,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_tokens([term]),))
+            for (number,) in db.execute(
+                "SELECT rowid FROM words WHERE words MATCH ?", (_tokens(query.user_id, [term]),)
+            )
         ]
         for term in indexed.terms
     ]
     covered = {number: share for number, share in coverage(count, postings).items() if number in eligible}
-    scores = fuse(_cosines(eligible, indexed.vector), covered, weight)
+    recent = _recent_embeddings(db, query.user_id) if fusion.center_query else []
+    cosines = _cosines(eligible, indexed.vector, recent)
+    # Words alone are the whole score where there are no vectors to weigh them against.
+    scores = fuse(cosines, covered, fusion.text_weight) if indexed.vector is not None else covered
     best = sorted(scores, key=lambda number: (scores[number], number), reverse=True)[: query.limit]
     return [
         SearchResult(memory=_by_number(db, number), score=scores[number])
@@ -207,9 +208,7 @@ def list_audit(db: Connection, query: AuditQuery) -> list[AuditEntry]:
         },
     )
     names = ("timestamp", "action", "user_id", "app", "memory_id", "scope", "request_id")
-    return [
-        AuditEntry(**{**dict(zip(names, row, strict=True)), "timestamp": from_micros(row[0])}) for row in rows
-    ]
+    return [AuditEntry(**{**dict(zip(names, row, strict=True)), "timestamp": from_micros(row[0])}) for row in rows]
 
 
 def write_audit(db: Connection, rows: Iterable[AuditRow]) -> None:
@@ -275,8 +274,8 @@ def _change_supersedes(db: Connection, record: MemoryRecord, wanted: list[str] |
         ).fetchone()
         db.execute(
             "UPDATE memories SET superseded_by = :by, superseded_at = CASE WHEN :by IS NULL THEN NULL "
-            "ELSE superseded_at END WHERE id = :id AND user_id = :user_id",
-            {"by": other[0] if other else None, "id": old_id, "user_id": record.user_id},
+            "ELSE superseded_at END WHERE id = :id AND user_id = :user_id AND superseded_by = :self",
+            {"by": other[0] if other else None, "id": old_id, "user_id": record.user_id, "self": record.id},
         )
     return []
 
@@ -285,21 +284,40 @@ def _by_number(db: Connection, number: int) -> MemoryRecord:
     return to_record(db.execute(f"SELECT {COLUMNS} FROM memories WHERE number = ?", (number,)).fetchone())
 
 
-def _cosines(embeddings: dict[int, bytes | None], vector: Vector | None) -> dict[int, float]:
-    """Return the cosine of each embedding with `vector`; both are of unit length."""
+def _recent_embeddings(db: Connection, user_id: str) -> list[bytes]:
+    rows = db.execute(
+        """SELECT embedding FROM memories WHERE user_id = ? AND embedding IS NOT NULL
+           ORDER BY created_at DESC, id DESC LIMIT ?""",
+        (user_id, CENTERING_SAMPLE),
+    )
+    return [blob for (blob,) in rows]
+
+
+def _cosines(embeddings: dict[int, bytes | None], vector: Vector | None, recent: Sequence[bytes]) -> dict[int, float]:
+    """Return the cosine of each embedding with the query's vector, moved away from the mean of `recent`."""
     present = {number: blob for number, blob in embeddings.items() if blob is not None}
     if vector is None or not present:
         return {}
     import numpy as np  # only stores with vectors need it
 
-    matrix = np.frombuffer(b"".join(present.values()), dtype="<f4").reshape(len(present), len(vector))
-    products = matrix @ np.frombuffer(vector, dtype=np.float32)
-    return dict(zip(present, products.tolist(), strict=True))
+    def matrix(blobs: Collection[bytes]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return np.frombuffer(b"".join(blobs), dtype=np.float32).reshape(len(blobs), len(vector))
+
+    query = np.frombuffer(vector, dtype=np.float32)
+    if recent:
+        share = np.float32(len(recent) / (len(recent) + CENTERING_HALF_LIFE))
+        query = query - matrix(recent).mean(axis=0) * share
+        query = query / (np.linalg.norm(query) or 1.0)
+    return dict(zip(present, (matrix(present.values()) @ query).tolist(), strict=True))
 
 
-def _tokens(terms: Iterable[int]) -> str:
-    """Spell terms for FTS5: each as 16 hexadecimal digits."""
-    return " ".join(f"{term & 0xFFFF_FFFF_FFFF_FFFF:016x}" for term in terms)
+def _tokens(user_id: str, terms: Iterable[int]) -> str:
+    """Spell terms for FTS5, each as 16 hexadecimal digits, mixed with the user's own hash.
+
+    So one user's words stand apart from everybody else's, and a look-up reads that user's entries alone.
+    """
+    own = int.from_bytes(blake2b(user_id.encode(), digest_size=8).digest())
+    return " ".join(f"{term ^ own:016x}" for term in terms)
 
 
 def _now() -> int:

@@ -1,0 +1,59 @@
+"""Applying the migrations: by whichever process comes first, under a lock that the others wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+
+from openproto.errors import OpenProtoError, ProviderError, ScopeDeniedError
+from openproto_adapters.postgres.errors import CAUGHT, typed_error
+from openproto_adapters.postgres.schema import migrations, schema_script
+
+
+async def migrate(connection: asyncpg.Connection[Any], schema: str) -> str:
+    """Bring the database to the newest version and return the schema that holds pgvector's types."""
+    newest = migrations()[-1][0]
+    if (version := await _version(connection, schema)) > newest:
+        raise ProviderError(
+            f"the tables in schema {schema!r} were made by a newer openproto (version {version}, this one knows "
+            f"{newest}); upgrade openproto"
+        )
+    if version < newest:
+        try:
+            await connection.execute(schema_script(schema))
+        except CAUGHT as error:
+            raise _why_not(error, schema) from error
+    found: str = await connection.fetchval(
+        "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace "
+        "WHERE extname = 'vector'"
+    )
+    return found
+
+
+async def _version(connection: asyncpg.Connection[Any], schema: str) -> int:
+    if await connection.fetchval("SELECT to_regclass($1)", f"{schema}.migrations") is None:
+        return 0
+    return int(await connection.fetchval(f"SELECT coalesce(max(version), 0) FROM {schema}.migrations"))
+
+
+def _why_not(error: BaseException, schema: str) -> OpenProtoError:
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return ScopeDeniedError(
+            f"this role may not create openproto's tables in schema {schema!r}: let the database's owner run what "
+            "`openproto schema --provider postgres` prints, and grant this role their use",
+            provider="postgres",
+        )
+    if isinstance(error, asyncpg.UndefinedFileError | asyncpg.FeatureNotSupportedError):
+        return ProviderError(
+            "this PostgreSQL lacks pgvector: install it on the server (Debian: postgresql-<version>-pgvector), "
+            "then open the client again",
+            provider="postgres",
+        )
+    if isinstance(error, asyncpg.UndefinedObjectError):
+        return ProviderError(
+            "this PostgreSQL has a pgvector older than 0.7, which lacks halfvec: upgrade it, then run "
+            "ALTER EXTENSION vector UPDATE",
+            provider="postgres",
+        )
+    return typed_error(error)

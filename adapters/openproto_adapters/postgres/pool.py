@@ -1,0 +1,164 @@
+"""The connections of the postgres provider: bounded waits, releases that never hold up a caller, typed errors.
+
+Every verb is one statement outside an explicit transaction, so nothing is half done when a call is cancelled and there
+is no ROLLBACK that a second cancellation could hit. What remains after a cancellation is a server that is still being
+told to stop: the connection goes back to the pool once it has, in the background, or is closed when it takes too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from openproto.errors import ProviderUnavailableError
+from openproto_adapters.postgres.errors import CAUGHT, typed_error
+from openproto_adapters.postgres.migrate import migrate
+
+# How long a cancelled statement may take to end before its connection is given up: PROTOCOL 4.4 wants the place in
+# the pool free again within half a second.
+RELEASE_TIMEOUT = 0.4
+
+# A server that notices a vanished client ends its query. The statements are written for one plan whatever the values,
+# and neither planning them anew for each call nor compiling them pays (measured: 0.3 ms a call).
+SESSION_SETTINGS = {
+    "application_name": "openproto",
+    "client_connection_check_interval": "200ms",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+
+
+class PoolOptions(NamedTuple):
+    """How many connections there may be, how long to wait for one (seconds), and how many statements each keeps."""
+
+    minimum: int
+    maximum: int
+    acquire_timeout: float
+    connect_timeout: float
+    statement_cache_size: int
+
+
+class Pool:
+    """A pool of asyncpg connections on one event loop."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], vector_schema: str, options: PoolOptions) -> None:
+        self.vector_schema = vector_schema
+        self._pool = pool
+        self._options = options
+        self._releases: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def connect(cls, url: str, schema: str, options: PoolOptions) -> Pool:
+        """Return an open pool over a database that has the tables, or raise the typed error that says why not."""
+        try:
+            connection, settings = await _first_connection(url, options)
+            try:
+                vector_schema = await migrate(connection, schema)
+            finally:
+                connection.terminate()
+            return cls(await _create(url, options, settings, vector_schema), vector_schema, options)
+        except TimeoutError as error:
+            raise ProviderUnavailableError(
+                f"PostgreSQL did not answer within {options.connect_timeout:g} s: is it reachable from here?"
+            ) from error
+        except CAUGHT as error:
+            raise typed_error(error) from error
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """Run one statement and return its rows."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+            return rows
+
+    async def execute(self, script: str) -> None:
+        """Run a script without arguments, as one transaction."""
+        async with self.connection() as connection:
+            await connection.execute(script)
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
+        """Lend a connection; errors inside become the protocol's."""
+        try:
+            connection = await self._acquire()
+            try:
+                yield connection
+            finally:
+                self._release(connection)
+        except CAUGHT as error:
+            raise typed_error(error) from error
+
+    async def close(self) -> None:
+        """Close every connection at once; statements still running fail."""
+        self._pool.terminate()
+        if self._releases:
+            await asyncio.wait(self._releases, timeout=RELEASE_TIMEOUT)
+
+    async def _acquire(self) -> PoolConnectionProxy[Any]:
+        try:
+            return await self._pool.acquire(timeout=self._options.acquire_timeout)
+        except TimeoutError as error:
+            raise ProviderUnavailableError(
+                f"no connection became free within {self._options.acquire_timeout:g} s: all "
+                f"{self._options.maximum} were busy or the server did not answer; raise pool_max= or acquire_timeout="
+            ) from error
+
+    def _release(self, connection: PoolConnectionProxy[Any]) -> None:
+        """Give the connection back in the background: after a cancellation that waits for the server to stop."""
+        task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_TIMEOUT), name="openproto-release")
+        self._releases.add(task)
+        task.add_done_callback(self._released)
+
+    def _released(self, task: asyncio.Task[None]) -> None:
+        self._releases.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncpg has closed the connection then; marked as seen
+
+
+async def _first_connection(url: str, options: PoolOptions) -> tuple[asyncpg.Connection[Any], dict[str, str]]:
+    """Return a connection, and the session settings that the other side of it takes."""
+    settings = SESSION_SETTINGS
+    try:
+        return await _connect(url, options, settings), settings
+    except (asyncpg.ProtocolViolationError, asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError):
+        # PgBouncer refuses settings that it does not track, and an old server those that it does not know.
+        settings = {"application_name": SESSION_SETTINGS["application_name"]}
+        return await _connect(url, options, settings), settings
+
+
+async def _connect(url: str, options: PoolOptions, settings: dict[str, str]) -> asyncpg.Connection[Any]:
+    return await asyncpg.connect(
+        url,
+        timeout=options.connect_timeout,
+        statement_cache_size=options.statement_cache_size,
+        server_settings=settings,
+    )
+
+
+async def _create(url: str, options: PoolOptions, settings: dict[str, str], vector_schema: str) -> asyncpg.Pool[Any]:
+    async def prepare(connection: asyncpg.Connection[Any]) -> None:
+        for name in ("halfvec", "sparsevec"):
+            await connection.set_type_codec(name, schema=vector_schema, format="binary", encoder=_as_is, decoder=_as_is)
+
+    return await asyncpg.create_pool(
+        url,
+        min_size=options.minimum,
+        max_size=options.maximum,
+        timeout=options.connect_timeout,
+        statement_cache_size=options.statement_cache_size,
+        server_settings=settings,
+        init=prepare,
+        reset=_keep_session,
+    )
+
+
+def _as_is(packed: bytes) -> bytes:
+    return packed
+
+
+async def _keep_session(connection: Any) -> None:
+    """Replace asyncpg's reset, a round trip: no statement of ours changes the session."""

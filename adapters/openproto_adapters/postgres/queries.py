@@ -1,0 +1,295 @@
+"""Every statement of the postgres provider: one verb, one statement.
+
+A change, its audit entry, and what it supersedes stand in one statement, so that a cancellation leaves all of it or
+nothing. `{schema}` is openproto's schema and `{vector}` the one that holds pgvector; neither relies on search_path,
+which is not ours to set behind a pooler. Parameters are the values; only fixed fragments are put together here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE
+from openproto.requests import Filters
+from openproto_adapters.postgres.records import COLUMNS
+
+# How many words one inner product can tell apart: pgvector adds up in single precision, which holds 24 bits.
+MASK_BITS = 20
+
+_RECORD = ", ".join(f"m.{column}" for column in COLUMNS)
+
+# The store's model is compared inside each statement that reads or writes vectors: a re-embedding may have switched
+# it since this process opened.
+_STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)"
+
+ADD = f"""
+WITH old AS (
+    SELECT id FROM {{schema}}.memories WHERE user_id = $3 AND id = ANY($12::uuid[]) FOR UPDATE
+), new AS (
+    INSERT INTO {{schema}}.memories (embedding_model, id, user_id, content, scope, tags, source, confidence, valid_from,
+        valid_to, extensions, supersedes, words, more_words, embedding, idempotency_key, fingerprint)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+    WHERE {_STORE_FITS}
+      AND NOT EXISTS (SELECT FROM {{schema}}.tombstones WHERE user_id = $3 AND idempotency_key = $16)
+      AND (SELECT count(*) FROM old) = cardinality($12::uuid[])
+    ON CONFLICT (user_id, idempotency_key) DO NOTHING
+    RETURNING id, user_id, scope, created_at
+), superseded AS (
+    UPDATE {{schema}}.memories m
+    SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
+    FROM new, old WHERE m.user_id = $3 AND m.id = old.id
+), audited AS (
+    INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT user_id, created_at, $18, 'add', id::text, scope, $19 FROM new
+)
+SELECT created_at FROM new
+"""
+
+# What varies in length comes as one JSON document, the vectors beside it in the same order.
+ADD_MANY = f"""
+WITH item AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (
+        json_to_recordset($2::json) AS (id uuid, user_id text, content text, scope text, tags text[], source json,
+            confidence double precision, valid_from timestamptz, valid_to timestamptz, extensions json,
+            supersedes uuid[], idempotency_key text, fingerprint text, app text),
+        unnest($3::{{vector}}.sparsevec[]), unnest($4::{{vector}}.sparsevec[]), unnest($5::{{vector}}.halfvec[])
+    ) WITH ORDINALITY AS row (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
+        supersedes, idempotency_key, fingerprint, app, words, more_words, embedding, position)
+), old AS (
+    SELECT m.id, m.user_id, item.id AS by FROM item, {{schema}}.memories m
+    WHERE cardinality(item.supersedes) > 0 AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
+    FOR UPDATE OF m
+), new AS (
+    INSERT INTO {{schema}}.memories (embedding_model, id, user_id, content, scope, tags, source, confidence, valid_from,
+        valid_to, extensions, supersedes, words, more_words, embedding, idempotency_key, fingerprint)
+    SELECT $1, id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions, supersedes,
+        words, more_words, embedding, idempotency_key, decode(fingerprint, 'hex')
+    FROM item
+    WHERE {_STORE_FITS}
+      AND NOT EXISTS (SELECT FROM {{schema}}.tombstones t
+                      WHERE t.user_id = item.user_id AND t.idempotency_key = item.idempotency_key)
+      AND (cardinality(supersedes) = 0 OR
+           (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
+    ORDER BY position
+    ON CONFLICT (user_id, idempotency_key) DO NOTHING
+    RETURNING id, user_id, scope, created_at
+), superseded AS (
+    UPDATE {{schema}}.memories m
+    SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
+    FROM new, old WHERE old.by = new.id AND m.user_id = old.user_id AND m.id = old.id
+), audited AS (
+    INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT new.user_id, new.created_at, coalesce(item.app, $6), 'add', new.id::text, new.scope, $7
+    FROM new JOIN item USING (id)
+)
+SELECT id, created_at FROM new
+"""
+
+# Why an add wrote nothing: the store's model, the record that its key wrote before, or the key of a deleted one.
+EXPLAIN_ADD = f"""
+SELECT store.model, store.dim,
+    EXISTS (SELECT FROM {{schema}}.tombstones t WHERE t.user_id = $1 AND t.idempotency_key = $2) AS deleted,
+    m.fingerprint, {_RECORD}
+FROM {{schema}}.store LEFT JOIN {{schema}}.memories m ON m.user_id = $1 AND m.idempotency_key = $2
+"""
+
+GET = f"SELECT {_RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"
+
+# <changes> assigns the new values; $4 is what the record supersedes from now on as well.
+UPDATE = f"""
+WITH target AS (
+    SELECT id, user_id FROM {{schema}}.memories WHERE id = $2 AND user_id = coalesce($3, user_id) FOR UPDATE
+), old AS (
+    SELECT m.id FROM {{schema}}.memories m JOIN target USING (user_id) WHERE m.id = ANY($4::uuid[]) FOR UPDATE OF m
+), changed AS (
+    UPDATE {{schema}}.memories m SET updated_at = clock_timestamp()<changes> FROM target
+    WHERE m.id = target.id AND m.user_id = target.user_id AND {_STORE_FITS}
+      AND (SELECT count(*) FROM old) = cardinality($4::uuid[])
+    RETURNING m.*
+), superseded AS (
+    UPDATE {{schema}}.memories m
+    SET superseded_by = changed.id, superseded_at = coalesce(m.superseded_at, changed.updated_at)
+    FROM changed, old WHERE m.user_id = changed.user_id AND m.id = old.id
+)<release>, audited AS (
+    INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT user_id, updated_at, $5, 'update', id::text, scope, $6 FROM changed
+)
+SELECT {_RECORD} FROM changed m
+"""
+
+PLAIN_CHANGES = {"scope": "text", "confidence": "double precision", "valid_to": "timestamptz"}
+
+# Appending to `supersedes`: each id once, in order.
+APPEND = """m.supersedes || ARRAY(
+    SELECT id FROM unnest($4::uuid[]) WITH ORDINALITY AS wanted (id, place) WHERE id <> ALL (m.supersedes) ORDER BY place
+)"""
+
+# Clearing `supersedes`: what another record supersedes as well stays superseded, by the newest of those.
+_OTHER = """(SELECT other.id FROM {schema}.memories other
+    WHERE other.user_id = m.user_id AND other.id <> changed.id AND other.supersedes @> ARRAY[m.id]
+    ORDER BY other.created_at DESC, other.id DESC LIMIT 1)"""
+RELEASE = f""", released AS (
+    UPDATE {{schema}}.memories m
+    SET superseded_by = {_OTHER}, superseded_at = CASE WHEN {_OTHER} IS NULL THEN NULL ELSE m.superseded_at END
+    FROM changed WHERE m.user_id = changed.user_id AND m.superseded_by = changed.id
+)"""
+
+DELETE = """
+WITH gone AS (
+    DELETE FROM {schema}.memories m WHERE <filters> RETURNING id, user_id, scope, idempotency_key
+), buried AS (
+    INSERT INTO {schema}.tombstones SELECT user_id, idempotency_key FROM gone ON CONFLICT DO NOTHING
+), audited AS (
+    INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT user_id, clock_timestamp(), $1, 'delete', id::text, scope, $2 FROM gone
+)
+SELECT count(*) FROM gone
+"""
+
+LIST = f"SELECT {_RECORD} FROM {{schema}}.memories m WHERE <filters> ORDER BY m.created_at DESC, m.id DESC LIMIT $1"
+
+AUDIT = """
+SELECT timestamp, action, user_id, app, memory_id, scope, request_id FROM {schema}.audit
+WHERE user_id = $1 AND ($2::text IS NULL OR app = $2) AND ($3::text IS NULL OR memory_id = $3)
+  AND timestamp >= coalesce($4, '-infinity'::timestamptz)
+ORDER BY timestamp DESC, number DESC LIMIT $5
+"""
+
+WRITE_READS = """
+INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+"""
+
+ADOPT_MODEL = """
+UPDATE {schema}.store SET model = $1, dim = $2 WHERE model IS NULL AND NOT EXISTS (SELECT FROM {schema}.memories)
+"""
+
+STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memories FROM {schema}.store"
+
+# The score of openproto.ranking over every memory of the user: exact, because an approximate index over everybody's
+# vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
+# covering index gives each memory's cosine and its words. The words of the query carry the weights 1, 2, 4, ... so that
+# one inner product says which of them the memory holds, as a mask; rarity and coverage are worked out per mask, of
+# which there are few, and not per memory. Parameters stand in subqueries so that a generic plan converts them once.
+SEARCH = f"""
+WITH recent AS (
+    SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
+    ORDER BY m.created_at DESC, m.id DESC LIMIT {CENTERING_SAMPLE}
+), center AS (
+    SELECT avg(embedding::{{vector}}.vector) AS mean,
+        (count(embedding) / (count(embedding) + {CENTERING_HALF_LIFE}.0))::real AS share FROM recent
+), query AS MATERIALIZED (
+    SELECT CASE WHEN mean IS NULL THEN $3::{{vector}}.halfvec
+        ELSE {{vector}}.l2_normalize($3::{{vector}}.halfvec::{{vector}}.vector OPERATOR({{vector}}.-) mean
+            OPERATOR({{vector}}.*) array_fill(share, ARRAY[{{vector}}.vector_dims(mean)])::{{vector}}.vector
+        )::{{vector}}.halfvec END AS vector
+    FROM center
+), rest AS MATERIALIZED (
+    SELECT m.id, {{mask:m.more_words}} AS mask
+    FROM {{schema}}.memories m WHERE m.user_id = $2 AND m.more_words IS NOT NULL
+), mine AS MATERIALIZED (
+    SELECT m.id, -(m.embedding OPERATOR({{vector}}.<#>) (SELECT vector FROM query)) AS cosine,
+        {{mask:m.words}} | coalesce(rest.mask, 0) AS mask, <filters> AS eligible
+    FROM {{schema}}.memories m LEFT JOIN rest USING (id) WHERE m.user_id = $2
+), mask AS MATERIALIZED (
+    SELECT mask, count(*) AS memories FROM mine GROUP BY mask
+), rarity AS MATERIALIZED (
+    SELECT bit, ln(1 + (total - having_it + 0.5) / (having_it + 0.5)) AS idf FROM (
+        SELECT 1::bigint << place AS bit, sum(memories)::double precision AS total,
+            coalesce(sum(memories) FILTER (WHERE mask & (1::bigint << place) <> 0), 0)::double precision AS having_it
+        FROM generate_series(0, $6 - 1) AS place CROSS JOIN mask GROUP BY place
+    ) AS counted
+), covered AS MATERIALIZED (
+    SELECT mask, sum(idf) FILTER (WHERE mask & bit <> 0) / sum(idf) AS coverage
+    FROM mask CROSS JOIN rarity GROUP BY mask
+), scored AS (
+    SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)
+        ELSE (greatest(0, coalesce(cosine, 0)) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score
+    FROM mine LEFT JOIN covered USING (mask) WHERE eligible
+), best AS (
+    SELECT id, score FROM scored WHERE score > 0 AND score >= $9 AND {_STORE_FITS}
+    ORDER BY score DESC, id DESC LIMIT $10
+)
+SELECT {_RECORD}, score FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
+ORDER BY score DESC, m.id DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The statements for one schema of one database."""
+
+    schema: str
+    vector: str
+
+    def sql(self, template: str) -> str:
+        """Return a statement of this module with the names filled in."""
+        for column in ("m.words", "m.more_words"):
+            template = template.replace(f"{{mask:{column}}}", _mask(column))
+        return template.replace("{schema}", self.schema).replace("{vector}", self.vector)
+
+
+def _mask(column: str) -> str:
+    """Return the expression for which of the query's words a row has: $4 holds the first of them, $5 the others."""
+    first, others = (
+        f"(-({column} OPERATOR({{vector}}.<#>) (SELECT ${number}::{{vector}}.sparsevec)))::bigint" for number in (4, 5)
+    )
+    return f"({first} | ({others} << {MASK_BITS}))"
+
+
+class Arguments:
+    """The arguments of a statement, and the fixed fragments that refer to them: conditions and assignments."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+        self._conditions: list[str] = []
+        self._assignments: list[str] = []
+
+    def add(self, condition: str, *values: Any) -> None:
+        """Add a condition whose `{}`s stand for `values`."""
+        self._conditions.append(condition.format(*(self._parameter(value) for value in values)))
+
+    def add_filters(self, filters: Filters, *, user: bool = True) -> None:
+        """Add what every reading verb can be narrowed by."""
+        if user:
+            self.add("m.user_id = {}", filters.user_id)
+        if filters.scope is not None:
+            # Compared as text, never as a pattern: `_` and `%` are ordinary characters of a scope.
+            self.add("(m.scope = {0} OR starts_with(m.scope, {0} || '/'))", filters.scope)
+        if filters.tag is not None:
+            self.add("{} = ANY(m.tags)", filters.tag)
+
+    def add_current(self, as_of: datetime | None) -> None:
+        """Add that the record is current at `as_of`, or now."""
+        self.add(
+            "(m.valid_from IS NULL OR m.valid_from <= {0}) AND (m.valid_to IS NULL OR m.valid_to > {0})"
+            " AND (m.superseded_at IS NULL OR m.superseded_at > {0})",
+            as_of,
+        )
+
+    def assign(self, column: str, kind: str, value: Any) -> None:
+        """Add the assignment of a value of an SQL type to a column."""
+        self.values.append(value)
+        self.assign_expression(column, f"${len(self.values)}::{kind}")
+
+    def assign_expression(self, column: str, expression: str) -> None:
+        """Add the assignment of an expression to a column."""
+        self._assignments.append(f", {column} = {expression}")
+
+    def fill(self, template: str) -> str:
+        """Return the statement with the conditions in place of `<filters>` and the assignments in that of `<changes>`."""
+        conditions = " AND ".join(self._conditions or ["true"])
+        return template.replace("<filters>", f"({conditions})").replace("<changes>", "".join(self._assignments))
+
+    def _parameter(self, value: Any) -> str:
+        self.values.append(value)
+        position = f"${len(self.values)}"
+        # A moment that is not given is the server's now; a type is said where PostgreSQL could not infer one.
+        kind = _TYPES.get(type(value), "text")
+        return f"coalesce({position}::timestamptz, now())" if kind == "timestamptz" else f"{position}::{kind}"
+
+
+_TYPES = {str: "text", datetime: "timestamptz", type(None): "timestamptz", UUID: "uuid"}

@@ -1,0 +1,56 @@
+"""Rows to records and back: how each field of a memory stands in the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from openproto.errors import NotFoundError
+from openproto.ids import parse_id
+from openproto.models import MemoryRecord
+
+COLUMNS = (
+    "id", "content", "user_id", "created_at", "scope", "tags", "source", "confidence", "valid_from", "valid_to",
+    "supersedes", "superseded_by", "extensions", "embedding_model", "updated_at",
+)  # fmt: skip
+
+
+def to_json(value: Any) -> str:
+    """Return the compact JSON that a column holds."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def to_uuid(id: str) -> UUID:
+    """Return the id as the table holds it; what no store of this project ever made is not to be found."""
+    parsed = parse_id(id)
+    if parsed is None:
+        raise NotFoundError("no such memory")
+    return parsed
+
+
+def to_record(row: Iterable[Any]) -> MemoryRecord:
+    """Return the record of a row of `COLUMNS`."""
+    (
+        id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
+        superseded_by, extensions, embedding_model, updated_at,
+    ) = row  # fmt: skip
+    return MemoryRecord(
+        id=str(id),
+        content=content,
+        user_id=user_id,
+        created_at=created_at,
+        scope=scope,
+        tags=tags,
+        source=json.loads(source) if source else None,
+        confidence=confidence,
+        valid_from=valid_from,
+        valid_to=valid_to,
+        supersedes=[str(old) for old in supersedes],
+        superseded_by=str(superseded_by) if superseded_by else None,
+        embedding_model=embedding_model,
+        updated_at=updated_at,
+        status="done",
+        **(json.loads(extensions) if extensions else {}),
+    )

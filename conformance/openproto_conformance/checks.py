@@ -1,0 +1,54 @@
+"""The checks that cases are made of: each failure says in words what was wanted and what came.
+
+Plain `assert` is not used: its text depends on pytest's rewriting, and `python -O` removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import reprlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from openproto.errors import OpenProtoError
+
+E = TypeVar("E", bound=BaseException)
+
+_short = reprlib.Repr(maxstring=160, maxother=160, maxlist=8, maxset=8, maxdict=8)
+
+
+class Violation(AssertionError):
+    """A sentence of the protocol that did not hold."""
+
+
+def ensure(condition: object, message: str) -> None:
+    """Fail with `message` unless `condition` holds."""
+    if not condition:
+        raise Violation(message)
+
+
+def equal(got: object, wanted: object, what: str) -> None:
+    """Fail unless `got == wanted`, showing both."""
+    if got != wanted:
+        raise Violation(f"{what}: wanted {shown(wanted)}, got {shown(got)}")
+
+
+def shown(value: object) -> str:
+    """Return a repr short enough for a report."""
+    return _short.repr(value)
+
+
+async def raises(kind: type[E], call: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> E:
+    """Return the `kind` that awaiting `call(...)` raises; fail when it raises anything else, or nothing."""
+    name = getattr(call, "__name__", "the call")
+    try:
+        result = await call(*args, **kwargs)
+    except asyncio.CancelledError:
+        raise
+    except kind as error:
+        if isinstance(error, OpenProtoError):
+            equal(error.code, getattr(kind, "code", error.code), f"the code of the error that {name} raised")
+        return error
+    except Exception as error:
+        raise Violation(f"{name} must raise {kind.__name__}, and raised {type(error).__name__}: {error}") from error
+    raise Violation(f"{name} must raise {kind.__name__}, and returned {shown(result)}")

@@ -1,0 +1,138 @@
+"""Trying cases: each in a thread, a loop, and with users of its own, with a look for leaks around it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from openproto import Capabilities
+from openproto._loop import background_loop
+from openproto_conformance.bench import RUN, Bench
+from openproto_conformance.bounded import Ended, run_bounded
+from openproto_conformance.cases import CASES
+from openproto_conformance.checks import Violation
+from openproto_conformance.leaks import Snapshot
+from openproto_conformance.outcome import Result, Work
+from openproto_conformance.refusals import check_refused, undeclared_features, undeclared_verbs
+from openproto_conformance.suite import ProviderSuite
+
+MOST_HANGS = 3
+"""After so many cases that had to be given up, the backend is taken to hang, and the rest stay untried."""
+
+WARM_UP_SECONDS = 30.0
+
+ALL_WORK = tuple(Work(case, face) for case in CASES for face in case.faces)
+
+
+class SuiteRun:
+    """One run of the suite against one backend; every piece of work starts as `missing`."""
+
+    def __init__(self, *, quick: bool = False, work: Iterable[Work] = ALL_WORK) -> None:
+        self.quick = quick
+        self.results = {piece: Result(piece) for piece in work}
+        self.capabilities: Capabilities | None = None
+        self.provider_module = ""
+        self.problem: str | None = None
+        self._hangs = 0
+        self._warm = False
+
+    def execute(self, suite: ProviderSuite, work: Work) -> Result:
+        """Try one piece of work, note its result, and return it."""
+        if not self._warm:
+            self._warm = True
+            self._warm_up(suite)
+        result = Result(work, detail=self.problem or "") if self.problem else self._try(suite, work)
+        self.results[work] = result
+        return result
+
+    def _try(self, suite: ProviderSuite, work: Work) -> Result:
+        started = time.monotonic()
+        before, tasks_before = Snapshot.take(), _background_tasks()
+        measures: dict[str, float] = {}
+        refused: list[str] = []
+
+        async def main() -> None:
+            async with Bench(suite, work.case, work.face, quick=self.quick) as bench:
+                bench.measures = measures
+                refused.extend(await _try_on(bench, work))
+
+        ended = run_bounded(main, work.case.seconds)
+        if ended.hung:
+            self._hangs += 1
+        elif ended.error is None:
+            ended.leaks += before.leaked_since() + _new_background_tasks(tasks_before)
+        if self._hangs >= MOST_HANGS:
+            self.problem = f"given up: {MOST_HANGS} cases did not end; the backend, or the provider, hangs"
+        return _result(suite, work, ended, refused, measures, time.monotonic() - started)
+
+    def _warm_up(self, suite: ProviderSuite) -> None:
+        """Open the backend once on each face: what it keeps for good is no leak, and whether it can be had is told."""
+        background_loop()
+
+        async def main() -> None:
+            for face in ("async", "sync"):
+                async with Bench(suite, CASES[0], face, quick=self.quick) as bench:
+                    self.capabilities = bench.capabilities
+                    self.provider_module = type(bench.provider_of(bench.client)).__module__
+
+        ended = run_bounded(main, WARM_UP_SECONDS)
+        if ended.error is not None:
+            self.problem = f"the provider could not be opened: {_describe(ended.error)}"
+
+
+async def _try_on(bench: Bench, work: Work) -> list[str]:
+    """Run the case, or check that what it needs is refused; return what was refused."""
+    if verbs := undeclared_verbs(bench, work.case):
+        for verb in verbs:
+            await check_refused(bench, verb, is_verb=True)
+        return [*verbs]
+    if features := undeclared_features(bench, work.case):
+        for feature in features:
+            await check_refused(bench, feature, is_verb=False)
+        return [*features]
+    await work.case.body(bench)
+    return []
+
+
+def _result(
+    suite: ProviderSuite, work: Work, ended: Ended, refused: list[str], measures: dict[str, float], seconds: float
+) -> Result:
+    error = ended.error
+    if error is None and ended.leaks:
+        error = Violation(f"left behind: {', '.join(ended.leaks)}")
+    case = work.case
+    known = suite.deviations.get(f"{case.name}[{work.face}]") or suite.deviations.get(case.name)
+    result = Result(work, "passed", "", round(seconds, 3), measures)
+    if error is not None:
+        error.add_note(f"{case.sentence}\nLook at: {case.hint}")
+        result.error = error
+        result.detail = _describe(error)
+        result.outcome = "deviated" if known else "nonstrict" if case.level == "should" else "failed"
+        if known:
+            result.detail = f"{known} ({result.detail})"
+    elif known:
+        result.outcome = "failed"
+        result.detail = f"deviations says {known!r}, but it passes: remove the entry"
+    elif refused:
+        result.outcome, result.detail = "refused", f"not declared, and refused: {', '.join(refused)}"
+    return result
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+    return text.replace(f"{RUN}-", "")
+
+
+def _background_tasks() -> Counter[str]:
+    """Count the tasks of the loop that every sync `Memory` shares."""
+    names = (getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks(background_loop()))
+    return Counter(names)
+
+
+def _new_background_tasks(before: Counter[str], grace: float = 2.0) -> list[str]:
+    deadline = time.monotonic() + grace
+    while (new := _background_tasks() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [f"{count} x task {name} on Memory's loop" for name, count in sorted(new.items())]

@@ -1,0 +1,66 @@
+"""What a case may leave behind: nothing. Threads and file descriptors are compared before and after."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+_FD_FOLDERS = ("/proc/self/fd", "/dev/fd")
+_BACKGROUND_LOOP = "openproto-loop"  # the process's own, kept for good by `Memory`
+
+GRACE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The threads and open files of this process at a moment."""
+
+    threads: frozenset[threading.Thread]
+    files: dict[int, str]
+
+    @classmethod
+    def take(cls) -> Snapshot:
+        """Look now."""
+        return cls(frozenset(threading.enumerate()), _open_files())
+
+    def leaked_since(self, grace: float = GRACE) -> list[str]:
+        """Return what is there now and was not then, after waiting at most `grace` seconds for it to go."""
+        deadline = time.monotonic() + grace
+        while (leaks := self._leaks()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+            gc.collect()
+        return leaks
+
+    def _leaks(self) -> list[str]:
+        now = Snapshot.take()
+        threads = Counter(
+            f"thread {thread.name.rstrip('0123456789')!r}"
+            for thread in now.threads - self.threads
+            if thread.is_alive() and thread.name != _BACKGROUND_LOOP
+        )
+        files = Counter(
+            f"open {_kind(target)}" for fd, target in now.files.items() if self.files.get(fd) != target
+        ) - Counter(f"open {_kind(target)}" for fd, target in self.files.items() if now.files.get(fd) != target)
+        return [f"{count} x {what}" for what, count in sorted((threads + files).items())]
+
+
+def _open_files() -> dict[int, str]:
+    folder = next((folder for folder in _FD_FOLDERS if Path(folder).is_dir()), None)
+    files: dict[int, str] = {}
+    for name in os.listdir(folder) if folder else ():
+        try:
+            files[int(name)] = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue  # the descriptor of this very listing
+    return files
+
+
+def _kind(target: str) -> str:
+    """Name a descriptor without the numbers that change from run to run."""
+    kind, colon, _ = target.partition(":")
+    return kind if colon else f"file {Path(target).name}"

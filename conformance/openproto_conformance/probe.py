@@ -1,0 +1,154 @@
+"""Cancelling a verb at its first, second, third ... suspension, in each way that programs cancel.
+
+`Probe` drives a coroutine by hand and strikes as it suspends for the k-th time, which reaches every await of the run;
+sleeping and hoping does not. Where it strikes is exact; what a server or a thread does meanwhile is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
+
+import anyio
+
+from openproto_conformance.checks import Violation, ensure
+
+T = TypeVar("T")
+
+Strike: TypeAlias = Literal["task.cancel", "asyncio.timeout", "anyio scope"]
+STRIKES: tuple[Strike, ...] = get_args(Strike)
+
+PROMPT = 0.050
+"""PROTOCOL 4.4: how soon CancelledError reaches the awaiter."""
+
+PATIENCE = 2.0
+ATTEMPTS = 3
+MOST_SUSPENSIONS = 200
+
+
+class Probe(Generic[T]):
+    """An awaitable around another one that calls `strike` as it suspends for the `at`-th time."""
+
+    def __init__(self, inner: Awaitable[T], at: int, strike: Callable[[], object]) -> None:
+        self._inner = inner
+        self._at = at
+        self._strike = strike
+        self.suspensions = 0
+        self.struck_at: float | None = None
+        self.ended_at = 0.0
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Pass everything between the loop and the inner awaitable, counting."""
+        steps = self._inner.__await__()
+        send: Callable[[], Any] = lambda: next(steps)  # noqa: E731 - what the next step is changes
+        while True:
+            try:
+                waits_for = send()
+            except StopIteration as end:
+                self.ended_at = time.perf_counter()
+                return end.value  # type: ignore[no-any-return]
+            except BaseException:
+                self.ended_at = time.perf_counter()
+                raise
+            self.suspensions += 1
+            if self.suspensions == self._at:
+                self.struck_at = time.perf_counter()
+                self._strike()
+            try:
+                value = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - a cancellation is passed on, which is the point
+                send = lambda error=error: steps.throw(error)  # noqa: E731
+            else:
+                send = lambda value=value: steps.send(value)  # noqa: E731
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """What came of one strike: whether the verb got as far, and how long it took to end."""
+
+    happened: bool
+    seconds: float
+
+
+async def strike_once(make: Callable[[], Awaitable[Any]], at: int, how: Strike) -> Struck:
+    """Cancel `make()` at its `at`-th suspension; fail where it goes on, ends otherwise, or never ends."""
+    where = f"{how} at suspension {at}"
+    task = asyncio.ensure_future(_STRIKERS[how](make, at))
+    await asyncio.wait({task}, timeout=PATIENCE)
+    if not task.done():
+        task.cancel()
+        raise Violation(f"{where}: the verb still runs {PATIENCE:g} s later: it swallowed the cancellation")
+    if task.cancelled():
+        raise Violation(f"{where}: CancelledError came out of a scope that should have caught it")
+    probe, cancelled = task.result()
+    if probe.struck_at is None:
+        return Struck(False, 0.0)
+    finished_anyway = how == "anyio scope" and probe.suspensions == at
+    ensure(cancelled or finished_anyway, f"{where}: the verb returned as if nothing had happened")
+    return Struck(True, probe.ended_at - probe.struck_at)
+
+
+async def _by_task(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[Any], bool]:
+    probe: Probe[Any] = Probe(make(), at, lambda: inner.cancel())
+
+    async def run() -> None:
+        await probe
+
+    inner = asyncio.ensure_future(run())
+    await asyncio.wait({inner})
+    if not inner.cancelled() and (error := inner.exception()) is not None:
+        raise error
+    return probe, inner.cancelled()
+
+
+async def _by_timeout(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[Any], bool]:
+    try:
+        async with asyncio.timeout(None) as deadline:
+            probe: Probe[Any] = Probe(make(), at, lambda: deadline.reschedule(asyncio.get_running_loop().time()))
+            await probe
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        return probe, True
+    return probe, False
+
+
+async def _by_scope(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[Any], bool]:
+    with anyio.CancelScope() as scope:
+        probe: Probe[Any] = Probe(make(), at, scope.cancel)
+        await probe
+    return probe, scope.cancelled_caught
+
+
+_STRIKERS: dict[Strike, Callable[[Callable[[], Awaitable[Any]], int], Awaitable[tuple[Probe[Any], bool]]]] = {
+    "task.cancel": _by_task,
+    "asyncio.timeout": _by_timeout,
+    "anyio scope": _by_scope,
+}
+
+
+async def strike_everywhere(
+    make: Callable[[], Awaitable[Any]], after: Callable[[], Awaitable[None]], measure: Callable[[float], None]
+) -> None:
+    """Strike `make()` at every suspension in every way, run `after()` each time, and fail where ending took too long.
+
+    A strike that was slow is tried again, since the machine may have been busy; slow every time is the verb's fault.
+    """
+    for how in STRIKES:
+        for at in range(1, MOST_SUSPENSIONS + 1):
+            for attempt in range(1, ATTEMPTS + 1):
+                struck = await strike_once(make, at, how)
+                await after()
+                if struck.seconds <= PROMPT:
+                    break
+                ensure(
+                    attempt < ATTEMPTS,
+                    f"{how} at suspension {at}: CancelledError took longer than {PROMPT * 1000:g} ms, "
+                    f"{ATTEMPTS} times of {ATTEMPTS}",
+                )
+            if not struck.happened:
+                break
+            measure(struck.seconds * 1000)

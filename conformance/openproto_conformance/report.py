@@ -1,0 +1,200 @@
+"""The report of a run: JSON with a schema, a verdict that says how much was claimed, and Markdown tables."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from openproto.models import OMP_VERSION, VERBS
+from openproto_conformance.case import Face, Level
+from openproto_conformance.execute import SuiteRun
+from openproto_conformance.outcome import Outcome, Result
+
+Verdict: TypeAlias = Literal["conforms", "deviates", "incomplete", "fails"]
+
+SYMBOLS: dict[str, str] = {"conforms": "✓", "deviates": "~", "incomplete": "?", "fails": "✗"}
+_OK = ("passed", "refused", "nonstrict")
+
+
+class Entry(BaseModel):
+    """One case on one face."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    case: str
+    area: str
+    face: Face
+    level: Level
+    sentence: str
+    outcome: Outcome = "missing"
+    seconds: float = 0.0
+    detail: str = ""
+    hint: str = ""
+    measures: dict[str, float] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: Result) -> Entry:
+        """Return the entry of a result; the hint stands only beside what went wrong."""
+        case = result.work.case
+        return cls(
+            case=case.name,
+            area=case.area,
+            face=result.work.face,
+            level=case.level,
+            sentence=case.sentence,
+            outcome=result.outcome,
+            seconds=result.seconds,
+            detail=result.detail,
+            hint="" if result.outcome in ("passed", "refused") else case.hint,
+            measures=result.measures,
+        )
+
+
+class Report(BaseModel):
+    """What one provider did on the whole suite. The verdict is computed, also when a file is read."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    provider: str
+    provider_version: str | None = None
+    protocol: str = OMP_VERSION
+    suite_version: str = Field(default_factory=lambda: version("openproto"))
+    quick: bool = False
+    verbs: list[str] = Field(default_factory=list)
+    features: dict[str, Any] = Field(default_factory=dict)
+    cancellation: str = "?"
+    problem: str | None = None
+    cases: list[Entry]
+
+    @classmethod
+    def of(cls, run: SuiteRun, provider: str = "?") -> Report:
+        """Return the report of a run; `provider` names what never opened and so could not name itself."""
+        claims = run.capabilities
+        details: dict[str, Any] = {}
+        if claims is not None:
+            details = {
+                "verbs": [verb for verb in VERBS if verb in claims.verbs],
+                "features": claims.features.to_wire(),
+                "cancellation": claims.x_openproto.cancellation,
+            }
+        return cls(
+            provider=claims.provider if claims else provider,
+            provider_version=_version_of(run.provider_module),
+            quick=run.quick,
+            problem=run.problem,
+            cases=[Entry.of(result) for result in run.results.values()],
+            **details,
+        )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """`conforms`, `deviates` (declared failures only), `incomplete` (something was not tried), or `fails`."""
+        return _verdict(self.cases) if not self.problem else "fails"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many of each outcome."""
+        return dict(sorted(Counter(entry.outcome for entry in self.cases).items()))
+
+    @property
+    def headline(self) -> str:
+        """The verdict and what it stands for: `conforms · 9/9 verbs · cancellation native`."""
+        parts = [self.verdict, f"{len(self.verbs)}/{len(VERBS)} verbs", f"cancellation {self.cancellation}"]
+        return " · ".join(parts + ["quick"] * self.quick)
+
+    @property
+    def exit_status(self) -> int:
+        """0 only where nothing failed and nothing is missing."""
+        return 0 if self.verdict in ("conforms", "deviates") else 1
+
+    def troubles(self) -> list[Entry]:
+        """Return the entries that are not as they should be."""
+        return [entry for entry in self.cases if entry.outcome not in ("passed", "refused")]
+
+    def to_markdown(self) -> str:
+        """Return a table by area, and below it each trouble with what to look at."""
+        lines = [f"**{self.provider}**: {self.headline}", ""]
+        if self.problem:
+            lines += [f"Problem: {self.problem}", ""]
+        lines += ["| area | kept | of | not kept |", "|---|---|---|---|"]
+        for area, entries in self.by_area().items():
+            kept = sum(entry.outcome in _OK for entry in entries)
+            wrong = Counter(entry.outcome for entry in entries if entry.outcome not in _OK)
+            words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(wrong.items()))
+            lines.append(f"| {area} | {kept} | {len(entries)} | {words} |")
+        for entry in self.troubles():
+            if not self.problem and entry.outcome != "missing":
+                lines += ["", f"- **{entry.case}** [{entry.face}] {entry.outcome}: {entry.sentence}"]
+                lines += [f"  {entry.detail}", f"  Look at: {entry.hint}"]
+        return "\n".join(lines) + "\n"
+
+    def by_area(self) -> dict[str, list[Entry]]:
+        """Return the entries of each area, in the suite's order."""
+        areas: dict[str, list[Entry]] = {}
+        for entry in self.cases:
+            areas.setdefault(entry.area, []).append(entry)
+        return areas
+
+
+class ReportFile(BaseModel):
+    """What `--report FILE` writes: one report for each provider that was tried."""
+
+    reports: list[Report]
+
+
+def write_reports(path: Path, reports: Sequence[Report]) -> None:
+    """Write the file; an OSError says why it cannot be."""
+    path.write_text(ReportFile(reports=list(reports)).model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_reports(path: Path) -> list[Report]:
+    """Return the reports of a file; a ValueError says what is wrong with it."""
+    return ReportFile.model_validate_json(path.read_bytes()).reports
+
+
+def schema() -> str:
+    """Return the JSON Schema of a report file, as `report.schema.json` holds it."""
+    return json.dumps(ReportFile.model_json_schema(mode="serialization"), indent=1) + "\n"
+
+
+def to_matrix(reports: Iterable[Report]) -> str:
+    """Return a Markdown table with a column for each provider: what it claims, and how it did in each area."""
+    columns = list(reports)
+    areas = list(dict.fromkeys(entry.area for report in columns for entry in report.cases))
+    rows = [
+        ["", *(report.provider for report in columns)],
+        ["---"] * (len(columns) + 1),
+        ["verdict", *(report.verdict + " (quick)" * report.quick for report in columns)],
+        ["verbs", *(f"{len(report.verbs)}/{len(VERBS)}" for report in columns)],
+        ["cancellation", *(report.cancellation for report in columns)],
+        *([area, *(_cell(report.by_area().get(area, [])) for report in columns)] for area in areas),
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cell(entries: list[Entry]) -> str:
+    kept = sum(entry.outcome in _OK for entry in entries)
+    return f"{SYMBOLS[_verdict(entries)]} {kept}/{len(entries)}"
+
+
+def _verdict(entries: Iterable[Entry]) -> Verdict:
+    outcomes = {entry.outcome for entry in entries}
+    if "failed" in outcomes:
+        return "fails"
+    if "missing" in outcomes or not outcomes:
+        return "incomplete"
+    return "deviates" if "deviated" in outcomes else "conforms"
+
+
+def _version_of(module: str) -> str | None:
+    """Return the version of the distribution that holds the provider's module."""
+    owners = packages_distributions().get(module.partition(".")[0])
+    return version(owners[0]) if owners else None

@@ -1,0 +1,55 @@
+"""The suite without pytest: one call, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeAlias
+
+from openproto import Provider
+from openproto_conformance.cases import AREAS
+from openproto_conformance.execute import ALL_WORK, SuiteRun
+from openproto_conformance.outcome import Result
+from openproto_conformance.report import Report
+from openproto_conformance.suite import ProviderSuite
+
+Progress: TypeAlias = Callable[[Result, int, int], None]
+"""Called after each piece of work with its result, how many are done, and how many there are."""
+
+
+def run(
+    provider_factory: Callable[[], Provider],
+    *,
+    only: Collection[str] = (),
+    quick: bool = False,
+    progress: Progress | None = None,
+    deviations: Mapping[str, str] | None = None,
+) -> Report:
+    """Run the suite on what `provider_factory` returns, a new unopened provider at each call.
+
+    `only` names the areas to try; the cases of the others stay `missing`, so such a report is `incomplete` at best.
+    """
+    given: Mapping[str, str] = deviations or {}
+
+    class Given(ProviderSuite):
+        deviations = given
+
+        def provider(self) -> Provider:
+            return provider_factory()
+
+    return run_suite(Given(), only=only, quick=quick, progress=progress)
+
+
+def run_suite(
+    suite: ProviderSuite, *, only: Collection[str] = (), quick: bool = False, progress: Progress | None = None
+) -> Report:
+    """Run the suite on an instance of a suite class."""
+    areas = [area.name for area in AREAS]
+    if unknown := sorted(set(only) - set(areas)):
+        raise ValueError(f"no area {unknown[0]!r}; there are: {', '.join(areas)}")
+    suite_run = SuiteRun(quick=quick)
+    chosen = [work for work in ALL_WORK if not only or work.case.area in only]
+    for done, work in enumerate(chosen, 1):
+        result = suite_run.execute(suite, work)
+        if progress is not None:
+            progress(result, done, len(chosen))
+    return Report.of(suite_run, type(suite).__name__)

@@ -1,0 +1,7 @@
+"""`python -m openproto.cli`."""
+
+import sys
+
+from openproto.cli import main
+
+sys.exit(main())

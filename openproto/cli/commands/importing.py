@@ -1,0 +1,192 @@
+"""`import`: memories from JSON Lines, each exactly once however often it is run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, BinaryIO
+
+import typer
+
+from openproto.cli import lines
+from openproto.cli.call import Call
+from openproto.cli.command import MOVING, command
+from openproto.cli.exits import Exit
+from openproto.cli.lines import Line, Survey
+from openproto.cli.output import Progress
+from openproto.cli.spool import open_private
+from openproto.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenProtoError,
+    PayloadTooLargeError,
+    UnsupportedCapabilityError,
+)
+from openproto.memory import AsyncMemory
+from openproto.models import MemoryRecord
+from openproto.requests import MemoryInput, build
+
+BATCH = 250
+
+_LINE_FAULTS = (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnsupportedCapabilityError,
+)
+"""What may be wrong with one line; any other error is the backend's, and the next line would meet it too."""
+
+
+@command(MOVING, name="import")
+async def import_(
+    call: Call,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What to read; - is stdin.")],
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            "-u",
+            metavar="ID",
+            help="Give every line to this user, whatever it says. OPENPROTO_USER is not read here.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and store nothing.")] = False,
+) -> Exit:
+    """Store memories from JSON Lines: what `export` wrote, or objects of content, user_id, and so on.
+
+    A line that cannot be stored is reported and the others go on. Running it again, after an interruption too, stores
+    nothing twice: each line has an idempotency key, made of its id, or of its content and its place in the file.
+    """
+    with _opened(file) as source:
+        work = _Import(call, user, lines.survey(source))
+        with call.out.progress("checking" if dry_run else "importing") as bar:
+            if dry_run:
+                work.check(source, bar)
+            else:
+                async with call.client() as memory:
+                    await work.run(memory, source, bar)
+    work.report("valid" if dry_run else "stored")
+    return Exit.FAILED if work.failed else Exit.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    line: int
+    record: MemoryRecord
+    supersedes: list[str]
+    exported: bool
+
+
+class _Import:
+    """One import: its counts, the new ids of superseded memories, and the links to make when all are stored."""
+
+    def __init__(self, call: Call, user: str | None, survey: Survey) -> None:
+        self._call = call
+        self._user = user
+        self._survey = survey
+        self._absent = set(survey.superseding)
+        self._new_ids: dict[str, str] = {}
+        self._links: list[_Link] = []
+        self.read = self.good = self.failed = self.linked = 0
+
+    def check(self, source: BinaryIO, bar: Progress) -> None:
+        """Validate every line."""
+        for line in self._parsed(source, bar):
+            fields = {name: value for name, value in line.item.items() if name != "idempotency_key"}
+            try:
+                build(MemoryInput, fields)
+                self.good += 1
+            except InvalidRequestError as error:
+                self._bad(line.number, error)
+
+    async def run(self, memory: AsyncMemory, source: BinaryIO, bar: Progress) -> None:
+        """Store every line, then restore what supersedes what."""
+        parsed = self._parsed(source, bar)
+        try:
+            while batch := [*islice(parsed, BATCH)]:
+                for line, outcome in zip(batch, await memory.add_many(line.item for line in batch), strict=True):
+                    self._take(line, outcome)
+                self._call.resume = f"{self.good} memories are stored, and the same command stores none of them twice"
+            for link in self._links:
+                await self._link(memory, link)
+        except OpenProtoError:
+            self._call.out.note(f"stopped after {self.good} memories; the same command stores none of them twice")
+            raise
+
+    def report(self, done: str) -> None:
+        """Print the counts."""
+        if self._call.out.as_json:
+            counts = {"lines": self.read, done: self.good, "failed": self.failed, "links": self.linked}
+            self._call.out.json(counts)
+            return
+        said = [f"{self.good} memories {done}"]
+        said += [f"{self.linked} supersessions restored"] if self.linked else []
+        said += [f"{self.failed} lines failed"] if self.failed else []
+        self._call.out.line(", ".join(said))
+        if self._absent:
+            self._call.out.note(
+                f"{len(self._absent)} memories that superseded others are not in the file: those others are current here"
+            )
+
+    def _parsed(self, source: BinaryIO, bar: Progress) -> Iterator[Line]:
+        for number, raw in lines.numbered(source):
+            self.read += 1
+            bar(self.read, self._survey.lines)
+            try:
+                line = lines.parse(number, raw, self._user)
+            except InvalidRequestError as error:
+                self._bad(number, error)
+                continue
+            self._absent.discard(line.id or "")
+            yield line
+
+    def _take(self, line: Line, outcome: MemoryRecord | OpenProtoError) -> None:
+        if isinstance(outcome, _LINE_FAULTS):
+            self._bad(line.number, outcome)
+        elif isinstance(outcome, OpenProtoError):
+            raise outcome
+        else:
+            self.good += 1
+            if line.id is not None and line.id in self._survey.superseded:
+                self._new_ids[line.id] = outcome.id
+            if line.supersedes:
+                self._links.append(_Link(line.number, outcome, line.supersedes, line.id is not None))
+
+    async def _link(self, memory: AsyncMemory, link: _Link) -> None:
+        # An exported record's other ids name memories of the store it came from; x-imported keeps them.
+        known = [id for id in link.supersedes if id in self._new_ids or not link.exported]
+        ids = [self._new_ids.get(id, id) for id in known]
+        if not ids:
+            return
+        try:
+            if not set(ids) <= set(link.record.supersedes):  # a repeated import finds its links made
+                await memory.update(link.record.id, user_id=link.record.user_id, supersedes=ids)
+            self.linked += 1
+        except _LINE_FAULTS as error:
+            self._bad(link.line, type(error)(f"is stored, but not what it supersedes: {error.message}"))
+
+    def _bad(self, number: int, error: OpenProtoError) -> None:
+        self.failed += 1
+        if self._call.out.as_json:
+            self._call.out.warn(json.dumps({**error.to_envelope(), "line": number}))
+        else:
+            self._call.out.warn(f"line {number}: {error.message}")
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
+    """Open what is imported for reading it twice; stdin is kept in a nameless file meanwhile."""
+    with ExitStack() as stack:
+        source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
+        if file == "-" or not source.seekable():
+            copy = stack.enter_context(open_private(None))
+            shutil.copyfileobj(source, copy)
+            source = copy
+        yield source

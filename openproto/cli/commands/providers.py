@@ -1,0 +1,79 @@
+"""`providers`: which backends this installation knows, and what each still needs."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import entry_points
+from typing import Annotated, Any
+
+import typer
+
+from openproto.cli.call import Call
+from openproto.cli.command import CARE, command
+from openproto.registry import GROUP, provider_class, provider_names, provider_options
+
+READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registered provider: where it comes from, whether it could be opened, and its options."""
+
+    name: str
+    distribution: str
+    status: str
+    about: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@command(CARE)
+async def providers(
+    call: Call,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the options of each.")] = False,
+) -> None:
+    """List the backends that are installed, and the pip line of what one still needs.
+
+    Piped fields: name, distribution, status, description; with --verbose: name, option, type and default.
+    """
+    found = [look_up(name) for name in provider_names()]
+    if call.out.as_json:
+        call.out.json({"providers": [asdict(provider) for provider in found]})
+    elif verbose:
+        rows = [(each.name, option, spelt) for each in found for option, spelt in each.options.items()]
+        call.out.table(("provider", "option", "type and default"), rows)
+    else:
+        rows_ = [(each.name, each.distribution, each.status, each.about) for each in found]
+        call.out.table(("provider", "from", "status", "what it is"), rows_)
+
+
+def look_up(name: str) -> Registered:
+    """Return what can be said of a provider without opening it."""
+    distribution = distribution_of(name)
+    try:
+        cls = provider_class(name)
+    except ImportError as error:
+        # The registry's own text holds the pip line; any other is a fault inside the adapter.
+        return Registered(
+            name, distribution, str(error) if "pip install" in str(error) else "broken: cannot be imported"
+        )
+    except Exception as error:
+        return Registered(name, distribution, f"broken: {type(error).__name__}")
+    options = {option: _spell(parameter) for option, parameter in provider_options(cls).items()}
+    return Registered(name, distribution, READY, (inspect.getdoc(cls) or "").partition("\n")[0], options)
+
+
+def distribution_of(name: str) -> str:
+    """Return the name and version of the distribution that registers a provider."""
+    for point in entry_points(group=GROUP, name=name):
+        if point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return "an unknown distribution"
+
+
+def _spell(parameter: inspect.Parameter) -> str:
+    def text(annotation: Any) -> str:
+        return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+    spelt = text(parameter.annotation) if parameter.annotation is not parameter.empty else "any"
+    return spelt if parameter.default is parameter.empty else f"{spelt} = {parameter.default!r}"

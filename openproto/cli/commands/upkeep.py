@@ -1,0 +1,71 @@
+"""What the owner of a backend does: `reindex`, `schema`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from openproto.cli.call import Call
+from openproto.cli.command import CARE, command
+from openproto.cli.faults import Misuse
+from openproto.errors import OpenProtoError
+from openproto.provider import ReindexProgress
+
+
+@command(CARE)
+async def reindex(
+    call: Call,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto, local, none, or openai/MODEL; else OPENPROTO_EMBEDDER, else the provider's default.",
+        ),
+    ] = None,
+) -> None:
+    """Give every memory the vectors of another embedder, while the backend is in use.
+
+    May be stopped at any time; the same command goes on where it was.
+    """
+    provider = call.target(**({"embedder": embedder} if embedder else {})).make_provider()
+    last = ReindexProgress(0, 0)
+
+    def show(progress: ReindexProgress) -> None:
+        nonlocal last
+        last = progress
+        call.resume = f"{progress.done} of {progress.total} are done, and the same command goes on from there"
+        bar(progress.done, progress.total)
+
+    call.resume = "the same command starts it again"
+    with call.out.progress("re-embedding") as bar:
+        try:
+            await provider.reindex(show)
+        except OpenProtoError as error:
+            error.provider = error.provider or provider.name  # no client stands between that would have said so
+            raise
+        except ValueError as error:
+            if last.total:
+                raise
+            raise Misuse(str(error)) from error  # an embedder's name, which only reindexing looks at
+        finally:
+            await provider.close()
+    if call.out.as_json:
+        call.out.json({"reindexed": last.total})
+    else:
+        call.out.line(f"{last.total} memories carry the new embedder's vectors")
+
+
+@command(CARE)
+async def schema(call: Call) -> None:
+    """Print the SQL that makes the backend's tables, for a database owner to run."""
+    provider = call.target().make_provider()
+    script: Callable[[], str] | None = getattr(provider, "schema_script", None)
+    if script is None:
+        raise provider.unsupported("schema")
+    if call.out.as_json:
+        call.out.json({"sql": script()})
+    else:
+        sys.stdout.write(script().rstrip("\n") + "\n")

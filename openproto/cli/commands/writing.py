@@ -1,0 +1,179 @@
+"""The verbs that write: `add`, `update`, `delete`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from openproto.cli import show
+from openproto.cli.call import Call
+from openproto.cli.coerce import pairs
+from openproto.cli.command import MEMORIES, command
+from openproto.cli.faults import Misuse
+from openproto.cli.options import Id, Scope, Tag, moment_option
+from openproto.fields import MAX_CONTENT_LENGTH
+
+CLEARABLE = ("scope", "tags", "confidence", "valid_to", "supersedes")
+
+ScopePath = Annotated[
+    str | None, typer.Option("--scope", "-s", metavar="PATH", help="Where it belongs, such as coding/preferences.")
+]
+TagNames = Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="A tag; repeatable.")]
+Confidence = Annotated[float | None, typer.Option(metavar="C", help="How sure it is, 0 to 1.")]
+ValidTo = Annotated[datetime | None, moment_option("--valid-to", "When it stops being true.")]
+Superseded = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="A memory that this one replaces; repeatable.")
+]
+
+
+@command(MEMORIES)
+async def add(
+    call: Call,
+    content: Annotated[str, typer.Argument(metavar="CONTENT", help="What to remember; - reads it from stdin.")],
+    scope: ScopePath = None,
+    tag: TagNames = None,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Where it comes from: app=, type=, or ref=.")
+    ] = None,
+    confidence: Confidence = None,
+    valid_from: Annotated[datetime | None, moment_option("--valid-from", "When it starts being true.")] = None,
+    valid_to: ValidTo = None,
+    supersedes: Superseded = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Adding again under the same key stores nothing new.")
+    ] = None,
+    extension: Annotated[
+        list[str] | None, typer.Option("--extension", "-x", metavar="x-NAME=JSON", help="An extension; repeatable.")
+    ] = None,
+) -> None:
+    """Store a memory.
+
+    Prints its id, so that a script can keep it; with --json, the whole record.
+    """
+    user = call.user
+    fields: dict[str, Any] = {"source": pairs(source, "--source")} if source else {}
+    fields |= {name: _json(name, text) for name, text in pairs(extension or (), "--extension").items()}
+    text = _content(content)
+    async with call.client() as memory:
+        record = await memory.add(
+            text,
+            user_id=user,
+            scope=scope,
+            tags=tag,
+            confidence=confidence,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            supersedes=supersedes,
+            idempotency_key=idempotency_key,
+            **fields,
+        )
+    if call.out.as_json:
+        show.show_record(call.out, record)
+    else:
+        call.out.line(f"stored {record.id}" if call.out.for_people else record.id)
+
+
+@command(MEMORIES)
+async def update(
+    call: Call,
+    id: Id,
+    content: Annotated[str | None, typer.Option(metavar="TEXT", help="The new content; - reads it from stdin.")] = None,
+    scope: ScopePath = None,
+    tag: TagNames = None,
+    confidence: Confidence = None,
+    valid_to: ValidTo = None,
+    supersedes: Superseded = None,
+    clear: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help=f"Empty a field ({', '.join(CLEARABLE)}); repeatable."),
+    ] = None,
+) -> None:
+    """Change the named fields of a memory and leave the others alone."""
+    named = {
+        "content": _content(content) if content is not None else None,
+        "scope": scope,
+        "tags": tag or None,
+        "confidence": confidence,
+        "valid_to": valid_to,
+        "supersedes": supersedes or None,
+    }
+    changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    for field in (name.replace("-", "_") for name in clear or ()):
+        if field not in CLEARABLE:
+            raise Misuse(f"--clear: {field!r} cannot be emptied; these can: {', '.join(CLEARABLE)}")
+        if field in changes:
+            raise Misuse(f"--clear {field} and a new value for it contradict each other")
+        changes[field] = None
+    if not changes:
+        raise Misuse("nothing to change was named", "`openproto update --help` lists the fields")
+    async with call.client() as memory:
+        record = await memory.update(id, user_id=call.common.user, **changes)
+    if call.out.as_json:
+        show.show_record(call.out, record)
+    else:
+        call.out.line(f"updated {record.id}" if call.out.for_people else record.id)
+
+
+@command(MEMORIES)
+async def delete(
+    call: Call,
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The memory's id; or see --all.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Delete every memory of --user, or those in --scope and with --tag.")
+    ] = False,
+    scope: Scope = None,
+    tag: Tag = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+) -> None:
+    """Delete a memory for good, or all of a user's."""
+    if everything == (id is not None):
+        raise Misuse("delete wants either one ID, or --all")
+    if not everything and (scope or tag):
+        raise Misuse("--scope and --tag go with --all; an id alone says which memory")
+    user = call.user if everything else call.common.user
+    if everything and not yes:
+        _confirm(f"Delete every memory of {user!r}" + "".join(f" in {part!r}" for part in (scope, tag) if part) + "?")
+    async with call.client() as memory:
+        if id is None:
+            deleted = await memory.delete_all(user or "", scope=scope, tag=tag)
+        else:
+            await memory.delete(id, user_id=user)
+            deleted = 1
+    if call.out.as_json:
+        call.out.json({"deleted": deleted})
+    else:
+        call.out.line(f"deleted {deleted}" if call.out.for_people else str(deleted))
+
+
+def _content(text: str) -> str:
+    """Return the text, or stdin's, less the line break that ends it, where it is `-`."""
+    if text != "-":
+        return text
+    # A little more than any content may be long: the limit is then reported by whoever keeps it.
+    read = sys.stdin.buffer.read(MAX_CONTENT_LENGTH * 4 + 4)
+    try:
+        return read.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        if len(read) > MAX_CONTENT_LENGTH * 4:
+            return read.decode(errors="replace")
+        raise Misuse("what stands on stdin is not UTF-8 text") from None
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Misuse(f"--extension {name} wants JSON; a plain text stands in double quotes") from None
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise Misuse("deleting all of a user's memories wants --yes where nobody can be asked")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Misuse("nothing was deleted")

@@ -1,0 +1,115 @@
+"""The options that every command takes, and the types of those that several share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+_PANEL = "Where and how (every command)"
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every command takes; the rest of the configuration is the environment's (`OPENPROTO_*`)."""
+
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            "--provider",
+            "-p",
+            envvar="OPENPROTO_PROVIDER",
+            metavar="NAME",
+            help="The backend; sqlite where nothing says otherwise.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the backend is. Other users of this machine can read a command line: keep a password in "
+            "OPENPROTO_URL instead.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    path: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The file of an embedded backend (OPENPROTO_PATH).", rich_help_panel=_PANEL),
+    ] = None
+    option: Annotated[
+        list[str],
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="Any other option of the provider or the client; repeatable. `openproto providers --verbose` lists "
+            "them.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = field(default_factory=list)
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long any one verb may take.", rich_help_panel=_PANEL),
+    ] = None
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            "-u",
+            envvar="OPENPROTO_USER",
+            metavar="ID",
+            help="Whose memories.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="For programs: JSON on stdout, and errors as the protocol's JSON envelope on stderr.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of a failure.", rich_help_panel=_PANEL),
+    ] = False
+
+
+def parse_moment(text: str) -> datetime:
+    """Return the moment that an ISO 8601 text names; without an offset it could mean anything and is refused."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("wants a moment such as 2026-01-31T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter("has no time zone; end it with Z, or with an offset such as +02:00")
+    return moment
+
+
+def moment_option(name: str, help: str) -> typer.models.OptionInfo:
+    """Return the option `name` that takes a moment."""
+    option: typer.models.OptionInfo = typer.Option(name, metavar="MOMENT", parser=parse_moment, help=help)
+    return option
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The memory's id.")]
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in plain words.")]
+Scope = Annotated[
+    str | None, typer.Option("--scope", "-s", metavar="PATH", help="Only this scope and those beneath it.")
+]
+Tag = Annotated[str | None, typer.Option("--tag", "-t", metavar="TAG", help="Only memories with this tag.")]
+Since = Annotated[datetime | None, moment_option("--since", "Only what was made at or after this moment.")]
+Until = Annotated[datetime | None, moment_option("--until", "Only what was made at or before this moment.")]
+AsOf = Annotated[datetime | None, moment_option("--as-of", "What was current then, instead of now.")]
+
+
+def limit_option(most: int) -> typer.models.OptionInfo:
+    """Return the option for how many results are wanted."""
+    option: typer.models.OptionInfo = typer.Option(
+        "--limit", "-n", metavar="N", help=f"At most this many, 1 to {most}."
+    )
+    return option

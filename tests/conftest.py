@@ -1,0 +1,75 @@
+"""What every folder of tests shares: the `promise` marker, hypothesis without timings, and Python in a process apart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+RunPython: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+StartPython: TypeAlias = Callable[..., "subprocess.Popen[str]"]
+
+HELPERS = Path(__file__).parent / "core"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "promise(row): the row of CHECKLIST.md that the test closes")
+    if getattr(config, "cache", None) is not None:
+        set_hypothesis_home_dir(config.cache.mkdir("hypothesis"))
+    # The machine may be busy, so no deadline; the examples are the same in every run, so no database either.
+    settings.register_profile(
+        "openproto", deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("openproto")
+
+
+@pytest.fixture
+def run_python() -> RunPython:
+    """Run a program in a process of its own, warnings as errors; `sys.argv[1:]` holds `arguments`."""
+
+    def run(program: str, *arguments: object, env: dict[str, str] | None = None, **options: Any) -> Any:
+        return subprocess.run(
+            _command(program, arguments), env=_environment(env), capture_output=True, text=True, timeout=60, **options
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_python() -> Iterator[StartPython]:
+    """Start a program like `run_python`, without waiting for it; it is killed at the end of the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            _command(program, arguments),
+            env=_environment(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _command(program: str, arguments: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+
+
+def _environment(extra: dict[str, str] | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
+    path = os.pathsep.join(filter(None, [str(HELPERS), os.environ.get("PYTHONPATH")]))
+    return {**kept, "PYTHONPATH": path, **(extra or {})}

@@ -1,0 +1,116 @@
+"""A provider that does what a test tells it, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeAlias
+
+from openproto import AuditEntry, MemoryPage, MemoryRecord, Provider, SearchResult
+from openproto.models import Cancellation
+from openproto.provider import Call, current_call
+from openproto.requests import (
+    AuditQuery,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+)
+
+Act: TypeAlias = BaseException | Callable[[], Awaitable[None]] | None
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+async def hang() -> None:
+    """Wait until cancelled."""
+    await asyncio.Event().wait()
+
+
+def record(id: str = "m1", content: str = "likes tea", **fields: Any) -> MemoryRecord:
+    return MemoryRecord(**{"id": id, "content": content, "user_id": "ada", "created_at": NOON, **fields})
+
+
+class FakeProvider(Provider):
+    """Each opening and each verb does the next act of its script: nothing, raise, or await."""
+
+    name: ClassVar[str] = "fake"
+    cancellation: ClassVar[Cancellation] = "native"
+
+    def __init__(self, *, opening: Iterable[Act] = (), acts: Iterable[Act] = (), closing: Iterable[Act] = ()) -> None:
+        self.script: dict[str, list[Act]] = {"open": list(opening), "verb": list(acts), "close": list(closing)}
+        self.opens = 0
+        self.closes = 0
+        self.calls: list[str] = []
+        self.keys: list[str] = []
+        self.inputs: list[MemoryInput] = []
+        self.requests: list[Any] = []
+        self.contexts: list[Call] = []
+        self.cancelled: list[str] = []
+        self.running = 0
+        self.most_running = 0
+        self.started = asyncio.Event()
+        self.pages: list[MemoryPage] = []
+        self.statuses: list[str] = []
+
+    async def open(self) -> None:
+        self.opens += 1
+        await self._act("open", "open")
+
+    async def close(self) -> None:
+        self.closes += 1
+        await self._act("close", "close")
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        self.keys.append(idempotency_key)
+        self.inputs.append(item)
+        await self._verb("add", item)
+        return record(content=item.content, user_id=item.user_id, scope=item.scope)
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        await self._verb("get", ref)
+        return record(ref.id, status=self.statuses.pop(0) if self.statuses else "done")
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        await self._verb("update", changes)
+        return record(ref.id)
+
+    async def delete(self, ref: RecordRef) -> None:
+        await self._verb("delete", ref)
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        await self._verb("list", query)
+        return self.pages.pop(0) if self.pages else MemoryPage(items=[])
+
+    async def search(self, query: SearchQuery) -> list[SearchResult]:  # type: ignore[valid-type]
+        await self._verb("search", query)
+        return [SearchResult(memory=record(), score=0.5)]
+
+    async def audit(self, query: AuditQuery) -> list[AuditEntry]:  # type: ignore[valid-type]
+        await self._verb("audit", query)
+        return []
+
+    async def _verb(self, name: str, request: Any) -> None:
+        self.calls.append(name)
+        self.requests.append(request)
+        self.contexts.append(current_call.get())
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        self.started.set()
+        try:
+            await self._act("verb", name)
+        finally:
+            self.running -= 1
+
+    async def _act(self, script: str, name: str) -> None:
+        act = self.script[script].pop(0) if self.script[script] else None
+        try:
+            if isinstance(act, BaseException):
+                raise act
+            if act is not None:
+                await act()
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise

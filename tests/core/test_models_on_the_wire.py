@@ -1,0 +1,105 @@
+"""The models of what a backend answers: lenient on read, frozen, absent fields left out, datetimes in UTC."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from openproto.models import AuditEntry, Capabilities, Features, MemoryPage, MemoryRecord, MemorySource, SearchResult
+
+LEAST = {"id": "1", "content": "tea", "user_id": "ada", "created_at": "2026-01-01T12:00:00Z"}
+
+
+def test_absent_fields_are_left_out_of_the_wire_form() -> None:
+    assert MemoryRecord(**LEAST).to_wire() == LEAST
+
+
+def test_false_and_zero_are_not_absent() -> None:
+    wire = MemoryRecord(**{**LEAST, "confidence": 0.0}).to_wire()
+    assert wire["confidence"] == 0.0
+
+
+def test_the_wire_form_is_json() -> None:
+    record = MemoryRecord(**LEAST, tags=["a"], source={"app": "x"}, valid_to="2027-01-01T00:00:00+02:00")  # type: ignore[arg-type]
+    assert json.loads(json.dumps(record.to_wire())) == record.to_wire()
+
+
+def test_datetimes_leave_in_utc() -> None:
+    east = datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    record = MemoryRecord(**{**LEAST, "created_at": east})
+    assert record.created_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert record.created_at.utcoffset() == timedelta(0)
+    assert record.to_wire()["created_at"] == "2026-01-01T12:00:00Z"
+
+
+def test_a_naive_datetime_is_refused_even_from_a_server() -> None:
+    with pytest.raises(ValidationError):
+        MemoryRecord(**{**LEAST, "created_at": "2026-01-01T12:00:00"})
+
+
+def test_fields_of_a_newer_server_are_kept_and_sent_on() -> None:
+    record = MemoryRecord.model_validate({**LEAST, "mood": "calm"})
+    assert record.to_wire()["mood"] == "calm"
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (MemoryRecord, {**LEAST, "status": "dreaming"}),
+        (MemorySource, {"type": "overheard"}),
+        (AuditEntry, {"timestamp": "2026-01-01T12:00:00Z", "action": "forget", "user_id": "ada"}),
+        (Capabilities, {"provider": "x", "verbs": ["add", "forget"]}),
+        (Features, {"scopes": "planned"}),
+    ],
+)
+def test_enum_values_of_a_newer_server_are_kept(model: Any, fields: dict[str, Any]) -> None:
+    wire = model.model_validate(fields).to_wire()
+    assert {name: wire[name] for name in fields} == fields
+
+
+def test_extensions_are_the_x_fields_alone() -> None:
+    record = MemoryRecord.model_validate({**LEAST, "x-mem0": {"hash": 1}, "mood": "calm", "xylophone": 2})
+    assert record.extensions == {"x-mem0": {"hash": 1}}
+
+
+@pytest.mark.parametrize("model", [MemoryRecord(**LEAST), MemoryPage(items=[]), MemorySource(app="x")])  # type: ignore[arg-type]
+def test_results_cannot_be_changed(model: Any) -> None:
+    with pytest.raises(ValidationError):
+        model.id = "2"
+
+
+@pytest.mark.promise(81)
+def test_row_81_a_record_has_an_id_and_a_hit_has_a_memory_with_content() -> None:
+    hit = SearchResult.model_validate({"memory": LEAST, "score": 0.5})
+    assert (hit.memory.id, hit.memory.content, hit.score) == ("1", "tea", 0.5)
+
+
+def test_the_last_page_has_no_cursor_on_the_wire() -> None:
+    assert MemoryPage(items=[]).to_wire() == {"items": []}
+    assert MemoryPage(items=[], next_cursor="abc").to_wire() == {"items": [], "next_cursor": "abc"}
+
+
+def test_an_absent_feature_is_false() -> None:
+    features = Features.model_validate({})
+    assert not any(value for name, value in features if name not in ("scopes", "max_content_length"))
+    assert features.scopes == "none"
+
+
+def test_capabilities_say_which_protocol_they_speak() -> None:
+    assert Capabilities(provider="x", verbs=[]).to_wire()["omp_version"] == "0.1"
+
+
+def test_the_own_part_of_the_capabilities_stands_under_its_wire_name() -> None:
+    wire = {"provider": "x", "verbs": [], "x-openproto": {"support": {"add": "native"}, "cancellation": "aborting"}}
+    read = Capabilities.model_validate(wire)
+    assert read.x_openproto.cancellation == "aborting"
+    assert read.to_wire()["x-openproto"] == wire["x-openproto"]
+
+
+def test_a_page_written_and_read_again_is_the_same() -> None:
+    page = MemoryPage.model_validate({"items": [{**LEAST, "tags": ["a"], "x-y": [1]}], "next_cursor": "c"})
+    assert MemoryPage.model_validate_json(json.dumps(page.to_wire())) == page

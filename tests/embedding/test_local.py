@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openproto.embedding import Embeddings, LocalEmbedder, count_tokens, local
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("tokenizers")
+
+TEXTS = [
+    "Ann likes green tea in the morning.",
+    "tea",
+    "Her flat is in Łódź; 记忆 🦊 <s> </s>",
+    "def add(a, b):\n\treturn a + b",
+    "long " * 2_000,
+]
+
+
+@pytest.fixture
+def unloaded() -> Iterator[None]:
+    local._load_tokenizer.cache_clear()
+    local._load_weights.cache_clear()
+    yield
+    local._load_tokenizer.cache_clear()
+    local._load_weights.cache_clear()
+
+
+def test_it_gives_the_vectors_of_wordllama_itself() -> None:
+    code = """
+import json, sys, pathlib, wordllama
+own = pathlib.Path(wordllama.__file__).parent
+model = wordllama.WordLlama.load(cache_dir=own, disable_download=True)
+json.dump(model.embed(json.load(sys.stdin)).tolist(), sys.stdout)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(TEXTS), capture_output=True, text=True, check=True
+    )
+    ours, theirs = np.array(LocalEmbedder().embed(TEXTS)), np.array(json.loads(run.stdout))
+    assert ours.shape == (len(TEXTS), 256)
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+async def test_meaning_is_nearer_than_chance() -> None:
+    embeddings = Embeddings(LocalEmbedder())
+    await embeddings.open()
+    query, tea, car = await embeddings.embed_many(
+        ["Which drink does she prefer?", "She prefers green tea.", "The car needs a new tyre."]
+    )
+    await embeddings.aclose()
+
+    def cosine(a: object, b: object) -> float:
+        return float(np.dot(np.asarray(a), np.asarray(b)))
+
+    assert cosine(query, tea) > cosine(query, car) + 0.2
+    assert cosine(tea, tea) == pytest.approx(1)
+
+
+async def test_a_vector_does_not_depend_on_its_batch() -> None:
+    embeddings = Embeddings(LocalEmbedder())
+    await embeddings.open()
+    together = await embeddings.embed_many(TEXTS)
+    alone = [await embeddings.embed_one(text) for text in TEXTS]
+    await embeddings.aclose()
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    "text", ["words and more of them " * 5_000, "🦊" * 100_000, " " * 99_999 + "x", "a" * 100_000]
+)
+def test_the_longest_texts_are_embedded_whole(text: str) -> None:
+    [cut], [whole] = LocalEmbedder().embed([text[:512]]), LocalEmbedder().embed([text + " zebra"])
+    assert np.isfinite(whole).all()
+    assert cut != whole
+
+
+def test_a_full_batch_with_one_huge_text_needs_no_padding() -> None:
+    # Padded to the longest, as wordllama does it, this would take 128 * 400 000 * 256 floats: 52 GB.
+    rows = LocalEmbedder().embed(["short"] * 127 + ["🦊" * 100_000])
+    assert len(rows) == 128
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_all_instances_share_one_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    data_file = local._data_file
+
+    def counted(name: str) -> Path:
+        loads.append(name)
+        return data_file(name)
+
+    monkeypatch.setattr(local, "_data_file", counted)
+    threads = [threading.Thread(target=LocalEmbedder().open) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(loads) == [
+        "tokenizers/l2_supercat_tokenizer_config.json",
+        "weights/l2_supercat_256.safetensors",
+    ]
+
+
+@pytest.mark.usefixtures("unloaded")
+@pytest.mark.parametrize("missing", ["wordllama", "tokenizers", "safetensors.numpy"])
+async def test_a_missing_package_names_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing == "wordllama":
+        monkeypatch.setattr(local, "find_spec", lambda name: None)
+    else:
+        monkeypatch.setitem(sys.modules, missing, None)
+    embeddings = Embeddings(LocalEmbedder())
+    with pytest.raises(ImportError, match=r"pip install 'openproto\[local\]'"):
+        await embeddings.open()
+    await embeddings.aclose()
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_a_package_without_the_weights_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(local, "find_spec", lambda name: Spec)
+    with pytest.raises(ImportError, match="l2_supercat"):
+        LocalEmbedder().open()
+
+
+def test_tokens_are_counted_without_loading_the_weights() -> None:
+    assert count_tokens("") == 0
+    assert count_tokens("tea") == 1
+    assert 5 <= count_tokens("Ann likes green tea in the morning.") <= 12
+    assert count_tokens("🦊" * 1000) > 1000
+    code = """
+import sys
+from openproto.embedding import count_tokens
+assert count_tokens("one two three") >= 3
+print([name for name in ("numpy", "safetensors", "requests", "wordllama") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_loading_has_no_side_effects_and_needs_no_network() -> None:
+    code = """
+import logging, os, socket, sys
+def refuse(*args, **kwargs): raise AssertionError("network")
+socket.socket.connect = socket.getaddrinfo = refuse
+environment = dict(os.environ)
+from openproto.embedding import LocalEmbedder
+embedder = LocalEmbedder()
+embedder.open()
+embedder.embed(["a", "b"] * 500)
+assert logging.getLogger().handlers == []
+assert dict(os.environ) == environment
+if (child := os.fork()) == 0:
+    embedder.embed(["a", "b"] * 500)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print([name for name in ("requests", "httpx", "wordllama") if name in sys.modules])
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=dict(os.environ, HOME="/nonexistent"),
+    )
+    assert run.stdout.strip() == "[]"
+    assert run.stderr == ""
+
+
+async def test_embedding_in_the_thread_leaves_the_loop_free() -> None:
+    embeddings = Embeddings(LocalEmbedder())
+    await embeddings.open()
+    ticks = 0
+    work = asyncio.create_task(embeddings.embed_many(["🦊" * 100_000] * 4))
+    while not work.done():
+        await asyncio.sleep(0.001)
+        ticks += 1
+    await embeddings.aclose()
+    assert ticks > 5

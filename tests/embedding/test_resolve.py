@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+import openproto.embedding
+from openproto.embedding import Embedder, LocalEmbedder, OpenAIEmbedder, resolve, resolve_embedder
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENPROTO_EMBEDDER_URL", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Own:
+    model = "own"
+    dim = 3
+
+    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        return [[1.0, 0.0, 0.0] for _ in texts]
+
+
+@pytest.mark.parametrize("spec", [None, "none"])
+def test_none(spec: str | None) -> None:
+    assert resolve_embedder(spec) is None
+
+
+def test_local() -> None:
+    assert isinstance(resolve_embedder("local"), LocalEmbedder)
+
+
+@pytest.mark.parametrize(("installed", "kind"), [(True, LocalEmbedder), (False, type(None))])
+def test_auto_is_local_where_it_is_installed(
+    installed: bool, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "is_installed", lambda: installed)
+    assert isinstance(resolve_embedder("auto"), kind)
+
+
+@pytest.mark.parametrize(
+    ("spec", "model"),
+    [
+        ("openai/text-embedding-3-large", "text-embedding-3-large"),
+        ("openai:nomic-embed-text:latest", "nomic-embed-text:latest"),
+        ("openai/BAAI/bge-small-en", "BAAI/bge-small-en"),
+    ],
+)
+def test_openai(spec: str, model: str) -> None:
+    embedder = resolve_embedder(spec)
+    assert isinstance(embedder, OpenAIEmbedder)
+    assert embedder.model == model
+    assert embedder._url == "https://api.openai.com/v1/embeddings"
+
+
+def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://one:1/v1")
+    embedder = resolve_embedder("openai/m")
+    assert isinstance(embedder, OpenAIEmbedder)
+    assert embedder._url == "http://one:1/v1/embeddings"
+    monkeypatch.setenv("OPENPROTO_EMBEDDER_URL", "http://two:2/v1/")
+    embedder = resolve_embedder("openai/m")
+    assert isinstance(embedder, OpenAIEmbedder)
+    assert embedder._url == "http://two:2/v1/embeddings"
+
+
+def test_an_object_passes_through() -> None:
+    own = Own()
+    assert resolve_embedder(own) is own
+    assert isinstance(LocalEmbedder(), Embedder)
+    assert isinstance(OpenAIEmbedder(), Embedder)
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "loca", "openai", "openai/", "openai-x", "fastembed/x", object(), Own, 3]
+)
+def test_anything_else_is_refused_with_the_choices(spec: object) -> None:
+    with pytest.raises(ValueError, match=r"'auto', 'local', 'none', 'openai/<model>'"):
+        resolve_embedder(spec)  # type: ignore[arg-type]  # that is the point
+
+
+def test_importing_and_resolving_import_no_library() -> None:
+    code = """
+import sys
+from openproto.embedding import *
+resolve_embedder("auto"), resolve_embedder("openai/m")
+print([name for name in ("httpx", "tenacity", "wordllama", "numpy", "tokenizers") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_exports() -> None:
+    assert openproto.embedding.__all__ == [
+        "Embedder",
+        "Embeddings",
+        "LocalEmbedder",
+        "OpenAIEmbedder",
+        "Vector",
+        "count_tokens",
+        "resolve_embedder",
+    ]
