@@ -173,6 +173,10 @@ class Provider:
         """Give every record the vectors of the provider's configured embedder, online and resumable."""
         raise self.unsupported("reindex")
 
+    def schema_script(self) -> str:
+        """Return the SQL that makes the provider's tables, for a database owner to run."""
+        raise self.unsupported("schema_script")
+
     def unsupported(self, what: str) -> UnsupportedCapabilityError:
         """Return the error for something this provider does not have."""
         return UnsupportedCapabilityError(

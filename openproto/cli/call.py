@@ -57,7 +57,7 @@ class Call:
     @property
     def redact(self) -> Redactor:
         """What hides this call's secrets in a text."""
-        options = dict(text.partition("=")[::2] for text in self.common.option)
+        options = {name: value for name, _, value in (text.partition("=") for text in self.common.option)}
         return Redactor({**options, "url": self.common.url or ""})
 
     def target(self, **overrides: Any) -> Target:

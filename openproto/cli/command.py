@@ -23,14 +23,14 @@ MEMORIES, MOVING, CARE = "Memories", "Moving memories", "Looking after the backe
 app = typer.Typer(
     name="openproto",
     help="One command line over every AI-memory backend: sqlite, Postgres, and whatever else is installed.",
-    epilog="\n\n".join(
+    epilog="\n".join(
         [
             "Exit status:",
             *(f"  {status.value:>3}  {meaning}" for status, meaning in MEANINGS.items()),
-            " ",
-            "On a terminal results are laid out for reading; into a pipe goes one tab-separated line a record, without "
-            "headings; with --json, the protocol's JSON. Configuration comes from options, else from OPENPROTO_PROVIDER, "
-            "_URL, _API_KEY, _PATH, _EMBEDDER, _USER, ...",
+            "",
+            "Results are laid out for reading on a terminal. Into a pipe goes one tab-separated line a record, without "
+            "headings; with --json, the protocol's JSON. What no option says comes from the environment: "
+            "OPENPROTO_PROVIDER, OPENPROTO_URL, OPENPROTO_API_KEY, OPENPROTO_PATH, OPENPROTO_EMBEDDER, OPENPROTO_USER.",
         ]
     ),
     rich_markup_mode="rich",

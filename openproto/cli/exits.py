@@ -23,7 +23,7 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
-    Exit.FAILED: "the backend failed, a check failed, or a part of the work could not be done",
+    Exit.FAILED: "the backend failed, a check failed, or a part was not done",
     Exit.USAGE: "wrong usage, or a request that breaks a rule of the protocol",
     Exit.NOT_FOUND: "no such memory",
     Exit.DENIED: "the backend refuses these credentials, or what they ask for",
@@ -33,7 +33,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.INTERRUPTED: "interrupted",
 }
 
-_BY_CODE: dict[ErrorCode, tuple[Exit, str]] = {
+_BY_CODE: dict[ErrorCode | str, tuple[Exit, str]] = {
     "unauthorized": (
         Exit.DENIED,
         "look at the credentials in OPENPROTO_URL or OPENPROTO_API_KEY (or --url, --option)",
@@ -64,5 +64,4 @@ def hint_of(code: str) -> str:
 
 
 def _advice(code: str) -> tuple[Exit, str]:
-    known: dict[str, tuple[Exit, str]] = {**_BY_CODE}
-    return known.get(code, _BY_CODE["provider_error"])
+    return _BY_CODE.get(code, _BY_CODE["provider_error"])

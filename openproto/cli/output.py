@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+def count(number: int, noun: str) -> str:
+    """Return `number` and its noun: `1 memory`, `2 memories`."""
+    if number != 1:
+        noun = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun}"
+
+
 class Progress(Protocol):
     """How far a long command is."""
 
@@ -55,7 +62,9 @@ class Output:
             return
         from rich.table import Table
 
-        table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*(self.text(clean_line(cell)) for cell in row))
         self.console().print(table)

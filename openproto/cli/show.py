@@ -61,8 +61,9 @@ def show_audit(out: Output, entries: Sequence[AuditEntry]) -> None:
     if out.as_json:
         out.json({"entries": [entry.to_wire() for entry in entries]})
         return
+    when = 19 if out.for_people else None  # seconds are enough to read
     rows = [
-        (stamp(entry.timestamp), entry.action, entry.memory_id or "", entry.scope or "", entry.app or "")
+        (stamp(entry.timestamp)[:when], entry.action, entry.memory_id or "", entry.scope or "", entry.app or "")
         for entry in entries
     ]
     out.table(("when", "did", "memory", "scope", "app"), rows)

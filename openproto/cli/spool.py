@@ -83,7 +83,7 @@ class Spool:
 def open_private(path: Path | None, *, empty: bool = False) -> BinaryIO:
     """Open a file that only this user can read: `path`, made where missing, or without one a nameless file."""
     if path is None:
-        return TemporaryFile()  # type: ignore[return-value]
+        return TemporaryFile()
     flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if empty else 0)
     return os.fdopen(os.open(path, flags, 0o600), "r+b")
 

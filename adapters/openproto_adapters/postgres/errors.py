@@ -80,6 +80,11 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         "the connection to PostgreSQL was lost: the server is down or the network failed",
     ),
     (
+        asyncpg.LockNotAvailableError,
+        ProviderUnavailableError,
+        "a lock on openproto's tables was not to be had in time: something else is working on them",
+    ),
+    (
         asyncpg.TransactionRollbackError,
         ProviderUnavailableError,
         "PostgreSQL rolled the statement back to keep others consistent: nothing was written; try again",

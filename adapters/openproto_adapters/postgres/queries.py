@@ -19,7 +19,8 @@ from openproto_adapters.postgres.records import COLUMNS
 # How many words one inner product can tell apart: pgvector adds up in single precision, which holds 24 bits.
 MASK_BITS = 20
 
-_RECORD = ", ".join(f"m.{column}" for column in COLUMNS)
+# Every vector of a store is of the store's model, so a record need not remember its own.
+_RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM {schema}.store) AS embedding_model"])
 
 # The store's model is compared inside each statement that reads or writes vectors: a re-embedding may have switched
 # it since this process opened.
@@ -29,9 +30,9 @@ ADD = f"""
 WITH old AS (
     SELECT id FROM {{schema}}.memories WHERE user_id = $3 AND id = ANY($12::uuid[]) FOR UPDATE
 ), new AS (
-    INSERT INTO {{schema}}.memories (embedding_model, id, user_id, content, scope, tags, source, confidence, valid_from,
+    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from,
         valid_to, extensions, supersedes, words, more_words, embedding, idempotency_key, fingerprint)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+    SELECT $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
     WHERE {_STORE_FITS}
       AND NOT EXISTS (SELECT FROM {{schema}}.tombstones WHERE user_id = $3 AND idempotency_key = $16)
       AND (SELECT count(*) FROM old) = cardinality($12::uuid[])
@@ -63,9 +64,9 @@ WITH item AS MATERIALIZED (
     WHERE cardinality(item.supersedes) > 0 AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
     FOR UPDATE OF m
 ), new AS (
-    INSERT INTO {{schema}}.memories (embedding_model, id, user_id, content, scope, tags, source, confidence, valid_from,
+    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from,
         valid_to, extensions, supersedes, words, more_words, embedding, idempotency_key, fingerprint)
-    SELECT $1, id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions, supersedes,
+    SELECT id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions, supersedes,
         words, more_words, embedding, idempotency_key, decode(fingerprint, 'hex')
     FROM item
     WHERE {_STORE_FITS}
@@ -124,7 +125,8 @@ PLAIN_CHANGES = {"scope": "text", "confidence": "double precision", "valid_to": 
 
 # Appending to `supersedes`: each id once, in order.
 APPEND = """m.supersedes || ARRAY(
-    SELECT id FROM unnest($4::uuid[]) WITH ORDINALITY AS wanted (id, place) WHERE id <> ALL (m.supersedes) ORDER BY place
+    SELECT id FROM unnest($4::uuid[]) WITH ORDINALITY AS wanted (id, place)
+    WHERE id <> ALL (m.supersedes) ORDER BY place
 )"""
 
 # Clearing `supersedes`: what another record supersedes as well stays superseded, by the newest of those.
@@ -280,7 +282,7 @@ class Arguments:
         self._assignments.append(f", {column} = {expression}")
 
     def fill(self, template: str) -> str:
-        """Return the statement with the conditions in place of `<filters>` and the assignments in that of `<changes>`."""
+        """Return the statement, the conditions in place of `<filters>`, the assignments in that of `<changes>`."""
         conditions = " AND ".join(self._conditions or ["true"])
         return template.replace("<filters>", f"({conditions})").replace("<changes>", "".join(self._assignments))
 

@@ -13,7 +13,7 @@ from openproto.models import MemoryRecord
 
 COLUMNS = (
     "id", "content", "user_id", "created_at", "scope", "tags", "source", "confidence", "valid_from", "valid_to",
-    "supersedes", "superseded_by", "extensions", "embedding_model", "updated_at",
+    "supersedes", "superseded_by", "extensions", "updated_at",
 )  # fmt: skip
 
 
@@ -31,10 +31,10 @@ def to_uuid(id: str) -> UUID:
 
 
 def to_record(row: Iterable[Any]) -> MemoryRecord:
-    """Return the record of a row of `COLUMNS`."""
+    """Return the record of a row of `COLUMNS` and the store's model."""
     (
         id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
-        superseded_by, extensions, embedding_model, updated_at,
+        superseded_by, extensions, updated_at, embedding_model,
     ) = row  # fmt: skip
     return MemoryRecord(
         id=str(id),

@@ -49,12 +49,12 @@ def includes_embedding(dim: int | None) -> bool:
     return dim is None or dim <= MOST_INCLUDED_DIMENSIONS
 
 
-def cover_again(schema: str, *, include_embedding: bool) -> str:
-    """Return the SQL that makes the covering index anew, for vectors of another length."""
-    columns = "valid_from, valid_to, superseded_at, words" + (", embedding" if include_embedding else "")
+def cover_index(schema: str, name: str, embedding: str | None, *, concurrently: bool = False) -> str:
+    """Return the SQL of the covering index, with the column that holds the vectors where they fit into it."""
+    columns = "valid_from, valid_to, superseded_at, words" + (f", {embedding}" if embedding else "")
     return (
-        f"DROP INDEX {schema}.memories_by_user;\n"
-        f"CREATE INDEX memories_by_user ON {schema}.memories (user_id, created_at DESC, id DESC) INCLUDE ({columns});"
+        f"CREATE INDEX {'CONCURRENTLY ' if concurrently else ''}{name} ON {schema}.memories "
+        f"(user_id, created_at DESC, id DESC) INCLUDE ({columns});"
     )
 
 

@@ -31,7 +31,7 @@ def pack_words(terms: Sequence[int]) -> tuple[bytes, bytes | None]:
 
 
 def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
-    """Return two `sparsevec`s that weigh the query's words 1, 2, 4, ..., each `bits` of them, and how many there are."""
+    """Return two `sparsevec`s that weigh a query's words 1, 2, 4, ..., `bits` of them each, and how many there are."""
     places = list(dict.fromkeys(term % _PLACES for term in terms))[: 2 * bits]
     first, others = (
         _pack_sparsevec({place: float(1 << i) for i, place in enumerate(part)})

@@ -132,7 +132,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> MemoryRecord:
             self._check_model(db)
-            record = statements.update(db, ref, changes, new, self._index.model)
+            record = statements.update(db, ref, changes, new)
             statements.write_audit(db, [audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
             return record
 
@@ -205,7 +205,7 @@ class Sqlite(Provider):
         self._check_model(db)
         app = new.item.source.app if new.item.source else None
         audit = audit_row(new.item.user_id, memory_id=str(new.id), scope=new.item.scope, app=app)
-        return statements.add(db, new, self._index.model, audit)
+        return statements.add(db, new, audit)
 
     def _outcome(self, db: Connection, new: IndexedInput) -> MemoryRecord | OpenProtoError:
         # `statements.add` refuses before it writes, so an item that fails leaves nothing of itself behind.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 COLUMNS = """id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
-    superseded_by, extensions, embedding_model, updated_at"""
+    superseded_by, extensions, updated_at, (SELECT model FROM store)"""
 
 
 def to_micros(moment: datetime | None) -> int | None:
@@ -31,11 +30,11 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def to_record(row: tuple[Any, ...] | sqlite3.Row) -> MemoryRecord:
+def to_record(row: tuple[Any, ...]) -> MemoryRecord:
     """Return the record of a row of `COLUMNS`."""
     (
         id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
-        superseded_by, extensions, embedding_model, updated_at,
+        superseded_by, extensions, updated_at, embedding_model,
     ) = row  # fmt: skip
     return MemoryRecord(
         id=id,

@@ -39,10 +39,7 @@ async def reindex(database: Database, indexer: Indexer, report: Callable[[Reinde
         """Switch to the new model if nothing lacks a vector by now."""
         if model is not None and (left := progress(db)).done < left.total:
             return False
-        db.execute(
-            "UPDATE memories SET embedding = next_embedding, embedding_model = ?, next_embedding = NULL",
-            (model,),
-        )
+        db.execute("UPDATE memories SET embedding = next_embedding, next_embedding = NULL")
         db.execute("UPDATE store SET model = ?, dim = ?, next_model = NULL", (model, dim))
         return True
 

@@ -24,7 +24,6 @@ CREATE TABLE IF NOT EXISTS memories (
     superseded_at INTEGER,
     extensions TEXT NOT NULL,
     embedding BLOB,                   -- little-endian float32, of unit length
-    embedding_model TEXT,
     next_embedding BLOB,
     idempotency_key TEXT NOT NULL,
     fingerprint BLOB NOT NULL,

@@ -44,7 +44,7 @@ def adopt_model(db: Connection, model: str | None, dim: int | None) -> StoredMod
     return stored_model(db)
 
 
-def add(db: Connection, new: IndexedInput, model: str | None, audit: AuditRow) -> MemoryRecord:
+def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
     """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
     item = new.item
     key = (item.user_id, new.idempotency_key)
@@ -61,8 +61,8 @@ def add(db: Connection, new: IndexedInput, model: str | None, audit: AuditRow) -
     _supersede(db, str(new.id), item.user_id, item.supersedes, now)
     number = db.execute(
         """INSERT INTO memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
-               supersedes, extensions, embedding, embedding_model, idempotency_key, fingerprint, created_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+               supersedes, extensions, embedding, idempotency_key, fingerprint, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             str(new.id),
             item.user_id,
@@ -76,7 +76,6 @@ def add(db: Connection, new: IndexedInput, model: str | None, audit: AuditRow) -
             to_json(item.supersedes),
             to_json(item.extensions),
             new.vector.tobytes() if new.vector else None,
-            model,
             new.idempotency_key,
             new.fingerprint,
             now,
@@ -98,9 +97,7 @@ def get(db: Connection, ref: RecordRef) -> MemoryRecord:
     return to_record(row)
 
 
-def update(
-    db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText | None, model: str | None
-) -> MemoryRecord:
+def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText | None) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
     changes = change.changes
@@ -121,7 +118,6 @@ def update(
         columns |= {
             "content": changes["content"],
             "embedding": new.vector.tobytes() if new.vector else None,
-            "embedding_model": model,
             "next_embedding": None,
         }
         db.execute(

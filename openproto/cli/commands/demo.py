@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from openproto.cli.call import Call
 from openproto.cli.clean import clean_line
 from openproto.cli.command import CARE, command
+from openproto.cli.output import count
 from openproto.memory import AsyncMemory
 from openproto.models import SearchResult
 
@@ -77,7 +79,7 @@ class _Tour:
             self._title("Forget")
             deleted = await self._memory.delete_all(self._user)
             left = False
-            self._show("memory.delete_all(ada)", f"{deleted} memories deleted, nothing left")
+            self._show("memory.delete_all(ada)", f"{count(deleted, 'memory')} deleted, nothing left")
         finally:
             if left:
                 await self._memory.delete_all(self._user)
@@ -93,17 +95,20 @@ class _Tour:
         self._show(f'paris = memory.add("{_PARIS}", user_id=ada, scope="home")', "4 memories stored")
 
         self._title("Search, in a scope and all beneath it")
-        results = await memory.search("How are databases tested?", ada, scope="coding", limit=2)
-        self._show('memory.search("How are databases tested?", ada, scope="coding", limit=2)', *_spell(results))
+        question = "How is code for Ada written and tested?"
+        results = await memory.search(question, ada, scope="coding")
+        self._show(f'memory.search("{question}", ada, scope="coding")', *_spell(results))
 
-        self._title("Facts change: the new one takes the old one's place, and the past can still be asked")
-        await memory.add(_LISBON, user_id=ada, scope="home", supersedes=[paris.id])
-        self._show(f'memory.add("{_LISBON}", user_id=ada, scope="home", supersedes=[paris.id])')
+        self._title("Facts change: the new one supersedes the old, and the past can still be asked")
+        may = datetime(2020, 5, 1, tzinfo=UTC)
+        self._show("may = datetime(2020, 5, 1, tzinfo=UTC)")
+        await memory.add(_LISBON, user_id=ada, scope="home", valid_from=may, supersedes=[paris.id])
+        self._show(f'memory.add("{_LISBON}", user_id=ada, scope="home", valid_from=may, supersedes=[paris.id])')
         question = "Where does Ada live?"
         results = await memory.search(question, ada, scope="home")
         self._show(f'memory.search("{question}", ada, scope="home")', *_spell(results))
-        results = await memory.search(question, ada, scope="home", as_of=paris.created_at)
-        self._show(f'memory.search("{question}", ada, scope="home", as_of=paris.created_at)', *_spell(results))
+        results = await memory.search(question, ada, scope="home", as_of=may - timedelta(days=1))
+        self._show(f'memory.search("{question}", ada, scope="home", as_of=may - timedelta(days=1))', *_spell(results))
 
         self._title("Context for a prompt: cited, and never over its token budget")
         block = await memory.context("Cook a vegetarian dinner for Ada", ada, token_budget=60)

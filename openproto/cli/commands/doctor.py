@@ -6,7 +6,7 @@ import platform
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Literal, TypeAlias
@@ -86,10 +86,8 @@ async def doctor(call: Call) -> Exit:
     """
     checkup = Checkup(call)
     async with AsyncExitStack() as stack:
-        try:
+        with suppress(_Stop):
             await _examine(call, checkup, stack)
-        except _Stop:
-            pass
     if call.out.as_json:
         well = checkup.status is Exit.OK
         call.out.json({"ok": well, "checks": [asdict(check) for check in checkup.checks]})
@@ -110,7 +108,7 @@ async def _examine(call: Call, checkup: Checkup, stack: AsyncExitStack) -> None:
     for name, detail in (await _about(provider, target)).items():
         with checkup.step(name) as check:
             check.detail = detail
-    with checkup.step("search") as check:
+    with checkup.step("embedder") as check:
         capabilities = await memory.capabilities()
         _judge_search(check, capabilities.features.vector_search, target)
     with checkup.step("verbs") as check:
@@ -136,11 +134,11 @@ async def _about(provider: Provider, target: Target) -> dict[str, str]:
 
 def _judge_search(check: Check, vectors: bool, target: Target) -> None:
     if vectors:
-        check.detail = "by meaning and by words"
+        check.detail = "search by meaning and by words"
     elif target.provider_options.get("embedder") == "none":
-        check.detail = "by words alone, as embedder=none asks"
+        check.detail = "none, as configured: search by words alone"
     else:
-        check.status, check.detail = "warn", "by words alone: a query in other words than the memory's may miss it"
+        check.status, check.detail = "warn", "none: search by words alone misses what is said in other words"
         step = "`openproto reindex` gives what is stored its vectors"
         check.remedy = step if is_installed() else f"pip install 'openproto[local]' adds search by meaning; then {step}"
 

@@ -14,6 +14,7 @@ from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
 from openproto.cli.faults import Misuse
 from openproto.cli.options import Scope, Tag
+from openproto.cli.output import count
 from openproto.cli.spool import Spool, open_private
 from openproto.errors import NotFoundError
 from openproto.memory import AsyncMemory
@@ -57,7 +58,7 @@ async def export(
     if call.out.as_json and path is not None:
         call.out.json({"exported": len(spool), "file": file})
     else:
-        call.out.note(f"exported {len(spool)} memories of {user}" + (f" to {file}" if path is not None else ""))
+        call.out.note(f"exported {count(len(spool), 'memory')} of {user}" + (f" to {file}" if path is not None else ""))
 
 
 async def _gather(call: Call, memory: AsyncMemory, spool: Spool, user: str, scope: str | None, tag: str | None) -> None:

@@ -18,7 +18,7 @@ from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
 from openproto.cli.exits import Exit
 from openproto.cli.lines import Line, Survey
-from openproto.cli.output import Progress
+from openproto.cli.output import Progress, count
 from openproto.cli.spool import open_private
 from openproto.errors import (
     ConflictError,
@@ -113,11 +113,11 @@ class _Import:
             while batch := [*islice(parsed, BATCH)]:
                 for line, outcome in zip(batch, await memory.add_many(line.item for line in batch), strict=True):
                     self._take(line, outcome)
-                self._call.resume = f"{self.good} memories are stored, and the same command stores none of them twice"
+                self._call.resume = f"{count(self.good, 'memory')} stored, and the same command stores nothing twice"
             for link in self._links:
                 await self._link(memory, link)
         except OpenProtoError:
-            self._call.out.note(f"stopped after {self.good} memories; the same command stores none of them twice")
+            self._call.out.note(f"stopped after {count(self.good, 'memory')}; the same command stores nothing twice")
             raise
 
     def report(self, done: str) -> None:
@@ -126,13 +126,13 @@ class _Import:
             counts = {"lines": self.read, done: self.good, "failed": self.failed, "links": self.linked}
             self._call.out.json(counts)
             return
-        said = [f"{self.good} memories {done}"]
-        said += [f"{self.linked} supersessions restored"] if self.linked else []
-        said += [f"{self.failed} lines failed"] if self.failed else []
+        said = [f"{count(self.good, 'memory')} {done}"]
+        said += [f"{count(self.linked, 'supersession')} restored"] if self.linked else []
+        said += [f"{count(self.failed, 'line')} failed"] if self.failed else []
         self._call.out.line(", ".join(said))
         if self._absent:
             self._call.out.note(
-                f"{len(self._absent)} memories that superseded others are not in the file: those others are current here"
+                f"not in the file: {count(len(self._absent), 'memory')} that superseded others; those are current here"
             )
 
     def _parsed(self, source: BinaryIO, bar: Progress) -> Iterator[Line]:

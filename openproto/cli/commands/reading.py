@@ -10,6 +10,7 @@ from openproto.cli import show
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, MEMORIES, command
 from openproto.cli.options import AsOf, Id, Query, Scope, Since, Tag, Until, limit_option
+from openproto.cli.output import count
 from openproto.requests import MAX_AUDIT_LIMIT, MAX_LIST_LIMIT, MAX_SEARCH_LIMIT
 
 
@@ -59,7 +60,7 @@ async def context(
     if block.text:
         call.out.line(block.text)
     if call.out.for_people:
-        call.out.note(f"{block.token_count} of {token_budget} tokens, {len(block.citations)} memories")
+        call.out.note(f"{block.token_count} of {token_budget} tokens, {count(len(block.citations), 'memory')}")
 
 
 @command(MEMORIES)

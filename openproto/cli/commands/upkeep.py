@@ -11,6 +11,7 @@ import typer
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, command
 from openproto.cli.faults import Misuse
+from openproto.cli.output import count
 from openproto.errors import OpenProtoError
 from openproto.provider import ReindexProgress
 
@@ -55,7 +56,7 @@ async def reindex(
     if call.out.as_json:
         call.out.json({"reindexed": last.total})
     else:
-        call.out.line(f"{last.total} memories carry the new embedder's vectors")
+        call.out.line(f"re-embedded {count(last.total, 'memory')}")
 
 
 @command(CARE)

@@ -29,7 +29,6 @@ CREATE TABLE {schema}.memories (
     tags text[] NOT NULL,
     source json,                      -- json, not jsonb: what was stored comes back to the letter
     supersedes uuid[] NOT NULL,
-    embedding_model text,
     extensions json,
     idempotency_key text COLLATE "C" NOT NULL,
     fingerprint bytea NOT NULL,

@@ -1,0 +1,135 @@
+"""Giving every memory of a store the vectors of another embedder while the store is in use.
+
+New vectors gather in a column of their own; what still lacks one is found through a partial index, so a run that was
+stopped goes on where it was, and memories that are added or changed meanwhile simply come up as well. The covering
+index for the new vectors is built beside the old one. Only the last step locks the table, for as long as it takes to
+rename a column: from then on the new model is the store's model, and statements of clients with the old one refuse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+from openproto.errors import ProviderUnavailableError
+from openproto.indexing import Indexer
+from openproto.provider import ReindexProgress
+from openproto_adapters.postgres.pool import Pool
+from openproto_adapters.postgres.queries import Queries
+from openproto_adapters.postgres.schema import cover_index, includes_embedding
+from openproto_adapters.postgres.vectors import pack_halfvec
+
+BATCH = 256
+LOCK_TIMEOUT = "3s"
+LOCK_TRIES = 20
+
+_START_OVER = "UPDATE {schema}.memories SET next_embedding = NULL WHERE next_embedding IS NOT NULL"
+_WANT = "UPDATE {schema}.store SET next_model = $1, next_dim = $2"
+_WANTED = "SELECT next_model, next_dim FROM {schema}.store"
+_COUNT = "SELECT count(*), count(next_embedding) FROM {schema}.memories"
+_BATCH = f"""
+SELECT id, user_id, content, updated_at FROM {{schema}}.memories
+WHERE next_embedding IS NULL AND id > $1 ORDER BY id LIMIT {BATCH}
+"""
+# A memory that was changed since it was read keeps waiting for its vector.
+_KEEP = """
+UPDATE {schema}.memories m SET next_embedding = new.embedding
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::{vector}.halfvec[])
+    AS new (id, user_id, updated_at, embedding)
+WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT FROM new.updated_at
+"""
+_SWITCH = f"""
+SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true);
+LOCK TABLE {{schema}}.memories IN ACCESS EXCLUSIVE MODE;
+DO $switch$ BEGIN
+    IF (SELECT next_model IS NULL FROM {{schema}}.store)
+        OR NOT EXISTS (SELECT FROM {{schema}}.memories WHERE next_embedding IS NULL) THEN
+        DROP INDEX {{schema}}.memories_by_user;
+        DROP INDEX {{schema}}.memories_to_embed;
+        ALTER TABLE {{schema}}.memories DROP COLUMN embedding;
+        ALTER TABLE {{schema}}.memories RENAME COLUMN next_embedding TO embedding;
+        ALTER TABLE {{schema}}.memories ADD COLUMN next_embedding {{vector}}.halfvec STORAGE MAIN;
+        ALTER INDEX {{schema}}.memories_by_user_next RENAME TO memories_by_user;
+        UPDATE {{schema}}.store SET model = next_model, dim = next_dim, next_model = NULL, next_dim = NULL;
+    END IF;
+END $switch$;
+"""
+
+
+async def reindex(pool: Pool, queries: Queries, indexer: Indexer, report: Callable[[ReindexProgress], None]) -> None:
+    """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
+    run = _Run(pool, queries, indexer, report)
+    await run.begin()
+    await run.embed_all()
+    await run.build_index()
+    for _ in range(LOCK_TRIES):
+        # What was written since is embedded first, so that the switch finds nothing left to do.
+        await run.embed_all()
+        if await run.switch():
+            return
+    raise ProviderUnavailableError(
+        "the vectors are ready, but the table was never free for the last step; run it again at a quieter moment"
+    )
+
+
+class _Run:
+    """One re-embedding under way."""
+
+    def __init__(
+        self, pool: Pool, queries: Queries, indexer: Indexer, report: Callable[[ReindexProgress], None]
+    ) -> None:
+        self._pool, self._queries, self._indexer, self._report = pool, queries, indexer, report
+        self._total = self._done = 0
+
+    async def begin(self) -> None:
+        """Say which model is wanted, drop vectors gathered for another one, and index what lacks a vector."""
+        (wanted,) = await self._pool.fetch(self._queries.sql(_WANTED))
+        if tuple(wanted) != (self._indexer.model, self._indexer.dim):
+            await self._pool.fetch(self._queries.sql(_START_OVER))
+            await self._pool.fetch(self._queries.sql(_WANT), self._indexer.model, self._indexer.dim)
+        schema = self._queries.schema
+        await self._pool.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.memories_to_embed")
+        await self._pool.execute(
+            f"CREATE INDEX CONCURRENTLY memories_to_embed ON {schema}.memories (id) WHERE next_embedding IS NULL"
+        )
+        ((self._total, self._done),) = await self._pool.fetch(self._queries.sql(_COUNT))
+
+    async def embed_all(self) -> None:
+        """Embed what lacks a vector, oldest first, until a whole round finds nothing."""
+        if self._indexer.model is None:
+            return
+        last = UUID(int=0)
+        found_any = True
+        while found_any:
+            found_any, last = False, UUID(int=0)
+            while batch := await self._pool.fetch(self._queries.sql(_BATCH), last):
+                vectors = await self._indexer.embed_many([row["content"] for row in batch])
+                await self._pool.fetch(
+                    self._queries.sql(_KEEP),
+                    [row["id"] for row in batch],
+                    [row["user_id"] for row in batch],
+                    [row["updated_at"] for row in batch],
+                    [pack_halfvec(vector) for vector in vectors if vector is not None],
+                )
+                found_any, last = True, batch[-1]["id"]
+                self._done += len(batch)
+                self._total = max(self._total, self._done)
+                self._report(ReindexProgress(self._done, self._total))
+
+    async def build_index(self) -> None:
+        """Build the covering index for the new vectors beside the one in use."""
+        schema = self._queries.schema
+        column = "next_embedding" if includes_embedding(self._indexer.dim) else None
+        await self._pool.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.memories_by_user_next")
+        await self._pool.execute(cover_index(schema, "memories_by_user_next", column, concurrently=True))
+
+    async def switch(self) -> bool:
+        """Make the new model the store's model; False where the table was busy or something still lacks a vector."""
+        try:
+            await self._pool.execute(self._queries.sql(_SWITCH))
+        except ProviderUnavailableError:  # the lock was not to be had in time
+            await asyncio.sleep(0.5)
+            return False
+        (store,) = await self._pool.fetch(self._queries.sql("SELECT model, dim FROM {schema}.store"))
+        return tuple(store) == (self._indexer.model, self._indexer.dim)

@@ -1,0 +1,172 @@
+"""Reads on their way to the audit log: soon, in batches, in order, and never lost to a store that is busy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from fake_provider import NOON
+
+from openproto import ProviderUnavailableError, audit_buffer
+from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.provider import Call, current_call
+
+
+def row(n: int) -> AuditRow:
+    return AuditRow("ada", NOON, None, "get", f"m{n}", None, f"r{n}")
+
+
+class Store:
+    def __init__(self) -> None:
+        self.batches: list[list[AuditRow]] = []
+        self.refusals: list[BaseException] = []
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def __call__(self, rows: Sequence[AuditRow]) -> None:
+        await self.go.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.batches.append(list(rows))
+
+    @property
+    def rows(self) -> list[AuditRow]:
+        return [row for batch in self.batches for row in batch]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_buffer, "FLUSH_EVERY", 0.01)
+
+
+def test_a_read_is_recorded_within_a_second() -> None:
+    assert audit_buffer.FLUSH_EVERY < 1
+
+
+async def test_entries_are_written_together_in_the_background(quick: None) -> None:
+    store = Store()
+    buffer = AuditBuffer(store)
+    for n in range(3):
+        buffer.record(row(n))
+    assert store.batches == []
+    await rows(store, 3)
+    assert store.batches == [[row(0), row(1), row(2)]]
+    await buffer.close()
+
+
+async def test_flushing_writes_at_once_and_in_order() -> None:
+    store = Store()
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    buffer.record(row(1))
+    await buffer.flush()
+    assert store.rows == [row(0), row(1)]
+    await buffer.close()
+
+
+async def test_flushing_nothing_writes_nothing() -> None:
+    store = Store()
+    buffer = AuditBuffer(store)
+    await buffer.flush()
+    await buffer.close()
+    assert store.batches == []
+
+
+async def test_closing_writes_the_rest_and_ends_the_supervisor() -> None:
+    before = asyncio.all_tasks()
+    store = Store()
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    await buffer.close()
+    assert store.rows == [row(0)]
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_store_that_refuses_gets_the_entries_again(quick: None) -> None:
+    store = Store()
+    store.refusals = [ProviderUnavailableError("locked"), ProviderUnavailableError("locked")]
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    buffer.record(row(1))
+    await rows(store, 2)
+    assert store.rows == [row(0), row(1)]
+    await buffer.close()
+
+
+async def test_a_flush_that_is_cancelled_loses_nothing() -> None:
+    store = Store()
+    store.go.clear()
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    flushing = asyncio.create_task(buffer.flush())
+    await asyncio.sleep(0.01)
+    buffer.record(row(1))
+    flushing.cancel()
+    await asyncio.wait([flushing])
+    store.go.set()
+    await buffer.close()
+    assert store.rows == [row(0), row(1)]
+
+
+async def test_entries_that_come_while_others_are_written_are_written_too(quick: None) -> None:
+    store = Store()
+    store.go.clear()
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    flushing = asyncio.create_task(buffer.flush())
+    await asyncio.sleep(0.01)
+    buffer.record(row(1))
+    store.go.set()
+    await flushing
+    await rows(store, 2)
+    await buffer.close()
+    assert store.rows == [row(0), row(1)]
+
+
+async def test_a_store_that_never_answers_costs_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audit_buffer, "MOST_WAITING", 3)
+    store = Store()
+    buffer = AuditBuffer(store)
+    for n in range(5):
+        buffer.record(row(n))
+    await buffer.close()
+    assert store.rows == [row(2), row(3), row(4)]
+    assert "1 of the oldest were dropped" in caplog.text
+
+
+async def test_a_bug_of_the_store_does_not_end_the_recording(quick: None) -> None:
+    store = Store()
+    store.refusals = [KeyError("bug")]
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    await asyncio.sleep(0.05)
+    buffer.record(row(1))
+    await rows(store, 2)
+    await buffer.close()
+    assert store.rows == [row(0), row(1)]
+
+
+def test_an_entry_knows_the_call_in_progress() -> None:
+    token = current_call.set(Call("search", "r1", "notes"))
+    entry = audit_row("ada", scope="a")
+    current_call.reset(token)
+    assert (entry.user_id, entry.action, entry.app, entry.request_id, entry.scope) == (
+        "ada", "search", "notes", "r1", "a",
+    )  # fmt: skip
+    assert entry.timestamp.utcoffset() == timedelta(0)
+
+
+def test_the_app_of_the_memory_itself_comes_before_the_clients() -> None:
+    token = current_call.set(Call("add", "r1", "notes"))
+    assert audit_row("ada", app="mail").app == "mail"
+    current_call.reset(token)
+
+
+async def rows(store: Store, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(store.rows) < count:
+            await asyncio.sleep(0.005)

@@ -1,0 +1,177 @@
+"""From a provider's name to its class: entry points, near misses, missing extras, and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from openproto import AsyncMemory, Memory, UnknownProviderError
+from openproto.registry import make_provider, missing_extra, provider_class, provider_names, provider_options
+
+Install: TypeAlias = Callable[..., None]
+
+GOOD = """
+from openproto import Provider
+class Acme(Provider):
+    name = "acme"
+    requires = {requires}
+    def __init__(self, url=None, *, timeout_ms=10): self.url = url
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Install a distribution, its entry point, and its module, as pip would."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def into(
+        source: str = GOOD,
+        *,
+        distribution: str = "acme-memory",
+        module: str = "acme_memory",
+        name: str = "acme",
+        extras: tuple[str, ...] = (),
+        requires: tuple[str, ...] = (),
+    ) -> None:
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {distribution}", "Version: 1.0"]
+        info.joinpath("METADATA").write_text("\n".join([*lines, *(f"Provides-Extra: {e}" for e in extras), ""]))
+        info.joinpath("entry_points.txt").write_text(f"[openproto.providers]\n{name} = {module}:Acme\n")
+        tmp_path.joinpath(f"{module}.py").write_text(source.replace("{requires}", repr(requires)))
+        monkeypatch.delitem(__import__("sys").modules, module, raising=False)
+
+    return into
+
+
+def test_a_third_partys_provider_is_found_like_our_own(install: Install) -> None:
+    install()
+    assert "acme" in provider_names()
+    assert provider_class("acme").name == "acme"
+
+
+@pytest.mark.promise(80)
+def test_row_80_a_client_takes_the_providers_name_and_its_options(install: Install) -> None:
+    install()
+    for client in (AsyncMemory(provider="acme", url="http://x"), Memory("acme", url="http://x")):
+        assert repr(client).endswith("provider='acme'>")
+    memory = AsyncMemory(provider="acme", url="http://x")
+    assert memory._session.provider.url == "http://x"  # type: ignore[attr-defined]
+
+
+def test_the_names_are_sorted(install: Install) -> None:
+    install(name="aardvark")
+    assert provider_names() == sorted(provider_names())
+    assert provider_names()[0] == "aardvark"
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("sqlit", "sqlite"), ("postgress", "postgres"), ("Postgres", "postgres")])
+def test_a_near_miss_says_what_was_meant(wrong: str, right: str) -> None:
+    with pytest.raises(UnknownProviderError, match=f"no provider '{wrong}'; did you mean '{right}'"):
+        AsyncMemory(wrong)
+
+
+def test_a_far_miss_lists_what_is_installed() -> None:
+    with pytest.raises(UnknownProviderError) as caught:
+        Memory("xyzzy")
+    assert str(caught.value) == f"no provider 'xyzzy'; installed: {', '.join(provider_names())}"
+
+
+def test_a_missing_package_says_which_extra_to_install(install: Install) -> None:
+    install("import acme_sdk_that_is_not_there", extras=("acme",))
+    with pytest.raises(ImportError) as caught:
+        provider_class("acme")
+    assert str(caught.value) == (
+        "provider 'acme' needs 'acme_sdk_that_is_not_there': pip install 'acme-memory[acme]'"
+    )
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_a_missing_package_without_an_extra_names_the_package(install: Install) -> None:
+    install("import acme_sdk_that_is_not_there")
+    with pytest.raises(ImportError, match="pip install 'acme_sdk_that_is_not_there'"):
+        provider_class("acme")
+
+
+@pytest.mark.parametrize("module", ["acme_sdk_that_is_not_there", "acme_not_there.child", "json.not_there"])
+def test_a_package_that_is_needed_only_to_open_is_missed_at_once(install: Install, module: str) -> None:
+    install(requires=("json", module), extras=("acme",))
+    with pytest.raises(ImportError) as caught:
+        AsyncMemory("acme")
+    assert str(caught.value) == f"provider 'acme' needs {module!r}: pip install 'acme-memory[acme]'"
+
+
+def test_our_own_extras_are_named_after_their_providers() -> None:
+    assert str(missing_extra("postgres", "asyncpg")).endswith("pip install 'openproto[postgres]'")
+
+
+def test_a_missing_module_of_the_adapters_own_is_its_bug_and_not_a_missing_extra(install: Install) -> None:
+    install("import acme_memory.no_such_part")
+    with pytest.raises(ModuleNotFoundError, match="acme_memory") as caught:
+        provider_class("acme")
+    assert "pip install" not in str(caught.value)
+
+
+def test_a_name_missing_from_a_module_is_not_taken_for_a_missing_extra(install: Install) -> None:
+    install("from json import no_such_name")
+    with pytest.raises(ImportError) as caught:
+        provider_class("acme")
+    assert "pip install" not in str(caught.value)
+
+
+def test_an_adapter_that_breaks_while_imported_shows_its_own_error(install: Install) -> None:
+    install("1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        provider_class("acme")
+
+
+def test_something_that_is_no_provider_is_a_type_error(install: Install) -> None:
+    install("class Acme: pass")
+    with pytest.raises(TypeError, match="'acme'.*not a Provider"):
+        provider_class("acme")
+
+
+def test_two_distributions_under_one_name_are_both_named(install: Install) -> None:
+    install(distribution="acme-one", module="acme_one")
+    install(distribution="acme-two", module="acme_two")
+    with pytest.raises(UnknownProviderError, match="'acme' is registered by both acme-one and acme-two"):
+        provider_class("acme")
+
+
+def test_one_provider_registered_twice_over_is_one(install: Install) -> None:
+    install(distribution="acme-one")
+    install(distribution="acme-two")
+    assert provider_class("acme").name == "acme"
+
+
+def test_an_unknown_option_is_a_type_error_that_names_the_nearest_and_all() -> None:
+    with pytest.raises(TypeError) as caught:
+        AsyncMemory("sqlite", pth="x.db")
+    text = str(caught.value)
+    assert "provider 'sqlite' got an unexpected option 'pth'; did you mean 'path'?" in text
+    assert all(option in text for option in provider_options(provider_class("sqlite")))
+
+
+def test_the_options_of_a_provider_are_its_constructors_parameters(install: Install) -> None:
+    install()
+    assert list(provider_options(provider_class("acme"))) == ["url", "timeout_ms"]
+
+
+def test_every_option_is_passed_to_the_provider(install: Install) -> None:
+    install()
+    assert make_provider("acme", {"url": "u"}).url == "u"  # type: ignore[attr-defined]
+
+
+def test_options_beside_a_provider_object_are_a_type_error(install: Install) -> None:
+    install()
+    with pytest.raises(TypeError, match="'url'"):
+        AsyncMemory(make_provider("acme", {}), url="u")
+
+
+@pytest.mark.parametrize("path", ["", ":memory:"])
+def test_an_option_that_could_never_work_is_refused_when_the_client_is_made(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        AsyncMemory("sqlite", path=path)
