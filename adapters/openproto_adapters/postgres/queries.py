@@ -185,8 +185,9 @@ WITH recent AS (
         (count(embedding) / (count(embedding) + {CENTERING_HALF_LIFE}.0))::real AS share FROM recent
 ), query AS MATERIALIZED (
     SELECT CASE WHEN mean IS NULL THEN $3::{{vector}}.halfvec
-        ELSE {{vector}}.l2_normalize($3::{{vector}}.halfvec::{{vector}}.vector OPERATOR({{vector}}.-) mean
-            OPERATOR({{vector}}.*) array_fill(share, ARRAY[{{vector}}.vector_dims(mean)])::{{vector}}.vector
+        -- OPERATOR() knows no precedence: the parentheses are needed.
+        ELSE {{vector}}.l2_normalize($3::{{vector}}.halfvec::{{vector}}.vector OPERATOR({{vector}}.-) (
+            mean OPERATOR({{vector}}.*) array_fill(share, ARRAY[{{vector}}.vector_dims(mean)])::{{vector}}.vector)
         )::{{vector}}.halfvec END AS vector
     FROM center
 ), rest AS MATERIALIZED (

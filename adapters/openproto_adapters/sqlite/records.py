@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from openproto.embedding import Vector
 from openproto.models import MemoryRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,6 +25,11 @@ def to_micros(moment: datetime | None) -> int | None:
 def from_micros(micros: int | None) -> datetime | None:
     """Return the moment in UTC."""
     return None if micros is None else _EPOCH + micros * _MICROSECOND
+
+
+def pack_embedding(vector: Vector) -> bytes:
+    """Return the vector in half precision: half the space, and what every store of this project ranks by."""
+    return struct.pack(f"<{len(vector)}e", *vector)
 
 
 def to_json(value: Any) -> str:

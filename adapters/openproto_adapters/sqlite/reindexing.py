@@ -15,6 +15,7 @@ from openproto.embedding import Vector
 from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
 from openproto_adapters.sqlite.database import Connection, Database
+from openproto_adapters.sqlite.records import pack_embedding
 
 Batch: TypeAlias = list[tuple[int, str]]
 
@@ -64,7 +65,7 @@ def _keep(db: Connection, batch: Batch, vectors: Sequence[Vector | None]) -> Non
     db.executemany(
         "UPDATE memories SET next_embedding = ? WHERE number = ? AND content = ?",
         (
-            (vector.tobytes(), number, content)
+            (pack_embedding(vector), number, content)
             for (number, content), vector in zip(batch, vectors, strict=True)
             if vector is not None
         ),

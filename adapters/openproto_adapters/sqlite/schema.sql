@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS memories (
     superseded_by TEXT,
     superseded_at INTEGER,
     extensions TEXT NOT NULL,
-    embedding BLOB,                   -- little-endian float32, of unit length
+    embedding BLOB,                   -- half precision, of unit length
     next_embedding BLOB,
     idempotency_key TEXT NOT NULL,
     fingerprint BLOB NOT NULL,

@@ -25,7 +25,7 @@ from openproto.requests import (
     check_validity,
 )
 from openproto_adapters.sqlite.database import Connection
-from openproto_adapters.sqlite.records import COLUMNS, from_micros, to_json, to_micros, to_record
+from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_json, to_micros, to_record
 
 Parameters: TypeAlias = dict[str, Any]
 
@@ -75,7 +75,7 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
             to_micros(item.valid_to),
             to_json(item.supersedes),
             to_json(item.extensions),
-            new.vector.tobytes() if new.vector else None,
+            pack_embedding(new.vector) if new.vector else None,
             new.idempotency_key,
             new.fingerprint,
             now,
@@ -117,7 +117,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     if new is not None:
         columns |= {
             "content": changes["content"],
-            "embedding": new.vector.tobytes() if new.vector else None,
+            "embedding": pack_embedding(new.vector) if new.vector else None,
             "next_embedding": None,
         }
         db.execute(
@@ -297,13 +297,14 @@ def _cosines(embeddings: dict[int, bytes | None], vector: Vector | None, recent:
     import numpy as np  # only stores with vectors need it
 
     def matrix(blobs: Collection[bytes]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        return np.frombuffer(b"".join(blobs), dtype=np.float32).reshape(len(blobs), len(vector))
+        return np.frombuffer(b"".join(blobs), dtype="<f2").astype(np.float32).reshape(len(blobs), len(vector))
 
-    query = np.frombuffer(vector, dtype=np.float32)
+    query = matrix([pack_embedding(vector)])[0]
     if recent:
         share = np.float32(len(recent) / (len(recent) + CENTERING_HALF_LIFE))
         query = query - matrix(recent).mean(axis=0) * share
         query = query / (np.linalg.norm(query) or 1.0)
+        query = query.astype(np.float16).astype(np.float32)
     return dict(zip(present, (matrix(present.values()) @ query).tolist(), strict=True))
 
 

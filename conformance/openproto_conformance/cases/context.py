@@ -59,7 +59,7 @@ async def each_line_ends_with_its_citation(bench: Bench) -> None:
     equal(scores, sorted(scores, reverse=True), "the scores of the citations, which must fall")
 
 
-@area.case("add", "search", "context", hint="the order of a context: that of `search` for the same query")
+@area.case("add", "search", "context", level="should", hint="the order of a context: that of `search` for the same query")
 async def the_best_memories_come_first(bench: Bench) -> None:
     """A context holds what `search` finds, in the same order and with the same scores."""
     user = bench.user()

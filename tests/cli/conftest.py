@@ -1,0 +1,166 @@
+"""The command line in this process (`cli`), as a process of its own (`run`), and on a terminal (`terminal`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from openproto.cli import main
+
+PROGRAM = [sys.executable, "-W", "error", "-m", "openproto.cli"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, str]:
+        return json.loads(self.err)["error"]
+
+
+Run: TypeAlias = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a file of its own, no embedder, and nothing of the developer's own settings."""
+    for name in os.environ:
+        if name.startswith(("OPENPROTO_", "OPENAI_", "PG")):
+            monkeypatch.delenv(name)
+    path = tmp_path / "memory.db"
+    monkeypatch.setenv("OPENPROTO_PATH", str(path))
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+    monkeypatch.setenv("OPENPROTO_USER", "ada")
+    monkeypatch.setenv("COLUMNS", "100")
+    return path
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        status = main(arguments)
+        said = capsys.readouterr()
+        return Ended(status, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def run() -> Run:
+    def call(*arguments: str, stdin: str | bytes = b"", **environment: str) -> Ended:
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, **environment},
+        )
+        return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return call
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., str]]:
+    """Run a command on a pseudo-terminal, typing `keys`, and return all that it showed."""
+
+    def call(*arguments: str, keys: str = "") -> str:
+        master, slave = pty.openpty()
+        modes = termios.tcgetattr(slave)
+        modes[3] &= ~termios.ECHO
+        termios.tcsetattr(slave, termios.TCSANOW, modes)
+        process = subprocess.Popen(
+            [*PROGRAM, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        )
+        os.close(slave)
+        os.write(master, keys.encode())
+        shown = b""
+        with suppress(OSError):  # EIO: the other side has closed
+            while chunk := os.read(master, 65536):
+                shown += chunk
+        os.close(master)
+        process.wait(30)
+        return shown.decode().replace("\r\n", "\n")
+
+    yield call
+
+
+FAULTY = '''
+from typing import Literal
+from openproto import errors
+from openproto.models import Capabilities, MemoryPage
+from openproto.provider import Provider
+
+ERRORS = {kind.code: kind for kind in vars(errors).values()
+          if isinstance(kind, type) and issubclass(kind, errors.OpenProtoError) and kind is not errors.OpenProtoError}
+
+
+class Faulty(Provider):
+    """Fails as its options say."""
+
+    name = "faulty"
+
+    def __init__(self, code: str = "", *, when: Literal["open", "list"] = "list", api_key: str = "", url: str = "",
+                 size: int = 1, ratio: float | None = None, loud: bool = False, names: list[str] | None = None) -> None:
+        self.options = dict(size=size, ratio=ratio, loud=loud, names=names)
+        self.code, self.when, self.secrets = code, when, f"{api_key} {url}"
+
+    async def open(self):
+        if self.when == "open":
+            self.fail()
+
+    async def list(self, query):
+        if self.code == "options":
+            raise errors.ProviderError(repr(self.options))
+        self.fail()
+        return MemoryPage(items=[])
+
+    async def about(self):
+        return {"data": "nowhere at all", "engine": "Faulty 9"}
+
+    def fail(self):
+        if self.code == "bug":
+            raise KeyError("a secret memory")
+        if self.code in ERRORS:
+            raise ERRORS[self.code](f"it failed: {self.secrets}")
+'''
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a distribution that registers `faulty`, and `broken`, whose package is missing."""
+    site = tmp_path / "site"
+    info = site / "faulty-1.2.dist-info"
+    info.mkdir(parents=True)
+    (site / "faulty_provider.py").write_text(FAULTY)
+    (site / "broken_provider.py").write_text("import no_such_sdk\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.2\nProvides-Extra: broken\n")
+    (info / "entry_points.txt").write_text(
+        "[openproto.providers]\nfaulty = faulty_provider:Faulty\nbroken = broken_provider:Broken\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("OPENPROTO_RETRIES", "0")

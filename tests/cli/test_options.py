@@ -1,0 +1,66 @@
+"""From options and the environment to a provider: types, precedence, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openproto.cli.redact import Redactor
+
+from .conftest import Run
+
+pytestmark = pytest.mark.usefixtures("faulty")
+
+
+def test_texts_become_what_the_constructor_wants(cli: Run) -> None:
+    given = ["size=3", "ratio=0.5", "loud=yes", 'names=["a", "b"]']
+    ended = cli("list", "-p", "faulty", "-o", "code=options", *(part for text in given for part in ("-o", text)))
+    assert "{'size': 3, 'ratio': 0.5, 'loud': True, 'names': ['a', 'b']}" in ended.err
+
+
+@pytest.mark.parametrize("given", ["size=three", "loud=perhaps", "ratio=half", "names=a", "when=never", "retries=x"])
+def test_a_value_of_another_type_is_refused_by_name_and_not_repeated(cli: Run, given: str) -> None:
+    ended = cli("list", "-p", "faulty", "-o", given)
+    name, value = given.split("=")
+    assert ended.status == 2
+    assert f"--option {name}:" in ended.err
+    assert value not in ended.err.replace("half an", "").partition("hint")[0].split(f"{name}:")[1].split()
+
+
+def test_an_unknown_option_lists_those_there_are(cli: Run) -> None:
+    ended = cli("list", "-p", "faulty", "-o", "sise=3")
+    assert ended.status == 2
+    assert "did you mean 'size'" in ended.err
+    assert "api_key" in ended.err
+
+
+def test_an_option_wins_over_the_environment(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other.db"
+    cli("add", "x", "--path", str(other))
+    assert other.exists()
+    assert cli("list").out == ""
+    assert len(cli("list", "-o", f"path={other}").out.splitlines()) == 1
+    monkeypatch.setenv("OPENPROTO_PROVIDER", "faulty")
+    assert cli("list", "-o", "code=conflict").status == 6
+    assert cli("list", "-p", "sqlite").status == 0
+
+
+def test_client_options_can_be_given_too(cli: Run) -> None:
+    assert cli("list", "-o", "retries=0", "-o", "close_timeout=1.5", "-o", "app=me").status == 0
+    assert cli("list", "-o", "retries=-1").status == 2
+
+
+def test_a_bad_variable_is_named_and_its_value_is_not(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENPROTO_TIMEOUT", "sk-secret")
+    ended = cli("list")
+    assert ended.status == 2
+    assert "OPENPROTO_TIMEOUT" in ended.err
+    assert "sk-secret" not in ended.err
+
+
+def test_what_the_redactor_hides() -> None:
+    redact = Redactor({"url": "postgresql://u:a@b:c/d@h/x", "token": "tok-1", "dsn": "host=h password=pw123 user=u"})
+    assert redact("a@b:c/d and tok-1 and pw123") == "*** and *** and ***"
+    assert Redactor({"url": "postgresql://u:%70w1@h/x"})("pw1 %70w1") == "*** ***"
+    assert Redactor({"size": "three", "url": "postgresql://h/x"})("three h x") == "three h x"
