@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench constraints clean
+.PHONY: help demo test test-pgbouncer check bench constraints clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")'
@@ -22,7 +22,10 @@ demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real
 	@$(BIN)/openproto demo --provider postgres
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not pgbouncer"
+
+test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
+	@$(BIN)/python -m pytest -m pgbouncer
 
 check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 	$(BIN)/ruff check .

@@ -66,14 +66,10 @@ class Session:
         token = current_call.set(call)
         self._in_flight += 1
         try:
-            async with self._bounded(repr(verb)):
+            async with self._bounded(repr(verb), call.request_id):
                 await self._opened()
                 retries = self.options.retries if repeatable else 0
                 return await with_retries(lambda: run(self.provider), retries)
-        except OpenProtoError as error:
-            error.provider = error.provider or self.provider.name
-            error.request_id = error.request_id or call.request_id
-            raise
         finally:
             current_call.reset(token)
             self._in_flight -= 1
@@ -84,7 +80,7 @@ class Session:
         """Open the provider now; when that fails or is cancelled the session is closed."""
         self._check_usable()
         try:
-            async with self._bounded("opening"):
+            async with self._bounded("opening", None):
                 await self._opened()
         except BaseException:
             # `async with` never reaches __aexit__ when entering fails. Not awaited: this may be a cancellation.
@@ -104,10 +100,21 @@ class Session:
     @property
     def left_open(self) -> bool:
         """Whether the provider was opened and nobody closed it."""
-        return self._opening is not None and not self._closed
+        return (self._is_open or self._opening is not None) and not self._closed
 
     @contextlib.asynccontextmanager
-    async def _bounded(self, what: str) -> AsyncIterator[None]:
+    async def _bounded(self, what: str, request_id: str | None) -> AsyncIterator[None]:
+        """Bound what is done inside in time, and let its errors tell the provider and the request."""
+        try:
+            async with self._in_time(what):
+                yield
+        except OpenProtoError as error:
+            error.provider = error.provider or self.provider.name
+            error.request_id = error.request_id or request_id
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, what: str) -> AsyncIterator[None]:
         seconds = self.options.timeout
         try:
             async with asyncio.timeout(seconds) as deadline, self._slots or contextlib.nullcontext():
@@ -130,15 +137,23 @@ class Session:
             # Marks a failure as seen even when every caller that waited for it was cancelled.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shared by all first callers: one of them giving up must not take the opening from the others.
-        await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if opening.cancelled() and not (task and task.cancelling()):
+                # Nobody cancelled this caller: the client was closed while it was opening.
+                raise RuntimeError(f"{self._owner} is closed") from None
+            raise
 
     async def _open_provider(self) -> None:
         try:
             await self.provider.open()
             self._is_open = True
-        except BaseException:
+        finally:
+            # A failed opening is tried again by the next call; and a finished task would keep the loop alive.
             self._opening = None
-            raise
 
     def _start_closing(self) -> asyncio.Task[None]:
         if self._closing is None:
@@ -150,8 +165,9 @@ class Session:
     async def _shut_down(self) -> None:
         half = self.options.close_timeout / 2
         if self._opening is not None and not self._is_open:
-            self._opening.cancel()
-            await asyncio.wait([self._opening], timeout=half)
+            opening = self._opening
+            opening.cancel()
+            await asyncio.wait([opening], timeout=half)
         if self._in_flight:
             self._idle = asyncio.Event()
             with contextlib.suppress(TimeoutError):
@@ -173,9 +189,11 @@ class Session:
         elif self._loop() is not running:
             raise RuntimeError(f"{self._owner} is bound to a different event loop")
 
-    def disown(self) -> None:
-        """Leave the provider to the process that opened it: this one is a fork of it."""
-        self._closed = True
+    def after_fork(self, unopened: Provider) -> Session:
+        """Return a session for a child process, and leave this one's provider to the parent that opened it."""
+        child = Session(unopened, self._owner, self.options)
+        child._closed, self._closed = self._closed, True
+        return child
 
     def warn_if_left_open(self, source: object) -> None:
         """Emit a ResourceWarning for a client that is collected while open."""

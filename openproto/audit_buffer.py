@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from openproto.errors import OpenProtoError
 from openproto.models import Verb
 from openproto.provider import current_call
 
@@ -83,6 +82,6 @@ class AuditBuffer:
             await asyncio.sleep(FLUSH_EVERY)
             try:
                 await self.flush()
-            except OpenProtoError as error:
-                _log.debug("audit: read entries wait for the store: %s", error.message)
+            except Exception as error:  # whatever it is, the entries to come must still be recorded
+                _log.debug("audit: read entries wait for the store: %s", type(error).__name__)
                 self._arrived.set()

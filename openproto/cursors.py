@@ -40,7 +40,9 @@ def decode_cursor(query: ListQuery) -> tuple[datetime, str] | None:
         position = (_EPOCH + micros * _MICROSECOND, raw[_HEAD.size :].decode())
     except (ValueError, binascii.Error, struct.error, OverflowError):
         raise InvalidRequestError("cursor: is malformed; pass a next_cursor exactly as it was returned") from None
-    if fingerprint != _fingerprint(query) or not position[1]:
+    if not position[1] or "\0" in position[1]:
+        raise InvalidRequestError("cursor: is malformed; pass a next_cursor exactly as it was returned")
+    if fingerprint != _fingerprint(query):
         raise InvalidRequestError("cursor: was made for another user or other filters; start again without it")
     return position
 

@@ -6,14 +6,18 @@ files, because all of them build the models of `requests.py`.
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 MAX_CONTENT_LENGTH = 100_000
-MAX_EXTENSION_DEPTH = 100
-EXTENSION_KEY = r"^x-[A-Za-z0-9][A-Za-z0-9._-]{0,126}$"
+MAX_JSON_DEPTH = 100
+MAX_INTEGER_BITS = 4096
+MAX_SCOPE_LENGTH = 512
+EXTENSION_KEY = re.compile(r"x-[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 
 
 def _storable(text: str) -> str:
@@ -30,6 +34,10 @@ def _not_blank(text: str) -> str:
     if not text or text.isspace():
         raise ValueError("must not be blank")
     return text
+
+
+def _distinct(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(values))
 
 
 def _utc(moment: datetime) -> datetime:
@@ -51,42 +59,50 @@ def _filter(scope: str) -> str | None:
     """Reduce the three spellings of a node to the node itself, and `*` to None, which selects everything."""
     if scope == "*":
         return None
-    return _path(scope.removesuffix("/*").removesuffix("/"))
+    node = scope.removesuffix("/*") if scope.endswith("/*") else scope.removesuffix("/")
+    if len(node) > MAX_SCOPE_LENGTH:
+        raise ValueError(f"must be at most {MAX_SCOPE_LENGTH} characters long")
+    return _path(node)
 
 
-def _extension(value: JsonValue) -> JsonValue:
-    """Refuse what JSON or a database cannot hold, without recursion: the value may be as deep as an attacker likes."""
-    todo: list[tuple[JsonValue, int]] = [(value, 0)]
+def check_json(value: object) -> None:
+    """Raise ValueError for what JSON or a database cannot hold; no recursion, for the value may be very deep."""
+    todo: list[tuple[object, int]] = [(value, 0)]
     while todo:
         node, depth = todo.pop()
-        if depth > MAX_EXTENSION_DEPTH:
-            raise ValueError(f"must not be nested more than {MAX_EXTENSION_DEPTH} deep")
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError(f"must not be nested more than {MAX_JSON_DEPTH} deep")
         if isinstance(node, str):
             _storable(node)
-        elif isinstance(node, float) and (node != node or node in (float("inf"), float("-inf"))):
-            raise ValueError("must not hold NaN or infinity, which JSON cannot spell")
+        elif isinstance(node, float):
+            if not math.isfinite(node):
+                raise ValueError("must not hold NaN or infinity, which JSON cannot spell")
         elif isinstance(node, dict):
-            for key, item in node.items():
-                _storable(key)
-                todo.append((item, depth + 1))
+            todo.extend((part, depth + 1) for item in node.items() for part in item)
+            if not all(isinstance(key, str) for key in node):
+                raise ValueError("must be JSON: a key of an object is not a string")
         elif isinstance(node, list):
             todo.extend((item, depth + 1) for item in node)
-    return value
+        elif isinstance(node, int):
+            if node.bit_length() > MAX_INTEGER_BITS:
+                raise ValueError("must not hold integers of thousands of digits")
+        elif node is not None:
+            raise ValueError(f"must be JSON, which has no {type(node).__name__}")
 
 
 Text = Annotated[str, AfterValidator(_storable), AfterValidator(_not_blank)]
 Content = Annotated[Text, StringConstraints(max_length=MAX_CONTENT_LENGTH)]
 UserId = Annotated[Text, StringConstraints(max_length=256)]
 RecordId = Annotated[Text, StringConstraints(max_length=512)]
+RecordIds = Annotated[list[RecordId], AfterValidator(_distinct)]
 Tag = Annotated[Text, StringConstraints(max_length=128)]
 Tags = Annotated[list[Tag], Field(max_length=64)]
 Label = Annotated[Text, StringConstraints(max_length=256)]
-ScopePath = Annotated[Text, StringConstraints(max_length=512), AfterValidator(_path)]
-ScopeFilter = Annotated[Text, StringConstraints(max_length=514), AfterValidator(_filter)]
+ScopePath = Annotated[Text, StringConstraints(max_length=MAX_SCOPE_LENGTH), AfterValidator(_path)]
+ScopeFilter = Annotated[Text, AfterValidator(_filter)]
 Cursor = Annotated[Text, StringConstraints(max_length=256)]
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
-Extension = Annotated[JsonValue, AfterValidator(_extension)]
 
 
 def is_absent(value: Any) -> bool:

@@ -142,11 +142,10 @@ class AsyncMemory:
             "valid_to": valid_to,
             "supersedes": supersedes,
         }
-        for keyword, value in extensions.items():
+        for keyword in extensions:
             if not keyword.startswith(("x_", "x-")):
                 raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
-            fields[keyword.replace("_", "-") if keyword.startswith("x_") else keyword] = value
-        keyed = _keyed(fields, idempotency_key)
+        keyed = _keyed({**fields, **extensions}, idempotency_key)
         return await self._session.call(
             "add", lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key), repeatable=True
         )
@@ -366,6 +365,8 @@ class AsyncMemory:
             yield page
 
     async def _add_batch(self, batch: Batch) -> Outcomes:
+        if not batch:
+            return []
         try:
             return await self._session.call("add", lambda p: p.add_many(batch), repeatable=True)
         except UnsupportedCapabilityError:
@@ -389,7 +390,8 @@ def _keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput
         idempotency_key = uuid.uuid4().hex
     else:
         build(IdempotencyKey, {"idempotency_key": idempotency_key})
-    return KeyedInput(build(MemoryInput, fields), idempotency_key)
+    spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
+    return KeyedInput(build(MemoryInput, spelled), idempotency_key)
 
 
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:

@@ -6,7 +6,6 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
@@ -23,8 +22,6 @@ SourceType: TypeAlias = Literal["extracted", "explicit", "imported"]
 Support: TypeAlias = Literal["native", "emulated", "none"]
 ScopeSupport: TypeAlias = Literal["native", "tags", "none"]
 Cancellation: TypeAlias = Literal["native", "aborting", "detached"]
-
-_EXTENSION = re.compile(EXTENSION_KEY)
 
 
 class Result(BaseModel):
@@ -69,7 +66,7 @@ class MemoryRecord(Result):
     @property
     def extensions(self) -> dict[str, JsonValue]:
         """The record's `x-*` fields, under their wire names."""
-        return {key: value for key, value in (self.model_extra or {}).items() if _EXTENSION.match(key)}
+        return {key: value for key, value in (self.model_extra or {}).items() if EXTENSION_KEY.fullmatch(key)}
 
 
 class MemoryPage(Result):

@@ -37,7 +37,7 @@ def provider_class(name: str) -> type[Provider]:
     if not (isinstance(loaded, type) and issubclass(loaded, Provider)):
         raise TypeError(f"provider {name!r} is registered as {point.value!r}, which is not a Provider class")
     for module in loaded.requires:
-        if importlib.util.find_spec(module) is None:
+        if not _is_installed(module):
             raise missing_extra(name, module, point)
     return loaded
 
@@ -70,6 +70,13 @@ def missing_extra(name: str, module: str, point: EntryPoint | None = None) -> Im
     package = distribution.name if distribution else "openproto"
     wanted = f"{package}[{name}]" if name in extras or not distribution else module
     return ImportError(f"provider {name!r} needs {module!r}: pip install '{wanted}'", name=module)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a dotted name, the package itself is missing
+        return False
 
 
 def _entry_point(name: str) -> EntryPoint:

@@ -7,7 +7,6 @@ broken limit is an `InvalidRequestError` that names the field and never repeats 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
@@ -18,7 +17,6 @@ from pydantic import (
     Field,
     JsonValue,
     Strict,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -30,15 +28,16 @@ from openproto.fields import (
     Confidence,
     Content,
     Cursor,
-    Extension,
     Label,
     Moment,
     RecordId,
+    RecordIds,
     ScopeFilter,
     ScopePath,
     Tag,
     Tags,
     UserId,
+    check_json,
     is_absent,
 )
 from openproto.models import MemorySource, SourceType
@@ -46,9 +45,6 @@ from openproto.models import MemorySource, SourceType
 MAX_LIST_LIMIT = 500
 MAX_SEARCH_LIMIT = 100
 MAX_AUDIT_LIMIT = 1000
-
-_EXTENSION = re.compile(EXTENSION_KEY)
-_extension = TypeAdapter[JsonValue](Extension)
 
 
 class Request(BaseModel):
@@ -78,7 +74,7 @@ class MemoryInput(Request):
     confidence: Confidence | None = Field(default=None, exclude_if=is_absent)
     valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
     valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
-    supersedes: list[RecordId] = Field(default_factory=list, exclude_if=is_absent)
+    supersedes: RecordIds = Field(default_factory=list, exclude_if=is_absent)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,17 +84,18 @@ class MemoryInput(Request):
         fields = {key: value for key, value in data.items() if value is not None}
         if isinstance(source := fields.get("source"), MemorySource):
             fields["source"] = source.model_dump()
-        if isinstance(ids := fields.get("supersedes"), list):
-            fields["supersedes"] = list(dict.fromkeys(ids))
         return fields
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_validity(self.valid_from, self.valid_to)
         for key, value in (self.model_extra or {}).items():
-            if not _EXTENSION.match(key):
+            if not EXTENSION_KEY.fullmatch(key):
                 raise ValueError(f"{key!r} is not a field of a memory")
-            _extension.validate_python(value)
+            try:
+                check_json(value)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
         return self
 
     @property
@@ -131,7 +128,7 @@ class MemoryUpdate(Request):
     tags: Tags | None = None
     confidence: Confidence | None = None
     valid_to: Moment | None = None
-    supersedes: list[RecordId] | None = None
+    supersedes: RecordIds | None = None
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -6,15 +6,15 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
 from pydantic import JsonValue
 
 from openproto import _loop
-from openproto._session import Session
 from openproto.context import TokenCounter, estimate_tokens
-from openproto.memory import AsyncMemory, Ids, Records, SourceFields, Tags
+from openproto.memory import ADD_MANY_BATCH, AsyncMemory, Ids, Records, SourceFields, Tags
 from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
 from openproto.provider import AuditEntries, Outcomes, Provider, SearchResults
 from openproto.requests import MemoryChanges, MemoryInput
@@ -208,7 +208,10 @@ class Memory:
         An item is a mapping of `add`'s keywords, `content` and `user_id` among them, or a `MemoryInput`. Nothing that
         the backend says of an item or a batch is raised: look at each outcome.
         """
-        return _loop.run(self._async.add_many(items))
+        # The items are read here, in the caller's thread: reading them may well use this client.
+        remaining = iter(items)
+        batches = iter(lambda: list(islice(remaining, ADD_MANY_BATCH)), [])
+        return [outcome for batch in batches for outcome in _loop.run(self._async.add_many(batch))]
 
     def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
         """Remove every record of the user that the filters select and return how many there were."""
@@ -263,8 +266,6 @@ class Memory:
     @property
     def _async(self) -> AsyncMemory:
         if self._pid != os.getpid():
-            parents = self._memory._session
-            session = Session(copy.copy(self._unopened), _Core._owner, parents.options)
-            parents.disown()
-            self._memory._session, self._pid = session, os.getpid()
+            self._memory._session = self._memory._session.after_fork(copy.copy(self._unopened))
+            self._pid = os.getpid()
         return self._memory

@@ -1,4 +1,4 @@
-"""What every folder of tests shares: the `promise` marker, hypothesis without timings, and Python in a process apart."""
+"""What every folder of tests shares: hypothesis without timings, and Python in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ HELPERS = Path(__file__).parent / "core"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "promise(row): the row of CHECKLIST.md that the test closes")
     if getattr(config, "cache", None) is not None:
         set_hypothesis_home_dir(config.cache.mkdir("hypothesis"))
     # The machine may be busy, so no deadline; the examples are the same in every run, so no database either.

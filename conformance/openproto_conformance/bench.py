@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
@@ -35,7 +35,7 @@ class Bench:
         self.suite = suite
         self.face: Face = face
         self.quick = quick
-        self.random = random.Random(case.name)
+        self.random = random.Random(case.name)  # noqa: S311 - repeatable on purpose, and no secret
         self.measures: dict[str, float] = {}
         self._case = case
         self._opened: list[tuple[AsyncMemory, Provider]] = []
@@ -149,9 +149,22 @@ class Bench:
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Return whether `condition()` comes to hold within `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while not (holds := condition()) and asyncio.get_running_loop().time() < deadline:
+        while not condition():
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
             await asyncio.sleep(0.005)
-        return holds
+        return True
+
+    async def comes_to_hold(self, check: Callable[[], Awaitable[None]]) -> None:
+        """Run `check` until it passes: what a cancellation stops in the backend may take half a second to end."""
+        deadline = asyncio.get_running_loop().time() + RETURN_WITHIN
+        while True:
+            try:
+                return await check()
+            except Violation:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            await asyncio.sleep(0.02)
 
     async def _check_connections(self) -> None:
         for _, provider in self._opened:

@@ -41,7 +41,7 @@ def _run(main: Callable[[], Awaitable[None]], seconds: float, ended: Ended) -> N
     loop.set_exception_handler(lambda _, context: ended.leaks.append(_complaint(context)))
     try:
         stuck = runner.run(_supervise(main, seconds, ended))
-    except BaseException as error:  # noqa: BLE001 - whatever escapes here belongs to the case, in the other thread
+    except BaseException as error:  # it belongs to the case, in the other thread
         ended.error = ended.error or error
         stuck = False
     if stuck:

@@ -14,7 +14,9 @@ from openproto.errors import OpenProtoError
 
 E = TypeVar("E", bound=BaseException)
 
-_short = reprlib.Repr(maxstring=160, maxother=160, maxlist=8, maxset=8, maxdict=8)
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 160
+_short.maxlist = _short.maxset = _short.maxdict = 8
 
 
 class Violation(AssertionError):

@@ -6,7 +6,6 @@ collected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +56,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def openproto_run(request: pytest.FixtureRequest) -> Iterator[SuiteRun]:
+def openproto_run(request: pytest.FixtureRequest) -> SuiteRun:
     """The score of the suite class at hand."""
-    yield _run_of(request.config, request.cls)
+    return _run_of(request.config, request.cls)
 
 
 @pytest.hookimpl(trylast=True)

@@ -59,7 +59,7 @@ class Probe(Generic[T]):
                 self._strike()
             try:
                 value = yield waits_for
-            except BaseException as error:  # noqa: BLE001 - a cancellation is passed on, which is the point
+            except BaseException as error:  # a cancellation is passed on, which is the point
                 send = lambda error=error: steps.throw(error)  # noqa: E731
             else:
                 send = lambda value=value: steps.send(value)  # noqa: E731

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 _NEEDS = ("typer", "rich")
 _MISSING = 7  # exits.Exit.MISSING, which a test compares: nothing of this package can be imported here yet
@@ -17,6 +18,8 @@ _MISSING = 7  # exits.Exit.MISSING, which a test compares: nothing of this packa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: the process's own) and return its exit status."""
     try:
+        for name in _NEEDS:  # each by itself: the app would miss the second only when it prints
+            import_module(name)
         from openproto.cli.app import run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _NEEDS:

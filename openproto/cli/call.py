@@ -57,8 +57,8 @@ class Call:
     @property
     def redact(self) -> Redactor:
         """What hides this call's secrets in a text."""
-        options = {name: value for name, _, value in (text.partition("=") for text in self.common.option)}
-        return Redactor({**options, "url": self.common.url or ""})
+        given = [text.partition("=") for text in self.common.option]
+        return Redactor([("url", self.common.url or ""), *((name, value) for name, _, value in given)])
 
     def target(self, **overrides: Any) -> Target:
         """Return what to open: `overrides`, then the options, then the environment."""
@@ -98,9 +98,10 @@ async def open_client(provider: Provider, options: Mapping[str, Any]) -> AsyncIt
     try:
         memory = AsyncMemory(provider, **options)
         await memory.__aenter__()
+    except OpenProtoError as error:
+        error.provider = error.provider or provider.name
+        raise
     except ValueError as error:
-        if isinstance(error, OpenProtoError):
-            raise
         raise Misuse(str(error)) from error
     try:
         yield memory

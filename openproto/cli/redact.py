@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 _FROM_ENVIRONMENT = ("OPENPROTO_API_KEY", "OPENAI_API_KEY", "PGPASSWORD")
@@ -17,11 +17,11 @@ _MASK = "***"
 class Redactor:
     """Replaces the secrets of one call, as they were written and as they are decoded."""
 
-    def __init__(self, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, options: Iterable[tuple[str, str]] = ()) -> None:
         self._secrets: set[str] = set()
         self._learn(os.environ.get(name, "") for name in _FROM_ENVIRONMENT)
         self._learn(_passwords(os.environ.get("OPENPROTO_URL", "")))
-        for name, value in (options or {}).items():
+        for name, value in options:
             self._learn([value] if _SECRET_NAME.search(name) else _passwords(value))
 
     def __call__(self, text: str) -> str:

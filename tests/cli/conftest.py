@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import subprocess
-import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
+from commandline import PROGRAM, Ended, Run
 
 from openproto.cli import main
-
-PROGRAM = [sys.executable, "-W", "error", "-m", "openproto.cli"]
-
-
-@dataclass(frozen=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def error(self) -> dict[str, str]:
-        return json.loads(self.err)["error"]
-
-
-Run: TypeAlias = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +57,7 @@ def run() -> Run:
 
 
 @pytest.fixture
-def terminal() -> Iterator[Callable[..., str]]:
+def terminal() -> Callable[..., str]:
     """Run a command on a pseudo-terminal, typing `keys`, and return all that it showed."""
 
     def call(*arguments: str, keys: str = "") -> str:
@@ -105,7 +82,7 @@ def terminal() -> Iterator[Callable[..., str]]:
         process.wait(30)
         return shown.decode().replace("\r\n", "\n")
 
-    yield call
+    return call
 
 
 FAULTY = '''

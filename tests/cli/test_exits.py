@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from commandline import PROGRAM, Run
 
 from openproto import cli as package
 from openproto.cli.exits import MEANINGS, Exit, exit_of
 from openproto.errors import ErrorCode
-
-from .conftest import PROGRAM, Run
 
 STATUSES = {
     "unauthorized": 4,
@@ -73,7 +72,7 @@ def test_help_documents_every_status(cli: Run) -> None:
         (["serach", "x"], "Did you mean 'search'"),
         (["search", "x", "--no-such"], "no such option"),
         (["search"], "missing argument 'QUERY'"),
-        (["list", "--limit", "many"], "not a valid"),
+        (["list", "--limit", "many"], "valid integer"),
         (["list", "--limit", "0"], "limit"),
         (["list", "--since", "yesterday"], "moment"),
         (["list", "--since", "2026-01-01"], "no time zone"),

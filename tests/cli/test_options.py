@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from commandline import Run
 
 from openproto.cli.redact import Redactor
-
-from .conftest import Run
 
 pytestmark = pytest.mark.usefixtures("faulty")
 
@@ -19,13 +18,13 @@ def test_texts_become_what_the_constructor_wants(cli: Run) -> None:
     assert "{'size': 3, 'ratio': 0.5, 'loud': True, 'names': ['a', 'b']}" in ended.err
 
 
-@pytest.mark.parametrize("given", ["size=three", "loud=perhaps", "ratio=half", "names=a", "when=never", "retries=x"])
+@pytest.mark.parametrize("given", ["size=qqq", "loud=qqq", "ratio=qqq", "names=qqq", "when=qqq", "retries=qqq"])
 def test_a_value_of_another_type_is_refused_by_name_and_not_repeated(cli: Run, given: str) -> None:
     ended = cli("list", "-p", "faulty", "-o", given)
     name, value = given.split("=")
     assert ended.status == 2
     assert f"--option {name}:" in ended.err
-    assert value not in ended.err.replace("half an", "").partition("hint")[0].split(f"{name}:")[1].split()
+    assert value not in ended.err
 
 
 def test_an_unknown_option_lists_those_there_are(cli: Run) -> None:
@@ -60,7 +59,9 @@ def test_a_bad_variable_is_named_and_its_value_is_not(cli: Run, monkeypatch: pyt
 
 
 def test_what_the_redactor_hides() -> None:
-    redact = Redactor({"url": "postgresql://u:a@b:c/d@h/x", "token": "tok-1", "dsn": "host=h password=pw123 user=u"})
+    redact = Redactor(
+        [("url", "postgresql://u:a@b:c/d@h/x"), ("token", "tok-1"), ("dsn", "host=h password=pw123 user=u")]
+    )
     assert redact("a@b:c/d and tok-1 and pw123") == "*** and *** and ***"
-    assert Redactor({"url": "postgresql://u:%70w1@h/x"})("pw1 %70w1") == "*** ***"
-    assert Redactor({"size": "three", "url": "postgresql://h/x"})("three h x") == "three h x"
+    assert Redactor([("url", "postgresql://u:%70w1@h/x")])("pw1 %70w1") == "*** ***"
+    assert Redactor([("size", "three"), ("url", "postgresql://h/x")])("three h x") == "three h x"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from .conftest import Run
+from commandline import Run
 
 
 def test_every_field_goes_in_and_comes_out(cli: Run) -> None:

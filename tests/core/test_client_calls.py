@@ -516,7 +516,7 @@ async def test_waiting_for_ingest_ends_in_an_ingestion_timeout() -> None:
     provider = FakeProvider()
     provider.statuses = ["queued"] * 1000
     async with AsyncMemory(provider) as memory:
-        with pytest.raises(IngestionTimeoutError, match="0.1 s") as caught:
+        with pytest.raises(IngestionTimeoutError, match=r"0\.1 s") as caught:
             await memory.wait_for_ingest(["a"], "ada", timeout=0.1)
     assert caught.value.provider == "fake"
 

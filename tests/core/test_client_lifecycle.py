@@ -279,7 +279,7 @@ async def test_closing_a_client_that_was_never_used_touches_nothing() -> None:
     memory = AsyncMemory(provider)
     await memory.aclose()
     assert (provider.opens, provider.closes) == (0, 0)
-    with pytest.raises(RuntimeError, match="^AsyncMemory is closed$"):
+    with pytest.raises(RuntimeError, match=r"^AsyncMemory is closed$"):
         await memory.get("m1")
 
 
@@ -297,7 +297,7 @@ async def test_a_verb_after_closing_is_a_runtime_error_before_any_io(call: Calla
 async def test_a_closed_client_cannot_be_entered_again() -> None:
     memory = AsyncMemory(FakeProvider())
     await memory.aclose()
-    with pytest.raises(RuntimeError, match="^AsyncMemory is closed$"):
+    with pytest.raises(RuntimeError, match=r"^AsyncMemory is closed$"):
         await memory.__aenter__()
 
 
@@ -379,11 +379,15 @@ async def test_no_task_is_left_behind() -> None:
 
 @pytest.mark.parametrize("open_it", [lambda m: m.__aenter__(), lambda m: m.get("m1")], ids=["entered", "used"])
 async def test_a_client_that_is_dropped_while_open_warns(open_it: Callable[[AsyncMemory], Any]) -> None:
-    memory = AsyncMemory(FakeProvider())
-    await open_it(memory)
-    with pytest.warns(ResourceWarning, match="unclosed AsyncMemory on 'fake'.*aclose"):
-        del memory
-        gc.collect()
+    clients = [AsyncMemory(FakeProvider())]
+    await open_it(clients[0])
+    with pytest.warns(ResourceWarning, match=r"unclosed AsyncMemory on 'fake': call aclose\(\)"):
+        drop(clients)
+
+
+def drop(clients: list[AsyncMemory]) -> None:
+    clients.clear()
+    gc.collect()
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -495,8 +499,9 @@ def test_a_client_does_not_keep_its_loop_alive() -> None:
 
     loop = asyncio.run(use())
     gc.collect()
-    assert loop() is None
+    alive = loop() is not None
     discard(memory)
+    assert not alive
 
 
 def discard(memory: AsyncMemory) -> None:
@@ -508,5 +513,5 @@ def discard(memory: AsyncMemory) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
             await asyncio.sleep(0.005)

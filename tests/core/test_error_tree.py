@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -40,7 +40,9 @@ TABLE = {
 
 
 def below(cls: type[OpenProtoError]) -> list[type[OpenProtoError]]:
-    return [kind for child in cls.__subclasses__() for kind in (child, *below(child)) if kind.__module__ == cls.__module__]
+    return [
+        kind for child in cls.__subclasses__() for kind in (child, *below(child)) if kind.__module__ == cls.__module__
+    ]
 
 
 CLASSES = {cls.__name__: cls for cls in below(OpenProtoError)}
@@ -137,7 +139,8 @@ def test_an_unknown_code_does_not_stick_to_the_class() -> None:
 
 @pytest.mark.parametrize("keyword", ["provider", "request_id", "retry_after"])
 def test_what_an_error_knows_beside_its_message_is_given_by_keyword(keyword: str) -> None:
-    assert getattr(OpenProtoError("m", **{keyword: "v"}), keyword) == "v"
+    given: dict[str, Any] = {keyword: "v"}
+    assert getattr(OpenProtoError("m", **given), keyword) == "v"
     with pytest.raises(TypeError):
         OpenProtoError("m", "v")  # type: ignore[misc]
 

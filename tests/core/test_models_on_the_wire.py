@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from openproto.models import AuditEntry, Capabilities, Features, MemoryPage, MemoryRecord, MemorySource, SearchResult
 
-LEAST = {"id": "1", "content": "tea", "user_id": "ada", "created_at": "2026-01-01T12:00:00Z"}
+LEAST: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ada", "created_at": "2026-01-01T12:00:00Z"}
 
 
 def test_absent_fields_are_left_out_of_the_wire_form() -> None:
@@ -24,7 +24,8 @@ def test_false_and_zero_are_not_absent() -> None:
 
 
 def test_the_wire_form_is_json() -> None:
-    record = MemoryRecord(**LEAST, tags=["a"], source={"app": "x"}, valid_to="2027-01-01T00:00:00+02:00")  # type: ignore[arg-type]
+    full = {**LEAST, "tags": ["a"], "source": {"app": "x"}, "valid_to": "2027-01-01T00:00:00+02:00"}
+    record = MemoryRecord.model_validate(full)
     assert json.loads(json.dumps(record.to_wire())) == record.to_wire()
 
 
@@ -66,7 +67,7 @@ def test_extensions_are_the_x_fields_alone() -> None:
     assert record.extensions == {"x-mem0": {"hash": 1}}
 
 
-@pytest.mark.parametrize("model", [MemoryRecord(**LEAST), MemoryPage(items=[]), MemorySource(app="x")])  # type: ignore[arg-type]
+@pytest.mark.parametrize("model", [MemoryRecord(**LEAST), MemoryPage(items=[]), MemorySource(app="x")])
 def test_results_cannot_be_changed(model: Any) -> None:
     with pytest.raises(ValidationError):
         model.id = "2"

@@ -84,9 +84,7 @@ def test_a_missing_package_says_which_extra_to_install(install: Install) -> None
     install("import acme_sdk_that_is_not_there", extras=("acme",))
     with pytest.raises(ImportError) as caught:
         provider_class("acme")
-    assert str(caught.value) == (
-        "provider 'acme' needs 'acme_sdk_that_is_not_there': pip install 'acme-memory[acme]'"
-    )
+    assert str(caught.value) == ("provider 'acme' needs 'acme_sdk_that_is_not_there': pip install 'acme-memory[acme]'")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
@@ -130,7 +128,7 @@ def test_an_adapter_that_breaks_while_imported_shows_its_own_error(install: Inst
 
 def test_something_that_is_no_provider_is_a_type_error(install: Install) -> None:
     install("class Acme: pass")
-    with pytest.raises(TypeError, match="'acme'.*not a Provider"):
+    with pytest.raises(TypeError, match=r"'acme'.*not a Provider"):
         provider_class("acme")
 
 

@@ -70,7 +70,13 @@ def test_each_variable_becomes_the_option_of_its_name(cls: Any, monkeypatch: pyt
 @both
 def test_the_options_of_the_client_are_read_too(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENPROTO_PROVIDER", "plain")
-    for name, value in {"TIMEOUT": "1.5", "RETRIES": "7", "CLOSE_TIMEOUT": "2", "MAX_CONCURRENCY": "3", "APP": "x"}.items():
+    for name, value in {
+        "TIMEOUT": "1.5",
+        "RETRIES": "7",
+        "CLOSE_TIMEOUT": "2",
+        "MAX_CONCURRENCY": "3",
+        "APP": "x",
+    }.items():
         monkeypatch.setenv(f"OPENPROTO_{name}", value)
     options = session(cls.from_env()).options
     assert (options.timeout, options.retries, options.close_timeout, options.max_concurrency, options.app) == (

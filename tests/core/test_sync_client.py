@@ -48,9 +48,8 @@ def test_each_verb_after_closing_says_that_memory_is_closed(call: Callable[[Memo
 
 
 def test_errors_are_those_of_the_async_client() -> None:
-    with Memory(FakeProvider(acts=[NotFoundError("gone")])) as memory:
-        with pytest.raises(NotFoundError) as caught:
-            memory.get("m1")
+    with Memory(FakeProvider(acts=[NotFoundError("gone")])) as memory, pytest.raises(NotFoundError) as caught:
+        memory.get("m1")
     assert caught.value.provider == "fake"
 
 
@@ -83,9 +82,8 @@ def test_leaving_a_block_by_an_error_closes() -> None:
 
 def test_a_verb_that_hangs_ends_in_a_provider_timeout() -> None:
     provider = FakeProvider(acts=[hang])
-    with Memory(provider, timeout=0.05) as memory:
-        with pytest.raises(ProviderTimeoutError):
-            memory.get("m1")
+    with Memory(provider, timeout=0.05) as memory, pytest.raises(ProviderTimeoutError):
+        memory.get("m1")
     assert provider.cancelled == ["get"]
 
 
@@ -126,9 +124,8 @@ def test_calling_on_the_background_loop_itself_is_refused_instead_of_waiting_for
     async def nested() -> None:
         other.get("m1")
 
-    with Memory(FakeProvider(acts=[nested])) as memory:
-        with pytest.raises(RuntimeError, match="own background loop"):
-            memory.get("m1")
+    with Memory(FakeProvider(acts=[nested])) as memory, pytest.raises(RuntimeError, match="own background loop"):
+        memory.get("m1")
 
 
 async def test_memory_can_be_used_where_another_loop_runs() -> None:
@@ -181,11 +178,15 @@ def test_items_are_read_in_the_callers_thread() -> None:
 
 
 def test_a_client_that_is_dropped_while_open_warns() -> None:
-    memory = Memory(FakeProvider())
-    memory.get("m1")
+    clients = [Memory(FakeProvider())]
+    clients[0].get("m1")
     with pytest.warns(ResourceWarning, match=r"unclosed Memory on 'fake': call close\(\)"):
-        del memory
-        gc.collect()
+        drop(clients)
+
+
+def drop(clients: list[Memory]) -> None:
+    clients.clear()
+    gc.collect()
 
 
 def test_a_client_that_was_never_opened_is_dropped_in_silence() -> None:

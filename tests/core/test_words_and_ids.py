@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_words_are_the_same_in_every_thread() -> None:
 
 def test_ids_are_strictly_increasing() -> None:
     made = [new_id("ada") for _ in range(5_000)]
-    assert all(one < two for one, two in zip(made, made[1:], strict=False))
+    assert all(one < two for one, two in pairwise(made))
 
 
 def test_ids_in_their_text_form_increase_alike() -> None:

@@ -179,7 +179,7 @@ class Postgres(Provider):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Apply the changes; new content is embedded and indexed anew."""
         values = changes.changes
-        supersedes = list(dict.fromkeys(to_uuid(id) for id in values.get("supersedes") or ()))
+        supersedes = [to_uuid(id) for id in values.get("supersedes") or ()]
         call = current_call.get()
         where = Arguments(self._index.model, to_uuid(ref.id), ref.user_id, supersedes, call.app, call.request_id)
         for column, kind in queries.PLAIN_CHANGES.items():

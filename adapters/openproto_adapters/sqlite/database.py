@@ -41,14 +41,14 @@ class Database:
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which sees one unchanging state of the file."""
 
-        def job(connection: Connection) -> T:
+        def snapshot(connection: Connection) -> T:
             connection.execute("BEGIN")
             try:
                 return function(connection)
             finally:
                 connection.execute("ROLLBACK")
 
-        return await self._readers.run(job)
+        return await self._readers.run(lambda connection: self._when_free(connection, snapshot))
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises."""
@@ -80,40 +80,40 @@ class Database:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=0, factory=Connection
         )
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        self._when_free(connection, lambda c: c.execute(f"PRAGMA synchronous = {self._synchronous}"))
         return connection
 
     def _create(self, connection: Connection) -> None:
-        self._when_free(connection, "PRAGMA journal_mode = wal")
-        self._take_write_lock(connection)
-        for statement in _statements():
-            connection.execute(statement)
-        connection.execute("INSERT OR IGNORE INTO store (only_row, version) VALUES (1, ?)", (SCHEMA_VERSION,))
-        (version,) = connection.execute("SELECT version FROM store").fetchone()
-        connection.execute("COMMIT")
+        version = self._when_free(connection, _version)
         if version > SCHEMA_VERSION:
             raise ProviderError(
                 f"{self.path} was written by a newer openproto (schema {version}, this one knows {SCHEMA_VERSION}); "
                 "upgrade openproto"
             )
+        self._when_free(connection, lambda c: c.execute("PRAGMA journal_mode = wal"))
+        self._take_write_lock(connection)
+        for statement in _statements():
+            connection.execute(statement)
+        connection.execute("INSERT OR IGNORE INTO store (only_row, version) VALUES (1, ?)", (SCHEMA_VERSION,))
+        connection.execute("COMMIT")
 
     def _take_write_lock(self, connection: Connection) -> None:
-        self._when_free(connection, "BEGIN IMMEDIATE")
+        self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
 
-    def _when_free(self, connection: Connection, statement: str) -> None:
-        """Run a statement that another process's lock may refuse; SQLite's own waiting could not be cancelled."""
+    def _when_free(self, connection: Connection, action: Callable[[Connection], T]) -> T:
+        """Return `action(connection)` once no other process's lock refuses it.
+
+        SQLite would wait by itself, but nobody could cancel that.
+        """
         deadline = time.monotonic() + self._lock_timeout
         while True:
             try:
-                connection.execute(statement)
+                return action(connection)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or connection.job.cancelled or time.monotonic() > deadline:
                     raise
                 time.sleep(_LOCK_POLL_SECONDS)
-                if connection.job.cancelled:
-                    raise
-            else:
-                return
 
 
 class _Job:
@@ -217,6 +217,14 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
         "the database file is damaged: restore it from a copy, or save what is left with sqlite3's .recover",
     ),
 }
+
+
+def _version(connection: Connection) -> int:
+    """Return the version of the file's tables, 0 where it has none."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store'").fetchone() is None:
+        return 0
+    (version,) = connection.execute("SELECT version FROM store").fetchone() or (0,)
+    return int(version)
 
 
 def _statements() -> list[str]:

@@ -45,7 +45,8 @@ async def reads_are_recorded(bench: Bench) -> None:
     await bench.client.context("tea", user)
     actions = [entry.action for entry in await bench.client.audit(user)]
     equal(actions[:4], ["context", "search", "list", "get"], "the newest actions")
-    equal("audit" in [entry.action for entry in await bench.client.audit(user)], True, "whether audit itself is recorded")
+    actions = [entry.action for entry in await bench.client.audit(user)]
+    ensure("audit" in actions, "the audit itself is not recorded")
 
 
 @area.case("add", "audit", hint="closing: reads that wait to be recorded are written first")

@@ -44,7 +44,9 @@ async def the_budget_is_never_exceeded(bench: Bench) -> None:
             _check_form(block)
 
 
-@area.case("add", "context", hint="the form of a line: content, one space, [<id>]; a citation for each, in the same order")
+@area.case(
+    "add", "context", hint="the form of a line: content, one space, [<id>]; a citation for each, in the same order"
+)
 async def each_line_ends_with_its_citation(bench: Bench) -> None:
     """Every memory is one line that ends with its marker, and the citations name them in the same order, best first."""
     user = bench.user()
@@ -59,7 +61,9 @@ async def each_line_ends_with_its_citation(bench: Bench) -> None:
     equal(scores, sorted(scores, reverse=True), "the scores of the citations, which must fall")
 
 
-@area.case("add", "search", "context", level="should", hint="the order of a context: that of `search` for the same query")
+@area.case(
+    "add", "search", "context", level="should", hint="the order of a context: that of `search` for the same query"
+)
 async def the_best_memories_come_first(bench: Bench) -> None:
     """A context holds what `search` finds, in the same order and with the same scores."""
     user = bench.user()

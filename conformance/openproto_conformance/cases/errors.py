@@ -23,30 +23,38 @@ from openproto_conformance.spy import spy_on
 
 area = Area("errors", __doc__)
 
-NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001 - naive on purpose
+MARKER = "xyzzy-plugh-4711"
+"""Stands for private content: it may show in no message and no log line."""
+
+NAIVE = datetime(2024, 1, 1)
 AWARE = NAIVE.replace(tzinfo=UTC)
 NUL, SURROGATE = "a\0b", "a\ud800b"
 BAD_USERS = ("", " ", "u" * 257, NUL, SURROGATE, 5, None)
 BAD_SCOPES = ("", " ", "s" * 513, NUL, SURROGATE, 5, "a*")
 BAD_MOMENTS = (NAIVE, "2024-01-01T00:00:00Z", 0)
 
-MARKER = "xyzzy-plugh-4711"
-"""Stands for private content: it may show in no message and no log line."""
-
 INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     "add": (
         {
-            "content": ("", "  \n", "c" * 100_001, NUL, SURROGATE, 5, b"bytes", None),
+            "content": ("", "  \n", MARKER * 10_000, f"{MARKER}\0", SURROGATE, 5, MARKER.encode(), None),
             "user_id": BAD_USERS,
             "scope": BAD_SCOPES,
-            "tags": (["t"] * 65, ["t" * 129], [""], [" "], [5], "text", [NUL], [SURROGATE], {"a": 1}),
+            "tags": (["t"] * 65, ["t" * 129], [""], [" "], [5], MARKER, [f"{MARKER}\0"], [SURROGATE], {MARKER: 1}),
             "source": ("text", {"unknown": "x"}, {"type": "guessed"}, {"app": 5}, {"app": NUL}),
             "confidence": (-0.001, 1.001, float("nan"), float("inf"), "0.5", True),
             "valid_from": BAD_MOMENTS,
             "valid_to": BAD_MOMENTS,
             "supersedes": ("text", [""], [5], [NUL]),
             "idempotency_key": ("", " ", 5, NUL),
-            "x-note": (NUL, {"a": SURROGATE}, {NUL: 1}, float("nan"), object()),
+            "x-note": (
+                NUL,
+                {"a": SURROGATE},
+                {NUL: 1},
+                float("nan"),
+                object(),
+                {"a": f"{MARKER}\0"},
+                [MARKER, object()],
+            ),
         },
         {"content": MARKER, "user_id": "u"},
     ),

@@ -47,7 +47,23 @@ SCOPES = (
 FILTERS = tuple(scope for scope in SCOPES if scope is not None) + ("coding/pref", "c", "nothing", "agent/7", "agent")
 STARS_ELSEWHERE = ("a*", "*a", "a/*/b", "*/a", "**", "a/**", "*/", "a/b*", "*/*")
 
-TAGS = ("tea", "tea ", "Tea", "te", "teal", "t_a", "t%", "%", "_", '"tea"', "tea,coffee", "coffee", "[tea]", "thé", "the\u0301")
+TAGS = (
+    "tea",
+    "tea ",
+    "Tea",
+    "te",
+    "teal",
+    "t_a",
+    "t%",
+    "%",
+    "_",
+    '"tea"',
+    "tea,coffee",
+    "coffee",
+    "[tea]",
+    "thé",
+    "the\u0301",
+)
 
 Reader = Callable[[str], Awaitable[set[str]]]
 
@@ -57,7 +73,9 @@ def selects(filter: str, scope: str | None) -> bool:
     return scope is not None and (scope == filter or scope[: len(filter) + 1] == f"{filter}/")
 
 
-@area.case("add", "list", features=("scopes",), hint="the scope filter of `list`: equality or a prefix ending in '/', no LIKE")
+@area.case(
+    "add", "list", features=("scopes",), hint="the scope filter of `list`: equality or a prefix ending in '/', no LIKE"
+)
 async def a_scope_selects_its_subtree(bench: Bench) -> None:
     """A scope filter selects its node and what lies beneath; `_`, `%`, `?`, and `[` are ordinary characters."""
     await _plant_scopes(bench)
@@ -68,7 +86,12 @@ async def a_scope_selects_its_subtree(bench: Bench) -> None:
     await _check_scopes(listed)
 
 
-@area.case("add", "search", features=("scopes",), hint="the scope filter of `search`: the same rule as `list`, in the index query")
+@area.case(
+    "add",
+    "search",
+    features=("scopes",),
+    hint="the scope filter of `search`: the same rule as `list`, in the index query",
+)
 async def search_keeps_to_the_scope(bench: Bench) -> None:
     """`search` filters by scope exactly as `list` does."""
     await _plant_scopes(bench)
@@ -91,7 +114,13 @@ async def context_keeps_to_the_scope(bench: Bench) -> None:
     await _check_scopes(cited)
 
 
-@area.case("add", "list", "delete", features=("scopes",), hint="the scope filter of `delete_all`: it must not remove look-alikes")
+@area.case(
+    "add",
+    "list",
+    "delete",
+    features=("scopes",),
+    hint="the scope filter of `delete_all`: it must not remove look-alikes",
+)
 async def delete_all_keeps_to_the_scope(bench: Bench) -> None:
     """`delete_all` removes exactly what the scope filter selects and says how many that were."""
     for filter in ("coding", "coding/preferences/", "c_ding/*", "co%ng", "[", "agent/7"):
@@ -116,7 +145,9 @@ async def a_star_selects_everything(bench: Bench) -> None:
         equal(await bench.client.delete_all(bench.user(), scope="*"), len(SCOPES), "delete_all with scope='*'")
 
 
-@area.case("list", features=("scopes",), hint="validation of scope filters: a '*' counts only alone, or as a last segment")
+@area.case(
+    "list", features=("scopes",), hint="validation of scope filters: a '*' counts only alone, or as a last segment"
+)
 async def a_star_elsewhere_is_invalid(bench: Bench) -> None:
     """`*` anywhere else in a filter, or anywhere in a record's scope, is invalid_request."""
     verbs = bench.capabilities.verbs
@@ -135,7 +166,9 @@ async def a_star_elsewhere_is_invalid(bench: Bench) -> None:
 async def a_tag_selects_exactly_itself(bench: Bench) -> None:
     """A tag filter selects the records that have that very tag."""
     user = bench.user()
-    await bench.add_many([{"content": f"note {n}", "user_id": user, "tags": ["all", tag]} for n, tag in enumerate(TAGS)])
+    await bench.add_many(
+        [{"content": f"note {n}", "user_id": user, "tags": ["all", tag]} for n, tag in enumerate(TAGS)]
+    )
     await bench.add("note untagged", user_id=user)
     for n, tag in enumerate(TAGS):
         equal([r.content for r in await bench.inventory(user, tag=tag)], [f"note {n}"], f"list with tag={tag!r}")
@@ -172,7 +205,9 @@ async def filters_narrow_together(bench: Bench) -> None:
         equal({hit.memory.content for hit in hits}, wanted, "search by scope and tag")
 
 
-@area.case("add", "list", features=("scopes",), hint="the order of filter and limit: filter first, or fetch on until filled")
+@area.case(
+    "add", "list", features=("scopes",), hint="the order of filter and limit: filter first, or fetch on until filled"
+)
 async def filters_come_before_the_limit(bench: Bench) -> None:
     """The limit counts what the filters selected, however many others are newer or better."""
     user = bench.user()

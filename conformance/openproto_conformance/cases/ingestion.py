@@ -30,7 +30,11 @@ async def waiting_for_the_unknown_is_not_found(bench: Bench) -> None:
     await raises(NotFoundError, bench.client.wait_for_ingest, [record.id], bench.user("bob"), timeout=5.0)
 
 
-@area.case("add", "search", hint="the time between `add` and the first search that finds it; async_ingestion says whether there is any")
+@area.case(
+    "add",
+    "search",
+    hint="the time between `add` and the first search that finds it; async_ingestion says whether there is any",
+)
 async def what_was_added_is_found(bench: Bench) -> None:
     """A synchronous store finds a memory as soon as `add` returns; any other once `wait_for_ingest` does."""
     user = bench.user()

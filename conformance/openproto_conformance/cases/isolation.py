@@ -12,13 +12,30 @@ from openproto_conformance.checks import ensure, equal, raises
 
 area = Area("isolation", __doc__)
 
-LOOK_ALIKES = ("ann ", "Ann", "ann/", "an_", "an%", "ann*", "%", "*", "ann\u200b", "a\u0301nn", "ánn", "ann'--", "nn", "annann")
+LOOK_ALIKES = (
+    "ann ",
+    "Ann",
+    "ann/",
+    "an_",
+    "an%",
+    "ann*",
+    "%",
+    "*",
+    "ann\u200b",
+    "a\u0301nn",
+    "ánn",
+    "ann'--",
+    "nn",
+    "annann",
+)
 WORDS = "the zeppelin is grey"
 
 Attack = Callable[[], Awaitable[object]]
 
 
-@area.case("add", "get", "update", "delete", hint="the user_id condition of get, update, and delete: in the statement itself")
+@area.case(
+    "add", "get", "update", "delete", hint="the user_id condition of get, update, and delete: in the statement itself"
+)
 async def another_users_record_is_not_found(bench: Bench) -> None:
     """With a user given, another user's record is NotFoundError, worded as an unknown id is, and stays as it was."""
     ann, bob = bench.user("ann"), bench.user("bob")
@@ -47,14 +64,18 @@ async def listing_and_emptying_stay_with_the_user(bench: Bench) -> None:
     equal(await bench.inventory(ann), [record], "the user's own records")
 
 
-@area.case("add", "search", hint="the user_id condition of the search: in the index query, and again on every row that comes out")
+@area.case(
+    "add",
+    "search",
+    hint="the user_id condition of the search: in the index query, and again on every row that comes out",
+)
 async def search_stays_with_the_user(bench: Bench) -> None:
     """`search` and `context` never show a neighbour's memory, not even the only or the best one."""
     ann = bench.user("ann")
     record = await bench.add(WORDS, user_id=ann, scope="shared", tags=["shared"])
     for other in (bench.user("bob"), *(f"{bench.user('')}{name}" for name in LOOK_ALIKES)):
         for filter in ({}, {"scope": "shared"}, {"tag": "shared"}, {"scope": "*"}, {"min_score": 0.0}):
-            hits = await bench.client.search(WORDS, other, **filter)  # type: ignore[arg-type]
+            hits = await bench.client.search(WORDS, other, **filter)
             equal(hits, [], f"what another user finds with {filter}")
         equal((await bench.client.context(WORDS, other)).text, "", "another user's context")
     own = await bench.add("another zeppelin entirely", user_id=bench.user("bob"))
@@ -82,13 +103,17 @@ async def a_blank_user_is_nobody(bench: Bench) -> None:
                 await raises(InvalidRequestError, getattr(bench.client, verb), "some-id", user_id=user)
 
 
-@area.case("add", "get", "list", "update", "delete", hint="the probe's last step names the verb: look at its user_id condition")
+@area.case(
+    "add", "get", "list", "update", "delete", hint="the probe's last step names the verb: look at its user_id condition"
+)
 async def random_probes_reach_nothing_foreign(bench: Bench) -> None:
     """At random, over every verb, id, cursor, and key of the others: nothing foreign is seen, and nothing changed."""
     users = [bench.user(name) for name in ("ann", "bob", "ann%", "an_", "")]
     before: dict[str, list[MemoryRecord]] = {}
     for user in users:
-        items = [{"content": f"{WORDS} {n}", "user_id": user, "idempotency_key": f"key-{n}", "tags": ["t"]} for n in range(6)]
+        items = [
+            {"content": f"{WORDS} {n}", "user_id": user, "idempotency_key": f"key-{n}", "tags": ["t"]} for n in range(6)
+        ]
         await bench.add_many(items)
         before[user] = await bench.inventory(user)
     for step in range(bench.size(1000, 200)):
@@ -131,7 +156,9 @@ async def _probe(bench: Bench, attacker: str, victim: str, before: dict[str, lis
     elif kind == "key":
         n = choose.randrange(6)
         again = await client.add(f"{WORDS} {n}", user_id=attacker, idempotency_key=f"key-{n}", tags=["t"])
-        ensure(again.id in {record.id for record in before[attacker]}, "a key led to a record that is not the user's own")
+        ensure(
+            again.id in {record.id for record in before[attacker]}, "a key led to a record that is not the user's own"
+        )
     elif bench.capabilities.features.supports_supersession:
         await raises(NotFoundError, client.add, "new", user_id=attacker, supersedes=[target.id])
 
@@ -155,5 +182,5 @@ def _check_own(answer: object, user: str, step: int) -> None:
     ensure(not isinstance(answer, OpenProtoError), f"step {step}: a read failed")
     rows = getattr(answer, "items", answer)
     for row in rows if isinstance(rows, list) else ():
-        owner = getattr(row, "user_id", None) or getattr(row, "memory", row).user_id
+        owner = getattr(getattr(row, "memory", row), "user_id", None)
         equal(owner, user, f"step {step}: the owner of a row in a {type(answer).__name__}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from openproto import InvalidRequestError, MemoryRecord
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
@@ -89,7 +92,9 @@ async def deletes_do_not_disturb_paging(bench: Bench) -> None:
     equal(seen, whole, "the ids over all pages")
 
 
-@area.case("add", "list", features=("scopes",), hint="filters on the second page and after it: the same as on the first")
+@area.case(
+    "add", "list", features=("scopes",), hint="filters on the second page and after it: the same as on the first"
+)
 async def filters_hold_on_every_page(bench: Bench) -> None:
     """A filter holds on every page, and the bounds on created_at too."""
     user = bench.user()
@@ -98,11 +103,12 @@ async def filters_hold_on_every_page(bench: Bench) -> None:
     ]
     await bench.add_many(items)
     whole = (await bench.client.list(user, limit=100)).items
-    for filter, keep in (
+    narrowed: tuple[tuple[dict[str, Any], Callable[[MemoryRecord], bool]], ...] = (
         ({"scope": "a"}, lambda r: r.scope == "a"),
         ({"tag": "t2"}, lambda r: r.tags == ["t2"]),
         ({"until": whole[10].created_at}, lambda r: r.created_at <= whole[10].created_at),
-    ):
+    )
+    for filter, keep in narrowed:
         pages = await _pages(bench, user, limit=3, **filter)
         equal([r for page in pages for r in page], [r for r in whole if keep(r)], f"pages with {sorted(filter)}")
 
@@ -126,7 +132,15 @@ async def a_malformed_cursor_is_invalid(bench: Bench) -> None:
     await bench.add_many([{"content": f"note {n}", "user_id": user} for n in range(3)])
     cursor = (await bench.client.list(user, limit=1)).next_cursor
     ensure(cursor, "there is no cursor to the second page")
-    for broken in (*MALFORMED, "", " ", "c" * 257, f"{cursor}*", f"\0{cursor}", (cursor or "")[: len(cursor or "") // 3]):
+    for broken in (
+        *MALFORMED,
+        "",
+        " ",
+        "c" * 257,
+        f"{cursor}*",
+        f"\0{cursor}",
+        (cursor or "")[: len(cursor or "") // 3],
+    ):
         await raises(InvalidRequestError, bench.client.list, user, cursor=broken)
 
 
@@ -154,14 +168,16 @@ async def a_cursor_outlives_its_client(bench: Bench) -> None:
     equal((await other.list(user, limit=2, cursor=page.next_cursor)).items, whole[2:], "the second page")
 
 
-async def _pages(bench: Bench, user: str, *, between: object = None, **options: object) -> list[list[MemoryRecord]]:
+async def _pages(
+    bench: Bench, user: str, *, between: Callable[[], Awaitable[None]] | None = None, **options: Any
+) -> list[list[MemoryRecord]]:
     """Return every page of a listing, calling `between` after each."""
-    page = await bench.client.list(user, **options)  # type: ignore[arg-type]
+    page = await bench.client.list(user, **options)
     pages = [page.items]
     while page.next_cursor is not None:
         ensure(len(pages) < 100, "the cursors never come to an end")
-        if callable(between):
+        if between is not None:
             await between()
-        page = await bench.client.list(user, cursor=page.next_cursor, **options)  # type: ignore[arg-type]
+        page = await bench.client.list(user, cursor=page.next_cursor, **options)
         pages.append(page.items)
     return pages

@@ -98,7 +98,9 @@ async def min_score_drops_what_is_below(bench: Bench) -> None:
     whole = await bench.client.search("green tea and a cello in the morning", bench.user(), limit=100)
     ensure(len(whole) > 1, "the query must find more than one record")
     for bound in {0.0, 1.0, 0.5, *(hit.score for hit in whole)}:
-        hits = await bench.client.search("green tea and a cello in the morning", bench.user(), limit=100, min_score=bound)
+        hits = await bench.client.search(
+            "green tea and a cello in the morning", bench.user(), limit=100, min_score=bound
+        )
         wanted = {hit.memory.id for hit in whole if hit.score >= bound}
         equal({hit.memory.id for hit in hits}, wanted, f"the ids with min_score={bound}")
         ensure(all(hit.score >= bound for hit in hits), f"a score is below min_score={bound}")
@@ -134,7 +136,13 @@ async def an_update_replaces_the_old_words(bench: Bench) -> None:
         equal(await bench.found("zeppelin", user), [], "the ids found by the old word")
 
 
-@area.case("add", "search", "update", features=("scopes",), hint="filters in the index: an update of scope or tags must reach it")
+@area.case(
+    "add",
+    "search",
+    "update",
+    features=("scopes",),
+    hint="filters in the index: an update of scope or tags must reach it",
+)
 async def an_update_moves_a_record_between_filters(bench: Bench) -> None:
     """After an update of scope or tags, search finds the record by the new ones and not by the old."""
     user = bench.user()
@@ -168,7 +176,9 @@ async def a_search_repeats_itself(bench: Bench) -> None:
         equal(await bench.client.search("these are equal", user, limit=10), first, "the results of the same search")
 
 
-@area.case("add", "search", hint="the query language of the index: every query is plain text, and must be quoted as such")
+@area.case(
+    "add", "search", hint="the query language of the index: every query is plain text, and must be quoted as such"
+)
 async def a_query_is_plain_text(bench: Bench) -> None:
     """Operators, quotes, wildcards, and very long queries are text like any other: no error, no special meaning."""
     await _plant(bench)
@@ -193,7 +203,9 @@ async def nothing_is_found_for_a_new_user(bench: Bench) -> None:
     equal(await bench.client.search("anything at all", bench.user()), [], "the results")
 
 
-@area.case("add", "search", features=("keyword_search",), hint="keyword search in scripts without spaces, and with accents")
+@area.case(
+    "add", "search", features=("keyword_search",), hint="keyword search in scripts without spaces, and with accents"
+)
 async def words_of_every_script_are_found(bench: Bench) -> None:
     """A word in any script finds the record that holds it."""
     user = bench.user()

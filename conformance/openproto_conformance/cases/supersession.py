@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from openproto import InvalidRequestError, NotFoundError, OpenProtoError
 from openproto_conformance.bench import Bench
-from openproto_conformance.case import Area
+from openproto_conformance.case import Area, Feature
 from openproto_conformance.checks import ensure, equal, raises
 
 area = Area("supersession", __doc__)
 
-FEATURES = ("supports_supersession",)
+FEATURES: tuple[Feature, ...] = ("supports_supersession",)
 
 
-@area.case("add", "get", "list", features=FEATURES, hint="`add` with supersedes: mark the old records in the same transaction")
+@area.case(
+    "add", "get", "list", features=FEATURES, hint="`add` with supersedes: mark the old records in the same transaction"
+)
 async def a_record_supersedes_others(bench: Bench) -> None:
     """`supersedes` marks the named records with `superseded_by` and leaves them in `list`."""
     user = bench.user()
@@ -35,7 +37,13 @@ async def a_superseded_record_is_not_found(bench: Bench) -> None:
     equal([citation.memory_id for citation in block.citations], [new.id], "the ids cited")
 
 
-@area.case("add", "list", "search", features=("temporal", *FEATURES), hint="as_of before the supersession: keep when it happened")
+@area.case(
+    "add",
+    "list",
+    "search",
+    features=("temporal", *FEATURES),
+    hint="as_of before the supersession: keep when it happened",
+)
 async def the_past_remembers_what_was_current(bench: Bench) -> None:
     """As of a moment before it was superseded, a record is current; from then on it is not."""
     user = bench.user()
@@ -50,7 +58,12 @@ async def the_past_remembers_what_was_current(bench: Bench) -> None:
     ensure(old.id not in [r.id for r in await bench.inventory(user, as_of=after)], "list as of afterwards has it")
 
 
-@area.case("add", "list", features=FEATURES, hint="`add` with supersedes: check every id first; nothing is written when one is missing")
+@area.case(
+    "add",
+    "list",
+    features=FEATURES,
+    hint="`add` with supersedes: check every id first; nothing is written when one is missing",
+)
 async def an_unknown_id_supersedes_nothing(bench: Bench) -> None:
     """An unknown or foreign id in `supersedes` is NotFoundError, and nothing at all is written."""
     user = bench.user()
@@ -64,7 +77,13 @@ async def an_unknown_id_supersedes_nothing(bench: Bench) -> None:
     equal((await bench.client.get(foreign.id)).superseded_by, None, "superseded_by of the foreign record")
 
 
-@area.case("add", "list", "update", features=FEATURES, hint="`update` of supersedes: append what is new, check ids as `add` does")
+@area.case(
+    "add",
+    "list",
+    "update",
+    features=FEATURES,
+    hint="`update` of supersedes: append what is new, check ids as `add` does",
+)
 async def an_update_appends_to_what_is_superseded(bench: Bench) -> None:
     """`update(supersedes=...)` appends without duplicates; an unknown or foreign id changes nothing."""
     user = bench.user()
@@ -88,7 +107,14 @@ async def a_record_cannot_supersede_itself(bench: Bench) -> None:
     equal(await bench.inventory(bench.user()), [record], "the user's records after the refusal")
 
 
-@area.case("add", "get", "search", "update", features=FEATURES, hint="supersedes=None: also undo the marks that it made, and only those")
+@area.case(
+    "add",
+    "get",
+    "search",
+    "update",
+    features=FEATURES,
+    hint="supersedes=None: also undo the marks that it made, and only those",
+)
 async def clearing_gives_the_old_ones_back(bench: Bench) -> None:
     """`update(supersedes=None)` makes the old records current again, but for those that others supersede too."""
     user = bench.user()

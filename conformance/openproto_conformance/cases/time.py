@@ -43,7 +43,9 @@ async def search_shows_what_is_current(bench: Bench) -> None:
     equal(everything, set(INTERVALS), "what list holds")
 
 
-@area.case("add", "list", "search", features=("temporal",), hint="as_of: valid_from <= t < valid_to, to the microsecond")
+@area.case(
+    "add", "list", "search", features=("temporal",), hint="as_of: valid_from <= t < valid_to, to the microsecond"
+)
 async def as_of_is_a_moment_of_validity(bench: Bench) -> None:
     """With `as_of`, `list`, `search`, and `context` return what was current then: start included, end excluded."""
     await _plant(bench)
@@ -55,7 +57,9 @@ async def as_of_is_a_moment_of_validity(bench: Bench) -> None:
         equal(await _cited(bench, as_of=moment), wanted, f"what context cites as of {moment}")
 
 
-@area.case("add", "search", features=("temporal",), hint="the limit and validity: filter first, or fetch on until filled")
+@area.case(
+    "add", "search", features=("temporal",), hint="the limit and validity: filter first, or fetch on until filled"
+)
 async def expired_records_take_no_place(bench: Bench) -> None:
     """Records that are not current take no place among the limited results, however well they match."""
     user = bench.user()
@@ -65,7 +69,9 @@ async def expired_records_take_no_place(bench: Bench) -> None:
     equal(await bench.found("the river note", user, limit=1), [current.id], "the ids found with limit=1")
 
 
-@area.case("add", "update", "search", features=("temporal",), hint="`update` of valid_to: it must reach the index as well")
+@area.case(
+    "add", "update", "search", features=("temporal",), hint="`update` of valid_to: it must reach the index as well"
+)
 async def an_update_ends_and_revives_validity(bench: Bench) -> None:
     """Setting `valid_to` in the past ends a record's validity, and clearing it gives it back."""
     user = bench.user()

@@ -98,21 +98,27 @@ class _Import:
 
     def check(self, source: BinaryIO, bar: Progress) -> None:
         """Validate every line."""
-        for line in self._parsed(source, bar):
-            fields = {name: value for name, value in line.item.items() if name != "idempotency_key"}
+        for number, line in self._parsed(source, bar):
             try:
-                build(MemoryInput, fields)
+                if isinstance(line, InvalidRequestError):
+                    raise line
+                build(MemoryInput, {name: value for name, value in line.item.items() if name != "idempotency_key"})
                 self.good += 1
             except InvalidRequestError as error:
-                self._bad(line.number, error)
+                self._bad(number, error)
 
     async def run(self, memory: AsyncMemory, source: BinaryIO, bar: Progress) -> None:
         """Store every line, then restore what supersedes what."""
         parsed = self._parsed(source, bar)
         try:
             while batch := [*islice(parsed, BATCH)]:
-                for line, outcome in zip(batch, await memory.add_many(line.item for line in batch), strict=True):
-                    self._take(line, outcome)
+                items = [line.item for _, line in batch if isinstance(line, Line)]
+                outcomes = iter(await memory.add_many(items))
+                for number, line in batch:
+                    if isinstance(line, Line):
+                        self._take(line, next(outcomes))
+                    else:
+                        self._bad(number, line)
                 self._call.resume = f"{count(self.good, 'memory')} stored, and the same command stores nothing twice"
             for link in self._links:
                 await self._link(memory, link)
@@ -135,17 +141,17 @@ class _Import:
                 f"not in the file: {count(len(self._absent), 'memory')} that superseded others; those are current here"
             )
 
-    def _parsed(self, source: BinaryIO, bar: Progress) -> Iterator[Line]:
+    def _parsed(self, source: BinaryIO, bar: Progress) -> Iterator[tuple[int, Line | InvalidRequestError]]:
         for number, raw in lines.numbered(source):
             self.read += 1
             bar(self.read, self._survey.lines)
             try:
                 line = lines.parse(number, raw, self._user)
             except InvalidRequestError as error:
-                self._bad(number, error)
-                continue
-            self._absent.discard(line.id or "")
-            yield line
+                yield number, error
+            else:
+                self._absent.discard(line.id or "")
+                yield number, line
 
     def _take(self, line: Line, outcome: MemoryRecord | OpenProtoError) -> None:
         if isinstance(outcome, _LINE_FAULTS):

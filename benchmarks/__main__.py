@@ -1,0 +1,82 @@
+"""Measure, show, and judge the figures: exit status 1 when a bound is missed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.harness import Bench, Figure, Watch
+from benchmarks.report import print_table, write_json
+from benchmarks.server import private_server
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BENCHMARKS = (
+    "overhead",
+    "search_latency",
+    "insert_rate",
+    "bulk",
+    "loop_stall",
+    "cancellation",
+    "retrieval",
+    "growth",
+)
+WITHOUT_SERVER = {"overhead"}
+
+
+def main() -> int:
+    """Run what was asked for and return the exit status."""
+    options = _options()
+    watch = Watch()
+    results: dict[str, list[Figure]] = {}
+    names = [name for name in BENCHMARKS if not options.only or name in options.only]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with _server(options, names, watch) as url:
+        bench = Bench(url, options.folder, options.quick, _locomo(options.locomo), watch)
+        for name in names:
+            start = time.monotonic()
+            watch.say(f"-- {name}")
+            results[name] = asyncio.run(importlib.import_module(f"benchmarks.{name}").run(bench))
+            watch.say(f"   {name} took {time.monotonic() - start:.0f} s")
+    write_json(options.json, results, quick=options.quick)
+    print_table(results)
+    watch.say(f"figures written to {options.json}")
+    return int(any(figure.ok is False for found in results.values() for figure in found))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", action="append", choices=BENCHMARKS, help="measure this alone; may be given twice")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes: a look, not a verdict")
+    parser.add_argument("--json", type=Path, default=REPOSITORY / ".bench" / "figures.json", metavar="FILE")
+    parser.add_argument("--url", help="a PostgreSQL of yours; without it a private one is started")
+    parser.add_argument("--locomo", type=Path, help="the folder of the LoCoMo conversations (OPENPROTO_LOCOMO)")
+    parser.set_defaults(folder=REPOSITORY / ".bench")
+    return parser.parse_args()
+
+
+@contextmanager
+def _server(options: argparse.Namespace, names: list[str], watch: Watch) -> Iterator[str]:
+    if options.url or WITHOUT_SERVER.issuperset(names):
+        yield options.url or ""
+        return
+    watch.say("starting a private PostgreSQL")
+    with private_server(options.folder) as url:
+        yield url
+
+
+def _locomo(given: Path | None) -> Path | None:
+    """Return the folder that was named, or the place beside the repository; None where there is nothing to read."""
+    named = given or os.environ.get("OPENPROTO_LOCOMO")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data" / "locomo"
+    return folder.resolve() if any(folder.glob("*.json")) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Two hundred cancellations of a running `search` on a busy postgres, with a pool of two."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from openproto_adapters.postgres import Postgres
+
+from benchmarks.corpus import Corpus, Load, ReadyEmbedder, load, users
+from benchmarks.harness import Bench, Figure, at_most, for_information, percentile, spread
+from benchmarks.server import new_schema, raw_connection
+from openproto import AsyncMemory, OpenProtoError
+
+POOL = 2
+LOADERS = 4
+MOST_AWAITER_MS, MOST_BACK_MS, MOST_SERVER_MS = 50, 500, 1000
+BIG, SMALL = users(1, "big"), users(5, "small")
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was measured, in seconds, and what went wrong."""
+
+    awaiter: list[float] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+    gone: list[float] = field(default_factory=list)
+    not_cancelled: int = 0
+    left_on_server: int = 0
+
+
+class Observer:
+    """Looks at pg_stat_activity over a connection of its own."""
+
+    def __init__(self, connection: Any, schema: str) -> None:
+        self._connection = connection
+        self._mentions = f"%{schema}.memories%"
+        self.pids: set[int] = set()
+
+    async def running(self) -> set[int]:
+        """Return the server processes that are busy with a statement on the schema."""
+        rows = await self._connection.fetch(
+            "SELECT pid, state FROM pg_stat_activity WHERE query LIKE $1 AND pid <> pg_backend_pid()", self._mentions
+        )
+        self.pids.update(row["pid"] for row in rows)
+        return {row["pid"] for row in rows if row["state"] == "active"}
+
+    async def alive(self) -> int:
+        """Return how many of the server processes ever seen are still there."""
+        return int(
+            await self._connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[])", self.pids
+            )
+        )
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Cancel both searches of the pool, then ask at once for what needs a free connection; and so on."""
+    cancels = bench.size(200, 40)
+    seen = Seen()
+    async with (
+        new_schema(bench.url, "cancel") as schema,
+        new_schema(bench.url, "cancel_load") as other,
+        raw_connection(bench.url) as raw,
+        _busy(bench, raw, other),
+    ):
+        observer = Observer(raw, schema)
+        provider = Postgres(bench.url, schema=schema, embedder=ReadyEmbedder(), pool_min=POOL, pool_max=POOL)
+        before = _held()
+        async with AsyncMemory(provider) as memory:
+            await load(raw, Load(schema, BIG, bench.size(200_000, 100_000)), bench.watch)
+            await load(raw, Load(schema, SMALL, 100), bench.watch)
+            slow = await _uncancelled(memory)
+            with bench.watch.steps("cancelling", cancels) as done:
+                while len(seen.awaiter) + seen.not_cancelled < cancels:
+                    await _cancel_both(memory, observer, seen)
+                    done(POOL)
+            await asyncio.sleep(1)
+            pool = provider._pool._pool
+            leaked = {
+                "statements_still_running": len(await observer.running()),
+                "connections_not_idle": pool.get_size() - pool.get_idle_size(),
+            }
+        await asyncio.sleep(0.5)
+        leaked |= _leaks(before, _held()) | {"server_processes": await observer.alive()}
+    return _figures(seen, slow, leaked)
+
+
+def _figures(seen: Seen, slow: float, leaked: dict[str, int]) -> list[Figure]:
+    milliseconds = {name: [value * 1e3 for value in getattr(seen, name)] for name in ("awaiter", "back", "gone")}
+    return [
+        at_most(
+            "cancelled search on postgres: CancelledError, p99",
+            percentile(milliseconds["awaiter"], 0.99),
+            MOST_AWAITER_MS,
+            "ms",
+            uncancelled_search_ms=round(slow * 1e3),
+            **spread(milliseconds["awaiter"]),
+        ),
+        at_most(
+            "cancelled search: the pool serves again, longest",
+            max(milliseconds["back"]),
+            MOST_BACK_MS,
+            "ms",
+            **spread(milliseconds["back"]),
+        ),
+        for_information(
+            "cancelled search: gone from pg_stat_activity, longest",
+            max(milliseconds["gone"]),
+            "ms",
+            **spread(milliseconds["gone"]),
+        ),
+        at_most(f"cancelled search: on the server after {MOST_SERVER_MS} ms", seen.left_on_server, 0),
+        at_most("cancelled search: ended before it was cancelled, of 10 %", seen.not_cancelled, len(seen.awaiter) / 9),
+        at_most("cancelled search: left behind at the end", sum(max(0, n) for n in leaked.values()), 0, "", **leaked),
+    ]
+
+
+async def _cancel_both(memory: AsyncMemory, observer: Observer, seen: Seen) -> None:
+    """Fill the pool with slow searches, cancel them while the server works on them, and see it recover."""
+    searches = [asyncio.create_task(memory.search(query, BIG[0])) for query in Corpus(23).queries(POOL)]
+    await _until_running(observer, searches)
+    await asyncio.sleep(random.uniform(0, 0.05))
+    start = time.perf_counter()
+    for search in searches:
+        search.cancel()
+    waits = [asyncio.create_task(_ended(search)) for search in searches]
+    recovers = asyncio.create_task(_recovers(memory))
+    gone = asyncio.create_task(_gone(observer, start))
+    ends = await asyncio.gather(*waits)
+    for search, end in zip(searches, ends, strict=True):
+        if search.cancelled():
+            seen.awaiter.append(end - start)
+        else:
+            seen.not_cancelled += 1
+    seen.back.append(await recovers - start)
+    left_at = await gone
+    if left_at is None:
+        seen.left_on_server += 1
+    else:
+        seen.gone.append(left_at - start)
+
+
+async def _until_running(observer: Observer, searches: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until the server works on all the searches, or one has ended already."""
+    running = 0
+    while running < len(searches) and not any(search.done() for search in searches):
+        await asyncio.sleep(0.002)
+        running = len(await observer.running())
+
+
+async def _ended(search: asyncio.Task[Any]) -> float:
+    """Return when whoever awaits the search goes on."""
+    await asyncio.wait([search])
+    return time.perf_counter()
+
+
+async def _recovers(memory: AsyncMemory) -> float:
+    """Return when as many small searches as the pool has places, all of which were taken, have their answers."""
+    (query,) = Corpus(29).queries(1)
+    await asyncio.gather(*(memory.search(query, user) for user in SMALL[:POOL]))
+    return time.perf_counter()
+
+
+async def _gone(observer: Observer, start: float) -> float | None:
+    """Return when the server works on nothing of ours any more; None when a second was not enough."""
+    while time.perf_counter() - start < MOST_SERVER_MS / 1e3:
+        if not await observer.running():
+            return time.perf_counter()
+        await asyncio.sleep(0.002)
+    return None if await observer.running() else time.perf_counter()
+
+
+async def _uncancelled(memory: AsyncMemory) -> float:
+    """Return how long the slow search takes when it is let be."""
+    (query,) = Corpus(23).queries(1)
+    await memory.search(query, BIG[0])
+    start = time.perf_counter()
+    await memory.search(query, BIG[0])
+    return time.perf_counter() - start
+
+
+@asynccontextmanager
+async def _busy(bench: Bench, raw: Any, schema: str) -> AsyncIterator[None]:
+    """Keep the loop and the server busy with other clients' searches and adds."""
+    async with AsyncMemory(
+        "postgres", url=bench.url, schema=schema, embedder=ReadyEmbedder(), pool_min=LOADERS, pool_max=LOADERS
+    ) as memory:
+        people = users(20)
+        await load(raw, Load(schema, people, 500), bench.watch)
+        corpus = Corpus(31)
+        texts = corpus.texts(500)
+
+        async def work(number: int) -> None:
+            for turn in range(1_000_000_000):
+                text = texts[(turn * LOADERS + number) % len(texts)]
+                await memory.search(text, people[turn % len(people)])
+                await memory.add(text, user_id=people[number])
+
+        workers = [asyncio.create_task(work(number)) for number in range(LOADERS)]
+        await asyncio.sleep(0.5)  # every connection is open, every thread is started
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.cancel()
+            ended = await asyncio.gather(*workers, return_exceptions=True)
+    if failures := [error for error in ended if isinstance(error, OpenProtoError)]:
+        raise failures[0]
+
+
+def _held() -> dict[str, int]:
+    """Count what a process can leak."""
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "files": len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+    }
+
+
+def _leaks(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - count for name, count in before.items()}

@@ -1,0 +1,132 @@
+"""What every benchmark shares: figures with bounds, timing of several sides in turn, and what a run was told."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+from rich.console import Console
+from rich.progress import Progress
+
+Detail: TypeAlias = dict[str, Any]
+Step: TypeAlias = Callable[[int], Awaitable[object]]
+Seconds: TypeAlias = list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number; `ok` is None where no bound is judged, `value` is None where nothing was measured."""
+
+    name: str
+    value: float | None
+    unit: str
+    bound: str
+    ok: bool | None
+    detail: Detail = field(default_factory=dict)
+
+    def to_json(self) -> Detail:
+        """Return the figure as the JSON file holds it."""
+        return asdict(self)
+
+
+def at_most(name: str, value: float, limit: float, unit: str = "", **detail: Any) -> Figure:
+    """Return a figure that must not exceed `limit`."""
+    return Figure(name, value, unit, f"<= {limit:g}", value <= limit, detail)
+
+
+def at_least(name: str, value: float, limit: float, unit: str = "", **detail: Any) -> Figure:
+    """Return a figure that must reach `limit`."""
+    return Figure(name, value, unit, f">= {limit:g}", value >= limit, detail)
+
+
+def below(name: str, value: float, limit: float, unit: str = "", **detail: Any) -> Figure:
+    """Return a figure that must stay below `limit`."""
+    return Figure(name, value, unit, f"< {limit:g}", value < limit, detail)
+
+
+def above(name: str, value: float, limit: float, unit: str = "", **detail: Any) -> Figure:
+    """Return a figure that must exceed `limit`."""
+    return Figure(name, value, unit, f"> {limit:.3g}", value > limit, detail)
+
+
+def for_information(name: str, value: float, unit: str = "", **detail: Any) -> Figure:
+    """Return a figure without a bound."""
+    return Figure(name, value, unit, "", None, detail)
+
+
+def not_run(name: str, why: str) -> Figure:
+    """Return the place of a figure that could not be measured."""
+    return Figure(name, None, "", "", None, {"not_run": why})
+
+
+class Watch:
+    """Says on stderr what is going on."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False)
+
+    @contextmanager
+    def steps(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar; call what is yielded with the number of steps just done."""
+        with Progress(console=self._console) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda done: progress.advance(task, done)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a run was told: `size(full, quick)` chooses between the sizes of the two kinds of run."""
+
+    url: str
+    folder: Path
+    quick: bool
+    locomo: Path | None
+    watch: Watch
+
+    def size(self, full: int, quick: int) -> int:
+        """Return how much to do."""
+        return quick if self.quick else full
+
+
+async def take_turns(sides: Mapping[str, Step], rounds: int, *, warm: int = 0) -> dict[str, Seconds]:
+    """Call every side once a round, each round in another order, and return the seconds of every call.
+
+    Each step gets the number of its round. What the machine does besides strikes all sides alike. The first `warm`
+    rounds are not counted.
+    """
+    took: dict[str, Seconds] = {name: [] for name in sides}
+    names = list(sides)
+    for turn in range(warm + rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            start = time.perf_counter()
+            await sides[name](turn)
+            if turn >= warm:
+                took[name].append(time.perf_counter() - start)
+    return took
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that `share` of the values do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def spread(values: Sequence[float], scale: float = 1.0) -> Detail:
+    """Return median, 99th percentile and largest of the values, each multiplied by `scale`."""
+    found = {"p50": median(values), "p99": percentile(values, 0.99), "max": max(values)}
+    return {name: round(value * scale, 4) for name, value in found.items()} | {"samples": len(values)}
+
+
+def median_ratio(above: Sequence[float], beneath: Sequence[float]) -> float:
+    """Return the median of the ratios of two series taken in turn."""
+    return median(a / b for a, b in zip(above, beneath, strict=True))

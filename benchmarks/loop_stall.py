@@ -1,0 +1,89 @@
+"""How long the event loop stands still while a hundred `add`s embed and insert at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from benchmarks.corpus import Corpus
+from benchmarks.harness import Bench, Figure, below, spread
+from benchmarks.server import new_schema
+from openproto import AsyncMemory
+
+LONGEST_MS = 20
+ADDS = 100
+TICK = 0.001
+
+
+class Ticker:
+    """A task that wants to run every millisecond; `longest` is how late the loop let it run at worst."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._tick())
+        await asyncio.sleep(5 * TICK)
+        self.longest = 0.0
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.sleep(2 * TICK)  # so that a stall at the very end is seen
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _tick(self) -> None:
+        due = time.perf_counter() + TICK
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.perf_counter()
+            self.longest = max(self.longest, now - due)
+            due = now + TICK
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Measure both stores with the local embedder, each with an idle loop beside it."""
+    rounds = bench.size(25, 9)
+    figures: list[Figure] = []
+    async with new_schema(bench.url, "stall") as schema:
+        client = AsyncMemory("postgres", url=bench.url, schema=schema, embedder="local")
+        figures.append(await _measure(bench, "postgres", client, rounds))
+    with TemporaryDirectory(dir=bench.folder) as folder:
+        client = AsyncMemory("sqlite", path=Path(folder) / "memory.db", embedder="local")
+        figures.append(await _measure(bench, "sqlite", client, rounds))
+    return figures
+
+
+async def _measure(bench: Bench, name: str, client: AsyncMemory, rounds: int) -> Figure:
+    corpus = Corpus(17)
+    busy: list[float] = []
+    idle: list[float] = []
+    took: list[float] = []
+    async with client as memory:
+        with bench.watch.steps(f"{ADDS} adds at once on {name}", rounds) as done:
+            for _ in range(rounds):
+                texts = corpus.texts(ADDS)
+                async with Ticker() as ticker:
+                    start = time.perf_counter()
+                    await asyncio.gather(*(memory.add(text, user_id="user") for text in texts))
+                    took.append(time.perf_counter() - start)
+                busy.append(ticker.longest)
+                async with Ticker() as ticker:
+                    await asyncio.sleep(took[-1])
+                idle.append(ticker.longest)
+                done(1)
+    return below(
+        f"longest stall of the loop, {ADDS} adds at once on {name}, median of rounds",
+        median(busy) * 1e3,
+        LONGEST_MS,
+        "ms",
+        judged="the median of the rounds' longest stalls",
+        worst_ms=round(max(busy) * 1e3, 2),
+        rounds_ms=spread(busy, 1e3),
+        idle_loop_ms=spread(idle, 1e3),
+        all_adds_ms=spread(took, 1e3),
+    )

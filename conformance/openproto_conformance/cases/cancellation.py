@@ -1,0 +1,319 @@
+"""Cancellation: prompt, whole or absent, and usable afterwards, wherever it strikes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from openproto import AsyncMemory, MemoryRecord, NotFoundError, ProviderTimeoutError
+from openproto_conformance.bench import RETURN_WITHIN, Bench
+from openproto_conformance.case import Area, Face
+from openproto_conformance.checks import ensure, equal, raises
+from openproto_conformance.probe import ATTEMPTS, PROMPT, strike_everywhere
+
+area = Area("cancellation", __doc__)
+
+ASYNC: tuple[Face, ...] = ("async",)
+FIELDS: dict[str, Any] = {"scope": "kitchen", "tags": ["a", "b"], "confidence": 0.5, "x-note": {"n": 1}}
+WATCHED = 1.0
+HINT_WHOLE = "one verb, one statement: look for an await, or a commit, between the parts of the write"
+HINT_PROMPT = "what the verb awaits once it is cancelled: a finally, an except that goes on, a thread that is joined"
+
+
+@area.case("add", "get", "list", faces=ASYNC, hint=HINT_WHOLE)
+async def a_cancelled_add_is_whole_or_absent(bench: Bench) -> None:
+    """An add struck at any await is stored whole or not at all, supersession included; its key makes repeating safe."""
+    user, numbers = bench.user(), itertools.count()
+    supersede = bench.capabilities.features.supports_supersession
+    state: dict[str, Any] = {}
+
+    async def add() -> None:
+        n = next(numbers)
+        old = await bench.client.add(f"old {n}", user_id=user) if supersede else None
+        state.update(n=n, old=old, fields={**FIELDS, "supersedes": [old.id]} if old else FIELDS)
+
+    def make() -> Awaitable[MemoryRecord]:
+        n, fields = state["n"], state["fields"]
+        return bench.client.add(f"tea {n}", user_id=user, idempotency_key=f"key-{n}", **fields)
+
+    async def whole_or_absent() -> None:
+        stored = [record for record in await bench.inventory(user) if record.content == f"tea {state['n']}"]
+        ensure(len(stored) <= 1, f"one add made {len(stored)} records")
+        if state["old"] is not None:
+            by = (await bench.client.get(state["old"].id)).superseded_by
+            equal(by, stored[0].id if stored else None, "superseded_by of the old record after a cancelled add")
+        if "search" in bench.capabilities.verbs and not bench.capabilities.features.async_ingestion:
+            found = [hit.memory.id for hit in await bench.client.search(f"tea {state['n']}", user, tag="a", limit=100)]
+            ensure(not stored or stored[0].id in found, "what a cancelled add stored is not found by search")
+        state["stored"] = stored
+
+    async def check() -> None:
+        await bench.comes_to_hold(whole_or_absent)
+        again = await make()
+        for record in state["stored"]:
+            equal(again.id, record.id, "the id under the cancelled add's key")
+        equal((again.tags, again.extensions), (["a", "b"], {"x-note": {"n": 1}}), "the fields of what was stored")
+        await whole_or_absent()
+        equal(len(state["stored"]), 1, "the number of records after the add was repeated")
+        await add()
+
+    await add()
+    await strike_everywhere(make, check, _measure(bench))
+
+
+@area.case("add", "get", "update", faces=ASYNC, hint=HINT_WHOLE)
+async def a_cancelled_update_is_whole_or_absent(bench: Bench) -> None:
+    """An update struck at any await has changed every field that it names, or none, in the index too."""
+    user = bench.user()
+    record = await bench.add("the wombat number 0", user_id=user, tags=["tag 0"], scope="scope/0")
+    numbers = itertools.count(1)
+    state = {"n": 0}
+
+    def make() -> Awaitable[MemoryRecord]:
+        n = state["n"] = next(numbers)
+        return bench.client.update(record.id, content=f"the wombat number {n}", tags=[f"tag {n}"], scope=f"scope/{n}")
+
+    async def whole() -> None:
+        got = await bench.client.get(record.id)
+        n = got.content.rpartition(" ")[2]
+        equal((got.tags, got.scope), ([f"tag {n}"], f"scope/{n}"), "tags and scope, beside the content")
+        ensure(int(n) <= state["n"], "a content that nobody wrote")
+        if "search" in bench.capabilities.verbs:
+            equal(await bench.found("wombat", user, tag=f"tag {n}"), [record.id], "what search finds by the tag it has")
+
+    await strike_everywhere(make, lambda: bench.comes_to_hold(whole), _measure(bench))
+
+
+@area.case("add", "list", "get", "delete", faces=ASYNC, hint=HINT_WHOLE)
+async def a_cancelled_delete_is_whole_or_absent(bench: Bench) -> None:
+    """After a delete struck at any await, the record is in every verb or in none."""
+    user, numbers = bench.user(), itertools.count()
+    state: dict[str, MemoryRecord] = {}
+
+    async def add() -> None:
+        state["record"] = await bench.add(f"wombat{next(numbers)}", user_id=user)
+
+    async def whole_or_absent() -> None:
+        record = state["record"]
+        listed = [r.id for r in await bench.inventory(user) if r.id == record.id]
+        if "search" in bench.capabilities.verbs:
+            equal(await bench.found(record.content, user, min_score=0.01), listed, "the ids from search, beside list")
+
+    async def check() -> None:
+        await bench.comes_to_hold(whole_or_absent)
+        await asyncio.gather(bench.client.delete(state["record"].id), return_exceptions=True)
+        await raises(NotFoundError, bench.client.get, state["record"].id)
+        await add()
+
+    await add()
+    await strike_everywhere(lambda: bench.client.delete(state["record"].id), check, _measure(bench))
+
+
+@area.case(
+    "add", "list", "delete", faces=ASYNC, hint="reads and batches: prompt, and nothing kept from one call to the next"
+)
+async def every_other_verb_can_be_cancelled(bench: Bench) -> None:
+    """Reads, `add_many`, and `delete_all` struck at any await end promptly, and the next call works."""
+    user = bench.user()
+    record = await bench.add("the wombat is grey", user_id=user)
+    for make in _others(bench, bench.client, user, record.id):
+
+        async def check() -> None:
+            equal(await bench.client.get(record.id), record, "the record read after a strike")
+            for batch in await bench.inventory(bench.user("batch")):
+                equal(batch.tags, ["whole"], "the tags of what a cancelled add_many stored")
+
+        await strike_everywhere(make, check, _measure(bench))
+
+
+@area.case(
+    "add",
+    faces=ASYNC,
+    hint="open(): what was acquired before the cancellation must be released, and opening must work again",
+)
+async def opening_can_be_cancelled(bench: Bench) -> None:
+    """A first verb struck while the backend opens leaves a client that works."""
+    made: list[AsyncMemory] = []
+
+    def make() -> Awaitable[object]:
+        made.append(bench.build())
+        return made[-1].add("tea", user_id=bench.user())
+
+    async def check() -> None:
+        record = await made[-1].add("coffee", user_id=bench.user())
+        equal(record.content, "coffee", "the next add")
+        await made[-1].close()
+
+    await strike_everywhere(make, check, _measure(bench))
+
+
+@area.case("add", faces=ASYNC, hint="entering `async with` and being cancelled: open() must give back what it took")
+async def entering_can_be_cancelled(bench: Bench) -> None:
+    """Entering struck at any await leaves nothing open, and the next client opens."""
+    made: list[AsyncMemory] = []
+
+    def make() -> Awaitable[object]:
+        made.append(bench.build())
+        return made[-1].__aenter__()
+
+    async def check() -> None:
+        await made[-1].close()
+        client = await bench.open()
+        equal((await client.add("tea", user_id=bench.user())).content, "tea", "the next client's add")
+        await client.close()
+
+    await strike_everywhere(make, check, _measure(bench))
+
+
+@area.case("add", "list", faces=ASYNC, hint=HINT_PROMPT)
+async def a_stuck_call_is_cancelled_promptly(bench: Bench) -> None:
+    """While the backend does not answer, CancelledError reaches the awaiter within 50 ms."""
+    user = bench.user()
+    for _ in range(ATTEMPTS):
+        with bench.backend_stalled():
+            calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(20)]
+            await asyncio.sleep(0.1)
+            slowest = await _cancel(bench, calls)
+        if slowest <= PROMPT:
+            break
+    bench.measure("cancel_ms", slowest * 1000)
+    ensure(slowest <= PROMPT, f"CancelledError took {slowest * 1000:.0f} ms in the last of {ATTEMPTS} attempts")
+    equal((await bench.client.add("next", user_id=user)).content, "next", "the next add")
+
+
+@area.case(
+    "add",
+    "list",
+    faces=ASYNC,
+    hint="the tier: native and aborting stop the backend's work, so that a cancelled write stays undone",
+)
+async def a_cancelled_write_stops_in_the_backend(bench: Bench) -> None:
+    """At the tiers native and aborting, a write cancelled while the backend is held up does not happen later."""
+    user = bench.user()
+    with bench.backend_stalled() as stalled:
+        calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(20)]
+        await asyncio.sleep(0.2 if stalled else 0.0)
+        finished = sum(call.done() for call in calls)
+        await _cancel(bench, calls)
+        first = await bench.inventory(user)
+        if stalled:
+            equal((finished, first), (0, []), "what was written while the backend was held up")
+            await asyncio.sleep(RETURN_WITHIN)
+    second = first
+    if bench.capabilities.x_openproto.cancellation != "detached":
+        first = first if stalled else await _settled(bench, user)
+        await asyncio.sleep(WATCHED)
+        second = await bench.inventory(user)
+        equal(len(second), len(first), "the number of records a second later, beside those at the cancellation")
+    equal((await bench.client.add("next", user_id=user)).content, "next", "the next add")
+
+
+@area.case(
+    "add", "get", faces=ASYNC, hint="what a cancelled call still holds: its connection, a lock, a slot of the pool"
+)
+async def the_pool_is_back_after_cancellations(bench: Bench) -> None:
+    """Half a second after a hundred calls were cancelled, the next ones are served."""
+    user = bench.user()
+    record = await bench.add("tea", user_id=user)
+    with bench.backend_stalled():
+        writes = [bench.client.add(f"note {n}", user_id=user) for n in range(50)]
+        calls = [asyncio.ensure_future(call) for call in (*writes, *(bench.client.get(record.id) for _ in range(50)))]
+        await asyncio.sleep(0.05)
+        await _cancel(bench, calls)
+        if bench.capabilities.x_openproto.cancellation != "detached":
+            started = time.perf_counter()
+            async with asyncio.timeout(RETURN_WITHIN * 4):
+                await asyncio.gather(*(bench.client.get(record.id) for _ in range(20)))
+            bench.measure("pool_back_ms", (time.perf_counter() - started) * 1000)
+    equal((await bench.client.add("next", user_id=user)).content, "next", "the next add")
+
+
+@area.case(
+    "add", "list", faces=ASYNC, hint="the client's timeout=: it cancels the provider's call just as a caller does"
+)
+async def a_timeout_cancels_too(bench: Bench) -> None:
+    """A verb that exceeds the client's `timeout` is ProviderTimeoutError, and the client works on."""
+    client = await bench.open(timeout=0.3)
+    with bench.backend_stalled() as stalled:
+        if stalled:
+            started = time.perf_counter()
+            error = await raises(ProviderTimeoutError, client.add, "tea", user_id=bench.user())
+            took = time.perf_counter() - started
+            ensure(isinstance(error, TimeoutError) and error.code == "provider_timeout", "it is no TimeoutError")
+            ensure(0.25 < took < 1.0, f"a timeout of 0.3 s took {took:.2f} s")
+    record = await client.add("next", user_id=bench.user())
+    equal(record.content, "next", "the next add")
+    heavy = [{"content": f"note {n} " * 20, "user_id": bench.user("heavy")} for n in range(900)]
+    hurried = bench.build(timeout=0.001, retries=0)
+    await hurried.add_many(heavy)
+    for stored in await bench.inventory(bench.user("heavy")):
+        ensure(stored.content.startswith("note "), "what a timed-out add_many stored is not whole")
+
+
+@area.case("add", "list", faces=ASYNC, hint=HINT_WHOLE)
+async def random_strikes_leave_whole_records(bench: Bench) -> None:
+    """Struck at random moments of the clock, single writes, updates, and batches leave only whole records."""
+    user = bench.user()
+    for n in range(bench.size(300, 60)):
+        call = asyncio.ensure_future(_some_write(bench, user, n))
+        await asyncio.sleep(bench.random.random() * 0.004)
+        call.cancel()
+        await asyncio.wait({call}, timeout=2.0)
+        ensure(call.done(), "a write was still running 2 s after it was cancelled")
+        if not call.cancelled() and (error := call.exception()) is not None:
+            raise error
+    for record in await bench.inventory(user):
+        number = record.content.rpartition(" ")[2]
+        equal(record.tags, [f"tag {number}"], "the tags, beside the content")
+        equal(record.extensions, {"x-note": {"n": 1}}, "the extensions")
+
+
+def _others(bench: Bench, client: AsyncMemory, user: str, id: str) -> Iterable[Callable[[], Awaitable[Any]]]:
+    batch = [{"content": f"batch {n}", "user_id": bench.user("batch"), "tags": ["whole"]} for n in range(20)]
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "get": lambda: client.get(id),
+        "list": lambda: client.list(user),
+        "search": lambda: client.search("wombat", user),
+        "context": lambda: client.context("wombat", user),
+        "audit": lambda: client.audit(user),
+        "add": lambda: client.add_many(batch),
+        "delete": lambda: client.delete_all(bench.user("batch")),
+        "capabilities": client.health,
+    }
+    return [call for verb, call in calls.items() if verb in bench.capabilities.verbs]
+
+
+async def _some_write(bench: Bench, user: str, n: int) -> None:
+    item: dict[str, Any] = {"content": f"note {n}", "user_id": user, "tags": [f"tag {n}"], "x-note": {"n": 1}}
+    if n % 3 == 0:
+        await bench.client.add_many([item, {**item}, {**item}])
+    record = await bench.client.add(**item)
+    if n % 3 == 1 and "update" in bench.capabilities.verbs:
+        await bench.client.update(record.id, content=f"changed {n + 1}", tags=[f"tag {n + 1}"])
+
+
+async def _cancel(bench: Bench, calls: Sequence[asyncio.Future[MemoryRecord]]) -> float:
+    """Cancel the calls and return how long the slowest took to end; fail where one does not end."""
+    started = time.perf_counter()
+    for call in calls:
+        call.cancel()
+    _, pending = await asyncio.wait(calls, timeout=2.0)
+    slowest = time.perf_counter() - started
+    ensure(not pending, f"{len(pending)} calls were still running 2 s after they were cancelled")
+    for call in calls:
+        if not call.cancelled() and (error := call.exception()) is not None:
+            raise error
+    return slowest
+
+
+async def _settled(bench: Bench, user: str) -> list[MemoryRecord]:
+    """Return the user's records once what runs at the cancellation had its time to end."""
+    await asyncio.sleep(RETURN_WITHIN)
+    return await bench.inventory(user)
+
+
+def _measure(bench: Bench) -> Callable[[float], None]:
+    return lambda ms: bench.measure("cancel_ms", ms)

@@ -1,0 +1,164 @@
+"""Many calls at once: each with its own result, none in the way of another, the loop always free."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from openproto import MemoryRecord, NotFoundError
+from openproto_conformance.bench import Bench
+from openproto_conformance.case import Area
+from openproto_conformance.checks import ensure, equal
+
+area = Area("concurrency", __doc__)
+
+FAN_OUT = 250
+STALL_MS = 20.0
+ATTEMPTS = 5
+
+
+@area.case(
+    "add", "get", "list", hint="results by position: a shared buffer, a reply matched to the wrong call, a lost write"
+)
+async def results_come_back_to_their_callers(bench: Bench) -> None:
+    """Of 250 adds and 250 gets at once, each returns its own record."""
+    user = bench.user()
+    added = await asyncio.gather(*(bench.client.add(f"note {n}", user_id=user) for n in range(FAN_OUT)))
+    equal([record.content for record in added], [f"note {n}" for n in range(FAN_OUT)], "the contents, in order")
+    equal(len(await bench.inventory(user)), FAN_OUT, "the number of records")
+    got = await asyncio.gather(*(bench.client.get(record.id) for record in added))
+    equal([record.id for record in got], [record.id for record in added], "the ids from get, in order")
+
+
+@area.case("add", "search", hint="searches at once: state of one query seen by another")
+async def searches_at_once_do_not_mix(bench: Bench) -> None:
+    """Many different searches at once each find what they asked for."""
+    user = bench.user()
+    names = [f"zeppelin{n:03}" for n in range(40)]
+    await bench.add_many([{"content": f"the {name} is grey", "user_id": user} for name in names])
+    found = await asyncio.gather(*(bench.client.search(name, user, limit=1) for name in names * 3))
+    firsts = [hits[0].memory.content for hits in found]
+    equal(firsts, [f"the {name} is grey" for name in names * 3], "the first results")
+
+
+@area.case(
+    "add", "get", "update", hint="updates at once: a record read and written back whole loses the other's change"
+)
+async def updates_at_once_lose_nothing(bench: Bench) -> None:
+    """Updates of different fields at the same time all hold, and of the same field one holds whole."""
+    user = bench.user()
+    for round in range(5):
+        record = await bench.client.add("tea", user_id=user)
+        changes: list[Any] = [
+            {"content": f"coffee {round}"},
+            {"scope": "kitchen"},
+            {"tags": ["a", "b"]},
+            {"confidence": 0.75},
+        ]
+        await asyncio.gather(*(bench.client.update(record.id, **change) for change in changes))
+        got = await bench.client.get(record.id)
+        fields = (got.content, got.scope, got.tags, got.confidence)
+        equal(fields, (f"coffee {round}", "kitchen", ["a", "b"], 0.75), "the fields after updates at once")
+    pairs: list[Any] = [{"content": f"text {n}", "tags": [f"tag {n}"]} for n in range(20)]
+    await asyncio.gather(*(bench.client.update(record.id, **pair) for pair in pairs))
+    got = await bench.client.get(record.id)
+    ensure({"content": got.content, "tags": got.tags} in pairs, "the record is a mixture of two updates")
+
+
+@area.case("add", "delete", hint="deletes at once: the row that is gone must be counted by one of them only")
+async def one_of_many_deletes_succeeds(bench: Bench) -> None:
+    """Of many deletes of one record at once, one succeeds and the others are NotFoundError."""
+    record = await bench.client.add("tea", user_id=bench.user())
+    deletes = [bench.client.delete(record.id) for _ in range(20)]
+    outcomes = await asyncio.gather(*deletes, return_exceptions=True)
+    equal(sum(outcome is None for outcome in outcomes), 1, "the number of deletes that succeeded")
+    equal(sum(isinstance(o, NotFoundError) for o in outcomes), 19, "the number of NotFoundErrors")
+
+
+@area.case("add", "get", hint="pools and locks: a call that waits must not hold what the others need")
+async def one_slow_call_starves_no_other(bench: Bench) -> None:
+    """While slow writes are under way, reads are answered."""
+    user = bench.user()
+    record = await bench.add("tea", user_id=user)
+    with bench.backend_stalled() as stalled:
+        if stalled:
+            slow = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(10)]
+        else:
+            items = [{"content": f"note {n} " * 50, "user_id": user} for n in range(bench.size(5000, 1000))]
+            slow = [asyncio.ensure_future(_first(bench, items))]
+        await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(2.0):
+                for _ in range(10):
+                    equal((await bench.client.get(record.id)).id, record.id, "the record read meanwhile")
+            if stalled:
+                ensure(not any(call.done() for call in slow), "the stalled writes ended while the backend was held up")
+        except TimeoutError:
+            ensure(False, "ten reads were not answered within 2 s while writes were waiting")
+    await asyncio.gather(*slow)
+
+
+@area.case("add", "get", faces=("async",), hint="blocking I/O, hashing, or embedding on the loop: hand it to a thread")
+async def the_loop_is_never_blocked(bench: Bench) -> None:
+    """While 100 slow calls are in flight, the event loop never stands still for 20 ms."""
+    user = bench.user()
+    best = float("inf")
+    for attempt in range(ATTEMPTS):  # the machine may be busy; a provider that blocks does so every time
+        with bench.backend_stalled() as stalled:
+            pause = _Pauses()
+            content = "a longer note about rivers and their names " * 100
+            calls = [
+                asyncio.ensure_future(bench.client.add(f"{content}{attempt} {n}", user_id=user)) for n in range(100)
+            ]
+            if stalled:
+                await asyncio.sleep(0.3)
+            else:
+                await asyncio.wait(calls, timeout=10.0)
+            best = min(best, await pause.longest())
+        await asyncio.gather(*calls)
+        if best < STALL_MS:
+            break
+    bench.measure("longest_stall_ms", best)
+    ensure(best < STALL_MS, f"the loop stood still for {best:.0f} ms at best of {ATTEMPTS} attempts")
+
+
+@area.case("add", "get", hint="how many threads a client may start: a private, bounded pool")
+async def threads_are_bounded(bench: Bench) -> None:
+    """However many calls are in flight, the provider's threads stay within its bound."""
+    before = threading.active_count()
+    own = 32 if bench.face == "sync" else 0  # the callers of the sync face are the suite's own
+    calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=bench.user())) for n in range(FAN_OUT)]
+    most = 0
+    while not all(call.done() for call in calls):
+        most = max(most, threading.active_count() - before)
+        await asyncio.sleep(0.001)
+    await asyncio.gather(*calls)
+    ensure(most <= bench.suite.threads + own, f"there were {most - own} threads, of at most {bench.suite.threads}")
+
+
+class _Pauses:
+    """Measures how long the loop did not come round."""
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+        self._task = asyncio.ensure_future(self._watch())
+
+    async def longest(self) -> float:
+        """Return the longest pause so far, in ms, and stop watching."""
+        await asyncio.sleep(0)
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        return self._longest
+
+    async def _watch(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            self._longest = max(self._longest, (time.perf_counter() - before) * 1000)
+            await asyncio.sleep(0.001)
+
+
+async def _first(bench: Bench, items: list[dict[str, str]]) -> MemoryRecord:
+    return (await bench.add_many(items))[0]

@@ -1,0 +1,222 @@
+"""`demo`, `providers`, `doctor`, `reindex`, `schema`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import Run
+from openproto_adapters.sqlite import Sqlite
+
+from openproto.errors import ProviderError, ProviderUnavailableError
+from openproto.provider import Provider, ReindexProgress
+
+
+def statuses(checks: list[dict[str, str]]) -> dict[str, str]:
+    return {check["name"]: check["status"] for check in checks}
+
+
+def test_demo_shows_what_it_does_and_leaves_nothing(
+    cli: Run, tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    shown = cli("demo")
+    assert shown.status == 0
+    assert sorted(tmp_path.iterdir()) == before
+    for text in ("1. Remember", 'Memory("sqlite")', "Lisbon", "5 memories deleted", "demo --provider postgres"):
+        assert text in shown.out
+    assert not environment.exists()
+
+
+def test_demo_in_a_named_file_deletes_its_users_memories(cli: Run, tmp_path: Path) -> None:
+    path = tmp_path / "demo.db"
+    assert cli("demo", "--path", str(path)).status == 0
+    import sqlite3
+
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM memories").fetchone() == (0,)
+    db.close()
+
+
+def test_demo_tells_the_truth(cli: Run) -> None:
+    steps = cli("demo", "--json").json["steps"]
+    assert [len(step["done"]) > 0 for step in steps] == [True] * 5
+    _, _, then, now, past = steps[2]["done"][0:1] + steps[2]["done"]
+    assert "supersedes=[paris.id]" in then["python"] or "supersedes" in now["python"]
+    found = [line for done in steps[2]["done"] if "search" in done["python"] for line in done["output"]]
+    assert [line.split()[-1] for line in found] == ["Lisbon", "Paris"]
+    assert past
+    printed = "\n".join(done["python"] for step in steps for done in step["done"])
+    program = (
+        "import sys\nfrom datetime import UTC, datetime, timedelta\nfrom openproto import Memory\nada = 'ada'\n"
+        + printed.replace('Memory("sqlite")', f'Memory("sqlite", path={tempfile.mkdtemp()!r} + "/m.db")')
+        + "\nmemory.close()"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_demo_that_fails_cleans_up_too(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def context(*_: object) -> None:
+        raise ProviderError("no context today")
+
+    monkeypatch.setattr(Sqlite, "context", context)
+    path = tmp_path / "demo.db"
+    assert cli("demo", "--path", str(path)).status == 1
+    import sqlite3
+
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM memories").fetchone() == (0,)
+    db.close()
+
+
+@pytest.mark.usefixtures("faulty")
+def test_providers_says_what_is_ready_and_what_is_missing(cli: Run, terminal: Callable[..., str]) -> None:
+    found = {provider["name"]: provider for provider in cli("providers", "--json").json["providers"]}
+    assert found["sqlite"]["status"] == "ready"
+    assert found["sqlite"]["distribution"].startswith("openproto ")
+    assert "path" in found["sqlite"]["options"]
+    assert "pip install 'faulty[broken]'" in found["broken"]["status"]
+    assert found["faulty"]["distribution"] == "faulty 1.2"
+    lines = [line.split("\t") for line in cli("providers").out.splitlines()]
+    assert ["faulty", "faulty 1.2", "ready", "Fails as its options say."] in lines
+    verbose = [line.split("\t") for line in cli("providers", "-v").out.splitlines()]
+    assert any(row[:2] == ["faulty", "size"] and row[2].endswith("= 1") for row in verbose)
+    assert "what it is" in terminal("providers")
+
+
+def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(cli: Run, environment: Path) -> None:
+    ended = cli("doctor", "--json")
+    assert ended.status == 0
+    assert ended.json["ok"] is True
+    assert {"openproto", "provider", "connection", "data", "embedder", "add", "get", "search", "delete"} <= set(
+        statuses(ended.json["checks"])
+    )
+    assert set(statuses(ended.json["checks"]).values()) == {"ok"}
+    import sqlite3
+
+    with sqlite3.connect(environment) as db:
+        assert db.execute("SELECT count(*) FROM memories").fetchone() == (0,)
+    db.close()
+    lines = cli("doctor").out.splitlines()
+    assert all(re.match(r"ok    \w+", line) for line in lines)
+    assert str(environment) in "\n".join(lines)
+
+
+def test_doctor_says_what_an_embedder_would_add(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENPROTO_EMBEDDER")
+    monkeypatch.setattr("openproto.embedding.resolve.is_installed", lambda: False)
+    monkeypatch.setattr("openproto.cli.commands.doctor.is_installed", lambda: False)
+    ended = cli("doctor")
+    assert ended.status == 0
+    assert "warn  embedder" in ended.out
+    assert "pip install 'openproto[local]'" in ended.out
+
+
+@pytest.mark.usefixtures("faulty")
+def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None:
+    ended = cli("doctor", "-p", "faulty", "-o", "code=provider_unavailable", "-o", "when=open", "--json")
+    assert ended.status == 5
+    assert ended.json["ok"] is False
+    last = ended.json["checks"][-1]
+    assert (last["name"], last["status"], bool(last["remedy"])) == ("connection", "fail", True)
+    assert cli("doctor", "-p", "nothing").status == 2
+    missing = cli("doctor", "-p", "broken")
+    assert (missing.status, "pip install 'faulty[broken]'" in missing.out) == (7, True)
+    assert cli("doctor", "-o", "nope=1").status == 2
+
+
+@pytest.mark.usefixtures("faulty")
+def test_doctor_repeats_what_the_provider_says_and_makes_no_round_trip_it_could_not_clean(cli: Run) -> None:
+    ended = cli("doctor", "-p", "faulty", "--json")
+    assert ended.status == 0
+    checks = {check["name"]: check for check in ended.json["checks"]}
+    assert checks["engine"]["detail"] == "Faulty 9"
+    assert checks["verbs"]["status"] == "warn"
+    assert "add" not in checks
+
+
+@pytest.mark.parametrize("verb", ["get", "search", "delete"])
+def test_doctor_cleans_up_after_the_step_that_fails(
+    cli: Run, environment: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> Any:
+        if verb == "search":
+            return []
+        raise ProviderUnavailableError("just now")
+
+    monkeypatch.setattr(Sqlite, verb, fail)
+    monkeypatch.setenv("OPENPROTO_RETRIES", "0")
+    ended = cli("doctor", "--json")
+    assert ended.status == (1 if verb == "search" else 5)
+    found = statuses(ended.json["checks"])
+    assert found[verb] == "fail"
+    assert found["clean-up"] == "ok"
+    import sqlite3
+
+    with sqlite3.connect(environment) as db:
+        assert db.execute("SELECT count(*) FROM memories").fetchone() == (0,)
+    db.close()
+
+
+def test_doctor_says_what_it_could_not_remove(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise ProviderUnavailableError("just now")
+
+    monkeypatch.setattr(Sqlite, "delete", fail)
+    monkeypatch.setattr(Sqlite, "delete_all", fail)
+    ended = cli("doctor")
+    assert ended.status == 5
+    assert re.search(r"openproto delete --all --yes --user doctor-\w+", ended.out)
+
+
+def test_reindex_gives_a_store_its_vectors(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wordllama")
+    cli("add", "Ada is fond of felines")
+    assert cli("capabilities", "--json").json["features"]["vector_search"] is False
+    refused = cli("list", "-o", "embedder=local")
+    assert (refused.status, "openproto reindex" in refused.err) == (1, True)
+    assert cli("reindex", "--embedder", "local").out == "re-embedded 1 memory\n"
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "local")
+    assert cli("capabilities", "--json").json["features"]["vector_search"] is True
+    assert len(cli("search", "cat").out.splitlines()) == 1
+    assert cli("reindex", "--json").json == {"reindexed": 1}
+    assert cli("reindex", "--embedder", "nonsense").status == 2
+
+
+@pytest.mark.usefixtures("faulty")
+def test_what_a_provider_has_not_is_6(cli: Run) -> None:
+    for command in ("reindex", "schema"):
+        ended = cli(command, "-p", "faulty", "--json")
+        assert (ended.status, ended.error["code"], ended.error["provider"]) == (6, "unsupported_capability", "faulty")
+
+
+def test_an_interrupted_reindex_says_how_to_go_on(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Provider] = []
+
+    async def reindex(self: Sqlite, report: Callable[[ReindexProgress], None]) -> None:
+        report(ReindexProgress(3, 10))
+        raise KeyboardInterrupt
+
+    async def close(self: Sqlite) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(Sqlite, "reindex", reindex)
+    monkeypatch.setattr(Sqlite, "close", close)
+    ended = cli("reindex")
+    assert ended.status == 130
+    assert ended.err == "interrupted; 3 of 10 are done, and the same command goes on from there\n"
+    assert closed
+
+
+def test_schema_prints_the_script_and_nothing_else(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sqlite, "schema_script", lambda self: "CREATE TABLE a (b text);\n", raising=False)
+    assert cli("schema").out == "CREATE TABLE a (b text);\n"
+    assert cli("schema", "--json").json == {"sql": "CREATE TABLE a (b text);\n"}

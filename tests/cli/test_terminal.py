@@ -1,0 +1,90 @@
+"""On a terminal: tables for people, and stored text that cannot act."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commandline import Run
+
+from openproto.cli.clean import clean, clean_field, clean_json, clean_line
+
+EVIL = "red \x1b[31malert\x1b]0;title\x07\x9b5n\u202egnp.exe [bold]not markup[/bold] :smile:\nnext\tline"
+
+
+def test_results_are_tables_with_headings(cli: Run, terminal: Callable[..., str]) -> None:
+    id = cli("add", "tea, not coffee", "-s", "food", "-t", "hot").out.strip()
+    listed = terminal("list")
+    assert "made" in listed
+    assert "memory" in listed
+    assert f"{id} · food · #hot" in listed
+    searched = terminal("search", "tea")
+    assert "score" in searched
+    assert "\x1b[" in searched
+    assert "when" in terminal("audit")
+    assert f"stored {id}" != terminal("add", "x").strip()
+    assert "tokens, 1 memory" in terminal("context", "tea")
+    assert "nothing found" in terminal("search", "zebra")
+
+
+def test_a_narrow_terminal_shortens_no_id(
+    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = cli("add", "tea").out.strip()
+    cli("get", id)
+    for command in (["audit"], ["list"], ["get", id]):
+        assert id in terminal(*command)
+
+
+def test_no_colour_where_none_is_wanted(
+    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("add", "tea")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal("list") + terminal("doctor"))
+
+
+def test_stored_text_cannot_act_on_the_terminal(cli: Run, terminal: Callable[..., str]) -> None:
+    id = cli("add", EVIL, "-s", "s\x1b[2J", "-t", "t\x1b[2J", "--source", "app=a\x1b[2J").out.strip()
+    for command in (["list"], ["get", id], ["search", "red"], ["context", "red"], ["audit"], ["export"]):
+        for extra in ([], ["--json"]):
+            shown = terminal(*command, *extra)
+            # What may stand there is rich's own: colours, and its progress bar's line and cursor.
+            assert not re.sub(r"\x1b\[[0-9;?]*[mlhKA]", "", shown).count("\x1b"), command
+            assert "\x1b[31m" not in shown
+            assert not {"\x07", "\x9b", "\u202e"} & set(shown)
+    assert "[bold]not markup[/bold] :smile:" in terminal("get", id)
+    assert "\n" in terminal("get", id)
+
+
+def test_messages_about_hostile_names_are_harmless_too(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "a\x1b[31mb"
+    ended = cli("import", str(file))
+    assert "\x1b" not in ended.err
+    assert "\x1b" not in cli("search", "x", "--no-\x1b[31m").err
+    assert "\x1b" not in cli("list", "-p", "x\x1b[31m").err
+    assert "\x1b" not in cli("export", str(file)).err
+
+
+def test_json_stays_json_on_a_terminal(cli: Run, terminal: Callable[..., str]) -> None:
+    import json
+
+    cli("add", EVIL)
+    assert json.loads(terminal("list", "--json"))["items"][0]["content"] == EVIL
+
+
+def test_deleting_everything_asks_first(cli: Run, terminal: Callable[..., str]) -> None:
+    cli("add", "x")
+    assert "nothing was deleted" in terminal("delete", "--all", keys="n\n")
+    assert len(cli("list").out.splitlines()) == 1
+    assert "deleted 1" in terminal("delete", "--all", keys="y\n")
+    assert cli("list").out == ""
+
+
+def test_cleaning() -> None:
+    assert clean("a\r\nb\tc\x00\x1b\x7f\x85\u2028\ud800é👩‍💻") == "a\nb\tc\\x00\\x1b\\x7f\\x85\\u2028\\ud800é👩‍💻"
+    assert clean_line(" a\n\n b\u2028c\x1b ") == "a b c\\x1b"
+    assert clean_field("a\tb\nc\\n\r\x1b") == "a\\tb\\nc\\\\n\\r\\x1b"
+    assert clean_json('"\x7f\x9b\u202e"') == '"\\u007f\\u009b\\u202e"'

@@ -1,0 +1,337 @@
+"""Moving memories: nothing lost, nothing twice, however often and wherever it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import PROGRAM, Ended, Run
+
+MANY = 5000
+
+
+def stored(path: Path) -> list[str]:
+    with sqlite3.connect(path) as db:
+        found = [content for (content,) in db.execute("SELECT content FROM memories ORDER BY created_at, id")]
+    db.close()
+    return found
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "many.jsonl", [{"content": f"m{n}", "user_id": "ada"} for n in range(MANY)])
+
+
+def test_a_round_trip_keeps_every_field_order_and_supersession(cli: Run, tmp_path: Path) -> None:
+    paris = cli("add", "Paris", "-s", "home").out.strip()
+    cli(*("add", "tea", "-s", "food", "-t", "hot", "--source", "app=notes", "--confidence", "0.5"))
+    cli("add", "then", "--valid-from", "2019-01-01T00:00:00Z", "--valid-to", "2020-01-01T00:00:00Z", "-x", "x-a=[1]")
+    lisbon = cli("add", "Lisbon", "--supersedes", paris).out.strip()
+    cli("update", lisbon, "--tag", "new")
+    file = tmp_path / "ada.jsonl"
+    assert cli("export", str(file)).status == 0
+    before = read_lines(file)
+    assert [line["content"] for line in before] == ["Paris", "tea", "then", "Lisbon"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    there = ("--path", str(tmp_path / "there.db"))
+    first = cli("import", str(file), "--json", *there)
+    assert (first.status, first.json) == (0, {"lines": 4, "stored": 4, "failed": 0, "links": 1})
+    after = [*reversed(cli("list", "--json", *there).json["items"])]
+    ids = {old["id"]: new["id"] for old, new in zip(before, after, strict=True)}
+    unset = ("id", "created_at", "updated_at", "supersedes", "superseded_by")
+    for old, new in zip(before, after, strict=True):
+        imported = new.pop("x-imported")
+        assert {k: v for k, v in old.items() if k not in unset} == {k: v for k, v in new.items() if k not in unset}
+        assert imported == {k: old[k] for k in unset[:4] if k in old}
+        assert new.get("supersedes") == ([ids[id] for id in old["supersedes"]] if "supersedes" in old else None)
+        assert new.get("superseded_by") == (ids[old["superseded_by"]] if "superseded_by" in old else None)
+    assert [r["memory"]["content"] for r in cli("search", "Paris Lisbon", "--json", *there).json["results"]] == [
+        "Lisbon"
+    ]
+
+    again = cli("import", str(file), "--json", *there)
+    assert (again.status, again.json) == (0, first.json)
+    same = [*reversed(cli("list", "--json", *there).json["items"])]
+    assert [line["id"] for line in same] == [*ids.values()]
+    assert same[3]["updated_at"] == after[3]["updated_at"]  # a link that stands is not made again
+
+
+def test_importing_for_another_user_keeps_the_first_ones_name(cli: Run, tmp_path: Path) -> None:
+    cli("add", "x")
+    cli("export", str(tmp_path / "a.jsonl"))
+    cli("import", str(tmp_path / "a.jsonl"), "--user", "bob")
+    (record,) = cli("list", "--user", "bob", "--json").json["items"]
+    assert record["x-imported"]["user_id"] == "ada"
+    cli("export", str(tmp_path / "b.jsonl"), "--user", "bob")
+    cli("import", str(tmp_path / "b.jsonl"), "--user", "eve")
+    (record,) = cli("list", "--user", "eve", "--json").json["items"]
+    assert record["x-imported"]["user_id"] == "bob"
+    assert record["x-imported"]["earlier"]["user_id"] == "ada"
+
+
+def test_the_environments_user_moves_nobodys_lines(cli: Run, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "f", [{"content": "x", "user_id": "bob"}])
+    assert cli("import", str(file)).status == 0
+    assert cli("list").out == ""
+    assert len(cli("list", "--user", "bob").out.splitlines()) == 1
+
+
+def test_lines_in_any_order_find_what_they_supersede(cli: Run, tmp_path: Path) -> None:
+    lines = [
+        {"id": "new", "content": "Lisbon", "user_id": "ada", "supersedes": ["old", "gone"]},
+        {"id": "old", "content": "Paris", "user_id": "ada", "superseded_by": "new"},
+        {"id": "orphan", "content": "Rome", "user_id": "ada", "superseded_by": "elsewhere"},
+    ]
+    ended = cli("import", str(write_lines(tmp_path / "f", lines)))
+    assert (ended.status, ended.out) == (0, "3 memories stored, 1 supersession restored\n")
+    assert "1 memory that superseded others" in ended.err
+    new, old = (next(i for i in cli("list", "--json").json["items"] if i["content"] == c) for c in ("Lisbon", "Paris"))
+    assert (new["supersedes"], old["superseded_by"]) == ([old["id"]], new["id"])
+    assert new["x-imported"]["supersedes"] == ["old", "gone"]
+
+
+def test_a_plain_line_may_supersede_a_stored_memory(cli: Run, tmp_path: Path) -> None:
+    old = cli("add", "Paris").out.strip()
+    file = write_lines(tmp_path / "f", [{"content": "Lisbon", "user_id": "ada", "supersedes": [old]}])
+    assert cli("import", str(file)).status == 0
+    assert cli("get", old, "--json").json["superseded_by"]
+
+
+def test_bad_lines_are_named_counted_and_left_out(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    lines = [
+        b'\xef\xbb\xbf{"content": "good", "user_id": "ada"}',
+        b"not json",
+        b"",
+        b'["a list"]',
+        b'{"content": "", "user_id": "ada"}',
+        b'{"content": "x", "user_id": "ada", "contents": "private"}',
+        b'{"content": "x", "user_id": "ada", "valid_from": "2020-01-01"}',
+        b'{"content": "x", "user_id": "ada", "valid_from": "soon"}',
+        b'{"content": "x", "user_id": "ada", "supersedes": ["no-such-id"]}',
+        b'{"content": "x", "user_id": "ada", "supersedes": "text"}',
+        b'{"content": "x", "user_id": "ada", "id": 7}',
+        b'{"content": "lone \\ud800", "user_id": "ada"}',
+        b"[" * 100_000,
+        b'\xff{"content": "x", "user_id": "ada"}',
+        b'{"content": "good too", "user_id": "ada"}',
+    ]
+    file.write_bytes(b"\n".join(lines))
+    checked = cli("import", str(file), "--dry-run")
+    assert checked.status == 1
+    assert cli("list").out == ""
+    ended = cli("import", str(file))
+    assert ended.status == 1
+    named = [int(line.split()[1].rstrip(":")) for line in ended.err.splitlines()]
+    assert named == [2, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 9]  # 9 is stored, and fails when it is linked at the end
+    assert ended.out == "3 memories stored, 12 lines failed\n"
+    assert "private" not in ended.err
+    assert sorted(item["content"] for item in cli("list", "--json").json["items"]) == ["good", "good too", "x"]
+    as_json = cli("import", str(file), "--json")
+    assert as_json.json["failed"] == 12
+    errors = [json.loads(line) for line in as_json.err.splitlines()]
+    assert {error["error"]["code"] for error in errors} == {"invalid_request", "not_found"}
+
+
+def test_a_line_too_long_to_hold_is_a_bad_line(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openproto.cli.lines.LONGEST", 100)
+    file = tmp_path / "f"
+    file.write_text('{"content": "' + "x" * 500 + '", "user_id": "ada"}\n{"content": "short", "user_id": "ada"}\n')
+    ended = cli("import", str(file))
+    assert ended.status == 1
+    assert ended.err.startswith("line 1: is longer than")
+    assert [item["content"] for item in cli("list", "--json").json["items"]] == ["short"]
+
+
+def test_equal_plain_lines_are_each_stored_once(cli: Run, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "f", [{"content": "same", "user_id": "ada"}] * 3)
+    for _ in range(2):
+        assert cli("import", str(file)).status == 0
+        assert len(cli("list").out.splitlines()) == 3
+
+
+def test_a_changed_record_under_the_same_id_is_a_conflict_not_a_copy(cli: Run, tmp_path: Path) -> None:
+    line = {"id": "a", "content": "first", "user_id": "ada", "created_at": "2020-01-01T00:00:00Z"}
+    cli("import", str(write_lines(tmp_path / "f", [line])))
+    ended = cli("import", str(write_lines(tmp_path / "f", [{**line, "content": "second"}])))
+    assert ended.status == 1
+    assert ended.err.startswith("line 1: idempotency_key")
+    assert [item["content"] for item in cli("list", "--json").json["items"]] == ["first"]
+
+
+def test_standard_streams(run: Run, tmp_path: Path) -> None:
+    run("import", "-", stdin='{"content": "ünï 🫖", "user_id": "ada"}\n')
+    exported = run("export", PYTHONIOENCODING="latin-1")
+    assert json.loads(exported.out)["content"] == "ünï 🫖"
+    assert exported.err == "exported 1 memory of ada\n"
+    piped = run("import", "-", "--path", str(tmp_path / "there.db"), stdin=exported.out)
+    assert (piped.status, piped.out) == (0, "1 memory stored\n")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["sh", "-c", f'echo \'{{"content": "f", "user_id": "ada"}}\' > "{fifo}"']):
+        assert run("import", str(fifo)).status == 0
+
+
+def interrupted(
+    arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool], **options: Any
+) -> tuple[Ended, bool]:
+    """Start a command, strike it once `ready`, and say how it ended and whether it was still at work."""
+    process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not ready():
+        time.sleep(0.002)
+    process.send_signal(signal_)
+    out, err = process.communicate(timeout=30)
+    return Ended(process.returncode, out, err), process.returncode != 0
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_import_goes_on_and_stores_each_line_once(
+    run: Run, many: Path, environment: Path, signal_: signal.Signals
+) -> None:
+    def halfway() -> bool:
+        try:
+            return len(stored(environment)) >= 500
+        except sqlite3.OperationalError:
+            return False
+
+    ended, struck = interrupted(["import", str(many)], signal_, halfway)
+    assert struck
+    assert 500 <= len(stored(environment)) < MANY
+    if signal_ is signal.SIGINT:
+        assert ended.status == 130
+        assert "the same command stores nothing twice" in ended.err
+        assert len(ended.err.splitlines()) == 1
+    assert run("import", str(many)).out == f"{MANY} memories stored\n"
+    assert stored(environment) == [f"m{n}" for n in range(MANY)]
+    assert run("import", str(many)).out == f"{MANY} memories stored\n"
+    assert len(stored(environment)) == MANY
+
+
+def test_an_interrupted_export_goes_on_and_is_complete(run: Run, many: Path, tmp_path: Path) -> None:
+    run("import", str(many))
+    file, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+
+    def begun() -> bool:
+        return part.exists() and part.stat().st_size > 100_000
+
+    _, struck = interrupted(["export", str(file)], signal.SIGKILL, begun)
+    assert struck
+    assert not file.exists()
+    gathered = part.read_bytes().count(b"\n") - 1
+    assert 0 < gathered < MANY
+    with part.open("ab") as torn:
+        torn.write(b'{"id": "half a li')
+    run("add", "made after the interruption")
+    done = run("export", str(file), "--json")
+    assert done.json == {"exported": MANY, "file": str(file)}
+    assert [line["content"] for line in read_lines(file)] == [f"m{n}" for n in range(MANY)]
+    assert not part.exists()
+
+
+def test_an_interrupted_export_of_something_else_is_not_taken_up(cli: Run, tmp_path: Path) -> None:
+    file, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+    cli("add", "mine")
+    record = {**cli("list", "--json").json["items"][0], "id": "of-another-database", "content": "not mine"}
+    header = {"export": {"provider": "sqlite", "user_id": "ada", "scope": None, "tag": None}}
+    write_lines(part, [header, record])
+    assert cli("export", str(file)).status == 0
+    assert [line["content"] for line in read_lines(file)] == ["mine"]
+    header["export"]["user_id"] = "bob"
+    write_lines(part, [header, record])
+    assert cli("export", str(file), "--force").status == 0
+    assert [line["content"] for line in read_lines(file)] == ["mine"]
+
+
+def test_equal_moments_are_neither_lost_nor_doubled_by_an_interruption(
+    cli: Run, tmp_path: Path, environment: Path
+) -> None:
+    for n in range(6):
+        cli("add", f"m{n}")
+    with sqlite3.connect(environment) as db:
+        db.execute("UPDATE memories SET created_at = (SELECT max(created_at) FROM memories)")
+    db.close()
+    items = cli("list", "--json").json["items"]
+    header = {"export": {"provider": "sqlite", "user_id": "ada", "scope": None, "tag": None}}
+    write_lines(tmp_path / "out.jsonl.part", [header, *items[:3]])
+    cli("export", str(tmp_path / "out.jsonl"))
+    assert read_lines(tmp_path / "out.jsonl") == [*reversed(items)]
+
+
+def test_an_export_replaces_only_when_told_and_narrows(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    cli("add", "a", "-s", "s/t", "-t", "x")
+    cli("add", "b")
+    assert cli("export", str(file), "-s", "s").status == 0
+    assert len(read_lines(file)) == 1
+    refused = cli("export", str(file))
+    assert (refused.status, "--force" in refused.err) == (2, True)
+    assert cli("export", str(file), "--force").status == 0
+    assert len(read_lines(file)) == 2
+    assert cli("export", str(tmp_path / "none" / "f")).status == 2
+    assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.jsonl"]
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_backend_that_fails_stops_the_import(cli: Run, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openproto_adapters.sqlite import Sqlite
+
+    from openproto.errors import ProviderUnavailableError
+    from openproto.provider import Outcomes, Provider
+
+    calls = 0
+    real: Any = Sqlite.add_many
+
+    async def add_many(self: Provider, items: Any) -> Outcomes:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise ProviderUnavailableError("the database is down")
+        return await real(self, items)
+
+    monkeypatch.setattr(Sqlite, "add_many", add_many)
+    ended = cli("import", str(many))
+    assert ended.status == 5
+    assert calls == 3
+    assert "stopped after 500 memories" in ended.err
+    assert "the database is down" in ended.err
+
+
+def test_progress_is_for_terminals(cli: Run, terminal: Callable[..., str], many: Path) -> None:
+    assert "importing" in terminal("import", str(many))
+    assert cli("import", str(many)).err == ""
+
+
+def test_memory_stays_bounded(run: Run, tmp_path: Path) -> None:
+    lines = [{"content": f"m{n} {'x' * 2000}", "user_id": "ada"} for n in range(MANY)]
+    file = write_lines(tmp_path / "big.jsonl", lines)
+    program = (
+        "import resource, sys; from openproto.cli import main; main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+
+    def peak(*arguments: str) -> int:
+        command = [*PROGRAM[:1], "-c", program, *arguments]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+    base = peak("list")
+    assert peak("import", str(file)) - base < 40_000  # kilobytes; the file has 10,000
+    assert peak("export", str(tmp_path / "out.jsonl")) - base < 40_000

@@ -1,0 +1,135 @@
+"""What the tests of the postgres provider share: servers to start and stop, SQL beside the client, embedders."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import asyncpg
+from openproto_adapters.postgres import keeper
+from openproto_adapters.postgres.embedded import PrivatePostgres
+
+from openproto import AsyncMemory
+
+MakeClient: TypeAlias = Callable[..., AsyncMemory]
+
+LONG = 30.0
+PROMPT = 0.5
+"""Seconds within which a cancelled caller must be free, on a machine that may be busy."""
+
+# No test pulls the plug, only kills; a small server is started and stopped faster.
+QUICK = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+}
+
+
+class Server:
+    """A private PostgreSQL in a directory of its own under /tmp, which its user may enter when root runs the tests."""
+
+    def __init__(self, **settings: str) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="op-pg-", dir="/tmp")).resolve()
+        self.home.chmod(0o755)
+        self.place = keeper.Place(self.home)
+        self._private = PrivatePostgres(self.home, settings={**QUICK, **settings})
+
+    def start(self) -> None:
+        self._private.start()
+
+    def stop(self) -> None:
+        """Leave the server and wait until it has ended."""
+        self._private.stop()
+        deadline = time.monotonic() + LONG
+        while self.place.accepting() or self.place.socket.exists():
+            assert time.monotonic() < deadline, "the server did not stop"
+            time.sleep(0.05)
+
+    def remove(self) -> None:
+        self.stop()
+        deadline = time.monotonic() + LONG
+        while self.home.exists() and time.monotonic() < deadline:
+            shutil.rmtree(self.home, ignore_errors=True)  # the keeper is still tidying up
+
+    def dsn(self, database: str = "postgres", *, user: str = "postgres", password: str | None = None) -> str:
+        secret = "" if password is None else f":{quote(password, safe='')}"
+        host = quote(str(self.place.sockets))
+        return f"postgresql://{user}{secret}@/{database}?host={host}&port={keeper.PORT}"
+
+
+async def execute(dsn: str, *scripts: str) -> None:
+    """Run scripts, each as one transaction."""
+    connection = await asyncpg.connect(dsn, timeout=LONG, server_settings={"application_name": "test"})
+    try:
+        for script in scripts:
+            await connection.execute(script)
+    finally:
+        await connection.close()
+
+
+async def sql(dsn: str, statement: str) -> list[asyncpg.Record]:
+    """Return the rows of one statement."""
+    connection = await asyncpg.connect(dsn, timeout=LONG, server_settings={"application_name": "test"})
+    try:
+        rows: list[asyncpg.Record] = await connection.fetch(statement)
+        return rows
+    finally:
+        await connection.close()
+
+
+async def value(dsn: str, statement: str) -> Any:
+    """Return the first value of a statement's first row."""
+    return (await sql(dsn, statement))[0][0]
+
+
+async def until(seen: Callable[[], Awaitable[bool]], what: str, seconds: float = LONG) -> None:
+    """Wait for something that must come."""
+    deadline = time.monotonic() + seconds
+    while not await seen():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.02)
+
+
+def tasks() -> set[asyncio.Task[Any]]:
+    """The tasks of this loop besides the test's own."""
+    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+
+def whole_chain(error: BaseException | None) -> str:
+    """Everything that a log of the error could show, causes and contexts included."""
+    shown: list[str] = []
+    while error is not None:
+        shown += [str(error), repr(error)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(shown)
+
+
+class HashEmbedder:
+    """Vectors that depend on the words alone: the same words lie near each other. For tests of plumbing."""
+
+    def __init__(
+        self, dim: int = 16, model: str = "", *, text_weight: float = 0.5, center_query: bool = False
+    ) -> None:
+        self.dim = dim
+        self.model = model or f"hash-{dim}"
+        self.text_weight = text_weight
+        self.center_query = center_query
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return [self._embed(text) for text in texts]
+
+    def _embed(self, text: str) -> list[float]:
+        total = [0.0] * self.dim
+        for word in set(text.lower().split()[:200]):
+            noise = random.Random(f"{self.model} {word}")
+            # Off centre on purpose: real word vectors crowd into one direction too.
+            total = [sum_ + noise.gauss(0.3, 1.0) for sum_ in total]
+        return total

@@ -1,0 +1,185 @@
+"""Opening: the tables are made once, by whoever may, and every reason why they cannot be is said in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from openproto_adapters.postgres.schema import migrations, schema_script
+from postgres_tools import MakeClient, Server, execute, sql, value
+
+from openproto import AsyncMemory, ProviderError, ScopeDeniedError
+
+OPENING = """
+import asyncio, sys
+from openproto import AsyncMemory
+
+async def main():
+    sys.stdin.readline()
+    async with AsyncMemory("postgres", url=sys.argv[1], embedder=sys.argv[2]) as memory:
+        await memory.add(f"from {sys.argv[3]}", user_id="ada")
+        print(len((await memory.list("ada")).items), flush=True)
+        sys.stdin.readline()
+
+print("ready", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("embedder", ["none", "local"])
+async def test_processes_that_open_an_empty_database_at_once_all_work(
+    server: Server, database: str, start_python, embedder: str
+) -> None:
+    processes = [start_python(OPENING, server.dsn(database), embedder, n) for n in range(5)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        assert process.stdout.readline().strip().isdigit(), process.communicate()[1]
+    for process in processes:
+        assert process.communicate("done\n")[1] == ""
+        assert process.returncode == 0
+    assert await value(server.dsn(database), "SELECT count(*) FROM openproto.memories") == len(processes)
+    assert await value(server.dsn(database), "SELECT count(*) FROM openproto.migrations") == len(migrations())
+
+
+async def test_opening_again_applies_no_migration_twice(make: MakeClient, dsn: str, schema: str) -> None:
+    applied = f"SELECT version, applied_at FROM {schema}.migrations ORDER BY version"
+    async with make() as memory:
+        first = await sql(dsn, applied)
+        await memory.add("stays", user_id="ada")
+    async with make() as memory:
+        assert [record.content async for record in memory.iter("ada")] == ["stays"]
+    await execute(dsn, schema_script(schema))
+    assert await sql(dsn, applied) == first
+    assert [row["version"] for row in first] == [version for version, _ in migrations()]
+
+
+async def test_tables_of_a_newer_openproto_are_refused(make: MakeClient, dsn: str, schema: str) -> None:
+    async with make():
+        pass
+    await execute(dsn, f"INSERT INTO {schema}.migrations (version) VALUES (9999)")
+    with pytest.raises(ProviderError, match="newer openproto.*9999.*upgrade"):
+        async with make():
+            pass
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(make: MakeClient, dsn: str, schema: str) -> None:
+    await execute(dsn, f"CREATE SCHEMA {schema}", f"CREATE TABLE {schema}.audit (in_the_way int)")
+    with pytest.raises(ProviderError):
+        async with make():
+            pass
+    assert await value(dsn, f"SELECT to_regclass('{schema}.memories') IS NULL")
+    await execute(dsn, f"DROP TABLE {schema}.audit")
+    async with make() as memory:
+        await memory.add("works", user_id="ada")
+
+
+@pytest.fixture
+async def role(dsn: str, schema: str):
+    """A role that may connect and nothing else."""
+    name = f"r_{schema}"
+    await execute(dsn, f"CREATE ROLE {name} LOGIN")
+    yield name
+    await execute(dsn, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+async def test_a_role_without_rights_is_told_which_script_the_owner_can_run(
+    server: Server, make: MakeClient, role: str
+) -> None:
+    with pytest.raises(ScopeDeniedError, match="openproto schema"):
+        async with make(url=server.dsn(user=role)):
+            pass
+
+
+@pytest.mark.parametrize("embedder", ["none", "local"])
+async def test_a_role_without_the_right_to_create_works_once_the_owner_ran_the_script(
+    server: Server, make: MakeClient, dsn: str, schema: str, role: str, embedder: str
+) -> None:
+    from openproto_adapters.postgres import Postgres
+
+    await execute(
+        dsn,
+        Postgres(dsn, schema=schema).schema_script(),
+        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    )
+    async with make(url=server.dsn(user=role), embedder=embedder) as memory:
+        old = await memory.add("likes tea", user_id="ada")
+        new = await memory.add("likes coffee", user_id="ada", supersedes=[old.id])
+        await memory.update(new.id, content="likes strong coffee")
+        assert [found.memory.id for found in await memory.search("coffee", "ada")] == [new.id]
+        assert isinstance((await memory.add_many([{"content": "likes cake", "user_id": "ada"}]))[0].id, str)
+        assert len((await memory.list("ada")).items) == 3
+        await memory.delete(old.id)
+        assert {entry.action for entry in await memory.audit("ada")} == {"add", "update", "search", "list", "delete"}
+        assert await memory.delete_all("ada") == 2
+
+
+async def test_a_role_that_may_connect_but_not_use_the_tables_is_told_so(
+    server: Server, memory: AsyncMemory, make: MakeClient, role: str
+) -> None:
+    await memory.add("secret tea", user_id="ada")
+    with pytest.raises(ScopeDeniedError, match="GRANT"):
+        async with make(url=server.dsn(user=role)):
+            pass
+
+
+async def test_a_server_without_pgvector_is_named_as_such(server: Server, database: str, tmp_path: Path) -> None:
+    # PostgreSQL itself looks for extensions in this folder, and finds none.
+    await execute(server.dsn(), f"ALTER DATABASE {database} SET extension_control_path = '{tmp_path}'")
+    with pytest.raises(ProviderError, match="lacks pgvector: install"):
+        async with AsyncMemory("postgres", url=server.dsn(database), embedder="none"):
+            pass
+
+
+async def test_a_pgvector_too_old_is_named_as_such(server: Server, database: str, tmp_path: Path) -> None:
+    for folder in (*reversed(tmp_path.parents), tmp_path):
+        if str(folder).startswith("/tmp/pytest"):
+            folder.chmod(0o755)
+    folder = tmp_path / "extension"
+    folder.mkdir(mode=0o755)
+    (folder / "vector.control").write_text("default_version = '0.6.0'\nrelocatable = true\n")
+    (folder / "vector--0.6.0.sql").write_text("CREATE DOMAIN vector AS real[];\n")
+    await execute(server.dsn(), f"ALTER DATABASE {database} SET extension_control_path = '{tmp_path}'")
+    with pytest.raises(ProviderError, match=r"older than 0\.7.*ALTER EXTENSION vector UPDATE"):
+        async with AsyncMemory("postgres", url=server.dsn(database), embedder="none"):
+            pass
+
+
+@pytest.mark.parametrize("path", ["", "pg_catalog", '"extra types", public'])
+async def test_pgvector_may_live_in_any_schema_and_search_path_does_not_matter(
+    server: Server, database: str, path: str
+) -> None:
+    dsn = server.dsn(database)
+    await execute(
+        dsn,
+        'CREATE SCHEMA "extra types"',
+        'CREATE EXTENSION vector SCHEMA "extra types"',
+        f"ALTER DATABASE {database} SET search_path = {path or chr(39) * 2}",
+    )
+    async with AsyncMemory("postgres", url=dsn, embedder="local") as memory:
+        added = await memory.add("drinks tea in the morning", user_id="ada")
+        await memory.add_many([{"content": "drinks water", "user_id": "ada"}])
+        await memory.update(added.id, content="drinks tea at noon")
+        assert (await memory.search("when does she drink tea?", "ada"))[0].memory.id == added.id
+
+
+@pytest.mark.parametrize("name", ["Upper", "has space", 'quo"te', "x; DROP TABLE y", "", "1st", "é", "x" * 64])
+def test_a_schema_name_that_needs_quotes_is_refused_before_connecting(name: str) -> None:
+    with pytest.raises(ValueError, match="schema"):
+        AsyncMemory("postgres", url="postgresql://nowhere.invalid/x", schema=name)
+
+
+async def test_two_schemas_of_one_database_share_nothing(make: MakeClient, dsn: str, schema: str) -> None:
+    other = f"{schema}_b"
+    try:
+        async with make() as one, make(schema=other) as two:
+            record = await one.add("mine", user_id="ada")
+            assert (await two.list("ada")).items == []
+            assert await two.delete_all("ada") == 0
+            assert (await one.get(record.id)).content == "mine"
+    finally:
+        await execute(dsn, f"DROP SCHEMA IF EXISTS {other} CASCADE")

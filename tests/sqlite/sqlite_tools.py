@@ -1,0 +1,79 @@
+"""What the tests of the sqlite provider share: a toy embedder, and a look at the file behind the provider's back."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from openproto_adapters.sqlite import Sqlite
+
+from openproto import AsyncMemory
+
+
+class Toy:
+    """An embedder of `dim` dimensions that counts what it embeds, and can be held."""
+
+    def __init__(self, model: str = "toy", dim: int = 4, direction: int = 0) -> None:
+        self.model = model
+        self.dim = dim
+        self.direction = direction
+        self.embedded: list[str] = []
+        self.opened = self.closed = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.busy = threading.Event()
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.busy.set()
+        assert self.go.wait(20)
+        self.embedded += texts
+        return [[float(i == self.direction) for i in range(self.dim)] for _ in texts]
+
+
+def memory(path: Path, embedder: Any = "none", *, client: dict[str, Any] | None = None, **options: Any) -> AsyncMemory:
+    """Return a client of the file that does not wait for the disk at every commit."""
+    provider = Sqlite(path, embedder=embedder, **{"synchronous": "normal", **options})
+    return AsyncMemory(provider, **{"retries": 0, **(client or {})})
+
+
+def rows(path: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Run a statement in a connection of one's own and return what it finds."""
+    with closing(sqlite3.connect(path, timeout=10)) as db, db:
+        return db.execute(statement, parameters).fetchall()
+
+
+def check_consistent(path: Path) -> int:
+    """Check that no memory is half there, and return how many there are."""
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    rows(path, "INSERT INTO words (words) VALUES ('integrity-check')")  # FTS5's own; raises when it finds a fault
+    numbers = rows(path, "SELECT number FROM memories ORDER BY number")
+    assert rows(path, "SELECT rowid FROM words ORDER BY rowid") == numbers
+    missing = rows(
+        path,
+        "SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM audit WHERE action = 'add')",
+    )
+    assert missing == []
+    unknown = rows(
+        path,
+        "SELECT memory_id FROM audit AS a WHERE action = 'add' AND memory_id NOT IN (SELECT id FROM memories) "
+        "AND NOT EXISTS (SELECT 1 FROM audit AS d WHERE d.action = 'delete' AND d.memory_id = a.memory_id)",
+    )
+    assert unknown == []
+    return len(numbers)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
+            await asyncio.sleep(0.01)

@@ -1,0 +1,275 @@
+"""The writes of the sqlite provider, where the file can be looked at: full disks, keys of the dead, supersession."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_tools import check_consistent, memory, rows
+
+from openproto import (
+    AsyncMemory,
+    ConflictError,
+    MemoryRecord,
+    NotFoundError,
+    OpenProtoError,
+    ProviderUnavailableError,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "memory.db"
+
+
+async def fill_the_disk(client: AsyncMemory, *, spare: int = 0) -> None:
+    """Let the file grow by `spare` pages and no more: SQLite then fails exactly as on a full disk."""
+    database = client._session.provider._database  # type: ignore[attr-defined]
+
+    def limit(db: Any) -> None:
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages + spare}")
+
+    await database.write(limit)
+
+
+async def free_the_disk(client: AsyncMemory) -> None:
+    database = client._session.provider._database  # type: ignore[attr-defined]
+    await database.write(lambda db: db.execute("PRAGMA max_page_count = 1000000"))
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 5, 10, 20])
+async def test_a_full_disk_is_a_typed_error_with_nothing_half_written(path: Path, spare: int) -> None:
+    async with memory(path, audit_reads=False) as client:
+        old = await client.add("old", user_id="ada")
+        await fill_the_disk(client, spare=spare)
+        stored = 0
+
+        async def add_until_full() -> None:
+            nonlocal stored
+            for n in range(50):
+                await client.add(f"{n} " + "many words " * 2_000, user_id="ada", supersedes=[old.id])
+                stored += 1
+
+        with pytest.raises(ProviderUnavailableError, match="full"):
+            await add_until_full()
+        assert check_consistent(path) == stored + 1
+        await free_the_disk(client)
+        await client.add("new", user_id="ada")
+    assert check_consistent(path) == stored + 2
+
+
+async def test_on_a_full_disk_what_is_there_can_still_be_read(path: Path) -> None:
+    async with memory(path, audit_reads=False) as client:
+        added = await client.add("green tea", user_id="ada")
+        await fill_the_disk(client)
+        with pytest.raises(ProviderUnavailableError):
+            await client.add("x" * 100_000, user_id="ada")
+        assert await client.get(added.id) == added
+        assert len(await client.search("tea", "ada")) == 1
+
+
+async def test_on_a_full_disk_a_batch_is_stored_whole_or_not_at_all(path: Path) -> None:
+    async with memory(path, audit_reads=False) as client:
+        await client.add("old", user_id="ada")
+        await fill_the_disk(client, spare=10)
+        found = await client.add_many({"content": f"{n} " + "y" * 20_000, "user_id": "ada"} for n in range(20))
+        assert [type(outcome) for outcome in found] == [ProviderUnavailableError] * 20
+        assert check_consistent(path) == 1
+        await free_the_disk(client)
+        again = await client.add_many({"content": str(n), "user_id": "ada"} for n in range(20))
+    assert all(isinstance(outcome, MemoryRecord) for outcome in again)
+
+
+async def test_an_update_on_a_full_disk_leaves_the_memory_as_it_was(path: Path) -> None:
+    async with memory(path, audit_reads=False) as client:
+        added = await client.add("green tea", user_id="ada")
+        await fill_the_disk(client)
+        with pytest.raises(ProviderUnavailableError):
+            await client.update(added.id, content="z" * 100_000)
+        assert await client.get(added.id) == added
+        assert len(await client.search("tea", "ada")) == 1
+    check_consistent(path)
+
+
+async def test_a_full_disk_is_retried_with_the_same_key(path: Path) -> None:
+    async with memory(path, client={"retries": 3}, audit_reads=False) as client:
+        await client.add("old", user_id="ada")
+        await fill_the_disk(client)
+        adding = asyncio.create_task(client.add("x" * 50_000, user_id="ada"))
+        await asyncio.sleep(0.02)
+        await free_the_disk(client)
+        await adding
+    assert check_consistent(path) == 2
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_key_of_a_deleted_memory_cannot_bring_it_back(path: Path) -> None:
+    async with memory(path) as client:
+        added = await client.add("tea", user_id="ada", idempotency_key="k")
+        await client.delete(added.id)
+        with pytest.raises(ConflictError, match="deleted"):
+            await client.add("tea", user_id="ada", idempotency_key="k")
+        assert check_consistent(path) == 0
+        await client.add("tea", user_id="bob", idempotency_key="k")
+
+
+async def test_keys_of_memories_deleted_all_at_once_cannot_bring_them_back_either(path: Path) -> None:
+    async with memory(path) as client:
+        for n in range(3):
+            await client.add("tea", user_id="ada", idempotency_key=f"k{n}")
+        assert await client.delete_all("ada") == 3
+        with pytest.raises(ConflictError):
+            await client.add("tea", user_id="ada", idempotency_key="k1")
+
+
+async def test_repeating_an_add_after_an_update_returns_the_memory_as_it_is_now(path: Path) -> None:
+    async with memory(path) as client:
+        added = await client.add("tea", user_id="ada", idempotency_key="k")
+        await client.update(added.id, content="coffee")
+        again = await client.add("tea", user_id="ada", idempotency_key="k")
+    assert (again.id, again.content) == (added.id, "coffee")
+    assert check_consistent(path) == 1
+
+
+async def test_a_repeated_add_leaves_no_second_audit_entry(path: Path) -> None:
+    async with memory(path) as client:
+        for _ in range(3):
+            await client.add("tea", user_id="ada", idempotency_key="k")
+    assert rows(path, "SELECT count(*) FROM audit WHERE action = 'add'") == [(1,)]
+
+
+async def test_a_key_used_twice_within_a_batch_is_one_memory_or_a_conflict(path: Path) -> None:
+    async with memory(path) as client:
+        items = [{"content": c, "user_id": "ada", "idempotency_key": "k"} for c in ("tea", "tea", "milk")]
+        one, two, three = await client.add_many(items)
+    assert isinstance(one, MemoryRecord)
+    assert one == two
+    assert isinstance(three, ConflictError)
+
+
+async def test_deleting_leaves_no_words_behind(path: Path) -> None:
+    async with memory(path) as client:
+        added = await client.add("green tea", user_id="ada")
+        await client.delete(added.id)
+        assert await client.search("green", "ada") == []
+    assert rows(path, "SELECT rowid FROM words") == []
+    assert rows(path, "SELECT * FROM memories") == []
+
+
+async def test_new_content_is_found_and_old_content_is_not(path: Path) -> None:
+    async with memory(path) as client:
+        added = await client.add("green tea", user_id="ada")
+        await client.update(added.id, content="black coffee")
+        assert await client.search("green", "ada") == []
+        assert [hit.memory.id for hit in await client.search("coffee", "ada")] == [added.id]
+    check_consistent(path)
+
+
+async def test_the_words_of_one_user_are_no_index_into_anothers(path: Path) -> None:
+    async with memory(path) as client:
+        for user in ("ada", "bob"):
+            await client.add("green tea", user_id=user)
+    (ada,), (bob,) = rows(path, "SELECT terms FROM words")
+    assert not set(ada.split()) & set(bob.split())
+
+
+# -- a batch and its errors -------------------------------------------------------------------------------------------
+
+
+async def test_an_item_that_is_refused_leaves_nothing_of_itself(path: Path) -> None:
+    async with memory(path) as client:
+        mine = await client.add("mine", user_id="ada")
+        theirs = await client.add("theirs", user_id="bob")
+        found = await client.add_many(
+            [
+                {"content": "one", "user_id": "ada"},
+                {"content": "two", "user_id": "ada", "supersedes": [mine.id, theirs.id]},
+                {"content": "three", "user_id": "ada", "supersedes": ["unknown"]},
+                {"content": "four", "user_id": "ada"},
+            ]
+        )
+        assert [type(outcome) for outcome in found] == [MemoryRecord, NotFoundError, NotFoundError, MemoryRecord]
+        assert (await client.get(mine.id)).superseded_by is None
+    assert check_consistent(path) == 4
+
+
+async def test_a_later_item_may_supersede_an_earlier_one_of_its_batch(path: Path) -> None:
+    async with memory(path) as client:
+        old = await client.add("old", user_id="ada")
+        _, newest = await client.add_many(
+            [{"content": c, "user_id": "ada", "supersedes": [old.id]} for c in ("newer", "newest")]
+        )
+        assert isinstance(newest, MemoryRecord)
+        assert (await client.get(old.id)).superseded_by == newest.id
+
+
+async def test_the_outcomes_of_a_batch_keep_their_order_in_the_list(path: Path) -> None:
+    async with memory(path) as client:
+        found = await client.add_many({"content": str(n), "user_id": "ada"} for n in range(100))
+        listed = [record.id async for record in client.iter("ada", page_size=7)]
+    assert listed == [outcome.id for outcome in reversed(found) if not isinstance(outcome, OpenProtoError)]
+
+
+# -- supersession -----------------------------------------------------------------------------------------------------
+
+
+async def test_clearing_what_a_memory_supersedes_makes_the_old_one_current_again(path: Path) -> None:
+    async with memory(path) as client:
+        old = await client.add("likes tea", user_id="ada")
+        new = await client.add("prefers cocoa", user_id="ada", supersedes=[old.id])
+        assert await client.search("tea", "ada") == []
+        cleared = await client.update(new.id, supersedes=None)
+        assert cleared.supersedes == []
+        assert (await client.get(old.id)).superseded_by is None
+        assert [hit.memory.id for hit in await client.search("tea", "ada")] == [old.id]
+
+
+async def test_a_memory_that_another_one_supersedes_too_stays_superseded(path: Path) -> None:
+    async with memory(path) as client:
+        old = await client.add("likes tea", user_id="ada")
+        one = await client.add("prefers cocoa", user_id="ada", supersedes=[old.id])
+        two = await client.add("prefers water", user_id="ada", supersedes=[old.id])
+        await client.update(two.id, supersedes=None)
+        assert (await client.get(old.id)).superseded_by == one.id
+        assert await client.search("tea", "ada") == []
+        await client.update(one.id, supersedes=None)
+        assert (await client.get(old.id)).superseded_by is None
+
+
+async def test_superseding_by_an_update_appends_without_duplicates(path: Path) -> None:
+    async with memory(path) as client:
+        a, b, new = [await client.add(text, user_id="ada") for text in ("a", "b", "new")]
+        await client.update(new.id, supersedes=[a.id])
+        changed = await client.update(new.id, supersedes=[b.id, a.id, b.id])
+        assert changed.supersedes == [a.id, b.id]
+        assert (await client.get(b.id)).superseded_by == new.id
+
+
+async def test_a_superseded_memory_was_current_before(path: Path) -> None:
+    async with memory(path) as client:
+        old = await client.add("likes tea", user_id="ada")
+        new = await client.add("prefers cocoa", user_id="ada", supersedes=[old.id])
+        assert [h.memory.id for h in await client.search("tea", "ada", as_of=old.created_at)] == [old.id]
+        assert await client.search("tea", "ada", as_of=new.created_at) == []
+
+
+async def test_validity_that_would_end_before_it_starts_is_refused_by_an_update_too(path: Path) -> None:
+    async with memory(path) as client:
+        added = await client.add("tea", user_id="ada")
+        limited = await client.add("tea", user_id="ada", valid_from=added.created_at)
+        with pytest.raises(ValueError, match="valid_to"):
+            await client.update(limited.id, valid_to=added.created_at)
+        assert (await client.get(limited.id)).valid_to is None
+
+
+async def test_the_extensions_of_a_memory_survive_the_file(path: Path) -> None:
+    given = {"text": "日本 🙂", "number": 1.5, "big": 10**30, "list": [None, True, {"deep": []}]}
+    async with memory(path) as client:
+        added = await client.add("tea", user_id="ada", x_mem0=given)
+    async with memory(path) as client:
+        assert (await client.get(added.id)).extensions == {"x-mem0": given}
