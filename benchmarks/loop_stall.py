@@ -83,6 +83,7 @@ async def _measure(bench: Bench, name: str, client: AsyncMemory, rounds: int) ->
         "ms",
         judged="the median of the rounds' longest stalls",
         worst_ms=round(max(busy) * 1e3, 2),
+        first_ms=round(busy[0] * 1e3, 2),
         rounds_ms=spread(busy, 1e3),
         idle_loop_ms=spread(idle, 1e3),
         all_adds_ms=spread(took, 1e3),

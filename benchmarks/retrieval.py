@@ -119,7 +119,7 @@ def _graded(store: str, rankings: dict[str, list[Ranking]], wanted: Sequence[set
     ]
     for mark in ("any@10", "MRR"):
         better = max(half[mark] for half in halves)
-        figures.append(above(f"LoCoMo on {store}: {mark} beside the better half alone", both[mark], better))
+        figures.append(above(f"LoCoMo on {store}: {mark}, against the better half alone", both[mark], better))
     return figures
 
 

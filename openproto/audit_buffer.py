@@ -44,7 +44,7 @@ class AuditBuffer:
     def __init__(self, write: Callable[[Sequence[AuditRow]], Awaitable[None]]) -> None:
         self._write = write
         self._waiting: list[AuditRow] = []
-        self._flushing = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._supervisor = asyncio.create_task(self._run(), name="openproto-audit")
 
@@ -58,17 +58,10 @@ class AuditBuffer:
             _log.warning("audit: the store does not take read entries; %d of the oldest were dropped", lost)
 
     async def flush(self) -> None:
-        """Write whatever waits now."""
-        async with self._flushing:
-            rows, self._waiting = self._waiting, []
-            self._arrived.clear()
-            if not rows:
-                return
-            try:
-                await self._write(rows)
-            except BaseException:
-                self._waiting[:0] = rows
-                raise
+        """Write whatever waits now. Cancelling the caller does not stop the writing: it would be written twice."""
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all(), name="openproto-audit-write")
+        await asyncio.shield(self._writing)
 
     async def close(self) -> None:
         """Stop the supervisor and write the rest."""
@@ -76,9 +69,19 @@ class AuditBuffer:
         await asyncio.wait([self._supervisor])
         await self.flush()
 
+    async def _write_all(self) -> None:
+        while self._waiting:
+            rows, self._waiting = self._waiting, []
+            try:
+                await self._write(rows)
+            except Exception:
+                self._waiting[:0] = rows
+                raise
+
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            self._arrived.clear()
             await asyncio.sleep(FLUSH_EVERY)
             try:
                 await self.flush()

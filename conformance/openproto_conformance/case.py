@@ -40,9 +40,8 @@ class Case:
 class Area:
     """A group of cases about one part of the contract; its `case` decorator collects them in order."""
 
-    def __init__(self, name: str, about: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.about = about
         self.cases: list[Case] = []
 
     def case(

@@ -58,6 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def openproto_run(request: pytest.FixtureRequest) -> SuiteRun:
     """The score of the suite class at hand."""
+    assert request.cls is not None, "openproto_run is for ProviderSuite classes"  # noqa: S101 - narrows the type
     return _run_of(request.config, request.cls)
 
 
@@ -95,7 +96,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _run_of(config: pytest.Config, suite: type) -> SuiteRun:
     from openproto_conformance.execute import SuiteRun
 
-    return config.stash[_RUNS].setdefault(suite, SuiteRun(quick=config.getoption("openproto_quick")))
+    return config.stash[_RUNS].setdefault(suite, SuiteRun(quick=bool(config.getoption("openproto_quick"))))
 
 
 def _reports(config: pytest.Config) -> list[Report]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from openproto import Provider
 
 if TYPE_CHECKING:
-    from openproto_conformance.execute import SuiteRun, Work
+    from openproto_conformance.execute import SuiteRun
+    from openproto_conformance.outcome import Work
 
 
 class ProviderSuite:

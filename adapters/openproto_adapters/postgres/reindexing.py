@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from openproto.errors import ProviderUnavailableError
+from openproto.errors import ConflictError, ProviderUnavailableError
 from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
 from openproto_adapters.postgres.pool import Pool
@@ -26,7 +26,7 @@ LOCK_TRIES = 20
 
 _START_OVER = "UPDATE {schema}.memories SET next_embedding = NULL WHERE next_embedding IS NOT NULL"
 _WANT = "UPDATE {schema}.store SET next_model = $1, next_dim = $2"
-_WANTED = "SELECT next_model, next_dim FROM {schema}.store"
+_WANTED = "SELECT model, dim, next_model, next_dim FROM {schema}.store"
 _COUNT = "SELECT count(*), count(next_embedding) FROM {schema}.memories"
 _BATCH = f"""
 SELECT id, user_id, content, updated_at FROM {{schema}}.memories
@@ -38,13 +38,14 @@ UPDATE {schema}.memories m SET next_embedding = new.embedding
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::{vector}.halfvec[])
     AS new (id, user_id, updated_at, embedding)
 WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT FROM new.updated_at
+  AND EXISTS (SELECT FROM {schema}.store WHERE next_model = $5 AND next_dim = $6)
 """
 _SWITCH = f"""
 SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true);
 LOCK TABLE {{schema}}.memories IN ACCESS EXCLUSIVE MODE;
 DO $switch$ BEGIN
-    IF (SELECT next_model IS NULL FROM {{schema}}.store)
-        OR NOT EXISTS (SELECT FROM {{schema}}.memories WHERE next_embedding IS NULL) THEN
+    IF (SELECT next_model IS NOT DISTINCT FROM <model> AND next_dim IS NOT DISTINCT FROM <dim> FROM {{schema}}.store)
+        AND (<model> IS NULL OR NOT EXISTS (SELECT FROM {{schema}}.memories WHERE next_embedding IS NULL)) THEN
         DROP INDEX {{schema}}.memories_by_user;
         DROP INDEX {{schema}}.memories_to_embed;
         ALTER TABLE {{schema}}.memories DROP COLUMN embedding;
@@ -62,6 +63,8 @@ async def reindex(pool: Pool, queries: Queries, indexer: Indexer, report: Callab
     run = _Run(pool, queries, indexer, report)
     await run.begin()
     await run.embed_all()
+    if await run.is_finished():
+        return
     await run.build_index()
     for _ in range(LOCK_TRIES):
         # What was written since is embedded first, so that the switch finds nothing left to do.
@@ -80,14 +83,15 @@ class _Run:
         self, pool: Pool, queries: Queries, indexer: Indexer, report: Callable[[ReindexProgress], None]
     ) -> None:
         self._pool, self._queries, self._indexer, self._report = pool, queries, indexer, report
+        self._wanted = (indexer.model, indexer.dim)
         self._total = self._done = 0
 
     async def begin(self) -> None:
         """Say which model is wanted, drop vectors gathered for another one, and index what lacks a vector."""
-        (wanted,) = await self._pool.fetch(self._queries.sql(_WANTED))
-        if tuple(wanted) != (self._indexer.model, self._indexer.dim):
+        (store,) = await self._pool.fetch(self._queries.sql(_WANTED))
+        if tuple(store)[2:] != self._wanted:
             await self._pool.fetch(self._queries.sql(_START_OVER))
-            await self._pool.fetch(self._queries.sql(_WANT), self._indexer.model, self._indexer.dim)
+            await self._pool.fetch(self._queries.sql(_WANT), *self._wanted)
         schema = self._queries.schema
         await self._pool.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.memories_to_embed")
         await self._pool.execute(
@@ -111,7 +115,10 @@ class _Run:
                     [row["user_id"] for row in batch],
                     [row["updated_at"] for row in batch],
                     [pack_halfvec(vector) for vector in vectors if vector is not None],
+                    *self._wanted,
                 )
+                if await self.is_finished():
+                    return
                 found_any, last = True, batch[-1]["id"]
                 self._done += len(batch)
                 self._total = max(self._total, self._done)
@@ -126,10 +133,27 @@ class _Run:
 
     async def switch(self) -> bool:
         """Make the new model the store's model; False where the table was busy or something still lacks a vector."""
+        model, dim = self._wanted
+        # A script takes no parameters.
+        script = _SWITCH.replace("<model>", _quoted(model)).replace("<dim>", "NULL" if dim is None else str(dim))
         try:
-            await self._pool.execute(self._queries.sql(_SWITCH))
+            await self._pool.execute(self._queries.sql(script))
         except ProviderUnavailableError:  # the lock was not to be had in time
             await asyncio.sleep(0.5)
-            return False
-        (store,) = await self._pool.fetch(self._queries.sql("SELECT model, dim FROM {schema}.store"))
-        return tuple(store) == (self._indexer.model, self._indexer.dim)
+        return await self.is_finished()
+
+    async def is_finished(self) -> bool:
+        """Say whether the store has the new model; ConflictError where another run wants another one by now."""
+        (store,) = await self._pool.fetch(self._queries.sql(_WANTED))
+        model, dim, next_model, next_dim = store
+        if (next_model, next_dim) == self._wanted:
+            return (model, dim) == self._wanted and model is None
+        if next_model is None and (model, dim) == self._wanted:
+            return True
+        raise ConflictError(
+            f"another re-embedding has begun, to {next_model!r}; this one, to {self._wanted[0]!r}, stopped"
+        )
+
+
+def _quoted(text: str | None) -> str:
+    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

@@ -107,11 +107,13 @@ class Database:
         """
         deadline = time.monotonic() + self._lock_timeout
         while True:
+            if connection.job.cancelled:
+                raise ProviderUnavailableError(_CLOSED)
             try:
                 return action(connection)
             except sqlite3.OperationalError as error:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or connection.job.cancelled or time.monotonic() > deadline:
+                if not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(_LOCK_POLL_SECONDS)
 
@@ -188,6 +190,7 @@ def typed_error(error: sqlite3.Error) -> OpenProtoError:
     return kind(text, provider="sqlite")
 
 
+_CLOSED = "the client was closed while this call was running"
 _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
     sqlite3.SQLITE_BUSY: (
         ProviderUnavailableError,
@@ -201,7 +204,7 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
         ProviderUnavailableError,
         "reading or writing the database file failed: nothing was written; look at the disk and its mount",
     ),
-    sqlite3.SQLITE_INTERRUPT: (ProviderUnavailableError, "the client was closed while this call was running"),
+    sqlite3.SQLITE_INTERRUPT: (ProviderUnavailableError, _CLOSED),
     sqlite3.SQLITE_CANTOPEN: (
         ProviderError,
         "the database file cannot be opened: look at path=, its folder, and their permissions",

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeAlias
 
 from openproto.embedding import Vector
+from openproto.errors import ConflictError
 from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
 from openproto_adapters.sqlite.database import Connection, Database
@@ -24,49 +25,66 @@ BATCH = 256
 
 async def reindex(database: Database, indexer: Indexer, report: Callable[[ReindexProgress], None]) -> None:
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
-    model, dim = indexer.model, indexer.dim
+    run = _Run(indexer.model, indexer.dim)
+    await database.write(run.begin)
+    while not await database.write(run.finish):
+        batch = await database.read(_next_batch)
+        vectors = await indexer.embed_many([content for _, content in batch])
+        await database.write(partial(run.keep, batch=batch, vectors=vectors))
+        report(await database.read(_progress))
 
-    def begin(db: Connection) -> None:
-        (current,) = db.execute("SELECT next_model FROM store").fetchone()
-        if current != model:  # vectors gathered for a model that is no longer wanted are of no use
+
+class _Run:
+    """One re-embedding to `model`: what it does to the file, each step in a transaction of its own."""
+
+    def __init__(self, model: str | None, dim: int | None) -> None:
+        self._wanted = (model, dim)
+
+    def begin(self, db: Connection) -> None:
+        """Say which model is wanted; vectors that were gathered for another one are of no use."""
+        if db.execute("SELECT next_model, next_dim FROM store").fetchone() != self._wanted:
             db.execute("UPDATE memories SET next_embedding = NULL")
-            db.execute("UPDATE store SET next_model = ?", (model,))
+            db.execute("UPDATE store SET next_model = ?, next_dim = ?", self._wanted)
 
-    def progress(db: Connection) -> ReindexProgress:
-        total, done = db.execute("SELECT count(*), count(next_embedding) FROM memories").fetchone()
-        return ReindexProgress(done, total)
+    def keep(self, db: Connection, batch: Batch, vectors: Sequence[Vector | None]) -> None:
+        """Keep a batch of vectors; content that changed since it was read goes on waiting for its own."""
+        if not self._is_finished(db):
+            db.executemany(
+                "UPDATE memories SET next_embedding = ? WHERE number = ? AND content = ?",
+                (
+                    (pack_embedding(vector), number, content)
+                    for (number, content), vector in zip(batch, vectors, strict=True)
+                    if vector is not None
+                ),
+            )
 
-    def finish(db: Connection) -> bool:
-        """Switch to the new model if nothing lacks a vector by now."""
-        if model is not None and (left := progress(db)).done < left.total:
+    def finish(self, db: Connection) -> bool:
+        """Switch to the new model if nothing lacks a vector by now; say whether the file has that model."""
+        if self._is_finished(db):
+            return True
+        left = _progress(db)
+        if self._wanted[0] is not None and left.done < left.total:
             return False
         db.execute("UPDATE memories SET embedding = next_embedding, next_embedding = NULL")
-        db.execute("UPDATE store SET model = ?, dim = ?, next_model = NULL", (model, dim))
+        db.execute("UPDATE store SET model = ?, dim = ?, next_model = NULL, next_dim = NULL", self._wanted)
         return True
 
-    await database.write(begin)
-    while model is not None:
-        batch = await database.read(_next_batch)
-        if not batch and await database.write(finish):
-            break
-        vectors = await indexer.embed_many([content for _, content in batch])
-        await database.write(partial(_keep, batch=batch, vectors=vectors))
-        report(await database.read(progress))
-    else:
-        await database.write(finish)
+    def _is_finished(self, db: Connection) -> bool:
+        """Say whether another run finished this one's work; ConflictError where it wants another model."""
+        *current, next_model, next_dim = db.execute("SELECT model, dim, next_model, next_dim FROM store").fetchone()
+        if (next_model, next_dim) == self._wanted:
+            return False
+        if next_model is None and tuple(current) == self._wanted:
+            return True
+        raise ConflictError(
+            f"another re-embedding has begun, to {next_model!r}; this one, to {self._wanted[0]!r}, stopped"
+        )
+
+
+def _progress(db: Connection) -> ReindexProgress:
+    total, done = db.execute("SELECT count(*), count(next_embedding) FROM memories").fetchone()
+    return ReindexProgress(done, total)
 
 
 def _next_batch(db: Connection) -> Batch:
     return db.execute("SELECT number, content FROM memories WHERE next_embedding IS NULL LIMIT ?", (BATCH,)).fetchall()
-
-
-def _keep(db: Connection, batch: Batch, vectors: Sequence[Vector | None]) -> None:
-    # The content is compared as well: it may have changed since it was read.
-    db.executemany(
-        "UPDATE memories SET next_embedding = ? WHERE number = ? AND content = ?",
-        (
-            (pack_embedding(vector), number, content)
-            for (number, content), vector in zip(batch, vectors, strict=True)
-            if vector is not None
-        ),
-    )

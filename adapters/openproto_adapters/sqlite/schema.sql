@@ -5,7 +5,8 @@ CREATE TABLE IF NOT EXISTS store (
     version INTEGER NOT NULL,
     model TEXT,                       -- NULL: the store works by text alone
     dim INTEGER,
-    next_model TEXT                   -- what a re-embedding under way is filling next_embedding for
+    next_model TEXT,                  -- what a re-embedding under way is filling next_embedding for
+    next_dim INTEGER
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS memories (

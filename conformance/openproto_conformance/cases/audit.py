@@ -10,7 +10,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal
 
-area = Area("audit", __doc__)
+area = Area("audit")
 
 MARKER = "xyzzy-plugh-0815"
 

@@ -10,7 +10,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("basics", __doc__)
+area = Area("basics")
 
 CLOCK_SKEW = timedelta(minutes=5)
 NO_SUCH_IDS = ("no-such-id", "00000000-0000-8000-8000-000000000000", "'; --", "ключ/../*", "1" * 512)

@@ -11,7 +11,7 @@ from openproto_conformance.checks import ensure, equal
 from openproto_conformance.refusals import ATTEMPTS, check_refused
 from openproto_conformance.spy import spy_on
 
-area = Area("capabilities", __doc__)
+area = Area("capabilities")
 
 REQUIRED = ("add", "get", "delete", "capabilities")
 TIERS = ("native", "aborting", "detached")

@@ -12,7 +12,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal
 
-area = Area("concurrency", __doc__)
+area = Area("concurrency")
 
 FAN_OUT = 250
 STALL_MS = 20.0
@@ -61,6 +61,7 @@ async def updates_at_once_lose_nothing(bench: Bench) -> None:
         got = await bench.client.get(record.id)
         fields = (got.content, got.scope, got.tags, got.confidence)
         equal(fields, (f"coffee {round}", "kitchen", ["a", "b"], 0.75), "the fields after updates at once")
+    record = await bench.client.add("tea", user_id=user)
     pairs: list[Any] = [{"content": f"text {n}", "tags": [f"tag {n}"]} for n in range(20)]
     await asyncio.gather(*(bench.client.update(record.id, **pair) for pair in pairs))
     got = await bench.client.get(record.id)

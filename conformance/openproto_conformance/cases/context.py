@@ -11,7 +11,7 @@ from openproto_conformance.case import Area
 from openproto_conformance.cases.search import FACTS
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("context", __doc__)
+area = Area("context")
 
 QUERY = "green tea in the morning, a cat, a train, and the cello"
 

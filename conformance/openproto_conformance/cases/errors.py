@@ -21,7 +21,7 @@ from openproto_conformance.case import Area
 from openproto_conformance.checks import Violation, ensure, equal, raises
 from openproto_conformance.spy import spy_on
 
-area = Area("errors", __doc__)
+area = Area("errors")
 
 MARKER = "xyzzy-plugh-4711"
 """Stands for private content: it may show in no message and no log line."""

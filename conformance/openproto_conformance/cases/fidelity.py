@@ -10,7 +10,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal
 
-area = Area("fidelity", __doc__)
+area = Area("fidelity")
 
 TEXTS = {
     "accents composed": "caf\u00e9 na\u00efve",

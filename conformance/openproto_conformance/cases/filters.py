@@ -10,7 +10,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import equal, raises
 
-area = Area("filters", __doc__)
+area = Area("filters")
 
 SCOPES = (
     None,
@@ -44,7 +44,7 @@ SCOPES = (
     "[",
     "?",
 )
-FILTERS = tuple(scope for scope in SCOPES if scope is not None) + ("coding/pref", "c", "nothing", "agent/7", "agent")
+FILTERS = (*filter(None, SCOPES), "coding/pref", "c", "nothing", "agent/7", "agent")
 STARS_ELSEWHERE = ("a*", "*a", "a/*/b", "*/a", "**", "a/**", "*/", "a/b*", "*/*")
 
 TAGS = (

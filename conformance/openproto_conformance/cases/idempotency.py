@@ -11,7 +11,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("idempotency", __doc__)
+area = Area("idempotency")
 
 MOMENT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 INPUT: dict[str, Any] = {

@@ -9,7 +9,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("ingestion", __doc__)
+area = Area("ingestion")
 
 
 @area.case("add", "get", hint="`status`: done at once in a synchronous store, done in the end in any other")

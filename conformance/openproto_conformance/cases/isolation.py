@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from openproto import InvalidRequestError, MemoryRecord, NotFoundError, OpenProtoError
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("isolation", __doc__)
+area = Area("isolation")
 
 LOOK_ALIKES = (
     "ann ",
@@ -28,6 +29,7 @@ LOOK_ALIKES = (
     "nn",
     "annann",
 )
+FILTERS: tuple[dict[str, Any], ...] = ({}, {"scope": "shared"}, {"tag": "shared"}, {"scope": "*"}, {"min_score": 0.0})
 WORDS = "the zeppelin is grey"
 
 Attack = Callable[[], Awaitable[object]]
@@ -74,7 +76,7 @@ async def search_stays_with_the_user(bench: Bench) -> None:
     ann = bench.user("ann")
     record = await bench.add(WORDS, user_id=ann, scope="shared", tags=["shared"])
     for other in (bench.user("bob"), *(f"{bench.user('')}{name}" for name in LOOK_ALIKES)):
-        for filter in ({}, {"scope": "shared"}, {"tag": "shared"}, {"scope": "*"}, {"min_score": 0.0}):
+        for filter in FILTERS:
             hits = await bench.client.search(WORDS, other, **filter)
             equal(hits, [], f"what another user finds with {filter}")
         equal((await bench.client.context(WORDS, other)).text, "", "another user's context")

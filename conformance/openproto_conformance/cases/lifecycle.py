@@ -19,7 +19,7 @@ from openproto_conformance.checks import Violation, ensure, equal, raises
 from openproto_conformance.faces import AwaitableMemory
 from openproto_conformance.spy import spy_on
 
-area = Area("lifecycle", __doc__)
+area = Area("lifecycle")
 
 CONSTRUCTED_WITHIN_MS = 5.0
 FORK_SECONDS = 20.0

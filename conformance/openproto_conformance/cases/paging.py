@@ -10,7 +10,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("paging", __doc__)
+area = Area("paging")
 
 MALFORMED = ("x", "0", "-1", "100", "offset:10", "ÄÖÜ", "A" * 256, "eyJvZmZzZXQiOjEwfQ==", "null", "%00", "' OR 1=1")
 

@@ -7,7 +7,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("search", __doc__)
+area = Area("search")
 
 FACTS = (
     "Ann prefers green tea to coffee in the morning",

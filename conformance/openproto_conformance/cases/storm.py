@@ -12,7 +12,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal
 
-area = Area("storm", __doc__)
+area = Area("storm")
 
 AT_ONCE = 50
 HINT = "whatever a cancelled call can lose: pool slots, connections, locks, threads; each storm loses a little"
@@ -38,6 +38,7 @@ async def _storm(bench: Bench, pool: int) -> None:
     cancelled, wanted = 0, bench.size(10_000, 500)
     for _ in range(10 * wanted // AT_ONCE):
         calls = [asyncio.ensure_future(_some_call(client, user, anchor.id, random.random())) for _ in range(AT_ONCE)]
+        await asyncio.sleep(0)  # each is under way before the first is struck
         for call in random.sample(calls, AT_ONCE):
             if random.random() < 0.1:
                 await asyncio.sleep(random.random() * 0.001)

@@ -7,7 +7,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area, Feature
 from openproto_conformance.checks import ensure, equal, raises
 
-area = Area("supersession", __doc__)
+area = Area("supersession")
 
 FEATURES: tuple[Feature, ...] = ("supports_supersession",)
 

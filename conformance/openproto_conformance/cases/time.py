@@ -10,7 +10,7 @@ from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import equal, raises
 
-area = Area("time", __doc__)
+area = Area("time")
 
 JANUARY, FEBRUARY, MARCH = (datetime(2024, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 TICK = timedelta(microseconds=1)

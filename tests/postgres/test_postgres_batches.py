@@ -1,0 +1,135 @@
+"""`add_many`: one statement, outcomes in order, and a refused item leaves the others alone."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from postgres_tools import MakeClient, value
+
+from openproto import (
+    AsyncMemory,
+    ConflictError,
+    InvalidRequestError,
+    MemoryRecord,
+    NotFoundError,
+)
+
+MISSING = "01930000-0000-8000-8000-000000000000"
+
+
+def item(content: str, **fields: Any) -> dict[str, Any]:
+    return {"content": content, "user_id": "ada", **fields}
+
+
+async def test_an_empty_batch_is_no_outcome_and_no_work(memory: AsyncMemory, dsn: str) -> None:
+    assert await memory.add_many([]) == []
+
+
+async def test_duplicates_within_a_batch_are_one_record_or_a_conflict(memory: AsyncMemory) -> None:
+    first, same, other, free = await memory.add_many(
+        [
+            item("one", idempotency_key="k"),
+            item("one", idempotency_key="k"),
+            item("two", idempotency_key="k"),
+            item("two"),
+        ]
+    )
+    assert isinstance(first, MemoryRecord)
+    assert first == same
+    assert isinstance(other, ConflictError)
+    assert isinstance(free, MemoryRecord)
+    assert (await memory.list("ada")).items == [free, first]
+    again = await memory.add_many([item("one", idempotency_key="k"), item("three", idempotency_key="k")])
+    assert again[0] == first
+    assert isinstance(again[1], ConflictError)
+
+
+async def test_a_batch_does_not_write_what_supersedes_an_unknown_or_foreign_record(memory: AsyncMemory) -> None:
+    mine = await memory.add("mine", user_id="ada")
+    yours = await memory.add("yours", user_id="bob")
+    outcomes = await memory.add_many(
+        [
+            item("good 1"),
+            item("unknown", supersedes=[MISSING]),
+            item("good 2", supersedes=[mine.id]),
+            item("foreign", supersedes=[yours.id]),
+            item("half", supersedes=[mine.id, yours.id]),
+            item("not an id", supersedes=["m-17"]),
+            item("upper", supersedes=[mine.id.upper()]),
+            item(" "),
+            item("good 3"),
+        ]
+    )
+    kinds = [type(outcome) for outcome in outcomes]
+    refused = [NotFoundError] * 4
+    assert kinds == [MemoryRecord, NotFoundError, MemoryRecord, *refused, InvalidRequestError, MemoryRecord]
+    stored = {record.content for record in (await memory.list("ada")).items}
+    assert stored == {"mine", "good 1", "good 2", "good 3"}
+    assert (await memory.get(mine.id)).superseded_by == outcomes[2].id  # type: ignore[union-attr]
+    assert (await memory.get(yours.id)).superseded_by is None
+    added = [entry.memory_id for entry in await memory.audit("ada") if entry.action == "add"]
+    assert len(added) == 4
+
+
+async def test_the_last_of_a_batch_that_supersedes_a_record_is_its_successor(memory: AsyncMemory) -> None:
+    for _ in range(5):
+        old = await memory.add("old", user_id="ada")
+        outcomes = await memory.add_many([item(f"new {n}", supersedes=[old.id]) for n in range(6)])
+        assert (await memory.get(old.id)).superseded_by == outcomes[-1].id  # type: ignore[union-attr]
+
+
+async def test_a_large_batch_keeps_its_order_and_every_field(make: MakeClient, dsn: str) -> None:
+    rng = random.Random(1)
+    async with make(embedder="local") as memory:
+        items = [
+            item(
+                f"fact {n} " + "x" * rng.randrange(50) + '"\\\n\u2028\U0001f9e0é',
+                scope=f"s/{n % 7}" if n % 3 else None,
+                tags=[f"t{n % 5}", 'a "tag", {with} \\ marks'] if n % 2 else None,
+                confidence=0.92 if n % 4 else None,
+                source={"app": "notes", "type": "imported", "ref": f'r"{n}'} if n % 5 else None,
+                valid_from=datetime(2020, 1, 1, 0, 0, 0, n, tzinfo=UTC) if n % 6 else None,
+                valid_to=datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC) if n % 6 else None,
+                **({"x-mem0": {"n": n, "deep": [1, 2.5, None, {"k": "v"}], "big": 10**30}} if n % 7 else {}),
+            )
+            for n in range(2_500)
+        ]
+        outcomes = await memory.add_many(items)
+        assert [outcome.content for outcome in outcomes] == [wanted["content"] for wanted in items]  # type: ignore[union-attr]
+        stored = [record async for record in memory.iter("ada", page_size=500)]
+        assert stored == outcomes[::-1]
+        single = await memory.add(items[1]["content"], **{k: v for k, v in items[1].items() if k != "content"})
+        same = single.model_dump(exclude={"id", "created_at"})
+        assert stored[-2].model_dump(exclude={"id", "created_at"}) == same
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)],
+)
+async def test_the_earliest_and_latest_moments_come_back_unchanged(memory: AsyncMemory, moment: datetime) -> None:
+    later = {"valid_to": datetime.max.replace(tzinfo=UTC)} if moment.year < 9999 else {}
+    record = await memory.add("a", user_id="ada", valid_from=moment, **later)
+    (batched,) = await memory.add_many([item("a", valid_from=moment, **later)])
+    assert record.valid_from == moment
+    for id in (record.id, batched.id):  # type: ignore[union-attr]
+        assert (await memory.get(id)).valid_from == moment
+
+
+async def test_numbers_come_back_to_the_last_bit(memory: AsyncMemory) -> None:
+    for number in (0.92, 0.1 + 0.2, 5e-324, 1.0, 0.0, 1 - 2**-53):
+        record = await memory.add("a", user_id="ada", confidence=number, x_mem0={"n": number})
+        (batched,) = await memory.add_many([item("a", confidence=number, **{"x-mem0": {"n": number}})])
+        for id in (record.id, batched.id):  # type: ignore[union-attr]
+            stored = await memory.get(id)
+            assert stored.confidence == number
+            assert (stored.model_extra or {})["x-mem0"] == {"n": number}
+
+
+async def test_a_batch_is_one_statement(memory: AsyncMemory, dsn: str, schema: str) -> None:
+    await memory.add_many([item(f"fact {n}") for n in range(50)])
+    transactions = await value(dsn, f"SELECT count(DISTINCT xmin::text) FROM {schema}.memories")
+    assert transactions == 1
