@@ -116,8 +116,9 @@ class Session:
     @contextlib.asynccontextmanager
     async def _in_time(self, what: str) -> AsyncIterator[None]:
         seconds = self.options.timeout
+        deadline = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as deadline, self._slots or contextlib.nullcontext():
+            async with deadline, self._slots or contextlib.nullcontext():
                 yield
         except TimeoutError as error:
             if isinstance(error, OpenProtoError):

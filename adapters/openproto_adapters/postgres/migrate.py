@@ -11,7 +11,7 @@ from openproto_adapters.postgres.errors import CAUGHT, typed_error
 from openproto_adapters.postgres.schema import migrations, schema_script
 
 
-async def migrate(connection: asyncpg.Connection[Any], schema: str) -> str:
+async def migrate(connection: asyncpg.Connection, schema: str) -> str:
     """Bring the database to the newest version and return the schema that holds pgvector's types."""
     newest = migrations()[-1][0]
     if (version := await _version(connection, schema)) > newest:
@@ -31,10 +31,10 @@ async def migrate(connection: asyncpg.Connection[Any], schema: str) -> str:
     return found
 
 
-async def _version(connection: asyncpg.Connection[Any], schema: str) -> int:
+async def _version(connection: asyncpg.Connection, schema: str) -> int:
     if await connection.fetchval("SELECT to_regclass($1)", f"{schema}.migrations") is None:
         return 0
-    return int(await connection.fetchval(f"SELECT coalesce(max(version), 0) FROM {schema}.migrations"))
+    return await connection.fetchval(f"SELECT max(version) FROM {schema}.migrations") or 0
 
 
 def _why_not(error: BaseException, schema: str) -> OpenProtoError:

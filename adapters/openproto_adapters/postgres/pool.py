@@ -46,7 +46,7 @@ class PoolOptions(NamedTuple):
 class Pool:
     """A pool of asyncpg connections on one event loop."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], vector_schema: str, options: PoolOptions) -> None:
+    def __init__(self, pool: asyncpg.Pool, vector_schema: str, options: PoolOptions) -> None:
         self.vector_schema = vector_schema
         self._pool = pool
         self._options = options
@@ -81,7 +81,7 @@ class Pool:
             await connection.execute(script)
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
+    async def connection(self) -> AsyncIterator[PoolConnectionProxy]:
         """Lend a connection; errors inside become the protocol's."""
         try:
             connection = await self._acquire()
@@ -98,7 +98,7 @@ class Pool:
         if self._releases:
             await asyncio.wait(self._releases, timeout=RELEASE_TIMEOUT)
 
-    async def _acquire(self) -> PoolConnectionProxy[Any]:
+    async def _acquire(self) -> PoolConnectionProxy:
         try:
             return await self._pool.acquire(timeout=self._options.acquire_timeout)
         except TimeoutError as error:
@@ -107,7 +107,7 @@ class Pool:
                 f"{self._options.maximum} were busy or the server did not answer; raise pool_max= or acquire_timeout="
             ) from error
 
-    def _release(self, connection: PoolConnectionProxy[Any]) -> None:
+    def _release(self, connection: PoolConnectionProxy) -> None:
         """Give the connection back in the background: after a cancellation that waits for the server to stop."""
         task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_TIMEOUT), name="openproto-release")
         self._releases.add(task)
@@ -119,28 +119,27 @@ class Pool:
             task.exception()  # asyncpg has closed the connection then; marked as seen
 
 
-async def _first_connection(url: str, options: PoolOptions) -> tuple[asyncpg.Connection[Any], dict[str, str]]:
+async def _first_connection(url: str, options: PoolOptions) -> tuple[asyncpg.Connection, dict[str, str]]:
     """Return a connection, and the session settings that the other side of it takes."""
     settings = SESSION_SETTINGS
     try:
-        return await _connect(url, options, settings), settings
+        return await asyncpg.connect(url, **_arguments(options, settings)), settings
     except (asyncpg.ProtocolViolationError, asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError):
         # PgBouncer refuses settings that it does not track, and an old server those that it does not know.
         settings = {"application_name": SESSION_SETTINGS["application_name"]}
-        return await _connect(url, options, settings), settings
+        return await asyncpg.connect(url, **_arguments(options, settings)), settings
 
 
-async def _connect(url: str, options: PoolOptions, settings: dict[str, str]) -> asyncpg.Connection[Any]:
-    return await asyncpg.connect(
-        url,
-        timeout=options.connect_timeout,
-        statement_cache_size=options.statement_cache_size,
-        server_settings=settings,
-    )
+def _arguments(options: PoolOptions, settings: dict[str, str]) -> dict[str, Any]:
+    return {
+        "timeout": options.connect_timeout,
+        "statement_cache_size": options.statement_cache_size,
+        "server_settings": settings,
+    }
 
 
-async def _create(url: str, options: PoolOptions, settings: dict[str, str], vector_schema: str) -> asyncpg.Pool[Any]:
-    async def prepare(connection: asyncpg.Connection[Any]) -> None:
+async def _create(url: str, options: PoolOptions, settings: dict[str, str], vector_schema: str) -> asyncpg.Pool:
+    async def prepare(connection: asyncpg.Connection) -> None:
         for name in ("halfvec", "sparsevec"):
             await connection.set_type_codec(name, schema=vector_schema, format="binary", encoder=_as_is, decoder=_as_is)
 
@@ -148,9 +147,7 @@ async def _create(url: str, options: PoolOptions, settings: dict[str, str], vect
         url,
         min_size=options.minimum,
         max_size=options.maximum,
-        timeout=options.connect_timeout,
-        statement_cache_size=options.statement_cache_size,
-        server_settings=settings,
+        **_arguments(options, settings),
         init=prepare,
         reset=_keep_session,
     )

@@ -1,0 +1,234 @@
+"""Behind PgBouncer in transaction mode: every statement may meet another server connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from postgres_tools import LONG, PROMPT, MakeClient, Server, sql, until, value
+from openproto_adapters.postgres import keeper
+
+from openproto import AsyncMemory, MemoryRecord, ProviderUnavailableError
+
+POOL_SIZE = 3
+
+
+@pytest.fixture(scope="session")
+def bouncer(server: Server) -> Iterator[str]:
+    """The real PgBouncer before the server; returns the folder of its socket."""
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    assert program, "PgBouncer is not installed: apt-get install -y pgbouncer (macOS: brew install pgbouncer)"
+    folder = Path(tempfile.mkdtemp(prefix="op-pgb-", dir="/tmp"))
+    folder.chmod(0o755)
+    # It refuses to run as root, and only the server's own user may enter the folder of the server's socket.
+    shutil.chown(folder, server.place.uid, server.place.gid)
+    config = folder / "pgbouncer.ini"
+    config.write_text(
+        f"""[databases]
+* = host={server.place.sockets} port={keeper.PORT} user=postgres
+
+[pgbouncer]
+listen_addr =
+listen_port = 6432
+unix_socket_dir = {folder}
+auth_type = any
+pool_mode = transaction
+default_pool_size = {POOL_SIZE}
+max_client_conn = 200
+server_round_robin = 1
+logfile = {folder}/log
+"""
+    )
+    running = subprocess.Popen(
+        [program, config],
+        user=server.place.uid,
+        group=server.place.gid,
+        extra_groups=[],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + LONG
+        while not (folder / ".s.PGSQL.6432").exists():
+            assert running.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield str(folder)
+    finally:
+        running.kill()
+        running.wait()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def behind(make: MakeClient, bouncer: str) -> MakeClient:
+    """Make a client that reaches the schema through PgBouncer."""
+    url = f"postgresql://postgres@/postgres?host={bouncer}&port=6432"
+    return lambda **overrides: make(**{"url": url, "statement_cache_size": 0, **overrides})
+
+
+async def test_every_verb_works(behind: MakeClient) -> None:
+    async with behind(embedder="local") as memory:
+        old = await memory.add("drinks tea", user_id="ada", idempotency_key="k")
+        assert await memory.add("drinks tea", user_id="ada", idempotency_key="k") == old
+        new = await memory.add("drinks coffee", user_id="ada", supersedes=[old.id])
+        changed = await memory.update(new.id, content="drinks strong coffee", tags=["drinks"])
+        assert await memory.get(new.id) == changed
+        assert all(isinstance(o, MemoryRecord) for o in await memory.add_many([{"content": "b", "user_id": "ada"}] * 5))
+        assert (await memory.search("strong coffee", "ada"))[0].memory == changed
+        assert "strong coffee" in (await memory.context("coffee", "ada")).text
+        assert len([record async for record in memory.iter("ada", page_size=3)]) == 7
+        await memory.delete(old.id)
+        assert await memory.delete_all("ada") == 6
+        assert {entry.action for entry in await memory.audit("ada")} >= {"add", "update", "get", "search", "delete"}
+        assert (await memory.health()).status == "ok"
+
+
+async def test_calls_at_once_over_several_server_connections_do_not_mix(behind: MakeClient) -> None:
+    async with behind(embedder="local", pool_min=8, pool_max=8) as memory:
+        users = [f"user {n}" for n in range(10)]
+        await asyncio.gather(*(memory.add(f"{user} likes tea {n}", user_id=user) for user in users for n in range(5)))
+
+        async def look(user: str, n: int) -> None:
+            if n % 2:
+                found = [result.memory for result in await memory.search("who likes tea", user)]
+            else:
+                found = (await memory.list(user)).items
+            assert len(found) == 5
+            assert {record.user_id for record in found} == {user}
+            assert all(record.content.startswith(f"{user} ") for record in found)
+
+        await asyncio.gather(*(look(user, n) for user in users for n in range(20)))
+
+
+async def test_several_clients_at_once_open_and_work(behind: MakeClient) -> None:
+    async def work(n: int) -> None:
+        async with behind(pool_min=2) as memory:
+            for i in range(10):
+                await memory.add(f"{n}/{i}", user_id="ada")
+
+    await asyncio.gather(*(work(n) for n in range(6)))
+    async with behind() as memory:
+        assert len([record async for record in memory.iter("ada")]) == 60
+
+
+async def test_a_cancelled_statement_ends_in_the_server_too(behind: MakeClient, dsn: str, schema: str) -> None:
+    async with behind(pool_max=1) as memory:
+        record = await memory.add("kept", user_id="ada")
+        holder = await asyncpg.connect(dsn, timeout=LONG)
+        try:
+            await holder.execute(f"BEGIN; LOCK TABLE {schema}.memories")
+            for _ in range(5):
+                call = asyncio.create_task(memory.get(record.id))
+                await until(lambda: blocked(dsn, schema, 1), "the statement to wait", 5)
+                began = time.monotonic()
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                assert time.monotonic() - began < PROMPT
+                await until(lambda: blocked(dsn, schema, 0), "the statement to end in the server", 2)
+        finally:
+            await holder.close()
+        assert (await memory.get(record.id)).content == "kept"
+
+
+async def blocked(dsn: str, schema: str, count: int) -> bool:
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}%'"
+    return await value(dsn, query) == count
+
+
+@pytest.mark.parametrize("pool_max", [1, 6])
+async def test_a_storm_of_cancellations_hits_nobody_else_and_loses_nothing(
+    behind: MakeClient, dsn: str, pool_max: int
+) -> None:
+    rng = random.Random(pool_max)
+    async with behind(pool_max=pool_max) as memory, behind(pool_max=2, retries=0) as neighbour:
+        await asyncio.gather(*(memory.add(f"tea {n}", user_id="ada") for n in range(30)))
+        stop = False
+        calls = 0
+
+        async def work() -> None:
+            nonlocal calls
+            while not stop:
+                assert len(await neighbour.search("tea", "ada")) == 10
+                calls += 1
+
+        working = asyncio.create_task(work())
+        verbs: list[Callable[[], Any]] = [
+            lambda: memory.search("tea", "ada"),
+            lambda: memory.add("stormy", user_id="bob"),
+            lambda: memory.list("ada"),
+        ]
+
+        async def one() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rng.random() * 0.02):
+                    await rng.choice(verbs)()
+
+        for _ in range(15):
+            await asyncio.gather(*(one() for _ in range(10)))
+        stop = True
+        await working
+        assert calls
+        found = await asyncio.gather(*(memory.list("ada") for _ in range(2 * pool_max)))
+        assert all(len(page.items) == 30 for page in found)
+
+
+async def test_no_setting_leaks_into_the_sessions_of_others(behind: MakeClient, bouncer: str) -> None:
+    shared = f"postgresql://postgres@/postgres?host={bouncer}&port=6432"
+    names = ("search_path", "statement_timeout", "lock_timeout", "plan_cache_mode", "jit")
+    query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+
+    async def settings() -> set[tuple[Any, ...]]:
+        connections = [
+            await asyncpg.connect(shared, statement_cache_size=0, timeout=LONG) for _ in range(POOL_SIZE)
+        ]
+        try:
+            return {tuple(row) for row in await asyncio.gather(*(c.fetchrow(query) for c in connections))}
+        finally:
+            for connection in connections:
+                await connection.close()
+
+    before = await settings()
+    async with behind(pool_min=3) as memory:
+        await asyncio.gather(*(memory.add(f"{n}", user_id="ada") for n in range(20)))
+    assert await settings() == before
+
+
+async def test_the_default_statement_cache_is_refused_or_works_but_never_mixes(behind: MakeClient) -> None:
+    # PgBouncer before 1.21 does not follow prepared statements; the error must be typed and must name the option.
+    async with behind(statement_cache_size=100, pool_min=4, pool_max=4, retries=0) as memory:
+
+        async def add(n: int) -> MemoryRecord:
+            return await memory.add(f"fact {n}", user_id="ada")
+
+        outcomes = await asyncio.gather(*(add(n) for n in range(40)), return_exceptions=True)
+        for outcome in outcomes:
+            if not isinstance(outcome, MemoryRecord):
+                assert "statement_cache_size=0" in str(outcome)
+
+
+@pytest.fixture
+async def sessions(dsn: str) -> AsyncIterator[None]:
+    yield
+    await sql(dsn, "SELECT 1")
+
+
+async def test_a_bouncer_without_its_server_is_unavailable(behind: MakeClient, bouncer: str) -> None:
+    url = f"postgresql://postgres@/no_such_database?host={bouncer}&port=6432"
+    memory: AsyncMemory = behind(url=url, retries=0, connect_timeout=5)
+    with pytest.raises(Exception, match="does not exist|cannot|lost|refuses|reach") as caught:
+        await memory.list("ada")
+    assert isinstance(caught.value, ProviderUnavailableError) or "does not exist" in str(caught.value)
+    await memory.aclose()
