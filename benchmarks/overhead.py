@@ -21,6 +21,13 @@ MOST_MICROSECONDS = 200
 MOST_IMPORT_MS = 150
 MOST_DEPENDENCIES = 5
 
+# What no library with models and a loop can do without.
+_LEAST = """
+import asyncio, pydantic
+class Model(pydantic.BaseModel):
+    field: int
+"""
+
 # Reports threads that Python or C started, and sockets, whether still open or closed again.
 _IMPORTED = """
 import json, os, sys
@@ -86,10 +93,12 @@ def _importing(bench: Bench) -> list[Figure]:
     rounds = bench.size(15, 5)
     bare: list[float] = []
     importing: list[float] = []
+    dependencies: list[float] = []
     _python("import openproto")  # compiles it where that was not done before
     for _ in range(rounds):
         bare.append(_seconds("pass"))
         importing.append(_seconds("import openproto"))
+        dependencies.append(_seconds(_LEAST))
     found: dict[str, Any] = json.loads(_python(_IMPORTED))
     return [
         at_most(
@@ -99,6 +108,7 @@ def _importing(bench: Bench) -> list[Figure]:
             "ms",
             interpreter_ms=spread(bare, 1e3),
             with_import_ms=spread(importing, 1e3),
+            asyncio_and_one_pydantic_model_alone_ms=round((min(dependencies) - min(bare)) * 1e3, 1),
         ),
         at_most("threads started by import openproto", found["threads"], 0),
         at_most("sockets opened by import openproto", len(found["sockets"]), 0, seen=found["sockets"]),

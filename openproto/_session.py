@@ -31,11 +31,11 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the client is made."""
-        if self.timeout is not None and self.timeout <= 0:
+        if self.timeout is not None and not self.timeout > 0:
             raise ValueError("timeout must be a positive number of seconds, or None for no deadline")
         if self.retries < 0:
             raise ValueError("retries must be 0 or more")
-        if self.close_timeout <= 0:
+        if not self.close_timeout > 0:
             raise ValueError("close_timeout must be a positive number of seconds")
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise ValueError("max_concurrency must be 1 or more, or None")
@@ -59,7 +59,7 @@ class Session:
 
     async def call(self, verb: Verb, run: Callable[[Provider], Awaitable[T]], *, repeatable: bool) -> T:
         """Run one verb: refuse misuse, open if need be, bound it in time, and repeat it where that is safe."""
-        self._check_usable()
+        self.check_usable()
         if verb not in self.provider.verbs:
             raise self.provider.unsupported(verb)
         call = Call(verb, secrets.token_hex(8), self.options.app)
@@ -78,7 +78,7 @@ class Session:
 
     async def open(self) -> None:
         """Open the provider now; when that fails or is cancelled the session is closed."""
-        self._check_usable()
+        self.check_usable()
         try:
             async with self._bounded("opening", None):
                 await self._opened()
@@ -178,7 +178,8 @@ class Session:
             async with asyncio.timeout(half):
                 await self.provider.close()
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Raise RuntimeError for a client that is closed or belongs to another event loop."""
         if self._closed:
             raise RuntimeError(f"{self._owner} is closed")
         self._check_loop()

@@ -1,8 +1,8 @@
 """The opaque cursor of `list`: where the last page ended, and which listing it belongs to.
 
-A cursor is the base64url of 8 bytes of microseconds, 8 bytes that fingerprint the user and the filters, and the id.
-It grants nothing: every page is filtered by user anyway; the fingerprint only turns a foreign cursor into a clear
-error instead of a page from the wrong place.
+A cursor is the base64url of 8 bytes of microseconds, 8 bytes that fingerprint these, the id, the user, and the filters,
+and the id. It grants nothing: every page is filtered by user anyway; the fingerprint only turns a foreign or a damaged
+cursor into a clear error instead of a page from the wrong place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _HEAD = struct.Struct(">q8s")
 
 def encode_cursor(query: ListQuery, created_at: datetime, id: str) -> str:
     """Return the cursor for the page after the record `(created_at, id)`."""
-    head = _HEAD.pack((created_at - _EPOCH) // _MICROSECOND, _fingerprint(query))
+    micros = (created_at - _EPOCH) // _MICROSECOND
+    head = _HEAD.pack(micros, _fingerprint(query, micros, id))
     return base64.urlsafe_b64encode(head + id.encode()).rstrip(b"=").decode()
 
 
@@ -38,15 +39,17 @@ def decode_cursor(query: ListQuery) -> tuple[datetime, str] | None:
         raw = base64.b64decode(query.cursor + "=" * (-len(query.cursor) % 4), altchars=b"-_", validate=True)
         micros, fingerprint = _HEAD.unpack_from(raw)
         position = (_EPOCH + micros * _MICROSECOND, raw[_HEAD.size :].decode())
+        if not position[1] or "\0" in position[1]:
+            raise ValueError("no store can have made this id")
     except (ValueError, binascii.Error, struct.error, OverflowError):
         raise InvalidRequestError("cursor: is malformed; pass a next_cursor exactly as it was returned") from None
-    if not position[1] or "\0" in position[1]:
-        raise InvalidRequestError("cursor: is malformed; pass a next_cursor exactly as it was returned")
-    if fingerprint != _fingerprint(query):
-        raise InvalidRequestError("cursor: was made for another user or other filters; start again without it")
+    if fingerprint != _fingerprint(query, micros, position[1]):
+        raise InvalidRequestError(
+            "cursor: was damaged, or made for another user or other filters; start again without it"
+        )
     return position
 
 
-def _fingerprint(query: ListQuery) -> bytes:
-    what = (query.user_id, query.scope, query.tag, query.since, query.until, query.as_of)
+def _fingerprint(query: ListQuery, micros: int, id: str) -> bytes:
+    what = (micros, id, query.user_id, query.scope, query.tag, query.since, query.until, query.as_of)
     return blake2b(repr(what).encode(), digest_size=8).digest()

@@ -7,6 +7,7 @@ sharded store find an id's shard without asking every one. Clients treat ids as 
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -17,6 +18,9 @@ _RANDOM_BITS = 62
 _STEP_BITS = 32
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # Another thread may hold the lock while this process forks: the child would wait for that thread for ever.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _last_ms = 0
 _last_random = 0
 

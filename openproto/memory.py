@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -47,6 +47,8 @@ from openproto.requests import (
 
 ADD_MANY_BATCH = 1000
 """Items that go to the provider at once; each batch has the client's whole `timeout`."""
+
+_VALIDATE_AT_ONCE = 100  # a few milliseconds of the loop's time
 
 SourceFields: TypeAlias = MemorySource | Mapping[str, str]
 Tags: TypeAlias = list[str]
@@ -277,9 +279,10 @@ class AsyncMemory:
         An item is a mapping of `add`'s keywords, `content` and `user_id` among them, or a `MemoryInput`. Nothing that
         the backend says of an item or a batch is raised: look at each outcome.
         """
+        self._session.check_usable()
         outcomes: Outcomes = []
         remaining = iter(items)
-        while batch := [_keyed_or_error(item) for item in islice(remaining, ADD_MANY_BATCH)]:
+        while batch := await _validated(remaining, ADD_MANY_BATCH):
             valid = [keyed for keyed in batch if isinstance(keyed, KeyedInput)]
             stored = iter(await self._add_batch(valid))
             outcomes.extend(next(stored) if isinstance(entry, KeyedInput) else entry for entry in batch)
@@ -392,6 +395,15 @@ def _keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput
         build(IdempotencyKey, {"idempotency_key": idempotency_key})
     spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
     return KeyedInput(build(MemoryInput, spelled), idempotency_key)
+
+
+async def _validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int) -> list[KeyedInput | OpenProtoError]:
+    """Take at most `most` items and return each ready to be added, or its error; gives way to other tasks."""
+    batch: list[KeyedInput | OpenProtoError] = []
+    while len(batch) < most and (part := list(islice(items, min(_VALIDATE_AT_ONCE, most - len(batch))))):
+        batch.extend(map(_keyed_or_error, part))
+        await asyncio.sleep(0)
+    return batch
 
 
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:

@@ -35,7 +35,7 @@ def run_python() -> RunPython:
 
     def run(program: str, *arguments: object, env: dict[str, str] | None = None, **options: Any) -> Any:
         return subprocess.run(
-            _command(program, arguments), env=_environment(env), capture_output=True, text=True, timeout=60, **options
+            _command(program, arguments), env=_environment(env), capture_output=True, text=True, timeout=30, **options
         )
 
     return run

@@ -25,12 +25,14 @@ class Violation(AssertionError):
 
 def ensure(condition: object, message: str) -> None:
     """Fail with `message` unless `condition` holds."""
+    __tracebackhide__ = True
     if not condition:
         raise Violation(message)
 
 
 def equal(got: object, wanted: object, what: str) -> None:
     """Fail unless `got == wanted`, showing both."""
+    __tracebackhide__ = True
     if got != wanted:
         raise Violation(f"{what}: wanted {shown(wanted)}, got {shown(got)}")
 
@@ -42,6 +44,7 @@ def shown(value: object) -> str:
 
 async def raises(kind: type[E], call: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> E:
     """Return the `kind` that awaiting `call(...)` raises; fail when it raises anything else, or nothing."""
+    __tracebackhide__ = True
     name = getattr(call, "__name__", "the call")
     try:
         result = await call(*args, **kwargs)
@@ -49,8 +52,8 @@ async def raises(kind: type[E], call: Callable[..., Awaitable[Any]], /, *args: A
         raise
     except kind as error:
         if isinstance(error, OpenProtoError):
-            equal(error.code, getattr(kind, "code", error.code), f"the code of the error that {name} raised")
+            equal(error.code, type(error).code, f"the code of the error that {name} raised")
         return error
     except Exception as error:
         raise Violation(f"{name} must raise {kind.__name__}, and raised {type(error).__name__}: {error}") from error
-    raise Violation(f"{name} must raise {kind.__name__}, and returned {shown(result)}")
+    raise Violation(f"{name} must raise {kind.__name__}, and returned a {type(result).__name__}")

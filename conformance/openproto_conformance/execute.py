@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +18,9 @@ from openproto_conformance.leaks import Snapshot
 from openproto_conformance.outcome import Result, Work
 from openproto_conformance.refusals import check_refused, undeclared_features, undeclared_verbs
 from openproto_conformance.suite import ProviderSuite
+
+# Ids differ from run to run, and two reports of one fault should not.
+_ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 MOST_HANGS = 3
 """After so many cases that had to be given up, the backend is taken to hang, and the rest stay untried."""
@@ -122,7 +126,7 @@ def _result(
 
 def _describe(error: BaseException) -> str:
     text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-    return text.replace(f"{RUN}-", "")
+    return _ID.sub("<id>", text.replace(f"{RUN}-", ""))
 
 
 def _background_tasks() -> Counter[str]:

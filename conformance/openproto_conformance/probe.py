@@ -81,7 +81,10 @@ async def strike_once(make: Callable[[], Awaitable[Any]], at: int, how: Strike) 
     await asyncio.wait({task}, timeout=PATIENCE)
     if not task.done():
         task.cancel()
-        raise Violation(f"{where}: the verb still runs {PATIENCE:g} s later: it swallowed the cancellation")
+        raise Violation(
+            f"{where}: the verb did not end in {PATIENCE:g} s: it swallowed the cancellation, "
+            "or waits for what an earlier one lost"
+        )
     if task.cancelled():
         raise Violation(f"{where}: CancelledError came out of a scope that should have caught it")
     probe, cancelled = task.result()

@@ -50,7 +50,10 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = app(args=list(arguments) or ["--help"], prog_name="openproto", standalone_mode=False)
-        sys.stdout.flush()
+        sys.stdout.flush()  # now, so that a reader who has left is noticed here and not at interpreter exit
+    except SystemExit:
+        # How typer and rich leave when the reader of `--help` has; they raise it for nothing else here.
+        return report(BrokenPipeError(), Redactor(), as_json=False)
     except (Exception, KeyboardInterrupt) as error:
         fault = _misuse(error) if isinstance(error, _ClickException) else error
         return report(fault, Redactor(), as_json="--json" in arguments, debug="--debug" in arguments)

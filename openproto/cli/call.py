@@ -98,8 +98,7 @@ async def open_client(provider: Provider, options: Mapping[str, Any]) -> AsyncIt
     try:
         memory = AsyncMemory(provider, **options)
         await memory.__aenter__()
-    except OpenProtoError as error:
-        error.provider = error.provider or provider.name
+    except OpenProtoError:
         raise
     except ValueError as error:
         raise Misuse(str(error)) from error

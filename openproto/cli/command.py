@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -74,12 +73,10 @@ def _run(call: Call, body: Callable[..., Awaitable[Exit | None]], values: dict[s
         return await body(call, **values) or Exit.OK
 
     try:
-        status = asyncio.run(main())
-        sys.stdout.flush()  # now, so that a reader who has left is noticed here and not at interpreter exit
+        return asyncio.run(main())
     except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:
         common = call.common
         return report(error, call.redact, as_json=common.json, debug=common.debug, resume=call.resume)
-    return status
 
 
 def _made(shared: list[inspect.Parameter]) -> list[inspect.Parameter]:

@@ -68,8 +68,7 @@ class Spool:
         while (line := self._file.readline()).endswith(b"\n"):
             self._note(MemoryRecord.model_validate_json(line), end)
             end = self._file.tell()
-        self._file.seek(end)
-        self._file.truncate()  # a kill may have left half a line
+        self._file.seek(end)  # a kill may have left half a line, which is written over
         return True
 
     def _note(self, record: MemoryRecord, offset: int) -> None:

@@ -126,7 +126,7 @@ def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None
     assert ended.status == 5
     assert ended.json["ok"] is False
     last = ended.json["checks"][-1]
-    assert (last["name"], last["status"], bool(last["remedy"])) == ("connection", "fail", True)
+    assert (last["name"], last["status"], last["remedy"]) == ("connection", "fail", "is the backend running?")
     assert cli("doctor", "-p", "nothing").status == 2
     missing = cli("doctor", "-p", "broken")
     assert (missing.status, "pip install 'faulty[broken]'" in missing.out) == (7, True)
@@ -196,6 +196,15 @@ def test_what_a_provider_has_not_is_6(cli: Run) -> None:
     for command in ("reindex", "schema"):
         ended = cli(command, "-p", "faulty", "--json")
         assert (ended.status, ended.error["code"], ended.error["provider"]) == (6, "unsupported_capability", "faulty")
+
+
+def test_a_failing_reindex_names_the_provider(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reindex(*_: object) -> None:
+        raise ProviderError("the disk is full")
+
+    monkeypatch.setattr(Sqlite, "reindex", reindex)
+    ended = cli("reindex", "--json")
+    assert (ended.status, ended.error["provider"]) == (1, "sqlite")
 
 
 def test_an_interrupted_reindex_says_how_to_go_on(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,11 @@ def test_a_narrow_terminal_shortens_no_id(
         assert id in terminal(*command)
 
 
+def test_a_cell_of_a_table_is_one_line(terminal: Callable[..., str]) -> None:
+    terminal("add", "x", "--source", "app=two\n lines")
+    assert "two lines" in terminal("audit")
+
+
 def test_no_colour_where_none_is_wanted(
     cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,13 @@ def test_equal_plain_lines_are_each_stored_once(cli: Run, tmp_path: Path) -> Non
         assert len(cli("list").out.splitlines()) == 3
 
 
+def test_an_exported_record_is_known_by_its_id_wherever_it_stands(cli: Run, tmp_path: Path) -> None:
+    lines = [{"id": id, "content": id, "user_id": "ada", "created_at": "2020-01-01T00:00:00Z"} for id in "abc"]
+    for order in (lines, lines[::-1], lines[1:]):
+        assert cli("import", str(write_lines(tmp_path / "f", order))).status == 0
+        assert len(cli("list").out.splitlines()) == 3
+
+
 def test_a_changed_record_under_the_same_id_is_a_conflict_not_a_copy(cli: Run, tmp_path: Path) -> None:
     line = {"id": "a", "content": "first", "user_id": "ada", "created_at": "2020-01-01T00:00:00Z"}
     cli("import", str(write_lines(tmp_path / "f", [line])))

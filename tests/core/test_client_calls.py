@@ -261,12 +261,21 @@ async def test_no_more_calls_are_in_flight_than_allowed() -> None:
 
 
 async def test_a_call_that_waits_for_a_slot_is_bounded_by_the_timeout_and_never_runs() -> None:
-    provider = FakeProvider(acts=[hang])
+    gate = Gate()
+
+    async def cling() -> None:
+        try:
+            await hang()
+        finally:
+            await gate.go.wait()  # keeps its slot though its own time is up
+
+    provider = FakeProvider(acts=[cling])
     async with AsyncMemory(provider, max_concurrency=1, timeout=0.1) as memory:
         first = asyncio.create_task(memory.get("m1"))
         await provider.started.wait()
         with pytest.raises(ProviderTimeoutError):
             await memory.get("m2")
+        gate.go.set()
         await asyncio.wait([first])
         assert isinstance(first.exception(), ProviderTimeoutError)
         assert provider.calls == ["get"]

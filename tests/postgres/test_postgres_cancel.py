@@ -272,6 +272,30 @@ async def test_a_storm_of_cancellations_loses_no_connection(
         await until(only_before, "the end of every task of the storm", 2)
 
 
+@pytest.mark.parametrize("statement_cache_size", [0, 100])
+async def test_a_call_cancelled_between_parsing_and_running_leaves_no_transaction_open(
+    make: MakeClient, dsn: str, schema: str, statement_cache_size: int
+) -> None:
+    # asyncpg parses a statement in one round trip and runs it in the next; until then the server's transaction is
+    # open, with locks on the tables, and behind PgBouncer the server's connection belongs to nobody else.
+    rng = random.Random(11)
+    for _ in range(20 if statement_cache_size else 1):
+        async with make(pool_max=1, statement_cache_size=statement_cache_size, audit_reads=False) as memory:
+            record = await memory.add("kept", user_id="ada")
+            for _ in range(1 if statement_cache_size else 60):
+                call = asyncio.create_task(memory.get(record.id))
+                await asyncio.sleep(rng.random() * 0.002)
+                call.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await call
+                locks = f"SELECT count(*) FROM pg_locks WHERE relation = '{schema}.memories'::regclass"
+
+                async def none(query: str = locks) -> bool:
+                    return await value(dsn, query) == 0
+
+                await until(none, "the locks on the table to be free", 1)
+
+
 async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(
     make: MakeClient, dsn: str, schema: str
 ) -> None:

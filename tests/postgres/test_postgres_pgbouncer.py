@@ -9,16 +9,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from postgres_tools import LONG, PROMPT, MakeClient, Server, sql, until, value
 from openproto_adapters.postgres import keeper
+from postgres_tools import LONG, PROMPT, MakeClient, Server, execute, until, value
 
-from openproto import AsyncMemory, MemoryRecord, ProviderUnavailableError
+from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
 
 POOL_SIZE = 3
 
@@ -30,12 +30,14 @@ def bouncer(server: Server) -> Iterator[str]:
     assert program, "PgBouncer is not installed: apt-get install -y pgbouncer (macOS: brew install pgbouncer)"
     folder = Path(tempfile.mkdtemp(prefix="op-pgb-", dir="/tmp"))
     folder.chmod(0o755)
+    # A role of its own, so that its lasting connections are not taken for leaked ones.
+    asyncio.run(execute(server.dsn(), "CREATE ROLE bouncer LOGIN SUPERUSER"))
     # It refuses to run as root, and only the server's own user may enter the folder of the server's socket.
     shutil.chown(folder, server.place.uid, server.place.gid)
     config = folder / "pgbouncer.ini"
     config.write_text(
         f"""[databases]
-* = host={server.place.sockets} port={keeper.PORT} user=postgres
+* = host={server.place.sockets} port={keeper.PORT} user=bouncer
 
 [pgbouncer]
 listen_addr =
@@ -68,6 +70,7 @@ logfile = {folder}/log
     finally:
         running.kill()
         running.wait()
+        print((folder / "log").read_text()[-3000:], running.returncode)
         shutil.rmtree(folder)
 
 
@@ -206,23 +209,18 @@ async def test_no_setting_leaks_into_the_sessions_of_others(behind: MakeClient, 
     assert await settings() == before
 
 
-async def test_the_default_statement_cache_is_refused_or_works_but_never_mixes(behind: MakeClient) -> None:
-    # PgBouncer before 1.21 does not follow prepared statements; the error must be typed and must name the option.
-    async with behind(statement_cache_size=100, pool_min=4, pool_max=4, retries=0) as memory:
-
-        async def add(n: int) -> MemoryRecord:
-            return await memory.add(f"fact {n}", user_id="ada")
-
-        outcomes = await asyncio.gather(*(add(n) for n in range(40)), return_exceptions=True)
-        for outcome in outcomes:
-            if not isinstance(outcome, MemoryRecord):
-                assert "statement_cache_size=0" in str(outcome)
-
-
-@pytest.fixture
-async def sessions(dsn: str) -> AsyncIterator[None]:
-    yield
-    await sql(dsn, "SELECT 1")
+async def test_a_pgbouncer_that_follows_no_prepared_statements_is_answered_with_the_option_to_set(
+    behind: MakeClient,
+) -> None:
+    # From 1.21 on PgBouncer follows them and everything works; before, the error must name the option.
+    try:
+        async with behind(statement_cache_size=100, pool_min=4, pool_max=4, retries=0) as memory:
+            adding = (memory.add(f"fact {n}", user_id="ada") for n in range(40))
+            outcomes = await asyncio.gather(*adding, return_exceptions=True)
+    except ProviderError as error:
+        outcomes = [error]
+    for outcome in outcomes:
+        assert isinstance(outcome, MemoryRecord) or "statement_cache_size=0" in str(outcome)
 
 
 async def test_a_bouncer_without_its_server_is_unavailable(behind: MakeClient, bouncer: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import asyncpg
 import pytest
 from openproto_adapters.postgres.schema import migrations, schema_script
-from postgres_tools import MakeClient, Server, execute, sql, value
+from postgres_tools import LONG, MakeClient, Server, execute, sql, until, value
 
 from openproto import AsyncMemory, ProviderError, ScopeDeniedError
 
@@ -43,6 +45,26 @@ async def test_processes_that_open_an_empty_database_at_once_all_work(
         assert process.returncode == 0
     assert await value(server.dsn(database), "SELECT count(*) FROM openproto.memories") == len(processes)
     assert await value(server.dsn(database), "SELECT count(*) FROM openproto.migrations") == len(migrations())
+
+
+async def test_a_client_that_waited_for_anothers_migration_works(make: MakeClient, dsn: str, schema: str) -> None:
+    async def is_waiting() -> bool:
+        return await value(dsn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'") == 1
+
+    first = await asyncpg.connect(dsn, timeout=LONG)
+    try:
+        await first.execute(f"BEGIN; {schema_script(schema)}")
+        memory = make()
+        adding = asyncio.create_task(memory.add("after you", user_id="ada"))
+        await until(is_waiting, "the second to wait for the first")
+        await first.execute("COMMIT")
+    finally:
+        await first.close()
+    try:
+        assert (await adding).content == "after you"
+    finally:
+        await memory.aclose()
+    assert await value(dsn, f"SELECT count(*) FROM {schema}.migrations") == len(migrations())
 
 
 async def test_opening_again_applies_no_migration_twice(make: MakeClient, dsn: str, schema: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import asyncpg
 
 from openproto.errors import OpenProtoError, ProviderError, ScopeDeniedError
@@ -24,11 +22,11 @@ async def migrate(connection: asyncpg.Connection, schema: str) -> str:
             await connection.execute(schema_script(schema))
         except CAUGHT as error:
             raise _why_not(error, schema) from error
-    found: str = await connection.fetchval(
+    found: str | None = await connection.fetchval(
         "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace "
         "WHERE extname = 'vector'"
     )
-    return found
+    return found or "public"
 
 
 async def _version(connection: asyncpg.Connection, schema: str) -> int:

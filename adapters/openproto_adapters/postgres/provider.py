@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.cursors import decode_cursor, encode_cursor
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.ids import parse_id
 from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, StoredModel, store_capabilities
 from openproto.models import AuditEntry, Cancellation, Capabilities, MemoryPage, MemoryRecord, SearchResult
 from openproto.provider import (
@@ -153,7 +154,7 @@ class Postgres(Provider):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
-        batch = await self._index.index_many(items)
+        batch = [_writable(new) for new in await self._index.index_many(items)]
         ready = [new for new in batch if not isinstance(new, OpenProtoError)]
         call = current_call.get()
         arguments = await self._index.in_thread(_add_many_arguments, ready)
@@ -401,6 +402,13 @@ class Postgres(Provider):
         if self._live_indexer is None:
             raise ProviderUnavailableError("the client was closed while this call was running")
         return self._live_indexer
+
+
+def _writable(new: IndexedInput | OpenProtoError) -> IndexedInput | OpenProtoError:
+    """Return `new`, or the error of an item that supersedes what cannot exist."""
+    if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
+        return NotFoundError("supersedes: no such memory")
+    return new
 
 
 def _add_many_arguments(

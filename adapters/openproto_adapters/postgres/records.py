@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,11 @@ def to_uuid(id: str) -> UUID:
     return parsed
 
 
+def _aware(moment: datetime | None) -> datetime | None:
+    """asyncpg sends the first and the last moment that Python knows as infinities, and returns those without a zone."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
 def to_record(row: Iterable[Any]) -> MemoryRecord:
     """Return the record of a row of `COLUMNS` and the store's model."""
     (
@@ -45,8 +51,8 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
         tags=tags,
         source=json.loads(source) if source else None,
         confidence=confidence,
-        valid_from=valid_from,
-        valid_to=valid_to,
+        valid_from=_aware(valid_from),
+        valid_to=_aware(valid_to),
         supersedes=[str(old) for old in supersedes],
         superseded_by=str(superseded_by) if superseded_by else None,
         embedding_model=embedding_model,

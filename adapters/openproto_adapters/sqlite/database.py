@@ -24,6 +24,13 @@ _STEPS_BETWEEN_LOOKS = 20_000
 _LOCK_POLL_SECONDS = 0.02
 
 
+class _Job:
+    """Whether the call that a worker thread is busy with was given up."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+
 class Database:
     """Runs functions over connections to one file: `read` in a snapshot, `write` in a transaction of its own."""
 
@@ -70,7 +77,7 @@ class Database:
         """Interrupt what runs and close every connection."""
         await asyncio.gather(self._readers.close(), self._writer.close())
 
-    def _connect(self) -> Connection:
+    def _connect(self, job: _Job) -> Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Memories are private: only this user may read the file (SQLite gives its companions the same mode).
@@ -80,7 +87,12 @@ class Database:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=0, factory=Connection
         )
-        self._when_free(connection, lambda c: c.execute(f"PRAGMA synchronous = {self._synchronous}"))
+        connection.work_for(job)
+        try:
+            self._when_free(connection, lambda c: c.execute(f"PRAGMA synchronous = {self._synchronous}"))
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _create(self, connection: Connection) -> None:
@@ -118,13 +130,6 @@ class Database:
                 time.sleep(_LOCK_POLL_SECONDS)
 
 
-class _Job:
-    """Whether the call that a worker thread is busy with was given up."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-
-
 class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
@@ -139,7 +144,7 @@ class Connection(sqlite3.Connection):
 class _Lane:
     """`width` threads with a connection each; connections are made when first needed."""
 
-    def __init__(self, name: str, width: int, connect: Callable[[], Connection]) -> None:
+    def __init__(self, name: str, width: int, connect: Callable[[_Job], Connection]) -> None:
         self._threads = Threads(width, name)
         self._connect = connect
         self._idle: queue.LifoQueue[Connection | None] = queue.LifoQueue()
@@ -170,7 +175,7 @@ class _Lane:
     def _work(self, job: _Job, function: Callable[[Connection], T]) -> T:
         connection = self._idle.get()
         try:
-            connection = connection or self._connect()
+            connection = connection or self._connect(job)
             connection.work_for(job)
             return function(connection)
         except sqlite3.Error as error:

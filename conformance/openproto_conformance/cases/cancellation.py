@@ -12,7 +12,7 @@ from openproto import AsyncMemory, MemoryRecord, NotFoundError, ProviderTimeoutE
 from openproto_conformance.bench import RETURN_WITHIN, Bench
 from openproto_conformance.case import Area, Face
 from openproto_conformance.checks import ensure, equal, raises
-from openproto_conformance.probe import ATTEMPTS, PROMPT, strike_everywhere
+from openproto_conformance.probe import ATTEMPTS, PROMPT, strike_everywhere, strike_once
 
 area = Area("cancellation")
 
@@ -148,6 +148,21 @@ async def opening_can_be_cancelled(bench: Bench) -> None:
         await made[-1].close()
 
     await strike_everywhere(make, check, _measure(bench))
+
+
+@area.case(
+    "add",
+    faces=ASYNC,
+    hint="open(): each thing acquired must be released when a later step is cancelled, by open() or by close()",
+)
+async def an_opening_provider_can_be_cancelled(bench: Bench) -> None:
+    """A provider whose `open()` is cancelled at any await, and that is then closed, keeps nothing."""
+    for at in itertools.count(1):
+        provider = bench.suite.provider()
+        struck = await strike_once(provider.open, at, "task.cancel")
+        await provider.close()
+        if not struck.happened:
+            return
 
 
 @area.case("add", faces=ASYNC, hint="entering `async with` and being cancelled: open() must give back what it took")

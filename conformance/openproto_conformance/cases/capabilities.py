@@ -106,6 +106,15 @@ async def support_agrees_with_the_declaration(bench: Bench) -> None:
         equal(how != "none", declared, f"whether {name} is supported, beside whether it is declared")
 
 
+@area.case("add", "get", hint="async_ingestion: undeclared, every add must return done")
+async def ingestion_is_as_declared(bench: Bench) -> None:
+    """A provider without async ingestion returns every memory as done."""
+    for n in range(5):
+        record = await bench.client.add(f"note {n}", user_id=bench.user())
+        if not bench.capabilities.features.async_ingestion:
+            ensure(record.status in ("done", None), f"status is {record.status!r}, and async_ingestion is not declared")
+
+
 @area.case(
     "add",
     "search",
@@ -160,12 +169,3 @@ async def the_search_limit_is_as_declared(bench: Bench) -> None:
     ensure(1 <= most <= 100, f"max_search_results is {most}, and the protocol knows 1 to 100")
     await bench.add_many([{"content": f"the river note {n}", "user_id": user} for n in range(most + 5)])
     equal(len(await bench.client.search("river note", user, limit=most)), most, "the number of results")
-
-
-@area.case("add", "get", hint="async_ingestion: undeclared, every add must return done")
-async def ingestion_is_as_declared(bench: Bench) -> None:
-    """A provider without async ingestion returns every memory as done."""
-    for n in range(5):
-        record = await bench.client.add(f"note {n}", user_id=bench.user())
-        if not bench.capabilities.features.async_ingestion:
-            ensure(record.status in ("done", None), f"status is {record.status!r}, and async_ingestion is not declared")

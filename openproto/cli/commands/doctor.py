@@ -60,7 +60,8 @@ class Checkup:
             if self._call.common.debug:
                 show_traceback(error, self._call.redact)
             fault = explain_fault(error)
-            check.status, check.detail, check.remedy = "fail", fault.message, fault.hint
+            check.status, check.detail = "fail", fault.message
+            check.remedy = fault.hint.partition("`openproto doctor`")[0].strip()  # which is where we are
             self.status = fault.status
             raise _Stop from error
         finally:

@@ -1,0 +1,233 @@
+"""The suite cannot be made to say more than it found out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import ClassVar
+
+import openproto_conformance
+import pytest
+from openproto_adapters.sqlite import Sqlite
+from openproto_conformance import ProviderSuite, Report, bounded, run
+from openproto_conformance.bounded import run_bounded
+from openproto_conformance.cases import CASES
+from openproto_conformance.checks import Violation
+from openproto_conformance.execute import ALL_WORK, SuiteRun
+from openproto_conformance.probe import STRIKES, Strike, strike_everywhere, strike_once
+from openproto_conformance.report import read_reports, schema, to_matrix, write_reports
+
+from openproto import Provider, ProviderUnavailableError
+
+CASE = "a_backend_that_answers_is_healthy"
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Callable[[], Provider]:
+    return lambda: Sqlite(tmp_path / "memory.db", embedder="none")
+
+
+class Refusing(Provider):
+    async def open(self) -> None:
+        raise ProviderUnavailableError("nobody listens on port 1")
+
+
+@pytest.mark.parametrize("name", ["test_conforms", CASE, f"test_{CASE}"])
+def test_a_case_cannot_be_replaced(name: str) -> None:
+    with pytest.raises(TypeError, match="cannot be replaced"):
+        type("Acme", (ProviderSuite,), {name: lambda self: None})
+
+
+def test_a_case_cannot_be_replaced_by_a_mixin() -> None:
+    class Mixin:
+        def test_conforms(self) -> None: ...
+
+    with pytest.raises(TypeError, match="cannot be replaced"):
+        type("Acme", (Mixin, ProviderSuite), {})
+
+
+@pytest.mark.parametrize("deviations", [{"no_such_case": "why"}, {CASE: " "}, {f"{CASE}[both]": "why"}])
+def test_a_deviation_names_a_case_and_a_reason(deviations: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match="deviations"):
+        type("Acme", (ProviderSuite,), {"deviations": deviations})
+
+
+def test_a_provider_of_nothing_does_not_conform() -> None:
+    report = run(Provider, quick=True)
+    assert report.verdict == "fails"
+    assert report.headline.startswith("fails · 1/9 verbs")
+    assert {entry.case for entry in report.troubles()} >= {"the_least_is_there"}
+
+
+def test_everything_is_missing_until_it_was_tried() -> None:
+    report = Report.of(SuiteRun())
+    assert report.tally == {"missing": len(ALL_WORK)}
+    assert (report.verdict, report.exit_status) == ("incomplete", 1)
+
+
+def test_what_was_left_out_is_missing(sqlite: Callable[[], Provider]) -> None:
+    report = run(sqlite, only=["ingestion"], quick=True)
+    assert report.tally == {"missing": len(ALL_WORK) - 6, "passed": 6}
+    assert (report.verdict, report.exit_status) == ("incomplete", 1)
+
+
+def test_a_stale_deviation_fails(sqlite: Callable[[], Provider]) -> None:
+    report = run(sqlite, only=["ingestion"], quick=True, deviations={"what_was_added_is_found": "too slow"})
+    assert report.verdict == "fails"
+    assert {(entry.case, entry.detail) for entry in report.cases if entry.outcome == "failed"} == {
+        ("what_was_added_is_found", "deviations says 'too slow', but it passes: remove the entry")
+    }
+
+
+def test_a_declared_failure_deviates(tmp_path: Path) -> None:
+    class Forgetful(Sqlite):
+        async def health(self) -> None:
+            raise ProviderUnavailableError("not today")
+
+    report = run(lambda: Forgetful(tmp_path / "m.db", embedder="none"), only=["basics"], deviations={CASE: "ACME-12"})
+    assert report.tally["deviated"] == 2
+    assert "failed" not in report.tally
+
+
+def test_an_unknown_area_is_refused(sqlite: Callable[[], Provider]) -> None:
+    with pytest.raises(ValueError, match="no area 'cancelation'; there are: basics,"):
+        run(sqlite, only=["cancelation"])
+
+
+def test_a_provider_that_does_not_open_is_told_in_words() -> None:
+    report = run(Refusing, quick=True)
+    assert (report.verdict, report.exit_status) == ("fails", 1)
+    assert report.problem is not None
+    assert "could not be opened: ProviderUnavailableError: nobody listens on port 1" in report.problem
+    assert report.tally == {"missing": len(ALL_WORK)}
+    assert report.problem in report.to_markdown()
+
+
+def test_two_runs_give_one_report(sqlite: Callable[[], Provider]) -> None:
+    areas = ["basics", "isolation", "cancellation"]
+    first, second = (
+        run(sqlite, only=areas, quick=True).model_dump(exclude={"cases": {"__all__": {"seconds", "measures"}}})
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_progress_counts_to_the_end(sqlite: Callable[[], Provider]) -> None:
+    told: list[tuple[int, int]] = []
+    run(sqlite, only=["ingestion"], quick=True, progress=lambda _, done, of: told.append((done, of)))
+    assert told == [(n, 6) for n in range(1, 7)]
+
+
+def test_a_report_survives_its_file_and_its_verdict_is_computed(sqlite: Callable[[], Provider], tmp_path: Path) -> None:
+    report = run(sqlite, only=["ingestion"], quick=True)
+    path = tmp_path / "report.json"
+    write_reports(path, [report])
+    assert read_reports(path) == [report]
+    path.write_text(path.read_text().replace('"verdict": "incomplete"', '"verdict": "conforms"'))
+    assert read_reports(path)[0].verdict == "incomplete"
+    matrix = to_matrix([report, report])
+    assert "| ingestion | ✓ 6/6 | ✓ 6/6 |" in matrix
+    assert "| verdict | incomplete (quick) | incomplete (quick) |" in matrix
+
+
+def test_the_schema_in_the_package_is_the_reports() -> None:
+    assert files(openproto_conformance).joinpath("report.schema.json").read_text() == schema()
+
+
+def test_every_case_says_what_it_tries_and_where_to_look() -> None:
+    for case in CASES:
+        assert case.sentence.endswith("."), case.name
+        assert case.hint, case.name
+
+
+def test_a_blocked_loop_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "GRACE", 0.05)
+
+    async def block() -> None:
+        time.sleep(1.0)  # noqa: ASYNC251 - the fault
+
+    ended = run_bounded(block, 0.1)
+    assert ended.hung
+    assert "blocked" in str(ended.error)
+
+
+def test_a_task_that_cannot_be_stopped_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "GRACE", 0.05)
+    over = False
+
+    async def swallow() -> None:
+        while not over:
+            try:
+                await asyncio.sleep(5.0)
+            except asyncio.CancelledError:
+                continue
+
+    started = time.monotonic()
+    ended = run_bounded(swallow, 0.1)
+    over = True
+    assert ended.hung
+    assert "nor within" in str(ended.error)
+    assert time.monotonic() - started < 2.0
+
+
+def test_a_task_left_behind_is_named() -> None:
+    async def leave() -> None:
+        leave.task = asyncio.ensure_future(asyncio.sleep(20.0))  # type: ignore[attr-defined]
+
+    assert run_bounded(leave, 5.0).leaks == ["1 x task sleep"]
+
+
+class Steps:
+    """A verb of three awaits that notes where it was struck."""
+
+    reached: ClassVar[list[int]] = []
+
+    async def __call__(self) -> None:
+        for step in (1, 2, 3):
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self.reached.append(step)
+                raise
+
+
+@pytest.mark.parametrize("how", STRIKES)
+async def test_a_probe_strikes_at_each_await(how: Strike) -> None:
+    Steps.reached.clear()
+    for at in (1, 2, 3, 4):
+        struck = await strike_once(Steps(), at, how)
+        assert struck.happened == (at < 4)
+    assert Steps.reached == ([1, 2, 3] if how == "task.cancel" else Steps.reached)
+
+
+@pytest.mark.parametrize("how", STRIKES)
+async def test_a_probe_sees_a_cancellation_swallowed(how: Strike) -> None:
+    async def swallow() -> None:
+        try:
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            pass
+        for _ in range(3):
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                pass
+
+    with pytest.raises(Violation, match="as if nothing had happened"):
+        await strike_once(swallow, 1, how)
+
+
+async def test_a_probe_sees_a_slow_end() -> None:
+    async def dawdle() -> None:
+        try:
+            await asyncio.sleep(1.0)
+        finally:
+            time.sleep(0.06)  # noqa: ASYNC251 - the fault
+
+    async def after() -> None: ...
+
+    with pytest.raises(Violation, match="took longer than 50 ms each time"):
+        await strike_everywhere(dawdle, after, lambda _: None)

@@ -1,0 +1,218 @@
+"""Search is the formula of openproto/ranking.py, worked out here by brute force; sqlite ranks the same."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres_tools import HashEmbedder, MakeClient
+
+from openproto import AsyncMemory, MemoryRecord
+from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, idf
+from openproto.text import query_terms, terms
+
+NOW = datetime.now(UTC)
+WORDS = [f"{a}{b}" for a in "kalo timu seno rabi wexo pudi".split() for b in "na ter ling st om fy".split()]
+
+
+@dataclass(frozen=True)
+class Search:
+    query: str
+    scope: str | None
+    tag: str | None
+    as_of: datetime | None
+    min_score: float | None
+    limit: int
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("scope", "tag", "as_of", "min_score", "limit")}
+
+
+def unit(vector: list[float]) -> list[float]:
+    length = sqrt(sum(x * x for x in vector))
+    return [x / length for x in vector] if length else vector
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | None) -> dict[str, float]:
+    """The score of each record, straight from the formula."""
+    words = {record.id: set(terms(record.content)) for record in mine}
+    weights = {term: idf(len(mine), sum(term in held for held in words.values())) for term in query_terms(search.query)}
+    whole = sum(weights.values())
+    covered = {
+        id: sum(weight for term, weight in weights.items() if term in held) / whole if whole else 0.0
+        for id, held in words.items()
+    }
+    if embedder is None:
+        return covered
+    vectors = {record.id: unit(embedder.embed([record.content])[0]) for record in mine}
+    asked = unit(embedder.embed([search.query])[0])
+    if embedder.center_query and mine:
+        newest = sorted(mine, key=lambda r: (r.created_at, r.id), reverse=True)[:CENTERING_SAMPLE]
+        share = len(newest) / (len(newest) + CENTERING_HALF_LIFE)
+        mean = [sum(column) / len(newest) for column in zip(*(vectors[r.id] for r in newest), strict=True)]
+        asked = unit([x - share * m for x, m in zip(asked, mean, strict=True)])
+    weight = embedder.text_weight
+    return {
+        id: (max(0.0, dot(asked, vector)) + weight * covered[id]) / (1 + weight) for id, vector in vectors.items()
+    }
+
+
+def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryRecord]) -> bool:
+    moment = search.as_of or datetime.now(UTC)
+    scope = record.scope or ""
+    successor = records[record.superseded_by] if record.superseded_by else None
+    return (
+        (search.scope is None or scope == search.scope or scope.startswith(f"{search.scope}/"))
+        and (search.tag is None or search.tag in record.tags)
+        and (record.valid_from is None or record.valid_from <= moment)
+        and (record.valid_to is None or moment < record.valid_to)
+        and (successor is None or successor.created_at > moment)
+    )
+
+
+def check(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | None, found: list[Any]) -> None:
+    """The results are the best by the formula, each with its score; ties may stand in any order."""
+    records = {record.id: record for record in mine}
+    score = scores(search, mine, embedder)
+    floor = max(search.min_score or 0.0, 0.0)
+    expected = sorted(
+        (score[record.id] for record in mine if eligible(search, record, records) and score[record.id] > 0), reverse=True
+    )
+    got = [result.score for result in found]
+    assert got == sorted(got, reverse=True)
+    for result in found:
+        assert eligible(search, result.memory, records)
+        assert result.score == pytest.approx(score[result.memory.id], abs=1e-3)
+        assert result.score >= floor
+    surely = [value for value in expected if value > floor + 1e-3]
+    perhaps = [value for value in expected if value >= floor - 1e-3]
+    assert min(len(surely), search.limit) <= len(got) <= min(len(perhaps), search.limit)
+    assert got == pytest.approx(perhaps[: len(got)], abs=2e-3)
+
+
+async def fill(memory: AsyncMemory, rng: random.Random, count: int) -> None:
+    """A random corpus: scopes, tags, validity, supersession, short texts and texts of more than 60 words."""
+    ids: list[str] = []
+    for n in range(count):
+        size = rng.choice([1, 3, 6, 12, 90])
+        common = rng.choices(WORDS, k=size)
+        rare = [f"rare{rng.randrange(400)}" for _ in range(size // 2)]
+        fields: dict[str, Any] = {
+            "scope": rng.choice([None, "s", "s/t", "sx"]),
+            "tags": rng.choice([None, ["a"], ["a", "b"]]),
+        }
+        if rng.random() < 0.3:
+            fields["valid_from"] = NOW + timedelta(days=rng.randrange(-20, 5))
+        if rng.random() < 0.3:
+            fields["valid_to"] = NOW + timedelta(days=rng.randrange(6, 20))
+        if ids and rng.random() < 0.15:
+            fields["supersedes"] = [rng.choice(ids)]
+        record = await memory.add(" ".join(common + rare), user_id="ada", **fields)
+        ids.append(record.id)
+        if n % 5 == 0:
+            await memory.add(" ".join(common), user_id="bob")
+
+
+def searches(rng: random.Random, moments: list[datetime]) -> list[Search]:
+    return [
+        Search(
+            query=" ".join(
+                rng.choices(WORDS, k=rng.choice([1, 2, 5, 25])) + [f"rare{rng.randrange(400)}"] * rng.randrange(2)
+            ),
+            scope=rng.choice([None, None, "s", "s/t"]),
+            tag=rng.choice([None, None, "a", "b"]),
+            as_of=rng.choice([None, *moments]),
+            min_score=rng.choice([None, 0.0, 0.2, 0.5]),
+            limit=rng.choice([1, 5, 10, 100]),
+        )
+        for _ in range(25)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("embedder", "count"),
+    [
+        (None, 60),
+        (HashEmbedder(16), 60),
+        (HashEmbedder(64, center_query=True, text_weight=1.6), 60),
+        (HashEmbedder(24, center_query=True, text_weight=0.0), 15),
+        (HashEmbedder(24, center_query=True, text_weight=0.2), 300),
+        (HashEmbedder(600, center_query=True), 40),
+    ],
+    ids=["words", "vectors", "centred", "centred-few", "centred-many", "long-vectors"],
+)
+async def test_the_results_are_those_of_the_formula(
+    make: MakeClient, embedder: HashEmbedder | None, count: int
+) -> None:
+    rng = random.Random(count)
+    async with make(embedder=embedder or "none") as memory:
+        await fill(memory, rng, count)
+        mine = [record async for record in memory.iter("ada")]
+        assert any(len(set(terms(record.content))) > 60 for record in mine)
+        moments = [NOW - timedelta(days=3), NOW + timedelta(days=10), mine[len(mine) // 2].created_at]
+        for search in searches(rng, moments):
+            check(search, mine, embedder, await memory.search(search.query, "ada", **search.filters))
+
+
+@pytest.mark.parametrize("embedder", ["none", "local", HashEmbedder(48, center_query=True)], ids=["none", "local", "hash"])
+async def test_sqlite_and_postgres_rank_the_same_data_alike(make: MakeClient, tmp_path: Path, embedder: Any) -> None:
+    rng = random.Random(9)
+    everyday = """tea coffee walks dog cat Berlin Paris piano violin novels chess swims mornings evenings sister brother
+        doctor teacher pasta rice bread mountains rivers cycling knits paints garden roses tulips rain""".split()
+    contents = [" ".join(rng.sample(everyday, rng.randrange(2, 9))) for _ in range(120)]
+    contents += [" ".join(everyday + [f"item{n}x{i}" for i in range(60)]) for n in range(5)]
+    async with (
+        make(embedder=embedder) as postgres,
+        AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder=embedder) as sqlite,
+    ):
+        stores = (postgres, sqlite)
+        for store in stores:
+            for start in (0, 60):
+                end = None if start else 60
+                batch = [{"content": content, "user_id": "ada"} for content in contents[start:end]]
+                assert all(isinstance(outcome, MemoryRecord) for outcome in await store.add_many(batch))
+        for _ in range(30):
+            query = " ".join(rng.sample(everyday, rng.randrange(1, 6)))
+            one, two = [await store.search(query, "ada", limit=20) for store in stores]
+            assert [result.score for result in one] == pytest.approx([result.score for result in two], abs=1e-3)
+            # The same memories too, but for ties and what ties with the last.
+            last = one[-1].score if one else 0.0
+            above = [{r.memory.content for r in found if r.score > last + 2e-3} for found in (one, two)]
+            assert above[0] == above[1]
+
+
+async def test_a_changed_memory_is_ranked_by_its_new_words_alone(make: MakeClient) -> None:
+    embedder = HashEmbedder(32)
+    async with make(embedder=embedder) as memory:
+        long = " ".join(f"word{n}" for n in range(100))
+        record = await memory.add(long, user_id="ada")
+        await memory.add("tea word7", user_id="ada")
+        await memory.update(record.id, content="coffee only")
+        for query in ("word99", "coffee", "tea"):
+            search = Search(query, None, None, None, None, 10)
+            mine = [record async for record in memory.iter("ada")]
+            check(search, mine, embedder, await memory.search(query, "ada"))
+        await memory.update(record.id, content=long)
+        (best, *_) = await memory.search("word99 word98", "ada")
+        assert best.memory.id == record.id
+
+
+async def test_a_search_as_of_a_moment_sees_what_was_current_then(make: MakeClient) -> None:
+    async with make() as memory:
+        old = await memory.add("lives in Paris", user_id="ada")
+        new = await memory.add("lives in Berlin", user_id="ada", supersedes=[old.id])
+        assert [found.memory.id for found in await memory.search("lives", "ada")] == [new.id]
+        before = await memory.search("lives", "ada", as_of=new.created_at - timedelta(microseconds=1))
+        assert {found.memory.id for found in before} >= {old.id}
+        at = await memory.search("lives", "ada", as_of=new.created_at)
+        assert old.id not in {found.memory.id for found in at}
