@@ -21,6 +21,7 @@ WORDS_PER_QUERY = 6
 _VOCABULARY = 20_000
 _READY_VECTORS = 4_096
 _COPY_BATCH = 5_000
+_HEADER = np.array([DIMENSIONS, 0], dtype=">i2").tobytes()
 _SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
 COLUMNS = (
@@ -92,14 +93,18 @@ async def load(connection: Any, what: Load, watch: Watch, *, seed: int = 1) -> N
     await connection.execute(f"VACUUM (ANALYZE) {what.schema}.memories")
 
 
+def pack(vector: Sequence[float]) -> bytes:
+    """Return a vector in pgvector's binary form, as one who has NumPy and no openproto would write it."""
+    return _HEADER + np.asarray(vector, dtype=np.float32).astype(">f2").tobytes()
+
+
 def rows(corpus: Corpus, users: Sequence[str]) -> Iterator[tuple[object, ...]]:
     """Yield a row of `COLUMNS` for each user named."""
     vectors = unit_vectors(corpus.random, len(users)).astype(">f2")
-    header = np.array([DIMENSIONS, 0], dtype=">i2").tobytes()
     for user, content, vector in zip(users, corpus.texts(len(users)), vectors, strict=True):
         words, more_words = pack_words(terms(content))
         id = new_id(user)
-        yield (id, user, content, [], [], words, more_words, header + vector.tobytes(), id.hex, id.bytes)
+        yield (id, user, content, [], [], words, more_words, _HEADER + vector.tobytes(), id.hex, id.bytes)
 
 
 def unit_vectors(random: np.random.Generator, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 from openproto_adapters.postgres import Postgres
-from openproto_adapters.postgres.vectors import pack_halfvec, pack_words
+from openproto_adapters.postgres.vectors import pack_words
 
-from benchmarks.corpus import COLUMNS, Corpus, Load, ReadyEmbedder, fresh_key, load, users
-from benchmarks.harness import Bench, Figure, at_least, median_ratio
+from benchmarks.corpus import COLUMNS, Corpus, Load, ReadyEmbedder, fresh_key, load, pack, users
+from benchmarks.harness import Bench, Figure, at_least, median_ratio, uncollected
 from benchmarks.server import new_schema, raw_connection, raw_pool
 from openproto import AsyncMemory
 from openproto.embedding.vectors import unit_vectors
@@ -71,7 +71,8 @@ async def _rates(
             "theirs": _inserting(pool, schema, corpus.texts(count)),
         }
         for name in sorted(sides, reverse=turn % 2 == 1):
-            rate = count / await _time(sides[name], count)
+            with uncollected():
+                rate = count / await _time(sides[name], count)
             if turn:  # the first round warms up
                 rates[name].append(rate)
     return rates["ours"], rates["theirs"]
@@ -107,7 +108,7 @@ def _inserting(pool: Any, schema: str, texts: Sequence[str]) -> Insert:
                 [],
                 [],
                 *pack_words(words),
-                pack_halfvec(vector),
+                pack(vector),
                 fresh_key(),
                 id.bytes,
             )

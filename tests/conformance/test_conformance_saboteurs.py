@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance.runner import run_suite
-
 from saboteurs import SABOTEURS, Saboteur, SuiteOf, catch
 
 

@@ -272,28 +272,49 @@ async def test_a_storm_of_cancellations_loses_no_connection(
         await until(only_before, "the end of every task of the storm", 2)
 
 
-@pytest.mark.parametrize("statement_cache_size", [0, 100])
-async def test_a_call_cancelled_between_parsing_and_running_leaves_no_transaction_open(
-    make: MakeClient, dsn: str, schema: str, statement_cache_size: int
-) -> None:
-    # asyncpg parses a statement in one round trip and runs it in the next; until then the server's transaction is
-    # open, with locks on the tables, and behind PgBouncer the server's connection belongs to nobody else.
-    rng = random.Random(11)
-    for _ in range(20 if statement_cache_size else 1):
-        async with make(pool_max=1, statement_cache_size=statement_cache_size, audit_reads=False) as memory:
-            record = await memory.add("kept", user_id="ada")
-            for _ in range(1 if statement_cache_size else 60):
-                call = asyncio.create_task(memory.get(record.id))
-                await asyncio.sleep(rng.random() * 0.002)
+async def cancelled_at(call: asyncio.Task[Any], wakeup: int) -> bool:
+    """Cancel the call just before it wakes up for the given time, what it waited for being there already."""
+    seen = 0
+    while not call.done():
+        waiter: Any = getattr(call, "_fut_waiter", None)
+        if waiter is not None and waiter.done():
+            seen += 1
+            if seen == wakeup:
                 call.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await call
-                locks = f"SELECT count(*) FROM pg_locks WHERE relation = '{schema}.memories'::regclass"
+                await asyncio.wait([call])
+                return True
+        await asyncio.sleep(0)
+    return False
 
-                async def none(query: str = locks) -> bool:
-                    return await value(dsn, query) == 0
 
-                await until(none, "the locks on the table to be free", 1)
+@pytest.mark.parametrize("statement_cache_size", [0, 100])
+@pytest.mark.parametrize("verb", ["get", "add", "search", "update"])
+async def test_a_call_cancelled_at_any_wakeup_leaves_no_transaction_open(
+    make: MakeClient, dsn: str, schema: str, verb: str, statement_cache_size: int
+) -> None:
+    # asyncpg parses a statement in one round trip and runs it in the next; in between the server's transaction is
+    # open, with locks on the tables, and behind PgBouncer the server's connection belongs to nobody else.
+    locks = f"SELECT count(*) FROM pg_locks WHERE relation = '{schema}.memories'::regclass"
+
+    async def none() -> bool:
+        return await value(dsn, locks) == 0 and await value(dsn, RUNNING) == 0
+
+    async with make() as memory:
+        record = await memory.add("kept", user_id="ada")
+    wakeup = struck = 1
+    while struck:
+        # A fresh client each time: its connection has not seen the statement yet.
+        async with make(pool_max=1, statement_cache_size=statement_cache_size, audit_reads=False) as memory:
+            calls: dict[str, Callable[[], Any]] = {
+                "get": lambda: memory.get(record.id),  # noqa: B023 - called in this turn
+                "add": lambda: memory.add("new", user_id="ada"),  # noqa: B023
+                "search": lambda: memory.search("kept", "ada"),  # noqa: B023
+                "update": lambda: memory.update(record.id, scope="s"),  # noqa: B023
+            }
+            struck = await cancelled_at(asyncio.ensure_future(calls[verb]()), wakeup)
+            await until(none, f"the end of the transaction after wakeup {wakeup}", 1)
+        wakeup += 1
+    assert wakeup > 3
 
 
 async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(

@@ -70,13 +70,13 @@ def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | No
 def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryRecord]) -> bool:
     moment = search.as_of or datetime.now(UTC)
     scope = record.scope or ""
-    successor = records[record.superseded_by] if record.superseded_by else None
+    successors = [other.created_at for other in records.values() if record.id in other.supersedes]
     return (
         (search.scope is None or scope == search.scope or scope.startswith(f"{search.scope}/"))
         and (search.tag is None or search.tag in record.tags)
         and (record.valid_from is None or record.valid_from <= moment)
         and (record.valid_to is None or moment < record.valid_to)
-        and (successor is None or successor.created_at > moment)
+        and all(created_at > moment for created_at in successors)
     )
 
 
