@@ -8,11 +8,12 @@ import importlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.harness import Bench, Figure, Watch
+from benchmarks.harness import Bench, Figure, Watch, failed
 from benchmarks.report import print_table, write_json
 from benchmarks.server import private_server
 
@@ -42,12 +43,22 @@ def main() -> int:
         for name in names:
             start = time.monotonic()
             watch.say(f"-- {name}")
-            results[name] = asyncio.run(importlib.import_module(f"benchmarks.{name}").run(bench))
+            results[name] = _run(name, bench)
             watch.say(f"   {name} took {time.monotonic() - start:.0f} s")
     write_json(options.json, results, quick=options.quick)
     print_table(results)
     watch.say(f"figures written to {options.json}")
     return int(any(figure.ok is False for found in results.values() for figure in found))
+
+
+def _run(name: str, bench: Bench) -> list[Figure]:
+    """Return the figures of one benchmark; one that breaks down does not take the others along."""
+    try:
+        figures: list[Figure] = asyncio.run(importlib.import_module(f"benchmarks.{name}").run(bench))
+    except Exception as error:
+        traceback.print_exc()
+        return [failed(name, error)]
+    return figures
 
 
 def _options() -> argparse.Namespace:

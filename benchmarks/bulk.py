@@ -8,7 +8,7 @@ from typing import Any
 
 from openproto_adapters.postgres.vectors import pack_words
 
-from benchmarks.corpus import COLUMNS, Corpus, ReadyEmbedder, fresh_key, pack, users
+from benchmarks.corpus import COLUMNS, Corpus, ReadyEmbedder, pack, users
 from benchmarks.harness import Bench, Figure, at_least, for_information, median_ratio, take_turns
 from benchmarks.server import new_schema, raw_connection
 from openproto import AsyncMemory, MemoryRecord
@@ -83,5 +83,4 @@ def _ready(texts: Sequence[str], embedder: ReadyEmbedder) -> list[Ready]:
 
 def _rows(batch: Sequence[Ready]) -> Iterator[tuple[object, ...]]:
     for user, content, words, vector in batch:
-        id = new_id(user)
-        yield (id, user, content, [], [], *pack_words(words), pack(vector), fresh_key(), id.bytes)
+        yield (new_id(user), user, content, [], [], *pack_words(words), pack(vector))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -24,10 +23,8 @@ _COPY_BATCH = 5_000
 _HEADER = np.array([DIMENSIONS, 0], dtype=">i2").tobytes()
 _SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
-COLUMNS = (
-    "id", "user_id", "content", "tags", "supersedes", "words", "more_words", "embedding", "idempotency_key",
-    "fingerprint",
-)  # fmt: skip
+# The columns of `memories` that an add without options fills.
+COLUMNS = ("id", "user_id", "content", "tags", "supersedes", "words", "more_words", "embedding")
 
 
 class ReadyEmbedder:
@@ -103,8 +100,7 @@ def rows(corpus: Corpus, users: Sequence[str]) -> Iterator[tuple[object, ...]]:
     vectors = unit_vectors(corpus.random, len(users)).astype(">f2")
     for user, content, vector in zip(users, corpus.texts(len(users)), vectors, strict=True):
         words, more_words = pack_words(terms(content))
-        id = new_id(user)
-        yield (id, user, content, [], [], words, more_words, _HEADER + vector.tobytes(), id.hex, id.bytes)
+        yield (new_id(user), user, content, [], [], words, more_words, _HEADER + vector.tobytes())
 
 
 def unit_vectors(random: np.random.Generator, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -117,11 +113,6 @@ def unit_vectors(random: np.random.Generator, count: int) -> np.ndarray[tuple[in
 def users(count: int, name: str = "user") -> list[str]:
     """Return the ids of so many users."""
     return [f"{name}-{number:05}" for number in range(count)]
-
-
-def fresh_key() -> str:
-    """Return an idempotency key."""
-    return uuid.uuid4().hex
 
 
 def _word(number: int) -> str:

@@ -66,6 +66,11 @@ def not_run(name: str, why: str) -> Figure:
     return Figure(name, None, "", "", None, {"not_run": why})
 
 
+def failed(name: str, error: Exception) -> Figure:
+    """Return the place of figures whose benchmark broke down."""
+    return Figure(name, None, "", "", False, {"failed": f"{type(error).__name__}: {error}"})
+
+
 class Watch:
     """Says on stderr what is going on."""
 

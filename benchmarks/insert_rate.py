@@ -11,7 +11,7 @@ from typing import Any
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.vectors import pack_words
 
-from benchmarks.corpus import COLUMNS, Corpus, Load, ReadyEmbedder, fresh_key, load, pack, users
+from benchmarks.corpus import COLUMNS, Corpus, Load, ReadyEmbedder, load, pack, users
 from benchmarks.harness import Bench, Figure, at_least, median_ratio, uncollected
 from benchmarks.server import new_schema, raw_connection, raw_pool
 from openproto import AsyncMemory
@@ -99,19 +99,8 @@ def _inserting(pool: Any, schema: str, texts: Sequence[str]) -> Insert:
         content, words, vector = ready[number]
         assert not isinstance(vector, Exception)
         user = USERS[number % len(USERS)]
-        id = new_id(user)
+        row: tuple[object, ...] = (new_id(user), user, content, [], [], *pack_words(words), pack(vector))
         async with pool.acquire() as connection:
-            row: tuple[object, ...] = (
-                id,
-                user,
-                content,
-                [],
-                [],
-                *pack_words(words),
-                pack(vector),
-                fresh_key(),
-                id.bytes,
-            )
             await connection.execute(statement, *row)
 
     return insert

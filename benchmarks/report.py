@@ -48,7 +48,7 @@ def print_table(results: Results) -> None:
 
 def _measured(figure: Figure) -> str:
     if figure.value is None:
-        return f"not run: {figure.detail.get('not_run')}"
+        return "; ".join(f"{how.replace('_', ' ')}: {why}" for how, why in figure.detail.items())
     # Counts are whole; everything else has three digits that mean something.
     value = f"{figure.value:.3g}" if isinstance(figure.value, float) else str(figure.value)
     return f"{value} {figure.unit}".strip()

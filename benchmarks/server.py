@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+from openproto_adapters.postgres import keeper
 from openproto_adapters.postgres.embedded import PrivatePostgres
 from openproto_adapters.postgres.pool import SESSION_SETTINGS
 
 _LARGEST_BUFFERS_MB = 2048
+_LONGEST_STOP = 45.0
 
 
 @contextmanager
@@ -35,6 +39,7 @@ def private_server(folder: Path) -> Iterator[str]:
         yield server.start()
     finally:
         server.stop()
+        _wait_until_ended(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -83,6 +88,15 @@ async def prepare(connection: Any) -> None:
     )
     for name in ("halfvec", "sparsevec"):
         await connection.set_type_codec(name, schema=schema, format="binary", encoder=bytes, decoder=bytes)
+
+
+def _wait_until_ended(place: Path) -> None:
+    """Wait for whoever keeps the server: until it has ended it writes to its folder."""
+    deadline = time.monotonic() + _LONGEST_STOP
+    while (taken := keeper.lock(place / "keeper.lock", fcntl.LOCK_EX)) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if taken is not None:
+        os.close(taken)
 
 
 def _buffers_mb() -> int:

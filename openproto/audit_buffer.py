@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from openproto.errors import OpenProtoError
 from openproto.models import Verb
 from openproto.provider import current_call
 
@@ -64,10 +65,14 @@ class AuditBuffer:
         await asyncio.shield(self._writing)
 
     async def close(self) -> None:
-        """Stop the supervisor and write the rest."""
+        """Stop the supervisor and write the rest; what the store does not take now is lost, and logged."""
         self._supervisor.cancel()
         await asyncio.wait([self._supervisor])
-        await self.flush()
+        try:
+            await self.flush()
+        except OpenProtoError as error:
+            # Closing must not fail for the sake of reads, least of all while another error is on its way.
+            _log.warning("audit: %d read entries were lost at closing: %s", len(self._waiting), error.message)
 
     async def _write_all(self) -> None:
         while self._waiting:

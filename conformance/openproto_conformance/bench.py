@@ -20,11 +20,9 @@ from openproto_conformance.suite import ProviderSuite
 
 Records: TypeAlias = list[MemoryRecord]
 
-RUN = secrets.token_hex(4)
-"""Stands in every user id of this process, so that a shared server can be tested again and again."""
-
 SYNC_CALLERS = 32
 RETURN_WITHIN = 0.5  # PROTOCOL 4.4: when a connection must be back in its pool
+CALL_WITHIN = 10.0
 CLOSE_WITHIN = 2.0
 
 
@@ -38,6 +36,7 @@ class Bench:
         self.random = random.Random(case.name)  # noqa: S311 - repeatable on purpose, and no secret
         self.measures: dict[str, float] = {}
         self._case = case
+        self._token = secrets.token_hex(4)  # so that a shared server can be tested again and again
         self._opened: list[tuple[AsyncMemory, Provider]] = []
         self._threads = ThreadPoolExecutor(SYNC_CALLERS, thread_name_prefix="openproto-caller")
 
@@ -61,7 +60,7 @@ class Bench:
 
     def user(self, name: str = "ann") -> str:
         """Return a user id that nobody else has; the same name gives the same user within a case."""
-        return f"{RUN}-{self._case.name}-{self.face}-{name}"
+        return f"{self._token}-{self._case.name}-{self.face}-{name}"
 
     def size(self, full: int, quick: int) -> int:
         """Return how much of something to use."""
@@ -73,7 +72,7 @@ class Bench:
 
     def build(self, provider: Provider | None = None, **options: Any) -> AsyncMemory:
         """Return an unopened client of this face on a new provider, or on `provider`."""
-        options = {"timeout": 15.0, "close_timeout": CLOSE_WITHIN} | options
+        options = {"timeout": CALL_WITHIN, "close_timeout": CLOSE_WITHIN} | options
         provider = provider or self.suite.provider()
         if self.face == "async":
             client = AsyncMemory(provider, **options)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from openproto import Capabilities
 from openproto._loop import background_loop
-from openproto_conformance.bench import RUN, Bench
+from openproto_conformance.bench import Bench
 from openproto_conformance.bounded import Ended, run_bounded
 from openproto_conformance.cases import CASES
 from openproto_conformance.checks import Violation
@@ -19,11 +19,12 @@ from openproto_conformance.outcome import Result, Work
 from openproto_conformance.refusals import check_refused, undeclared_features, undeclared_verbs
 from openproto_conformance.suite import ProviderSuite
 
-# Ids differ from run to run, and two reports of one fault should not.
+# Ids and invented users differ from run to run, and two reports of one fault should not.
+_TOKEN = re.compile(r"\b[0-9a-f]{8}-(?=\w+-a?sync-)")
 _ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 MOST_HANGS = 3
-"""After so many cases that had to be given up, the backend is taken to hang, and the rest stay untried."""
+"""After so many cases that ran out of time, the backend is taken to hang, and the rest stay untried."""
 
 WARM_UP_SECONDS = 30.0
 
@@ -63,12 +64,11 @@ class SuiteRun:
                 refused.extend(await _try_on(bench, work))
 
         ended = run_bounded(main, work.case.seconds)
-        if ended.hung:
-            self._hangs += 1
-        elif ended.error is None:
+        self._hangs += ended.hung or isinstance(ended.error, TimeoutError)
+        if ended.error is None:
             ended.leaks += before.leaked_since() + _new_background_tasks(tasks_before)
         if self._hangs >= MOST_HANGS:
-            self.problem = f"given up: {MOST_HANGS} cases did not end; the backend, or the provider, hangs"
+            self.problem = f"given up: {MOST_HANGS} cases did not end in time; the backend, or the provider, hangs"
         return _result(suite, work, ended, refused, measures, time.monotonic() - started)
 
     def _warm_up(self, suite: ProviderSuite) -> None:
@@ -126,7 +126,7 @@ def _result(
 
 def _describe(error: BaseException) -> str:
     text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-    return _ID.sub("<id>", text.replace(f"{RUN}-", ""))
+    return _ID.sub("<id>", _TOKEN.sub("", text))
 
 
 def _background_tasks() -> Counter[str]:

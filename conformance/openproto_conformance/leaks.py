@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,8 @@ from pathlib import Path
 
 _FD_FOLDERS = ("/proc/self/fd", "/dev/fd")
 _BACKGROUND_LOOP = "openproto-loop"  # the process's own, kept for good by `Memory`
+
+_NUMBER = re.compile(r"\d+")
 
 GRACE = 3.0
 
@@ -63,4 +66,4 @@ def _open_files() -> dict[int, str]:
 def _kind(target: str) -> str:
     """Name a descriptor without the numbers that change from run to run."""
     kind, colon, _ = target.partition(":")
-    return kind if colon else f"file {Path(target).name}"
+    return kind if colon else f"file {_NUMBER.sub('N', Path(target).name)}"

@@ -12,9 +12,14 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
-import anyio
-
 from openproto_conformance.checks import Violation, ensure
+
+try:
+    import anyio
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "the conformance suite needs anyio: pip install 'openproto[conformance]'", name="anyio"
+    ) from error
 
 T = TypeVar("T")
 

@@ -103,6 +103,9 @@ class SuiteOf(ProviderSuite):
         finally:
             other.close()
 
+    def busy(self, provider: Provider) -> int | None:
+        return getattr(provider, "in_use", None)
+
     def unreachable(self) -> Provider:
         return self._cls("/dev/null/memory.db", embedder="none")
 
@@ -907,6 +910,17 @@ class LosesASlot(Sqlite):
             self._slots.release()
             raise
         self._slots.release()
+        return record
+
+
+@caught_by_area("cancellation")
+class KeepsAConnection(Sqlite):
+    in_use = 0
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        self.in_use += 1
+        record = await super().get(ref)
+        self.in_use -= 1
         return record
 
 

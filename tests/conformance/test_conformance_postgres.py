@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -67,7 +68,7 @@ class TestPostgres(ProviderSuite):
         return Postgres("postgresql://app:correct-horse@127.0.0.1:1/memory", embedder="none", connect_timeout=2.0)
 
 
-async def _lock_table() -> asyncpg.Connection:
+async def _lock_table() -> Any:
     connection = await asyncpg.connect(server())
     await connection.execute("BEGIN; LOCK TABLE openproto.memories IN SHARE MODE")
     return connection

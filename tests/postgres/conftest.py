@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from postgres_tools import MakeClient, Server, execute, tasks, until, value
+from postgres_tools import CLIENTS, MakeClient, Server, execute, tasks, until, value
 
 from openproto import AsyncMemory
 
@@ -36,10 +36,9 @@ async def nothing_left(dsn: str) -> AsyncIterator[None]:
     """After the test no task and no connection of a client may be left; those of PgBouncer last longer."""
     before = tasks()
     yield
-    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'openproto' AND usename <> 'bouncer'"
 
     async def clean() -> bool:
-        return await value(dsn, ours) == 0 and tasks() <= before
+        return await value(dsn, f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS}") == 0 and tasks() <= before
 
     await until(clean, "the end of every task and connection of the test", 5)
 

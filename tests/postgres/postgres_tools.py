@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -16,13 +17,16 @@ import asyncpg
 from openproto_adapters.postgres import keeper
 from openproto_adapters.postgres.embedded import PrivatePostgres
 
-from openproto import AsyncMemory
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 
 MakeClient: TypeAlias = Callable[..., AsyncMemory]
 
-LONG = 30.0
+LONG = 30
 PROMPT = 0.5
 """Seconds within which a cancelled caller must be free, on a machine that may be busy."""
+
+CLIENTS = "application_name = 'openproto' AND usename <> 'bouncer'"
+"""Which rows of pg_stat_activity are connections of clients; those that PgBouncer keeps are not."""
 
 # No test pulls the plug, only kills; a small server is started and stopped faster.
 QUICK = {
@@ -65,6 +69,12 @@ class Server:
         return f"postgresql://{user}{secret}@/{database}?host={host}&port={keeper.PORT}"
 
 
+def stored(outcome: MemoryRecord | OpenProtoError) -> MemoryRecord:
+    """Return the record of an outcome of `add_many` that must have one."""
+    assert isinstance(outcome, MemoryRecord), outcome
+    return outcome
+
+
 async def execute(dsn: str, *scripts: str) -> None:
     """Run scripts, each as one transaction."""
     connection = await asyncpg.connect(dsn, timeout=LONG, server_settings={"application_name": "test"})
@@ -88,6 +98,32 @@ async def sql(dsn: str, statement: str) -> list[asyncpg.Record]:
 async def value(dsn: str, statement: str) -> Any:
     """Return the first value of a statement's first row."""
     return (await sql(dsn, statement))[0][0]
+
+
+@contextlib.asynccontextmanager
+async def stuck(dsn: str, schema: str) -> AsyncIterator[None]:
+    """Whatever touches the memories runs in the server without end until the block is left."""
+    connection = await asyncpg.connect(dsn, timeout=LONG)
+    try:
+        await connection.execute(f"BEGIN; LOCK TABLE {schema}.memories")
+        yield
+    finally:
+        await connection.close()
+
+
+async def running(dsn: str, count: int) -> None:
+    """Wait until so many statements of clients, or open transactions, are in the server."""
+
+    async def as_many() -> bool:
+        return await value(dsn, f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND state <> 'idle'") == count
+
+    await until(as_many, f"{count} statements in the server", 5)
+
+
+async def connections(dsn: str) -> int:
+    """How many connections of clients the server has."""
+    found: int = await value(dsn, f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS}")
+    return found
 
 
 async def until(seen: Callable[[], Awaitable[bool]], what: str, seconds: float = LONG) -> None:
@@ -115,9 +151,7 @@ def whole_chain(error: BaseException | None) -> str:
 class HashEmbedder:
     """Vectors that depend on the words alone: the same words lie near each other. For tests of plumbing."""
 
-    def __init__(
-        self, dim: int = 16, model: str = "", *, text_weight: float = 0.5, center_query: bool = False
-    ) -> None:
+    def __init__(self, dim: int = 16, model: str = "", *, text_weight: float = 0.5, center_query: bool = False) -> None:
         self.dim = dim
         self.model = model or f"hash-{dim}"
         self.text_weight = text_weight

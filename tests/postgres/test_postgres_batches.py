@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from postgres_tools import MakeClient, value
+from postgres_tools import MakeClient, stored, value
 
 from openproto import (
     AsyncMemory,
@@ -66,9 +66,9 @@ async def test_a_batch_does_not_write_what_supersedes_an_unknown_or_foreign_reco
     kinds = [type(outcome) for outcome in outcomes]
     refused = [NotFoundError] * 4
     assert kinds == [MemoryRecord, NotFoundError, MemoryRecord, *refused, InvalidRequestError, MemoryRecord]
-    stored = {record.content for record in (await memory.list("ada")).items}
-    assert stored == {"mine", "good 1", "good 2", "good 3"}
-    assert (await memory.get(mine.id)).superseded_by == outcomes[2].id  # type: ignore[union-attr]
+    contents = {record.content for record in (await memory.list("ada")).items}
+    assert contents == {"mine", "good 1", "good 2", "good 3"}
+    assert (await memory.get(mine.id)).superseded_by == stored(outcomes[2]).id
     assert (await memory.get(yours.id)).superseded_by is None
     added = [entry.memory_id for entry in await memory.audit("ada") if entry.action == "add"]
     assert len(added) == 4
@@ -78,7 +78,7 @@ async def test_the_last_of_a_batch_that_supersedes_a_record_is_its_successor(mem
     for _ in range(5):
         old = await memory.add("old", user_id="ada")
         outcomes = await memory.add_many([item(f"new {n}", supersedes=[old.id]) for n in range(6)])
-        assert (await memory.get(old.id)).superseded_by == outcomes[-1].id  # type: ignore[union-attr]
+        assert (await memory.get(old.id)).superseded_by == stored(outcomes[-1]).id
 
 
 async def test_a_large_batch_keeps_its_order_and_every_field(make: MakeClient, dsn: str) -> None:
@@ -98,24 +98,28 @@ async def test_a_large_batch_keeps_its_order_and_every_field(make: MakeClient, d
             for n in range(2_500)
         ]
         outcomes = await memory.add_many(items)
-        assert [outcome.content for outcome in outcomes] == [wanted["content"] for wanted in items]  # type: ignore[union-attr]
-        stored = [record async for record in memory.iter("ada", page_size=500)]
-        assert stored == outcomes[::-1]
+        assert [stored(outcome).content for outcome in outcomes] == [wanted["content"] for wanted in items]
+        kept = [record async for record in memory.iter("ada", page_size=500)]
+        assert kept == outcomes[::-1]
         single = await memory.add(items[1]["content"], **{k: v for k, v in items[1].items() if k != "content"})
         same = single.model_dump(exclude={"id", "created_at"})
-        assert stored[-2].model_dump(exclude={"id", "created_at"}) == same
+        assert kept[-2].model_dump(exclude={"id", "created_at"}) == same
 
 
 @pytest.mark.parametrize(
     "moment",
-    [datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)],
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+    ],
 )
 async def test_the_earliest_and_latest_moments_come_back_unchanged(memory: AsyncMemory, moment: datetime) -> None:
-    later = {"valid_to": datetime.max.replace(tzinfo=UTC)} if moment.year < 9999 else {}
+    later: dict[str, Any] = {"valid_to": datetime.max.replace(tzinfo=UTC)} if moment.year < 9999 else {}
     record = await memory.add("a", user_id="ada", valid_from=moment, **later)
     (batched,) = await memory.add_many([item("a", valid_from=moment, **later)])
     assert record.valid_from == moment
-    for id in (record.id, batched.id):  # type: ignore[union-attr]
+    for id in (record.id, stored(batched).id):
         assert (await memory.get(id)).valid_from == moment
 
 
@@ -123,10 +127,10 @@ async def test_numbers_come_back_to_the_last_bit(memory: AsyncMemory) -> None:
     for number in (0.92, 0.1 + 0.2, 5e-324, 1.0, 0.0, 1 - 2**-53):
         record = await memory.add("a", user_id="ada", confidence=number, x_mem0={"n": number})
         (batched,) = await memory.add_many([item("a", confidence=number, **{"x-mem0": {"n": number}})])
-        for id in (record.id, batched.id):  # type: ignore[union-attr]
-            stored = await memory.get(id)
-            assert stored.confidence == number
-            assert (stored.model_extra or {})["x-mem0"] == {"n": number}
+        for id in (record.id, stored(batched).id):
+            kept = await memory.get(id)
+            assert kept.confidence == number
+            assert (kept.model_extra or {})["x-mem0"] == {"n": number}
 
 
 async def test_a_batch_is_one_statement(memory: AsyncMemory, dsn: str, schema: str) -> None:

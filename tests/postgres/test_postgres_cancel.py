@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import asyncpg
 import pytest
-from postgres_tools import LONG, PROMPT, MakeClient, sql, tasks, until, value
+from postgres_tools import LONG, PROMPT, MakeClient, sql, tasks, until
 
 from openproto import AsyncMemory
-
-RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'openproto' AND state <> 'idle'"
-CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'openproto'"
-
-
-@contextlib.asynccontextmanager
-async def stuck(dsn: str, schema: str) -> AsyncIterator[None]:
-    """Whatever touches the memories runs in the server without end until the block is left."""
-    connection = await asyncpg.connect(dsn, timeout=LONG)
-    try:
-        await connection.execute(f"BEGIN; LOCK TABLE {schema}.memories")
-        yield
-    finally:
-        await connection.close()
-
-
-async def running(dsn: str, count: int) -> None:
-    async def as_many() -> bool:
-        return await value(dsn, RUNNING) == count
-
-    await until(as_many, f"{count} statements in the server", 5)
 
 
 async def by_task(call: Callable[[], Awaitable[Any]], ready: Callable[[], Awaitable[None]]) -> float:
@@ -123,7 +100,7 @@ async def test_a_verb_that_runs_in_the_server_is_cancelled_at_once_and_ends_ther
             return tasks() <= before
 
         await until(only_before, "the end of every task of the call", 2)
-        assert await value(dsn, CONNECTIONS) == 1
+        assert await connections(dsn) == 1
 
 
 @pytest.mark.parametrize("cancel", WAYS)
@@ -147,7 +124,7 @@ async def test_a_search_over_much_data_is_stopped_in_the_middle(make: MakeClient
         names = await sql(dsn, f"SELECT string_agg(attname, ',') FROM pg_attribute WHERE {columns_of(schema)}")
         await sql(
             dsn,
-            f"INSERT INTO {schema}.memories (id, idempotency_key, {names[0][0]}) SELECT gen_random_uuid(), n::text, "
+            f"INSERT INTO {schema}.memories (id, {names[0][0]}) SELECT gen_random_uuid(), "
             f"{names[0][0]} FROM {schema}.memories, generate_series(1, 60000) AS n",
         )
         before = time.monotonic()
@@ -172,151 +149,6 @@ def columns_of(schema: str) -> str:
     )
 
 
-@pytest.mark.parametrize("pool_max", [1, 5])
-async def test_a_cancelled_add_has_happened_whole_or_not_at_all(
-    make: MakeClient, dsn: str, schema: str, pool_max: int
-) -> None:
-    rng = random.Random(pool_max)
-    async with make(pool_max=pool_max, audit_reads=False) as memory:
-        old = [await memory.add(f"old {n}", user_id="ada") for n in range(200)]
-
-        async def cancelled_add(n: int) -> None:
-            call = asyncio.create_task(
-                memory.add(f"new {n}", user_id="ada", supersedes=[old[n].id], idempotency_key=f"k{n}")
-            )
-            await asyncio.sleep(rng.random() * 0.008)
-            call.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await call
-
-        for start in range(0, 200, pool_max):
-            await asyncio.gather(*(cancelled_add(n) for n in range(start, start + pool_max)))
-        await running(dsn, 0)
-        stored = {record.content: record async for record in memory.iter("ada")}
-        audited = {entry.memory_id for entry in await memory.audit("ada", limit=1000)}
-        happened = 0
-        for n in range(200):
-            new = stored.get(f"new {n}")
-            happened += new is not None
-            assert stored[f"old {n}"].superseded_by == (new.id if new else None)
-            assert new is None or new.id in audited
-        assert len(audited) == 200 + happened
-        # Repeating each under its key settles it: every one is there once.
-        for n in range(200):
-            again = await memory.add(f"new {n}", user_id="ada", supersedes=[old[n].id], idempotency_key=f"k{n}")
-            assert (await memory.get(old[n].id)).superseded_by == again.id
-        assert len([record async for record in memory.iter("ada")]) == 400
-
-
-async def test_a_cancelled_batch_has_happened_whole_or_not_at_all(make: MakeClient, dsn: str) -> None:
-    rng = random.Random(7)
-    async with make(pool_max=2) as memory:
-        for n in range(40):
-            batch = [{"content": f"{n}/{i}", "user_id": "ada", "scope": f"b{n}"} for i in range(20)]
-            call = asyncio.create_task(memory.add_many(batch))
-            await asyncio.sleep(rng.random() * 0.015)
-            call.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await call
-        await running(dsn, 0)
-        sizes = {len((await memory.list("ada", scope=f"b{n}")).items) for n in range(40)}
-        assert sizes <= {0, 20}
-
-
-@pytest.mark.parametrize("pool_max", [1, 5])
-async def test_a_storm_of_cancellations_loses_no_connection(
-    make: MakeClient, dsn: str, schema: str, pool_max: int
-) -> None:
-    rng = random.Random(pool_max)
-    async with make(pool_max=pool_max, acquire_timeout=5.0) as memory:
-        records = [await memory.add(f"tea number {n}", user_id="ada") for n in range(50)]
-        before = tasks()
-
-        async def one(n: int) -> None:
-            verbs: list[Callable[[], Awaitable[Any]]] = [
-                lambda: memory.search("tea", "ada"),
-                lambda: memory.add("stormy", user_id="bob"),
-                lambda: memory.list("ada"),
-                lambda: memory.update(records[n % 50].id, scope="storm"),
-                lambda: memory.get(records[n % 50].id),
-            ]
-            way = rng.randrange(3)
-            seconds = rng.random() * 0.02
-            if way == 0:
-                task = asyncio.ensure_future(rng.choice(verbs)())
-                await asyncio.sleep(seconds)
-                task.cancel()
-                await asyncio.wait([task])
-                assert task.cancelled() or task.exception() is None
-            elif way == 1:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await rng.choice(verbs)()
-            else:
-                with anyio.move_on_after(seconds):
-                    await rng.choice(verbs)()
-
-        for start in range(0, 300, 20):
-            await asyncio.gather(*(one(n) for n in range(start, start + 20)))
-        await running(dsn, 0)
-        # Every place of the pool must still work, all at the same time.
-        async with stuck(dsn, schema):
-            held = [asyncio.create_task(memory.get(record.id)) for record in records[:pool_max]]
-            await running(dsn, pool_max)
-        assert [record.id for record in await asyncio.gather(*held)] == [record.id for record in records[:pool_max]]
-        assert await value(dsn, CONNECTIONS) <= pool_max
-
-        async def only_before() -> bool:
-            return tasks() <= before
-
-        await until(only_before, "the end of every task of the storm", 2)
-
-
-async def cancelled_at(call: asyncio.Task[Any], wakeup: int) -> bool:
-    """Cancel the call just before it wakes up for the given time, what it waited for being there already."""
-    seen = 0
-    while not call.done():
-        waiter: Any = getattr(call, "_fut_waiter", None)
-        if waiter is not None and waiter.done():
-            seen += 1
-            if seen == wakeup:
-                call.cancel()
-                await asyncio.wait([call])
-                return True
-        await asyncio.sleep(0)
-    return False
-
-
-@pytest.mark.parametrize("statement_cache_size", [0, 100])
-@pytest.mark.parametrize("verb", ["get", "add", "search", "update"])
-async def test_a_call_cancelled_at_any_wakeup_leaves_no_transaction_open(
-    make: MakeClient, dsn: str, schema: str, verb: str, statement_cache_size: int
-) -> None:
-    # asyncpg parses a statement in one round trip and runs it in the next; in between the server's transaction is
-    # open, with locks on the tables, and behind PgBouncer the server's connection belongs to nobody else.
-    locks = f"SELECT count(*) FROM pg_locks WHERE relation = '{schema}.memories'::regclass"
-
-    async def none() -> bool:
-        return await value(dsn, locks) == 0 and await value(dsn, RUNNING) == 0
-
-    async with make() as memory:
-        record = await memory.add("kept", user_id="ada")
-    wakeup = struck = 1
-    while struck:
-        # A fresh client each time: its connection has not seen the statement yet.
-        async with make(pool_max=1, statement_cache_size=statement_cache_size, audit_reads=False) as memory:
-            calls: dict[str, Callable[[], Any]] = {
-                "get": lambda: memory.get(record.id),  # noqa: B023 - called in this turn
-                "add": lambda: memory.add("new", user_id="ada"),  # noqa: B023
-                "search": lambda: memory.search("kept", "ada"),  # noqa: B023
-                "update": lambda: memory.update(record.id, scope="s"),  # noqa: B023
-            }
-            struck = await cancelled_at(asyncio.ensure_future(calls[verb]()), wakeup)
-            await until(none, f"the end of the transaction after wakeup {wakeup}", 1)
-        wakeup += 1
-    assert wakeup > 3
-
-
 async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(
     make: MakeClient, dsn: str, schema: str
 ) -> None:
@@ -333,20 +165,3 @@ async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(
         assert all(isinstance(outcome, Exception) for outcome in outcomes)
     with pytest.raises(RuntimeError, match="closed"):
         await memory.get(record.id)
-
-
-async def test_opening_that_is_cancelled_leaves_no_connection(make: MakeClient, dsn: str) -> None:
-    rng = random.Random(3)
-    for _ in range(30):
-        memory = make()
-        call = asyncio.create_task(memory.list("ada"))
-        await asyncio.sleep(rng.random() * 0.04)
-        call.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await call
-        await memory.aclose()
-
-    async def none() -> bool:
-        return await value(dsn, CONNECTIONS) == 0
-
-    await until(none, "the end of every connection", 5)

@@ -8,9 +8,11 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
-from postgres_tools import LONG, MakeClient, Server, execute, until, whole_chain
+from postgres_tools import CLIENTS, LONG, MakeClient, Server, execute, tasks, until, whole_chain
 
 from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderUnavailableError, UnauthorizedError
 
@@ -18,7 +20,7 @@ PASSWORD = "correct-horse/battery@staple"
 WRONG = "Tr0ub4dor&3:#wrong"
 
 
-async def error_of(**options: object) -> OpenProtoError:
+async def error_of(**options: Any) -> OpenProtoError:
     """What opening says; wherever it happens, opening and the first verb say the same."""
     with pytest.raises(OpenProtoError) as caught:
         async with AsyncMemory("postgres", embedder="none", **options):
@@ -157,14 +159,36 @@ async def test_a_server_with_no_connection_left_is_unavailable(
 
 
 @pytest.fixture(scope="module")
-def spare() -> Iterator[Server]:
-    """A server that the tests may stop."""
+def another() -> Iterator[Server]:
     running = Server()
     try:
-        running.start()
         yield running
     finally:
         running.remove()
+
+
+@pytest.fixture
+def spare(another: Server) -> Server:
+    """A running server that the tests may stop."""
+    another.start()
+    return another
+
+
+async def test_a_client_closed_while_its_server_is_down_leaves_no_task(spare: Server) -> None:
+    before = tasks()
+    memory = AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0, pool_min=2, close_timeout=2)
+    await memory.list("ada")
+    await asyncio.to_thread(spare.stop)
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
+    await memory.aclose()
+    assert time.monotonic() - began < 3
+    await asyncio.to_thread(spare.start)
+
+    async def only_before() -> bool:
+        return tasks() <= before
+
+    await until(only_before, "the end of every task of the client", 0.5)
 
 
 async def test_a_client_works_again_once_its_server_was_stopped_and_started(spare: Server) -> None:
@@ -207,10 +231,8 @@ async def test_calls_in_flight_when_the_server_is_killed_fail_and_the_next_ones_
         assert (await memory.get(record.id)).scope is None
 
 
-async def hold_table(dsn: str):
+async def hold_table(dsn: str) -> asyncpg.Connection:
     """A connection that keeps everybody out of the memories until it is closed."""
-    import asyncpg
-
     connection = await asyncpg.connect(dsn, timeout=LONG)
     await connection.execute("BEGIN; LOCK TABLE openproto.memories")
     return connection
@@ -231,8 +253,6 @@ async def test_a_first_verb_that_fails_to_open_can_be_tried_again(spare: Server)
 async def test_reads_are_retried_over_a_restart_that_cut_their_connection(spare: Server) -> None:
     async with AsyncMemory("postgres", url=spare.dsn(), embedder="none", pool_max=1) as memory:
         record = await memory.add("steady", user_id="ada")
-        await execute(
-            spare.dsn(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'openproto'"
-        )
+        await execute(spare.dsn(), f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {CLIENTS}")
         assert (await memory.get(record.id)).content == "steady"
         assert (await memory.add("also", user_id="ada")).content == "also"

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from postgres_tools import HashEmbedder, MakeClient, Server, execute, sql, value
+from postgres_tools import HashEmbedder, MakeClient, Server, execute, sql, stored, value
 
 from openproto import MemoryRecord, OpenProtoError, ProviderError
 
@@ -66,13 +66,13 @@ async def test_of_clients_with_different_models_at_once_one_wins(make: MakeClien
                 await memory.add("hello", user_id="ada")
                 return "added"
         except ProviderError as error:
-            assert "openproto reindex" in error.message
-            return "refused"
+            return error.message
 
     async with make(embedder="none"):
         pass  # makes the tables, so that the race is for the model alone
     outcomes = await asyncio.gather(*(open_and_add(n) for n in range(6)))
     assert outcomes.count("added") == 1
+    assert all("openproto reindex" in outcome for outcome in outcomes if outcome != "added")
 
 
 async def test_auto_leaves_a_store_of_texts_as_it_is(make: MakeClient) -> None:
@@ -145,7 +145,7 @@ async def test_vectors_of_any_common_length_are_stored_and_compared(
         tea = await memory.add("black tea", user_id="ada")
         outcomes = await memory.add_many([{"content": f"other matter {n}", "user_id": "ada"} for n in range(20)])
         assert all(isinstance(outcome, MemoryRecord) for outcome in outcomes)
-        await memory.update(outcomes[0].id, content="something else")  # type: ignore[union-attr]
+        await memory.update(stored(outcomes[0]).id, content="something else")
         best = (await memory.search("tea black", "ada"))[0]
         assert best.memory.id == tea.id
         assert best.score == pytest.approx(1.0, abs=2e-3)
@@ -153,10 +153,8 @@ async def test_vectors_of_any_common_length_are_stored_and_compared(
         assert (await memory.search("tea black", "ada"))[0].memory.id == tea.id
 
 
-async def test_opening_a_store_of_long_vectors_again_rebuilds_nothing(
-    make: MakeClient, dsn: str, schema: str
-) -> None:
-    indexes = f"SELECT indexrelid::int, indexrelid::regclass::text FROM pg_index WHERE indrelid = '{schema}.memories'::regclass"
+async def test_opening_a_store_of_long_vectors_again_rebuilds_nothing(make: MakeClient, dsn: str, schema: str) -> None:
+    indexes = f"SELECT indexrelid::int FROM pg_index WHERE indrelid = '{schema}.memories'::regclass ORDER BY 1"
     async with make(embedder=HashEmbedder(1024)) as memory:
         await memory.add("tea", user_id="ada")
     before = await sql(dsn, indexes)

@@ -1,4 +1,4 @@
-"""A database that fails in the middle: a typed error in bounded time, nothing half written, and it works again after."""
+"""A database that fails in the middle: a typed error in bounded time, nothing half written, and all well after."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
-from postgres_tools import LONG, MakeClient, Server, execute, until, value, whole_chain
+from postgres_tools import CLIENTS, MakeClient, Server, execute, whole_chain
 
 from openproto import (
     AsyncMemory,
@@ -26,28 +25,8 @@ from openproto import (
 SECRET = "the private thought of ada"
 
 
-@contextlib.asynccontextmanager
-async def table_locked(dsn: str, schema: str, mode: str = "ACCESS EXCLUSIVE") -> AsyncIterator[None]:
-    """Keep everybody out of the memories: whatever touches them waits, in the server, until the block ends."""
-    connection = await asyncpg.connect(dsn, timeout=LONG)
-    try:
-        await connection.execute(f"BEGIN; LOCK TABLE {schema}.memories IN {mode} MODE")
-        yield
-    finally:
-        await connection.close()
-
-
-async def waiting(dsn: str) -> int:
-    """How many statements of clients are running in the server."""
-    return await value(
-        dsn, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'openproto' AND state = 'active'"
-    )
-
-
 async def terminate_all(dsn: str) -> None:
-    await execute(
-        dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'openproto'"
-    )
+    await execute(dsn, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {CLIENTS}")
 
 
 @pytest.mark.parametrize("verb", ["add", "add_many", "search", "update", "delete", "list", "get", "delete_all"])
@@ -66,9 +45,9 @@ async def test_a_connection_killed_in_the_middle_is_a_typed_error_and_the_next_c
             "get": lambda: memory.get(kept.id),
             "delete_all": lambda: memory.delete_all("ada"),
         }
-        async with table_locked(dsn, schema):
+        async with stuck(dsn, schema):
             call = asyncio.ensure_future(calls[verb]())
-            await until(lambda: is_waiting(dsn), "the call to wait for the lock")
+            await running(dsn, 1)
             await terminate_all(dsn)
             if verb == "add_many":
                 (error,) = await call
@@ -79,10 +58,6 @@ async def test_a_connection_killed_in_the_middle_is_a_typed_error_and_the_next_c
         assert isinstance(error, ProviderUnavailableError)
         assert SECRET not in whole_chain(error)
         assert [record.content async for record in memory.iter("ada")] == ["kept"]
-
-
-async def is_waiting(dsn: str) -> bool:
-    return await waiting(dsn) > 0
 
 
 async def test_a_connection_killed_while_idle_costs_no_call(memory: AsyncMemory, dsn: str) -> None:
@@ -119,14 +94,12 @@ async def retried(memory: AsyncMemory, id: str):
     return await memory.get(id)
 
 
-async def test_an_exhausted_pool_is_unavailable_within_acquire_timeout(
-    make: MakeClient, dsn: str, schema: str
-) -> None:
+async def test_an_exhausted_pool_is_unavailable_within_acquire_timeout(make: MakeClient, dsn: str, schema: str) -> None:
     async with make(retries=0, pool_max=1, acquire_timeout=0.3) as memory:
         record = await memory.add("kept", user_id="ada")
-        async with table_locked(dsn, schema):
+        async with stuck(dsn, schema):
             held = asyncio.create_task(memory.get(record.id))
-            await until(lambda: is_waiting(dsn), "the call to wait for the lock")
+            await running(dsn, 1)
             began = time.monotonic()
             with pytest.raises(ProviderUnavailableError, match=r"0\.3 s.*pool_max"):
                 await memory.list("ada")
@@ -140,14 +113,10 @@ async def test_the_clients_timeout_bounds_a_stuck_statement_and_ends_it_in_the_s
 ) -> None:
     async with make(timeout=0.3, pool_max=1) as memory:
         record = await memory.add("kept", user_id="ada")
-        async with table_locked(dsn, schema):
+        async with stuck(dsn, schema):
             with pytest.raises(ProviderTimeoutError):
                 await memory.get(record.id)
-
-            async def gone() -> bool:
-                return await waiting(dsn) == 0
-
-            await until(gone, "the statement to end in the server", 1)
+            await running(dsn, 0)
         assert (await memory.get(record.id)).content == "kept"
 
 
@@ -159,7 +128,7 @@ async def test_a_statement_timeout_of_the_server_is_a_typed_timeout(
     try:
         async with make(url=server.dsn(user=role), retries=0) as memory:
             record = await memory.add("kept", user_id="ada")
-            async with table_locked(dsn, schema):
+            async with stuck(dsn, schema):
                 with pytest.raises(ProviderTimeoutError, match="statement_timeout"):
                     await memory.update(record.id, content=SECRET)
             assert (await memory.get(record.id)).content == "kept"
@@ -260,10 +229,13 @@ async def test_a_disk_that_really_is_full_takes_whole_memories_or_none(
                 f"ALTER TABLE {schema}.audit SET TABLESPACE {space}",
             )
             stored: list[str] = []
+
+            async def add_for_ever() -> None:
+                while True:
+                    stored.append((await memory.add(os.urandom(10_000).hex(), user_id="ada")).id)
+
             with pytest.raises(ProviderUnavailableError, match="disk of the PostgreSQL server is full"):
-                for _ in range(2_000):
-                    record = await memory.add(os.urandom(10_000).hex(), user_id="ada")
-                    stored.append(record.id)
+                await add_for_ever()
             assert stored
             assert [record.id async for record in memory.iter("ada")] == stored[::-1]
             audited = await memory.audit("ada", limit=1000)

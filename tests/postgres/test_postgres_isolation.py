@@ -67,13 +67,13 @@ async def test_another_users_id_is_as_unknown_as_one_that_never_was(crowd: Crowd
     memory, records = crowd
     rng = random.Random(3)
     verbs: list[Callable[[str, str], Awaitable[Any]]] = [
-        lambda id, user: memory.get(id, user_id=user),
-        lambda id, user: memory.update(id, user_id=user, content="taken"),
-        lambda id, user: memory.update(id, user_id=user, supersedes=None),
-        lambda id, user: memory.delete(id, user_id=user),
-        lambda id, user: memory.add("mine", user_id=user, supersedes=[id]),
-        lambda id, user: memory.update(records[user][0].id, user_id=user, supersedes=[id]),
-        lambda id, user: memory.wait_for_ingest([id], user),
+        lambda its, user: memory.get(its, user_id=user),
+        lambda its, user: memory.update(its, user_id=user, content="taken"),
+        lambda its, user: memory.update(its, user_id=user, supersedes=None),
+        lambda its, user: memory.delete(its, user_id=user),
+        lambda its, user: memory.add("mine", user_id=user, supersedes=[its]),
+        lambda its, user: memory.update(records[user][0].id, user_id=user, supersedes=[its]),
+        lambda its, user: memory.wait_for_ingest([its], user),
     ]
     unknown = "01930000-0000-8000-8000-000000000000"
     for _ in range(200):
@@ -106,7 +106,9 @@ async def test_another_users_cursor_is_refused(crowd: Crowd) -> None:
 async def test_another_users_key_is_free(crowd: Crowd) -> None:
     memory, records = crowd
     for user in USERS:
-        again = await memory.add(records[user][0].content, user_id=user, scope="s/t", tags=["t"], idempotency_key="key 0")
+        again = await memory.add(
+            records[user][0].content, user_id=user, scope="s/t", tags=["t"], idempotency_key="key 0"
+        )
         assert again == records[user][0]
 
 

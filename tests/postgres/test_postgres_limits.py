@@ -17,7 +17,8 @@ WIDE_KEY = "\U0001f511" * 256
 def vocabulary(count: int) -> list[str]:
     """Distinct words that no stemmer folds into each other and no compression shortens much."""
     rng = random.Random(count)
-    return list(dict.fromkeys("".join(rng.choices("bcdfghklmnpqrtvwxz0123456789", k=5)) for _ in range(count + 500)))[:count]
+    words = ("".join(rng.choices("bcdfghklmnpqrtvwxz0123456789", k=5)) for _ in range(count + 500))
+    return list(dict.fromkeys(words))[:count]
 
 
 @pytest.mark.parametrize("dim", [256, 512, 513])

@@ -62,9 +62,7 @@ def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | No
         mean = [sum(column) / len(newest) for column in zip(*(vectors[r.id] for r in newest), strict=True)]
         asked = unit([x - share * m for x, m in zip(asked, mean, strict=True)])
     weight = embedder.text_weight
-    return {
-        id: (max(0.0, dot(asked, vector)) + weight * covered[id]) / (1 + weight) for id, vector in vectors.items()
-    }
+    return {id: (max(0.0, dot(asked, vector)) + weight * covered[id]) / (1 + weight) for id, vector in vectors.items()}
 
 
 def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryRecord]) -> bool:
@@ -86,7 +84,8 @@ def check(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | Non
     score = scores(search, mine, embedder)
     floor = max(search.min_score or 0.0, 0.0)
     expected = sorted(
-        (score[record.id] for record in mine if eligible(search, record, records) and score[record.id] > 0), reverse=True
+        (score[record.id] for record in mine if eligible(search, record, records) and score[record.id] > 0),
+        reverse=True,
     )
     got = [result.score for result in found]
     assert got == sorted(got, reverse=True)
@@ -164,7 +163,9 @@ async def test_the_results_are_those_of_the_formula(
             check(search, mine, embedder, await memory.search(search.query, "ada", **search.filters))
 
 
-@pytest.mark.parametrize("embedder", ["none", "local", HashEmbedder(48, center_query=True)], ids=["none", "local", "hash"])
+@pytest.mark.parametrize(
+    "embedder", ["none", "local", HashEmbedder(48, center_query=True)], ids=["none", "local", "hash"]
+)
 async def test_sqlite_and_postgres_rank_the_same_data_alike(make: MakeClient, tmp_path: Path, embedder: Any) -> None:
     rng = random.Random(9)
     everyday = """tea coffee walks dog cat Berlin Paris piano violin novels chess swims mornings evenings sister brother

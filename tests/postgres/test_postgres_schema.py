@@ -7,8 +7,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.schema import migrations, schema_script
-from postgres_tools import LONG, MakeClient, Server, execute, sql, until, value
+from postgres_tools import LONG, MakeClient, Server, execute, sql, stored, until, value
 
 from openproto import AsyncMemory, ProviderError, ScopeDeniedError
 
@@ -83,7 +84,7 @@ async def test_tables_of_a_newer_openproto_are_refused(make: MakeClient, dsn: st
     async with make():
         pass
     await execute(dsn, f"INSERT INTO {schema}.migrations (version) VALUES (9999)")
-    with pytest.raises(ProviderError, match="newer openproto.*9999.*upgrade"):
+    with pytest.raises(ProviderError, match=r"newer openproto.*9999.*upgrade"):
         async with make():
             pass
 
@@ -120,8 +121,6 @@ async def test_a_role_without_rights_is_told_which_script_the_owner_can_run(
 async def test_a_role_without_the_right_to_create_works_once_the_owner_ran_the_script(
     server: Server, make: MakeClient, dsn: str, schema: str, role: str, embedder: str
 ) -> None:
-    from openproto_adapters.postgres import Postgres
-
     await execute(
         dsn,
         Postgres(dsn, schema=schema).schema_script(),
@@ -133,7 +132,7 @@ async def test_a_role_without_the_right_to_create_works_once_the_owner_ran_the_s
         new = await memory.add("likes coffee", user_id="ada", supersedes=[old.id])
         await memory.update(new.id, content="likes strong coffee")
         assert [found.memory.id for found in await memory.search("coffee", "ada")] == [new.id]
-        assert isinstance((await memory.add_many([{"content": "likes cake", "user_id": "ada"}]))[0].id, str)
+        stored((await memory.add_many([{"content": "likes cake", "user_id": "ada"}]))[0])
         assert len((await memory.list("ada")).items) == 3
         await memory.delete(old.id)
         assert {entry.action for entry in await memory.audit("ada")} == {"add", "update", "search", "list", "delete"}

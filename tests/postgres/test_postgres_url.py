@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from openproto_adapters.postgres import Postgres
 from postgres_tools import Server
 
 from openproto import AsyncMemory
@@ -62,18 +65,22 @@ def test_constructing_a_client_connects_to_nothing() -> None:
 
 
 def test_no_repr_shows_the_url() -> None:
-    from openproto_adapters.postgres import Postgres
-
     url = "postgresql://ada:hunter2@no-such-host.invalid/x"
     assert "hunter2" not in repr(AsyncMemory("postgres", url=url)) + repr(Postgres(url))
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"pool_min": 3, "pool_max": 2}, {"pool_max": 0}, {"pool_min": -1}, {"acquire_timeout": 0}, {"connect_timeout": -1}],
+    [
+        {"pool_min": 3, "pool_max": 2},
+        {"pool_max": 0},
+        {"pool_min": -1},
+        {"acquire_timeout": 0},
+        {"connect_timeout": -1},
+    ],
 )
-def test_pool_options_that_cannot_work_are_refused_at_once(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="pool_min|timeout"):
+def test_pool_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"pool_min|timeout"):
         AsyncMemory("postgres", url="postgresql:///x", **options)
 
 

@@ -73,12 +73,12 @@ async def test_row_85_a_cancelled_query_is_interrupted_and_its_connection_is_fre
 
 
 async def test_a_cancelled_write_is_interrupted_and_rolled_back(database: Database) -> None:
-    slow = Slow("INSERT INTO tombstones VALUES ('ada', 'k')")
+    slow = Slow("INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')")
     writing = asyncio.create_task(database.write(slow))
     await until(slow.began.is_set)
     await cancel(writing)
     async with asyncio.timeout(10):
-        assert await database.write(lambda db: db.execute("SELECT count(*) FROM tombstones").fetchone()) == (0,)
+        assert await database.write(lambda db: db.execute("SELECT count(*) FROM keys").fetchone()) == (0,)
 
 
 async def test_a_query_that_waits_for_a_connection_and_is_cancelled_never_runs(database: Database) -> None:
@@ -107,7 +107,7 @@ async def test_a_write_that_is_cancelled_while_it_waits_for_a_lock_never_happens
 
     def insert(db: Connection) -> None:
         ran.set()
-        db.execute("INSERT INTO tombstones VALUES ('ada', 'k')")
+        db.execute("INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')")
 
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -117,7 +117,7 @@ async def test_a_write_that_is_cancelled_while_it_waits_for_a_lock_never_happens
         other.execute("ROLLBACK")
     assert await database.write(one) == (1,)
     assert not ran.is_set()
-    assert rows(database.path, "SELECT * FROM tombstones") == []
+    assert rows(database.path, "SELECT * FROM keys") == []
 
 
 async def test_a_write_that_is_cancelled_while_it_waits_for_a_lock_frees_the_writer_at_once(database: Database) -> None:
@@ -153,12 +153,12 @@ async def test_closing_ends_a_write_that_waits_for_a_lock(database: Database) ->
 
 async def test_an_error_in_the_middle_of_a_write_rolls_all_of_it_back(database: Database) -> None:
     def half(db: Connection) -> None:
-        db.execute("INSERT INTO tombstones VALUES ('ada', 'k')")
+        db.execute("INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')")
         raise KeyError("bug")
 
     with pytest.raises(KeyError):
         await database.write(half)
-    assert rows(database.path, "SELECT * FROM tombstones") == []
+    assert rows(database.path, "SELECT * FROM keys") == []
     await database.write(one)
 
 
@@ -166,21 +166,21 @@ async def test_a_read_sees_one_unchanging_state(database: Database) -> None:
     first, second = threading.Event(), threading.Event()
 
     def look_twice(db: Connection) -> Any:
-        counts = [db.execute("SELECT count(*) FROM tombstones").fetchone()[0]]
+        counts = [db.execute("SELECT count(*) FROM keys").fetchone()[0]]
         first.set()
         assert second.wait(10)
-        return [*counts, db.execute("SELECT count(*) FROM tombstones").fetchone()[0]]
+        return [*counts, db.execute("SELECT count(*) FROM keys").fetchone()[0]]
 
     reading = asyncio.create_task(database.read(look_twice))
     await until(first.is_set)
-    await database.write(lambda db: db.execute("INSERT INTO tombstones VALUES ('ada', 'k')"))
+    await database.write(lambda db: db.execute("INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')"))
     second.set()
     assert await reading == [0, 0]
 
 
 async def test_a_read_can_write_nothing_for_good(database: Database) -> None:
-    await database.read(lambda db: db.execute("INSERT INTO tombstones VALUES ('ada', 'k')"))
-    assert rows(database.path, "SELECT * FROM tombstones") == []
+    await database.read(lambda db: db.execute("INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')"))
+    assert rows(database.path, "SELECT * FROM keys") == []
 
 
 async def test_adds_that_are_cancelled_at_any_moment_are_whole_or_absent(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ async def test_a_file_of_a_newer_schema_is_left_as_it_was(path: Path) -> None:
     async with memory(path):
         pass
     rows(path, "UPDATE store SET version = ?", SCHEMA_VERSION + 1)
-    rows(path, "DROP TABLE tombstones")  # as a newer schema might
+    rows(path, "DROP TABLE keys")  # as a newer schema might
     before = rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name")
     await open_fails(path)
     assert rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before

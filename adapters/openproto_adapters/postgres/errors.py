@@ -90,6 +90,21 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         "PostgreSQL rolled the statement back to keep others consistent: nothing was written; try again",
     ),
     (
+        asyncpg.InvalidSQLStatementNameError,
+        ProviderError,
+        "a prepared statement vanished: behind a PgBouncer older than 1.21, pass statement_cache_size=0",
+    ),
+    (
+        asyncpg.DuplicatePreparedStatementError,
+        ProviderError,
+        "a prepared statement was another client's: behind a PgBouncer older than 1.21, pass statement_cache_size=0",
+    ),
+    (
+        asyncpg.InternalClientError,
+        ProviderUnavailableError,
+        "the connection to PostgreSQL was lost while it was in use",
+    ),
+    (
         asyncpg.InterfaceError,
         ProviderUnavailableError,
         "the connection to PostgreSQL was closed while it was in use",
@@ -101,7 +116,7 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     ),
 )
 
-CAUGHT = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+CAUGHT = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 def typed_error(error: BaseException) -> OpenProtoError:

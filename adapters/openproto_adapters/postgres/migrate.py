@@ -10,7 +10,7 @@ from openproto_adapters.postgres.schema import migrations, schema_script
 
 
 async def migrate(connection: asyncpg.Connection, schema: str) -> str:
-    """Bring the database to the newest version and return the schema that holds pgvector's types."""
+    """Bring the database to the newest version and return the name of the schema that holds pgvector's types."""
     newest = migrations()[-1][0]
     if (version := await _version(connection, schema)) > newest:
         raise ProviderError(
@@ -23,8 +23,7 @@ async def migrate(connection: asyncpg.Connection, schema: str) -> str:
         except CAUGHT as error:
             raise _why_not(error, schema) from error
     found: str | None = await connection.fetchval(
-        "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace "
-        "WHERE extname = 'vector'"
+        "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
     )
     return found or "public"
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from openproto.errors import ProviderUnavailableError
+from openproto.errors import InvalidRequestError, ProviderUnavailableError
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
 from openproto_adapters.postgres.migrate import migrate
 
@@ -46,11 +46,12 @@ class PoolOptions(NamedTuple):
 class Pool:
     """A pool of asyncpg connections on one event loop."""
 
-    def __init__(self, pool: asyncpg.Pool, vector_schema: str, options: PoolOptions) -> None:
+    def __init__(self, pool: asyncpg.Pool, vector_schema: str, options: PoolOptions, unsettled: set[int]) -> None:
         self.vector_schema = vector_schema
         self._pool = pool
         self._options = options
         self._releases: set[asyncio.Task[None]] = set()
+        self._unsettled = unsettled
 
     @classmethod
     async def connect(cls, url: str, schema: str, options: PoolOptions) -> Pool:
@@ -61,13 +62,20 @@ class Pool:
                 vector_schema = await migrate(connection, schema)
             finally:
                 connection.terminate()
-            return cls(await _create(url, options, settings, vector_schema), vector_schema, options)
+            unsettled: set[int] = set()
+            pool = await _create(url, options, settings, vector_schema, unsettled)
+            return cls(pool, vector_schema, options, unsettled)
+        except ValueError:
+            pass  # asyncpg's own text repeats parts of the URL, the password among them: told below, without it
         except TimeoutError as error:
             raise ProviderUnavailableError(
                 f"PostgreSQL did not answer within {options.connect_timeout:g} s: is it reachable from here?"
             ) from error
         except CAUGHT as error:
             raise typed_error(error) from error
+        raise InvalidRequestError(
+            "url= is not a PostgreSQL URL, such as postgresql://user:password@host:5432/database", provider="postgres"
+        )
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Run one statement and return its rows."""
@@ -87,6 +95,9 @@ class Pool:
             connection = await self._acquire()
             try:
                 yield connection
+            except BaseException:
+                self._unsettled.add(connection.get_server_pid())
+                raise
             finally:
                 self._release(connection)
         except CAUGHT as error:
@@ -138,10 +149,19 @@ def _arguments(options: PoolOptions, settings: dict[str, str]) -> dict[str, Any]
     }
 
 
-async def _create(url: str, options: PoolOptions, settings: dict[str, str], vector_schema: str) -> asyncpg.Pool:
+async def _create(
+    url: str, options: PoolOptions, settings: dict[str, str], vector_schema: str, unsettled: set[int]
+) -> asyncpg.Pool:
     async def prepare(connection: asyncpg.Connection) -> None:
         for name in ("halfvec", "sparsevec"):
             await connection.set_type_codec(name, schema=vector_schema, format="binary", encoder=_as_is, decoder=_as_is)
+
+    async def settle(connection: asyncpg.Connection) -> None:
+        # In place of asyncpg's own reset, a round trip each time: no statement of ours changes the session. But one
+        # that was cancelled between its parsing and its running leaves a transaction open.
+        if (pid := connection.get_server_pid()) in unsettled:
+            unsettled.discard(pid)
+            await connection.execute("ROLLBACK")
 
     return await asyncpg.create_pool(
         url,
@@ -149,13 +169,9 @@ async def _create(url: str, options: PoolOptions, settings: dict[str, str], vect
         max_size=options.maximum,
         **_arguments(options, settings),
         init=prepare,
-        reset=_keep_session,
+        reset=settle,
     )
 
 
 def _as_is(packed: bytes) -> bytes:
     return packed
-
-
-async def _keep_session(connection: Any) -> None:
-    """Replace asyncpg's reset, a round trip: no statement of ours changes the session."""

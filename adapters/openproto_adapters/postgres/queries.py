@@ -29,14 +29,16 @@ _STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FR
 ADD = f"""
 WITH old AS (
     SELECT id FROM {{schema}}.memories WHERE user_id = $3 AND id = ANY($12::uuid[]) FOR UPDATE
+), claimed AS (
+    INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
+    SELECT $2, $3, $16, $17
+    WHERE {_STORE_FITS} AND (SELECT count(*) FROM old) = cardinality($12::uuid[])
+    ON CONFLICT DO NOTHING
+    RETURNING memory_id
 ), new AS (
-    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from,
-        valid_to, extensions, supersedes, words, more_words, embedding, idempotency_key, fingerprint)
-    SELECT $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
-    WHERE {_STORE_FITS}
-      AND NOT EXISTS (SELECT FROM {{schema}}.tombstones WHERE user_id = $3 AND idempotency_key = $16)
-      AND (SELECT count(*) FROM old) = cardinality($12::uuid[])
-    ON CONFLICT (user_id, idempotency_key) DO NOTHING
+    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
+        extensions, supersedes, words, more_words, embedding)
+    SELECT memory_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM claimed
     RETURNING id, user_id, scope, created_at
 ), superseded AS (
     UPDATE {{schema}}.memories m
@@ -60,41 +62,45 @@ WITH item AS MATERIALIZED (
     ) WITH ORDINALITY AS row (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
         supersedes, idempotency_key, fingerprint, app, words, more_words, embedding, position)
 ), old AS (
-    SELECT m.id, m.user_id, item.id AS by FROM item, {{schema}}.memories m
+    SELECT m.id, m.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
     WHERE cardinality(item.supersedes) > 0 AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
     FOR UPDATE OF m
-), new AS (
-    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from,
-        valid_to, extensions, supersedes, words, more_words, embedding, idempotency_key, fingerprint)
-    SELECT id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions, supersedes,
-        words, more_words, embedding, idempotency_key, decode(fingerprint, 'hex')
-    FROM item
-    WHERE {_STORE_FITS}
-      AND NOT EXISTS (SELECT FROM {{schema}}.tombstones t
-                      WHERE t.user_id = item.user_id AND t.idempotency_key = item.idempotency_key)
-      AND (cardinality(supersedes) = 0 OR
-           (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
+), claimed AS (
+    INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
+    SELECT id, user_id, idempotency_key, decode(fingerprint, 'hex') FROM item
+    WHERE {_STORE_FITS} AND (cardinality(supersedes) = 0
+        OR (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
     ORDER BY position
-    ON CONFLICT (user_id, idempotency_key) DO NOTHING
+    ON CONFLICT DO NOTHING
+    RETURNING memory_id
+), new AS (
+    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
+        extensions, supersedes, words, more_words, embedding)
+    SELECT id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions, supersedes,
+        words, more_words, embedding
+    FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
     RETURNING id, user_id, scope, created_at
+), successor AS (
+    SELECT DISTINCT ON (old.id) old.id, old.user_id, new.id AS by, new.created_at
+    FROM old JOIN new ON new.id = old.by ORDER BY old.id, position DESC
 ), superseded AS (
     UPDATE {{schema}}.memories m
-    SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
-    FROM new, old WHERE old.by = new.id AND m.user_id = old.user_id AND m.id = old.id
+    SET superseded_by = successor.by, superseded_at = coalesce(m.superseded_at, successor.created_at)
+    FROM successor WHERE m.user_id = successor.user_id AND m.id = successor.id
 ), audited AS (
     INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     SELECT new.user_id, new.created_at, coalesce(item.app, $6), 'add', new.id::text, new.scope, $7
-    FROM new JOIN item USING (id)
+    FROM new JOIN item USING (id) ORDER BY position
 )
 SELECT id, created_at FROM new
 """
 
-# Why an add wrote nothing: the store's model, the record that its key wrote before, or the key of a deleted one.
+# Why an add wrote nothing: the store's model, and what its key wrote before, where it did.
 EXPLAIN_ADD = f"""
-SELECT store.model, store.dim,
-    EXISTS (SELECT FROM {{schema}}.tombstones t WHERE t.user_id = $1 AND t.idempotency_key = $2) AS deleted,
-    m.fingerprint, {_RECORD}
-FROM {{schema}}.store LEFT JOIN {{schema}}.memories m ON m.user_id = $1 AND m.idempotency_key = $2
+SELECT store.model, store.dim, keys.fingerprint, {_RECORD}
+FROM {{schema}}.store
+LEFT JOIN {{schema}}.keys ON keys.user_id = $1 AND keys.idempotency_key = $2
+LEFT JOIN {{schema}}.memories m ON m.id = keys.memory_id AND m.user_id = keys.user_id
 """
 
 GET = f"SELECT {_RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"
@@ -141,9 +147,7 @@ RELEASE = f""", released AS (
 
 DELETE = """
 WITH gone AS (
-    DELETE FROM {schema}.memories m WHERE <filters> RETURNING id, user_id, scope, idempotency_key
-), buried AS (
-    INSERT INTO {schema}.tombstones SELECT user_id, idempotency_key FROM gone ON CONFLICT DO NOTHING
+    DELETE FROM {schema}.memories m WHERE <filters> RETURNING id, user_id, scope
 ), audited AS (
     INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     SELECT user_id, clock_timestamp(), $1, 'delete', id::text, scope, $2 FROM gone
@@ -181,7 +185,7 @@ WITH recent AS (
     SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
     ORDER BY m.created_at DESC, m.id DESC LIMIT {CENTERING_SAMPLE}
 ), center AS (
-    SELECT avg(embedding::{{vector}}.vector) AS mean,
+    SELECT {{vector}}.avg(embedding::{{vector}}.vector) AS mean,
         (count(embedding) / (count(embedding) + {CENTERING_HALF_LIFE}.0))::real AS share FROM recent
 ), query AS MATERIALIZED (
     SELECT CASE WHEN mean IS NULL THEN $3::{{vector}}.halfvec

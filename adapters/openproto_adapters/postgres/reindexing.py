@@ -2,14 +2,16 @@
 
 New vectors gather in a column of their own; what still lacks one is found through a partial index, so a run that was
 stopped goes on where it was, and memories that are added or changed meanwhile simply come up as well. The covering
-index for the new vectors is built beside the old one. Only the last step locks the table, for as long as it takes to
-rename a column: from then on the new model is the store's model, and statements of clients with the old one refuse.
+index for the new vectors is built beside the old one. Only the last step holds writers up, for as long as it takes to
+embed the last few memories and to rename a column: from then on the new model is the store's model, and statements of
+clients with the old one refuse.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 from openproto.errors import ConflictError, ProviderUnavailableError
@@ -40,21 +42,18 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::{vector}.halfvec[])
 WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT FROM new.updated_at
   AND EXISTS (SELECT FROM {schema}.store WHERE next_model = $5 AND next_dim = $6)
 """
-_SWITCH = f"""
+_HOLD_WRITERS = f"""
 SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true);
-LOCK TABLE {{schema}}.memories IN ACCESS EXCLUSIVE MODE;
-DO $switch$ BEGIN
-    IF (SELECT next_model IS NOT DISTINCT FROM <model> AND next_dim IS NOT DISTINCT FROM <dim> FROM {{schema}}.store)
-        AND (<model> IS NULL OR NOT EXISTS (SELECT FROM {{schema}}.memories WHERE next_embedding IS NULL)) THEN
-        DROP INDEX {{schema}}.memories_by_user;
-        DROP INDEX {{schema}}.memories_to_embed;
-        ALTER TABLE {{schema}}.memories DROP COLUMN embedding;
-        ALTER TABLE {{schema}}.memories RENAME COLUMN next_embedding TO embedding;
-        ALTER TABLE {{schema}}.memories ADD COLUMN next_embedding {{vector}}.halfvec STORAGE MAIN;
-        ALTER INDEX {{schema}}.memories_by_user_next RENAME TO memories_by_user;
-        UPDATE {{schema}}.store SET model = next_model, dim = next_dim, next_model = NULL, next_dim = NULL;
-    END IF;
-END $switch$;
+LOCK TABLE {{schema}}.memories IN SHARE ROW EXCLUSIVE MODE;
+"""
+_SWITCH = """
+DROP INDEX {schema}.memories_by_user;
+DROP INDEX {schema}.memories_to_embed;
+ALTER TABLE {schema}.memories DROP COLUMN embedding;
+ALTER TABLE {schema}.memories RENAME COLUMN next_embedding TO embedding;
+ALTER TABLE {schema}.memories ADD COLUMN next_embedding {vector}.halfvec STORAGE MAIN;
+ALTER INDEX {schema}.memories_by_user_next RENAME TO memories_by_user;
+UPDATE {schema}.store SET model = next_model, dim = next_dim, next_model = NULL, next_dim = NULL;
 """
 
 
@@ -62,13 +61,12 @@ async def reindex(pool: Pool, queries: Queries, indexer: Indexer, report: Callab
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
     run = _Run(pool, queries, indexer, report)
     await run.begin()
-    await run.embed_all()
+    await run.embed_most()
     if await run.is_finished():
         return
     await run.build_index()
     for _ in range(LOCK_TRIES):
-        # What was written since is embedded first, so that the switch finds nothing left to do.
-        await run.embed_all()
+        await run.embed_most()
         if await run.switch():
             return
     raise ProviderUnavailableError(
@@ -99,27 +97,18 @@ class _Run:
         )
         ((self._total, self._done),) = await self._pool.fetch(self._queries.sql(_COUNT))
 
-    async def embed_all(self) -> None:
-        """Embed what lacks a vector, oldest first, until a whole round finds nothing."""
+    async def embed_most(self) -> None:
+        """Embed what lacks a vector, oldest first, until a round over all of it finds less than a batch."""
         if self._indexer.model is None:
             return
-        last = UUID(int=0)
-        found_any = True
-        while found_any:
-            found_any, last = False, UUID(int=0)
+        found = BATCH
+        while found >= BATCH:
+            found, last = 0, UUID(int=0)
             while batch := await self._pool.fetch(self._queries.sql(_BATCH), last):
-                vectors = await self._indexer.embed_many([row["content"] for row in batch])
-                await self._pool.fetch(
-                    self._queries.sql(_KEEP),
-                    [row["id"] for row in batch],
-                    [row["user_id"] for row in batch],
-                    [row["updated_at"] for row in batch],
-                    [pack_halfvec(vector) for vector in vectors if vector is not None],
-                    *self._wanted,
-                )
+                await self._pool.fetch(self._queries.sql(_KEEP), *await self._vectors(batch), *self._wanted)
                 if await self.is_finished():
                     return
-                found_any, last = True, batch[-1]["id"]
+                found, last = found + len(batch), batch[-1]["id"]
                 self._done += len(batch)
                 self._total = max(self._total, self._done)
                 self._report(ReindexProgress(self._done, self._total))
@@ -132,15 +121,31 @@ class _Run:
         await self._pool.execute(cover_index(schema, "memories_by_user_next", column, concurrently=True))
 
     async def switch(self) -> bool:
-        """Make the new model the store's model; False where the table was busy or something still lacks a vector."""
-        model, dim = self._wanted
-        # A script takes no parameters.
-        script = _SWITCH.replace("<model>", _quoted(model)).replace("<dim>", "NULL" if dim is None else str(dim))
+        """Make the new model the store's model; False where the table was busy or much lacks a vector still."""
         try:
-            await self._pool.execute(self._queries.sql(script))
+            async with self._pool.connection() as connection, connection.transaction():
+                await connection.execute(self._queries.sql(_HOLD_WRITERS))
+                if await self.is_finished():
+                    return True
+                if self._indexer.model is not None:
+                    batch = await connection.fetch(self._queries.sql(_BATCH), UUID(int=0))
+                    if len(batch) == BATCH:
+                        return False
+                    await connection.fetch(self._queries.sql(_KEEP), *await self._vectors(batch), *self._wanted)
+                await connection.execute(self._queries.sql(_SWITCH))
         except ProviderUnavailableError:  # the lock was not to be had in time
             await asyncio.sleep(0.5)
         return await self.is_finished()
+
+    async def _vectors(self, batch: Sequence[Any]) -> tuple[list[Any], ...]:
+        """Return the columns that `_KEEP` takes."""
+        vectors = await self._indexer.embed_many([row["content"] for row in batch])
+        return (
+            [row["id"] for row in batch],
+            [row["user_id"] for row in batch],
+            [row["updated_at"] for row in batch],
+            [pack_halfvec(vector) for vector in vectors if vector is not None],
+        )
 
     async def is_finished(self) -> bool:
         """Say whether the store has the new model; ConflictError where another run wants another one by now."""
@@ -153,7 +158,3 @@ class _Run:
         raise ConflictError(
             f"another re-embedding has begun, to {next_model!r}; this one, to {self._wanted[0]!r}, stopped"
         )
-
-
-def _quoted(text: str | None) -> str:
-    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

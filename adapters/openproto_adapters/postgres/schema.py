@@ -21,6 +21,11 @@ def check_name(schema: str) -> str:
     return schema
 
 
+def quoted_name(name: str) -> str:
+    """Return an SQL name in quotes, as one that is not ours may need."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def schema_script(schema: str) -> str:
     """Return the SQL that brings a database to the newest version; harmless where it is there already.
 
@@ -55,6 +60,16 @@ def cover_index(schema: str, name: str, embedding: str | None, *, concurrently: 
     return (
         f"CREATE INDEX {'CONCURRENTLY ' if concurrently else ''}{name} ON {schema}.memories "
         f"(user_id, created_at DESC, id DESC) INCLUDE ({columns});"
+    )
+
+
+def cover_without_embedding(schema: str) -> str:
+    """Return the SQL that makes the covering index of an empty store anew, for vectors that would not fit into it."""
+    index = f"{schema}.memories_by_user"
+    return (
+        f"SELECT pg_advisory_xact_lock({_LOCK});\n"
+        f"DO $cover$ BEGIN IF pg_get_indexdef('{index}'::regclass) LIKE '%embedding%' THEN\n"
+        f"DROP INDEX {index};\n{cover_index(schema, 'memories_by_user', None)}\nEND IF; END $cover$;"
     )
 
 

@@ -26,11 +26,8 @@ CREATE TABLE IF NOT EXISTS memories (
     extensions TEXT NOT NULL,
     embedding BLOB,                   -- half precision, of unit length
     next_embedding BLOB,
-    idempotency_key TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,
     created_at INTEGER NOT NULL,
-    updated_at INTEGER,
-    UNIQUE (user_id, idempotency_key)
+    updated_at INTEGER
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS memories_listing ON memories (user_id, created_at DESC, id DESC);
@@ -38,10 +35,12 @@ CREATE INDEX IF NOT EXISTS memories_listing ON memories (user_id, created_at DES
 -- Terms are hexadecimal and mixed with the user (statements.py), so a look-up reads one user's entries only.
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (terms, detail = none, tokenize = 'ascii');
 
--- The keys of deleted memories: repeating an old add must not bring back what was deleted.
-CREATE TABLE IF NOT EXISTS tombstones (
+-- Which add wrote which memory. A key outlives its memory: repeating an old add must not bring back what was deleted.
+CREATE TABLE IF NOT EXISTS keys (
     user_id TEXT NOT NULL,
     idempotency_key TEXT NOT NULL,
+    memory_id TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
     PRIMARY KEY (user_id, idempotency_key)
 ) STRICT, WITHOUT ROWID;
 

@@ -47,22 +47,14 @@ def adopt_model(db: Connection, model: str | None, dim: int | None) -> StoredMod
 def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
     """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
     item = new.item
-    key = (item.user_id, new.idempotency_key)
-    known = db.execute(
-        f"SELECT fingerprint, {COLUMNS} FROM memories WHERE user_id = ? AND idempotency_key = ?", key
-    ).fetchone()
-    if known is not None:
-        if known[0] != new.fingerprint:
-            raise ConflictError("idempotency_key: was used before with another input")
-        return to_record(known[1:])
-    if db.execute("SELECT 1 FROM tombstones WHERE user_id = ? AND idempotency_key = ?", key).fetchone():
-        raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
+    if (before := _written_before(db, new)) is not None:
+        return before
     now = _now()
     _supersede(db, str(new.id), item.user_id, item.supersedes, now)
     number = db.execute(
         """INSERT INTO memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
-               supersedes, extensions, embedding, idempotency_key, fingerprint, created_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+               supersedes, extensions, embedding, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             str(new.id),
             item.user_id,
@@ -76,11 +68,13 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
             to_json(item.supersedes),
             to_json(item.extensions),
             pack_embedding(new.vector) if new.vector else None,
-            new.idempotency_key,
-            new.fingerprint,
             now,
         ),
     ).lastrowid
+    db.execute(
+        "INSERT INTO keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)",
+        (item.user_id, new.idempotency_key, str(new.id), new.fingerprint),
+    )
     db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, new.terms)))
     write_audit(db, [audit])
     return get(db, RecordRef(id=str(new.id)))
@@ -130,14 +124,11 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
 
 
 def delete(db: Connection, filters: str, parameters: Parameters) -> list[tuple[str, str]]:
-    """Remove the memories that the filters select, leave their keys behind, and return each (id, user_id)."""
-    chosen = db.execute(
-        f"SELECT number, id, user_id, idempotency_key FROM memories WHERE {filters}", parameters
-    ).fetchall()
+    """Remove the memories that the filters select, but not their keys, and return each (id, user_id)."""
+    chosen = db.execute(f"SELECT number, id, user_id FROM memories WHERE {filters}", parameters).fetchall()
     db.executemany("DELETE FROM words WHERE rowid = ?", ((number,) for number, *_ in chosen))
     db.executemany("DELETE FROM memories WHERE number = ?", ((number,) for number, *_ in chosen))
-    db.executemany("INSERT INTO tombstones VALUES (?, ?)", ((user_id, key) for _, _, user_id, key in chosen))
-    return [(id, user_id) for _, id, user_id, _ in chosen]
+    return [(id, user_id) for _, id, user_id in chosen]
 
 
 def list_page(db: Connection, query: ListQuery) -> MemoryPage:
@@ -243,6 +234,22 @@ def selection(filters: Filters, as_of: datetime | None) -> tuple[str, Parameters
             AND (superseded_at IS NULL OR superseded_at > :as_of)"""
         parameters["as_of"] = to_micros(as_of)
     return where, parameters
+
+
+def _written_before(db: Connection, new: IndexedInput) -> MemoryRecord | None:
+    """Return what the key wrote before, if it did; ConflictError for another input or a memory that is gone."""
+    known = db.execute(
+        "SELECT memory_id, fingerprint FROM keys WHERE user_id = ? AND idempotency_key = ?",
+        (new.item.user_id, new.idempotency_key),
+    ).fetchone()
+    if known is None:
+        return None
+    if known[1] != new.fingerprint:
+        raise ConflictError("idempotency_key: was used before with another input")
+    try:
+        return get(db, RecordRef(id=known[0]))
+    except NotFoundError:
+        raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key") from None
 
 
 def _supersede(db: Connection, id: str, user_id: str, old_ids: Sequence[str], now: int) -> None:

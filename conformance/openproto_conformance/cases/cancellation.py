@@ -192,7 +192,7 @@ async def a_stuck_call_is_cancelled_promptly(bench: Bench) -> None:
         with bench.backend_stalled():
             calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(20)]
             await asyncio.sleep(0.1)
-            slowest = await _cancel(bench, calls)
+            slowest = await _cancel(calls)
         if slowest <= PROMPT:
             break
     bench.measure("cancel_ms", slowest * 1000)
@@ -207,23 +207,25 @@ async def a_stuck_call_is_cancelled_promptly(bench: Bench) -> None:
     hint="the tier: native and aborting stop the backend's work, so that a cancelled write stays undone",
 )
 async def a_cancelled_write_stops_in_the_backend(bench: Bench) -> None:
-    """At the tiers native and aborting, a write cancelled while the backend is held up does not happen later."""
+    """Writes cancelled while the backend is held up do not happen later; if detached, no more than it has threads."""
     user = bench.user()
+    detached = bench.capabilities.x_openproto.cancellation == "detached"
+    number = 20 + (bench.suite.threads if detached else 0)
     with bench.backend_stalled() as stalled:
-        calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(20)]
+        calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(number)]
         await asyncio.sleep(0.2 if stalled else 0.0)
         finished = sum(call.done() for call in calls)
-        await _cancel(bench, calls)
-        first = await bench.inventory(user)
+        await _cancel(calls)
         if stalled:
-            equal((finished, first), (0, []), "what was written while the backend was held up")
-            await asyncio.sleep(RETURN_WITHIN)
-    second = first
-    if bench.capabilities.x_openproto.cancellation != "detached":
-        first = first if stalled else await _settled(bench, user)
-        await asyncio.sleep(WATCHED)
-        second = await bench.inventory(user)
-        equal(len(second), len(first), "the number of records a second later, beside those at the cancellation")
+            equal(finished, 0, "the number of writes that ended while the backend was held up")
+        await asyncio.sleep(RETURN_WITHIN)
+        before = len(await bench.inventory(user))
+    await asyncio.sleep(WATCHED)
+    late = len(await bench.inventory(user)) - before
+    allowed = bench.suite.threads if detached else 0
+    ensure(
+        late <= allowed, f"{late} cancelled writes happened later than {RETURN_WITHIN:g} s after they were cancelled"
+    )
     equal((await bench.client.add("next", user_id=user)).content, "next", "the next add")
 
 
@@ -231,20 +233,27 @@ async def a_cancelled_write_stops_in_the_backend(bench: Bench) -> None:
     "add", "get", faces=ASYNC, hint="what a cancelled call still holds: its connection, a lock, a slot of the pool"
 )
 async def the_pool_is_back_after_cancellations(bench: Bench) -> None:
-    """Half a second after a hundred calls were cancelled, the next ones are served."""
+    """After a hundred calls were cancelled, the next read is served within half a second."""
     user = bench.user()
     record = await bench.add("tea", user_id=user)
-    with bench.backend_stalled():
-        writes = [bench.client.add(f"note {n}", user_id=user) for n in range(50)]
-        calls = [asyncio.ensure_future(call) for call in (*writes, *(bench.client.get(record.id) for _ in range(50)))]
-        await asyncio.sleep(0.05)
-        await _cancel(bench, calls)
-        if bench.capabilities.x_openproto.cancellation != "detached":
-            started = time.perf_counter()
-            async with asyncio.timeout(RETURN_WITHIN * 4):
-                await asyncio.gather(*(bench.client.get(record.id) for _ in range(20)))
-            bench.measure("pool_back_ms", (time.perf_counter() - started) * 1000)
-    equal((await bench.client.add("next", user_id=user)).content, "next", "the next add")
+    fastest = float("inf")
+    for _ in range(ATTEMPTS):
+        with bench.backend_stalled():
+            writes = [bench.client.add(f"note {n}", user_id=user) for n in range(50)]
+            reads = [bench.client.get(record.id) for _ in range(50)]
+            calls = [asyncio.ensure_future(call) for call in (*writes, *reads)]
+            await asyncio.sleep(0.05)
+            await _cancel(calls)
+            if bench.capabilities.x_openproto.cancellation != "detached":
+                started = time.perf_counter()
+                await bench.client.get(record.id)
+                fastest = min(fastest, time.perf_counter() - started)
+        equal((await bench.client.add("next", user_id=user)).content, "next", "the next add")
+        if fastest <= RETURN_WITHIN:
+            break
+    if bench.capabilities.x_openproto.cancellation != "detached":
+        bench.measure("pool_back_ms", fastest * 1000)
+        ensure(fastest <= RETURN_WITHIN, f"the next read took {fastest:.2f} s in the best of {ATTEMPTS} attempts")
 
 
 @area.case(
@@ -311,7 +320,7 @@ async def _some_write(bench: Bench, user: str, n: int) -> None:
         await bench.client.update(record.id, content=f"changed {n + 1}", tags=[f"tag {n + 1}"])
 
 
-async def _cancel(bench: Bench, calls: Sequence[asyncio.Future[MemoryRecord]]) -> float:
+async def _cancel(calls: Sequence[asyncio.Future[MemoryRecord]]) -> float:
     """Cancel the calls and return how long the slowest took to end; fail where one does not end."""
     started = time.perf_counter()
     for call in calls:
@@ -323,12 +332,6 @@ async def _cancel(bench: Bench, calls: Sequence[asyncio.Future[MemoryRecord]]) -
         if not call.cancelled() and (error := call.exception()) is not None:
             raise error
     return slowest
-
-
-async def _settled(bench: Bench, user: str) -> list[MemoryRecord]:
-    """Return the user's records once what runs at the cancellation had its time to end."""
-    await asyncio.sleep(RETURN_WITHIN)
-    return await bench.inventory(user)
 
 
 def _measure(bench: Bench) -> Callable[[float], None]:

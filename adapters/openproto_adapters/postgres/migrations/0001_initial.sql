@@ -30,10 +30,7 @@ CREATE TABLE {schema}.memories (
     source json,                      -- json, not jsonb: what was stored comes back to the letter
     supersedes uuid[] NOT NULL,
     extensions json,
-    idempotency_key text COLLATE "C" NOT NULL,
-    fingerprint bytea NOT NULL,
-    PRIMARY KEY (id, user_id),        -- the user is part of every key, so that the table can be sharded by it
-    UNIQUE (user_id, idempotency_key)
+    PRIMARY KEY (id, user_id)         -- the user is part of every key, so that the tables can be sharded by it
 );
 -- Vectors are read by the thousand: kept in the row wherever they fit, they need not be fetched one by one.
 ALTER TABLE {schema}.memories ALTER embedding SET STORAGE MAIN, ALTER next_embedding SET STORAGE MAIN;
@@ -43,10 +40,12 @@ ALTER TABLE {schema}.memories SET (
     autovacuum_vacuum_scale_factor = 0.05
 );
 
--- The keys of deleted memories: repeating an old add must not bring back what was deleted.
-CREATE TABLE {schema}.tombstones (
+-- Which add wrote which memory. A key outlives its memory: repeating an old add must not bring back what was deleted.
+CREATE TABLE {schema}.keys (
+    memory_id uuid NOT NULL,
     user_id text COLLATE "C" NOT NULL,
     idempotency_key text COLLATE "C" NOT NULL,
+    fingerprint bytea NOT NULL,
     PRIMARY KEY (user_id, idempotency_key)
 );
 
