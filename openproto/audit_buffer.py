@@ -62,6 +62,8 @@ class AuditBuffer:
         """Write whatever waits now. Cancelling the caller does not stop the writing: it would be written twice."""
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all(), name="openproto-audit-write")
+            # Marks a failure as seen even when whoever waited for it was cancelled.
+            self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._writing)
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 import uuid
+from functools import lru_cache
 from hashlib import blake2b
 
 _RANDOM_BITS = 62
@@ -38,8 +39,12 @@ def new_id(user_id: str) -> uuid.UUID:
             if _last_random >> _RANDOM_BITS:
                 _last_ms, _last_random = _last_ms + 1, secrets.randbits(_RANDOM_BITS - 1)
         ms, random = _last_ms, _last_random
-    shard = int.from_bytes(blake2b(user_id.encode(), digest_size=2).digest()) & 0xFFF
-    return uuid.UUID(int=(ms & (1 << 48) - 1) << 80 | 0x8 << 76 | shard << 64 | 0b10 << 62 | random)
+    return uuid.UUID(int=(ms & (1 << 48) - 1) << 80 | 0x8 << 76 | _shard(user_id) << 64 | 0b10 << 62 | random)
+
+
+@lru_cache(maxsize=1024)
+def _shard(user_id: str) -> int:
+    return int.from_bytes(blake2b(user_id.encode(), digest_size=2).digest()) & 0xFFF
 
 
 def parse_id(id: str) -> uuid.UUID | None:

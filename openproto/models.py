@@ -28,7 +28,12 @@ class Result(BaseModel):
     """The base of everything that a backend answers."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="allow", serialize_by_alias=True, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="allow",
+        defer_build=True,
+        serialize_by_alias=True,
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
     def to_wire(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ MAX_AUDIT_LIMIT = 1000
 class Request(BaseModel):
     """The base of everything that a caller sends."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class SourceInput(Request):
@@ -64,7 +64,7 @@ class SourceInput(Request):
 class MemoryInput(Request):
     """A memory to add. `x-*` extensions are extra fields under their wire names."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", strict=True, defer_build=True)
 
     content: Content
     user_id: UserId

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from openproto.embedding.protocol import Vector
 from openproto.errors import OpenProtoError, PayloadTooLargeError, ProviderError
 
-EmbedBatch: TypeAlias = Callable[[list[str]], Awaitable[Sequence[Vector | ProviderError]]]
+EmbedBatch: TypeAlias = "Callable[[list[str]], Awaitable[Sequence[Vector | ProviderError]]]"
 
 # A batch is also bounded by its characters, so that a few huge texts do not hold up the small ones behind
 # them.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from array import array
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 from openproto.embedding.batching import Batcher
 from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT, Embedder, Vector
-from openproto.embedding.vectors import unit_vectors
+from openproto.embedding.vectors import unit_vectors, zero_vector
 from openproto.errors import ProviderError
 from openproto.threads import Threads
 
 # A plain embedder has one thread; of an async one several calls are under way, so that a slow one blocks
 # nobody.
 _ASYNC_WIDTH = 4
+_FEW = 8
 
 
 class Embeddings:
@@ -56,7 +58,11 @@ class Embeddings:
             raise RuntimeError("the embedder is closed")
         if self._batcher is not None:
             return
+        if find_spec("numpy") is None:
+            raise ImportError("vectors need numpy: pip install numpy", name="numpy")
         self._must_close = True
+        # NumPy takes a while to import, which must not hold up the loop.
+        await self._threads(import_module, "numpy")
         await self._call_hook("open")
         if self.dim < 1:
             raise ProviderError(f"embedder {self.model!r} says that its vectors have {self.dim} dimensions")
@@ -82,7 +88,7 @@ class Embeddings:
         for start in range(0, len(worded), self._max_batch):
             vectors += await self._batcher.vectors(worded[start : start + self._max_batch])
         in_order = iter(vectors)
-        return [next(in_order) if text.strip() else array("f", bytes(4 * self.dim)) for text in texts]
+        return [next(in_order) if text.strip() else zero_vector(self.dim) for text in texts]
 
     async def aclose(self) -> None:
         """End the work, failing whoever waits, and close the embedder; may be called twice."""
@@ -103,9 +109,10 @@ class Embeddings:
         def units(rows: Sequence[Any]) -> list[Vector | ProviderError]:
             return unit_vectors(rows, count=len(texts), model=self.model, dim=self.dim)
 
-        # Normalising a full batch takes 20 ms of Python, so it is done in the thread as well.
         if self._is_async:
-            return await self._threads(units, await embed(texts))
+            rows = await embed(texts)
+            # A hop to the thread costs more than normalising a few vectors, and less than normalising many.
+            return units(rows) if len(rows) <= _FEW else await self._threads(units, rows)
         return await self._threads(lambda: units(embed(texts)))
 
     async def _call_hook(self, name: str) -> None:

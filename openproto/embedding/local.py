@@ -42,19 +42,19 @@ class LocalEmbedder:
         _shared_tokenizer()
         _shared_weights()
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the mean of the word vectors of each text."""
         import numpy as np
 
         weights = _shared_weights()
-        rows: list[list[float]] = []
+        rows: list[NDArray[np.float32]] = []
         # encode_batch_fast and not encode, which holds the GIL throughout: 0.3 s for the worst text of that
         # length.
         for encoding in _shared_tokenizer().encode_batch_fast(list(texts), add_special_tokens=False):
             # Distinct tokens with their counts: a long text needs no more rows than the vocabulary has.
             tokens, counts = np.unique(np.asarray(encoding.ids, np.int32), return_counts=True)
             total = counts.astype(np.float32) @ weights[tokens].astype(np.float32)
-            rows.append((total / max(len(encoding), 1)).tolist())
+            rows.append(total / np.float32(max(len(encoding), 1)))
         return rows
 
 

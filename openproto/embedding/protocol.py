@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-# A vector is an `array('f')` of unit length, or all zeros for a blank text; `tobytes()` gives packed float32.
-if TYPE_CHECKING:
-    Vector: TypeAlias = array[float]
-else:
-    Vector = array  # takes no parameter at run time before Python 3.12
+if TYPE_CHECKING:  # NumPy is imported only where there are vectors
+    import numpy as np
+    from numpy.typing import NDArray
+
+Vector: TypeAlias = "NDArray[np.float32]"
+"""A vector of unit length, or of zeros for a blank text."""
+
+Floats: TypeAlias = "Sequence[float] | NDArray[np.floating[Any]]"
+"""What an embedder may give for a text."""
 
 DEFAULT_TEXT_WEIGHT = 0.2
 DEFAULT_MAX_BATCH = 128
@@ -42,6 +45,6 @@ class Embedder(Protocol):
         """The length of each vector; may be 0 until `open()` has found it out."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]] | Awaitable[Sequence[Sequence[float]]]:
+    def embed(self, texts: Sequence[str]) -> Sequence[Floats] | Awaitable[Sequence[Floats]]:
         """Return one vector per text, in order; they need not be of unit length."""
         ...

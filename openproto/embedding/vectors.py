@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from math import hypot, isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openproto.embedding.protocol import Vector
 from openproto.errors import ProviderError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> list[Vector | ProviderError]:
@@ -18,18 +20,49 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
     """
     if len(rows) != count:
         raise ProviderError(f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts")
-    return [_unit_vector(row, model, dim) for row in rows]
+    matrix = _matrix(rows)
+    if matrix is not None and matrix.shape == (count, dim):
+        units = _normalised(matrix)
+        if units is not None:
+            return list(units)
+    if count == 1:
+        return [_fault(rows[0], matrix, model, dim)]
+    return [vector for row in rows for vector in unit_vectors([row], count=1, model=model, dim=dim)]
 
 
-def _unit_vector(row: Any, model: str, dim: int) -> Vector | ProviderError:
+def zero_vector(dim: int) -> Vector:
+    """Return the vector of a blank text."""
+    import numpy as np
+
+    return np.zeros(dim, np.float32)
+
+
+def _matrix(rows: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Return the rows as one array, or None where they are of several lengths or no numbers at all."""
+    import numpy as np
+
     try:
-        # NumPy's and torch's own floats are slow to iterate over; tolist() makes Python's in one go.
-        values: list[float] = row.tolist() if hasattr(row, "tolist") else list(row)
-        length = hypot(*values)
+        # In double precision: the squares of single-precision numbers may overflow.
+        return np.asarray(rows, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _normalised(matrix: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """Return the rows at unit length, rows of zeros as they are; None where a number is not finite."""
+    import numpy as np
+
+    largest = np.abs(matrix).max(axis=1, keepdims=True)
+    if not np.isfinite(largest).all():
+        return None
+    scaled = matrix / np.where(largest == 0, 1, largest)
+    lengths = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
+    return (scaled / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+
+
+def _fault(row: Any, matrix: NDArray[np.float64] | None, model: str, dim: int) -> ProviderError:
+    if matrix is None or matrix.ndim != 2:
         return ProviderError(f"embedder {model!r} gave something else than a vector of {dim} numbers")
-    if len(values) != dim:
-        return ProviderError(f"embedder {model!r} gave a vector of {len(values)} dimensions instead of {dim}")
-    if not isfinite(length):
-        return ProviderError(f"embedder {model!r} gave NaN or infinity among {len(values)} dimensions ({dim} expected)")
-    return array("f", [value / length for value in values] if length else values)
+    if matrix.shape[1] != dim:
+        return ProviderError(f"embedder {model!r} gave a vector of {len(row)} dimensions instead of {dim}")
+    return ProviderError(f"embedder {model!r} gave NaN or infinity among {dim} dimensions ({dim} expected)")

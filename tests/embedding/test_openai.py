@@ -86,9 +86,7 @@ class Server:
 
     async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = next(
-            int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length")
-        )
+        length = next(int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length"))
         body = json.loads(await reader.readexactly(length))
         self.heads.append(head)
         self.bodies.append(body)
@@ -269,9 +267,7 @@ async def test_a_malformed_answer_is_a_provider_error_and_not_repeated(server: S
     [Answer(hang_up=True), Answer(cut=7), Answer(429), Answer(500), Answer(503)],
     ids=["hang-up", "cut", "429", "500", "503"],
 )
-async def test_passing_troubles_are_repeated(
-    server: Server, broken: Answer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_passing_troubles_are_repeated(server: Server, broken: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     await no_waiting(monkeypatch)
     server.script = [broken, broken]
     async with opened(server) as embedder:
@@ -303,9 +299,7 @@ async def test_no_server_is_unavailable() -> None:
         ("soon", None, None),
     ],
 )
-async def test_retry_after_is_read(
-    server: Server, header: str, least: float | None, most: float | None
-) -> None:
+async def test_retry_after_is_read(server: Server, header: str, least: float | None, most: float | None) -> None:
     if header == "DATE":
         header = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     error = await failure(server, Answer(429, headers={"retry-after": header}), retries=0)
@@ -432,9 +426,7 @@ async def test_in_a_batch_only_the_bad_text_fails(server: Server) -> None:
 async def test_rows_that_are_no_vectors_are_provider_errors(server: Server, number: bytes) -> None:
     embeddings = Embeddings(OpenAIEmbedder("acme", base_url=server.url))
     await embeddings.open()
-    server.script = [
-        Answer(body=lambda data: b'{"data": [{"index": 0, "embedding": [1, 2, 3, %s]}]}' % number)
-    ]
+    server.script = [Answer(body=lambda data: b'{"data": [{"index": 0, "embedding": [1, 2, 3, %s]}]}' % number)]
     with pytest.raises(ProviderError, match="'acme'"):
         await embeddings.embed_one("a")
     await embeddings.aclose()

@@ -34,9 +34,7 @@ def test_local() -> None:
 
 
 @pytest.mark.parametrize(("installed", "kind"), [(True, LocalEmbedder), (False, type(None))])
-def test_auto_is_local_where_it_is_installed(
-    installed: bool, kind: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_is_local_where_it_is_installed(installed: bool, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "is_installed", lambda: installed)
     assert isinstance(resolve_embedder("auto"), kind)
 
@@ -74,9 +72,7 @@ def test_an_object_passes_through() -> None:
     assert isinstance(OpenAIEmbedder(), Embedder)
 
 
-@pytest.mark.parametrize(
-    "spec", ["", "loca", "openai", "openai/", "openai-x", "fastembed/x", object(), Own, 3]
-)
+@pytest.mark.parametrize("spec", ["", "loca", "openai", "openai/", "openai-x", "fastembed/x", object(), Own, 3])
 def test_anything_else_is_refused_with_the_choices(spec: object) -> None:
     with pytest.raises(ValueError, match=r"'auto', 'local', 'none', 'openai/<model>'"):
         resolve_embedder(spec)  # type: ignore[arg-type]  # that is the point

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from postgres_tools import LONG, PROMPT, MakeClient, sql, tasks, until
+from postgres_tools import LONG, PROMPT, MakeClient, connections, running, sql, stuck, tasks, until
 
 from openproto import AsyncMemory
 

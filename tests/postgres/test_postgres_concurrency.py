@@ -146,7 +146,7 @@ async def test_writers_that_supersede_the_same_records_in_opposite_order_do_not_
     async with make(pool_max=8, retries=0) as memory:
         old = [await memory.add(f"old {n}", user_id="ada") for n in range(20)]
         ids = [record.id for record in old]
-        for _ in range(5):
+        for _ in range(12):
             await asyncio.gather(
                 *(memory.add("new", user_id="ada", supersedes=ids if n % 2 else ids[::-1]) for n in range(8)),
                 memory.add_many([{"content": "b", "user_id": "ada", "supersedes": [id]} for id in ids]),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_tools import CLIENTS, MakeClient, Server, execute, whole_chain
+from postgres_tools import CLIENTS, MakeClient, Server, execute, running, stuck, whole_chain
 
 from openproto import (
     AsyncMemory,

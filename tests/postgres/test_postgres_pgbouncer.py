@@ -16,7 +16,6 @@ from typing import Any
 import asyncpg
 import pytest
 from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.schema import schema_script
 from postgres_tools import LONG, PROMPT, MakeClient, Server, execute, until, value
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
@@ -124,29 +123,6 @@ async def test_several_clients_at_once_open_and_work(behind: MakeClient) -> None
     await asyncio.gather(*(work(n) for n in range(6)))
     async with behind() as memory:
         assert len([record async for record in memory.iter("ada")]) == 60
-
-
-async def test_a_client_that_waited_for_anothers_migration_works(behind: MakeClient, dsn: str, schema: str) -> None:
-    # The server's connections outlive the clients, and so do their caches of what exists.
-    for _ in range(2 * POOL_SIZE):
-        async with behind(schema=f"{schema}_warm"):
-            pass
-    await execute(dsn, f"DROP SCHEMA {schema}_warm CASCADE")
-
-    async def is_waiting() -> bool:
-        return await value(dsn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'") == 1
-
-    first = await asyncpg.connect(dsn, timeout=LONG)
-    memory = behind()
-    try:
-        await first.execute(f"BEGIN; {schema_script(schema)}")
-        adding = asyncio.create_task(memory.add("after you", user_id="ada"))
-        await until(is_waiting, "the second to wait for the first")
-        await first.execute("COMMIT")
-        assert (await adding).content == "after you"
-    finally:
-        await first.close()
-        await memory.aclose()
 
 
 async def test_a_cancelled_statement_ends_in_the_server_too(behind: MakeClient, dsn: str, schema: str) -> None:

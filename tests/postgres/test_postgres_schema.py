@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres.migrate import migrate
 from openproto_adapters.postgres.schema import migrations, schema_script
 from postgres_tools import LONG, MakeClient, Server, execute, sql, stored, until, value
 
@@ -49,15 +50,12 @@ async def test_processes_that_open_an_empty_database_at_once_all_work(
 
 
 async def test_a_client_that_waited_for_anothers_migration_works(make: MakeClient, dsn: str, schema: str) -> None:
-    async def is_waiting() -> bool:
-        return await value(dsn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'") == 1
-
     first = await asyncpg.connect(dsn, timeout=LONG)
     try:
         await first.execute(f"BEGIN; {schema_script(schema)}")
         memory = make()
         adding = asyncio.create_task(memory.add("after you", user_id="ada"))
-        await until(is_waiting, "the second to wait for the first")
+        await until(lambda: waits_for_lock(dsn), "the second to wait for the first")
         await first.execute("COMMIT")
     finally:
         await first.close()
@@ -66,6 +64,27 @@ async def test_a_client_that_waited_for_anothers_migration_works(make: MakeClien
     finally:
         await memory.aclose()
     assert await value(dsn, f"SELECT count(*) FROM {schema}.migrations") == len(migrations())
+
+
+async def test_a_session_that_knew_the_schema_as_missing_works_once_another_has_made_it(dsn: str, schema: str) -> None:
+    # Behind PgBouncer a server's session outlives its clients, and so does its cache of what does not exist.
+    first, second = [await asyncpg.connect(dsn, timeout=LONG) for _ in range(2)]
+    try:
+        await migrate(second, f"{schema}_warm")
+        await first.execute(f"BEGIN; {schema_script(schema)}")
+        migrating = asyncio.create_task(migrate(second, schema))
+        await until(lambda: waits_for_lock(dsn), "the second to wait for the first")
+        await first.execute("COMMIT")
+        await migrating
+    finally:
+        await first.close()
+        await second.close()
+        await execute(dsn, f"DROP SCHEMA IF EXISTS {schema}_warm CASCADE")
+    assert await value(dsn, f"SELECT count(*) FROM {schema}.migrations") == len(migrations())
+
+
+async def waits_for_lock(dsn: str) -> bool:
+    return await value(dsn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'") == 1
 
 
 async def test_opening_again_applies_no_migration_twice(make: MakeClient, dsn: str, schema: str) -> None:

@@ -97,9 +97,9 @@ class Pool:
                 yield connection
             except BaseException:
                 self._unsettled.add(connection.get_server_pid())
+                self._release_later(connection)
                 raise
-            finally:
-                self._release(connection)
+            await self._pool.release(connection)
         except CAUGHT as error:
             raise typed_error(error) from error
 
@@ -118,8 +118,8 @@ class Pool:
                 f"{self._options.maximum} were busy or the server did not answer; raise pool_max= or acquire_timeout="
             ) from error
 
-    def _release(self, connection: PoolConnectionProxy) -> None:
-        """Give the connection back in the background: after a cancellation that waits for the server to stop."""
+    def _release_later(self, connection: PoolConnectionProxy) -> None:
+        """Give the connection back in the background, for that waits until the server has stopped."""
         task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_TIMEOUT), name="openproto-release")
         self._releases.add(task)
         task.add_done_callback(self._released)

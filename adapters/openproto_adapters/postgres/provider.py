@@ -151,7 +151,7 @@ class Postgres(Provider):
             [to_uuid(id) for id in item.supersedes],
             words,
             more_words,
-            pack_halfvec(new.vector) if new.vector else None,
+            pack_halfvec(new.vector) if new.vector is not None else None,
             idempotency_key,
             new.fingerprint,
             (item.source.app if item.source else None) or call.app,
@@ -244,7 +244,7 @@ class Postgres(Provider):
         """Return the best current records: exact over all of the user's memories."""
         indexed = await self._index.index_query(query.query)
         fusion = self._index.fusion
-        vector = pack_halfvec(indexed.vector) if indexed.vector else None
+        vector = pack_halfvec(indexed.vector) if indexed.vector is not None else None
         where = Arguments(
             self._index.model,
             query.user_id,
@@ -349,7 +349,7 @@ class Postgres(Provider):
         arguments.assign("content", "text", content)
         arguments.assign("words", "{vector}.sparsevec", words)
         arguments.assign("more_words", "{vector}.sparsevec", more_words)
-        arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector else None)
+        arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector is not None else None)
         arguments.assign_expression("next_embedding", "NULL")
 
     def _deleting(self) -> Arguments:
@@ -440,5 +440,5 @@ def _add_many_arguments(
         rows.append(row)
         words.append(first)
         more_words.append(others)
-        vectors.append(pack_halfvec(new.vector) if new.vector else None)
+        vectors.append(pack_halfvec(new.vector) if new.vector is not None else None)
     return to_json(rows), words, more_words, vectors

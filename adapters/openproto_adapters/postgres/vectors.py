@@ -20,7 +20,7 @@ _MOST_ENTRIES = 16_000  # pgvector's own limit
 
 def pack_halfvec(vector: Vector) -> bytes:
     """Return a `halfvec`: dimensions, a reserved field, and half-precision numbers."""
-    return struct.pack(f">hh{len(vector)}e", len(vector), 0, *vector)
+    return struct.pack(">hh", len(vector), 0) + vector.astype(">f2").tobytes()
 
 
 def pack_words(terms: Sequence[int]) -> tuple[bytes, bytes | None]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,8 +80,6 @@ class Sqlite(Provider):
             self._indexer = Indexer(self._embedder)
             await self._indexer.open(await self._db.read(statements.stored_model))
             model, dim = self._indexer.model, self._indexer.dim
-            if model is not None:
-                _require_numpy()
             stored = await self._db.write(lambda db: statements.adopt_model(db, model, dim))
             self._indexer.check(stored.model, stored.dim)
             self._audit_buffer = AuditBuffer(self._write_reads)
@@ -188,8 +185,6 @@ class Sqlite(Provider):
         await self._open_file()
         self._indexer = Indexer(self._embedder)
         await self._indexer.load()
-        if self._indexer.model is not None:
-            _require_numpy()
         await reindex(self._db, self._indexer, report)
 
     async def _open_file(self) -> None:
@@ -251,8 +246,3 @@ class Sqlite(Provider):
         if self._audit_buffer is None:
             raise ProviderUnavailableError("the client was closed while this call was running")
         return self._audit_buffer
-
-
-def _require_numpy() -> None:
-    if find_spec("numpy") is None:
-        raise ImportError("vectors in sqlite need numpy: pip install 'openproto[sqlite]'", name="numpy")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,7 +28,7 @@ def from_micros(micros: int | None) -> datetime | None:
 
 def pack_embedding(vector: Vector) -> bytes:
     """Return the vector in half precision: half the space, and what every store of this project ranks by."""
-    return struct.pack(f"<{len(vector)}e", *vector)
+    return vector.astype("<f2").tobytes()
 
 
 def to_json(value: Any) -> str:

@@ -67,7 +67,7 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
             to_micros(item.valid_to),
             to_json(item.supersedes),
             to_json(item.extensions),
-            pack_embedding(new.vector) if new.vector else None,
+            pack_embedding(new.vector) if new.vector is not None else None,
             now,
         ),
     ).lastrowid
@@ -111,7 +111,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     if new is not None:
         columns |= {
             "content": changes["content"],
-            "embedding": pack_embedding(new.vector) if new.vector else None,
+            "embedding": pack_embedding(new.vector) if new.vector is not None else None,
             "next_embedding": None,
         }
         db.execute(
