@@ -10,6 +10,7 @@ import numpy as np
 from openproto_adapters.postgres.vectors import pack_words
 
 from benchmarks.harness import Watch
+from openproto.embedding import Vector
 from openproto.ids import new_id
 from openproto.text import terms
 
@@ -37,15 +38,16 @@ class ReadyEmbedder:
     center_query = True
 
     def __init__(self, seed: int = 1) -> None:
-        self._vectors: list[list[float]] = unit_vectors(np.random.default_rng(seed), _READY_VECTORS).tolist()
+        self._vectors = unit_vectors(np.random.default_rng(seed), _READY_VECTORS).astype(np.float32)
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Return the vectors of the texts."""
         return [self.vector(text) for text in texts]
 
-    def vector(self, text: str) -> list[float]:
+    def vector(self, text: str) -> Vector:
         """Return the vector of the text."""
-        return self._vectors[crc32(text.encode()) % _READY_VECTORS]
+        vector: Vector = self._vectors[crc32(text.encode()) % _READY_VECTORS]
+        return vector
 
 
 class Corpus:

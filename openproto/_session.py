@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +17,9 @@ from openproto.provider import Call, Provider, current_call
 from openproto.retry import with_retries
 
 T = TypeVar("T")
+
+
+_NO_LIMIT = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,11 @@ class Session:
         call = Call(verb, secrets.token_hex(8), self.options.app)
         token = current_call.set(call)
         self._in_flight += 1
+        retries = self.options.retries if repeatable else 0
         try:
-            async with self._bounded(repr(verb), call.request_id):
-                await self._opened()
-                retries = self.options.retries if repeatable else 0
-                return await with_retries(lambda: run(self.provider), retries)
+            return await self._bounded(
+                repr(verb), call.request_id, lambda: with_retries(lambda: run(self.provider), retries)
+            )
         finally:
             current_call.reset(token)
             self._in_flight -= 1
@@ -80,8 +83,7 @@ class Session:
         """Open the provider now; when that fails or is cancelled the session is closed."""
         self.check_usable()
         try:
-            async with self._bounded("opening", None):
-                await self._opened()
+            await self._bounded("opening", None, _nothing)
         except BaseException:
             # `async with` never reaches __aexit__ when entering fails. Not awaited: this may be a cancellation.
             self._closed = True
@@ -102,37 +104,34 @@ class Session:
         """Whether the provider was opened and nobody closed it."""
         return (self._is_open or self._opening is not None) and not self._closed
 
-    @contextlib.asynccontextmanager
-    async def _bounded(self, what: str, request_id: str | None) -> AsyncIterator[None]:
-        """Bound what is done inside in time, and let its errors tell the provider and the request."""
-        try:
-            async with self._in_time(what):
-                yield
-        except OpenProtoError as error:
-            error.provider = error.provider or self.provider.name
-            error.request_id = error.request_id or request_id
-            raise
-
-    @contextlib.asynccontextmanager
-    async def _in_time(self, what: str) -> AsyncIterator[None]:
+    async def _bounded(self, what: str, request_id: str | None, run: Callable[[], Awaitable[T]]) -> T:
+        """Open the provider if need be and run, both within `timeout`; errors tell the provider and the request."""
         seconds = self.options.timeout
         deadline = asyncio.timeout(seconds)
         try:
-            async with deadline, self._slots or contextlib.nullcontext():
-                yield
+            async with deadline, self._slots or _NO_LIMIT:
+                if not self._is_open:
+                    await self._opened()
+                return await run()
+        except OpenProtoError as error:
+            self._signed(error, request_id)
+            raise
         except TimeoutError as error:
-            if isinstance(error, OpenProtoError):
-                raise
             if not deadline.expired():
-                raise ProviderError(f"{self.provider.name}: a timeout of its own stopped {what}") from error
-            raise ProviderTimeoutError(
-                f"{what} on {self.provider.name!r} did not finish within {seconds:g} s; "
-                "a write may or may not have happened. Raise timeout=, or look at the backend's load"
-            ) from error
+                text = f"{self.provider.name}: a timeout of its own stopped {what}"
+                raise self._signed(ProviderError(text), request_id) from error
+            text = (
+                f"{what} on {self.provider.name!r} did not finish within {seconds:g} s; a write may or may not have "
+                "happened. Raise timeout=, or look at the backend's load"
+            )
+            raise self._signed(ProviderTimeoutError(text), request_id) from error
+
+    def _signed(self, error: OpenProtoError, request_id: str | None) -> OpenProtoError:
+        error.provider = error.provider or self.provider.name
+        error.request_id = error.request_id or request_id
+        return error
 
     async def _opened(self) -> None:
-        if self._is_open:
-            return
         if self._opening is None:
             self._opening = asyncio.create_task(self._open_provider())
             # Marks a failure as seen even when every caller that waited for it was cancelled.
@@ -211,3 +210,7 @@ class Session:
 
 _closing_sessions: set[asyncio.Task[None]] = set()
 """Keeps closing tasks alive: a client may be dropped right after a cancelled entry."""
+
+
+async def _nothing() -> None:
+    """What a client runs that only opens."""

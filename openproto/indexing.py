@@ -7,9 +7,11 @@ vectors of two models cannot be compared with each other: a mismatch is an error
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TypeAlias, TypeVar
 from uuid import UUID
 
@@ -51,7 +53,10 @@ class IndexedInput:
     idempotency_key: str
     id: UUID
     terms: list[int]
+    document: str
+    """The input as JSON, absent fields left out."""
     fingerprint: bytes
+    """16 bytes that two inputs share only when they are the same input."""
     vector: Vector | None
 
 
@@ -201,14 +206,24 @@ def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
 
 def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
     item = keyed.item
+    document = item.model_dump_json()
     return IndexedInput(
         item,
         keyed.idempotency_key,
         new_id(item.user_id),
         terms(item.content),
-        item.fingerprint(),
+        document,
+        fingerprint(item, document),
         vector,
     )
+
+
+def fingerprint(item: MemoryInput, document: str) -> bytes:
+    """Return 16 bytes that two inputs share only when they are the same; `document` is the input as JSON."""
+    if item.extensions:
+        # JSON objects have no order: only extensions can be spelled in several.
+        document = json.dumps(json.loads(document), sort_keys=True, ensure_ascii=False)
+    return blake2b(document.encode(), digest_size=16).digest()
 
 
 def _called(model: str | None, dim: int | None) -> str:

@@ -6,9 +6,7 @@ broken limit is an `InvalidRequestError` that names the field and never repeats 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from pydantic import (
@@ -102,11 +100,6 @@ class MemoryInput(Request):
     def extensions(self) -> dict[str, JsonValue]:
         """The input's `x-*` fields, under their wire names."""
         return dict(self.model_extra or {})
-
-    def fingerprint(self) -> bytes:
-        """Return 16 bytes that two inputs share only when they are the same input."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        return blake2b(canonical.encode(), digest_size=16).digest()
 
 
 class MemoryChanges(TypedDict, total=False):

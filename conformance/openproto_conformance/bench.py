@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
 from openproto import AsyncMemory, Capabilities, Memory, MemoryRecord, OpenProtoError, Provider
-from openproto._loop import background_loop
 from openproto_conformance.case import Case, Face
 from openproto_conformance.checks import Violation, ensure
 from openproto_conformance.faces import AwaitableMemory
+from openproto_conformance.loops import sync_loop
 from openproto_conformance.suite import ProviderSuite
 
 Records: TypeAlias = list[MemoryRecord]
@@ -105,7 +105,7 @@ class Bench:
         if self.face == "async":
             await provider.close()
         else:
-            closing = asyncio.run_coroutine_threadsafe(provider.close(), background_loop())
+            closing = asyncio.run_coroutine_threadsafe(provider.close(), sync_loop())
             await asyncio.wrap_future(closing)
 
     async def add(self, content: str, *, user_id: str, **fields: Any) -> MemoryRecord:

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from openproto import Capabilities
-from openproto._loop import background_loop
 from openproto_conformance.bench import Bench
 from openproto_conformance.bounded import Ended, run_bounded
 from openproto_conformance.cases import CASES
 from openproto_conformance.checks import Violation
 from openproto_conformance.leaks import Snapshot
+from openproto_conformance.loops import sync_loop
 from openproto_conformance.outcome import Result, Work
 from openproto_conformance.refusals import check_refused, undeclared_features, undeclared_verbs
 from openproto_conformance.suite import ProviderSuite
@@ -40,6 +40,7 @@ class SuiteRun:
         self.capabilities: Capabilities | None = None
         self.provider_module = ""
         self.problem: str | None = None
+        self.opening_error: BaseException | None = None
         self._hangs = 0
         self._warm = False
 
@@ -73,7 +74,7 @@ class SuiteRun:
 
     def _warm_up(self, suite: ProviderSuite) -> None:
         """Open the backend once on each face: what it keeps for good is no leak, and whether it can be had is told."""
-        background_loop()
+        sync_loop()
 
         async def main() -> None:
             for face in ("async", "sync"):
@@ -83,6 +84,7 @@ class SuiteRun:
 
         ended = run_bounded(main, WARM_UP_SECONDS)
         if ended.error is not None:
+            self.opening_error = ended.error
             self.problem = f"the provider could not be opened: {_describe(ended.error)}"
 
 
@@ -131,7 +133,7 @@ def _describe(error: BaseException) -> str:
 
 def _background_tasks() -> Counter[str]:
     """Count the tasks of the loop that every sync `Memory` shares."""
-    names = (getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks(background_loop()))
+    names = (getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks(sync_loop()))
     return Counter(names)
 
 

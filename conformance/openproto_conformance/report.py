@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -19,7 +19,7 @@ from openproto_conformance.outcome import Outcome, Result
 Verdict: TypeAlias = Literal["conforms", "deviates", "incomplete", "fails"]
 
 SYMBOLS: dict[str, str] = {"conforms": "✓", "deviates": "~", "incomplete": "?", "fails": "✗"}
-_OK = ("passed", "refused", "nonstrict")
+KEPT = ("passed", "refused", "nonstrict")
 
 
 class Entry(BaseModel):
@@ -96,7 +96,7 @@ class Report(BaseModel):
     @property
     def verdict(self) -> Verdict:
         """`conforms`, `deviates` (declared failures only), `incomplete` (something was not tried), or `fails`."""
-        return _verdict(self.cases) if not self.problem else "fails"
+        return verdict_of(self.cases) if not self.problem else "fails"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -115,6 +115,16 @@ class Report(BaseModel):
         """0 only where nothing failed and nothing is missing."""
         return 0 if self.verdict in ("conforms", "deviates") else 1
 
+    def map_texts(self, change: Callable[[str], str]) -> Report:
+        """Return the same report with `change` applied to every text that holds an error's words."""
+        cases = [entry.model_copy(update={"detail": change(entry.detail)}) for entry in self.cases]
+        return self.model_copy(update={"cases": cases, "problem": self.problem and change(self.problem)})
+
+    def timeless(self) -> Report:
+        """Return the same report without seconds and figures: what two runs on one backend have in common."""
+        cases = [entry.model_copy(update={"seconds": 0.0, "measures": {}}) for entry in self.cases]
+        return self.model_copy(update={"cases": cases})
+
     def troubles(self) -> list[Entry]:
         """Return the entries that are not as they should be."""
         return [entry for entry in self.cases if entry.outcome not in ("passed", "refused")]
@@ -126,8 +136,8 @@ class Report(BaseModel):
             lines += [f"Problem: {self.problem}", ""]
         lines += ["| area | kept | of | not kept |", "|---|---|---|---|"]
         for area, entries in self.by_area().items():
-            kept = sum(entry.outcome in _OK for entry in entries)
-            wrong = Counter(entry.outcome for entry in entries if entry.outcome not in _OK)
+            kept = sum(entry.outcome in KEPT for entry in entries)
+            wrong = Counter(entry.outcome for entry in entries if entry.outcome not in KEPT)
             words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(wrong.items()))
             lines.append(f"| {area} | {kept} | {len(entries)} | {words} |")
         for entry in self.troubles():
@@ -181,11 +191,12 @@ def to_matrix(reports: Iterable[Report]) -> str:
 
 
 def _cell(entries: list[Entry]) -> str:
-    kept = sum(entry.outcome in _OK for entry in entries)
-    return f"{SYMBOLS[_verdict(entries)]} {kept}/{len(entries)}"
+    kept = sum(entry.outcome in KEPT for entry in entries)
+    return f"{SYMBOLS[verdict_of(entries)]} {kept}/{len(entries)}"
 
 
-def _verdict(entries: Iterable[Entry]) -> Verdict:
+def verdict_of(entries: Iterable[Entry]) -> Verdict:
+    """Return what some entries come to."""
     outcomes = {entry.outcome for entry in entries}
     if "failed" in outcomes:
         return "fails"

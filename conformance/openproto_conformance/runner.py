@@ -8,7 +8,7 @@ from typing import TypeAlias
 from openproto import Provider
 from openproto_conformance.cases import AREAS
 from openproto_conformance.execute import ALL_WORK, SuiteRun
-from openproto_conformance.outcome import Result
+from openproto_conformance.outcome import Result, Work
 from openproto_conformance.report import Report
 from openproto_conformance.suite import ProviderSuite
 
@@ -28,7 +28,26 @@ def run(
 
     `only` names the areas to try; the cases of the others stay `missing`, so such a report is `incomplete` at best.
     """
-    given: Mapping[str, str] = deviations or {}
+    suite = suite_of(provider_factory, deviations=deviations or {})
+    return run_suite(suite, only=only, quick=quick, progress=progress)
+
+
+def run_suite(
+    suite: ProviderSuite, *, only: Collection[str] = (), quick: bool = False, progress: Progress | None = None
+) -> Report:
+    """Run the suite on an instance of a suite class."""
+    chosen = work_in(only)
+    suite_run = SuiteRun(quick=quick)
+    for done, work in enumerate(chosen, 1):
+        result = suite_run.execute(suite, work)
+        if progress is not None:
+            progress(result, done, len(chosen))
+    return Report.of(suite_run, type(suite).__name__)
+
+
+def suite_of(provider_factory: Callable[[], Provider], *, deviations: Mapping[str, str]) -> ProviderSuite:
+    """Return the suite on what `provider_factory` returns; a deviation that names no case is a TypeError."""
+    given = deviations
 
     class Given(ProviderSuite):
         deviations = given
@@ -36,20 +55,12 @@ def run(
         def provider(self) -> Provider:
             return provider_factory()
 
-    return run_suite(Given(), only=only, quick=quick, progress=progress)
+    return Given()
 
 
-def run_suite(
-    suite: ProviderSuite, *, only: Collection[str] = (), quick: bool = False, progress: Progress | None = None
-) -> Report:
-    """Run the suite on an instance of a suite class."""
+def work_in(only: Collection[str]) -> list[Work]:
+    """Return the work of the areas named, of all where none is; an unknown area is a ValueError with those there are."""
     areas = [area.name for area in AREAS]
     if unknown := sorted(set(only) - set(areas)):
         raise ValueError(f"no area {unknown[0]!r}; there are: {', '.join(areas)}")
-    suite_run = SuiteRun(quick=quick)
-    chosen = [work for work in ALL_WORK if not only or work.case.area in only]
-    for done, work in enumerate(chosen, 1):
-        result = suite_run.execute(suite, work)
-        if progress is not None:
-            progress(result, done, len(chosen))
-    return Report.of(suite_run, type(suite).__name__)
+    return [work for work in ALL_WORK if not only or work.case.area in only]

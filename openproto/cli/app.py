@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -24,8 +24,17 @@ GROUPS = ("demo", "providers", "doctor", "writing", "reading", "exporting", "imp
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
+PLUGINS = "openproto.commands"
+"""The entry point group of modules, of other distributions too, that hold further commands."""
+
 for _group in GROUPS:
     import_module(f"openproto.cli.commands.{_group}")
+for _point in sorted(entry_points(group=PLUGINS)):
+    try:
+        _point.load()
+    except Exception as _error:
+        _owner = _point.dist.name if _point.dist else _point.value
+        sys.stderr.write(f"openproto: the commands of {_owner} cannot be loaded ({type(_error).__name__})\n")
 
 
 def _show_version(wanted: bool) -> None:

@@ -52,12 +52,17 @@ def _normalised(matrix: NDArray[np.float64]) -> NDArray[np.float32] | None:
     """Return the rows at unit length, rows of zeros as they are; None where a number is not finite."""
     import numpy as np
 
-    largest = np.abs(matrix).max(axis=1, keepdims=True)
-    if not np.isfinite(largest).all():
-        return None
-    scaled = matrix / np.where(largest == 0, 1, largest)
-    lengths = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
-    return (scaled / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        # A row of zeros, or one whose squares leave the range of numbers: scaled first, or not a row of numbers.
+        largest = np.abs(matrix).max(axis=1)
+        if not np.isfinite(largest).all():
+            return None
+        matrix = matrix / np.where(largest == 0, 1, largest)[:, None]
+        lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+        lengths[lengths == 0] = 1
+    units: NDArray[np.float32] = (matrix / lengths[:, None]).astype(np.float32)
+    return units
 
 
 def _fault(row: Any, matrix: NDArray[np.float64] | None, model: str, dim: int) -> ProviderError:

@@ -903,7 +903,10 @@ class LosesASlot(Sqlite):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         self._slots = self._slots or asyncio.Semaphore(3)
-        await self._slots.acquire()
+        try:
+            await asyncio.wait_for(self._slots.acquire(), 1.0)
+        except TimeoutError:
+            raise ProviderUnavailableError("no connection was free within 1 s") from None
         try:
             record = await super().get(ref)
         except Exception:

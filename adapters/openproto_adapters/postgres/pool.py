@@ -135,7 +135,7 @@ async def _first_connection(url: str, options: PoolOptions) -> tuple[asyncpg.Con
     settings = SESSION_SETTINGS
     try:
         return await asyncpg.connect(url, **_arguments(options, settings)), settings
-    except (asyncpg.ProtocolViolationError, asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError):
+    except (asyncpg.ProtocolViolationError, asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
         # PgBouncer refuses settings that it does not track, and an old server those that it does not know.
         settings = {"application_name": SESSION_SETTINGS["application_name"]}
         return await asyncpg.connect(url, **_arguments(options, settings)), settings

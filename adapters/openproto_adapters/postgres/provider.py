@@ -14,7 +14,15 @@ from openproto.cursors import decode_cursor, encode_cursor
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.ids import parse_id
 from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, StoredModel, store_capabilities
-from openproto.models import AuditEntry, Cancellation, Capabilities, MemoryPage, MemoryRecord, SearchResult
+from openproto.models import (
+    AuditEntry,
+    Cancellation,
+    Capabilities,
+    MemoryPage,
+    MemoryRecord,
+    MemorySource,
+    SearchResult,
+)
 from openproto.provider import (
     AuditEntries,
     KeyedInput,
@@ -136,7 +144,7 @@ class Postgres(Provider):
         words, more_words = pack_words(new.terms)
         call = current_call.get()
         rows = await self._fetch(
-            queries.ADD,
+            queries.ADD_SUPERSEDING if item.supersedes else queries.ADD,
             self._index.model,
             new.id,
             item.user_id,
@@ -315,12 +323,23 @@ class Postgres(Provider):
         return await self._pool.fetch(self._queries.sql(template), *args)
 
     def _added(self, new: IndexedInput, created_at: datetime) -> MemoryRecord:
+        item = new.item
+        extensions: dict[str, Any] = item.extensions
         return MemoryRecord(
-            **new.item.model_dump(),
             id=str(new.id),
+            content=item.content,
+            user_id=item.user_id,
             created_at=created_at,
+            scope=item.scope,
+            tags=item.tags,
+            source=MemorySource(**item.source.model_dump()) if item.source else None,
+            confidence=item.confidence,
+            valid_from=item.valid_from,
+            valid_to=item.valid_to,
+            supersedes=item.supersedes,
             embedding_model=self._index.model,
             status="done",
+            **extensions,
         )
 
     async def _added_before(self, new: IndexedInput) -> MemoryRecord:
@@ -420,25 +439,22 @@ def _add_many_arguments(
     batch: Sequence[IndexedInput],
 ) -> tuple[str, list[bytes], list[bytes | None], list[bytes | None]]:
     """Return the batch as `queries.ADD_MANY` takes it: a JSON document, words, more words, vectors."""
-    rows: list[dict[str, Any]] = []
+    rows: list[str] = []
     words: list[bytes] = []
     more_words: list[bytes | None] = []
     vectors: list[bytes | None] = []
     for new in batch:
-        row = new.item.model_dump(mode="json")
-        extensions = {key: row.pop(key) for key in new.item.extensions}
-        row |= {
+        head = {
             "id": str(new.id),
-            "tags": new.item.tags,
-            "supersedes": new.item.supersedes,
-            "extensions": extensions or None,
             "idempotency_key": new.idempotency_key,
             "fingerprint": new.fingerprint.hex(),
             "app": new.item.source.app if new.item.source else None,
+            "extensions": new.item.extensions or None,
         }
+        # The input's own JSON continues the object that was begun.
+        rows.append(f"{to_json(head)[:-1]},{new.document[1:]}")
         first, others = pack_words(new.terms)
-        rows.append(row)
         words.append(first)
         more_words.append(others)
         vectors.append(pack_halfvec(new.vector) if new.vector is not None else None)
-    return to_json(rows), words, more_words, vectors
+    return f"[{','.join(rows)}]", words, more_words, vectors

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -26,30 +27,37 @@ _RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM
 # it since this process opened.
 _STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)"
 
-ADD = f"""
-WITH old AS (
-    SELECT id FROM {{schema}}.memories WHERE user_id = $3 AND id = ANY($12::uuid[]) FOR UPDATE
-), claimed AS (
+_ADD = f"""
+WITH claimed AS (
     INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
-    SELECT $2, $3, $16, $17
-    WHERE {_STORE_FITS} AND (SELECT count(*) FROM old) = cardinality($12::uuid[])
+    SELECT $2, $3, $16, $17 WHERE {_STORE_FITS}<all found>
     ON CONFLICT DO NOTHING
     RETURNING memory_id
 ), new AS (
     INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
         extensions, supersedes, words, more_words, embedding)
-    SELECT memory_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM claimed
+    SELECT memory_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::uuid[], $13, $14, $15 FROM claimed
     RETURNING id, user_id, scope, created_at
-), superseded AS (
-    UPDATE {{schema}}.memories m
-    SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
-    FROM new, old WHERE m.user_id = $3 AND m.id = old.id
-), audited AS (
+)<supersede>, audited AS (
     INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     SELECT user_id, created_at, $18, 'add', id::text, scope, $19 FROM new
 )
 SELECT created_at FROM new
 """
+# In the order of ids, here and below: writers that supersede the same records in another order would deadlock.
+_OLD = "SELECT id FROM {schema}.memories WHERE user_id = $3 AND id = ANY($12::uuid[]) ORDER BY id FOR UPDATE"
+_SUPERSEDE = """, superseded AS (
+    UPDATE {schema}.memories m
+    SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
+    FROM new, old WHERE m.user_id = $3 AND m.id = old.id
+)"""
+ADD_SUPERSEDING = (
+    _ADD.replace("WITH claimed", f"WITH old AS ({_OLD}), claimed")
+    .replace("<all found>", " AND (SELECT count(*) FROM old) = cardinality($12::uuid[])")
+    .replace("<supersede>", _SUPERSEDE)
+)
+# Most memories supersede nothing, and what is not asked for costs the server a tenth of the statement.
+ADD = _ADD.replace("<all found>", "").replace("<supersede>", "")
 
 # What varies in length comes as one JSON document, the vectors beside it in the same order.
 ADD_MANY = f"""
@@ -63,12 +71,12 @@ WITH item AS MATERIALIZED (
         supersedes, idempotency_key, fingerprint, app, words, more_words, embedding, position)
 ), old AS (
     SELECT m.id, m.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
-    WHERE cardinality(item.supersedes) > 0 AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
-    FOR UPDATE OF m
+    WHERE item.supersedes IS NOT NULL AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
+    ORDER BY m.id FOR UPDATE OF m
 ), claimed AS (
     INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
     SELECT id, user_id, idempotency_key, decode(fingerprint, 'hex') FROM item
-    WHERE {_STORE_FITS} AND (cardinality(supersedes) = 0
+    WHERE {_STORE_FITS} AND (supersedes IS NULL
         OR (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
     ORDER BY position
     ON CONFLICT DO NOTHING
@@ -76,8 +84,8 @@ WITH item AS MATERIALIZED (
 ), new AS (
     INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
         extensions, supersedes, words, more_words, embedding)
-    SELECT id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions, supersedes,
-        words, more_words, embedding
+    SELECT id, user_id, content, scope, coalesce(tags, '{{}}'), source, confidence, valid_from, valid_to, extensions,
+        coalesce(supersedes, '{{}}'), words, more_words, embedding
     FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
     RETURNING id, user_id, scope, created_at
 ), successor AS (
@@ -110,7 +118,8 @@ UPDATE = f"""
 WITH target AS (
     SELECT id, user_id FROM {{schema}}.memories WHERE id = $2 AND user_id = coalesce($3, user_id) FOR UPDATE
 ), old AS (
-    SELECT m.id FROM {{schema}}.memories m JOIN target USING (user_id) WHERE m.id = ANY($4::uuid[]) FOR UPDATE OF m
+    SELECT m.id FROM {{schema}}.memories m JOIN target USING (user_id) WHERE m.id = ANY($4::uuid[])
+    ORDER BY m.id FOR UPDATE OF m
 ), changed AS (
     UPDATE {{schema}}.memories m SET updated_at = clock_timestamp()<changes> FROM target
     WHERE m.id = target.id AND m.user_id = target.user_id AND {_STORE_FITS}
@@ -234,9 +243,14 @@ class Queries:
 
     def sql(self, template: str) -> str:
         """Return a statement of this module with the names filled in."""
-        for column in ("m.words", "m.more_words"):
-            template = template.replace(f"{{mask:{column}}}", _mask(column))
-        return template.replace("{schema}", self.schema).replace("{vector}", self.vector)
+        return _named(template, self.schema, self.vector)
+
+
+@lru_cache(maxsize=512)
+def _named(template: str, schema: str, vector: str) -> str:
+    for column in ("m.words", "m.more_words"):
+        template = template.replace(f"{{mask:{column}}}", _mask(column))
+    return template.replace("{schema}", schema).replace("{vector}", vector)
 
 
 def _mask(column: str) -> str:

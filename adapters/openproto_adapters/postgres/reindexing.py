@@ -44,7 +44,7 @@ WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT
 """
 _HOLD_WRITERS = f"""
 SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true);
-LOCK TABLE {{schema}}.memories IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE {{schema}}.memories IN EXCLUSIVE MODE;
 """
 _SWITCH = """
 DROP INDEX {schema}.memories_by_user;
@@ -112,6 +112,8 @@ class _Run:
                 self._done += len(batch)
                 self._total = max(self._total, self._done)
                 self._report(ReindexProgress(self._done, self._total))
+                if len(batch) < BATCH:
+                    break  # what is written from now on must not keep this round going for ever
 
     async def build_index(self) -> None:
         """Build the covering index for the new vectors beside the one in use."""

@@ -33,6 +33,8 @@ def schema_script(schema: str) -> str:
     """
     parts = [
         f"SELECT pg_advisory_xact_lock({_LOCK});",
+        # Waiting for that lock tells a session nothing of what others made meanwhile; locking a relation does.
+        "SELECT FROM pg_catalog.pg_namespace LIMIT 1;",
         f"CREATE SCHEMA IF NOT EXISTS {schema};",
         "CREATE EXTENSION IF NOT EXISTS vector;",
         f"CREATE TABLE IF NOT EXISTS {schema}.migrations "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
 
 from openproto.embedding import Vector
 
@@ -27,21 +28,22 @@ def pack_words(terms: Sequence[int]) -> tuple[bytes, bytes | None]:
     """Return the `sparsevec`s for the first words of a memory and, if there are more, for the others."""
     places = list(dict.fromkeys(term % _PLACES for term in terms))
     first, others = places[:MOST_WORDS], places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES]
-    return _pack_sparsevec(dict.fromkeys(first, 1.0)), _pack_sparsevec(dict.fromkeys(others, 1.0)) if others else None
+    return _pack_sparsevec(sorted(first), repeat(1.0)), _pack_sparsevec(sorted(others), repeat(1.0)) if others else None
 
 
 def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
     """Return two `sparsevec`s that weigh a query's words 1, 2, 4, ..., `bits` of them each, and how many there are."""
     places = list(dict.fromkeys(term % _PLACES for term in terms))[: 2 * bits]
     first, others = (
-        _pack_sparsevec({place: float(1 << i) for i, place in enumerate(part)})
-        for part in (places[:bits], places[bits:])
+        _pack_sparsevec(sorted(weights), map(weights.__getitem__, sorted(weights)))
+        for weights in (
+            {place: float(1 << i) for i, place in enumerate(part)} for part in (places[:bits], places[bits:])
+        )
     )
     return first, others, len(places)
 
 
-def _pack_sparsevec(entries: Mapping[int, float]) -> bytes:
+def _pack_sparsevec(places: Sequence[int], values: Iterable[float]) -> bytes:
     """Return a `sparsevec`: dimensions, number of entries, a reserved field, ascending places, values."""
-    places = sorted(entries)
     count = len(places)
-    return struct.pack(f">iii{count}i{count}f", _PLACES, count, 0, *places, *(entries[place] for place in places))
+    return struct.pack(f">iii{count}i{count}f", _PLACES, count, 0, *places, *islice(values, count))
