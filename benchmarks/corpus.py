@@ -92,9 +92,9 @@ async def load(connection: Any, what: Load, watch: Watch, *, seed: int = 1) -> N
     await connection.execute(f"VACUUM (ANALYZE) {what.schema}.memories")
 
 
-def pack(vector: Sequence[float]) -> bytes:
+def pack(vector: Vector) -> bytes:
     """Return a vector in pgvector's binary form, as one who has NumPy and no openproto would write it."""
-    return _HEADER + np.asarray(vector, dtype=np.float32).astype(">f2").tobytes()
+    return _HEADER + vector.astype(">f2").tobytes()
 
 
 def rows(corpus: Corpus, users: Sequence[str]) -> Iterator[tuple[object, ...]]:

@@ -91,7 +91,8 @@ def _inserting(pool: Any, schema: str, texts: Sequence[str]) -> Insert:
     places = ", ".join(f"${place}" for place in range(3, len(COLUMNS) + 3))
     # Both tables that a memory is kept in: that of the memories, and that of the keys which make repeating safe.
     statement = (
-        f"WITH memory AS (INSERT INTO {schema}.memories ({', '.join(COLUMNS)}) VALUES ({places}) RETURNING id, user_id) "
+        f"WITH memory AS (INSERT INTO {schema}.memories ({', '.join(COLUMNS)}) VALUES ({places}) "
+        "RETURNING id, user_id) "
         f"INSERT INTO {schema}.keys (memory_id, user_id, idempotency_key, fingerprint) "
         "SELECT id, user_id, $1, $2 FROM memory"
     )

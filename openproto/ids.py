@@ -8,6 +8,7 @@ sharded store find an id's shard without asking every one. Clients treat ids as 
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import threading
 import time
@@ -19,9 +20,18 @@ _RANDOM_BITS = 62
 _STEP_BITS = 32
 
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _last_ms
+    # Going on from the parent's last id would make the parent's next ids.
+    _last_ms = 0
+    _lock.release()
+
+
 if hasattr(os, "register_at_fork"):
     # Another thread may hold the lock while this process forks: the child would wait for that thread for ever.
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)
 _last_ms = 0
 _last_random = 0
 
@@ -35,11 +45,11 @@ def new_id(user_id: str) -> uuid.UUID:
             # The top bit stays clear so that many steps fit before the field overflows.
             _last_ms, _last_random = now, secrets.randbits(_RANDOM_BITS - 1)
         else:
-            _last_random += 1 + secrets.randbits(_STEP_BITS)
+            _last_random += 1 + random.getrandbits(_STEP_BITS)
             if _last_random >> _RANDOM_BITS:
                 _last_ms, _last_random = _last_ms + 1, secrets.randbits(_RANDOM_BITS - 1)
-        ms, random = _last_ms, _last_random
-    return uuid.UUID(int=(ms & (1 << 48) - 1) << 80 | 0x8 << 76 | _shard(user_id) << 64 | 0b10 << 62 | random)
+        ms, tail = _last_ms, _last_random
+    return uuid.UUID(int=(ms & (1 << 48) - 1) << 80 | 0x8 << 76 | _shard(user_id) << 64 | 0b10 << 62 | tail)
 
 
 @lru_cache(maxsize=1024)

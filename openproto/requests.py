@@ -87,7 +87,9 @@ class MemoryInput(Request):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_validity(self.valid_from, self.valid_to)
-        for key, value in (self.model_extra or {}).items():
+        if not self.model_extra:
+            return self
+        for key, value in self.model_extra.items():
             if not EXTENSION_KEY.fullmatch(key):
                 raise ValueError(f"{key!r} is not a field of a memory")
             try:

@@ -62,6 +62,12 @@ class Bench:
         """Return a user id that nobody else has; the same name gives the same user within a case."""
         return f"{self._token}-{self._case.name}-{self.face}-{name}"
 
+    def supported(self, **fields: Any) -> dict[str, Any]:
+        """Return `fields` without the scope, where the provider does not declare scopes."""
+        if self.capabilities.features.scopes == "none":
+            fields.pop("scope", None)
+        return fields
+
     def size(self, full: int, quick: int) -> int:
         """Return how much of something to use."""
         return quick if self.quick else full

@@ -19,7 +19,7 @@ MARKER = "xyzzy-plugh-0815"
 async def writes_are_recorded(bench: Bench) -> None:
     """Each write is recorded at once: its verb, memory, scope, moment, and request id, newest first."""
     user = bench.user()
-    record = await bench.client.add("tea", user_id=user, scope="kitchen")
+    record = await bench.client.add("tea", user_id=user, **bench.supported(scope="kitchen"))
     await bench.client.update(record.id, user_id=user, content="coffee")
     await bench.client.delete(record.id, user_id=user)
     entries = [entry for entry in await bench.client.audit(user) if entry.action in ("add", "update", "delete")]
@@ -28,7 +28,7 @@ async def writes_are_recorded(bench: Bench) -> None:
         equal((entry.user_id, entry.memory_id), (user, record.id), "user and memory of an entry")
         equal(entry.timestamp.utcoffset(), timedelta(0), "the offset of an entry's moment")
         ensure(entry.request_id, "an entry has no request id")
-    equal(entries[2].scope, "kitchen", "the scope of the add")
+    equal(entries[2].scope, record.scope, "the scope of the add")
     moments = [entry.timestamp for entry in entries]
     equal(moments, sorted(moments, reverse=True), "the moments, newest first")
     equal(len({entry.request_id for entry in entries}), 3, "the number of distinct request ids")
