@@ -78,6 +78,7 @@ async def test_constructing_starts_no_thread() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.promise(86)
 async def test_cancelled_callers_return_at_once_and_width_bounds_what_runs(threads: Threads) -> None:
     gate = Gate()
     callers = [asyncio.create_task(threads(gate)) for _ in range(20)]
@@ -93,9 +94,7 @@ async def test_cancelled_callers_return_at_once_and_width_bounds_what_runs(threa
     assert not gate.started.acquire(blocking=False), "a cancelled call that was still queued has run"
 
 
-async def test_a_detached_call_is_logged_once_when_it_ends(
-    threads: Threads, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_detached_call_is_logged_once_when_it_ends(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "openproto.threads")
     gate = Gate()
     caller = asyncio.create_task(threads(gate))
@@ -113,9 +112,7 @@ async def test_a_detached_call_is_logged_once_when_it_ends(
     assert "test-pool" in record.getMessage()
 
 
-async def test_a_call_cancelled_in_the_queue_is_not_logged(
-    threads: Threads, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_call_cancelled_in_the_queue_is_not_logged(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "openproto.threads")
     gate = Gate()
     busy = [asyncio.create_task(threads(gate)) for _ in range(2)]

@@ -1,18 +1,30 @@
-"""ACME's memory: a dictionary in this process, as a provider for openproto.
+"""ACME's memory: a file of JSON lines, as a provider for openproto.
 
-It can keep, list, and find memories by their words. It knows no scopes, no time travel, no superseding, no updates,
-and keeps no audit log; it says so in its capabilities, and refuses whoever asks for them.
+It keeps, lists, and finds memories by their words. It knows no scopes, no time travel, no superseding, no updates, and
+no audit log: its capabilities say so, and whoever asks for them is refused.
 """
 
 from __future__ import annotations
 
-import threading
+import fcntl
+import json
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from openproto import Capabilities, ConflictError, MemoryInput, MemoryPage, MemoryRecord, NotFoundError, SearchResult
+from openproto import (
+    Capabilities,
+    ConflictError,
+    MemoryInput,
+    MemoryPage,
+    MemoryRecord,
+    NotFoundError,
+    ProviderUnavailableError,
+    SearchResult,
+)
 from openproto.cursors import decode_cursor, encode_cursor
 from openproto.models import Cancellation, Features
 from openproto.provider import Provider, SearchResults
@@ -21,40 +33,76 @@ from openproto.requests import Filters, ListQuery, RecordRef, SearchQuery
 from openproto.text import query_terms, terms
 
 
-class Store:
-    """What ACME's server would hold: the records, oldest first, and the requests that made them."""
+class Journal:
+    """What ACME's server would hold: a line for each change, and what all of them come to."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.records: dict[str, MemoryRecord] = {}
-        self.requests: dict[tuple[str, str], tuple[MemoryInput, MemoryRecord]] = {}
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._end = 0
+        self.records: dict[str, MemoryRecord] = {}  # oldest first
+        self.keys: dict[tuple[str, str], str] = {}
+        self._asked: dict[str, Any] = {}
         self.newest = datetime.min.replace(tzinfo=UTC)
 
-    def now(self) -> datetime:
-        """Return a moment that no record has yet, so that the order of the records is that of their making."""
-        self.newest = max(datetime.now(UTC), self.newest + timedelta(microseconds=1))
-        return self.newest
+    @contextmanager
+    def locked(self) -> Iterator[Journal]:
+        """Take in what other clients have written, and keep them out for the while."""
+        try:
+            self._file = self._path.open("a+b", buffering=0)
+        except OSError as error:
+            raise ProviderUnavailableError(f"the journal cannot be opened: {error.strerror}") from error
+        with self._file as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(self._end)
+            for line in file.readlines():
+                self._take_in(json.loads(line))
+                self._end += len(line)
+            yield self
 
+    def write(self, change: dict[str, Any]) -> None:
+        """Add a line and take it in."""
+        line = json.dumps(change).encode() + b"\n"
+        self._file.write(line)
+        self._take_in(change)
+        self._end += len(line)
 
-_STORES: dict[str, Store] = {}
+    def moment(self) -> datetime:
+        """Return a moment that no record has yet, so that their order is that of their making."""
+        return max(datetime.now(UTC), self.newest + timedelta(microseconds=1))
+
+    def was_asked(self, id: str) -> Any:
+        """Return the request that made a record."""
+        return self._asked[id]
+
+    def _take_in(self, change: dict[str, Any]) -> None:
+        if "delete" in change:
+            del self.records[change["delete"]]
+            return
+        record = MemoryRecord.model_validate(change["add"])
+        self.records[record.id] = record
+        self.newest = record.created_at
+        self.keys[record.user_id, change["key"]] = record.id
+        self._asked[record.id] = change["asked"]
 
 
 class Acme(Provider):
-    """Memories of this process, gone when it ends.
+    """Memories in a file of JSON lines, for trying things out.
 
     Args:
-        store: Providers that name the same store share it.
+        path: The file; its folder must be there.
     """
 
     name: ClassVar[str] = "acme"
-    cancellation: ClassVar[Cancellation] = "native"  # nothing here waits, so nothing can be interrupted halfway
+    cancellation: ClassVar[Cancellation] = "native"  # a verb here never waits, so it is never interrupted halfway
 
-    def __init__(self, store: str = "default") -> None:
-        self._name = store
+    def __init__(self, path: str = "acme.jsonl") -> None:
+        self._path = path
 
     async def open(self) -> None:
-        """Find the store, or make it."""
-        self._store = _STORES.setdefault(self._name, Store())
+        """Read the journal."""
+        self._journal = Journal(Path(self._path))
+        with self._journal.locked():
+            pass
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory, unless this very request was made before."""
@@ -62,76 +110,72 @@ class Acme(Provider):
             raise self.unsupported("scopes")
         if item.supersedes:
             raise self.unsupported("supersedes")
-        with self._store.lock:
-            before = self._store.requests.get((item.user_id, idempotency_key))
-            if before is not None:
-                if before[0] != item:
-                    raise ConflictError("this idempotency key was used for another memory", provider=self.name)
-                return before[1]
+        asked = item.model_dump(mode="json")
+        with self._journal.locked() as journal:
+            known = journal.keys.get((item.user_id, idempotency_key))
+            if known is not None:
+                if known not in journal.records or journal.was_asked(known) != asked:
+                    raise ConflictError("the idempotency key belongs to another memory", provider=self.name)
+                return journal.records[known]
             record = MemoryRecord(
-                id=str(uuid.uuid4()), created_at=self._store.now(), status="done", **item.model_dump()
+                id=str(uuid.uuid4()), created_at=journal.moment(), status="done", **item.model_dump()
             )
-            self._store.requests[item.user_id, idempotency_key] = (item, record)
-            self._store.records[record.id] = record
+            journal.write({"add": record.to_wire(), "key": idempotency_key, "asked": asked})
             return record
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        with self._store.lock:
-            return self._find(ref)
+        with self._journal.locked() as journal:
+            return self._find(journal, ref)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record."""
-        with self._store.lock:
-            del self._store.records[self._find(ref).id]
+        with self._journal.locked() as journal:
+            journal.write({"delete": self._find(journal, ref).id})
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return a page, newest first."""
-        if query.as_of is not None:
-            raise self.unsupported("as_of")
         after = decode_cursor(query)
-        items: list[MemoryRecord] = []
-        with self._store.lock:
-            for record in self._newest_first(query):
-                if after is not None and (record.created_at, record.id) >= after:
-                    continue
-                if query.since is not None and record.created_at < query.since:
-                    continue
-                if query.until is not None and record.created_at > query.until:
-                    continue
-                if len(items) == query.limit:
-                    last = items[-1]
-                    return MemoryPage(items=items, next_cursor=encode_cursor(query, last.created_at, last.id))
-                items.append(record)
-        return MemoryPage(items=items)
+        items = [
+            record
+            for record in self._newest_first(query, query.as_of)
+            if (after is None or (record.created_at, record.id) < after)
+            and (query.since is None or record.created_at >= query.since)
+            and (query.until is None or record.created_at <= query.until)
+        ]
+        page, more = items[: query.limit], len(items) > query.limit
+        cursor = encode_cursor(query, page[-1].created_at, page[-1].id) if more else None
+        return MemoryPage(items=page, next_cursor=cursor)
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the memories that hold the query's words, those with its rarest words first."""
-        if query.as_of is not None:
-            raise self.unsupported("as_of")
-        with self._store.lock:
-            records = list(self._newest_first(query))
+        records = self._newest_first(query, query.as_of)
         words = [set(terms(record.content)) for record in records]
         postings = [[n for n, found in enumerate(words) if term in found] for term in query_terms(query.query)]
         scores = coverage(len(records), postings)
-        hits = [SearchResult(memory=records[n], score=min(1.0, score)) for n, score in scores.items()]
-        hits.sort(key=lambda hit: (-hit.score, -hit.memory.created_at.timestamp()))
+        best = sorted(scores, key=lambda n: (-scores[n], n))
+        hits = [SearchResult(memory=records[n], score=min(1.0, scores[n])) for n in best]
         return [hit for hit in hits if query.min_score is None or hit.score >= query.min_score][: query.limit]
 
     async def capabilities(self) -> Capabilities:
-        """Add to the verbs, which are known by being there, the one feature."""
+        """Add the one feature to the verbs, which are declared by being there."""
         declared = await super().capabilities()
         return declared.model_copy(update={"features": Features(keyword_search=True)})
 
-    def _find(self, ref: RecordRef) -> MemoryRecord:
-        record = self._store.records.get(ref.id)
+    def _find(self, journal: Journal, ref: RecordRef) -> MemoryRecord:
+        record = journal.records.get(ref.id)
         if record is None or ref.user_id not in (None, record.user_id):
             raise NotFoundError("no such memory", provider=self.name)
         return record
 
-    def _newest_first(self, filters: Filters) -> Iterator[MemoryRecord]:
+    def _newest_first(self, filters: Filters, as_of: datetime | None) -> list[MemoryRecord]:
         if filters.scope is not None:
             raise self.unsupported("scopes")
-        for record in reversed(self._store.records.values()):
-            if record.user_id == filters.user_id and (filters.tag is None or filters.tag in record.tags):
-                yield record
+        if as_of is not None:
+            raise self.unsupported("as_of")
+        with self._journal.locked() as journal:
+            return [
+                record
+                for record in reversed(journal.records.values())
+                if record.user_id == filters.user_id and (filters.tag is None or filters.tag in record.tags)
+            ]

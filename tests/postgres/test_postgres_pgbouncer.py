@@ -20,6 +20,8 @@ from postgres_tools import LONG, PROMPT, MakeClient, Server, execute, until, val
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
 
+pytestmark = pytest.mark.pgbouncer
+
 POOL_SIZE = 3
 
 

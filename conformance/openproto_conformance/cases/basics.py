@@ -56,9 +56,9 @@ async def an_unknown_id_is_not_found(bench: Bench) -> None:
 async def update_changes_what_is_named(bench: Bench) -> None:
     """`update` changes the named fields, leaves the others alone, and returns what `get` returns afterwards."""
     user = bench.user()
-    before = await bench.add("tea", user_id=user, scope="kitchen", tags=["a", "b"], confidence=0.5)
+    before = await bench.add("tea", user_id=user, tags=["a", "b"], confidence=0.5, **bench.supported(scope="kitchen"))
     late = datetime(2999, 1, 1, tzinfo=UTC)
-    changes: dict[str, Any] = {"content": "coffee", "scope": "bar", "tags": ["c"], "confidence": 0.25, "valid_to": late}
+    changes = bench.supported(content="coffee", scope="bar", tags=["c"], confidence=0.25, valid_to=late)
     for name, value in changes.items():
         after = await bench.indexed(await bench.client.update(before.id, user_id=user, **_one(name, value)))
         equal(await bench.client.get(before.id), after, f"get after an update of {name}")
@@ -73,10 +73,11 @@ async def update_changes_what_is_named(bench: Bench) -> None:
 async def none_clears_a_field(bench: Bench) -> None:
     """An explicit None clears `scope`, `tags`, `confidence`, and `valid_to`; nothing else changes."""
     user = bench.user()
-    before = await bench.add(
-        "tea", user_id=user, scope="kitchen", tags=["a"], confidence=0.5, valid_to=datetime(2999, 1, 1, tzinfo=UTC)
-    )
-    for name, cleared in (("scope", None), ("tags", []), ("confidence", None), ("valid_to", None)):
+    late = datetime(2999, 1, 1, tzinfo=UTC)
+    fields = bench.supported(scope="kitchen", tags=["a"], confidence=0.5, valid_to=late)
+    before = await bench.add("tea", user_id=user, **fields)
+    for name in fields:
+        cleared: list[str] | None = [] if name == "tags" else None
         after = await bench.indexed(await bench.client.update(before.id, user_id=user, **_one(name, None)))
         equal(getattr(after, name), cleared, f"{name} after update({name}=None)")
         equal(getattr(await bench.client.get(before.id), name), cleared, f"{name} read back")
@@ -96,7 +97,7 @@ async def content_cannot_be_cleared(bench: Bench) -> None:
 @area.case("add", "get", "update", hint="`update`: with nothing named it changes nothing")
 async def an_update_of_nothing_changes_nothing(bench: Bench) -> None:
     """`update` without any change returns the record with every field as it was."""
-    record = await bench.add("tea", user_id=bench.user(), tags=["a"], scope="kitchen")
+    record = await bench.add("tea", user_id=bench.user(), tags=["a"], **bench.supported(scope="kitchen"))
     _equal_but_for(await bench.client.update(record.id), record)
     _equal_but_for(await bench.client.get(record.id), record)
 
