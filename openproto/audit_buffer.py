@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from openproto.errors import OpenProtoError
 from openproto.models import Verb
@@ -18,8 +18,7 @@ FLUSH_EVERY = 0.5
 MOST_WAITING = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRow:
+class AuditRow(NamedTuple):
     """One audit entry as a store keeps it."""
 
     user_id: str

@@ -10,9 +10,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
@@ -36,8 +35,7 @@ EmbedderSpec: TypeAlias = str | Embedder | None
 _SMALL = 4_000
 
 
-@dataclass(frozen=True, slots=True)
-class StoredModel:
+class StoredModel(NamedTuple):
     """What a store was built with: the model of its vectors (None: text alone), and whether it holds memories."""
 
     model: str | None
@@ -45,8 +43,7 @@ class StoredModel:
     has_memories: bool
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedInput:
+class IndexedInput(NamedTuple):
     """A memory ready to be written."""
 
     item: MemoryInput
@@ -60,8 +57,7 @@ class IndexedInput:
     vector: Vector | None
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedText:
+class IndexedText(NamedTuple):
     """What a text is found by: a query's, or that of changed content."""
 
     terms: list[int]

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from openproto.context import TokenCounter, build_context
 from openproto.errors import OpenProtoError, UnsupportedCapabilityError
@@ -50,8 +49,7 @@ Outcomes: TypeAlias = list[Outcome]
 _Verbs: TypeAlias = list[Verb | str]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """The call in progress, for audit entries and logs: which verb the caller used, for which app, under which id."""
 
     verb: Verb
@@ -62,16 +60,14 @@ class Call:
 current_call: ContextVar[Call] = ContextVar("openproto_call")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedInput:
+class KeyedInput(NamedTuple):
     """A memory to add and the idempotency key that makes adding it twice the same as once."""
 
     item: MemoryInput
     idempotency_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReindexProgress:
+class ReindexProgress(NamedTuple):
     """How far a re-embedding is: `done` of `total` records carry the new model's vectors."""
 
     done: int

@@ -52,6 +52,8 @@ class Batcher:
         jobs = [_Job(text, self._loop.create_future()) for text in texts]
         self._waiting.extend(jobs)
         self._start_worker()
+        if len(jobs) == 1:
+            return [await jobs[0].vector]
         return await asyncio.gather(*(job.vector for job in jobs))
 
     async def stop(self) -> None:

@@ -8,9 +8,8 @@ told to stop: the connection goes back to the pool once it has, in the backgroun
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -18,6 +17,8 @@ from asyncpg.pool import PoolConnectionProxy
 from openproto.errors import InvalidRequestError, ProviderUnavailableError
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
 from openproto_adapters.postgres.migrate import migrate
+
+T = TypeVar("T")
 
 # How long a cancelled statement may take to end before its connection is given up: PROTOCOL 4.4 wants the place in
 # the pool free again within half a second.
@@ -79,22 +80,18 @@ class Pool:
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Run one statement and return its rows."""
-        async with self.connection() as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
-            return rows
+        return await self.use(lambda connection: connection.fetch(sql, *args))
 
     async def execute(self, script: str) -> None:
         """Run a script without arguments, as one transaction."""
-        async with self.connection() as connection:
-            await connection.execute(script)
+        await self.use(lambda connection: connection.execute(script))
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[PoolConnectionProxy]:
-        """Lend a connection; errors inside become the protocol's."""
+    async def use(self, work: Callable[[PoolConnectionProxy], Awaitable[T]]) -> T:
+        """Return what `work` returns on a connection of the pool; asyncpg's errors become the protocol's."""
         try:
             connection = await self._acquire()
             try:
-                yield connection
+                result = await work(connection)
             except BaseException:
                 self._unsettled.add(connection.get_server_pid())
                 self._release_later(connection)
@@ -102,6 +99,7 @@ class Pool:
             await self._pool.release(connection)
         except CAUGHT as error:
             raise typed_error(error) from error
+        return result
 
     async def close(self) -> None:
         """Close every connection at once; statements still running fail."""

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from asyncpg.pool import PoolConnectionProxy
+
 from openproto.errors import ConflictError, ProviderUnavailableError
 from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
@@ -125,19 +127,22 @@ class _Run:
     async def switch(self) -> bool:
         """Make the new model the store's model; False where the table was busy or much lacks a vector still."""
         try:
-            async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(self._queries.sql(_HOLD_WRITERS))
-                if await self.is_finished():
-                    return True
-                if self._indexer.model is not None:
-                    batch = await connection.fetch(self._queries.sql(_BATCH), UUID(int=0))
-                    if len(batch) == BATCH:
-                        return False
-                    await connection.fetch(self._queries.sql(_KEEP), *await self._vectors(batch), *self._wanted)
-                await connection.execute(self._queries.sql(_SWITCH))
+            await self._pool.use(self._switch)
         except ProviderUnavailableError:  # the lock was not to be had in time
             await asyncio.sleep(0.5)
         return await self.is_finished()
+
+    async def _switch(self, connection: PoolConnectionProxy) -> None:
+        async with connection.transaction():
+            await connection.execute(self._queries.sql(_HOLD_WRITERS))
+            if await self.is_finished():
+                return
+            if self._indexer.model is not None:
+                batch = await connection.fetch(self._queries.sql(_BATCH), UUID(int=0))
+                if len(batch) == BATCH:
+                    return
+                await connection.fetch(self._queries.sql(_KEEP), *await self._vectors(batch), *self._wanted)
+            await connection.execute(self._queries.sql(_SWITCH))
 
     async def _vectors(self, batch: Sequence[Any]) -> tuple[list[Any], ...]:
         """Return the columns that `_KEEP` takes."""
