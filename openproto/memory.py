@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -390,7 +390,7 @@ class AsyncMemory:
 def _keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput:
     """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
     if idempotency_key is None:
-        idempotency_key = uuid.uuid4().hex
+        idempotency_key = secrets.token_hex(16)
     else:
         build(IdempotencyKey, {"idempotency_key": idempotency_key})
     spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
@@ -408,7 +408,7 @@ async def _validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int
 
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
     if isinstance(item, MemoryInput):
-        return KeyedInput(item, uuid.uuid4().hex)
+        return KeyedInput(item, secrets.token_hex(16))
     fields = dict(item)
     key = fields.pop("idempotency_key", None)
     try:

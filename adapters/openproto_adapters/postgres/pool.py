@@ -91,15 +91,14 @@ class Pool:
         try:
             connection = await self._acquire()
             try:
-                result = await work(connection)
+                return await work(connection)
             except BaseException:
                 self._unsettled.add(connection.get_server_pid())
-                self._release_later(connection)
                 raise
-            await self._pool.release(connection)
+            finally:
+                self._release(connection)
         except CAUGHT as error:
             raise typed_error(error) from error
-        return result
 
     async def close(self) -> None:
         """Close every connection at once; statements still running fail."""
@@ -116,8 +115,8 @@ class Pool:
                 f"{self._options.maximum} were busy or the server did not answer; raise pool_max= or acquire_timeout="
             ) from error
 
-    def _release_later(self, connection: PoolConnectionProxy) -> None:
-        """Give the connection back in the background, for that waits until the server has stopped."""
+    def _release(self, connection: PoolConnectionProxy) -> None:
+        """Give the connection back in the background: after a cancellation that waits until the server has stopped."""
         task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_TIMEOUT), name="openproto-release")
         self._releases.add(task)
         task.add_done_callback(self._released)
