@@ -216,7 +216,7 @@ def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
 
 def fingerprint(item: MemoryInput, document: str) -> bytes:
     """Return 16 bytes that two inputs share only when they are the same; `document` is the input as JSON."""
-    if item.extensions:
+    if item.model_extra:
         # JSON objects have no order: only extensions can be spelled in several.
         document = json.dumps(json.loads(document), sort_keys=True, ensure_ascii=False)
     return blake2b(document.encode(), digest_size=16).digest()

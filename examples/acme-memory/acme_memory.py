@@ -48,13 +48,14 @@ class Journal:
     def locked(self) -> Iterator[Journal]:
         """Take in what other clients have written, and keep them out for the while."""
         try:
-            self._file = self._path.open("a+b", buffering=0)
+            file = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise ProviderUnavailableError(f"the journal cannot be opened: {error.strerror}") from error
-        with self._file as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # threads too: each has opened the file by itself
+            self._file = file
             file.seek(self._end)
-            for line in file.readlines():
+            for line in file.read().splitlines(keepends=True):
                 self._take_in(json.loads(line))
                 self._end += len(line)
             yield self
@@ -85,6 +86,10 @@ class Journal:
         self._asked[record.id] = change["asked"]
 
 
+_JOURNALS: dict[Path, Journal] = {}
+"""One for each file: the clients of a process need not read it again and again."""
+
+
 class Acme(Provider):
     """Memories in a file of JSON lines, for trying things out.
 
@@ -100,7 +105,8 @@ class Acme(Provider):
 
     async def open(self) -> None:
         """Read the journal."""
-        self._journal = Journal(Path(self._path))
+        path = Path(self._path).resolve()
+        self._journal = _JOURNALS.setdefault(path, Journal(path))
         with self._journal.locked():
             pass
 

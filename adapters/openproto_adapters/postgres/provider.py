@@ -444,15 +444,13 @@ def _add_many_arguments(
     more_words: list[bytes | None] = []
     vectors: list[bytes | None] = []
     for new in batch:
-        head = {
-            "id": str(new.id),
-            "idempotency_key": new.idempotency_key,
-            "fingerprint": new.fingerprint.hex(),
-            "app": new.item.source.app if new.item.source else None,
-            "extensions": new.item.extensions or None,
-        }
-        # The input's own JSON continues the object that was begun.
-        rows.append(f"{to_json(head)[:-1]},{new.document[1:]}")
+        app = new.item.source.app if new.item.source else None
+        # The input's own JSON continues the object that is begun here.
+        rows.append(
+            f'{{"id":"{new.id}","fingerprint":"{new.fingerprint.hex()}","app":{to_json(app)},'
+            f'"idempotency_key":{to_json(new.idempotency_key)},'
+            f'"extensions":{to_json(new.item.extensions or None)},{new.document[1:]}'
+        )
         first, others = pack_words(new.terms)
         words.append(first)
         more_words.append(others)
