@@ -165,6 +165,10 @@ class Provider:
         """Return if the backend answers now; raise the typed error that says why not otherwise."""
         await self.capabilities()
 
+    async def about(self) -> dict[str, str]:
+        """Return, of an open provider, what an operator wants to know of it by name: where it is, which versions."""
+        return {}
+
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Give every record the vectors of the provider's configured embedder, online and resumable."""
         raise self.unsupported("reindex")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from openproto.registry import provider_class, provider_options
@@ -38,7 +38,13 @@ def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
     A variable that the chosen provider has no use for is passed over, so one environment can serve several providers
     and only `OPENPROTO_PROVIDER` need change; an override is never passed over.
     """
-    found = {name: value for name, value in Settings().model_dump(by_alias=False).items() if value is not None}
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        # pydantic's own text repeats the values, and some of them are secret.
+        names = sorted({f"OPENPROTO_{fault['loc'][0]}".upper() for fault in error.errors(include_input=False)})
+        raise ValueError(f"the environment holds what is no valid setting: {', '.join(names)}") from None
+    found = {name: value for name, value in settings.model_dump(by_alias=False).items() if value is not None}
     if "schema_name" in found:
         found["schema"] = found.pop("schema_name")
     provider = overrides.get("provider", found.pop("provider"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.cursors import decode_cursor, encode_cursor
+from openproto.embedding import resolve_embedder
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.ids import parse_id
 from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, StoredModel, store_capabilities
@@ -90,6 +91,7 @@ class Postgres(Provider):
             raise ValueError("acquire_timeout and connect_timeout must be positive numbers of seconds")
         self._url = url
         self._schema = check_name(schema)
+        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
         self._pool_options = (pool_min, pool_max, acquire_timeout, connect_timeout, statement_cache_size)
@@ -289,6 +291,11 @@ class Postgres(Provider):
     async def health(self) -> None:
         """Read one row."""
         await self._stored_model()
+
+    async def about(self) -> dict[str, str]:
+        """Return the database, the schema, and the server's versions."""
+        (row,) = await self._fetch(queries.ABOUT)
+        return {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""

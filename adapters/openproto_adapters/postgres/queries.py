@@ -178,6 +178,12 @@ INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, r
 SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
 """
 
+ABOUT = """
+SELECT current_database() || coalesce(' on ' || host(inet_server_addr()), ''),
+    current_setting('server_version'), extversion
+FROM pg_extension WHERE extname = 'vector'
+"""
+
 ADOPT_MODEL = """
 UPDATE {schema}.store SET model = $1, dim = $2 WHERE model IS NULL AND NOT EXISTS (SELECT FROM {schema}.memories)
 """

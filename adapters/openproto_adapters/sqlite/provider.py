@@ -7,6 +7,7 @@ supersedes. Those functions are in `statements.py`, in the order of the verbs.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,7 @@ from platformdirs import user_data_path
 
 from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.cursors import decode_cursor
+from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError, ProviderUnavailableError
 from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, store_capabilities
 from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord
@@ -65,6 +67,7 @@ class Sqlite(Provider):
         if synchronous not in ("full", "normal"):
             raise ValueError("synchronous must be 'full' or 'normal'")
         self._path = Path(path) if path is not None else None
+        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
         self._lock_timeout = lock_timeout
@@ -179,6 +182,10 @@ class Sqlite(Provider):
     async def health(self) -> None:
         """Read one row."""
         await self._db.read(statements.stored_model)
+
+    async def about(self) -> dict[str, str]:
+        """Return the file and SQLite's version."""
+        return {"file": str(self._db.path), "SQLite": sqlite3.sqlite_version}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""

@@ -124,9 +124,8 @@ async def _examine(call: Call, checkup: Checkup, stack: AsyncExitStack) -> None:
 
 async def _about(provider: Provider, target: Target) -> dict[str, str]:
     """Return what the provider says of itself and its data: its own words, or else where its options point."""
-    about = getattr(provider, "about", None)
-    if about is not None:
-        return {str(name): str(value) for name, value in (await about()).items()}
+    if about := await provider.about():
+        return about
     places = [
         str(target.provider_options[name]) for name in ("path", "url", "base_url") if name in target.provider_options
     ]

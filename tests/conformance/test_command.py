@@ -1,0 +1,254 @@
+"""`openproto conformance`: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openproto_conformance.execute import ALL_WORK
+from openproto_conformance.markers import END, START, between
+from openproto_conformance.report import read_reports, to_matrix
+
+from openproto.cli import main
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-W", "error", "-m", "openproto.cli", "conformance"]
+SMALL = ("embedder=none", "--only", "ingestion", "--quick")
+TRIED = 6
+
+
+class Ended:
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith(("OPENPROTO_", "PG")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        status = main(["conformance", *arguments])
+        said = capsys.readouterr()
+        return Ended(status, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_part_of_the_suite_is_incomplete_and_1(cli: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = cli("sqlite", *SMALL, "--report", "report.json")
+    assert ended.status == 1
+    assert ended.out.splitlines()[-1] == "sqlite: incomplete · 9/9 verbs · cancellation native · quick"
+    assert f"{len(ALL_WORK) - TRIED} of {len(ALL_WORK)} cases were not tried" in ended.out
+    assert "✓\tingestion\t6\t6" in ended.out
+    assert f"[{TRIED}/{TRIED}] ingestion: {TRIED} passed" in ended.err
+    (report,) = read_reports(Path("report.json"))
+    assert report.tally == {"missing": len(ALL_WORK) - TRIED, "passed": TRIED}
+
+
+def test_two_runs_without_times_write_one_file(cli: Callable[..., Ended]) -> None:
+    for name in ("one", "two"):
+        cli("sqlite", *SMALL, "--report", name, "--no-times")
+    assert Path("one").read_bytes() == Path("two").read_bytes()
+
+
+def test_json_and_markdown(cli: Callable[..., Ended]) -> None:
+    ended = cli("sqlite", *SMALL, "--json")
+    assert json.loads(ended.out)["reports"][0]["verdict"] == "incomplete"
+    assert ended.err == ""
+    assert cli("sqlite", *SMALL, "--markdown").out.startswith("**sqlite**: incomplete")
+
+
+def test_a_failing_case_says_where_to_look(cli: Callable[..., Ended]) -> None:
+    ended = cli("sqlite", *SMALL, "--deviation", "what_was_added_is_found[async]=ACME-12")
+    assert ended.status == 1
+    assert "✗ what_was_added_is_found[async] failed:" in ended.out
+    assert "remove the entry" in ended.out
+    assert "look at: the time between" in ended.out
+    assert ended.out.splitlines()[-1].startswith("sqlite: fails")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "which backend?"),
+        (["sqlit"], "did you mean 'sqlite'"),
+        (["sqlite", "pth=x"], "did you mean 'path'"),
+        (["sqlite", "no-equals-sign"], "name=value"),
+        (["sqlite", "lock_timeout=long"], "lock_timeout"),
+        (["sqlite", "retries=3"], "option of the client"),
+        (["sqlite", "--timeout", "3"], "deadlines"),
+        (["sqlite", "--only", "cancelation"], "no area 'cancelation'; there are: basics,"),
+        (["sqlite", "--deviation", "no_such_case=why"], "no case of this suite"),
+        (["sqlite", "--deviation", "no reason"], "name=value"),
+        (["sqlite", "--deviation", "what_was_added_is_found= "], "needs a reason"),
+        (["sqlite", "--report", "no/such/folder/report.json"], "cannot be written"),
+        (["sqlite", "--report", "."], "cannot be written"),
+        (["sqlite", "embedder=nonsense", "--only", "ingestion"], "no embedder 'nonsense'"),
+        (["sqlite", "--write", "README.md"], "--write goes with matrix"),
+        (["matrix"], "at least one report"),
+        (["matrix", "missing.json"], "No such file"),
+        (["matrix", "--quick", "missing.json"], "no other option"),
+    ],
+)
+def test_wrong_usage_is_2_and_runs_nothing(cli: Callable[..., Ended], arguments: list[str], said: str) -> None:
+    ended = cli(*arguments)
+    assert ended.status == 2
+    assert said in ended.err
+    assert ended.out == ""
+
+
+def test_wrong_usage_leaves_an_older_report_alone(cli: Callable[..., Ended]) -> None:
+    Path("report.json").write_text("older")
+    assert cli("sqlite", "--only", "nonsense", "--report", "report.json").status == 2
+    assert Path("report.json").read_text() == "older"
+
+
+def test_a_missing_package_is_7() -> None:
+    program = "import sys; sys.modules['anyio'] = None; from openproto.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "conformance", "sqlite"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 7, done.stderr
+    assert "pip install 'openproto[conformance]'" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["connect_timeout=1", "connect_timeout=60"])
+def test_a_half_open_backend_ends_in_bounded_time(silent_server: int, option: str) -> None:
+    pytest.importorskip("asyncpg")
+    url = f"url=postgresql://me:correct-horse@127.0.0.1:{silent_server}/db"
+    started = time.monotonic()
+    command = [*PROGRAM, "postgres", url, "embedder=none", option, "--report", "report.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert time.monotonic() - started < 45
+    assert done.returncode == 1, done.stderr
+    assert "problem: the provider could not be opened" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("postgres: fails")
+    (report,) = read_reports(Path("report.json"))
+    assert (report.verdict, report.tally) == ("fails", {"missing": len(ALL_WORK)})
+    assert "correct-horse" not in done.stdout + done.stderr + Path("report.json").read_text()
+
+
+def test_a_refusing_backend_fails() -> None:
+    pytest.importorskip("asyncpg")
+    command = [*PROGRAM, "postgres", "url=postgresql://me@127.0.0.1:1/db", "embedder=none", "connect_timeout=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "problem: the provider could not be opened: ProviderUnavailableError" in done.stdout
+
+
+def test_an_interrupt_is_130_and_what_was_not_tried_is_missing() -> None:
+    command = [*PROGRAM, "sqlite", "embedder=none", "--report", "report.json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert "basics" in process.stderr.readline()
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert "sqlite: incomplete" in out
+    (report,) = read_reports(Path("report.json"))
+    assert report.verdict == "incomplete"
+    assert report.tally["missing"] > len(ALL_WORK) / 2
+    assert report.tally["passed"] >= 30
+
+
+def test_a_killed_run_leaves_a_report_of_nothing_tried() -> None:
+    process = subprocess.Popen([*PROGRAM, "sqlite", "--report", "r.json"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    process.stderr.readline()
+    process.kill()
+    process.communicate()
+    assert read_reports(Path("r.json"))[0].tally == {"missing": len(ALL_WORK)}
+
+
+@pytest.fixture
+def reports(cli: Callable[..., Ended]) -> tuple[str, str]:
+    cli("sqlite", *SMALL, "--report", "a.json")
+    cli("sqlite", *SMALL, "--report", "b.json")
+    return "a.json", "b.json"
+
+
+def test_the_matrix_of_reports(cli: Callable[..., Ended], reports: tuple[str, str]) -> None:
+    ended = cli("matrix", *reports)
+    assert ended.status == 1, "the status of the worst report"
+    assert "| ingestion | ✓ 6/6 | ✓ 6/6 |" in ended.out
+
+
+def test_the_matrix_is_written_between_its_markers(cli: Callable[..., Ended], reports: tuple[str, str]) -> None:
+    document = Path("README.md")
+    document.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    assert cli("matrix", *reports, "--write", "README.md").out == ""
+    text = document.read_text()
+    assert text.startswith(f"before\n{START}\n| ")
+    assert text.endswith(f"|\n{END}\nafter\n")
+    assert "old" not in text
+    cli("matrix", *reports, "--write", "README.md")
+    assert document.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", START, f"{END}{START}", f"{START}{END}{START}"])
+def test_a_document_without_markers_is_left_alone(
+    cli: Callable[..., Ended], reports: tuple[str, str], text: str
+) -> None:
+    Path("README.md").write_text(text)
+    assert cli("matrix", *reports, "--write", "README.md").status == 2
+    assert Path("README.md").read_text() == text
+
+
+def test_what_is_no_report_is_refused(cli: Callable[..., Ended]) -> None:
+    Path("x.json").write_text('{"reports": 5}')
+    ended = cli("matrix", "x.json")
+    assert (ended.status, "no conformance report" in ended.err) == (2, True)
+
+
+def test_the_readme_holds_the_matrix_of_the_stored_reports() -> None:
+    paths = [ROOT / f"docs/conformance/{name}.json" for name in ("sqlite", "postgres")]
+    stored = [report for path in paths for report in read_reports(path)]
+    assert between((ROOT / "README.md").read_text(encoding="utf-8")).strip() == to_matrix(stored).strip(), (
+        "openproto conformance matrix docs/conformance/sqlite.json docs/conformance/postgres.json --write README.md"
+    )
+
+
+@pytest.mark.parametrize("name", ["sqlite", "postgres"])
+def test_a_stored_report_is_of_this_suite_and_green(name: str) -> None:
+    (report,) = read_reports(ROOT / f"docs/conformance/{name}.json")
+    assert report.headline == "conforms · 9/9 verbs · cancellation native"
+    assert not report.quick
+    wanted = {(work.case.name, work.face, work.case.sentence) for work in ALL_WORK}
+    assert {(entry.case, entry.face, entry.sentence) for entry in report.cases} == wanted
+
+
+def test_a_broken_plugin_does_not_take_the_commands_along(tmp_path: Path) -> None:
+    info = tmp_path / "site/broken-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[openproto.commands]\nbroken = no_such_module\n")
+    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(info.parent)}
+    command = [sys.executable, "-m", "openproto.cli", "--version"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    assert "the commands of broken cannot be loaded (ModuleNotFoundError)" in done.stderr
+    assert done.stdout.startswith("openproto ")

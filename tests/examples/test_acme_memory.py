@@ -1,0 +1,67 @@
+"""The example of a third party's backend, installed by itself and certified with the published commands only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/acme-memory"
+HEADLINE = "conforms · 7/9 verbs · cancellation native"
+VERBS = ["add", "search", "context", "get", "list", "delete", "capabilities"]
+
+
+class Room:
+    """A fresh virtual environment with the project and the example in it, and a copy of the example to work in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "venv/bin"
+        self.work = folder / "acme-memory"
+        shutil.copytree(EXAMPLE, self.work, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=60)
+        # The libraries are lent, not installed again; the editable project among them cannot be reached this way.
+        (site,) = (folder / "venv/lib").glob("python*/site-packages")
+        (site / "lent.pth").write_text(sysconfig.get_path("purelib"))
+        options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check")
+        self.run(self.bin / "python", "-m", "pip", "install", "--ignore-installed", *options, ROOT, self.work, status=0)
+
+    def run(self, *command: str | Path, status: int) -> str:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENPROTO_", "PYTHON"))}
+        done = subprocess.run(command, cwd=self.work, env=kept, capture_output=True, text=True, timeout=120)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    pytest.importorskip("hatchling")
+    return Room(tmp_path_factory.mktemp("room"))
+
+
+def test_it_is_a_provider_like_any_other(room: Room) -> None:
+    where = room.run(room.bin / "python", "-c", "import openproto; print(openproto.__file__)", status=0)
+    assert where.startswith(str(room.bin.parent)), "the project under test is the one that was installed"
+    assert "acme\tacme-memory 1.0.0\tready" in room.run(room.bin / "openproto", "providers", status=0)
+
+
+def test_the_command_certifies_it(room: Room) -> None:
+    said = room.run(room.bin / "openproto", "conformance", "acme", "--quick", "--report", "report.json", status=0)
+    assert said.splitlines()[-1] == f"acme: {HEADLINE} · quick"
+    (report,) = json.loads((room.work / "report.json").read_text())["reports"]
+    assert (report["verdict"], report["provider_version"]) == ("conforms", "1.0.0")
+    assert report["verbs"] == VERBS
+    assert set(report["tally"]) == {"passed", "refused"}
+    matrix = room.run(room.bin / "openproto", "conformance", "matrix", "report.json", status=0)
+    assert "| verbs | 7/9 |" in matrix
+
+
+def test_its_own_tests_certify_it(room: Room) -> None:
+    said = room.run(room.bin / "python", "-m", "pytest", "-q", "--openproto-quick", "-p", "no:cacheprovider", status=0)
+    assert f"acme: {HEADLINE} · quick" in said
