@@ -184,7 +184,7 @@ def to_matrix(reports: Iterable[Report]) -> str:
         ["---"] * (len(columns) + 1),
         ["verdict", *(report.verdict + " (quick)" * report.quick for report in columns)],
         ["verbs", *(f"{len(report.verbs)}/{len(VERBS)}" for report in columns)],
-        ["cancellation", *(report.cancellation for report in columns)],
+        ["cancellation tier", *(report.cancellation for report in columns)],
         *([area, *(_cell(report.by_area().get(area, [])) for report in columns)] for area in areas),
     ]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

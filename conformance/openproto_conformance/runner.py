@@ -59,7 +59,7 @@ def suite_of(provider_factory: Callable[[], Provider], *, deviations: Mapping[st
 
 
 def work_in(only: Collection[str]) -> list[Work]:
-    """Return the work of the areas named, of all where none is; an unknown area is a ValueError with those there are."""
+    """Return the work of the areas named, or all of it; an unknown area is a ValueError that lists the areas."""
     areas = [area.name for area in AREAS]
     if unknown := sorted(set(only) - set(areas)):
         raise ValueError(f"no area {unknown[0]!r}; there are: {', '.join(areas)}")

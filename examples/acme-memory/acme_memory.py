@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from openproto import (
     Capabilities,
@@ -31,6 +31,8 @@ from openproto.provider import Provider, SearchResults
 from openproto.ranking import coverage
 from openproto.requests import Filters, ListQuery, RecordRef, SearchQuery
 from openproto.text import query_terms, terms
+
+Records: TypeAlias = list[MemoryRecord]
 
 
 class Journal:
@@ -90,6 +92,10 @@ _JOURNALS: dict[Path, Journal] = {}
 """One for each file: the clients of a process need not read it again and again."""
 
 
+def _journal(path: Path) -> Journal:
+    return _JOURNALS.setdefault(path.resolve(), Journal(path))
+
+
 class Acme(Provider):
     """Memories in a file of JSON lines, for trying things out.
 
@@ -105,8 +111,7 @@ class Acme(Provider):
 
     async def open(self) -> None:
         """Read the journal."""
-        path = Path(self._path).resolve()
-        self._journal = _JOURNALS.setdefault(path, Journal(path))
+        self._journal = _journal(Path(self._path))
         with self._journal.locked():
             pass
 
@@ -123,9 +128,7 @@ class Acme(Provider):
                 if known not in journal.records or journal.was_asked(known) != asked:
                     raise ConflictError("the idempotency key belongs to another memory", provider=self.name)
                 return journal.records[known]
-            record = MemoryRecord(
-                id=str(uuid.uuid4()), created_at=journal.moment(), status="done", **item.model_dump()
-            )
+            record = MemoryRecord(id=str(uuid.uuid4()), created_at=journal.moment(), status="done", **item.model_dump())
             journal.write({"add": record.to_wire(), "key": idempotency_key, "asked": asked})
             return record
 
@@ -174,7 +177,7 @@ class Acme(Provider):
             raise NotFoundError("no such memory", provider=self.name)
         return record
 
-    def _newest_first(self, filters: Filters, as_of: datetime | None) -> list[MemoryRecord]:
+    def _newest_first(self, filters: Filters, as_of: datetime | None) -> Records:
         if filters.scope is not None:
             raise self.unsupported("scopes")
         if as_of is not None:

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from openproto.cli.coerce import coerce, explain, pairs
+from openproto.cli.coerce import coerce, pairs
 from openproto.cli.faults import Misuse
 from openproto.cli.options import Common
 from openproto.cli.output import Output
 from openproto.cli.redact import Redactor
-from openproto.errors import OpenProtoError
+from openproto.errors import OpenProtoError, UnknownProviderError
 from openproto.memory import AsyncMemory
 from openproto.provider import Provider
 from openproto.registry import make_provider, provider_class
@@ -63,8 +63,6 @@ class Call:
     def target(self, **overrides: Any) -> Target:
         """Return what to open: `overrides`, then the options, then the environment."""
         # Imported here: `--help` should not pay for the settings library.
-        from pydantic import ValidationError
-
         from openproto.settings import CLIENT_OPTIONS, options_from_env
 
         common = self.common
@@ -73,11 +71,10 @@ class Call:
             flags["app"] = APP
         try:
             found = options_from_env({name: value for name, value in flags.items() if value is not None})
-        except ValidationError as error:
-            names = ", ".join(
-                f"OPENPROTO_{str(fault['loc'][0]).upper()}" for fault in error.errors(include_input=False)
-            )
-            raise Misuse(f"{names}: {explain(error)}") from None
+        except UnknownProviderError:
+            raise
+        except ValueError as error:
+            raise Misuse(str(error)) from None
         name = found.pop("provider")
         found |= coerce(pairs(common.option, "--option"), provider_class(name).__init__, AsyncMemory.__init__)
         found |= overrides

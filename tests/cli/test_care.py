@@ -96,7 +96,7 @@ def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(cli: Run, environ
     ended = cli("doctor", "--json")
     assert ended.status == 0
     assert ended.json["ok"] is True
-    assert {"openproto", "provider", "connection", "data", "embedder", "add", "get", "search", "delete"} <= set(
+    assert {"openproto", "provider", "connection", "file", "embedder", "add", "get", "search", "delete"} <= set(
         statuses(ended.json["checks"])
     )
     assert set(statuses(ended.json["checks"]).values()) == {"ok"}

@@ -176,7 +176,9 @@ def test_an_interrupt_is_130_and_what_was_not_tried_is_missing() -> None:
 
 
 def test_a_killed_run_leaves_a_report_of_nothing_tried() -> None:
-    process = subprocess.Popen([*PROGRAM, "sqlite", "--report", "r.json"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PROGRAM, "sqlite", "--report", "r.json"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr
     process.stderr.readline()
     process.kill()

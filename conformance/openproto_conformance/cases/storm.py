@@ -59,7 +59,10 @@ async def _storm(bench: Bench, pool: int) -> None:
         if cancelled >= wanted or (round >= 10 and not waits):
             break
     bench.measure("cancelled", cancelled)
-    ensure(cancelled >= wanted or not waits, f"only {cancelled} calls of {10 * wanted} were still running when they were cancelled")
+    ensure(
+        cancelled >= wanted or not waits,
+        f"only {cancelled} calls of {10 * wanted} were still running when they were cancelled",
+    )
     async with asyncio.timeout(5.0):
         results = await asyncio.gather(*(client.get(anchor.id) for _ in range(20)))
     equal({record.content for record in results}, {"the anchor holds"}, "what is read after the storm")

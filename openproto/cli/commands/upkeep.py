@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -63,10 +62,8 @@ async def reindex(
 async def schema(call: Call) -> None:
     """Print the SQL that makes the backend's tables, for a database owner to run."""
     provider = call.target().make_provider()
-    script: Callable[[], str] | None = getattr(provider, "schema_script", None)
-    if script is None:
-        raise provider.unsupported("schema")
+    script = provider.schema_script()
     if call.out.as_json:
-        call.out.json({"sql": script()})
+        call.out.json({"sql": script})
     else:
-        sys.stdout.write(script().rstrip("\n") + "\n")
+        sys.stdout.write(script.rstrip("\n") + "\n")
