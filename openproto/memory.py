@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, Unpack
 
 from pydantic import JsonValue
 
+from openproto import inputs
 from openproto._session import Options, Session
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.errors import (
@@ -35,7 +34,6 @@ from openproto.requests import (
     AuditQuery,
     ContextQuery,
     Filters,
-    IdempotencyKey,
     ListQuery,
     MemoryChanges,
     MemoryInput,
@@ -48,7 +46,6 @@ from openproto.requests import (
 ADD_MANY_BATCH = 1000
 """Items that go to the provider at once; each batch has the client's whole `timeout`."""
 
-_VALIDATE_AT_ONCE = 100  # a few milliseconds of the loop's time
 
 SourceFields: TypeAlias = MemorySource | Mapping[str, str]
 Tags: TypeAlias = list[str]
@@ -147,7 +144,7 @@ class AsyncMemory:
         for keyword in extensions:
             if not keyword.startswith(("x_", "x-")):
                 raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
-        keyed = _keyed({**fields, **extensions}, idempotency_key)
+        keyed = inputs.keyed({**fields, **extensions}, idempotency_key)
         return await self._session.call(
             "add", lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key), repeatable=True
         )
@@ -282,7 +279,7 @@ class AsyncMemory:
         self._session.check_usable()
         outcomes: Outcomes = []
         remaining = iter(items)
-        while batch := await _validated(remaining, ADD_MANY_BATCH):
+        while batch := await inputs.validated(remaining, ADD_MANY_BATCH):
             valid = [keyed for keyed in batch if isinstance(keyed, KeyedInput)]
             stored = iter(await self._add_batch(valid))
             outcomes.extend(next(stored) if isinstance(entry, KeyedInput) else entry for entry in batch)
@@ -385,33 +382,3 @@ class AsyncMemory:
         if record.status == "failed":
             raise ProviderError("the backend accepted the memory but failed to index it")
         return record
-
-
-def _keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput:
-    """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
-    if idempotency_key is None:
-        idempotency_key = secrets.token_hex(16)
-    else:
-        build(IdempotencyKey, {"idempotency_key": idempotency_key})
-    spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
-    return KeyedInput(build(MemoryInput, spelled), idempotency_key)
-
-
-async def _validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int) -> list[KeyedInput | OpenProtoError]:
-    """Take at most `most` items and return each ready to be added, or its error; gives way to other tasks."""
-    batch: list[KeyedInput | OpenProtoError] = []
-    while len(batch) < most and (part := list(islice(items, min(_VALIDATE_AT_ONCE, most - len(batch))))):
-        batch.extend(map(_keyed_or_error, part))
-        await asyncio.sleep(0)
-    return batch
-
-
-def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
-    if isinstance(item, MemoryInput):
-        return KeyedInput(item, secrets.token_hex(16))
-    fields = dict(item)
-    key = fields.pop("idempotency_key", None)
-    try:
-        return _keyed(fields, key)
-    except InvalidRequestError as error:
-        return error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -173,6 +175,21 @@ def test_an_interrupt_is_130_and_what_was_not_tried_is_missing() -> None:
     assert report.verdict == "incomplete"
     assert report.tally["missing"] > len(ALL_WORK) / 2
     assert report.tally["passed"] >= 30
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_table() -> None:
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen([*PROGRAM, "sqlite", *SMALL], stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other side has closed
+        while chunk := os.read(master, 65536):
+            shown += chunk
+    os.close(master)
+    assert process.wait(30) == 1
+    assert f"{TRIED}/{TRIED}" in shown.decode()
+    assert "not kept" in shown.decode()
 
 
 def test_a_killed_run_leaves_a_report_of_nothing_tried() -> None:

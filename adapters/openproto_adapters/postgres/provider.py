@@ -13,7 +13,6 @@ from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.cursors import decode_cursor, encode_cursor
 from openproto.embedding import resolve_embedder
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.ids import parse_id
 from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, StoredModel, store_capabilities
 from openproto.models import (
     AuditEntry,
@@ -36,6 +35,7 @@ from openproto.provider import (
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto.threads import Threads
 from openproto_adapters.postgres import queries
+from openproto_adapters.postgres.batches import add_many_arguments, writable
 from openproto_adapters.postgres.queries import Arguments, Queries
 from openproto_adapters.postgres.records import to_json, to_record, to_uuid
 from openproto_adapters.postgres.schema import (
@@ -171,10 +171,10 @@ class Postgres(Provider):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
-        batch = [_writable(new) for new in await self._index.index_many(items)]
+        batch = [writable(new) for new in await self._index.index_many(items)]
         ready = [new for new in batch if not isinstance(new, OpenProtoError)]
         call = current_call.get()
-        arguments = await self._index.in_thread(_add_many_arguments, ready)
+        arguments = await self._index.in_thread(add_many_arguments, ready)
         rows = await self._fetch(queries.ADD_MANY, self._index.model, *arguments, call.app, call.request_id)
         created = {row["id"]: row["created_at"] for row in rows}
         outcomes: Outcomes = []
@@ -433,33 +433,3 @@ class Postgres(Provider):
         if self._live_indexer is None:
             raise ProviderUnavailableError("the client was closed while this call was running")
         return self._live_indexer
-
-
-def _writable(new: IndexedInput | OpenProtoError) -> IndexedInput | OpenProtoError:
-    """Return `new`, or the error of an item that supersedes what cannot exist."""
-    if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
-        return NotFoundError("supersedes: no such memory")
-    return new
-
-
-def _add_many_arguments(
-    batch: Sequence[IndexedInput],
-) -> tuple[str, list[bytes], list[bytes | None], list[bytes | None]]:
-    """Return the batch as `queries.ADD_MANY` takes it: a JSON document, words, more words, vectors."""
-    rows: list[str] = []
-    words: list[bytes] = []
-    more_words: list[bytes | None] = []
-    vectors: list[bytes | None] = []
-    for new in batch:
-        app = new.item.source.app if new.item.source else None
-        # The input's own JSON continues the object that is begun here.
-        rows.append(
-            f'{{"id":"{new.id}","fingerprint":"{new.fingerprint.hex()}","app":{to_json(app)},'
-            f'"idempotency_key":{to_json(new.idempotency_key)},'
-            f'"extensions":{to_json(new.item.extensions or None)},{new.document[1:]}'
-        )
-        first, others = pack_words(new.terms)
-        words.append(first)
-        more_words.append(others)
-        vectors.append(pack_halfvec(new.vector) if new.vector is not None else None)
-    return f"[{','.join(rows)}]", words, more_words, vectors
