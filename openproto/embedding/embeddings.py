@@ -71,7 +71,8 @@ class Embeddings:
 
     async def embed_one(self, text: str) -> Vector:
         """Return the unit vector of `text`; that of a blank text is all zeros."""
-        return (await self.embed_many([text]))[0]
+        batcher = self._open_batcher()
+        return (await batcher.vectors([text]))[0] if text.strip() else zero_vector(self.dim)
 
     async def embed_many(self, texts: Iterable[str]) -> list[Vector]:
         """Return the unit vectors of `texts` in order, or raise the first error.
@@ -80,13 +81,12 @@ class Embeddings:
         callers. To have an error for each bad text instead, gather calls of `embed_one`: they are batched all
         the same.
         """
-        if self._batcher is None or self._closed:
-            raise RuntimeError("the embedder is closed" if self._closed else "the embedder is not open")
+        batcher = self._open_batcher()
         texts = list(texts)
         worded = [text for text in texts if text.strip()]
         vectors: list[Vector] = []
         for start in range(0, len(worded), self._max_batch):
-            vectors += await self._batcher.vectors(worded[start : start + self._max_batch])
+            vectors += await batcher.vectors(worded[start : start + self._max_batch])
         in_order = iter(vectors)
         return [next(in_order) if text.strip() else zero_vector(self.dim) for text in texts]
 
@@ -102,6 +102,11 @@ class Embeddings:
                 await self._call_hook("close")
         finally:
             self._threads.close()
+
+    def _open_batcher(self) -> Batcher:
+        if self._batcher is None or self._closed:
+            raise RuntimeError("the embedder is closed" if self._closed else "the embedder is not open")
+        return self._batcher
 
     async def _embed(self, texts: list[str]) -> list[Vector | ProviderError]:
         embed = cast("Callable[[Sequence[str]], Any]", self._embedder.embed)

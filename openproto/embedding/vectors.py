@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from openproto.embedding.protocol import Vector
 from openproto.errors import ProviderError
+
+# Within these the square of a length neither overflows nor loses its digits.
+_SMALLEST, _LARGEST = 1e-100, 1e100
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +24,15 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
     """
     if len(rows) != count:
         raise ProviderError(f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts")
-    matrix = _matrix(rows)
+    import numpy as np
+
+    matrix = _matrix(rows[0] if count == 1 else rows)
+    if count == 1 and matrix is not None and matrix.shape == (dim,):
+        # The usual case of one text, for which the arithmetic of matrices costs more than it saves.
+        length = sqrt(np.einsum("i,i->", matrix, matrix))  # which overflows without a warning, as @ does not
+        if _SMALLEST < length < _LARGEST:
+            return [(matrix / length).astype("float32")]
+        matrix = matrix[None]
     if matrix is not None and matrix.shape == (count, dim):
         units = _normalised(matrix)
         if units is not None:
@@ -66,8 +78,8 @@ def _normalised(matrix: NDArray[np.float64]) -> NDArray[np.float32] | None:
 
 
 def _fault(row: Any, matrix: NDArray[np.float64] | None, model: str, dim: int) -> ProviderError:
-    if matrix is None or matrix.ndim != 2:
+    if matrix is None or matrix.ndim not in (1, 2):
         return ProviderError(f"embedder {model!r} gave something else than a vector of {dim} numbers")
-    if matrix.shape[1] != dim:
+    if matrix.shape[-1] != dim:
         return ProviderError(f"embedder {model!r} gave a vector of {len(row)} dimensions instead of {dim}")
     return ProviderError(f"embedder {model!r} gave NaN or infinity among {dim} dimensions ({dim} expected)")

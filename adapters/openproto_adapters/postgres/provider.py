@@ -157,7 +157,7 @@ class Postgres(Provider):
             item.confidence,
             item.valid_from,
             item.valid_to,
-            to_json(item.extensions) if item.extensions else None,
+            to_json(item.extensions) if item.model_extra else None,
             [to_uuid(id) for id in item.supersedes],
             words,
             more_words,
