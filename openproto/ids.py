@@ -20,6 +20,8 @@ _RANDOM_BITS = 62
 _STEP_BITS = 32
 
 _lock = threading.Lock()
+_last_ms = 0
+_last_random = 0
 
 
 def _after_fork() -> None:
@@ -32,8 +34,6 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     # Another thread may hold the lock while this process forks: the child would wait for that thread for ever.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)
-_last_ms = 0
-_last_random = 0
 
 
 def new_id(user_id: str) -> uuid.UUID:

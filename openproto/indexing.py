@@ -169,12 +169,12 @@ class Indexer:
         except OpenProtoError:
             # One text may be at fault: ask again one by one, so that the others are stored.
             found = await asyncio.gather(*(self.embed(text) for text in texts), return_exceptions=True)
+        vectors: list[Vector | OpenProtoError | None] = []
         for result in found:
             if isinstance(result, BaseException) and not isinstance(result, OpenProtoError):
                 raise result
-        return [
-            result for result in found if not isinstance(result, BaseException) or isinstance(result, OpenProtoError)
-        ]
+            vectors.append(result)
+        return vectors
 
 
 def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import ClassVar, NamedTuple, TypeAlias
 
 from openproto.context import TokenCounter, build_context
-from openproto.errors import OpenProtoError, UnsupportedCapabilityError
+from openproto.errors import OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
 from openproto.models import (
     VERBS,
     AuditEntry,
@@ -176,6 +176,10 @@ class Provider:
     def schema_script(self) -> str:
         """Return the SQL that makes the provider's tables, for a database owner to run."""
         raise self.unsupported("schema_script")
+
+    def closed_meanwhile(self) -> ProviderUnavailableError:
+        """Return the error for a call that was running when the client was closed."""
+        return ProviderUnavailableError("the client was closed while this call was running", provider=self.name)
 
     def unsupported(self, what: str) -> UnsupportedCapabilityError:
         """Return the error for something this provider does not have."""

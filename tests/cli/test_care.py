@@ -178,7 +178,6 @@ def test_doctor_says_what_it_could_not_remove(cli: Run, monkeypatch: pytest.Monk
 
 
 def test_reindex_gives_a_store_its_vectors(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wordllama")
     cli("add", "Ada is fond of felines")
     assert cli("capabilities", "--json").json["features"]["vector_search"] is False
     refused = cli("list", "-o", "embedder=local")

@@ -138,7 +138,6 @@ def test_a_missing_package_is_7() -> None:
 
 @pytest.mark.parametrize("option", ["connect_timeout=1", "connect_timeout=60"])
 def test_a_half_open_backend_ends_in_bounded_time(silent_server: int, option: str) -> None:
-    pytest.importorskip("asyncpg")
     url = f"url=postgresql://me:correct-horse@127.0.0.1:{silent_server}/db"
     started = time.monotonic()
     command = [*PROGRAM, "postgres", url, "embedder=none", option, "--report", "report.json"]
@@ -153,7 +152,6 @@ def test_a_half_open_backend_ends_in_bounded_time(silent_server: int, option: st
 
 
 def test_a_refusing_backend_fails() -> None:
-    pytest.importorskip("asyncpg")
     command = [*PROGRAM, "postgres", "url=postgresql://me@127.0.0.1:1/db", "embedder=none", "connect_timeout=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

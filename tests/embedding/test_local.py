@@ -9,12 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from openproto.embedding import Embeddings, LocalEmbedder, count_tokens, local
-
-np = pytest.importorskip("numpy")
-pytest.importorskip("tokenizers")
 
 TEXTS = [
     "Ann likes green tea in the morning.",

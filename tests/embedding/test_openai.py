@@ -28,8 +28,6 @@ from openproto.errors import (
     UnauthorizedError,
 )
 
-pytest.importorskip("httpx")
-
 KEY = "sk-very-secret"
 TEXT = "the private words of Ann"
 

@@ -41,7 +41,6 @@ class Room:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    pytest.importorskip("hatchling")
     return Room(tmp_path_factory.mktemp("room"))
 
 

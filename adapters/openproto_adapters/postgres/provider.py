@@ -425,11 +425,11 @@ class Postgres(Provider):
     @property
     def _pool(self) -> Pool:
         if self._live_pool is None:
-            raise ProviderUnavailableError("the client was closed while this call was running")
+            raise self.closed_meanwhile()
         return self._live_pool
 
     @property
     def _index(self) -> Indexer:
         if self._live_indexer is None:
-            raise ProviderUnavailableError("the client was closed while this call was running")
+            raise self.closed_meanwhile()
         return self._live_indexer

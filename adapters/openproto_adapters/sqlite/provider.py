@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from platformdirs import user_data_path
 from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.cursors import decode_cursor
 from openproto.embedding import resolve_embedder
-from openproto.errors import NotFoundError, OpenProtoError, ProviderUnavailableError
+from openproto.errors import NotFoundError, OpenProtoError
 from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, store_capabilities
 from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord
 from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
@@ -107,7 +106,12 @@ class Sqlite(Provider):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same transaction."""
         new = await self._index.index(KeyedInput(item, idempotency_key))
-        return await self._db.write(partial(self._add, new=new))
+
+        def write(db: Connection) -> MemoryRecord:
+            self._check_model(db)
+            return self._add(db, new)
+
+        return await self._db.write(write)
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one transaction; an item that is refused leaves the others alone."""
@@ -204,7 +208,6 @@ class Sqlite(Provider):
         await self._database.open()
 
     def _add(self, db: Connection, new: IndexedInput) -> MemoryRecord:
-        self._check_model(db)
         app = new.item.source.app if new.item.source else None
         audit = audit_row(new.item.user_id, memory_id=str(new.id), scope=new.item.scope, app=app)
         return statements.add(db, new, audit)
@@ -239,17 +242,17 @@ class Sqlite(Provider):
     @property
     def _db(self) -> Database:
         if self._database is None:
-            raise ProviderUnavailableError("the client was closed while this call was running")
+            raise self.closed_meanwhile()
         return self._database
 
     @property
     def _index(self) -> Indexer:
         if self._indexer is None:
-            raise ProviderUnavailableError("the client was closed while this call was running")
+            raise self.closed_meanwhile()
         return self._indexer
 
     @property
     def _reads(self) -> AuditBuffer:
         if self._audit_buffer is None:
-            raise ProviderUnavailableError("the client was closed while this call was running")
+            raise self.closed_meanwhile()
         return self._audit_buffer
