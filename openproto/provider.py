@@ -60,6 +60,23 @@ class Call(NamedTuple):
 current_call: ContextVar[Call] = ContextVar("openproto_call")
 
 
+class Origin(NamedTuple):
+    """The request that a server is answering: its id, and the app that sent it where that is known."""
+
+    request_id: str
+    app: str | None = None
+
+
+current_origin: ContextVar[Origin | None] = ContextVar("openproto_origin", default=None)
+"""Set by a server, so that the calls made while it answers are recorded under the request's own id and app."""
+
+
+class GeneratedKey(str):
+    """An idempotency key that the client made itself: only a retry of the very same call repeats it."""
+
+    __slots__ = ()
+
+
 class KeyedInput(NamedTuple):
     """A memory to add and the idempotency key that makes adding it twice the same as once."""
 

@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from openproto_conformance.execute import SuiteRun
     from openproto_conformance.report import Report
+    from openproto_conformance.suite import ProviderSuite
 
 _RUNS: pytest.StashKey[dict[type, SuiteRun]] = pytest.StashKey()
 
@@ -93,10 +94,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line("no ProviderSuite was collected, so there is nothing to report")
 
 
-def _run_of(config: pytest.Config, suite: type) -> SuiteRun:
+def _run_of(config: pytest.Config, suite: type[ProviderSuite]) -> SuiteRun:
     from openproto_conformance.execute import SuiteRun
 
-    return config.stash[_RUNS].setdefault(suite, SuiteRun(quick=bool(config.getoption("openproto_quick"))))
+    quick = suite.quick or bool(config.getoption("openproto_quick"))
+    return config.stash[_RUNS].setdefault(suite, SuiteRun(quick=quick))
 
 
 def _reports(config: pytest.Config) -> list[Report]:

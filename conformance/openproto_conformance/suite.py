@@ -29,6 +29,9 @@ class ProviderSuite:
     threads: ClassVar[int] = 40
     """The most threads that one client of this provider may ever have."""
 
+    quick: ClassVar[bool] = False
+    """Whether every case runs with less of everything even where pytest was not told so: for slow backends."""
+
     def provider(self) -> Provider:
         """Return a new, unopened provider; all of them work on the same store."""
         raise NotImplementedError(f"{type(self).__name__} must define provider()")

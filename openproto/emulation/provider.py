@@ -1,0 +1,383 @@
+"""`EmulatedProvider`: the verbs of the protocol, made of the few things that every memory vendor can do.
+
+An adapter implements `create`, `find`, `find_key`, `replace`, `remove`, `scan`, and `rank`. What a vendor does better
+than this class (a native delete of everything, a listing in order) the adapter overrides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from datetime import UTC, datetime
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from openproto.cursors import decode_cursor, encode_cursor
+from openproto.emulation.locks import KeyedLocks, Name
+from openproto.emulation.matching import is_current, matches
+from openproto.emulation.stored import Stored
+from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError, ProviderError
+from openproto.fields import MAX_CONTENT_LENGTH
+from openproto.indexing import fingerprint
+from openproto.models import (
+    VERBS,
+    Capabilities,
+    Features,
+    Limits,
+    MemoryPage,
+    MemoryRecord,
+    SearchResult,
+    Support,
+    SupportDetails,
+)
+from openproto.provider import GeneratedKey, KeyedInput, Outcomes, Provider, SearchResults
+from openproto.ranking import coverage
+from openproto.requests import (
+    MAX_SEARCH_LIMIT,
+    Filters,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+    check_validity,
+)
+from openproto.text import query_terms, terms
+
+T = TypeVar("T")
+
+_locks = KeyedLocks()
+
+_MOST_ATTEMPTED = 10_000
+
+
+class Ranked(NamedTuple):
+    """What the vendor's search answered, best first, and whether it holds everything that the user has."""
+
+    hits: Sequence[tuple[Stored, float]]
+    complete: bool
+
+
+class EmulatedProvider(Provider):
+    """A provider over a vendor that stores texts with metadata; the class attributes say what the vendor has itself."""
+
+    native: ClassVar[frozenset[str]] = frozenset(
+        {"add", "get", "delete", "search", "list", "capabilities", "vector_search"}
+    )
+    """The verbs and features that the vendor itself has; the others are emulated here."""
+
+    keyword_search: ClassVar[bool] = False
+    vector_search: ClassVar[bool] = True
+    async_ingestion: ClassVar[bool] = False
+    max_content_length: ClassVar[int] = MAX_CONTENT_LENGTH
+
+    replaces_at_once: ClassVar[bool] = True
+    """Whether `replace` is a single request, which a cancellation cannot split."""
+
+    scans_newest_first: ClassVar[bool] = False
+    """Whether `scan` yields by `created_at` descending, so that a page needs no more than its own part of it."""
+
+    most_ranked: ClassVar[int] = 1000
+    """The most hits that `rank` can be asked for."""
+
+    add_many_at_once: ClassVar[int] = 8
+    """How many adds of a batch are under way together."""
+
+    finish_within: ClassVar[float] = 0.3
+    """Seconds that a write of several requests gets to end after its caller was cancelled (PROTOCOL 4.4: 500 ms)."""
+
+    def __init__(self) -> None:
+        self._finishing: set[asyncio.Task[Any]] = set()
+        self._attempted: dict[str, None] = {}
+        self._is_closed = False
+
+    # What an adapter says of its vendor. Each raises typed errors only.
+
+    def store_name(self) -> str:
+        """Return what two providers of one process share when they work on the same memories."""
+        raise NotImplementedError
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Write a new memory, by `Stored.new`, and return it under the id it has for good."""
+        raise NotImplementedError
+
+    async def find(self, id: str, user_id: str | None) -> Stored | None:
+        """Return the memory of that id, of whatever user where `user_id` is None; None where there is none."""
+        raise NotImplementedError
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return the user's memory that was added under this idempotency key, if it is still there."""
+        raise NotImplementedError
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Put `new` in the place of `old`, under the same id, and return it as it is then."""
+        raise NotImplementedError
+
+    async def remove(self, stored: Stored) -> bool:
+        """Remove the memory for good; return False where it was gone already."""
+        raise NotImplementedError
+
+    def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        """Yield every memory of the user; those created after `until` may be left out."""
+        raise NotImplementedError
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Return the vendor's best `count` hits; filters of the query may be applied, and are applied again here."""
+        raise NotImplementedError
+
+    # The verbs.
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        """Store the memory; then mark what it supersedes, all of which was there before anything was written."""
+        adding = self._add(item, idempotency_key)
+        return (await (self._whole(adding) if item.supersedes else adding)).record
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store the items, several at once, each with an outcome of its own."""
+        slots = asyncio.Semaphore(self.add_many_at_once)
+
+        async def outcome(keyed: KeyedInput) -> MemoryRecord | OpenProtoError:
+            async with slots:
+                try:
+                    return await self.add(keyed.item, idempotency_key=keyed.idempotency_key)
+                except OpenProtoError as error:
+                    return error
+
+        async with asyncio.TaskGroup() as group:
+            # Tasks start in order, and so the first of equal keys is the one that is stored.
+            tasks = [group.create_task(outcome(keyed)) for keyed in items]
+        return [task.result() for task in tasks]
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        """Return the record."""
+        return (await self._existing(ref.id, ref.user_id)).record
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        """Write the memory anew with the changes; whoever else updates it waits."""
+        updating = self._update(ref, changes)
+        at_once = self.replaces_at_once and "supersedes" not in changes.model_fields_set
+        return (await (updating if at_once else self._whole(updating))).record
+
+    async def delete(self, ref: RecordRef) -> None:
+        """Remove the memory."""
+        async with self._held(ref.id):
+            if not await self.remove(await self._existing(ref.id, ref.user_id)):
+                raise NotFoundError("no such memory")
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        """Return the page; without an order at the vendor, out of all of the user's memories."""
+        after = decode_cursor(query)
+        until = min((moment for moment in (query.until, after and after[0]) if moment), default=None)
+        wanted = query.limit + 1
+        found: list[MemoryRecord] = []
+        async with aclosing(self.scan(query.user_id, until)) as memories:
+            async for stored in memories:
+                record = self._owned(stored, query.user_id).record
+                # Of records made in one moment the vendor's order says nothing: all of them must be seen.
+                full = len(found) >= wanted and record.created_at < found[-1].created_at
+                if self.scans_newest_first and (full or (query.since and record.created_at < query.since)):
+                    break
+                if matches(stored, query) and (after is None or _position(record) < after):
+                    found.append(record)
+        page = heapq.nlargest(wanted, found, key=_position)
+        items = page[: query.limit]
+        more = len(page) > query.limit
+        last = items[-1] if more else None
+        return MemoryPage(items=items, next_cursor=encode_cursor(query, last.created_at, last.id) if last else None)
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        """Ask for more hits until enough pass the filters; beyond the vendor's limit, look through all memories."""
+        at = query.as_of or datetime.now(UTC)
+        narrowed = query.scope is not None or query.tag is not None
+        count = min(self.most_ranked, query.limit * 4 if narrowed else query.limit + 5)
+        while True:
+            ranked = await self.rank(query, count)
+            hits = [
+                SearchResult(memory=stored.record, score=min(1.0, max(0.0, score)))
+                for stored, score in ranked.hits
+                if matches(self._owned(stored, query.user_id), query) and is_current(stored, at)
+            ]
+            if len(hits) >= query.limit or ranked.complete or count >= self.most_ranked:
+                break
+            count = min(self.most_ranked, count * 4)
+        if len(hits) < query.limit and not ranked.complete:
+            seen = {stored.record.id for stored, _ in ranked.hits}
+            hits += await self._by_words(query, at, seen, below=min((hit.score for hit in hits), default=1.0))
+        hits.sort(key=lambda hit: hit.score, reverse=True)
+        return [hit for hit in hits[: query.limit] if hit.score >= (query.min_score or 0.0)]
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove what the filters select, one by one."""
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag)
+        async with aclosing(self.scan(filters.user_id)) as memories:
+            chosen = [stored async for stored in memories if matches(self._owned(stored, filters.user_id), query)]
+        deleted = 0
+        for stored in chosen:
+            async with self._held(stored.record.id):
+                deleted += await self.remove(stored)
+        return deleted
+
+    async def capabilities(self) -> Capabilities:
+        """Return what the vendor has and what is emulated here."""
+        features = Features(
+            vector_search=self.vector_search,
+            keyword_search=self.keyword_search,
+            temporal=True,
+            scopes="tags",
+            max_content_length=self.max_content_length,
+            supports_supersession=True,
+            async_ingestion=self.async_ingestion,
+        )
+        verbs = [verb for verb in VERBS if verb in self.verbs]
+        names = [*VERBS, *features.model_dump(exclude={"max_content_length"})]
+        support: dict[str, Support | str] = {}
+        for name in names:
+            has = name in verbs or getattr(features, name, None) not in (None, False, "none")
+            support[name] = "none" if not has else "native" if name in self.native else "emulated"
+        return Capabilities(
+            provider=self.name,
+            verbs=list(verbs),
+            features=features,
+            limits=Limits(max_search_results=MAX_SEARCH_LIMIT),
+            x_openproto=SupportDetails(support=support, cancellation=self.cancellation),
+        )
+
+    async def open(self) -> None:
+        """Take writes; an adapter calls this when it has its vendor's client."""
+        self._is_closed = False
+
+    async def close(self) -> None:
+        """Stop the writes that are under way; an adapter calls this before it releases the vendor's client."""
+        self._is_closed = True
+        for task in self._finishing:
+            task.cancel()
+        if self._finishing:
+            await asyncio.wait(self._finishing, timeout=self.finish_within)
+
+    # The parts of a write.
+
+    async def _add(self, item: MemoryInput, key: str) -> Stored:
+        locks: list[Name] = [("key", item.user_id, key), *(("memory", id) for id in item.supersedes)]
+        async with self._hold(locks):
+            # A key that the client made is repeated by nobody but a retry of this very call.
+            if not isinstance(key, GeneratedKey) or key in self._attempted:
+                before = await self.find_key(item.user_id, key)
+                if before is not None:
+                    return await self._completed(self._same_input(before, item), item.supersedes)
+            old = [await self._existing(id, item.user_id) for id in item.supersedes]
+            self._attempted[key] = None
+            if len(self._attempted) > _MOST_ATTEMPTED:
+                del self._attempted[next(iter(self._attempted))]
+            new = await self._mark(await self.create(item, key), old)
+            self._attempted.pop(key, None)
+            return new
+
+    async def _completed(self, before: Stored, supersedes: Sequence[str]) -> Stored:
+        """Return the memory of an earlier attempt, with the marks that the attempt may not have come to make."""
+        unmarked = [
+            old
+            for id in supersedes
+            if (old := await self.find(id, before.record.user_id)) is not None
+            and before.record.id not in (by for by, _ in old.superseded)
+            and id in before.record.supersedes
+        ]
+        return await self._mark(before, unmarked)
+
+    async def _update(self, ref: RecordRef, changes: MemoryUpdate) -> Stored:
+        fields = changes.changes
+        more: list[str] = fields.get("supersedes") or []
+        before = (await self._existing(ref.id, ref.user_id)).record
+        cleared = "supersedes" in fields and fields["supersedes"] is None
+        async with self._held(ref.id, *more, *(before.supersedes if cleared else ())):
+            old = await self._existing(ref.id, before.user_id)
+            try:
+                check_validity(old.record.valid_from, fields.get("valid_to"))
+            except ValueError as error:
+                raise InvalidRequestError(str(error)) from None
+            added = [await self._existing(id, before.user_id) for id in more]
+            if "supersedes" in fields:
+                fields["supersedes"] = [] if cleared else list(dict.fromkeys([*old.record.supersedes, *more]))
+            if "tags" in fields:
+                fields["tags"] = fields["tags"] or []
+            new = await self.replace(old, old.changed(**fields, updated_at=datetime.now(UTC)))
+            for id in old.record.supersedes if cleared else ():
+                released = await self.find(id, before.user_id)
+                if released is not None:
+                    await self.replace(released, released.released_by(ref.id))
+            return await self._mark(new, added)
+
+    async def _mark(self, new: Stored, old: Sequence[Stored]) -> Stored:
+        since = new.record.updated_at or new.record.created_at
+        for superseded in old:
+            await self.replace(superseded, superseded.superseded_by(new.record.id, since))
+        return new
+
+    async def _existing(self, id: str, user_id: str | None) -> Stored:
+        found = await self.find(id, user_id)
+        if found is None or (user_id is not None and found.record.user_id != user_id):
+            raise NotFoundError("no such memory")
+        return found
+
+    def _same_input(self, before: Stored, item: MemoryInput) -> Stored:
+        if before.fingerprint != fingerprint(item, item.model_dump_json()).hex():
+            raise ConflictError("this idempotency key was used for another memory; use a new key for a new memory")
+        return before
+
+    # Helpers.
+
+    def _hold(self, names: Sequence[Name]) -> AbstractAsyncContextManager[None]:
+        return _locks.hold([(self.store_name(), *name) for name in names])
+
+    def _held(self, *ids: str) -> AbstractAsyncContextManager[None]:
+        return self._hold([("memory", id) for id in ids])
+
+    def _owned(self, stored: Stored, user_id: str) -> Stored:
+        """Raise ProviderError for another user's row: whatever the vendor's filter did, it goes no further."""
+        if stored.record.user_id != user_id:
+            raise ProviderError("the backend answered with another user's memory, which was dropped")
+        return stored
+
+    async def _by_words(self, query: SearchQuery, at: datetime, seen: set[str], below: float) -> SearchResults:
+        """Return what the vendor's search could not reach, by the share of the query's words it holds."""
+        records: dict[int, MemoryRecord] = {}
+        postings: dict[int, list[int]] = {term: [] for term in query_terms(query.query)}
+        async with aclosing(self.scan(query.user_id)) as memories:
+            async for stored in memories:
+                record = self._owned(stored, query.user_id).record
+                if record.id in seen or not matches(stored, query) or not is_current(stored, at):
+                    continue
+                number = len(records)
+                records[number] = record
+                for term in terms(record.content):
+                    if term in postings:
+                        postings[term].append(number)
+                await asyncio.sleep(0)  # splitting a long text takes a while
+        shares = coverage(len(records), postings.values())
+        return [SearchResult(memory=records[number], score=share * below) for number, share in shares.items()]
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, which is several requests; when the caller is cancelled, it is still brought to its end."""
+        if self._is_closed:
+            work.close()
+            raise self.closed_meanwhile()
+        task = asyncio.create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finished)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):
+                raise self.closed_meanwhile() from None  # nobody cancelled the caller
+            asyncio.get_running_loop().call_later(self.finish_within, task.cancel)
+            raise
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._finishing.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks a failure as seen even when the caller has left
+
+
+def _position(record: MemoryRecord) -> tuple[datetime, str]:
+    return (record.created_at, record.id)

@@ -1,0 +1,108 @@
+"""A memory as a vendor keeps it: its text, and everything else in one JSON string among the vendor's metadata.
+
+One string, because vendors agree on nothing richer: some refuse nested values, some drop nulls, some turn numbers into
+text. What a vendor must filter by is written beside it, in keys of the adapter's own.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Self, TypeAlias
+
+from pydantic import ValidationError
+
+from openproto.errors import ProviderError
+from openproto.indexing import fingerprint
+from openproto.models import MemoryRecord
+from openproto.requests import MemoryInput
+
+Marks: TypeAlias = tuple[tuple[str, datetime], ...]
+
+_NOT_KEPT = {"content", "status", "superseded_by", "embedding_model"}
+
+
+def user_token(user_id: str) -> str:
+    """Return 22 characters of `[A-Za-z0-9_-]` that stand for a user wherever a vendor restricts what a name may be.
+
+    A hash of 128 bits: nothing in a user id can escape from a path or a header, and no two users share a token.
+    """
+    return urlsafe_b64encode(blake2b(user_id.encode(), digest_size=16).digest()).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record, and what the protocol needs to know of it beyond the record."""
+
+    record: MemoryRecord
+    key: str = ""
+    """The idempotency key it was added under."""
+    fingerprint: str = ""
+    """What two inputs share only when they are the same input."""
+    superseded: Marks = ()
+    """Which records supersede it, oldest first, and since when."""
+    handle: str = ""
+    """The vendor's own name for it, where that is not the record's id."""
+
+    @classmethod
+    def new(cls, item: MemoryInput, key: str, *, id: str, created_at: datetime | None = None) -> Self:
+        """Return the memory that `item` asks for; the adapter may give it another id when the vendor has made one."""
+        fields = item.model_dump(exclude={"content", "user_id"}, exclude_unset=True)
+        record = MemoryRecord(
+            id=id,
+            content=item.content,
+            user_id=item.user_id,
+            created_at=created_at or datetime.now(UTC),
+            status="done",
+            **fields,
+        )
+        return cls(record, key, fingerprint(item, item.model_dump_json()).hex())
+
+    def to_text(self) -> str:
+        """Return everything but the content, as JSON for the vendor's metadata."""
+        kept = self.record.model_dump(mode="json", exclude=_NOT_KEPT)
+        superseded = [[by, since.isoformat()] for by, since in self.superseded]
+        envelope = {"record": kept, "key": self.key, "fingerprint": self.fingerprint, "superseded": superseded}
+        return json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: Any, content: Any, *, handle: str = "", **fields: Any) -> Self:
+        """Return the memory that `to_text` wrote; `fields` are the record's as the vendor knows them better.
+
+        Raises ProviderError where this is nothing that `to_text` writes.
+        """
+        try:
+            envelope = json.loads(text)
+            superseded = tuple((str(by), datetime.fromisoformat(since)) for by, since in envelope["superseded"])
+            marks = {"superseded_by": superseded[-1][0] if superseded else None, "status": "done"}
+            record = MemoryRecord.model_validate({**envelope["record"], **marks, "content": content, **fields})
+            return cls(record, envelope["key"], envelope["fingerprint"], superseded, handle)
+        except (ValidationError, LookupError, TypeError, ValueError, RecursionError):
+            # Not chained: the error of a model repeats its input, which is memory content.
+            raise ProviderError("a stored memory is damaged: its metadata is not what was written") from None
+
+    def changed(self, **fields: Any) -> Self:
+        """Return this with those fields of the record changed."""
+        return replace(self, record=self.record.model_copy(update=fields))
+
+    def superseded_by(self, id: str, since: datetime) -> Self:
+        """Return this as superseded by `id` too."""
+        return self._marked((*self._without(id), (id, since)))
+
+    def released_by(self, id: str) -> Self:
+        """Return this as no longer superseded by `id`."""
+        return self._marked(self._without(id))
+
+    @property
+    def superseded_at(self) -> datetime | None:
+        """Since when it has not been current, for being superseded."""
+        return self.superseded[0][1] if self.superseded else None
+
+    def _without(self, id: str) -> Marks:
+        return tuple((by, since) for by, since in self.superseded if by != id)
+
+    def _marked(self, marks: Marks) -> Self:
+        return replace(self.changed(superseded_by=marks[-1][0] if marks else None), superseded=marks)

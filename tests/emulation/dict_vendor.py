@@ -1,0 +1,93 @@
+"""A vendor that is a dictionary: texts, metadata, and a search by shared words, each call a moment away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import datetime
+from typing import ClassVar
+
+from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.ids import new_id
+from openproto.models import Cancellation
+from openproto.requests import MemoryInput, SearchQuery
+from openproto.text import terms
+
+
+class Row:
+    """What the vendor keeps: whose it is, a text, and a string of metadata."""
+
+    def __init__(self, user_id: str, text: str, metadata: str) -> None:
+        self.user_id = user_id
+        self.text = text
+        self.metadata = metadata
+
+
+class DictVendor(EmulatedProvider):
+    name: ClassVar[str] = "dictionary"
+    cancellation: ClassVar[Cancellation] = "native"
+    keyword_search: ClassVar[bool] = True
+    vector_search: ClassVar[bool] = False
+
+    def __init__(self, rows: dict[str, Row], *, most_ranked: int = 1000, ordered: bool = False) -> None:
+        super().__init__()
+        self.rows = rows
+        self.most_ranked = most_ranked  # type: ignore[misc]  # a class attribute for adapters, an option for tests
+        self.scans_newest_first = ordered  # type: ignore[misc]
+        self.creates = 0
+
+    def store_name(self) -> str:
+        return str(id(self.rows))
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        await asyncio.sleep(0)
+        stored = Stored.new(item, key, id=str(new_id(item.user_id)))
+        self._put(stored)
+        self.creates += 1
+        await asyncio.sleep(0)
+        return stored
+
+    async def find(self, id: str, user_id: str | None) -> Stored | None:
+        await asyncio.sleep(0)
+        row = self.rows.get(id)
+        return Stored.from_text(row.metadata, row.text) if row else None
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        async for stored in self.scan(user_id):
+            if stored.key == key:
+                return stored
+        return None
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        await asyncio.sleep(0)
+        self._put(new)
+        await asyncio.sleep(0)
+        return replace(new)
+
+    async def remove(self, stored: Stored) -> bool:
+        await asyncio.sleep(0)
+        return self.rows.pop(stored.record.id, None) is not None
+
+    async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        await asyncio.sleep(0)
+        rows = [row for row in self.rows.values() if row.user_id == user_id]
+        everything = [Stored.from_text(row.metadata, row.text) for row in rows]
+        if self.scans_newest_first:
+            everything.sort(key=lambda stored: stored.record.created_at, reverse=True)
+        for stored in everything:
+            if until is None or stored.record.created_at <= until:
+                yield stored
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        wanted = set(terms(query.query))
+        hits: list[tuple[Stored, float]] = []
+        async for stored in self.scan(query.user_id):
+            held = wanted & set(terms(stored.record.content))
+            if held:
+                hits.append((stored, len(held) / len(wanted)))
+        hits.sort(key=lambda hit: hit[1], reverse=True)
+        return Ranked(hits[:count], complete=len(hits) <= count)
+
+    def _put(self, stored: Stored) -> None:
+        self.rows[stored.record.id] = Row(stored.record.user_id, stored.record.content, stored.to_text())

@@ -1,0 +1,178 @@
+"""Writes that are several requests: whole in the end, whoever is cancelled and whatever fails between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import pytest
+from dict_vendor import DictVendor
+
+from openproto import AsyncMemory, NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.emulation import Stored, user_token
+from openproto.requests import MemoryInput
+
+NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class Faltering(DictVendor):
+    """Fails or waits at the moment that a test chooses."""
+
+    fail_replace = False
+    hold: asyncio.Event | None = None
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.fail_replace:
+            raise ProviderUnavailableError("the vendor is down")
+        return await super().replace(old, new)
+
+
+async def test_marks_are_made_although_the_caller_was_cancelled_between() -> None:
+    vendor = Faltering({})
+    async with AsyncMemory(vendor) as memory:
+        old = await memory.add("tea", user_id="ada")
+        vendor.hold = asyncio.Event()
+        adding = asyncio.create_task(memory.add("coffee", user_id="ada", supersedes=[old.id]))
+        await asyncio.sleep(0.05)
+        assert vendor.creates == 2
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        vendor.hold.set()
+        await asyncio.sleep(0.05)
+        assert (await memory.get(old.id)).superseded_by is not None
+
+
+async def test_a_write_that_hangs_is_given_up_after_its_caller_left() -> None:
+    vendor = Faltering({})
+    async with AsyncMemory(vendor) as memory:
+        old = await memory.add("tea", user_id="ada")
+        vendor.hold = asyncio.Event()
+        adding = asyncio.create_task(memory.add("coffee", user_id="ada", supersedes=[old.id]))
+        await asyncio.sleep(0.05)
+        adding.cancel()
+        await asyncio.sleep(vendor.finish_within + 0.2)
+        assert not vendor._finishing
+        vendor.hold = None
+        async with asyncio.timeout(5):  # its locks are free again
+            await memory.update(old.id, content="green tea")
+
+
+async def test_a_retry_after_a_failed_mark_stores_nothing_twice() -> None:
+    class FailsOnce(DictVendor):
+        failures = 1
+
+        async def replace(self, old: Stored, new: Stored) -> Stored:
+            if self.failures:
+                self.failures -= 1
+                raise ProviderUnavailableError("the vendor is down for a moment")
+            return await super().replace(old, new)
+
+    async with AsyncMemory(FailsOnce({})) as memory:
+        old = await memory.add("tea", user_id="ada")
+        new = await memory.add("coffee", user_id="ada", supersedes=[old.id])
+        assert (await memory.get(old.id)).superseded_by == new.id
+        assert len((await memory.list("ada")).items) == 2
+
+
+async def test_repeating_a_key_makes_the_marks_that_failed() -> None:
+    vendor = Faltering({})
+    async with AsyncMemory(vendor, retries=0) as memory:
+        old = await memory.add("tea", user_id="ada")
+        vendor.fail_replace = True
+        with pytest.raises(ProviderUnavailableError):
+            await memory.add("coffee", user_id="ada", supersedes=[old.id], idempotency_key="k")
+        vendor.fail_replace = False
+        again = await memory.add("coffee", user_id="ada", supersedes=[old.id], idempotency_key="k")
+        assert (await memory.get(old.id)).superseded_by == again.id
+        assert len((await memory.list("ada")).items) == 2
+
+
+async def test_a_retry_of_the_client_stores_nothing_twice() -> None:
+    class Forgetful(DictVendor):
+        async def create(self, item: MemoryInput, key: str) -> Stored:
+            await super().create(item, key)
+            if self.creates == 1:
+                raise ProviderUnavailableError("written, but the answer was lost")
+            raise AssertionError("a retry must look before it writes")
+
+    async with AsyncMemory(Forgetful({}), retries=2) as memory:
+        await memory.add("tea", user_id="ada")
+        assert len((await memory.list("ada")).items) == 1
+
+
+async def test_a_first_add_without_a_key_looks_nothing_up() -> None:
+    class Watched(DictVendor):
+        async def find_key(self, user_id: str, key: str) -> Stored | None:
+            raise AssertionError("nobody but a retry can repeat this key")
+
+    async with AsyncMemory(Watched({})) as memory:
+        await memory.add("tea", user_id="ada")
+
+
+async def test_closing_ends_a_write_that_hangs_and_says_so() -> None:
+    vendor = Faltering({})
+    memory = AsyncMemory(vendor, close_timeout=0.2)
+    old = await memory.add("tea", user_id="ada")
+    vendor.hold = asyncio.Event()
+    adding = asyncio.create_task(memory.add("coffee", user_id="ada", supersedes=[old.id]))
+    await asyncio.sleep(0.05)
+    await memory.aclose()
+    with pytest.raises(ProviderUnavailableError, match="closed while"):
+        await adding
+
+
+async def test_another_users_row_is_an_error_and_no_result() -> None:
+    class Leaky(DictVendor):
+        async def scan(self, user_id: str, until: datetime | None = None):  # type: ignore[no-untyped-def,override]
+            for row in self.rows.values():
+                yield Stored.from_text(row.metadata, row.text)
+
+    async with AsyncMemory(Leaky({})) as memory:
+        record = await memory.add("a secret", user_id="bob")
+        for call in (memory.list("ada"), memory.search("secret", "ada"), memory.delete_all("ada")):
+            with pytest.raises(ProviderError, match="another user"):
+                await call
+        with pytest.raises(NotFoundError):
+            await memory.get(record.id, user_id="ada")
+        assert (await memory.get(record.id)).content == "a secret"
+
+
+def test_a_memory_survives_its_envelope_in_every_field() -> None:
+    item = MemoryInput.model_validate(
+        {
+            "content": " tea\n",
+            "user_id": "ada",
+            "scope": "kitchen/drinks",
+            "tags": ["b", "a"],
+            "source": {"app": "notebook", "type": "explicit", "ref": "r"},
+            "confidence": 0.1 + 0.2,
+            "valid_from": NOON,
+            "valid_to": NOON.replace(year=2030),
+            "supersedes": ["x"],
+            "x-note": {"n": [1, None, {"deep": "ü"}]},
+        }
+    )
+    stored = Stored.new(item, "key", id="m1", created_at=NOON).superseded_by("m2", NOON)
+    again = Stored.from_text(stored.to_text(), item.content, handle=stored.handle)
+    assert again == stored
+    assert again.record.model_dump() == stored.record.model_dump()
+    assert item.content not in stored.to_text()
+
+
+@pytest.mark.parametrize(
+    "text", [None, 3, "", "{", "[]", "{}", '{"record": {}}', "[" * 100_000, json.dumps({"record": 1})]
+)
+def test_damaged_metadata_is_a_provider_error(text: object) -> None:
+    with pytest.raises(ProviderError, match="damaged"):
+        Stored.from_text(text, "tea")
+
+
+def test_tokens_are_safe_and_of_one_user_each() -> None:
+    users = ["ada", "Ada", "../ada", "a" * 256, "ü", "*", " ada"]
+    tokens = {user_token(user) for user in users}
+    assert len(tokens) == len(users)
+    assert all(len(token) == 22 and token.replace("-", "").replace("_", "").isalnum() for token in tokens)
