@@ -20,6 +20,7 @@ from openproto.errors import (
     UnknownProviderError,
     UnsupportedCapabilityError,
 )
+from openproto.fanout import gather_bounded
 from openproto.memory import AsyncMemory
 from openproto.models import (
     AuditEntry,
@@ -66,4 +67,5 @@ __all__ = [
     "UnknownProviderError",
     "UnsupportedCapabilityError",
     "__version__",
+    "gather_bounded",
 ]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
+from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Verb
-from openproto.provider import Call, Provider, current_call
+from openproto.provider import Call, Provider, current_call, current_origin
 from openproto.retry import with_retries
 
 T = TypeVar("T")
@@ -31,6 +33,7 @@ class Options:
     close_timeout: float = 5.0
     max_concurrency: int | None = None
     app: str | None = None
+    observers: tuple[Observer, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the client is made."""
@@ -42,6 +45,13 @@ class Options:
             raise ValueError("close_timeout must be a positive number of seconds")
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise ValueError("max_concurrency must be 1 or more, or None")
+
+
+class Companion(Protocol):
+    """Background work for a client that must end before its provider is closed, such as a queue of memories."""
+
+    async def drain(self) -> None:
+        """Finish; cancelled when the time for it is over."""
 
 
 class Session:
@@ -59,23 +69,42 @@ class Session:
         self._closed = False
         self._in_flight = 0
         self._idle: asyncio.Event | None = None
+        self.companions: list[Companion] = []
+        self._meter = Meter(options.observers)
 
-    async def call(self, verb: Verb, run: Callable[[Provider], Awaitable[T]], *, repeatable: bool) -> T:
+    async def call(
+        self, verb: Verb, run: Callable[[Provider], Awaitable[T]], *, repeatable: bool, scope: str | None = None
+    ) -> T:
         """Run one verb: refuse misuse, open if need be, bound it in time, and repeat it where that is safe."""
         self.check_usable()
         if verb not in self.provider.verbs:
             raise self.provider.unsupported(verb)
-        call = Call(verb, secrets.token_hex(8), self.options.app)
+        origin = current_origin.get()
+        request_id = origin.request_id if origin else secrets.token_hex(8)
+        call = Call(verb, request_id, (origin and origin.app) or self.options.app)
         token = current_call.set(call)
         self._in_flight += 1
         retries = self.options.retries if repeatable else 0
+        repeated, outcome, started = 0, "ok", time.perf_counter()
+
+        def repeat() -> None:
+            nonlocal repeated
+            repeated += 1
+
         try:
             return await self._bounded(
-                repr(verb), call.request_id, lambda: with_retries(lambda: run(self.provider), retries)
+                repr(verb), call.request_id, lambda: with_retries(lambda: run(self.provider), retries, repeat)
             )
+        except BaseException as error:
+            outcome = outcome_of(error)
+            raise
         finally:
             current_call.reset(token)
             self._in_flight -= 1
+            seconds = time.perf_counter() - started
+            self._meter.ended(
+                CallEvent(verb, self.provider.name, outcome, seconds, repeated, request_id, call.app, scope)
+            )
             if self._idle is not None and not self._in_flight:
                 self._idle.set()
 
@@ -91,12 +120,13 @@ class Session:
             raise
 
     async def close(self) -> None:
-        """Close for good: wait for running calls, then release the provider, each for half of `close_timeout`."""
-        if self._loop is None:
+        """Close for good: wait for companions, for running calls, and for the provider, half of `close_timeout` each."""
+        if self._loop is None and not self.companions:
             self._closed = True
             return
-        self._check_loop()
-        self._closed = True
+        self.check_loop()
+        # What companions still have to do needs the verbs, so these are refused only afterwards.
+        self._closed = self._closed or not self.companions
         await asyncio.shield(self._start_closing())
 
     @property
@@ -164,6 +194,11 @@ class Session:
 
     async def _shut_down(self) -> None:
         half = self.options.close_timeout / 2
+        if self.companions:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(half):
+                    await asyncio.gather(*(companion.drain() for companion in self.companions))
+            self._closed = True
         if self._opening is not None and not self._is_open:
             opening = self._opening
             opening.cancel()
@@ -177,13 +212,18 @@ class Session:
             async with asyncio.timeout(half):
                 await self.provider.close()
 
+    def stats(self) -> Stats:
+        """Return the figures of the calls so far."""
+        return self._meter.stats(self._in_flight)
+
     def check_usable(self) -> None:
         """Raise RuntimeError for a client that is closed or belongs to another event loop."""
         if self._closed:
             raise RuntimeError(f"{self._owner} is closed")
-        self._check_loop()
+        self.check_loop()
 
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
+        """Bind the client to the running event loop, or raise RuntimeError when it belongs to another."""
         running = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = weakref.ref(running)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from openproto.errors import InvalidRequestError, OpenProtoError
+from openproto.messages import as_content
 from openproto.provider import GeneratedKey, KeyedInput
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
@@ -22,6 +23,8 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput:
     else:
         build(IdempotencyKey, {"idempotency_key": idempotency_key})
     spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
+    if not isinstance(spelled.get("content"), str):
+        spelled["content"] = as_content(spelled.get("content"))
     return KeyedInput(build(MemoryInput, spelled), idempotency_key)
 
 

@@ -20,6 +20,9 @@ from openproto.errors import (
     ProviderError,
     UnsupportedCapabilityError,
 )
+from openproto.fanout import gather_bounded
+from openproto.instrumentation import Observer, Stats
+from openproto.messages import Messages
 from openproto.models import (
     Capabilities,
     ContextBlock,
@@ -71,12 +74,16 @@ class AsyncMemory:
         max_concurrency: Calls in flight at once; more wait their turn. None leaves it to the backend's own pool.
         token_counter: Counts tokens for `context`; the default estimates four bytes a token.
         app: Names this program in audit entries.
+        audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
+            PostgreSQL URL. With `audit_reads=False` beside it only writes are recorded.
+        observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
         options: The provider's own options, such as `url=` or `path=`.
 
     Raises:
         UnknownProviderError: No installed distribution has a provider of that name.
         ImportError: The provider's packages are missing; the text holds the `pip install` line.
         TypeError: The provider takes no such option.
+        ValueError: The provider has an audit log of its own and `audit` is given, or an option's value makes no sense.
     """
 
     _owner: ClassVar[str] = "AsyncMemory"
@@ -91,13 +98,21 @@ class AsyncMemory:
         max_concurrency: int | None = None,
         token_counter: TokenCounter = estimate_tokens,
         app: str | None = None,
+        audit: str | None = None,
+        observers: Sequence[Observer] = (),
         **options: Any,
     ) -> None:
-        bounds = Options(timeout, retries, close_timeout, max_concurrency, app)
+        bounds = Options(timeout, retries, close_timeout, max_concurrency, app, tuple(observers))
+        audit_reads = audit is None or options.pop("audit_reads", True)
         if isinstance(provider, str):
             provider = make_provider(provider, options)
         elif options:
             raise TypeError(f"options {sorted(options)} belong in the provider object's own constructor")
+        if audit is not None:
+            # Imported here: few clients have a journal.
+            from openproto.layers.audit import Audited
+
+            provider = Audited(provider, audit, reads=audit_reads)
         self._session = Session(provider, self._owner, bounds)
         self._count_tokens = token_counter
         self._capabilities: Capabilities | None = None
@@ -112,7 +127,7 @@ class AsyncMemory:
 
     async def add(
         self,
-        content: str,
+        content: str | Messages,
         *,
         user_id: str,
         scope: str | None = None,
@@ -127,6 +142,7 @@ class AsyncMemory:
     ) -> MemoryRecord:
         """Store a memory and return its record.
 
+        `content` is a text, or chat messages `[{"role": ..., "content": ...}, ...]`, which become one line each.
         `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
         first record; with another input it is a ConflictError.
         """
@@ -146,7 +162,10 @@ class AsyncMemory:
                 raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
         keyed = inputs.keyed({**fields, **extensions}, idempotency_key)
         return await self._session.call(
-            "add", lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key), repeatable=True
+            "add",
+            lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key),
+            repeatable=True,
+            scope=scope,
         )
 
     async def get(self, id: str, *, user_id: str | None = None) -> MemoryRecord:
@@ -196,7 +215,7 @@ class AsyncMemory:
                 "cursor": cursor,
             },
         )
-        return await self._session.call("list", lambda p: p.list(query), repeatable=True)
+        return await self._session.call("list", lambda p: p.list(query), repeatable=True, scope=scope)
 
     async def search(
         self,
@@ -222,7 +241,27 @@ class AsyncMemory:
                 "min_score": min_score,
             },
         )
-        return await self._session.call("search", lambda p: p.search(wanted), repeatable=True)
+        return await self._session.call("search", lambda p: p.search(wanted), repeatable=True, scope=scope)
+
+    async def search_many(
+        self,
+        user_ids: Iterable[str],
+        query: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        as_of: datetime | None = None,
+        limit: int = 10,
+        min_score: float | None = None,
+        concurrency: int = 8,
+    ) -> dict[str, SearchResults]:
+        """Return the results of one query for each user, at most `concurrency` searches under way at once."""
+        users = list(dict.fromkeys(user_ids))
+        searches = (
+            self.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
+            for user_id in users
+        )
+        return dict(zip(users, await gather_bounded(searches, limit=concurrency), strict=True))
 
     async def context(
         self,
@@ -246,7 +285,9 @@ class AsyncMemory:
                 "token_budget": token_budget,
             },
         )
-        return await self._session.call("context", lambda p: p.context(wanted, self._count_tokens), repeatable=True)
+        return await self._session.call(
+            "context", lambda p: p.context(wanted, self._count_tokens), repeatable=True, scope=scope
+        )
 
     async def audit(
         self,
@@ -288,7 +329,7 @@ class AsyncMemory:
     async def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
         """Remove every record of the user that the filters select and return how many there were."""
         filters = build(Filters, {"user_id": user_id, "scope": scope, "tag": tag})
-        return await self._session.call("delete", lambda p: p.delete_all(filters), repeatable=False)
+        return await self._session.call("delete", lambda p: p.delete_all(filters), repeatable=False, scope=scope)
 
     async def iter(
         self,
@@ -334,6 +375,10 @@ class AsyncMemory:
         except OpenProtoError as error:
             return Health(status="unavailable", provider=name, detail=error.message)
         return Health(status="ok", provider=name)
+
+    def stats(self) -> Stats:
+        """Return what this client has done so far: calls, errors, retries, latencies, and calls in flight."""
+        return self._session.stats()
 
     async def aclose(self) -> None:
         """Close the client: running calls get half of `close_timeout` to end, releasing the backend the rest."""

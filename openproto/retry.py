@@ -13,11 +13,11 @@ FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0
 
 
-async def with_retries(call: Callable[[], Awaitable[T]], retries: int) -> T:
+async def with_retries(call: Callable[[], Awaitable[T]], retries: int, repeated: Callable[[], None]) -> T:
     """Return `await call()`, repeated at most `retries` times after errors that say they are retryable.
 
     The wait grows exponentially with full jitter, and is never shorter than the backend's own `retry_after`. The
-    caller's deadline bounds the whole.
+    caller's deadline bounds the whole; `repeated` is told of each repetition.
     """
     try:
         return await call()
@@ -46,6 +46,7 @@ async def with_retries(call: Callable[[], Awaitable[T]], retries: int) -> T:
     async def attempt() -> T:
         if failed:
             raise failed.pop()
+        repeated()
         return await call()
 
     retrying = AsyncRetrying(

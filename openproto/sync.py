@@ -14,7 +14,9 @@ from pydantic import JsonValue
 
 from openproto import _loop
 from openproto.context import TokenCounter, estimate_tokens
+from openproto.instrumentation import Observer, Stats
 from openproto.memory import ADD_MANY_BATCH, AsyncMemory, Ids, Records, SourceFields, Tags
+from openproto.messages import Messages
 from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
 from openproto.provider import AuditEntries, Outcomes, Provider, SearchResults
 from openproto.requests import MemoryChanges, MemoryInput
@@ -39,12 +41,16 @@ class Memory:
         max_concurrency: Calls in flight at once; more wait their turn. None leaves it to the backend's own pool.
         token_counter: Counts tokens for `context`; the default estimates four bytes a token.
         app: Names this program in audit entries.
+        audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
+            PostgreSQL URL. With `audit_reads=False` beside it only writes are recorded.
+        observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
         options: The provider's own options, such as `url=` or `path=`.
 
     Raises:
         UnknownProviderError: No installed distribution has a provider of that name.
         ImportError: The provider's packages are missing; the text holds the `pip install` line.
         TypeError: The provider takes no such option.
+        ValueError: The provider has an audit log of its own and `audit` is given, or an option's value makes no sense.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Memory:
         max_concurrency: int | None = None,
         token_counter: TokenCounter = estimate_tokens,
         app: str | None = None,
+        audit: str | None = None,
+        observers: Sequence[Observer] = (),
         **options: Any,
     ) -> None:
         self._memory = _Core(
@@ -67,6 +75,8 @@ class Memory:
             max_concurrency=max_concurrency,
             token_counter=token_counter,
             app=app,
+            audit=audit,
+            observers=observers,
             **options,
         )
         self._pid = os.getpid()
@@ -83,7 +93,7 @@ class Memory:
 
     def add(
         self,
-        content: str,
+        content: str | Messages,
         *,
         user_id: str,
         scope: str | None = None,
@@ -98,6 +108,7 @@ class Memory:
     ) -> MemoryRecord:
         """Store a memory and return its record.
 
+        `content` is a text, or chat messages `[{"role": ..., "content": ...}, ...]`, which become one line each.
         `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
         first record; with another input it is a ConflictError.
         """
@@ -169,6 +180,32 @@ class Memory:
         """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
         return _loop.run(
             self._async.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
+        )
+
+    def search_many(
+        self,
+        user_ids: Iterable[str],
+        query: str,
+        *,
+        scope: str | None = None,
+        tag: str | None = None,
+        as_of: datetime | None = None,
+        limit: int = 10,
+        min_score: float | None = None,
+        concurrency: int = 8,
+    ) -> dict[str, SearchResults]:
+        """Return the results of one query for each user, at most `concurrency` searches under way at once."""
+        return _loop.run(
+            self._async.search_many(
+                list(user_ids),
+                query,
+                scope=scope,
+                tag=tag,
+                as_of=as_of,
+                limit=limit,
+                min_score=min_score,
+                concurrency=concurrency,
+            )
         )
 
     def context(
@@ -246,6 +283,10 @@ class Memory:
     def health(self) -> Health:
         """Return whether the backend answers now, and in words why not; never raises a provider's error."""
         return _loop.run(self._async.health())
+
+    def stats(self) -> Stats:
+        """Return what this client has done so far: calls, errors, retries, latencies, and calls in flight."""
+        return self._async.stats()
 
     def close(self) -> None:
         """Close the client: running calls get half of `close_timeout` to end, releasing the backend the rest."""

@@ -1,0 +1,61 @@
+"""Many calls, few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
+from typing import Literal, TypeVar, overload
+
+T = TypeVar("T")
+
+
+@overload
+async def gather_bounded(
+    calls: Iterable[Awaitable[T]], *, limit: int = 8, return_exceptions: Literal[False] = False
+) -> list[T]: ...
+
+
+@overload
+async def gather_bounded(
+    calls: Iterable[Awaitable[T]], *, limit: int = 8, return_exceptions: Literal[True]
+) -> list[T | Exception]: ...
+
+
+async def gather_bounded(
+    calls: Iterable[Awaitable[T]], *, limit: int = 8, return_exceptions: bool = False
+) -> list[T] | list[T | Exception]:
+    """Await every call, at most `limit` at once, and return their results in order.
+
+    `calls` may be a generator, `(memory.add(text, user_id=user) for text in texts)`: each is made when its turn comes.
+    The first failure cancels the others and is raised; with `return_exceptions` it stands in the place of its result.
+    Cancelling the gathering cancels every call.
+    """
+    if limit < 1:
+        raise ValueError("limit must be 1 or more")
+    remaining = enumerate(calls)
+    results: dict[int, T | Exception] = {}
+
+    async def work() -> None:
+        for number, call in remaining:
+            try:
+                results[number] = await call
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results[number] = error
+
+    workers = [asyncio.create_task(work()) for _ in range(limit)]
+    try:
+        await asyncio.gather(*workers)
+    except BaseException:
+        for worker in workers:
+            worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(workers)
+        if isinstance(calls, Sequence):
+            for call in calls:
+                if asyncio.iscoroutine(call):
+                    call.close()  # one that was never awaited would warn of it
+        raise
+    return [results[number] for number in range(len(results))]
