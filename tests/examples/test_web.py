@@ -1,0 +1,145 @@
+"""The web examples, under a real server on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import httpx
+import pytest
+import uvicorn
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "web"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Running:
+    """An application under uvicorn in a thread of its own."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", loop="asyncio"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the application did not start"
+            threading.Event().wait(0.01)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(params=["fastapi_notes", "starlette_notes"])
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def running(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setenv("OPENPROTO_PROVIDER", "sqlite")
+    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+    with Running(load(name).app) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=running.url, timeout=10) as client:
+        yield client
+
+
+async def add(http: httpx.AsyncClient, name: str, user: str, text: str) -> httpx.Response:
+    if name == "fastapi_notes":
+        return await http.post(f"/{user}/notes", json={"text": text})
+    return await http.post(f"/{user}/notes", content=text)
+
+
+@pytest.mark.promise(18)
+@pytest.mark.promise(38)
+@pytest.mark.promise(40)
+async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, name: str) -> None:
+    added = await asyncio.gather(*(add(http, name, f"user{number % 5}", f"note {number}") for number in range(50)))
+    assert {response.status_code for response in added} == {201}
+    found = await http.get("/user3/notes", params={"q": "note"})
+    assert sorted(found.json()) == sorted(f"note {number}" for number in range(3, 50, 5))
+
+
+async def test_a_background_task_remembers_after_the_answer(http: httpx.AsyncClient) -> None:
+    assert (await http.post("/ada/visits", params={"page": "prices"})).status_code == 202
+    async with asyncio.timeout(5):
+        while not (found := (await http.get("/ada/notes", params={"q": "prices"})).json()):
+            await asyncio.sleep(0.02)
+    assert found == ["visited prices"]
+
+
+@pytest.mark.promise(112)
+async def test_an_error_answers_with_its_own_status_and_envelope(http: httpx.AsyncClient, name: str) -> None:
+    response = await add(http, name, "ada", " ")
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("name", ["fastapi_notes"], indirect=True)
+async def test_a_reader_that_leaves_ends_its_stream(http: httpx.AsyncClient, running: Running, name: str) -> None:
+    memory = running.app.state.memory
+    async with http.stream("GET", "/ada/follow") as stream:
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "following"
+        await add(http, name, "ada", "fresh news")
+        assert await anext(lines) == "fresh news"
+    await asyncio.sleep(0.3)
+    before = memory.stats().verbs["list"].calls
+    await asyncio.sleep(0.5)
+    assert memory.stats().verbs["list"].calls == before
+    assert memory.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("name", ["starlette_notes"], indirect=True)
+async def test_an_export_streams_every_page(http: httpx.AsyncClient, name: str) -> None:
+    for number in range(25):
+        await add(http, name, "ada", f"note {number}")
+    async with http.stream("GET", "/ada/export") as stream:
+        contents = [json.loads(line)["content"] async for line in stream.aiter_lines()]
+    assert contents == [f"note {number}" for number in range(24, -1, -1)]
+
+
+@pytest.mark.promise(39)
+def test_closing_the_application_closes_its_client(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+    module = load(name)
+    made: list[Any] = []
+
+    class Watched(module.AsyncMemory):  # type: ignore[misc,name-defined]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(module, "AsyncMemory", Watched)
+    with Running(module.app) as running:
+        httpx.get(f"{running.url}/ada/notes", params={"q": "tea"})
+    (memory,) = made
+    assert memory._session._closed
