@@ -17,9 +17,12 @@ RunPython: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 StartPython: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 
 HELPERS = Path(__file__).parent / "core"
+SPECS = Path(__file__).parents[2] / "shared" / "data" / "specs"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The vendors' OpenAPI documents: what is checked against them is skipped, and says so, where they are not found.
+    os.environ.setdefault("OPENPROTO_SPECS", str(SPECS))
     if getattr(config, "cache", None) is not None:
         set_hypothesis_home_dir(config.cache.mkdir("hypothesis"))
     # The machine may be busy, so no deadline; the examples are the same in every run, so no database either.

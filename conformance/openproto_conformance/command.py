@@ -1,7 +1,7 @@
 """`openproto conformance`: the suite on a provider, and the matrix of several reports.
 
-`openproto` finds this module by the entry point group `openproto.commands`, and imports it in every run of the command
-line: what costs time is imported inside.
+`openproto` finds this module, and with it `openproto emulate`, by the entry point group `openproto.commands`, and
+imports it in every run of the command line: what costs time is imported inside.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -28,9 +28,12 @@ from openproto.cli.command import CARE, command
 from openproto.cli.exits import Exit
 from openproto.cli.faults import Misuse
 from openproto.errors import OpenProtoError
+from openproto.provider import Provider
 from openproto.registry import provider_class, provider_options
+from openproto_conformance.emulate import emulator_named, report_violations
 
 if TYPE_CHECKING:
+    from openproto_conformance.emulators.emulator import Emulator
     from openproto_conformance.report import Report
     from openproto_conformance.trial import Trial
 
@@ -70,6 +73,14 @@ async def conformance(
     no_times: Annotated[
         bool, typer.Option("--no-times", help="Leave seconds and figures out: two runs then give the same file.")
     ] = False,
+    emulated: Annotated[
+        bool,
+        typer.Option(
+            "--emulated",
+            help="Try it on an emulator of the vendor (see `openproto emulate`), with an audit journal where it keeps "
+            "no audit log of its own.",
+        ),
+    ] = False,
     write: Annotated[
         Path | None,
         typer.Option("--write", metavar="FILE", help="With matrix: put it between the marker comments of FILE."),
@@ -88,7 +99,7 @@ async def conformance(
     """
     first, *others = words or [""]
     if first == MATRIX:
-        if report or only or quick or deviation or markdown or no_times:
+        if report or only or quick or deviation or markdown or no_times or emulated:
             raise Misuse("matrix takes reports and --write, no other option")
         return _matrix(call, [Path(word) for word in others], write)
     if write is not None:
@@ -97,31 +108,34 @@ async def conformance(
         first, others = "", words or []
     given = replace(call.common, provider=first or call.common.provider, option=[*call.common.option, *others])
     known = pairs(deviation or [], "--deviation")
-    return await _try(Call(given), report, only or [], known, quick=quick, markdown=markdown, times=not no_times)
+    how = How(only or [], known, quick=quick, emulated=emulated)
+    return await _try(Call(given), how, report, markdown=markdown, times=not no_times)
 
 
-async def _try(
-    call: Call,
-    path: Path | None,
-    only: Sequence[str],
-    deviations: dict[str, str],
-    *,
-    quick: bool,
-    markdown: bool,
-    times: bool,
-) -> Exit:
+class How(NamedTuple):
+    """How the suite is to be run."""
+
+    only: Sequence[str]
+    deviations: dict[str, str]
+    quick: bool
+    emulated: bool
+
+
+async def _try(call: Call, how: How, path: Path | None, *, markdown: bool, times: bool) -> Exit:
     from openproto_conformance.display import progress, show
     from openproto_conformance.report import write_reports
     from openproto_conformance.runner import suite_of, work_in
     from openproto_conformance.trial import Trial
 
     with ExitStack() as stack:
-        target = _target(call, stack)
+        emulator = stack.enter_context(emulator_named(call.common.provider or "")()) if how.emulated else None
+        target = _target(call, stack, emulator)
+        make = target.make_provider if emulator is None else _audited(target, stack)
         try:
-            suite, work = suite_of(target.make_provider, deviations=deviations), work_in(only)
+            suite, work = suite_of(make, deviations=how.deviations, emulator=emulator), work_in(how.only)
         except (TypeError, ValueError) as error:
             raise Misuse(str(error)) from error
-        trial = Trial(suite, work, provider=target.name, quick=quick)
+        trial = Trial(suite, work, provider=target.name, quick=how.quick)
 
         def report() -> Report:
             made = trial.report().map_texts(call.redact)
@@ -147,16 +161,28 @@ async def _try(
         if status is Exit.INTERRUPTED:
             resume = "what had not been tried is missing in the report"
             faults.report(KeyboardInterrupt(), call.redact, as_json=call.out.as_json, resume=resume)
+        if emulator is not None and report_violations(call, emulator):
+            status = status or Exit.FAILED
     return _leave(Exit(final.exit_status) if status is None else status)
 
 
-def _target(call: Call, stack: ExitStack) -> Target:
+def _audited(target: Target, stack: ExitStack) -> Callable[[], Provider]:
+    """Return what makes the target's providers, all with one audit journal unless they keep an audit log."""
+    if "audit" in target.make_provider().verbs:
+        return target.make_provider
+    from openproto.layers.audit import Audited
+
+    folder = stack.enter_context(TemporaryDirectory(prefix="openproto-journal-", ignore_cleanup_errors=True))
+    return lambda: Audited(target.make_provider(), f"sqlite:///{folder}/audit.db")
+
+
+def _target(call: Call, stack: ExitStack, emulator: Emulator | None) -> Target:
     """Return what to try; a Misuse unless a provider can be made of it."""
     name = call.common.provider
     if not name:
         raise Misuse("which backend? `openproto conformance NAME key=value ...`", "`openproto providers` lists them")
     given = pairs(call.common.option, "KEY=VALUE")
-    overrides = {}
+    overrides = {} if emulator is None else emulator.provider_options()
     if "path" in provider_options(provider_class(name)) and "path" not in given and call.common.path is None:
         folder = stack.enter_context(TemporaryDirectory(prefix="openproto-conformance-", ignore_cleanup_errors=True))
         overrides["path"] = str(Path(folder) / "memory.db")

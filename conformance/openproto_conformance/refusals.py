@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from openproto import AsyncMemory, UnsupportedCapabilityError
+from openproto import AsyncMemory, MemoryInput, Provider, UnsupportedCapabilityError
 from openproto.models import Verb
+from openproto.requests import AuditQuery, ListQuery, MemoryUpdate, RecordRef, SearchQuery
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Case, Feature
-from openproto_conformance.checks import ensure, raises
+from openproto_conformance.checks import Violation, ensure, raises
 from openproto_conformance.spy import spy_on
 
 ATTEMPTS: dict[str, Callable[[AsyncMemory, str], Awaitable[Any]]] = {
@@ -27,6 +28,30 @@ ATTEMPTS: dict[str, Callable[[AsyncMemory, str], Awaitable[Any]]] = {
     "supports_supersession": lambda client, user: client.add("tea", user_id=user, supersedes=["some-id"]),
 }
 """How each verb, and each feature that has a parameter of its own, is asked for."""
+
+
+_DIRECT: dict[Verb, Callable[[Provider], Awaitable[Any]]] = {
+    "add": lambda provider: provider.add(MemoryInput(content="tea", user_id="nobody"), idempotency_key="key"),
+    "get": lambda provider: provider.get(RecordRef(id="some-id")),
+    "update": lambda provider: provider.update(RecordRef(id="some-id"), MemoryUpdate(content="tea")),
+    "delete": lambda provider: provider.delete(RecordRef(id="some-id")),
+    "list": lambda provider: provider.list(ListQuery(user_id="nobody")),
+    "search": lambda provider: provider.search(SearchQuery(query="tea", user_id="nobody")),
+    "audit": lambda provider: provider.audit(AuditQuery(user_id="nobody")),
+}
+
+
+async def check_absent(provider: Provider, verb: Verb) -> None:
+    """Ask the provider itself for an undeclared verb: that it works all the same is a claim that was not made."""
+    if verb not in _DIRECT:
+        return  # context is search, and capabilities are always there
+    try:
+        await _DIRECT[verb](provider)
+    except UnsupportedCapabilityError:
+        return
+    except Exception as error:
+        raise Violation(f"{verb} is there, but not declared: it raised {type(error).__name__}") from error
+    raise Violation(f"{verb} is there, but not declared")
 
 
 def undeclared_verbs(bench: Bench, case: Case) -> list[Verb]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TypeAlias
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TypeAlias
 
 from openproto import Provider
 from openproto_conformance.cases import AREAS
@@ -11,6 +12,9 @@ from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.outcome import Result, Work
 from openproto_conformance.report import Report
 from openproto_conformance.suite import ProviderSuite
+
+if TYPE_CHECKING:
+    from openproto_conformance.emulators.emulator import Emulator
 
 Progress: TypeAlias = Callable[[Result, int, int], None]
 """Called after each piece of work with its result, how many are done, and how many there are."""
@@ -45,15 +49,24 @@ def run_suite(
     return Report.of(suite_run, type(suite).__name__)
 
 
-def suite_of(provider_factory: Callable[[], Provider], *, deviations: Mapping[str, str]) -> ProviderSuite:
-    """Return the suite on what `provider_factory` returns; a deviation that names no case is a TypeError."""
+def suite_of(
+    provider_factory: Callable[[], Provider], *, deviations: Mapping[str, str], emulator: Emulator | None = None
+) -> ProviderSuite:
+    """Return the suite on what `provider_factory` returns; a deviation that names no case is a TypeError.
+
+    `emulator` is what the providers talk to, where that is emulated: it can be told to stall.
+    """
     given = deviations
 
     class Given(ProviderSuite):
         deviations = given
+        secrets = () if emulator is None else (emulator.api_key,)
 
         def provider(self) -> Provider:
             return provider_factory()
+
+        def stalled(self) -> AbstractContextManager[object] | None:
+            return None if emulator is None else emulator.stalled()
 
     return Given()
 

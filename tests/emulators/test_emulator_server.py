@@ -1,0 +1,251 @@
+"""The server: connections, counters, routes, and checks against the document."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from notes_emulator import Notes, document
+from openproto_conformance.emulators import Answer, Emulator, Latency, Request, route, similarity
+from openproto_conformance.emulators.registry import EMULATORS, emulator_class
+from openproto_conformance.emulators.routes import segments_of
+
+Http = Callable[[Emulator], httpx.Client]
+
+
+def raw(emulator: Emulator, data: bytes) -> bytes:
+    """Send bytes and return everything that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", int(emulator.url.rpartition(":")[2])), timeout=5.0) as client:
+        client.sendall(data)
+        received = b""
+        while piece := client.recv(65_536):
+            received += piece
+    return received
+
+
+def test_connections_are_kept_alive(plain: Notes, http: Http) -> None:
+    client = http(plain)
+    for _ in range(5):
+        assert client.get("/notes").status_code == 200
+    assert (plain.counters.requests, plain.counters.opened, plain.counters.open) == (5, 1, 1)
+    assert plain.counters.by_route == {"GET /notes": 5}
+    client.close()
+    plain.counters.wait_for(lambda seen: seen.open == 0)
+    assert plain.counters.disconnects == 0
+
+
+def test_the_most_requests_in_flight_are_counted(plain: Notes, http: Http) -> None:
+    client = http(plain)
+    with plain.faults.always(Latency(0.2)), ThreadPoolExecutor(4) as threads:
+        for call in [threads.submit(client.get, "/notes") for _ in range(4)]:
+            assert call.result().status_code == 200
+    assert (plain.counters.max_in_flight, plain.counters.in_flight) == (4, 0)
+    with pytest.raises(TimeoutError, match="4 requests"):
+        plain.counters.wait_for(lambda seen: seen.requests == 5, timeout=0.01)
+
+
+def test_two_requests_in_one_packet_are_both_answered(plain: Notes) -> None:
+    plain.faults.next(Latency(0.05))
+    answer = raw(
+        plain, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.count(b'{"ok": true}') == 2
+
+
+def test_a_request_is_counted_as_ended_before_its_answer_is_there(plain: Notes, http: Http) -> None:
+    told = []
+    plain.counters.tell = told.append
+    client = http(plain)
+    for number in range(1, 200):
+        client.get("/health")
+        assert (plain.counters.in_flight, len(plain.counters.exchanges)) == (0, number)
+    assert told == [*plain.counters.exchanges]
+
+
+def test_what_is_no_http_is_refused(plain: Notes) -> None:
+    assert raw(plain, b"\x16\x03\x01\x02\x00\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert plain.counters.requests == 0
+
+
+def test_it_stops_with_clients_connected_and_can_start_again(http: Http) -> None:
+    emulator = Notes()
+    before = threading.active_count()
+    with emulator:
+        assert http(emulator).get("/notes").status_code == 200
+        with pytest.raises(RuntimeError, match="running already"):
+            emulator.start()
+    assert threading.active_count() == before
+    emulator.stop()
+    with pytest.raises(RuntimeError, match="is not running"):
+        _ = emulator.url
+    with emulator:
+        assert http(emulator).get("/notes").status_code == 200
+
+
+def test_a_port_that_is_taken_is_an_oserror(plain: Notes) -> None:
+    with pytest.raises(OSError, match=r"[Aa]ddress"):
+        Notes().start(int(plain.url.rpartition(":")[2]))
+
+
+def test_credentials_are_asked_for_except_in_public(plain: Notes) -> None:
+    bare = httpx.get(f"{plain.url}/notes", trust_env=False)
+    assert (bare.status_code, bare.json()) == (401, {"error": "Unauthorized"})
+    assert httpx.get(f"{plain.url}/health", trust_env=False).json() == {"ok": True}
+
+
+def test_unknown_paths_and_methods_have_the_vendors_error_shape(plain: Notes, http: Http) -> None:
+    answers = [http(plain).get("/nothing"), http(plain).put("/notes"), http(plain).get("/notes/")]
+    assert [(answer.status_code, list(answer.json())) for answer in answers] == [
+        (404, ["error"]),
+        (405, ["error"]),
+        (404, ["error"]),
+    ]
+
+
+def test_a_literal_path_goes_before_a_parameter(plain: Notes, http: Http) -> None:
+    http(plain).post("/notes", json={"text": "tea"})
+    assert http(plain).get("/notes/latest").json()["text"] == "tea"
+    assert plain.counters.by_route["GET /notes/latest"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "segments"),
+    [
+        ("/notes/a%2Fb", ["", "notes", "a/b"]),
+        ("/notes/%C3%BC%20?", ["", "notes", "ü ?"]),
+        ("/notes/../health", ["", "health"]),
+        ("/notes/%2E%2e/health", ["", "health"]),
+        ("/notes/./1/..", ["", "notes", ""]),
+        ("/../../notes/%252e", ["", "notes", "%2e"]),
+        ("/notes/..a/.", ["", "notes", "..a", ""]),
+    ],
+)
+def test_paths_are_resolved_and_decoded_segment_by_segment(path: str, segments: list[str]) -> None:
+    assert segments_of(path) == segments
+
+
+def test_a_request_that_the_document_forbids_is_refused(notes: Notes, http: Http) -> None:
+    client = http(notes)
+    forbidden = [
+        client.post("/notes", json={}),
+        client.post("/notes", json={"text": 5}),
+        client.post("/notes"),
+        client.post("/notes", content=b"{", headers={"content-type": "application/json"}),
+        client.get("/notes", params={"limit": "many"}),
+        client.get("/notes", params={"limit": 6}),
+        client.get("/notes", params={"limit": 0}),
+        client.get("/notes", params={"starred": "perhaps"}),
+        client.get(f"/notes/{'x' * 21}"),
+    ]
+    assert {answer.status_code for answer in forbidden} == {400}
+    assert notes.notes == {}
+    said = [answer.json()["error"] for answer in forbidden]
+    assert said[0] == "body: 'text' is a required property"
+    assert said[1].startswith("text: 5 is not ")
+    assert said[2:6] == [
+        "body: a body is required",
+        "body: malformed JSON",
+        "limit: 'many' is not of type 'integer'",
+        "limit: 6 is greater than the maximum of 5",
+    ]
+    assert notes.violations == []
+
+
+def test_a_request_that_the_document_allows_is_served(notes: Notes, http: Http) -> None:
+    client = http(notes)
+    assert client.post("/notes", json={"text": None}).status_code == 201
+    assert client.post("/notes", json={"text": "tea", "stars": "many"}).status_code == 201
+    asked = client.get("/notes", params={"limit": 5, "starred": "true", "ids": ["1", "2"], "unheard_of": 1})
+    assert (asked.status_code, len(asked.json())) == (200, 2)
+    assert client.get("/notes/3").json() == {"error": "no note 3"}
+    assert client.delete("/notes/1").status_code == 204
+    assert client.delete("/notes/1").status_code == 404
+    assert client.get("/health").status_code == 200
+    assert notes.violations == []
+
+
+@pytest.mark.parametrize("wrong", [{"id": 1, "text": "tea"}, {"id": "1"}, {"id": "1", "text": "x", "more": 1}, "tea"])
+def test_an_answer_that_the_document_forbids_is_a_violation(notes: Notes, http: Http, wrong: object) -> None:
+    notes.wrong = wrong
+    assert http(notes).get("/notes/latest").status_code == 599
+    assert len(notes.violations) == 1
+    assert notes.violations[0].startswith("GET /notes/latest: 200: ")
+
+
+def test_a_handler_that_raises_is_a_violation(notes: Notes, http: Http) -> None:
+    assert http(notes).get("/notes/latest").status_code == 599
+    assert notes.violations == ["GET /notes/latest: IndexError: list index out of range"]
+
+
+def test_a_status_that_the_document_does_not_know_is_a_violation_unless_it_is_an_error(
+    tmp_path: Path, http: Http
+) -> None:
+    class Odd(Notes):
+        @route("GET", "/notes")
+        def list(self, request: Request) -> Answer:
+            return Answer(int(request.first("odd")), [])
+
+    path = tmp_path / "notes.json"
+    path.write_text(json.dumps(document()))
+    with Odd(document=path) as emulator:
+        statuses = [http(emulator).get("/notes", params={"odd": odd}).status_code for odd in (200, 202, 418)]
+    assert statuses == [200, 599, 418]
+    assert emulator.violations == ["GET /notes: 202: status 202 is not in the document"]
+
+
+def test_stalled_holds_up_what_adds_and_nothing_else(plain: Notes, http: Http) -> None:
+    with plain.stalled():
+        with pytest.raises(httpx.ReadTimeout):
+            http(plain).post("/notes", json={"text": "tea"}, timeout=0.1)
+        assert http(plain).get("/notes").json() == []
+    assert http(plain).post("/notes", json={"text": "tea"}).status_code == 201
+
+
+def test_a_route_that_the_document_lacks_is_found_before_it_starts(tmp_path: Path) -> None:
+    class More(Notes):
+        @route("PUT", "/notes/{id}")
+        def put(self, request: Request) -> Answer:
+            return Answer(200)
+
+    path = tmp_path / "notes.json"
+    path.write_text(json.dumps(document()))
+    with pytest.raises(LookupError, match=r"no PUT /notes/\{id\}"):
+        More(document=path)
+
+
+def test_where_the_document_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENPROTO_SPECS", str(tmp_path))
+    assert (
+        Notes().checked_against
+        == "unchecked: OPENPROTO_SPECS names no folder with notes-openapi.json, which is invented"
+    )
+    (tmp_path / "notes-openapi.json").write_text(json.dumps(document()))
+    assert Notes().checked_against == "checked against notes-openapi.json"
+
+
+def test_the_more_words_are_shared_the_higher_the_similarity() -> None:
+    text = "Ann prefers green tea to coffee in the morning"
+    assert similarity(text, text) == 1.0
+    scores = [similarity(query, text) for query in (text, "green tea in the morning", "green cars", "zeppelin")]
+    assert scores == sorted(set(scores), reverse=True)
+    assert 0 < scores[-1] < 0.3
+    assert similarity("👩", "a 👩 here") == 1.0
+
+
+@pytest.mark.parametrize("name", EMULATORS)
+def test_every_emulator_can_be_had_by_its_name(name: str) -> None:
+    with emulator_class(name)() as emulator:
+        assert emulator.name == name
+        assert any(str(value).startswith(emulator.url) for value in emulator.provider_options().values())
+
+
+@pytest.mark.parametrize(("name", "said"), [("supermemori", "did you mean 'supermemory'"), ("", "there are: ")])
+def test_an_unknown_emulator_is_a_lookup_error_with_names(name: str, said: str) -> None:
+    with pytest.raises(LookupError, match=said):
+        emulator_class(name)
