@@ -1,4 +1,7 @@
-"""Reads on their way to the audit log: gathered, and written in the background within a second (PROTOCOL §2)."""
+"""Entries on their way to the audit log: gathered, and written in the background within a second (PROTOCOL §2).
+
+Stores record reads through it. The audit journal, which shares no transaction with the backend, records writes too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from openproto.errors import OpenProtoError
 from openproto.models import Verb
@@ -39,11 +42,19 @@ def audit_row(
 
 
 class AuditBuffer:
-    """Collects read entries and hands them to `write` in batches, from one supervisor task."""
+    """Collects entries and hands them to `write` in batches, from one supervisor task.
 
-    def __init__(self, write: Callable[[Sequence[AuditRow]], Awaitable[None]]) -> None:
+    `of` says what is lost when entries are: those of writes are missed more than those of reads.
+    """
+
+    def __init__(
+        self, write: Callable[[Sequence[AuditRow]], Awaitable[None]], *, of: Literal["read", "write"] = "read"
+    ) -> None:
         self._write = write
+        self._of = of
+        self._loss_level = logging.WARNING if of == "read" else logging.ERROR
         self._waiting: list[AuditRow] = []
+        self._taken = self._settled = 0  # how many entries ever came, and how many of them wait no more
         self._writing: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._supervisor = asyncio.create_task(self._run(), name="openproto-audit")
@@ -51,38 +62,50 @@ class AuditBuffer:
     def record(self, row: AuditRow) -> None:
         """Take an entry; when the store has refused many, the oldest are given up and the loss is logged."""
         self._waiting.append(row)
+        self._taken += 1
         self._arrived.set()
         if len(self._waiting) > MOST_WAITING:
             lost = len(self._waiting) - MOST_WAITING
             del self._waiting[:lost]
-            _log.warning("audit: the store does not take read entries; %d of the oldest were dropped", lost)
+            self._settled += lost
+            text = "audit: the store does not take %s entries; %d of the oldest were dropped"
+            _log.log(self._loss_level, text, self._of, lost)
 
     async def flush(self) -> None:
-        """Write whatever waits now. Cancelling the caller does not stop the writing: it would be written twice."""
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_all(), name="openproto-audit-write")
-            # Marks a failure as seen even when whoever waited for it was cancelled.
-            self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._writing)
+        """Write whatever waits now, and nothing that comes later: under a steady load that would never end.
+
+        Cancelling the caller does not stop the writing: it would be written twice.
+        """
+        wanted = self._taken
+        while self._settled < wanted:
+            if self._writing is None or self._writing.done():
+                self._writing = asyncio.create_task(self._write_waiting(), name="openproto-audit-write")
+                # Marks a failure as seen even when whoever waited for it was cancelled.
+                self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(self._writing)
 
     async def close(self) -> None:
         """Stop the supervisor and write the rest; what the store does not take now is lost, and logged."""
         self._supervisor.cancel()
         await asyncio.wait([self._supervisor])
+        reason = "closing took too long"
         try:
             await self.flush()
         except OpenProtoError as error:
-            # Closing must not fail for the sake of reads, least of all while another error is on its way.
-            _log.warning("audit: %d read entries were lost at closing: %s", len(self._waiting), error.message)
+            # Closing must not fail for the sake of entries, least of all while another error is on its way.
+            reason = error.message
+        finally:
+            if lost := self._taken - self._settled:
+                _log.log(self._loss_level, "audit: %d %s entries were lost at closing: %s", lost, self._of, reason)
 
-    async def _write_all(self) -> None:
-        while self._waiting:
-            rows, self._waiting = self._waiting, []
-            try:
-                await self._write(rows)
-            except Exception:
-                self._waiting[:0] = rows
-                raise
+    async def _write_waiting(self) -> None:
+        rows, self._waiting = self._waiting, []
+        try:
+            await self._write(rows)
+        except BaseException:
+            self._waiting[:0] = rows
+            raise
+        self._settled += len(rows)
 
     async def _run(self) -> None:
         while True:
@@ -92,5 +115,5 @@ class AuditBuffer:
             try:
                 await self.flush()
             except Exception as error:  # whatever it is, the entries to come must still be recorded
-                _log.debug("audit: read entries wait for the store: %s", type(error).__name__)
+                _log.debug("audit: %s entries wait for the store: %s", self._of, type(error).__name__)
                 self._arrived.set()

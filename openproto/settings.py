@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from openproto.provider import Provider
 from openproto.registry import provider_class, provider_options
 
-CLIENT_OPTIONS = frozenset({"timeout", "retries", "close_timeout", "max_concurrency", "app"})
+CLIENT_OPTIONS = frozenset({"timeout", "retries", "close_timeout", "max_concurrency", "app", "audit"})
 
 
 class Settings(BaseSettings):
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
     close_timeout: float | None = None
     max_concurrency: int | None = None
     app: str | None = None
+    audit: SecretStr | None = None
 
 
 def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +52,10 @@ def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
     provider = overrides.get("provider", found.pop("provider"))
     takes = CLIENT_OPTIONS
     if isinstance(provider, str):
-        takes |= provider_options(provider_class(provider)).keys()
+        cls = provider_class(provider)
+        takes |= provider_options(cls).keys()
+        if cls.audit is not Provider.audit:  # has an audit log of its own, and so no use for a journal
+            takes -= {"audit"}
     return {
         "provider": provider,
         **{

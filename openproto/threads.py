@@ -1,18 +1,31 @@
 """The private pool in which one blocking library runs.
 
-Every provider that blocks has its own pool, so a stuck vendor starves nobody else. The pool bounds what
-*runs*: a call that is cancelled while it waits never starts, and one that is running is left alone to finish
-("detached") and keeps its place in the pool until it does.
+Every provider that blocks has its own pool, so a stuck vendor starves nobody else. The pool bounds what *runs*: a call
+that is cancelled while it waits never starts. One that is running is aborted where it uses the network through
+`http_client`, and otherwise left alone to finish ("detached"), which keeps its place in the pool until it does.
+
+The threads are the pool's own rather than a ThreadPoolExecutor's, since the interpreter waits for those when it exits,
+and a stuck one would hang it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from openproto.aborting import Abort, CallAborted, abortable_by
+from openproto.errors import ProviderUnavailableError
+
+if TYPE_CHECKING:
+    import httpx
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,53 +34,164 @@ _log = logging.getLogger(__name__)
 
 
 class Threads:
-    """Runs blocking calls in at most `width` threads: `await threads(function, *args, **kwargs)`."""
+    """Runs blocking calls in at most `width` threads: `await threads(function, *args, **kwargs)`.
+
+    A pool serves one event loop. An adapter over a blocking SDK that speaks HTTP makes both in `open()`, and its calls
+    then end within milliseconds of being cancelled:
+
+        self._threads = Threads(8, "openproto-letta")
+        self._client = await self._threads(self._connect)      # imports and TLS certificates take their time
+
+        def _connect(self):
+            from letta_client import Letta
+            return Letta(http_client=self._threads.http_client(timeout=30.0), max_retries=0, ...)
+
+        await self._threads(self._client.archives.create, name=...)
+
+    and calls `self._threads.close()` in `close()`. Its provider says `cancellation = "aborting"`, and turns the SDK's
+    own retries off: they sleep between tries, and nothing wakes a sleeping thread.
+    """
 
     def __init__(self, width: int, name: str) -> None:
         self._width = width
         self._name = name
-        self._executor: ThreadPoolExecutor | None = None
+        self._queue: _Queue = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._started = 0
+        self._calls: set[_Call] = set()
+        self._clients: list[httpx.Client] = []
         self._closed = False
+        # Also ends the threads of a pool that nobody closed, and idle ones before the interpreter is torn down.
+        self._end_threads = weakref.finalize(self, self._queue.put, None)
 
     async def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what `function` returns, run in a worker with the caller's context variables.
 
-        Cancelling returns at once: a waiting call is dropped, a running one ends in the background.
+        Cancelling returns at once: a waiting call is dropped, a running one aborted or left to end in the background.
+        Raises ProviderUnavailableError for a call that `close()` cuts off or forestalls.
         """
         if self._closed:
-            raise self._is_closed()
-        context = copy_context()
-
-        def job() -> R:
-            try:
-                return context.run(function, *args, **kwargs)
-            except StopIteration as error:
-                # A future refuses to carry StopIteration, and its awaiter would wait for ever.
-                raise RuntimeError(f"a call in {self._name} raised StopIteration") from error
-
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._width, thread_name_prefix=self._name)
-        future = self._executor.submit(job)
+            raise _closed_meanwhile()
+        call = _Call(self._name, partial(copy_context().run, function, *args, **kwargs))
+        self._calls.add(call)
         try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            if not future.cancel():
-                future.add_done_callback(self._log_detached)
-            task = asyncio.current_task()
-            if self._closed and not (task and task.cancelling()):
-                # Nobody cancelled the caller: close() dropped a call that was still waiting.
-                raise self._is_closed() from None
-            raise
+            self._queue.put(call)
+            if not self._idle.acquire(blocking=False) and self._started < self._width:
+                self._start_thread()
+            result: R = await call.outcome
+            return result
+        finally:
+            self._calls.discard(call)
+            call.give_up()
+            del call  # an error's traceback holds this frame, and the call's outcome the error
+
+    def http_client(self, **options: Any) -> httpx.Client:
+        """Return an `httpx.Client(**options)` for an SDK to use in this pool's calls, which can then be aborted.
+
+        `options` are httpx's own: `timeout`, `headers`, `verify`, `base_url`... A cancelled call raises `CallAborted`
+        in its thread, at the read, write, TLS handshake, or connecting that it is at, or at its next request; only a
+        name lookup cannot be cut. Closing the pool closes the client. Needs httpx, and takes long enough to be called
+        in a thread.
+        """
+        from openproto.abortable_http import abortable_client
+
+        client = abortable_client(**options)
+        self._clients.append(client)
+        return client
 
     def close(self) -> None:
-        """Drop what waits and refuse what comes; never wait for a thread that is still running."""
+        """Drop what waits, abort what runs, refuse what comes; never wait for a thread that is still running."""
+        if self._closed:
+            return
         self._closed = True
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(Empty):
+            while (waiting := self._queue.get_nowait()) is not None:
+                waiting.refuse()
+        self._end_threads()
+        for call in self._calls:
+            call.abort.set()
+        for client in self._clients:
+            client.close()
 
-    def _is_closed(self) -> RuntimeError:
-        return RuntimeError(f"the thread pool {self._name} is closed")
+    def _start_thread(self) -> None:
+        # A daemon, for nobody can stop one that is stuck, and the process must be able to end all the same.
+        name = f"{self._name}_{self._started}"
+        threading.Thread(target=_work, args=(self._queue, self._idle), name=name, daemon=True).start()
+        self._started += 1
 
-    def _log_detached(self, future: Future[Any]) -> None:
-        error = future.exception()
-        _log.debug("%s: a cancelled call ended: %s", self._name, type(error).__name__ if error else "returned")
+
+class _Call:
+    """A call on its way through the pool; made, given up, and refused on the event loop, run in a worker."""
+
+    def __init__(self, pool: str, function: Callable[[], Any]) -> None:
+        self.abort = Abort()
+        self._loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[Any] = self._loop.create_future()
+        self._pool = pool
+        self._function = function
+
+    def give_up(self) -> None:
+        """Abort the call unless it has ended; nobody waits for it any more."""
+        self.outcome.cancel()
+        self.abort.set()
+
+    def refuse(self) -> None:
+        """End a call that has not begun because the pool is closed."""
+        self._settle(None, _closed_meanwhile())
+
+    def run(self) -> None:
+        """Run the call, unless it was given up, and tell the outcome to whoever waits."""
+        if self.outcome.done():
+            return
+        try:
+            with abortable_by(self.abort):
+                result = self._function()
+        except StopIteration:
+            # A future refuses to carry StopIteration, and its awaiter would wait for ever.
+            self._tell(None, RuntimeError(f"a call in {self._pool} raised StopIteration"))
+        except BaseException as error:
+            self._tell(None, error)
+            del self  # the error's traceback holds this frame: a cycle that would keep the arguments of the call
+        else:
+            self._tell(result, None)
+
+    def _tell(self, result: Any, error: BaseException | None) -> None:
+        try:
+            if not self.outcome.done():
+                self._loop.call_soon_threadsafe(self._settle, result, error)
+                return
+        except RuntimeError:  # the loop is closed, and nobody waits any more
+            pass
+        ended = type(error).__name__ if error else "returned"
+        _log.debug("%s: a cancelled call ended: %s", self._pool, ended)
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        if self.outcome.done():
+            return
+        if error is None:
+            self.outcome.set_result(result)
+        else:
+            # Of the calls that somebody still waits for, only closing the pool aborts any.
+            self.outcome.set_exception(_closed_meanwhile() if isinstance(error, CallAborted) else error)
+
+
+_Queue: TypeAlias = "SimpleQueue[_Call | None]"
+
+
+def _work(queue: _Queue, idle: threading.Semaphore) -> None:
+    # Holds the queue and not the pool, which can thus be collected, and its threads with it.
+    while True:
+        try:
+            call = queue.get_nowait()
+        except Empty:
+            idle.release()
+            call = queue.get()
+        if call is None:
+            queue.put(None)  # for the next thread
+            return
+        call.run()
+        del call  # or its result would live until the next one
+
+
+def _closed_meanwhile() -> ProviderUnavailableError:
+    return ProviderUnavailableError("the client was closed while this call was running")

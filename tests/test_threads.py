@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
+from openproto.errors import ProviderUnavailableError
 from openproto.threads import Threads
 
 USER: ContextVar[str] = ContextVar("USER", default="nobody")
@@ -104,7 +105,7 @@ async def test_a_detached_call_is_logged_once_when_it_ends(threads: Threads, cap
         await caller
     assert not caplog.records
     gate.release.set()
-    while not caplog.records:  # noqa: ASYNC110  # logging cannot set an asyncio.Event
+    while not caplog.records:  # logging cannot set an asyncio.Event
         await asyncio.sleep(0.001)
     await threads(int)
     [record] = caplog.records
@@ -135,9 +136,9 @@ async def test_close_does_not_wait_and_refuses_what_waits_and_what_comes(threads
     threads.close()
     threads.close()
     assert gate.running == 2
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ProviderUnavailableError, match="closed"):
         await asyncio.wait_for(queued, 5)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ProviderUnavailableError, match="closed"):
         await threads(int)
     gate.release.set()
     assert await asyncio.gather(*busy) == ["passed", "passed"]

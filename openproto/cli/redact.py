@@ -20,7 +20,8 @@ class Redactor:
     def __init__(self, options: Iterable[tuple[str, str]] = ()) -> None:
         self._secrets: set[str] = set()
         self._learn(os.environ.get(name, "") for name in _FROM_ENVIRONMENT)
-        self._learn(_passwords(os.environ.get("OPENPROTO_URL", "")))
+        for name in ("OPENPROTO_URL", "OPENPROTO_AUDIT"):
+            self._learn(_passwords(os.environ.get(name, "")))
         for name, value in options:
             self._learn([value] if _SECRET_NAME.search(name) else _passwords(value))
 

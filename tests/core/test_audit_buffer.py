@@ -168,5 +168,22 @@ def test_the_app_of_the_memory_itself_comes_before_the_clients() -> None:
 
 async def rows(store: Store, count: int) -> None:
     async with asyncio.timeout(5):
-        while len(store.rows) < count:  # noqa: ASYNC110  (what is waited for tells nobody)
+        while len(store.rows) < count:
             await asyncio.sleep(0.005)
+
+
+async def test_flushing_ends_though_entries_keep_coming() -> None:
+    store = Store()
+
+    async def busy(entries: Sequence[AuditRow]) -> None:
+        await asyncio.sleep(0)
+        await store(entries)
+        buffer.record(row(len(store.rows)))  # another reader, as often as the store can write
+
+    buffer = AuditBuffer(busy)
+    buffer.record(row(0))
+    async with asyncio.timeout(5):
+        await buffer.flush()
+    assert store.rows == [row(0)]
+    buffer._supervisor.cancel()
+    await asyncio.wait([buffer._supervisor])

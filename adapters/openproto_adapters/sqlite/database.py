@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import sqlite3
 import time
@@ -75,7 +74,11 @@ class Database:
 
     async def close(self) -> None:
         """Interrupt what runs and close every connection."""
-        await asyncio.gather(self._readers.close(), self._writer.close())
+        try:
+            await self._readers.close()
+        finally:
+            # One after the other: SQLite clears up behind the file only in a connection that is alone when it closes.
+            await self._writer.close()
 
     def _connect(self, job: _Job) -> Connection:
         try:

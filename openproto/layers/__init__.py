@@ -1,0 +1,1 @@
+"""Providers that wrap a provider and add one thing to it."""

@@ -1,0 +1,191 @@
+"""An audit journal in an SQLite file, which the processes of one machine may share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from openproto.aborting import CallAborted, current_abort
+from openproto.audit_buffer import AuditRow
+from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.layers.journal import Journal
+from openproto.models import AuditEntry
+from openproto.provider import AuditEntries
+from openproto.requests import AuditQuery
+from openproto.threads import Threads
+
+T = TypeVar("T")
+
+_LOCK_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 0.5
+_LOCK_POLL_SECONDS = 0.02
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS audit (
+        number INTEGER PRIMARY KEY,
+        user_id TEXT NOT NULL,
+        timestamp INTEGER NOT NULL, -- microseconds since 1970
+        app TEXT,
+        action TEXT NOT NULL,
+        memory_id TEXT,
+        scope TEXT,
+        request_id TEXT
+    ) STRICT""",
+    "CREATE INDEX IF NOT EXISTS audit_listing ON audit (user_id, timestamp DESC, number DESC)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS audit_adds ON audit (user_id, memory_id) WHERE action = 'add'",
+)
+_APPEND = """INSERT INTO audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, memory_id) WHERE action = 'add' DO NOTHING"""
+_ENTRIES = """SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM audit
+    WHERE user_id = :user_id AND (:app IS NULL OR app = :app) AND (:memory_id IS NULL OR memory_id = :memory_id)
+      AND timestamp >= coalesce(:since, timestamp)
+    ORDER BY timestamp DESC, number DESC LIMIT :limit"""
+
+
+class SqliteJournal(Journal):
+    """Keeps entries in the table `audit` of one file, made with its folder where missing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: _Lane | None = None
+        self._reader: _Lane | None = None
+
+    @property
+    def place(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    async def open(self) -> None:
+        """Open or create the file."""
+        self._writer = _Lane(self._path, "openproto-audit-write")
+        self._reader = _Lane(self._path, "openproto-audit-read")
+        await self._writer.run(_create)
+
+    async def append(self, rows: Sequence[AuditRow]) -> None:
+        """Write the entries in one transaction."""
+        values = [(row.user_id, _micros(row.timestamp), *row[2:]) for row in rows]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_APPEND, values)
+
+        await _open(self._writer).run(write)
+
+    async def entries(self, query: AuditQuery) -> AuditEntries:
+        """Return the entries; whoever writes to the file does not hold this up."""
+        parameters = {**query.model_dump(), "since": query.since and _micros(query.since)}
+
+        def read(connection: sqlite3.Connection) -> AuditEntries:
+            return [_entry(row) for row in connection.execute(_ENTRIES, parameters)]
+
+        return await _open(self._reader).run(read)
+
+    async def close(self) -> None:
+        """Close the file."""
+        reader, writer, self._reader, self._writer = self._reader, self._writer, None, None
+        try:
+            if reader is not None:
+                await reader.close()
+        finally:
+            # One after the other: SQLite clears up behind the file only in a connection that is alone when it closes.
+            if writer is not None:
+                await writer.close()
+
+
+class _Lane:
+    """A thread with a connection of its own."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._threads = Threads(1, name)
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Return `function(connection)`, what it wrote committed; tried again while another process holds a lock."""
+        return await self._threads(self._work, function)
+
+    async def close(self) -> None:
+        """Close the connection in its thread; one that still waits for a lock then gives up and does so itself."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await self._threads(self._disconnect)
+        finally:
+            self._threads.close()
+
+    def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        try:
+            while True:
+                # SQLite would wait for a lock by itself, but then nothing could end that wait.
+                current_abort().check()
+                try:
+                    return self._once(function)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                time.sleep(_LOCK_POLL_SECONDS)
+        except CallAborted:
+            self._disconnect()
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise _typed_error(error) from error
+
+    def _once(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            self._connection = self._connect()
+        with self._connection as connection:  # commits, or rolls back
+            return function(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.touch(mode=0o600)  # who read and wrote what is nobody else's business
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
+        connection.execute("PRAGMA synchronous = full")
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = wal")
+    for statement in _SCHEMA:
+        connection.execute(statement)
+
+
+def _entry(row: tuple[Any, ...]) -> AuditEntry:
+    columns = dict(zip(AuditRow._fields, row, strict=True))
+    return AuditEntry(**{**columns, "timestamp": _EPOCH + timedelta(microseconds=columns["timestamp"])})
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _open(lane: _Lane | None) -> _Lane:
+    if lane is None:
+        raise ProviderUnavailableError("the client was closed while this call was running")
+    return lane
+
+
+_BUSY_OR_FAILING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+
+
+def _typed_error(error: sqlite3.Error | OSError) -> OpenProtoError:
+    if isinstance(error, OSError):
+        return ProviderError(f"the file of the audit journal cannot be made: {error.strerror}; look at audit=")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code in _BUSY_OR_FAILING:
+        return ProviderUnavailableError(f"the file of the audit journal takes no entries now: {name}")
+    return ProviderError(f"the file in audit= is not an audit journal, or a damaged one: {name}")

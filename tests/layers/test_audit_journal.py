@@ -1,0 +1,426 @@
+"""The audit journal beside a backend that keeps none: what it records, and what happens when one of the two fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import os
+import signal
+import sqlite3
+import stat
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from journals import Plain, postgres_url
+
+from openproto import (
+    AsyncMemory,
+    Memory,
+    MemoryRecord,
+    Provider,
+    ProviderUnavailableError,
+    ScopeDeniedError,
+    UnauthorizedError,
+    UnsupportedCapabilityError,
+    registry,
+    settings,
+)
+from openproto.layers import sqlite_journal
+from openproto.layers.audit import Audited
+from openproto.layers.journal import journal_at
+from openproto.requests import RecordRef
+
+both = pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+
+
+def url_of(kind: str, folder: Path) -> str:
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/audit.db"
+    return f"{postgres_url()}&schema=t_{os.urandom(6).hex()}"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    return url_of("sqlite", tmp_path)
+
+
+@pytest.fixture
+async def memory(tmp_path: Path, journal: str) -> AsyncIterator[AsyncMemory]:
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal, timeout=5.0, close_timeout=2.0) as memory:
+        yield memory
+
+
+@contextlib.contextmanager
+def locked(journal: str) -> Iterator[None]:
+    """Keep everybody else from writing to the journal's file."""
+    other = sqlite3.connect(journal.removeprefix("sqlite:///"), isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        other.close()
+
+
+async def actions(memory: AsyncMemory, user: str = "ann") -> list[tuple[str, str | None]]:
+    return [(entry.action, entry.memory_id) for entry in reversed(await memory.audit(user)) if entry.action != "audit"]
+
+
+@both
+async def test_reads_and_writes_are_recorded(kind: str, tmp_path: Path) -> None:
+    url = url_of(kind, tmp_path)
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url, app="editor") as memory:
+        record = await memory.add("tea", user_id="ann", scope="kitchen")
+        await memory.update(record.id, content="coffee")
+        await memory.get(record.id)
+        await memory.context("coffee", "ann", scope="kitchen")
+        await memory.delete(record.id)
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url) as memory:
+        entries = await memory.audit("ann")
+        told = [(entry.action, entry.memory_id, entry.scope, entry.app) for entry in reversed(entries)]
+        assert told == [
+            ("add", record.id, "kitchen", "editor"),
+            ("update", record.id, "kitchen", "editor"),
+            ("get", record.id, None, "editor"),
+            ("context", None, "kitchen", "editor"),
+            ("delete", record.id, None, "editor"),
+        ]
+        assert len({entry.request_id for entry in entries}) == 5
+        assert await memory.audit("bob") == []
+
+
+@both
+async def test_an_add_that_is_repeated_is_recorded_once(kind: str, tmp_path: Path) -> None:
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url_of(kind, tmp_path)) as memory:
+        records = [await memory.add("tea", user_id="ann", idempotency_key="k") for _ in range(3)]
+        assert await actions(memory) == [("add", records[0].id)]
+
+
+@both
+async def test_clients_that_open_a_new_journal_at_once_share_it(kind: str, tmp_path: Path) -> None:
+    url = url_of(kind, tmp_path)
+    clients = [AsyncMemory(Plain(tmp_path / "memory.db"), audit=url, retries=0) for _ in range(6)]
+    records = await asyncio.gather(*(client.add(f"note {n}", user_id="ann") for n, client in enumerate(clients)))
+    recorded = await actions(clients[0])
+    assert sorted(recorded) == sorted(("add", record.id) for record in records)
+    for client in clients:
+        await client.aclose()
+
+
+async def test_many_may_make_the_table_at_once(tmp_path: Path) -> None:
+    url = url_of("postgres", tmp_path)
+    journals = [journal_at(url) for _ in range(8)]
+    await asyncio.gather(*(journal.open() for journal in journals))
+    for journal in journals:
+        await journal.close()
+
+
+async def test_reads_may_be_left_out(tmp_path: Path, journal: str) -> None:
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal, audit_reads=False) as memory:
+        record = await memory.add("tea", user_id="ann")
+        await memory.get(record.id)
+        await memory.list("ann")
+        assert [entry.action for entry in await memory.audit("ann")] == ["add"]
+
+
+def test_the_synchronous_client_has_a_journal_too(tmp_path: Path, journal: str) -> None:
+    with Memory(Plain(tmp_path / "memory.db"), audit=journal) as memory:
+        record = memory.add("tea", user_id="ann")
+        assert [(entry.action, entry.memory_id) for entry in memory.audit("ann")] == [("add", record.id)]
+
+
+async def test_the_provider_looks_like_the_one_that_it_wraps(tmp_path: Path, journal: str) -> None:
+    inner = Plain(tmp_path / "memory.db")
+    audited = Audited(inner, journal)
+    assert (audited.name, audited.cancellation) == (inner.name, inner.cancellation)
+    assert audited.verbs == inner.verbs | {"audit"}
+    await audited.open()
+    try:
+        claims, own = await audited.capabilities(), await inner.capabilities()
+        assert claims.verbs == [*own.verbs, "audit"]
+        assert claims.features == own.features.model_copy(update={"supports_audit": True})
+        assert claims.x_openproto.support["audit"] == "emulated"
+        assert (await audited.about()).items() > (await inner.about()).items()
+        assert (await audited.about())["audit journal"] == f"{tmp_path}/audit.db"
+    finally:
+        await audited.close()
+
+
+async def test_a_copy_shares_nothing_that_is_open(tmp_path: Path, journal: str) -> None:
+    audited = Audited(Plain(tmp_path / "memory.db"), journal, reads=False)
+    copied = copy.copy(audited)
+    async with AsyncMemory(audited) as memory:
+        record = await memory.add("tea", user_id="ann")
+        with pytest.raises(ProviderUnavailableError):
+            await copied.get(RecordRef(id=record.id))
+
+
+def test_whatever_a_provider_has_is_passed_on() -> None:
+    """What is not is built on the provider's name alone, which the layer shares."""
+    kept = {"name", "cancellation", "requires", "closed_meanwhile", "unsupported"}
+    assert {name for name in vars(Provider) if not name.startswith("_")} - set(vars(Audited)) == kept
+
+
+async def test_what_the_wrapped_provider_lacks_is_still_refused(journal: str) -> None:
+    class Little(Provider):
+        name = "little"
+
+    async with AsyncMemory(Little(), audit=journal) as memory:
+        with pytest.raises(UnsupportedCapabilityError, match="little"):
+            await memory.add("tea", user_id="ann")
+        with pytest.raises(UnsupportedCapabilityError, match="little"):
+            await Audited(Little(), journal).reindex(print)
+
+
+def test_a_provider_with_an_audit_log_of_its_own_is_refused(tmp_path: Path, journal: str) -> None:
+    with pytest.raises(ValueError, match="'sqlite' keeps an audit log of its own"):
+        AsyncMemory("sqlite", path=tmp_path / "memory.db", audit=journal)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "audit.db",
+        "mysql://app:correct-horse@host/db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://host/audit.db",
+        "postgresql://app:correct-horse@host/db?schema=No;",
+        "postgresql://app:correct-horse@[host/db",
+    ],
+)
+def test_a_url_that_names_no_journal_is_refused_without_being_repeated(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="audit= wants") as caught:
+        AsyncMemory(Plain(tmp_path / "memory.db"), audit=url)
+    assert "correct-horse" not in str(caught.value)
+    assert caught.value.__context__ is None or "correct-horse" not in str(caught.value.__context__)
+
+
+async def test_a_journal_that_cannot_be_had_fails_the_opening_and_leaves_nothing_open(tmp_path: Path) -> None:
+    for url in ("sqlite:////dev/null/audit.db", "postgresql://app:correct-horse@127.0.0.1:1/audit"):
+        inner = Plain(tmp_path / "memory.db")
+        with pytest.raises(Exception, match="audit journal") as caught:
+            async with AsyncMemory(inner, audit=url):
+                pass
+        assert "correct-horse" not in f"{caught.value} {caught.value.__cause__}"
+        assert inner._database is None
+
+
+async def test_a_file_that_is_no_journal_is_told(tmp_path: Path, journal: str) -> None:
+    (tmp_path / "audit.db").write_text("not a database, but longer than the header of one " * 10)
+    with pytest.raises(Exception, match="is not an audit journal"):
+        await AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal).add("tea", user_id="ann")
+
+
+def test_only_its_user_may_read_the_file(tmp_path: Path, journal: str) -> None:
+    with Memory(Plain(tmp_path / "memory.db"), audit=journal):
+        assert stat.S_IMODE((tmp_path / "audit.db").stat().st_mode) == 0o600
+
+
+async def test_a_write_that_is_cancelled_once_it_happened_is_recorded(memory: AsyncMemory, journal: str) -> None:
+    with locked(journal):
+        call = asyncio.create_task(memory.add("tea", user_id="ann"))
+        await asyncio.sleep(0.2)
+        [record] = (await memory.list("ann")).items
+        started = time.perf_counter()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert time.perf_counter() - started < 0.05
+    assert ("add", record.id) in await actions(memory)
+
+
+async def test_delete_all_records_what_it_deleted_before_it_was_cancelled(tmp_path: Path, journal: str) -> None:
+    class Slow(Plain):
+        deleted = 0
+
+        async def delete(self, ref: RecordRef) -> None:
+            if self.deleted == 3:
+                await asyncio.sleep(60)
+            await super().delete(ref)
+            self.deleted += 1
+
+    slow = Slow(tmp_path / "memory.db")
+    async with AsyncMemory(slow, audit=journal) as memory:
+        await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(8)])
+        before = {record.id for record in (await memory.list("ann")).items}
+        call = asyncio.create_task(memory.delete_all("ann"))
+        while slow.deleted < 3:  # the provider is in the middle of a loop
+            await asyncio.sleep(0.01)
+        call.cancel()
+        await asyncio.wait([call])
+        gone = before - {record.id for record in (await memory.list("ann")).items}
+        assert len(gone) == 3
+        assert {id for action, id in await actions(memory) if action == "delete"} == gone
+
+
+async def test_delete_all_passes_over_what_somebody_else_deletes_and_ends(tmp_path: Path, journal: str) -> None:
+    class Racing(Plain):
+        async def delete(self, ref: RecordRef) -> None:
+            await super().delete(ref)
+            await super().delete(ref)
+
+    async with AsyncMemory(Racing(tmp_path / "memory.db"), audit=journal) as memory:
+        await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(700)])
+        assert await memory.delete_all("ann") == 0
+        assert (await memory.list("ann")).items == []
+        assert "delete" not in {action for action, _ in await actions(memory)}
+
+
+async def test_only_what_was_stored_of_a_batch_is_recorded(memory: AsyncMemory) -> None:
+    await memory.add("tea", user_id="ann", idempotency_key="k")
+    outcomes = await memory.add_many(
+        [{"content": "milk", "user_id": "ann", "idempotency_key": "k"}, {"content": "honey", "user_id": "ann"}]
+    )
+    [stored] = [outcome.id for outcome in outcomes if isinstance(outcome, MemoryRecord)]
+    assert [id for action, id in await actions(memory) if action == "add"][1:] == [stored]
+
+
+async def test_while_the_journal_takes_nothing_writes_are_refused_before_the_change(
+    tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite_journal, "_LOCK_TIMEOUT", 0.1)
+    writer = AsyncMemory(
+        Plain(Path(journal.removeprefix("sqlite:///")).with_name("memory.db")), audit=journal, retries=0
+    )
+    async with writer:
+        with locked(journal):
+            first = await writer.add("tea", user_id="ann")
+            assert [record.levelno for record in caplog.records if "waits for the journal" in record.getMessage()] == [
+                logging.ERROR
+            ]
+            assert "tea" not in caplog.text
+            for refused in (
+                writer.add("milk", user_id="ann"),
+                writer.update(first.id, content="coffee"),
+                writer.delete(first.id),
+                writer.delete_all("ann"),
+            ):
+                with pytest.raises(ProviderUnavailableError, match="audit journal takes no entries now"):
+                    await refused
+            [outcome] = await writer.add_many([{"content": "milk", "user_id": "ann"}])
+            assert isinstance(outcome, ProviderUnavailableError)
+            assert (await writer.health()).status == "unavailable"
+            assert [record.content for record in (await writer.list("ann")).items] == ["tea"]
+        second = await writer.add("honey", user_id="ann")
+        writes = [entry for entry in await actions(writer) if entry[0] in ("add", "update", "delete")]
+        assert writes == [("add", first.id), ("add", second.id)]
+        assert (await writer.health()).status == "ok"
+
+
+async def test_closing_does_not_wait_for_a_stuck_journal_and_tells_what_is_lost(
+    tmp_path: Path, journal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal, close_timeout=1.0)
+    await memory.list("ann")
+    with locked(journal):
+        call = asyncio.create_task(memory.add("tea", user_id="ann"))
+        await asyncio.sleep(0.1)
+        started = time.perf_counter()
+        await memory.aclose()
+        assert time.perf_counter() - started < 1.8
+        assert [record.levelno for record in caplog.records if "1 write entries were lost" in record.getMessage()] == [
+            logging.ERROR
+        ]
+        async with asyncio.timeout(2):
+            assert (await call).content == "tea", "the write did happen"
+            while len(asyncio.all_tasks()) > 1:  # until the tasks of the journal have ended
+                await asyncio.sleep(0.01)
+
+
+async def test_the_environment_may_name_the_journal(
+    tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup = registry.provider_class
+
+    def find(name: str) -> Any:
+        return Plain if name == "plain" else lookup(name)
+
+    monkeypatch.setattr(registry, "provider_class", find)
+    monkeypatch.setattr(settings, "provider_class", find)
+    monkeypatch.setenv("OPENPROTO_PROVIDER", "plain")
+    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
+    monkeypatch.setenv("OPENPROTO_AUDIT", journal)
+    async with AsyncMemory.from_env() as memory:
+        record = await memory.add("tea", user_id="ann")
+        assert await actions(memory) == [("add", record.id)]
+    monkeypatch.setenv("OPENPROTO_PROVIDER", "sqlite")
+    async with AsyncMemory.from_env() as memory:
+        assert not isinstance(memory._session.provider, Audited), "sqlite has a log of its own"
+
+
+async def test_a_role_that_may_only_write_to_the_table_is_enough(tmp_path: Path) -> None:
+    url, schema, role = postgres_url(), f"t_{os.urandom(6).hex()}", f"r_{os.urandom(6).hex()}"
+    restricted = url.replace("postgres@", f"{role}@", 1) + f"&schema={schema}"
+    owner = await asyncpg.connect(url)
+    try:
+        await owner.execute(f"CREATE ROLE {role} LOGIN")
+        with pytest.raises(ScopeDeniedError, match="neither use"):
+            await AsyncMemory(Plain(tmp_path / "memory.db"), audit=restricted).add("tea", user_id="ann")
+        async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=f"{url}&schema={schema}"):
+            pass
+        await owner.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT, INSERT ON {schema}.audit TO {role}"
+        )
+        async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=restricted) as memory:
+            record = await memory.add("tea", user_id="ann")
+            assert await actions(memory) == [("add", record.id)]
+        stranger = url.replace("postgres@", "nobody_at_all@", 1)
+        with pytest.raises(UnauthorizedError):
+            await AsyncMemory(Plain(tmp_path / "memory.db"), audit=stranger).add("tea", user_id="ann")
+    finally:
+        await owner.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; DROP ROLE IF EXISTS {role}")
+        await owner.close()
+
+
+async def test_a_postgres_journal_survives_lost_connections(tmp_path: Path) -> None:
+    url = f"{postgres_url()}&schema=t_{os.urandom(6).hex()}"
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url) as memory:
+        first = await memory.add("tea", user_id="ann")
+        owner = await asyncpg.connect(postgres_url())
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'openproto-audit'"
+        )
+        await owner.close()
+        second = await memory.add("milk", user_id="ann")
+        assert await actions(memory) == [("add", first.id), ("add", second.id)]
+
+
+async def test_an_audit_that_the_server_does_not_answer_is_cancelled_promptly(tmp_path: Path) -> None:
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path)) as memory:
+        record = await memory.add("tea", user_id="ann")
+        owner = await asyncpg.connect(postgres_url())
+        rows = await owner.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'openproto-audit'")
+        await owner.close()
+        for row in rows:
+            os.kill(row["pid"], signal.SIGSTOP)
+        try:
+            call = asyncio.create_task(memory.audit("ann"))
+            await asyncio.sleep(0.1)
+            started = time.perf_counter()
+            call.cancel()
+            await asyncio.wait([call], timeout=2)
+            assert call.cancelled()
+            assert time.perf_counter() - started < 0.05
+        finally:
+            for row in rows:
+                os.kill(row["pid"], signal.SIGCONT)
+        assert await actions(memory) == [("add", record.id)]
+
+
+async def test_a_cancelled_audit_gives_its_connection_back(tmp_path: Path) -> None:
+    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path), timeout=5.0) as memory:
+        record = await memory.add("tea", user_id="ann")
+        for n in range(20):
+            call = asyncio.create_task(memory.audit("ann"))
+            await asyncio.sleep(n * 0.0005)
+            call.cancel()
+            await asyncio.wait([call])
+        assert await actions(memory) == [("add", record.id)]
