@@ -1,0 +1,296 @@
+"""The passthrough provider: every verb is a request to an OMP server, and no answer is believed unchecked.
+
+What the server does not declare is refused here, before any I/O. openproto's own routes, such as the one for batches,
+are used where the server's capabilities carry `x-openproto`; with any other server the protocol's own do the work.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+from openproto.context import TokenCounter, estimate_tokens
+from openproto.errors import OpenProtoError, PayloadTooLargeError, ProviderError, ProviderUnavailableError
+from openproto.models import VERBS, Cancellation, Capabilities, ContextBlock, MemoryPage, MemoryRecord, Result, Verb
+from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, SearchResults, current_call
+from openproto.requests import (
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+)
+from openproto.threads import Threads
+from openproto_adapters.passthrough import answers, wire
+from openproto_adapters.passthrough.answers import Reply
+
+if TYPE_CHECKING:
+    from openproto_adapters.passthrough.transport import Http
+
+R = TypeVar("R", bound=Result)
+
+LARGE_ANSWER = 2**18
+"""Bytes from which an answer is read in a thread: it would hold the loop up for milliseconds."""
+
+_USER_AGENT = f"openproto/{version('openproto')}".encode()
+
+
+class Passthrough(Provider):
+    """The memories of an OMP server: openproto's own, or any other that speaks version 0.1.
+
+    Args:
+        base_url: Where the server is, such as `https://memory.example.com`; a path before the routes may be part of it.
+        api_key: Sent as `Authorization: Bearer`, to this server alone: a redirect is an error and never followed.
+        max_connections: Connections open at once; further calls wait their turn.
+
+    Once open it bears the name of the provider behind the server, as its capabilities, errors, and warnings do.
+    """
+
+    name: ClassVar[str] = "passthrough"
+    cancellation: ClassVar[Cancellation] = "native"
+    requires: ClassVar[tuple[str, ...]] = ("httpx", "aiohttp", "httpx_aiohttp")
+
+    def __init__(self, base_url: str, *, api_key: str | None = None, max_connections: int = 16) -> None:
+        self._base_url = _checked_url(base_url)
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
+            raise ValueError("api_key must be visible ASCII characters, without spaces or line breaks")
+        if max_connections < 1:
+            raise ValueError("max_connections must be 1 or more")
+        self._api_key = api_key
+        self._max_connections = max_connections
+        self._headers = {
+            b"accept": b"application/json",
+            b"accept-encoding": b"gzip",
+            b"user-agent": _USER_AGENT,
+        }
+        if api_key is not None:
+            self._headers[b"authorization"] = f"Bearer {api_key}".encode()
+        self._threads: Threads | None = None
+        self._live_http: Http | None = None
+        self._declared: Capabilities | None = None
+        self._extended = False
+
+    async def open(self) -> None:
+        """Ask the server what it can do."""
+        try:
+            # The libraries take a tenth of a second to import, and the certificate authorities a while to read.
+            self._threads = threads = Threads(1, "openproto-passthrough")
+            transport = await threads(importlib.import_module, "openproto_adapters.passthrough.transport")
+            tls = await threads(transport.tls_context, needed=self._base_url.startswith("https:"))
+            self._live_http = transport.Http(self._base_url, tls, self._max_connections)
+            self._declare(await self._parse(Capabilities, await self._send(wire.capabilities())))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connections."""
+        http, self._live_http = self._live_http, None
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.close()
+        if http is not None:
+            await http.close()
+
+    @property
+    def verbs(self) -> frozenset[Verb]:
+        """What the server declares; every verb while it was not asked yet, and then the verb itself looks again."""
+        if self._declared is None:
+            return frozenset(VERBS)
+        return frozenset(verb for verb in VERBS if verb in self._declared.verbs or verb == "capabilities")
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        """Store the memory; a key that no header can hold travels in a batch of one."""
+        self._check_declared("add")
+        if self._extended and not wire.in_header(idempotency_key):
+            (outcome,) = await self.add_many([KeyedInput(item, idempotency_key)])
+            if isinstance(outcome, OpenProtoError):
+                raise outcome
+            return outcome
+        reply = await self._send(wire.add(item, idempotency_key))
+        return answers.own(await self._parse(MemoryRecord, reply), item.user_id)
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store up to 500 items a request; a request that is refused is the outcome of its own items alone."""
+        self._check_declared("add")
+        outcomes: Outcomes = []
+        for part, request in wire.batches(items):
+            try:
+                reply = await self._send_extension(request)
+                outcomes += await (super().add_many(part) if reply is None else self._outcomes(part, reply))
+            except OpenProtoError as error:
+                if error.retryable:
+                    raise
+                outcomes += [error] * len(part)
+        return outcomes
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        """Return the record."""
+        self._check_declared("get")
+        reply = await self._send(wire.get(ref))
+        return answers.own(await self._parse(MemoryRecord, reply), ref.user_id)
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        """Send the fields that were named, None as null."""
+        self._check_declared("update")
+        reply = await self._send(wire.update(ref, changes))
+        return answers.own(await self._parse(MemoryRecord, reply), ref.user_id)
+
+    async def delete(self, ref: RecordRef) -> None:
+        """Remove the record."""
+        self._check_declared("delete")
+        await self._send(wire.delete(ref))
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove what the filters select: in one request, or record by record."""
+        self._check_declared("delete")
+        reply = await self._send_extension(wire.delete_all(filters))
+        if reply is None:
+            return await super().delete_all(filters)
+        return (await self._parse(answers.Deleted, reply)).deleted
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        """Return a page."""
+        self._check_declared("list")
+        page = await self._parse(MemoryPage, await self._send(wire.list_page(query)))
+        for record in page.items:
+            answers.own(record, query.user_id)
+        return page
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        """Search; the query stands in the URL only where the server takes it nowhere else."""
+        self._check_declared("search")
+        reply = await self._send_extension(wire.search(query, in_body=True))
+        if reply is None:
+            reply = await self._send(wire.search(query, in_body=False))
+        found = await self._parse(answers.Found, reply)
+        for result in found.results:
+            answers.own(result.memory, query.user_id)
+        return found.results
+
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        """Let the server build the block; a counter of the caller's own cannot travel, so that block is built here."""
+        self._check_declared("context")
+        if count_tokens is estimate_tokens:
+            block = await self._parse(ContextBlock, await self._send(wire.context(query)))
+            if (count := count_tokens(block.text)) <= query.token_budget:
+                return block.model_copy(update={"token_count": count})
+        return await super().context(query, count_tokens)
+
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        """Return the server's entries."""
+        self._check_declared("audit")
+        entries = (await self._parse(answers.Entries, await self._send(wire.audit(query)))).entries
+        if any(entry.user_id != query.user_id for entry in entries):
+            raise answers.foreign()
+        return entries
+
+    async def capabilities(self) -> Capabilities:
+        """Return what the server declared when the client opened."""
+        if self._declared is None:
+            raise self.closed_meanwhile()
+        return self._declared
+
+    async def health(self) -> None:
+        """Ask the server, which asks its backend."""
+        await self._parse(answers.Alive, await self._send(wire.health()))
+
+    async def about(self) -> dict[str, str]:
+        """Return the server's address and the protocol's version there."""
+        return {"server": self._base_url, "OMP": (await self.capabilities()).omp_version}
+
+    def _declare(self, declared: Capabilities) -> None:
+        self._extended = "x_openproto" in declared.model_fields_set
+        details = declared.x_openproto.model_copy(update={"cancellation": self.cancellation})
+        self._declared = declared.model_copy(update={"x_openproto": details})
+        self.name = declared.provider  # type: ignore[misc]  # the class's until the server has told its own
+
+    def _check_declared(self, verb: Verb) -> None:
+        """The client looks at `verbs` before it opens, which is before the server could tell."""
+        if verb not in self.verbs:
+            raise self.unsupported(verb)
+
+    async def _send(self, request: wire.Request) -> Reply:
+        """Return the answer to a request that succeeded, or raise what it was refused with."""
+        return self._successful(request, await self._exchange(request))
+
+    async def _send_extension(self, request: wire.Request) -> Reply | None:
+        """Do the same on a route of openproto's own; None where the server has no such route."""
+        if not self._extended:
+            return None
+        reply = await self._exchange(request)
+        if reply.status in (404, 405):
+            self._extended = False
+            return None
+        return self._successful(request, reply)
+
+    def _successful(self, request: wire.Request, reply: Reply) -> Reply:
+        if reply.status != request.success:
+            raise answers.refusal(reply, self._base_url, self._api_key)
+        return reply
+
+    async def _exchange(self, request: wire.Request) -> Reply:
+        headers = {**self._headers, **request.headers}
+        if request.body is not None:
+            if len(request.body) > wire.LARGEST_BODY:
+                raise PayloadTooLargeError(
+                    f"the request is larger than {wire.LARGEST_BODY >> 20} MiB: send less at a time"
+                )
+            headers[b"content-type"] = b"application/json"
+        if call := current_call.get(None):
+            headers[b"x-request-id"] = call.request_id.encode()
+            if call.app is not None:
+                headers[b"x-omp-app"] = wire.header_value(call.app)
+        try:
+            return await self._http.send(request.method, self._base_url + request.path, headers, request.body)
+        except ProviderUnavailableError as error:
+            if self._live_http is None:
+                raise self.closed_meanwhile() from error
+            raise
+
+    async def _parse(self, model: type[R], reply: Reply) -> R:
+        if len(reply.body) < LARGE_ANSWER or self._threads is None:
+            return answers.parse(model, reply)
+        return await self._threads(answers.parse, model, reply)
+
+    async def _outcomes(self, part: Sequence[KeyedInput], reply: Reply) -> Outcomes:
+        given = (await self._parse(answers.BatchOutcomes, reply)).outcomes
+        if len(given) != len(part):
+            raise ProviderError(f"the server answered with {len(given)} outcomes to a batch of {len(part)}")
+        outcomes: Outcomes = []
+        for keyed, outcome in zip(part, given, strict=True):
+            if outcome.memory is not None:
+                outcomes.append(answers.own(outcome.memory, keyed.item.user_id))
+            elif outcome.error is not None:
+                outcomes.append(answers.from_fault(outcome.error, self._api_key))
+            else:
+                outcomes.append(ProviderError("the server does not say what became of this item"))
+        return outcomes
+
+    @property
+    def _http(self) -> Http:
+        if self._live_http is None:
+            raise self.closed_meanwhile()
+        return self._live_http
+
+
+def _checked_url(url: str) -> str:
+    """Return the URL without a slash at its end; the errors never repeat it, for it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port != 0
+    except ValueError:
+        raise ValueError("base_url is not a URL, such as 'https://memory.example.com'") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid or not url.isprintable():
+        raise ValueError("base_url must be http:// or https:// and a host, such as 'https://memory.example.com'")
+    if "@" in parts.netloc:
+        raise ValueError("base_url must not hold a user or password; pass api_key=")
+    if "?" in url or "#" in url or " " in url:
+        raise ValueError("base_url must end with its path: no query, no fragment, no spaces")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

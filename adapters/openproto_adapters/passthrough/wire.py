@@ -1,0 +1,148 @@
+"""The protocol's requests as HTTP spells them: paths and headers out of which no value can break, and JSON bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from pydantic_core import to_json
+
+from openproto.errors import NotFoundError
+from openproto.provider import KeyedInput
+from openproto.requests import (
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    SearchQuery,
+)
+
+MOST_ITEMS = 500
+"""Items that a server takes in one batch."""
+
+LARGEST_BODY = 2**20
+"""Bytes; the protocol's limit."""
+
+_AROUND = b'{"items":[%b]}'
+
+# URLs cannot spell them as ids: `.` and `..` are steps in a path however they are escaped, the others are routes.
+_NO_IDS = frozenset({".", "..", "search", "batch"})
+
+
+class Request(NamedTuple):
+    """A request but for what all requests share, and the status that means success."""
+
+    method: str
+    path: str
+    success: int = 200
+    body: bytes | None = None
+    headers: Mapping[bytes, bytes] = {}
+
+
+def add(item: MemoryInput, idempotency_key: str) -> Request:
+    """Return `POST /memories`."""
+    return Request("POST", "/memories", 201, to_json(item), {b"idempotency-key": header_value(idempotency_key)})
+
+
+def batches(items: Sequence[KeyedInput]) -> Iterator[tuple[Sequence[KeyedInput], Request]]:
+    """Yield `POST /memories/batch` for as many items at a time as a server takes, and those items."""
+    batch: list[KeyedInput] = []
+    texts: list[bytes] = []
+    size = len(_AROUND)
+    for keyed in items:
+        text = to_json({**keyed.item.model_dump(), "idempotency_key": keyed.idempotency_key})
+        if batch and (len(batch) == MOST_ITEMS or size + len(text) > LARGEST_BODY):
+            yield batch, _batch(texts)
+            batch, texts, size = [], [], len(_AROUND)
+        batch.append(keyed)
+        texts.append(text)
+        size += len(text) + 1
+    if batch:
+        yield batch, _batch(texts)
+
+
+def get(ref: RecordRef) -> Request:
+    """Return `GET /memories/{id}`."""
+    return Request("GET", _record(ref))
+
+
+def update(ref: RecordRef, changes: MemoryUpdate) -> Request:
+    """Return `PATCH /memories/{id}`: a null clears."""
+    return Request("PATCH", _record(ref), body=to_json(changes.changes))
+
+
+def delete(ref: RecordRef) -> Request:
+    """Return `DELETE /memories/{id}`."""
+    return Request("DELETE", _record(ref), 204)
+
+
+def delete_all(filters: Filters) -> Request:
+    """Return `DELETE /memories`."""
+    return Request("DELETE", _query("/memories", filters.model_dump()))
+
+
+def list_page(query: ListQuery) -> Request:
+    """Return `GET /memories`."""
+    return Request("GET", _query("/memories", query.model_dump()))
+
+
+def search(query: SearchQuery, *, in_body: bool) -> Request:
+    """Return `POST /memories/search`, or `GET` with the query in the URL, where logs and proxies can see it."""
+    parameters = {"q": query.query, **query.model_dump(exclude={"query"}, exclude_none=True)}
+    if in_body:
+        return Request("POST", "/memories/search", body=to_json(parameters))
+    return Request("GET", _query("/memories/search", parameters))
+
+
+def context(query: ContextQuery) -> Request:
+    """Return `POST /context`."""
+    return Request("POST", "/context", body=to_json(query, exclude_none=True))
+
+
+def audit(query: AuditQuery) -> Request:
+    """Return `GET /audit`."""
+    return Request("GET", _query("/audit", query.model_dump()))
+
+
+def in_header(text: str) -> bool:
+    """Say whether a header can hold the text exactly."""
+    return text.isprintable() and text == text.strip()
+
+
+def capabilities() -> Request:
+    """Return `GET /capabilities`."""
+    return Request("GET", "/capabilities")
+
+
+def health() -> Request:
+    """Return `GET /healthz`."""
+    return Request("GET", "/healthz")
+
+
+def header_value(text: str) -> bytes:
+    """Return the text as a header holds it: as UTF-8, or percent-encoded where it would break out of its line."""
+    return (text if in_header(text) else quote(text, safe="")).encode()
+
+
+def _record(ref: RecordRef) -> str:
+    if ref.id in _NO_IDS:
+        raise NotFoundError("no such memory")
+    return _query(f"/memories/{quote(ref.id, safe='')}", {"user_id": ref.user_id})
+
+
+def _query(path: str, parameters: Mapping[str, Any]) -> str:
+    given = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in parameters.items()
+        if value is not None
+    }
+    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
+
+
+def _batch(texts: Sequence[bytes]) -> Request:
+    return Request("POST", "/memories/batch", 207, _AROUND % b",".join(texts))

@@ -1,0 +1,77 @@
+"""The suite through HTTP: passthrough, a real socket, the real server, and each store behind it."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import test_conformance_postgres
+import test_conformance_sqlite
+from openproto_adapters.passthrough import Passthrough
+
+from openproto import Provider
+from openproto.server.keys import new_key
+
+KEY, ENTRY = new_key("conformance", ["*"])
+
+# In a process of its own: what the server opens and starts is none of the client's.
+SERVE = """
+import json, sys
+from openproto import AsyncMemory
+from openproto.server import ServerSettings, create_app, running
+
+options, key = map(json.loads, sys.argv[1:])
+with running(create_app(AsyncMemory(**options), ServerSettings(keys=[key]))) as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@cache
+def serve(**options: str) -> str:
+    """Serve the store that the options name, until the tests end, and return the server's URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, json.dumps(options), ENTRY.model_dump_json()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.communicate)
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+class TestPassthroughToSqlite(test_conformance_sqlite.TestSqlite):
+    secrets = (KEY,)
+
+    @property
+    def path(self) -> Path:
+        return test_conformance_sqlite.folder("passthrough") / "memory.db"
+
+    def provider(self) -> Provider:
+        return self.pooled(16)
+
+    def pooled(self, size: int) -> Provider:
+        url = serve(provider="sqlite", path=str(self.path), embedder="none")
+        return Passthrough(url, api_key=KEY, max_connections=size)
+
+    def unreachable(self) -> Provider:
+        return Passthrough("http://127.0.0.1:1", api_key=KEY)
+
+
+class TestPassthroughToPostgres(test_conformance_postgres.TestPostgres):
+    secrets = (KEY,)
+
+    def provider(self) -> Provider:
+        return self.pooled(16)
+
+    def pooled(self, size: int) -> Provider:
+        url = serve(provider="postgres", url=test_conformance_postgres.server(), embedder="none")
+        return Passthrough(url, api_key=KEY, max_connections=size)
+
+    def unreachable(self) -> Provider:
+        return Passthrough("http://127.0.0.1:1", api_key=KEY)

@@ -1,0 +1,379 @@
+"""What comes back: every refusal typed, every nonsense a ProviderError, and nothing of another user."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from openproto_adapters.passthrough import answers, transport
+from raw_server import CAPABILITIES, RECORD, RawServer, Request, always, answer, refusal
+
+from openproto import (
+    AsyncMemory,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenProtoError,
+    PayloadTooLargeError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    ScopeDeniedError,
+    UnauthorizedError,
+    UnsupportedCapabilityError,
+)
+from openproto.errors import ERROR_CODES
+
+BOB = {**RECORD, "user_id": "bob"}
+ENTRY = {"timestamp": "2026-01-31T12:00:00Z", "action": "add", "user_id": "bob"}
+
+
+async def error_of(reply: bytes, **options: Any) -> OpenProtoError:
+    async with RawServer(always(reply)) as server, server.client(**options) as client:
+        with pytest.raises(OpenProtoError) as caught:
+            await client.get("1")
+    return caught.value
+
+
+@pytest.mark.parametrize("code", ERROR_CODES)
+async def test_an_envelope_becomes_the_error_of_its_code(code: str) -> None:
+    error = await error_of(refusal(code, 418, "the server's own words", x_request_id="req-1"))
+    assert error.code == code
+    assert error.message == "the server's own words"
+    assert error.request_id == "req-1"
+    assert error.provider == "raw"
+    assert not isinstance(error, ProviderError) or error.code in (code, "provider_error")
+
+
+async def test_the_envelope_names_provider_and_request() -> None:
+    fault = {"code": "not_found", "message": "x", "type": "not_found", "provider": "inner", "request_id": "inner-1"}
+    error = await error_of(answer({"error": fault}, 404, x_request_id="outer-1"))
+    assert (type(error), error.provider, error.request_id) == (NotFoundError, "inner", "inner-1")
+
+
+async def test_a_code_of_a_newer_server_is_kept() -> None:
+    error = await error_of(refusal("memory_asleep", 503))
+    assert (type(error), error.code) == (ProviderError, "memory_asleep")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequestError),
+        (401, UnauthorizedError),
+        (403, ScopeDeniedError),
+        (404, NotFoundError),
+        (405, ProviderError),
+        (409, ConflictError),
+        (413, PayloadTooLargeError),
+        (418, ProviderError),
+        (422, InvalidRequestError),
+        (429, RateLimitedError),
+        (500, ProviderError),
+        (502, ProviderError),
+        (503, ProviderUnavailableError),
+        (504, ProviderTimeoutError),
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [b"<html>no</html>", b"", b'{"error": "text"}', b'{"error": {"code": 7}}', b"[" * 9999]
+)
+async def test_without_an_envelope_the_status_decides(status: int, kind: type[OpenProtoError], body: bytes) -> None:
+    error = await error_of(answer(body, status, content_type="text/html"))
+    assert type(error) is kind
+    assert str(status) in error.message
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0", 0, 0),
+        ("-3", 0, 0),
+        ("1.5", 1.5, 1.5),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
+    ],
+)
+async def test_retry_after_is_seconds_or_a_date(header: str, least: float, most: float) -> None:
+    for status, kind in ((429, RateLimitedError), (503, ProviderUnavailableError)):
+        error = await error_of(answer(b"", status, retry_after=header))
+        assert isinstance(error, kind)
+        assert error.retryable
+        assert error.retry_after is not None
+        assert least <= error.retry_after <= most
+
+
+@pytest.mark.parametrize("header", ["soon", "nan", "inf", "", "Thu, 99 Foo 2026", "9" * 500])
+async def test_a_retry_after_that_is_neither_is_passed_over(header: str) -> None:
+    assert (await error_of(answer(b"", 503, retry_after=header))).retry_after is None
+
+
+async def test_the_envelopes_own_retry_after_is_exact() -> None:
+    fault = {"code": "rate_limited", "message": "slow", "type": "rate_limited", "x-openproto": {"retry_after": 0.25}}
+    assert (await error_of(answer({"error": fault}, 429, retry_after=1))).retry_after == 0.25
+
+
+async def test_a_message_is_bounded() -> None:
+    error = await error_of(refusal("conflict", 409, "x" * 10**6))
+    assert len(error.message) == answers.LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://elsewhere.example/memories/1?user_id=ann", "https://elsewhere.example,"),
+        ("http://user:hunter2@elsewhere.example/", "http://elsewhere.example,"),
+        ("//other.example/x", "http://other.example,"),
+        ("/login", "http://127.0.0.1"),
+        ("http://[::1", "an address that is none"),
+    ],
+)
+async def test_a_redirect_is_not_followed_and_says_where_to(location: str, told: str) -> None:
+    async with RawServer(always(answer(RECORD))) as elsewhere:
+        for status in (301, 302, 307, 308):
+            target = location.replace("https://elsewhere.example", elsewhere.url) if status == 308 else location
+            error = await error_of(answer(b"", status, location=target), api_key="hunter3")
+            assert type(error) is ProviderError
+            assert status == 308 or told in error.message
+            assert "base_url=" in error.message
+            assert "hunter" not in error.message
+    assert elsewhere.connections == 0
+
+
+Call = Callable[[AsyncMemory], Any]
+CALLS: dict[str, tuple[Call, int, Any]] = {
+    "add": (lambda c: c.add("tea", user_id="ann"), 201, RECORD),
+    "get": (lambda c: c.get("1", user_id="ann"), 200, RECORD),
+    "update": (lambda c: c.update("1", user_id="ann", content="x"), 200, RECORD),
+    "list": (lambda c: c.list("ann"), 200, {"items": [RECORD]}),
+    "search": (lambda c: c.search("tea", "ann"), 200, {"results": [{"memory": RECORD, "score": 0.5}]}),
+    "context": (lambda c: c.context("tea", "ann"), 200, {"text": "t", "citations": [], "token_count": 1}),
+    "audit": (lambda c: c.audit("ann"), 200, {"entries": [{**ENTRY, "user_id": "ann"}]}),
+    "delete_all": (lambda c: c.delete_all("ann"), 200, {"deleted": 1}),
+}
+NONSENSE: dict[str, bytes] = {
+    "html": b"<!doctype html><html><body>Sign in</body></html>",
+    "nothing": b"",
+    "truncated": b'{"id": "1", "content": "te',
+    "null": b"null",
+    "list": b"[]",
+    "number": b"42",
+    "text": b'"ok"',
+    "nested lists": b"[" * 10_000_000,
+    "nested objects": b'{"id":' * 2_000_000,
+    "nested extension": b'{"id":"1","x-deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "not utf-8": b'{"id": "\xff\xfe"}',
+    "wrong types": b'{"id": 1, "content": [], "user_id": {}, "created_at": "yesterday", "items": 1, "results": 1, '
+    b'"entries": 1, "deleted": "x", "text": 1, "citations": 1, "token_count": "x"}',
+    "wrong members": b'{"items": [1], "results": [{"memory": null, "score": "x"}], "entries": [[]], "deleted": -1, '
+    b'"text": null, "citations": [1], "token_count": null}',
+    "naive moment": b'{"id": "1", "content": "x", "user_id": "ann", "created_at": "2026-01-31T12:00:00"}',
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_nonsense_is_a_provider_error_for_every_verb(nonsense: str) -> None:
+    body = NONSENSE[nonsense]
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        return answer(body, 201 if request.route == "POST /memories" else 200, content_type="text/html")
+
+    async with RawServer(handle) as server, server.client() as client:
+        for verb, (call, _, _) in CALLS.items():
+            with pytest.raises(ProviderError, match="text/html") as caught:
+                await call(client)
+            assert type(caught.value) is ProviderError, verb
+            assert len(caught.value.message) < 500
+        for outcome in await client.add_many([{"content": "tea", "user_id": "ann"}]):
+            assert type(outcome) is ProviderError
+
+
+@pytest.mark.parametrize("verb", CALLS)
+async def test_the_right_answer_under_another_status_is_a_provider_error(verb: str) -> None:
+    call, success, body = CALLS[verb]
+    for status in {200, 201, 202, 203, 206, 207} - {success}:
+        async with RawServer(always(answer(body, status))) as server, server.client() as client:
+            with pytest.raises(ProviderError, match=str(status)):
+                await call(client)
+    async with RawServer(always(answer(body, success))) as server, server.client() as client:
+        await call(client)
+
+
+@pytest.mark.parametrize("status", [200, 202, 206])
+async def test_a_delete_must_be_answered_with_204(status: int) -> None:
+    async with RawServer(always(answer({"deleted": True}, status))) as server, server.client() as client:
+        with pytest.raises(ProviderError, match=str(status)):
+            await client.delete("1")
+
+
+async def test_a_204_with_a_body_spoils_nothing_that_comes_after() -> None:
+    """HTTP has no such answer: what stands behind the head must not become the start of the next one."""
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        return answer(RECORD, 204 if request.target == "/memories/odd" else 200)
+
+    async with RawServer(handle) as server, server.client() as client:
+        for _ in range(3):
+            with pytest.raises(ProviderError):
+                await client.get("odd")
+            assert (await client.get("1")).id == "1"
+
+
+@pytest.mark.parametrize("foreign", ["add", "get", "update", "list", "search", "audit"])
+async def test_a_row_of_another_user_is_never_passed_on(foreign: str) -> None:
+    call, success, _ = CALLS[foreign]
+    body = {
+        "list": {"items": [RECORD, BOB]},
+        "search": {"results": [{"memory": RECORD, "score": 1}, {"memory": BOB, "score": 0.5}]},
+        "audit": {"entries": [ENTRY]},
+    }.get(foreign, BOB)
+    async with RawServer(always(answer(body, success))) as server, server.client() as client:
+        with pytest.raises(ProviderError, match="another user"):
+            await call(client)
+
+
+async def test_a_batch_is_checked_row_by_row() -> None:
+    item = {"content": "tea", "user_id": "ann"}
+    for outcomes in (
+        [{"status": 201, "memory": RECORD}, {"status": 201, "memory": BOB}],
+        [{"status": 201, "memory": RECORD}],
+        [{"status": 201, "memory": RECORD}, {"status": 201}],
+    ):
+        reply = answer({"outcomes": outcomes}, 207)
+        async with RawServer(always(reply)) as server, server.client() as client:
+            stored = await client.add_many([item, item])
+        assert len(stored) == 2
+        assert type(stored[1]) is ProviderError
+
+
+async def test_without_a_user_any_record_is_the_answer() -> None:
+    async with RawServer(always(answer(BOB))) as server, server.client() as client:
+        assert (await client.get("1")).user_id == "bob"
+
+
+async def test_what_a_newer_server_adds_is_kept() -> None:
+    record = {**RECORD, "mood": {"calm": True}, "status": "dreaming", "source": {"type": "guessed", "by": "x"}}
+    async with RawServer(always(answer(record))) as server, server.client() as client:
+        found = await client.get("1")
+    assert found.to_wire() == record
+
+
+async def test_an_answer_may_be_compressed() -> None:
+    reply = answer(gzip.compress(b'{"items": [], "padding": "%b"}' % (b"x" * 10**6)), content_encoding="gzip")
+    async with RawServer(always(reply)) as server, server.client() as client:
+        assert (await client.list("ann")).items == []
+    assert server.requests[0].headers["accept-encoding"] == b"gzip"
+
+
+async def test_broken_compression_is_a_provider_error() -> None:
+    error = await error_of(answer(b"no gzip at all", content_encoding="gzip"))
+    assert type(error) is ProviderError
+
+
+async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that is sent for ever, nor one that grows when it is decompressed."""
+    monkeypatch.setattr(transport, "LARGEST_ANSWER", 2**20)
+    sent = 0
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes | None:
+        nonlocal sent
+        if request.route == "GET /healthz":
+            packer = zlib.compressobj(wbits=31)
+            return answer(packer.compress(b" " * 2**25) + packer.flush(), content_encoding="gzip")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
+        while True:
+            writer.write(b" " * 2**16)
+            await writer.drain()
+            sent += 2**16
+
+    async with RawServer(handle) as server, server.client() as client:
+        with pytest.raises(ProviderError, match="larger than 1 MiB"):
+            await client.get("1")
+        assert "larger than 1 MiB" in ((await client.health()).detail or "")
+    assert sent < 2**26
+
+
+async def test_a_large_answer_is_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    read_in: list[str] = []
+    parse = answers.parse
+
+    def watched(model: Any, reply: Any) -> Any:
+        read_in.append(threading.current_thread().name)
+        return parse(model, reply)
+
+    monkeypatch.setattr(answers, "parse", watched)
+    items = [{**RECORD, "id": str(n), "content": "x" * 1000} for n in range(500)]
+    async with RawServer(always(answer({"items": items}))) as server, server.client() as client:
+        assert len((await client.list("ann")).items) == 500
+    small, large = read_in
+    assert small == threading.current_thread().name
+    assert large.startswith("openproto-passthrough")
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [b"<html>", b"{}", b'{"verbs": []}', b'{"provider": 1, "verbs": ["add"]}', b'{"provider": "x", "verbs": "add"}'],
+)
+async def test_what_is_no_omp_server_is_told_at_entry(capabilities: bytes) -> None:
+    reply = answer(capabilities, content_type="text/html")
+    async with RawServer(always(answer(RECORD)), capabilities=reply) as server:
+        with pytest.raises(ProviderError, match="is base_url= the root of an OMP server"):
+            async with server.client():
+                pass
+
+
+async def test_a_server_that_is_unwell_says_so_through_health() -> None:
+    full = refusal("provider_unavailable", 503, "the disk is full")
+    async with RawServer(always(full)) as server, server.client() as client:
+        health = await client.health()
+    assert (health.status, health.detail) == ("unavailable", "the disk is full")
+    async with RawServer(always(answer({"status": "ok"}))) as server, server.client() as client:
+        assert (await client.health()).status == "ok"
+    async with RawServer(always(answer(b"<html>Welcome</html>"))) as server, server.client() as client:
+        assert (await client.health()).status == "unavailable"
+
+
+async def test_a_verb_that_the_server_refuses_after_all_is_unsupported() -> None:
+    error = await error_of(refusal("unsupported_capability", 400, "not here"))
+    assert type(error) is UnsupportedCapabilityError
+
+
+async def test_a_context_is_never_longer_than_the_clients_own_counter_allows() -> None:
+    """A server that counts otherwise, or a counter that cannot travel: the block is built here."""
+    long = {"text": "much too long " * 100, "citations": [], "token_count": 3}
+    found = {"results": [{"memory": {**RECORD, "content": "green tea"}, "score": 0.5}]}
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        return answer(long if request.route == "POST /context" else found)
+
+    async with RawServer(handle) as server:
+        async with server.client() as client:
+            block = await client.context("tea", "ann", token_budget=10)
+        assert (block.text, block.token_count) == ("green tea [1]", 4)
+        async with server.client(token_counter=len) as client:
+            block = await client.context("tea", "ann", token_budget=20)
+        assert (block.text, block.token_count) == ("green tea [1]", 13)
+    assert [r.route for r in server.requests] == ["POST /context", "POST /memories/search", "POST /memories/search"]
+
+
+async def test_the_count_of_a_context_is_the_clients() -> None:
+    block = {"text": "green tea [1]", "citations": [{"memory_id": "1", "score": 0.5}], "token_count": 99}
+    async with RawServer(always(answer(block))) as server, server.client() as client:
+        assert (await client.context("tea", "ann")).token_count == 4
+    assert server.requests[0].json == {"query": "tea", "user_id": "ann", "token_budget": 500}
+
+
+async def test_about_says_where_the_server_is() -> None:
+    told = answer({**CAPABILITIES, "omp_version": "0.7"})
+    async with RawServer(always(answer(RECORD)), capabilities=told) as server, server.client() as client:
+        assert await client._session.provider.about() == {"server": server.url, "OMP": "0.7"}

@@ -1,0 +1,355 @@
+"""The sockets: bounded, kept, cut when a call is cancelled, and no drip outlives the client's timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from openproto_adapters.passthrough import Passthrough, transport
+from raw_server import RECORD, RawServer, Request, always, answer, never, refusal, until
+
+from openproto import (
+    AsyncMemory,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitedError,
+)
+
+PEM = Path(__file__).parent / "localhost.pem"
+WITHIN = 0.5
+
+
+@pytest.mark.promise(16)
+@pytest.mark.parametrize("where", ["head", "body"])
+async def test_a_drip_does_not_outlive_the_timeout(where: str) -> None:
+    """Each byte comes soon enough for any timeout of a single read; the whole never would."""
+    whole = answer(RECORD)
+
+    async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
+        head = 0 if where == "head" else whole.index(b"{")
+        writer.write(whole[:head])
+        for byte in whole[head:]:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+
+    async with RawServer(drip) as server, server.client(timeout=0.5) as client:
+        started = time.perf_counter()
+        with pytest.raises(ProviderTimeoutError):
+            await client.get("1")
+        assert time.perf_counter() - started < 0.5 + WITHIN
+        await until(lambda: server.open == 0)
+
+
+async def test_a_drip_cannot_hold_up_opening_either() -> None:
+    async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nx-drip: ")
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+
+    async with RawServer(drip, capabilities=b"") as server:
+        client = server.client(timeout=0.3)
+        with pytest.raises(ProviderTimeoutError):
+            await client.__aenter__()
+        await until(lambda: server.open == 0)
+
+
+@pytest.mark.promise(7)
+@pytest.mark.promise(37)
+async def test_a_thousand_calls_at_once_share_a_few_sockets() -> None:
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        await asyncio.sleep(0.005)
+        return answer({**RECORD, "id": request.target.rpartition("/")[2]})
+
+    async with RawServer(handle) as server, server.client(max_connections=5) as client:
+        records = await asyncio.gather(*(client.get(str(n)) for n in range(1000)))
+        assert server.most == 5
+        assert server.connections == 5
+    assert [record.id for record in records] == [str(n) for n in range(1000)]
+    await until(lambda: server.open == 0)
+
+
+async def test_by_default_sixteen_sockets_are_enough() -> None:
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        await asyncio.sleep(0.02)
+        return answer(RECORD)
+
+    async with RawServer(handle) as server, server.client() as client:
+        await asyncio.gather(*(client.get("1") for _ in range(100)))
+    assert server.most == 16
+
+
+@pytest.mark.promise(18)
+async def test_calls_one_after_the_other_use_one_connection() -> None:
+    async with RawServer(always(answer(RECORD))) as server, server.client() as client:
+        for _ in range(20):
+            await client.get("1")
+    assert server.connections == 1
+
+
+async def test_an_idle_connection_is_given_up_before_common_servers_would() -> None:
+    assert transport.KEEP_ALIVE < 5.0
+
+
+async def test_an_idle_connection_that_is_too_old_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "KEEP_ALIVE", 0.05)
+    async with RawServer(always(answer(RECORD))) as server, server.client() as client:
+        await client.get("1")
+        await asyncio.sleep(0.2)
+        await client.get("1")
+    assert server.connections == 2
+
+
+def _losing(times: int) -> Callable[[Request, asyncio.StreamWriter], Awaitable[bytes | None]]:
+    """Close the connection in the face of the first `times` requests, as a server does whose patience just ended."""
+    left = times
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes | None:
+        nonlocal left
+        if request.target == "/healthz":
+            return answer({"status": "ok"})
+        if left:
+            left -= 1
+            return None
+        return answer(RECORD, 201 if request.method == "POST" else 204 if request.method == "DELETE" else 200)
+
+    return handle
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_costs_a_safe_call_nothing() -> None:
+    calls: list[Callable[[AsyncMemory], Any]] = [lambda c: c.get("1"), lambda c: c.add("tea", user_id="ann")]
+    for call in calls:
+        async with RawServer(_losing(1)) as server, server.client(retries=2) as client:
+            await client.health()
+            assert (await call(client)).id == "1"
+        assert len(server.requests) == 3
+        first, second = server.requests[1:]
+        assert (first.target, first.body, first.headers) == (second.target, second.body, second.headers)
+
+
+async def test_a_call_that_is_not_safe_is_sent_once_whatever_happens() -> None:
+    """Not by the client, and not by the HTTP library behind it, which would repeat a DELETE."""
+    calls: list[Callable[[AsyncMemory], Any]] = [
+        lambda c: c.delete("1"),
+        lambda c: c.delete_all("ann"),
+        lambda c: c.update("1", content="x"),
+    ]
+    for call in calls:
+        async with RawServer(_losing(1)) as server, server.client(retries=2) as client:
+            await client.health()
+            with pytest.raises(ProviderUnavailableError, match="may or may not have happened"):
+                await call(client)
+        assert len(server.requests) == 2
+
+
+async def test_without_retries_nothing_is_repeated() -> None:
+    async with RawServer(_losing(1)) as server, server.client(retries=0) as client:
+        with pytest.raises(ProviderUnavailableError):
+            await client.get("1")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "waited"),
+    [
+        (refusal("rate_limited", 429, retry_after=1), 1.0),
+        (answer(b"busy", 503, retry_after=1), 1.0),
+        (refusal("provider_unavailable", 503), 0.0),
+    ],
+)
+async def test_a_busy_server_is_asked_again_when_it_says(refused: bytes, waited: float) -> None:
+    asked: list[float] = []
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        asked.append(time.perf_counter())
+        return refused if len(asked) == 1 else answer(RECORD)
+
+    async with RawServer(handle) as server, server.client(retries=1) as client:
+        await client.get("1")
+    first, second = asked
+    assert second - first >= waited
+
+
+async def test_a_batch_is_repeated_under_its_keys() -> None:
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes | None:
+        if len(server.requests) == 1:
+            return None
+        return answer({"outcomes": [{"status": 201, "memory": RECORD}] * 2}, 207)
+
+    async with RawServer(handle) as server, server.client(retries=1) as client:
+        outcomes = await client.add_many([{"content": "tea", "user_id": "ann"}] * 2)
+    assert [getattr(outcome, "id", outcome) for outcome in outcomes] == ["1", "1"]
+    first, second = server.requests
+    assert first.body == second.body
+
+
+async def test_an_update_that_a_busy_server_refuses_is_not_repeated() -> None:
+    async with RawServer(always(refusal("rate_limited", 429))) as server, server.client(retries=5) as client:
+        with pytest.raises(RateLimitedError):
+            await client.update("1", content="x")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
+)
+@pytest.mark.parametrize("ending", ["close", "reset"])
+async def test_an_answer_that_breaks_off_is_unavailable(sent: bytes, ending: str) -> None:
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        await writer.drain()
+        if ending == "reset":
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+    async with RawServer(handle) as server, server.client() as client:
+        with pytest.raises(ProviderUnavailableError, match="connection was lost"):
+            await client.get("1")
+
+
+@pytest.mark.parametrize(
+    "reply", [b"220 smtp.example.com ESMTP\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x16" * 20 + b"\r\n\r\n"]
+)
+async def test_what_does_not_speak_http_is_a_provider_error(reply: bytes) -> None:
+    async with RawServer(always(reply)) as server, server.client() as client:
+        with pytest.raises(ProviderError, match="not HTTP"):
+            await client.get("1")
+
+
+async def test_a_host_that_nobody_knows_is_told_in_words() -> None:
+    async with RawServer(always(answer(RECORD))) as server:
+        provider = Passthrough(f"http://no-such-host.invalid:{server.port}")
+        with pytest.raises(ProviderUnavailableError, match="the host's name is not known"):
+            await provider.open()
+        await provider.close()
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    return context
+
+
+async def test_tls_is_spoken_with_a_server_that_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    async with RawServer(always(answer(RECORD)), tls=_tls()) as server, server.client() as client:
+        assert (await client.get("1")).id == "1"
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_in_words() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # the server's side of the refused handshake
+    async with RawServer(always(answer(RECORD)), tls=_tls()) as server:
+        with pytest.raises(ProviderUnavailableError, match="the TLS certificate is not trusted here"):
+            await server.client().capabilities()
+    assert server.requests == []
+
+
+async def test_https_where_http_is_spoken_is_told_in_words() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"", 400))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        client = AsyncMemory("passthrough", base_url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(ProviderUnavailableError, match="TLS could not be agreed on"):
+            await client.capabilities()
+
+
+@pytest.mark.promise(14)
+@pytest.mark.parametrize("how", ["task", "scope", "timeout"])
+async def test_a_cancelled_call_is_cut_and_the_server_sees_it(how: str) -> None:
+    async with RawServer(never) as server, server.client(max_connections=2) as client:
+
+        async def cancelled() -> None:
+            if how == "scope":
+                with anyio.move_on_after(0.1) as scope:
+                    await client.get("1")
+                assert scope.cancelled_caught
+            elif how == "timeout":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(client.get("1"), 0.1)
+            else:
+                task = asyncio.ensure_future(client.get("1"))
+                await asyncio.sleep(0.1)
+                task.cancel()
+                await asyncio.wait({task})
+                assert task.cancelled()
+
+        await asyncio.gather(cancelled(), cancelled())
+        assert len(server.requests) == 2
+        await until(lambda: server.open == 0, 1)
+        server._handle = always(answer(RECORD))
+        assert await asyncio.gather(*(client.get("1") for _ in range(10)))
+        assert server.most == 2
+
+
+async def test_a_call_that_is_cancelled_while_it_reads_is_cut_too() -> None:
+    async def half(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(RECORD)[:-5])
+        await asyncio.Event().wait()
+
+    async with RawServer(half) as server, server.client() as client:
+        with anyio.move_on_after(0.1):
+            await client.get("1")
+        await until(lambda: server.open == 0, 1)
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_its_turn_is_never_sent() -> None:
+    async with RawServer(never) as server, server.client(max_connections=1) as client:
+        first = asyncio.ensure_future(client.get("first"))
+        await until(lambda: server.requests)
+        waiting = [asyncio.ensure_future(client.add("tea", user_id="ann")) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        started = time.perf_counter()
+        for call in waiting:
+            call.cancel()
+        await asyncio.wait(waiting)
+        assert time.perf_counter() - started < WITHIN
+        server._handle = always(answer(RECORD))
+        first.cancel()
+        await asyncio.wait({first})
+        await client.get("last")
+        assert [request.target for request in server.requests] == ["/memories/first", "/memories/last"]
+
+
+async def test_closing_ends_what_runs_and_what_waits() -> None:
+    async with RawServer(never) as server:
+        client = server.client(max_connections=2, close_timeout=0.4)
+        async with client:
+            calls = [asyncio.ensure_future(client.get(str(n))) for n in range(5)]
+            await until(lambda: len(server.requests) == 2)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        for outcome in outcomes:
+            assert isinstance(outcome, ProviderUnavailableError)
+            assert "the client was closed while this call was running" in str(outcome)
+        await until(lambda: server.open == 0)
+    assert len(server.requests) == 2
+
+
+async def test_a_cookie_is_not_sent_back() -> None:
+    async with RawServer(always(answer(RECORD, set_cookie="session=ann; Path=/"))) as server:
+        named = f"http://localhost:{server.port}"  # of an address, no cookie would be kept anyway
+        async with AsyncMemory("passthrough", base_url=named) as client:
+            await client.get("1")
+            await client.get("1")
+    assert len(server.requests) == 2
+    assert not any("cookie" in request.headers for request in server.requests)
+
+
+async def test_a_server_that_is_restarted_is_found_again() -> None:
+    async with RawServer(always(answer(RECORD))) as server, server.client(retries=3) as client:
+        await asyncio.gather(*(client.get("1") for _ in range(8)))
+        for task in server._serving.copy():
+            task.cancel()
+        await until(lambda: server.open == 0)
+        assert await asyncio.gather(*(client.get("1") for _ in range(8)))

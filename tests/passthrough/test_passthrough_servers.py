@@ -1,0 +1,178 @@
+"""Both kinds of server: openproto's own, with everything between real, and one that knows OMP 0.1 and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import pytest
+from openproto_adapters.sqlite import Sqlite
+from raw_server import CAPABILITIES, RawServer, Request, answer, refusal
+
+from openproto import AsyncMemory, Memory, MemoryRecord, NotFoundError, OpenProtoError, UnauthorizedError
+from openproto.server import ServerSettings, create_app, running
+from openproto.server.keys import new_key
+
+KEY, ENTRY = new_key("test", ["*"])
+
+
+class MinimalServer:
+    """What a server of OMP 0.1 must have, over a dictionary."""
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self.records: dict[str, dict[str, Any]] = {}
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> bytes:
+        path, _, query = request.target.partition("?")
+        parameters = dict(parse_qsl(query))
+        match request.method, path:
+            case "POST", "/memories":
+                return self._add(request)
+            case "GET", "/memories":
+                return answer({"items": self._of(parameters)[: int(parameters["limit"])], "next_cursor": None})
+            case "GET", "/memories/search":
+                found = [r for r in self._of(parameters) if parameters["q"] in r["content"]]
+                return answer({"results": [{"memory": record, "score": 1} for record in found]})
+            case "GET" | "DELETE", _ if path.startswith("/memories/"):
+                id = unquote(path.removeprefix("/memories/"))
+                if id not in self.records:
+                    return refusal("not_found", 404)
+                return answer(self.records[id]) if request.method == "GET" else self._delete(id)
+        return answer({"detail": "Not Found"}, self.missing)
+
+    def _add(self, request: Request) -> bytes:
+        record = {**request.json, "id": request.headers["idempotency-key"].decode()}
+        self.records.setdefault(record["id"], {**record, "created_at": "2026-01-31T12:00:00Z"})
+        return answer(self.records[record["id"]], 201)
+
+    def _delete(self, id: str) -> bytes:
+        del self.records[id]
+        return b"HTTP/1.1 204 X\r\n\r\n"
+
+    def _of(self, parameters: dict[str, str]) -> list[dict[str, Any]]:
+        fits = {"user_id": parameters["user_id"]} | ({"scope": parameters["scope"]} if "scope" in parameters else {})
+        return [record for record in self.records.values() if fits.items() <= record.items()]
+
+
+@pytest.fixture(params=["a plain server", "405 where extensions should be", "404 where extensions should be"])
+async def minimal(request: pytest.FixtureRequest) -> AsyncIterator[RawServer]:
+    """A plain server says nothing of x-openproto; the others claim it and lack the routes all the same."""
+    told = {"omp_version": "0.1", "provider": "minimal", "verbs": ["add", "search", "get", "list", "delete"]}
+    if request.param != "a plain server":
+        told["x-openproto"] = {}
+    backend = MinimalServer(405 if "405" in request.param else 404)
+    async with RawServer(backend, capabilities=answer(told)) as server:
+        yield server
+
+
+EXTENSIONS = ("POST /memories/batch", "POST /memories/search", "DELETE /memories")
+
+
+async def test_a_server_without_extensions_is_served_by_the_protocols_own_routes(minimal: RawServer) -> None:
+    items = [{"content": f"tea {n}", "user_id": "ann", "scope": "a" if n < 5 else "b"} for n in range(20)]
+    async with minimal.client() as client:
+        outcomes = await client.add_many(items)
+        assert [record.content for record in outcomes if isinstance(record, MemoryRecord)] == [
+            item["content"] for item in items
+        ]
+        assert len(await client.search("tea 1", "ann")) == 11
+        assert await client.delete_all("ann", scope="a") == 5
+        assert len((await client.list("ann")).items) == 15
+        odd = await client.add("milk", user_id="bob", idempotency_key="a\r\nX-Evil: 1")
+        assert odd.id == "a%0D%0AX-Evil%3A%201"
+        with pytest.raises(NotFoundError):
+            await client.get("none")
+    tried = [request.route for request in minimal.requests if request.route in EXTENSIONS]
+    # A server that claims x-openproto is asked once, and what is not there is never tried again.
+    assert tried == (["POST /memories/batch"] if b"x-openproto" in minimal.capabilities else [])
+
+
+async def test_nothing_but_the_declared_extensions_deletes_by_filter() -> None:
+    """A DELETE of /memories may mean anything to a server that never promised what it means."""
+    deletes_everything = answer({"deleted": 10**6})
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        return deletes_everything if request.method == "DELETE" else answer({"items": []})
+
+    plain = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}
+    async with RawServer(handle, capabilities=answer(plain)) as server, server.client() as client:
+        assert await client.delete_all("ann", scope="a") == 0
+    assert [request.method for request in server.requests] == ["GET"]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    store: Path = tmp_path_factory.mktemp("served") / "memory.db"
+    app = create_app(AsyncMemory(Sqlite(store, embedder="none", synchronous="normal")), ServerSettings(keys=[ENTRY]))
+    with running(app) as address:
+        yield address
+
+
+async def test_a_memory_travels_to_the_server_and_back_unchanged(url: str) -> None:
+    moment = datetime(2026, 1, 31, 12, 0, 0, 1, tzinfo=UTC)
+    fields: dict[str, Any] = {
+        "content": "Ünïcode 茶 🍵\n\ttea",
+        "user_id": "a/b?c#d%2F",
+        "scope": "kitchen/top shelf",
+        "tags": ["ключ", "b&c"],
+        "source": {"app": "notebook", "type": "imported", "ref": "x"},
+        "confidence": 0.1 + 0.2,
+        "valid_from": moment,
+        "valid_to": moment + timedelta(days=99999),
+        "x-note": {"deep": [[[{"n": 2**70, "f": 1e-7}]]]},
+    }
+    async with AsyncMemory("passthrough", base_url=url, api_key=KEY) as client:
+        record = await client.add(**fields)
+        assert await client.get(record.id, user_id=fields["user_id"]) == record
+        (listed,) = (await client.list(fields["user_id"], scope="kitchen", tag="b&c")).items
+        assert listed == record
+        cleared = await client.update(record.id, scope=None, confidence=None)
+    wire = record.to_wire()
+    assert {name: wire[name] for name in fields if not name.startswith("valid")} == {
+        name: value for name, value in fields.items() if not name.startswith("valid")
+    }
+    assert (record.valid_from, record.valid_to) == (fields["valid_from"], fields["valid_to"])
+    assert (cleared.scope, cleared.confidence, cleared.tags) == (None, None, fields["tags"])
+
+
+async def test_a_clients_app_and_request_id_stand_in_the_servers_audit(url: str) -> None:
+    async with AsyncMemory("passthrough", base_url=url, api_key=KEY, app="Schlüssel 日本") as client:
+        record = await client.add("tea", user_id="carl")
+        with pytest.raises(NotFoundError) as caught:
+            await client.get(record.id, user_id="dora")
+        (entry,) = [entry for entry in await client.audit("carl") if entry.action == "add"]
+    assert entry.app == "Schlüssel 日本"
+    assert entry.request_id
+    assert entry.request_id != caught.value.request_id
+
+
+async def test_a_key_works_the_same_in_an_add_and_in_a_batch(url: str) -> None:
+    async with AsyncMemory("passthrough", base_url=url, api_key=KEY) as client:
+        for key in ("plain", "ключ", "100%25", "line\nbreak"):
+            first = await client.add(key, user_id="eve", idempotency_key=key)
+            (second,) = await client.add_many([{"content": key, "user_id": "eve", "idempotency_key": key}])
+            assert isinstance(second, MemoryRecord)
+            assert second.id == first.id
+
+
+async def test_a_wrong_key_is_told_by_the_first_verb_and_by_every_item_of_a_batch(url: str) -> None:
+    async with AsyncMemory("passthrough", base_url=url, api_key="op_wrong") as client:
+        with pytest.raises(UnauthorizedError):
+            await client.list("ann")
+        for outcome in await client.add_many([{"content": "tea", "user_id": "ann"}] * 3):
+            assert isinstance(outcome, UnauthorizedError)
+
+
+def test_the_sync_client_speaks_it_too(url: str) -> None:
+    with Memory("passthrough", base_url=url, api_key=KEY) as client:
+        record = client.add("tea", user_id="fred")
+        assert [hit.memory.id for hit in client.search("tea", "fred")] == [record.id]
+        outcomes = client.add_many([{"content": f"note {n}", "user_id": "fred"} for n in range(1001)])
+        assert not [outcome for outcome in outcomes if isinstance(outcome, OpenProtoError)]
+        assert sum(1 for _ in client.iter("fred")) == 1002
+        assert client.delete_all("fred") == 1002
