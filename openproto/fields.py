@@ -90,7 +90,14 @@ def check_json(value: object) -> None:
             raise ValueError(f"must be JSON, which has no {type(node).__name__}")
 
 
-Text = Annotated[str, AfterValidator(_storable), AfterValidator(_not_blank)]
+# The patterns are for JSON Schema, which is told as much of the rules as it can say.
+_PATH_PATTERN = r"^[^\x00*/]*[^\x00*/\s][^\x00*/]*(/[^\x00*/]*[^\x00*/\s][^\x00*/]*)*$"
+Text = Annotated[
+    str,
+    AfterValidator(_storable),
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"pattern": r"^[^\x00]*\S[^\x00]*$"}),
+]
 Content = Annotated[Text, StringConstraints(max_length=MAX_CONTENT_LENGTH)]
 UserId = Annotated[Text, StringConstraints(max_length=256)]
 RecordId = Annotated[Text, StringConstraints(max_length=512)]
@@ -98,7 +105,12 @@ RecordIds = Annotated[list[RecordId], AfterValidator(_distinct)]
 Tag = Annotated[Text, StringConstraints(max_length=128)]
 Tags = Annotated[list[Tag], Field(max_length=64)]
 Label = Annotated[Text, StringConstraints(max_length=256)]
-ScopePath = Annotated[Text, StringConstraints(max_length=MAX_SCOPE_LENGTH), AfterValidator(_path)]
+ScopePath = Annotated[
+    Text,
+    StringConstraints(max_length=MAX_SCOPE_LENGTH),
+    AfterValidator(_path),
+    Field(json_schema_extra={"pattern": _PATH_PATTERN}),
+]
 ScopeFilter = Annotated[Text, AfterValidator(_filter)]
 Cursor = Annotated[Text, StringConstraints(max_length=256)]
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -1,4 +1,4 @@
-"""Making a command: an async function whose first argument is the `Call`, and whose others are its own options."""
+"""Making a command: a function, mostly async, whose first argument is the `Call`, and whose others are its options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openproto.cli.exits import MEANINGS, Exit
 from openproto.cli.faults import report
 from openproto.cli.options import Common
 
-Body = TypeVar("Body", bound=Callable[..., Awaitable[Exit | None]])
+Body = TypeVar("Body", bound=Callable[..., Awaitable[Exit | None] | Exit | None])
 
 MEMORIES, MOVING, CARE = "Memories", "Moving memories", "Looking after the backend"
 
@@ -68,12 +68,13 @@ def command(panel: str, *, name: str | None = None) -> Callable[[Body], Body]:
     return register
 
 
-def _run(call: Call, body: Callable[..., Awaitable[Exit | None]], values: dict[str, Any]) -> Exit:
-    async def main() -> Exit:
-        return await body(call, **values) or Exit.OK
-
+def _run(call: Call, body: Callable[..., Any], values: dict[str, Any]) -> Exit:
     try:
-        return asyncio.run(main())
+        # A body that is not async brings a loop of its own.
+        found: Exit | None = (
+            asyncio.run(body(call, **values)) if inspect.iscoroutinefunction(body) else body(call, **values)
+        )
+        return found or Exit.OK
     except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:
         common = call.common
         return report(error, call.redact, as_json=common.json, debug=common.debug, resume=call.resume)

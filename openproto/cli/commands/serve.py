@@ -1,0 +1,140 @@
+"""`serve`: any backend as an OMP server; `new-key`: a key for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openproto.cli.call import Call, open_client
+from openproto.cli.coerce import explain
+from openproto.cli.command import CARE, command
+from openproto.cli.faults import Misuse
+from openproto.errors import ProviderUnavailableError
+
+if TYPE_CHECKING:
+    from openproto.cli.call import Target
+    from openproto.server import ServerSettings
+
+_NEEDS = ("fastapi", "limits", "uvicorn")
+
+
+@command(CARE)
+def serve(
+    call: Call,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="N", help="8080 by default; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes that share the port; 1.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="API keys, a JSON list; `openproto new-key` makes entries.")
+    ] = None,
+    allow_unauthenticated: Annotated[
+        bool | None,
+        typer.Option("--allow-unauthenticated", help="Listen without keys on an address that others can reach."),
+    ] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option(metavar="LIMIT", help='For each key, such as "600/minute"; none by default.')
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="An origin whose pages may call; repeatable.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name by which the server is called; repeatable.")
+    ] = None,
+    shutdown_timeout: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="How long requests may take to finish at a stop; 10.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, or error; info by default.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="text or json; text by default.")] = None,
+) -> None:
+    """Serve the backend over HTTP, as the Open Memory Protocol; Ctrl-C or SIGTERM ends it in order.
+
+    What no flag says comes from OPENPROTO_SERVER_HOST, OPENPROTO_SERVER_PORT, and so on.
+    """
+    flags = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "keys_file": keys,
+        "allow_unauthenticated": allow_unauthenticated,
+        "rate_limit": rate_limit,
+        "cors_origins": cors_origin or None,
+        "allowed_hosts": allowed_host or None,
+        "shutdown_timeout": shutdown_timeout,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
+    settings = _settings({name: value for name, value in flags.items() if value is not None})
+    # The callers' own names stand in the audit log; the server's only where the environment gives it one.
+    target = call.target(app=os.environ.get("OPENPROTO_APP") or None)
+    asyncio.run(_try(target))
+    from openproto.server.run import serve as run
+
+    run(target.name, target.provider_options | target.client_options, settings)
+
+
+@command(CARE, name="new-key")
+def new_key(
+    call: Call,
+    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Whom the key may act for; * for everyone.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="What people call the key.")] = "key",
+) -> None:
+    """Make an API key for `openproto serve`: the key, which is shown only now, and its entry for the file of keys.
+
+    Piped fields: the key, the entry as JSON.
+    """
+    _require_server()
+    from pydantic import ValidationError
+
+    from openproto.server.keys import new_key as make
+
+    try:
+        key, entry = make(name, users)
+    except ValidationError as error:
+        raise Misuse(explain(error)) from None
+    if call.out.as_json:
+        call.out.json({"key": key, "entry": entry.model_dump()})
+    else:
+        call.out.table(("key", "entry of the file"), [(key, entry.model_dump_json())])
+
+
+def _settings(flags: dict[str, Any]) -> ServerSettings:
+    _require_server()
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from openproto.server import ServerSettings
+
+    try:
+        return ServerSettings(**flags)
+    except SettingsError as error:
+        raise Misuse(f"the environment holds what is no valid setting: {error}") from None
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        where = [".".join(map(str, fault["loc"])) for fault in faults]
+        what = [fault["msg"].removeprefix("Value error, ") for fault in faults]
+        text = "; ".join(f"{place}: {said}" if place else said for place, said in zip(where, what, strict=True))
+        raise Misuse(
+            text, "`openproto serve --help` shows the flags; OPENPROTO_SERVER_* are the same settings"
+        ) from None
+
+
+def _require_server() -> None:
+    from importlib.util import find_spec
+
+    for module in _NEEDS:
+        if find_spec(module) is None:
+            raise ImportError(f"the server needs {module!r}: pip install 'openproto[server]'", name=module)
+
+
+async def _try(target: Target) -> None:
+    """Open the backend once: what is wrong with it is better said now than by each worker."""
+    async with open_client(target.make_provider(), target.client_options) as memory:
+        health = await memory.health()
+    if health.status != "ok":
+        raise ProviderUnavailableError(health.detail or "the backend does not answer", provider=health.provider)

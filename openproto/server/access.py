@@ -1,0 +1,129 @@
+"""Who is asking: the key of a request, the users it may act for, and how often.
+
+A key that is bound to users is enforced in the store: a record is looked up as one of theirs, so that what is not
+theirs and what is not there cannot be told apart. `X-User-Id` narrows a key to one user and never adds one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from limits import parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.requests import Request
+
+from openproto.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    ScopeDeniedError,
+    UnauthorizedError,
+)
+from openproto.fields import Label, UserId
+from openproto.provider import Origin, current_origin
+from openproto.requests import Request as Model
+from openproto.requests import build
+from openproto.server.keys import EVERYONE, ApiKey, find_key
+from openproto.server.settings import ServerSettings
+
+T = TypeVar("T")
+
+
+class Told(Model):
+    """What a request says of itself in headers; a blank one is refused, and does not pass for none."""
+
+    user_id: UserId | None
+    app: Label | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent the request; `users` are those it may act for, None for all."""
+
+    users: frozenset[str] | None = None
+
+    def require(self, user_id: str) -> None:
+        """Raise ScopeDeniedError unless the caller may act for the user; nothing is looked up, so nothing shows."""
+        if self.users is not None and user_id not in self.users:
+            raise ScopeDeniedError("this key may not act for that user")
+
+    async def on_record(self, user_id: str | None, run: Callable[[str | None], Awaitable[T]]) -> T:
+        """Run a verb on a record as each user that it may belong to, until it is found; NotFoundError if never."""
+        candidates: Sequence[str | None]
+        if self.users is None:
+            candidates = [user_id]
+        else:
+            candidates = sorted(self.users) if user_id is None else sorted(self.users & {user_id})
+        for candidate in candidates[:-1]:
+            try:
+                return await run(candidate)
+            except NotFoundError:
+                continue
+        if not candidates:
+            raise NotFoundError("no such memory")
+        return await run(candidates[-1])
+
+
+class Gate:
+    """Lets requests in: with a good key where keys are configured, and no more often than the limit says."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._keys: Sequence[ApiKey] = settings.keys
+        self._limit = parse(settings.rate_limit) if settings.rate_limit else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if self._limit else None
+
+    async def admit(self, request: Request) -> Caller:
+        """Return who sent the request; UnauthorizedError or RateLimitedError otherwise.
+
+        Calls made from here on are recorded under the request's id, and under the app that the sender names.
+        """
+        key = self._key(request)
+        await self._count(key.name if key else request.client.host if request.client else "")
+        users = None if key is None or key.users == EVERYONE else frozenset(key.users)
+        told = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
+        build(Told, told)
+        current_origin.set(Origin(request.scope["openproto.request_id"], told["app"]))
+        if (user_id := told["user_id"]) is None:
+            return Caller(users)
+        return Caller(frozenset({user_id}) if users is None else users & {user_id})
+
+    def _key(self, request: Request) -> ApiKey | None:
+        if not self._keys:
+            return None
+        authorization, presented = header(request, b"authorization"), header(request, b"x-api-key")
+        if authorization is not None:
+            scheme, _, token = authorization.partition(" ")
+            # Two credentials that differ are none: which of them was meant?
+            same = presented is None or presented == token.strip()
+            presented = token.strip() if scheme.lower() == "bearer" and same else None
+        if not presented:
+            raise UnauthorizedError("an API key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`")
+        key = find_key(self._keys, presented.encode())
+        if key is None:
+            raise UnauthorizedError("this API key is not known here")
+        return key
+
+    async def _count(self, who: str) -> None:
+        if self._limit is None or self._limiter is None or await self._limiter.hit(self._limit, who):
+            return
+        window = await self._limiter.get_window_stats(self._limit, who)
+        raise RateLimitedError(
+            f"more than {self._limit.amount} requests in {self._limit.get_expiry()} s",
+            retry_after=max(0.0, window.reset_time - time.time()),
+        )
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """Return a header as the UTF-8 it must be; `name` in lower case."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            try:
+                text: str = value.decode()
+            except UnicodeDecodeError:
+                raise InvalidRequestError(f"{name.decode()}: must be UTF-8") from None
+            return text
+    return None

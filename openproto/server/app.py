@@ -1,0 +1,93 @@
+"""The ASGI application: one client of the backend, the routes, and the layers round them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPMethod
+
+from pydantic_core import to_json
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openproto import AsyncMemory
+from openproto.errors import NotFoundError
+from openproto.server.access import Gate
+from openproto.server.errors import MethodNotAllowedError, error_response
+from openproto.server.guard import Guard
+from openproto.server.openapi import describe
+from openproto.server.route import SERVICES, ProtocolRoute, Services
+from openproto.server.routes import ROUTES
+from openproto.server.settings import ServerSettings
+from openproto.server.trace import Trace
+
+_EXPOSED = ("ETag", "OMP-Version", "Retry-After", "X-Request-Id")
+
+
+def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> ASGIApp:
+    """Return the ASGI application that serves `memory`, an unopened client: opened at startup, closed at the end.
+
+    `settings` default to the environment's; where and with how many workers to serve is for whoever runs the app.
+    """
+    settings = settings or ServerSettings()
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        async with memory:
+            yield
+
+    app: ASGIApp = _Dispatch(ROUTES, describe_as=to_json(describe(ROUTES, with_keys=bool(settings.keys))))
+    if origins := settings.cors_origins:
+        app = CORSMiddleware(
+            app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED
+        )
+    app = Trace(Guard(app, settings))
+    services = Services(memory, Gate(settings))
+    startup_and_shutdown = Router(lifespan=lifespan)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope[SERVICES] = services
+            await app(scope, receive, send)
+        else:
+            await startup_and_shutdown(scope, receive, send)
+
+    return serve
+
+
+class _Dispatch:
+    """Finds the route of a request. FastAPI's router does more for each request than the routes here need."""
+
+    def __init__(self, routes: Sequence[ProtocolRoute], *, describe_as: bytes) -> None:
+        self._routes = routes
+        self._document = describe_as
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        allowed: set[str] = set()
+        for route in self._routes:
+            if found := route.path_regex.match(path):
+                methods = route.methods or ()
+                if method in methods:
+                    scope["path_params"] = found.groupdict()
+                    scope["route"] = route
+                    await route.app(scope, receive, send)
+                    return
+                allowed.update(methods)
+        response = self._without_route(Request(scope), allowed)
+        await response(scope, receive, send)
+
+    def _without_route(self, request: Request, allowed: set[str]) -> Response:
+        if request.scope["path"] == "/openapi.json":
+            if request.method == HTTPMethod.GET:
+                return Response(self._document, media_type="application/json")
+            allowed = {HTTPMethod.GET}
+        if not allowed:
+            return error_response(NotFoundError("no such route; GET /openapi.json shows those there are"), request)
+        methods = ", ".join(sorted(allowed))
+        response = error_response(MethodNotAllowedError(f"this route takes {methods}"), request)
+        response.headers["Allow"] = methods
+        return response

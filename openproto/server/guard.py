@@ -1,0 +1,50 @@
+"""Keeps web pages away: a browser would carry their requests to a server that trusts whoever is on the machine.
+
+A page of another origin sends `Origin`; a page whose name was made to resolve to this machine (DNS rebinding) sends its
+own name as `Host`. Both are refused before anything else looks at the request.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openproto.errors import ScopeDeniedError
+from openproto.server.errors import error_response
+from openproto.server.settings import ServerSettings
+
+
+class Guard:
+    """Lets through requests for a name of this server, from no page, from a page of its own, or of a listed origin."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._hosts = settings.hosts
+        self._origins = frozenset(settings.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the request, or hand it on."""
+        if scope["type"] == "http" and (refusal := self._refusal(scope)):
+            await error_response(ScopeDeniedError(refusal), Request(scope))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        host, origin = "", None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value.decode("latin-1").lower()
+            elif name == b"origin":
+                origin = value.decode("latin-1").lower()
+        if self._hosts and _without_port(host) not in self._hosts:
+            return "the Host header names no host of this server; --allowed-host adds one"
+        if origin is None or origin in self._origins or "*" in self._origins or urlsplit(origin).netloc == host:
+            return None
+        return "web pages of this origin may not call this server; --cors-origin allows one"
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host

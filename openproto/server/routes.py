@@ -1,0 +1,239 @@
+"""The routes of PROTOCOL §5: each translates HTTP to one call of the client and back, and decides nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+from weakref import WeakValueDictionary
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Query
+from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openproto import AsyncMemory
+from openproto.errors import InvalidRequestError, OpenProtoError, ProviderUnavailableError
+from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
+from openproto.provider import current_origin
+from openproto.requests import build
+from openproto.server.access import Caller
+from openproto.server.errors import ErrorBody, PreconditionFailedError, envelope
+from openproto.server.openapi import answers
+from openproto.server.route import SERVICES, ProtocolRoute, Services
+from openproto.server.wire import (
+    AuditEntryList,
+    AuditParams,
+    Batch,
+    BatchMemory,
+    BatchOutcomes,
+    Changes,
+    ContextBody,
+    Deleted,
+    DeleteParams,
+    ListParams,
+    NewMemory,
+    Outcome,
+    Owner,
+    SearchBody,
+    SearchParams,
+    SearchResults,
+)
+
+HEALTH_TIMEOUT = 3.0
+"""Seconds that a backend gets to say that it is well."""
+
+
+class _RecordIdConvertor(Convertor[str]):
+    """Ids are opaque and may hold slashes; the two words that are routes of their own are no ids."""
+
+    regex = r"(?!(?:search|batch)$)(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("record_id", _RecordIdConvertor())
+
+
+async def _caller(request: Request) -> Caller:
+    services: Services = request.scope[SERVICES]
+    return await services.gate.admit(request)
+
+
+def _memory(request: Request) -> AsyncMemory:
+    services: Services = request.scope[SERVICES]
+    return services.memory
+
+
+Asking = Annotated[Caller, Depends(_caller)]
+Memory = Annotated[AsyncMemory, Depends(_memory)]
+RecordId = Annotated[str, Path()]
+Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+IfMatch = Annotated[str | None, Header(alias="If-Match")]
+
+routes = APIRouter(route_class=ProtocolRoute)
+
+
+# First, since the router asks one route after the other, and this is the one asked for most.
+@routes.get("/memories/{id:record_id}", responses=answers(200, MemoryRecord, 404, etag=True))
+async def get_memory(id: RecordId, caller: Asking, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
+    """Return a memory; with `user_id`, only if it is that user's."""
+    return _record(await caller.on_record(owner.user_id, lambda user_id: memory.get(id, user_id=user_id)))
+
+
+@routes.post("/memories", status_code=201, responses=answers(201, MemoryRecord, 404, 409, 413, 415, etag=True))
+async def add_memory(caller: Asking, memory: Memory, item: Annotated[NewMemory, Body()], key: Key = None) -> Response:
+    """Store a memory. The same `Idempotency-Key` again returns the first record and stores nothing new."""
+    caller.require(item.user_id)
+    return _record(await memory.add(**item.model_dump(), idempotency_key=key), 201)
+
+
+@routes.post("/memories/batch", status_code=207, responses=answers(207, BatchOutcomes, 413, 415))
+async def add_memories(caller: Asking, memory: Memory, batch: Annotated[Batch, Body()]) -> Response:
+    """Store up to 500 memories; each has an outcome of its own, in order."""
+    checked = [_checked(item, caller) for item in batch.items]
+    stored = iter(await memory.add_many([item for item in checked if isinstance(item, dict)]))
+    outcomes = [item if isinstance(item, OpenProtoError) else next(stored) for item in checked]
+    return _json(BatchOutcomes.model_construct(outcomes=[_outcome(each) for each in outcomes]), 207)
+
+
+@routes.get("/memories", responses=answers(200, MemoryPage))
+async def list_memories(caller: Asking, memory: Memory, params: Annotated[ListParams, Query()]) -> Response:
+    """Return a page of a user's memories, newest first."""
+    caller.require(params.user_id)
+    return _json(await memory.list(**params.model_dump()))
+
+
+@routes.delete("/memories", responses=answers(200, Deleted))
+async def delete_memories(caller: Asking, memory: Memory, params: Annotated[DeleteParams, Query()]) -> Response:
+    """Remove every memory of a user that the filters select."""
+    caller.require(params.user_id)
+    return _json(Deleted(deleted=await memory.delete_all(**params.model_dump())))
+
+
+@routes.get("/memories/search", responses=answers(200, SearchResults))
+async def search_memories(caller: Asking, memory: Memory, params: Annotated[SearchParams, Query()]) -> Response:
+    """Return a user's current memories that answer the query, best first."""
+    return await _search(caller, memory, params)
+
+
+@routes.post("/memories/search", responses=answers(200, SearchResults, 413, 415))
+async def search_memories_privately(caller: Asking, memory: Memory, body: Annotated[SearchBody, Body()]) -> Response:
+    """Search as `GET` does, with a query that stands in no URL and so in no log."""
+    return await _search(caller, memory, body)
+
+
+@routes.patch("/memories/{id:record_id}", responses=answers(200, MemoryRecord, 404, 409, 412, 413, 415, etag=True))
+async def update_memory(
+    id: RecordId,
+    caller: Asking,
+    memory: Memory,
+    owner: Annotated[Owner, Query()],
+    changes: Annotated[Changes, Body()],
+    if_match: IfMatch = None,
+) -> Response:
+    """Change the members that the body names; null clears one. With `If-Match`, only if the ETag is still this."""
+
+    async def update(user_id: str | None) -> MemoryRecord:
+        if if_match is not None:
+            _check_version(await memory.get(id, user_id=user_id), if_match)
+        return await memory.update(id, user_id=user_id, **changes.changes)
+
+    # One change of a record at a time, or two that name the same version could both find it current.
+    async with _changing.setdefault(id, asyncio.Lock()):
+        return _record(await caller.on_record(owner.user_id, update))
+
+
+@routes.delete("/memories/{id:record_id}", status_code=204, responses=answers(204, None, 404))
+async def delete_memory(id: RecordId, caller: Asking, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
+    """Remove a memory for good."""
+    await caller.on_record(owner.user_id, lambda user_id: memory.delete(id, user_id=user_id))
+    return Response(status_code=204)
+
+
+@routes.post("/context", responses=answers(200, ContextBlock, 413, 415))
+async def build_context(caller: Asking, memory: Memory, body: Annotated[ContextBody, Body()]) -> Response:
+    """Return the best memories as text for a prompt, at most `token_budget` tokens by the server's counter."""
+    caller.require(body.user_id)
+    return _json(await memory.context(**body.model_dump()))
+
+
+@routes.get("/audit", responses=answers(200, AuditEntryList))
+async def list_audit(caller: Asking, memory: Memory, params: Annotated[AuditParams, Query()]) -> Response:
+    """Return who did what to a user's memories, newest first."""
+    caller.require(params.user_id)
+    return _json(AuditEntryList.model_construct(entries=await memory.audit(**params.model_dump())))
+
+
+@routes.get("/capabilities", responses=answers(200, Capabilities, open=True))
+async def show_capabilities(memory: Memory) -> Response:
+    """Return what the backend can do."""
+    return _json(await memory.capabilities())
+
+
+@routes.get("/healthz", responses=answers(200, Health, open=True))
+async def show_health(memory: Memory) -> Response:
+    """Ask the backend whether it answers; 503 when it does not, or not soon."""
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT):
+            health = await memory.health()
+    except TimeoutError:
+        raise ProviderUnavailableError(f"the backend did not answer within {HEALTH_TIMEOUT:g} s") from None
+    if health.status != "ok":
+        raise ProviderUnavailableError(health.detail or "the backend does not answer", provider=health.provider)
+    return _json(health)
+
+
+ROUTES: Sequence[ProtocolRoute] = [route for route in routes.routes if isinstance(route, ProtocolRoute)]
+
+_changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+
+async def _search(caller: Caller, memory: AsyncMemory, wanted: SearchBody) -> Response:
+    caller.require(wanted.user_id)
+    return _json(SearchResults.model_construct(results=await memory.search(**wanted.model_dump())))
+
+
+def _checked(item: Any, caller: Caller) -> dict[str, Any] | OpenProtoError:
+    """Return the arguments of `add` for an item of a batch, or what is wrong with it."""
+    try:
+        if not isinstance(item, dict):
+            raise InvalidRequestError("an item of a batch must be a JSON object")
+        checked = build(BatchMemory, item)
+        caller.require(checked.user_id)
+    except OpenProtoError as error:
+        return error
+    return checked.model_dump()
+
+
+def _outcome(outcome: MemoryRecord | OpenProtoError) -> Outcome:
+    if isinstance(outcome, MemoryRecord):
+        return Outcome.model_construct(status=201, memory=outcome)
+    origin = current_origin.get()
+    outcome.request_id = origin and origin.request_id
+    return Outcome(status=outcome.http_status, error=ErrorBody.model_validate(envelope(outcome)["error"]))
+
+
+def _check_version(record: MemoryRecord, wanted: str) -> None:
+    tags = [tag.strip() for tag in wanted.split(",")]
+    if "*" not in tags and _etag(record.model_dump_json().encode()) not in tags:
+        raise PreconditionFailedError("the record has changed since; read it again and decide anew")
+
+
+def _record(record: MemoryRecord, status: int = 200) -> Response:
+    body = record.model_dump_json().encode()
+    return Response(body, status, {"ETag": _etag(body)}, "application/json")
+
+
+def _json(model: BaseModel, status: int = 200) -> Response:
+    return Response(model.model_dump_json(), status, media_type="application/json")
+
+
+def _etag(body: bytes) -> str:
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'

@@ -1,0 +1,84 @@
+"""Serving with uvicorn: everything is tried before the port is bound, and every stop is an orderly one."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
+
+from openproto import AsyncMemory
+from openproto.server.app import create_app
+from openproto.server.log import log_config
+from openproto.server.running import UVICORN
+from openproto.server.settings import ServerSettings
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+
+
+def serve(provider: str, options: Mapping[str, Any], settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT: then take no more requests, finish those that run, and return.
+
+    `options` are those of `AsyncMemory(provider, **options)`. Raises OSError where the address cannot be bound.
+    """
+    config = uvicorn.Config(
+        # A function that each worker calls, for a client belongs to one process.
+        partial(_make_app, provider, options, settings),
+        factory=True,
+        workers=settings.workers,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+        log_config=log_config(settings),
+        **UVICORN,
+    )
+    # SIGTERM means the same as Ctrl-C, also before and after uvicorn takes care of both.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _bound(settings) as listener, suppress(KeyboardInterrupt):
+        ready = f"serving {provider} on {_description(listener, settings)}"
+        if settings.workers > 1:
+            supervisor = Multiprocess(config, [listener])
+            _log.info(ready)  # callers who come before the workers do wait in the socket's queue
+            supervisor.run()
+        else:
+            _Server(config, ready).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _log.info(self._ready)
+
+
+def _make_app(provider: str, options: Mapping[str, Any], settings: ServerSettings) -> ASGIApp:
+    return create_app(AsyncMemory(provider, **options), settings)
+
+
+def _bound(settings: ServerSettings) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        said = (error.strerror or str(error)).partition(" (while ")[0]
+        raise OSError(error.errno, f"{settings.host} port {settings.port}: {said}") from error
+
+
+def _description(listener: socket.socket, settings: ServerSettings) -> str:
+    port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    workers = f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
+    keys = f"{len(settings.keys)} API key{'s' if len(settings.keys) > 1 else ''}" if settings.keys else "no API keys"
+    return f"http://{host}:{port} ({workers}, {keys})"

@@ -1,0 +1,50 @@
+"""uvicorn round the app: how it is set up everywhere, and a server beside the program that uses it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from openproto.server.protocol import EnvelopeProtocol
+
+UVICORN: dict[str, Any] = {
+    "loop": "uvloop",
+    "http": EnvelopeProtocol,
+    "ws": "none",
+    "lifespan": "on",
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+}
+"""What every server here has in common; the access log is the app's own."""
+
+_LONGEST_START = 30.0
+
+
+@contextmanager
+def running(app: ASGIApp) -> Iterator[str]:
+    """Serve `app` until the block is left, from a thread on a free loopback port, and yield its URL.
+
+    RuntimeError when it does not start.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **UVICORN))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],), name="openproto-server", daemon=True)
+        thread.start()
+        deadline = time.monotonic() + _LONGEST_START
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start; the log of 'uvicorn.error' says why")
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,102 @@
+"""What a server is told, by flags or by `OPENPROTO_SERVER_*`; everything is checked before anything is bound."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from openproto.server.keys import ApiKey, read_keys
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
+class ServerSettings(BaseSettings):
+    """How to serve: where, for whom, and within which bounds.
+
+    Args:
+        host: The address to bind; only a loopback one is allowed without keys.
+        port: The port to bind; 0 takes a free one.
+        workers: Processes that share the port, each with its own client of the backend.
+        keys_file: A JSON file of API keys.
+        keys: The same list inline, as JSON.
+        allow_unauthenticated: Serve without keys on an address that others can reach.
+        rate_limit: Requests a key (without keys: an address) may make, such as "600/minute"; each worker counts alone.
+        cors_origins: Origins whose pages may call the server.
+        allowed_hosts: Names that a `Host` header may hold; by default those of the loopback address when it is bound.
+        shutdown_timeout: Seconds that requests get to finish when the server is stopped.
+        log_level: The least severe level that is logged.
+        log_format: Lines for people, or one JSON object a line.
+    """
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="OPENPROTO_SERVER_", env_ignore_empty=True, frozen=True
+    )
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=128)
+    keys_file: Path | None = None
+    keys: list[ApiKey] = []
+    allow_unauthenticated: bool = False
+    rate_limit: str | None = None
+    cors_origins: Names = []
+    allowed_hosts: Names = []
+    shutdown_timeout: int = Field(default=10, ge=1, le=600)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            from limits import parse
+
+            try:
+                parse(value)
+            except ValueError:
+                raise ValueError("must be a number of requests a second, minute, hour, or day: 600/minute") from None
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_keys_of_the_file(cls, values: dict[str, object]) -> dict[str, object]:
+        if path := values.get("keys_file"):
+            try:
+                values = {**values, "keys": read_keys(Path(str(path)))}
+            except OSError as error:
+                raise ValueError(f"{path}: {error.strerror}") from None
+        return values
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if not (self.keys or self.allow_unauthenticated or is_loopback(self.host)):
+            raise ValueError(
+                f"without API keys whoever reaches {self.host} could read and change every memory: give keys, bind "
+                "127.0.0.1, or say allow_unauthenticated"
+            )
+        return self
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names that a `Host` header may hold, in lower case; empty where any may stand there."""
+        names = self.allowed_hosts or (LOOPBACK_NAMES if is_loopback(self.host) else ())
+        return frozenset(name.lower() for name in names)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,167 @@
+"""The protocol's requests as HTTP spells them: RFC 3339 moments, and numbers that came as text in a query string.
+
+Each is the model of `openproto.requests` with the same limits and the same errors; only the spelling differs.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+from openproto.fields import EXTENSION_KEY, Confidence, Content, Label, Moment, UserId, is_absent
+from openproto.models import AuditEntry, MemoryRecord, Result, SearchResult
+from openproto.requests import (
+    MAX_AUDIT_LIMIT,
+    MAX_LIST_LIMIT,
+    MAX_SEARCH_LIMIT,
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    Request,
+    SearchQuery,
+)
+from openproto.server.errors import ErrorBody
+
+MAX_BATCH = 500
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+
+
+def _moment(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be a moment such as '2026-01-31T12:00:00Z'")
+    if not _RFC_3339.fullmatch(value):
+        raise ValueError("must be a moment with an offset, such as '2026-01-31T12:00:00Z'")
+    try:
+        return datetime.fromisoformat(value.upper())
+    except ValueError:
+        raise ValueError("names a day or time that does not exist") from None
+
+
+def _integer(text: object) -> object:
+    return int(text) if isinstance(text, str) and _INTEGER.fullmatch(text) else text
+
+
+def _number(text: object) -> object:
+    return float(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
+
+
+WireMoment = Annotated[Moment, BeforeValidator(_moment)]
+QueryInteger = Annotated[int, BeforeValidator(_integer)]
+QueryNumber = Annotated[Confidence, BeforeValidator(_number)]
+
+
+# Built at once: FastAPI makes adapters of the models it declares, and wants them finished.
+class NewMemory(
+    MemoryInput,
+    defer_build=False,
+    json_schema_extra={"additionalProperties": False, "patternProperties": {f"^{EXTENSION_KEY.pattern}$": {}}},
+):
+    """A memory to store. `x-<provider>` members are extensions, kept and returned unchanged."""
+
+    valid_from: WireMoment | None = Field(default=None, exclude_if=is_absent)
+    valid_to: WireMoment | None = Field(default=None, exclude_if=is_absent)
+
+
+class BatchMemory(NewMemory):
+    """A memory of a batch, which may carry its own idempotency key."""
+
+    idempotency_key: Label | None = Field(default=None, exclude_if=is_absent)
+
+
+class Batch(Request, defer_build=False):
+    """Up to 500 memories, each stored or refused on its own; an item has the members of `BatchMemory`."""
+
+    items: list[JsonValue] = Field(max_length=MAX_BATCH)
+
+
+class Changes(MemoryUpdate, defer_build=False):
+    """Changes to a memory: what is absent is left alone, null clears."""
+
+    valid_to: WireMoment | None = None
+
+
+class Owner(Request, defer_build=False):
+    """Whose record it must be."""
+
+    user_id: UserId | None = None
+
+
+class ListParams(ListQuery, defer_build=False):
+    """The query string of `GET /memories`."""
+
+    since: WireMoment | None = None
+    until: WireMoment | None = None
+    as_of: WireMoment | None = None
+    limit: QueryInteger = Field(default=50, ge=1, le=MAX_LIST_LIMIT)
+
+
+class DeleteParams(Filters, defer_build=False):
+    """The query string of `DELETE /memories`."""
+
+
+class SearchBody(SearchQuery, defer_build=False):
+    """The body of `POST /memories/search`."""
+
+    query: Content = Field(alias="q")
+    as_of: WireMoment | None = None
+
+
+class SearchParams(SearchBody):
+    """The query string of `GET /memories/search`."""
+
+    limit: QueryInteger = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
+    min_score: QueryNumber | None = None
+
+
+class ContextBody(ContextQuery, defer_build=False):
+    """The body of `POST /context`."""
+
+    as_of: WireMoment | None = None
+
+
+class AuditParams(AuditQuery, defer_build=False):
+    """The query string of `GET /audit`."""
+
+    since: WireMoment | None = None
+    limit: QueryInteger = Field(default=100, ge=1, le=MAX_AUDIT_LIMIT)
+
+
+class SearchResults(Result):
+    """What a search found, best first."""
+
+    results: list[SearchResult]
+
+
+class AuditEntryList(Result):
+    """Recorded calls, newest first."""
+
+    entries: list[AuditEntry]
+
+
+class Deleted(Result):
+    """How many memories were removed."""
+
+    deleted: int
+
+
+class Outcome(Result):
+    """What became of one memory of a batch: `memory` where it was stored, else `error`."""
+
+    status: int
+    memory: MemoryRecord | None = Field(default=None, exclude_if=is_absent)
+    error: ErrorBody | None = Field(default=None, exclude_if=is_absent)
+
+
+class BatchOutcomes(Result):
+    """The outcome of every memory of a batch, in order."""
+
+    outcomes: list[Outcome]

@@ -1,0 +1,88 @@
+"""Servers under real uvicorn, on real sockets: over SQLite in a thread, over a private PostgreSQL, in processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openproto_adapters.postgres.embedded import PrivatePostgres
+from server_tools import LONG, Process, Serve, sqlite_app
+
+from openproto.server import running
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own settings."""
+    for name in os.environ:
+        if name.startswith("OPENPROTO_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve an app until the end of the test and return a client of it."""
+    with contextlib.ExitStack() as stack:
+
+        def start(app: Any, **headers: str) -> httpx.Client:
+            url = stack.enter_context(running(app))
+            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=LONG))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One server for all tests that want nothing special of it."""
+    app = sqlite_app(tmp_path_factory.mktemp("server") / "memory.db")
+    with running(app) as url, httpx.Client(base_url=url, timeout=LONG) as client:
+        yield client
+
+
+@pytest.fixture
+def client(shared: httpx.Client) -> Iterator[httpx.Client]:
+    """A client of the shared server; what ada and eve have there is removed afterwards."""
+    yield shared
+    for user_id in ("ada", "eve"):
+        assert shared.delete("/memories", params={"user_id": user_id}).is_success
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """Start `openproto serve`, with arguments and an environment; whatever is left is killed."""
+    started: list[Process] = []
+
+    def run(*arguments: str, **environment: str) -> Process:
+        started.append(Process(*arguments, **environment))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The DSN of a private PostgreSQL."""
+    home = Path(tempfile.mkdtemp(prefix="op-server-", dir="/tmp")).resolve()
+    home.chmod(0o755)
+    private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "60"})
+    try:
+        yield private.start()
+    finally:
+        private.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def schema() -> str:
+    """The name of a schema of its own, which goes with the server."""
+    return f"t_{uuid.uuid4().hex[:12]}"

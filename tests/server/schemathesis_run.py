@@ -1,0 +1,70 @@
+"""Schemathesis against a running server and its own OpenAPI: `python tests/server/schemathesis_run.py [EXAMPLES]`.
+
+Every check that Schemathesis has is made but one, "schema-valid requests are accepted": JSON Schema cannot say all of
+the protocol's rules, such as that `valid_to` lies after `valid_from`. Exit status 1 when a check fails, or when the
+full run makes fewer than 10,000 requests.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from server_tools import sqlite_app
+
+from openproto.server import ServerSettings, running
+from openproto.server.keys import new_key
+
+FULL_EXAMPLES = 1000
+LEAST_CASES = 10_000
+PROGRAM = Path(sys.executable).with_name("schemathesis")
+
+
+class Run(NamedTuple):
+    """The end of a run: whether every check held, how many requests were made, and what was printed."""
+
+    ok: bool
+    cases: int
+    output: str
+
+
+def schemathesis(examples: int, *, with_keys: bool = False) -> Run:
+    """Serve an empty file, with a key where wanted, and run at most so many examples for each operation and phase."""
+    key, entry = new_key("schemathesis", ["*"])
+    settings = ServerSettings(keys=[entry] if with_keys else [])
+    with tempfile.TemporaryDirectory() as folder, running(sqlite_app(Path(folder) / "memory.db", settings)) as url:
+        done = subprocess.run(
+            [
+                PROGRAM,
+                "run",
+                f"{url}/openapi.json",
+                f"--max-examples={examples}",
+                "--checks=all",
+                "--exclude-checks=positive_data_acceptance",
+                "--generation-deterministic",
+                "--no-color",
+                *(["--header", f"X-API-Key: {key}"] if with_keys else []),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+        )
+    cases = re.search(r"([\d,]+) generated", done.stdout)
+    return Run(done.returncode == 0, int(cases[1].replace(",", "")) if cases else 0, done.stdout + done.stderr)
+
+
+def main() -> int:
+    """Run as long as asked and print the end of it."""
+    examples = int(sys.argv[1]) if len(sys.argv) > 1 else FULL_EXAMPLES
+    run = schemathesis(examples)
+    enough = run.cases >= LEAST_CASES or examples < FULL_EXAMPLES
+    sys.stdout.write(f"{run.output}\n{run.cases} requests\n")
+    return int(not (run.ok and enough))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What the tests of the server share: a provider that does as it is told, requests byte by byte, servers to start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
+
+import httpx
+from openproto_adapters.sqlite import Sqlite
+
+from openproto import AsyncMemory
+from openproto.models import Cancellation, MemoryRecord
+from openproto.provider import Provider
+from openproto.requests import RecordRef
+from openproto.server import ServerSettings, create_app
+
+LONG = 30.0
+COMMAND = [sys.executable, "-W", "error", "-m", "openproto.cli", "serve"]
+
+Serve: TypeAlias = Callable[..., httpx.Client]
+
+
+def sqlite_app(path: object, settings: ServerSettings | None = None, **options: Any) -> Any:
+    """Return the app over a file of its own, found by words alone."""
+    memory = AsyncMemory(Sqlite(str(path), embedder="none"), **options)
+    return create_app(memory, settings or ServerSettings())
+
+
+class Scripted(Provider):
+    """A backend whose `get` raises what it is given, or hangs until it is cancelled, and says which happened."""
+
+    name: ClassVar[str] = "scripted"
+    cancellation: ClassVar[Cancellation] = "native"
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.asked = threading.Event()
+        self.cancelled = threading.Event()
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        self.asked.set()
+        if self.error is not None:
+            raise self.error
+        return await self._hang()
+
+    async def health(self) -> None:
+        if self.error is not None:
+            raise self.error
+        await self._hang()
+
+    async def _hang(self) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+def scripted_app(error: BaseException | None = None, settings: ServerSettings | None = None) -> tuple[Scripted, Any]:
+    """Return a scripted provider and the app over it; nothing is tried twice."""
+    provider = Scripted(error)
+    return provider, create_app(AsyncMemory(provider, retries=0), settings or ServerSettings())
+
+
+def connect(url: str | httpx.URL) -> socket.socket:
+    """Return a TCP connection to the server."""
+    address = httpx.URL(url)
+    return socket.create_connection((address.host, address.port or 80), timeout=LONG)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read until the other side has closed."""
+    found = b""
+    while chunk := connection.recv(65536):
+        found += chunk
+    return found
+
+
+def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Check that a response is a proper error, and return what its envelope holds."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert error["code"] == code
+    assert error["message"]
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert response.headers["omp-version"] == "0.1"
+    assert set(error) <= {"code", "message", "type", "provider", "request_id", "x-openproto"}
+    return error
+
+
+class Process:
+    """`openproto serve` in a process of its own."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
+        self.process = subprocess.Popen(
+            [*COMMAND, "--port", "0", *arguments],
+            env={**kept, "OPENPROTO_EMBEDDER": "none", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._told = False
+        assert self.process.stderr is not None
+        self.first_line = self.process.stderr.readline()
+        found = re.search(r"http://\S+?:\d+", self.first_line)
+        if found is None:
+            raise AssertionError(self.first_line + self.stop())
+        self.url = found[0]
+
+    def terminate(self) -> None:
+        self._told = True
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> str:
+        """End the server in order, if it was not told to end before; return what it logged after its first line."""
+        if not self._told:
+            self.terminate()
+        return self.process.communicate(timeout=LONG)[1]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()

@@ -1,0 +1,281 @@
+"""Whatever goes wrong is the envelope, under the right status, with a request id, and gives nothing away."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from server_tools import Serve, connect, error_of, read_all, scripted_app, sqlite_app
+
+from openproto import errors
+from openproto.errors import ERROR_CODES, OpenProtoError
+
+MARKER = "xyzzy-plugh-0421"
+MEMORY = {"content": MARKER, "user_id": "ada"}
+JSON = {"Content-Type": "application/json"}
+
+
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, OpenProtoError) and kind is not OpenProtoError
+]
+
+
+@pytest.mark.promise(112)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_error_of_the_backend_keeps_its_code_type_status_and_message(
+    serve: Serve, kind: type[OpenProtoError]
+) -> None:
+    _, app = scripted_app(kind("in so many words"))
+    answer = serve(app).get("/memories/x")
+    error = error_of(answer, kind("").http_status, kind.code)
+    assert (error["message"], error["type"], error["provider"]) == ("in so many words", kind("").type, "scripted")
+
+
+def test_every_code_of_the_protocol_is_tried_above() -> None:
+    assert {kind.code for kind in KINDS} == set(ERROR_CODES)
+
+
+def test_an_unknown_code_of_a_newer_backend_is_passed_on(serve: Serve) -> None:
+    _, app = scripted_app(errors.ProviderError.unknown("quota_exhausted", "no more"))
+    error_of(serve(app).get("/memories/x"), 502, "quota_exhausted")
+
+
+def test_a_fault_inside_the_server_is_told_without_any_detail_and_logged_without_its_words(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, app = scripted_app(KeyError(MARKER))
+    with caplog.at_level(logging.DEBUG):
+        answer = serve(app).get("/memories/x")
+    error_of(answer, 500, "internal_error")
+    assert MARKER not in answer.text
+    assert "Traceback" not in answer.text
+    assert MARKER not in caplog.text
+    assert "KeyError" in caplog.text
+    assert answer.headers["x-request-id"] in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/", "/memory", "/memories/", "/v0/memories", "/openapi.json/", f"/{MARKER}", "//"])
+def test_an_unknown_route_is_not_found(client: httpx.Client, path: str) -> None:
+    assert MARKER not in error_of(client.get(path), 404, "not_found")["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/memories", "DELETE, GET, POST"),
+        ("POST", "/memories/some-id", "DELETE, GET, PATCH"),
+        ("DELETE", "/memories/search", "GET, POST"),
+        ("GET", "/memories/batch", "POST"),
+        ("GET", "/context", "POST"),
+        ("POST", "/healthz", "GET"),
+        ("POST", "/openapi.json", "GET"),
+        ("OPTIONS", "/memories", "DELETE, GET, POST"),
+        ("TRACE", "/audit", "GET"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    error_of(answer, 405, "invalid_request")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"content": "\\ud800", "user_id": "ada"}',
+        b'{"content": "a", "user_id": "ada", "x-a": NaN}',
+        b"[" * 100_000,
+        b'{"x-a":' * 5_000,
+    ],
+)
+@pytest.mark.parametrize("path", ["/memories", "/memories/batch", "/memories/search", "/context"])
+def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, path: str, body: bytes) -> None:
+    error_of(client.post(path, content=body, headers=JSON), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded", "json", "text/json"])
+def test_a_body_that_is_not_said_to_be_json_is_refused(client: httpx.Client, media_type: str | None) -> None:
+    headers = {"Content-Type": media_type} if media_type else {}
+    answer = client.post("/memories", content=json.dumps(MEMORY), headers=headers)
+    error_of(answer, 415, "invalid_request")
+
+
+@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
+def test_json_has_several_names(client: httpx.Client, media_type: str) -> None:
+    answer = client.post("/memories", content=json.dumps(MEMORY), headers={"Content-Type": media_type})
+    assert answer.status_code == 201
+
+
+BAD_MEMORIES: list[dict[str, Any]] = [
+    {"unknown": 1},
+    {"content": ""},
+    {"content": " \n"},
+    {"content": 5},
+    {"content": None},
+    {"content": "c" * 100_001},
+    {"content": f"{MARKER}\0"},
+    {"user_id": ""},
+    {"user_id": "u" * 257},
+    {"user_id": ["ada"]},
+    {"scope": "a*"},
+    {"scope": 1},
+    {"tags": "tag"},
+    {"tags": [MARKER, 5]},
+    {"tags": ["t"] * 65},
+    {"source": "editor"},
+    {"source": {"unknown": 1}},
+    {"source": {"type": "guessed"}},
+    {"confidence": "0.5"},
+    {"confidence": 1.1},
+    {"confidence": True},
+    {"valid_from": "2024-01-01T00:00:00"},
+    {"valid_from": "2024-01-01"},
+    {"valid_from": "yesterday"},
+    {"valid_from": "1704067200"},
+    {"valid_from": 1704067200},
+    {"valid_from": "2024-02-30T00:00:00Z"},
+    {"valid_from": "2024-01-01T00:00:00Z", "valid_to": "2023-01-01T00:00:00Z"},
+    {"supersedes": "id"},
+    {"x-": 1},
+    {"x_note": 1},
+    {"id": "mine"},
+    {"created_at": "2024-01-01T00:00:00Z"},
+    {"idempotency_key": "k"},
+]
+
+
+@pytest.mark.parametrize("fields", BAD_MEMORIES, ids=lambda fields: json.dumps(fields)[:40])
+def test_a_bad_memory_is_refused_whole_and_its_words_are_not_repeated(
+    client: httpx.Client, fields: dict[str, Any]
+) -> None:
+    error = error_of(client.post("/memories", json={**MEMORY, **fields}), 400, "invalid_request")
+    assert MARKER not in error["message"]
+    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/memories", ""),
+        ("/memories", "user_id="),
+        ("/memories", "user_id=%00"),
+        ("/memories", "user_id=%FF"),
+        ("/memories", "user_id=%ED%A0%80"),
+        ("/memories", "user_id=ada&user_id=eve"),
+        ("/memories", "user_id=ada&unknown=1"),
+        ("/memories", "user_id=ada&limit=0"),
+        ("/memories", "user_id=ada&limit=501"),
+        ("/memories", "user_id=ada&limit=5.0"),
+        ("/memories", "user_id=ada&limit=1_0"),
+        ("/memories", "user_id=ada&limit=%205"),
+        ("/memories", "user_id=ada&limit=true"),
+        ("/memories", "user_id=ada&since=2024-01-01"),
+        ("/memories", "user_id=ada&since=2024-01-01T00:00:00"),
+        ("/memories", "user_id=ada&since=0"),
+        ("/memories", "user_id=ada&cursor=bad"),
+        ("/memories", "user_id=ada&tag="),
+        ("/memories/search", "user_id=ada"),
+        ("/memories/search", "user_id=ada&q="),
+        ("/memories/search", "user_id=ada&query=tea"),
+        ("/memories/search", "user_id=ada&q=tea&min_score=nan"),
+        ("/memories/search", "user_id=ada&q=tea&min_score=1.1"),
+        ("/memories/search", "user_id=ada&q=tea&limit=101"),
+        ("/memories/some-id", "user_id="),
+        ("/memories/some-id", "user=ada"),
+        ("/memories/%00", ""),
+        ("/audit", "user_id=ada&limit=1001"),
+        ("/audit", "user_id=ada&app="),
+    ],
+)
+def test_a_bad_query_string_is_refused(client: httpx.Client, path: str, query: str) -> None:
+    error_of(client.get(f"{path}?{query}"), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("header", ["Idempotency-Key", "X-User-Id", "X-OMP-App"])
+@pytest.mark.parametrize("value", [b"", b"\xff", b"h" * 257])
+def test_a_bad_header_is_refused(client: httpx.Client, header: str, value: bytes) -> None:
+    answer = client.post("/memories", json=MEMORY, headers=[(header.encode(), value)])
+    error_of(answer, 400, "invalid_request")
+    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
+
+
+def test_a_write_that_supersedes_what_is_not_there_writes_nothing(client: httpx.Client) -> None:
+    error_of(client.post("/memories", json={**MEMORY, "supersedes": ["no-such-id"]}), 404, "not_found")
+    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
+
+
+def test_a_body_said_to_be_too_large_is_refused_before_it_arrives(client: httpx.Client) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(
+            b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1048577\r\nConnection: close\r\n\r\n"
+        )
+        status_line, _, rest = read_all(connection).partition(b"\r\n")
+    assert b" 413 " in status_line
+    assert json.loads(rest.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
+
+
+def test_a_body_without_a_length_is_counted_while_it_arrives(client: httpx.Client) -> None:
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    with connect(client.base_url) as connection:
+        connection.sendall(
+            b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17
+        )  # and no end: the server has heard enough
+        assert b" 413 " in connection.recv(4096).partition(b"\r\n")[0]
+
+
+def test_the_largest_memory_fits_however_it_is_written(client: httpx.Client) -> None:
+    answer = client.post("/memories", json={"content": "\U0001f375" * 100_000, "user_id": "ada"})
+    assert answer.status_code == 201
+    assert len(answer.json()["content"]) == 100_000
+
+
+def test_a_problem_document_is_sent_to_those_who_ask_for_one(client: httpx.Client) -> None:
+    answer = client.get("/memories/no-such-id", headers={"Accept": "application/problem+json, */*;q=0.1"})
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": answer.status_code,
+        "detail": "no such memory",
+        "code": "not_found",
+        "provider": "sqlite",
+        "request_id": answer.headers["x-request-id"],
+    }
+
+
+def test_no_secret_of_the_backend_shows_when_it_fails(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    client = serve(sqlite_app(path))
+    client.post("/memories", json=MEMORY)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"rubbish" * 1000)
+    answer = client.get("/memories", params={"user_id": "ada"})
+    error_of(answer, 502, "provider_error")
+    assert str(tmp_path) not in answer.text
+    assert MARKER not in answer.text
+
+
+@pytest.mark.parametrize("rubbish", [b"rubbish\r\n\r\n", b"BREW /audit HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_what_is_no_http_at_all_gets_the_envelope_too(client: httpx.Client, rubbish: bytes) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(rubbish)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    error = json.loads(body)["error"]
+    assert error["code"] == "invalid_request"
+    assert f"x-request-id: {error['request_id']}".encode() in head

@@ -1,0 +1,234 @@
+"""Every route of the binding, and that nothing is lost or changed on the wire."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from server_tools import Serve, error_of, scripted_app, sqlite_app
+
+from openproto import Memory
+from openproto.errors import ProviderUnavailableError, RateLimitedError
+
+WHOLE: dict[str, Any] = {
+    "content": "tea at noon \U0001f375",
+    "user_id": "ada",
+    "scope": "kitchen/tea",
+    "tags": ["warm", "daily"],
+    "source": {"app": "editor", "type": "imported", "ref": "line 7"},
+    "confidence": 0.1 + 0.2,
+    "valid_from": "2020-01-01T00:00:00.123456Z",
+    "valid_to": "2999-12-31T23:59:59.999999Z",
+    "x-mem0": {"deep": [1, 2.5, None, {"a": "b"}], "pi": 3.141592653589793},
+    "x-other": False,
+}
+
+
+def add(client: httpx.Client, content: str = "tea at noon", user_id: str = "ada", **fields: Any) -> dict[str, Any]:
+    made = client.post("/memories", json={"content": content, "user_id": user_id, **fields})
+    assert made.status_code == 201, made.text
+    record: dict[str, Any] = made.json()
+    return record
+
+
+def test_every_field_comes_back_as_it_was_sent(client: httpx.Client) -> None:
+    record = add(client, **WHOLE)
+    assert {name: record[name] for name in WHOLE} == WHOLE
+    assert client.get(f"/memories/{record['id']}").json() == record
+    assert record["created_at"].endswith("Z")
+
+
+def test_a_moment_with_another_offset_is_the_same_moment_in_utc(client: httpx.Client) -> None:
+    assert add(client, valid_from="2024-06-01T12:00:00.5+02:00")["valid_from"] == "2024-06-01T10:00:00.500000Z"
+
+
+def test_the_same_idempotency_key_stores_once_and_another_input_under_it_is_a_conflict(client: httpx.Client) -> None:
+    body = {"content": "tea", "user_id": "ada"}
+    first, again = (client.post("/memories", json=body, headers={"Idempotency-Key": "header"}) for _ in range(2))
+    assert first.json() == again.json()
+    other = client.post("/memories", json={**body, "content": "milk"}, headers={"Idempotency-Key": "header"})
+    error_of(other, 409, "conflict")
+    assert len(client.get("/memories", params={"user_id": "ada"}).json()["items"]) == 1
+
+
+def test_null_in_a_patch_clears_and_what_is_absent_is_left_alone(client: httpx.Client) -> None:
+    record = add(client, **WHOLE)
+    changed = client.patch(f"/memories/{record['id']}", json={"scope": None, "tags": None, "valid_to": None})
+    left = {name: value for name, value in record.items() if name not in ("scope", "tags", "valid_to", "updated_at")}
+    now = changed.json()
+    assert {name: now[name] for name in now if name != "updated_at"} == left
+
+
+def test_a_change_may_be_bound_to_the_version_that_was_read(client: httpx.Client) -> None:
+    made = client.post("/memories", json={"content": "tea", "user_id": "ada"})
+    path, version = f"/memories/{made.json()['id']}", made.headers["etag"]
+    assert client.get(path).headers["etag"] == version
+    changed = client.patch(path, json={"content": "milk"}, headers={"If-Match": version})
+    assert changed.headers["etag"] != version
+    late = client.patch(path, json={"content": "wine"}, headers={"If-Match": version})
+    error_of(late, 412, "conflict")
+    assert client.get(path).json()["content"] == "milk"
+    assert client.patch(
+        path, json={"tags": ["x"]}, headers={"If-Match": f'"other", {changed.headers["etag"]}'}
+    ).is_success
+    assert client.patch(path, json={"tags": ["y"]}, headers={"If-Match": "*"}).is_success
+
+
+def test_of_many_changes_bound_to_one_version_exactly_one_is_made(client: httpx.Client) -> None:
+    made = client.post("/memories", json={"content": "0", "user_id": "ada"})
+    path, headers = f"/memories/{made.json()['id']}", {"If-Match": made.headers["etag"]}
+
+    def change(number: int) -> int:
+        return client.patch(path, json={"content": str(number)}, headers=headers).status_code
+
+    with ThreadPoolExecutor(19) as crowd:
+        assert sorted(crowd.map(change, range(1, 20))) == [200] + [412] * 18
+
+
+def test_paging_visits_every_record_once(client: httpx.Client) -> None:
+    ids = [add(client, f"note {n}")["id"] for n in range(7)]
+    seen: list[str] = []
+    params = {"user_id": "ada", "limit": "3"}
+    while True:
+        page = client.get("/memories", params=params).json()
+        seen += [record["id"] for record in page["items"]]
+        if not page.get("next_cursor"):
+            break
+        params["cursor"] = page["next_cursor"]
+    assert seen == ids[::-1]
+
+
+def test_list_takes_every_filter(client: httpx.Client) -> None:
+    first = add(client, "one", scope="a/b", tags=["t"])
+    add(client, "two", scope="c", valid_to="2021-01-01T00:00:00Z", valid_from="2020-01-01T00:00:00Z")
+
+    def contents(**params: str) -> list[str]:
+        page = client.get("/memories", params={"user_id": "ada", **params})
+        return sorted(record["content"] for record in page.json()["items"])
+
+    assert contents(scope="a") == ["one"]
+    assert contents(scope="*") == ["one", "two"]
+    assert contents(tag="t") == ["one"]
+    assert contents(as_of="2020-06-01T00:00:00Z") == ["one", "two"]
+    assert contents(as_of="2022-06-01T00:00:00Z") == ["one"]
+    assert contents(until=first["created_at"]) == ["one"]
+    assert contents(since="2999-01-01T00:00:00Z") == []
+
+
+def test_search_by_get_and_by_post_are_the_same(client: httpx.Client) -> None:
+    add(client, "green tea", scope="kitchen", tags=["t"])
+    add(client, "tea pot", scope="shop")
+    wanted = {"q": "tea", "user_id": "ada", "scope": "kitchen", "tag": "t", "as_of": "2999-01-01T00:00:00Z"}
+    by_get = client.get("/memories/search", params={**wanted, "limit": "5", "min_score": "0.0"})
+    by_post = client.post("/memories/search", json={**wanted, "limit": 5, "min_score": 0.0})
+    assert by_get.json() == by_post.json()
+    assert [hit["memory"]["content"] for hit in by_get.json()["results"]] == ["green tea"]
+
+
+def test_a_context_never_exceeds_its_budget_by_the_server_s_own_counter(serve: Serve, tmp_path: Path) -> None:
+    client = serve(sqlite_app(tmp_path / "memory.db", token_counter=len))
+    for n in range(5):
+        add(client, f"tea number {n}")
+    block = client.post("/context", json={"query": "tea", "user_id": "ada", "token_budget": 110}).json()
+    assert block["token_count"] == len(block["text"]) <= 110
+    assert len(block["citations"]) == 2
+
+
+def test_delete_all_removes_what_the_filters_select_and_counts_it(client: httpx.Client) -> None:
+    add(client, "one", scope="a")
+    add(client, "two", scope="b")
+    add(client, "three", "eve", scope="a")
+    assert client.delete("/memories", params={"user_id": "ada", "scope": "a"}).json() == {"deleted": 1}
+    assert client.delete("/memories", params={"user_id": "ada"}).json() == {"deleted": 1}
+    error_of(client.delete("/memories"), 400, "invalid_request")
+    assert len(client.get("/memories", params={"user_id": "eve"}).json()["items"]) == 1
+
+
+def test_a_batch_has_an_outcome_for_each_item_in_order(client: httpx.Client) -> None:
+    items: list[Any] = [
+        WHOLE,
+        {"content": "", "user_id": "ada"},
+        "no object",
+        {"content": "tea", "user_id": "ada", "idempotency_key": "batch"},
+        {"content": "tea", "user_id": "ada", "idempotency_key": "batch"},
+        {"content": "milk", "user_id": "ada", "idempotency_key": "batch"},
+        {"content": "x", "user_id": "ada", "unknown": 1},
+    ]
+    answer = client.post("/memories/batch", json={"items": items})
+    assert answer.status_code == 207
+    outcomes = answer.json()["outcomes"]
+    assert [each["status"] for each in outcomes] == [201, 400, 400, 201, 201, 409, 400]
+    assert {name: outcomes[0]["memory"][name] for name in WHOLE} == WHOLE
+    assert outcomes[3] == outcomes[4]
+    assert outcomes[5]["error"]["code"] == "conflict"
+    assert {each["error"]["request_id"] for each in outcomes if "error" in each} == {answer.headers["x-request-id"]}
+
+
+def test_a_batch_holds_at_most_500_items(client: httpx.Client) -> None:
+    items = [{"content": f"note {n}", "user_id": "ada"} for n in range(501)]
+    error_of(client.post("/memories/batch", json={"items": items}), 400, "invalid_request")
+    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
+    outcomes = client.post("/memories/batch", json={"items": items[:500]}).json()["outcomes"]
+    assert [each["memory"]["content"] for each in outcomes] == [item["content"] for item in items[:500]]
+
+
+def test_audit_entries_carry_the_request_s_id_and_the_sender_s_app(client: httpx.Client) -> None:
+    headers = {"X-Request-Id": "req-1.a_B", "X-OMP-App": "éditeur".encode()}
+    made = client.post("/memories", json={"content": "tea", "user_id": "ada"}, headers=headers)  # type: ignore[arg-type]
+    assert made.headers["x-request-id"] == "req-1.a_B"
+    client.get(f"/memories/{made.json()['id']}")
+    entries = client.get("/audit", params={"user_id": "ada", "app": "éditeur"}).json()["entries"]
+    assert [(entry["action"], entry["request_id"], entry["app"]) for entry in entries] == [
+        ("add", "req-1.a_B", "éditeur")
+    ]
+    assert entries[0]["memory_id"] == made.json()["id"]
+    everything = {"user_id": "ada", "memory_id": made.json()["id"], "since": made.json()["created_at"], "limit": "10"}
+    found = client.get("/audit", params=everything).json()["entries"]
+    assert "get" in [entry["action"] for entry in found]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "é", "a" * 65, "{}"])
+def test_a_request_id_of_another_form_is_replaced(client: httpx.Client, given: str) -> None:
+    answer = client.get("/capabilities", headers=[(b"X-Request-Id", given.encode())])
+    assert answer.headers["x-request-id"] not in ("", given)
+    assert len(answer.headers["x-request-id"]) == 16
+
+
+def test_capabilities_are_the_backend_s_own(client: httpx.Client, tmp_path: Path) -> None:
+    with Memory("sqlite", path=tmp_path / "other.db", embedder="none") as memory:
+        assert client.get("/capabilities").json() == memory.capabilities().to_wire()
+
+
+def test_an_id_may_hold_what_paths_are_made_of(client: httpx.Client) -> None:
+    for id in ("a%2Fb", "%2E%2E", "%3Fx", "a%0Ab", "%25"):
+        assert "provider" in error_of(client.get(f"/memories/{id}"), 404, "not_found"), id
+
+
+@pytest.mark.promise(116)
+def test_health_asks_the_backend(client: httpx.Client, serve: Serve) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "provider": "sqlite"}
+    _, app = scripted_app(ProviderUnavailableError("the backend is not there"))
+    assert error_of(serve(app).get("/healthz"), 503, "provider_unavailable")["message"] == "the backend is not there"
+
+
+def test_health_of_a_backend_that_hangs_is_told_in_bounded_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openproto.server.routes.HEALTH_TIMEOUT", 0.2)
+    provider, app = scripted_app()
+    error_of(serve(app).get("/healthz"), 503, "provider_unavailable")
+    assert provider.cancelled.is_set()
+
+
+def test_the_time_of_a_retry_is_told_in_whole_seconds_and_exactly(serve: Serve) -> None:
+    _, app = scripted_app(RateLimitedError("slowly", retry_after=1.25))
+    answer = serve(app).get("/memories/x")
+    assert error_of(answer, 429, "rate_limited")["x-openproto"] == {"retry_after": 1.25}
+    assert answer.headers["retry-after"] == "2"
+
+
+def test_a_moment_far_in_the_past_or_future_keeps_its_microseconds(client: httpx.Client) -> None:
+    moment = datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC).isoformat()
+    assert add(client, valid_from=moment)["valid_from"] == "1970-01-01T00:00:00.000001Z"

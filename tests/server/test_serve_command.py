@@ -1,0 +1,165 @@
+"""`openproto serve` and `openproto new-key`: flags, mistakes told in a line, several workers, the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from server_tools import COMMAND, LONG, Process
+
+Start = Callable[..., Process]
+
+
+def refused(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run a command that must fail, and return its status and what it said."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env={**os.environ, "OPENPROTO_EMBEDDER": "none", **environment},
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_it_says_where_it_listens_and_with_which_provider(start: Start, tmp_path: Path) -> None:
+    server = start(OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    assert f"serving sqlite on {server.url} (1 worker, no API keys)" in server.first_line
+    assert httpx.get(f"{server.url}/healthz").json() == {"status": "ok", "provider": "sqlite"}
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults(start: Start, tmp_path: Path) -> None:
+    environment = {
+        "OPENPROTO_PATH": str(tmp_path / "memory.db"),
+        "OPENPROTO_SERVER_HOST": "127.0.0.2",
+        "OPENPROTO_SERVER_LOG_FORMAT": "json",
+    }
+    assert "http://127.0.0.2:" in json.loads(start(**environment).first_line)["message"]
+    server = start("--host", "127.0.0.3", "--log-format", "text", **environment)
+    assert server.url.startswith("http://127.0.0.3:")
+    assert " info serving " in server.first_line
+
+
+def test_an_access_line_says_method_template_status_time_and_id_and_nothing_of_the_memories(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start("--log-format", "json", OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    with httpx.Client(base_url=server.url, headers={"X-API-Key": "xyzzy-key"}) as client:
+        made = client.post("/memories", json={"content": "xyzzy-content", "user_id": "xyzzy-user"})
+        id = made.json()["id"]
+        client.get(f"/memories/{id}", params={"user_id": "xyzzy-user"}, headers={"X-Request-Id": "r-1"})
+        client.get("/memories/search", params={"q": "xyzzy-query", "user_id": "xyzzy-user"})
+        client.get("/xyzzy-path")
+    log = server.stop()
+    assert "xyzzy" not in log
+    assert id not in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [(line["method"], line["route"], line["status"]) for line in lines] == [
+        ("POST", "/memories", 201),
+        ("GET", "/memories/{id}", 200),
+        ("GET", "/memories/search", 200),
+        ("GET", "-", 404),
+    ]
+    assert lines[1]["request_id"] == "r-1"
+    for line in lines:
+        assert set(line) == {"time", "level", "logger", "method", "route", "status", "ms", "request_id"}
+        assert 0 <= line["ms"] < LONG * 1000
+
+
+def test_the_default_command_logs_each_request_once_in_a_line_for_people(start: Start, tmp_path: Path) -> None:
+    server = start(OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    httpx.get(f"{server.url}/capabilities", headers={"X-Request-Id": "r-2"})
+    (line,) = server.stop().splitlines()
+    assert re.fullmatch(r"\S+Z info GET /capabilities 200 \d+\.\d ms r-2", line)
+
+
+def test_a_log_level_above_info_is_silent(tmp_path: Path, start: Start) -> None:
+    with pytest.raises(AssertionError):  # the line that says where it listens is not there either
+        start("--log-level", "warning", "--log-format", "nonsense", OPENPROTO_PATH=str(tmp_path / "memory.db"))
+
+
+def test_several_workers_serve_one_postgres(start: Start, database: str, schema: str) -> None:
+    environment = {"OPENPROTO_PROVIDER": "postgres", "OPENPROTO_URL": database, "OPENPROTO_SCHEMA": schema}
+    server = start("--workers", "3", **environment)
+    assert "(3 workers, no API keys)" in server.first_line
+    made: set[str] = set()
+    for number in range(12):  # each on a connection of its own, so that all workers get some
+        answer = httpx.post(
+            f"{server.url}/memories", json={"content": f"note {number}", "user_id": "ada"}, timeout=LONG
+        )
+        made.add(answer.json()["id"])
+    for _ in range(6):
+        page = httpx.get(f"{server.url}/memories", params={"user_id": "ada"}).json()
+        assert {record["id"] for record in page["items"]} == made
+    server.stop()
+    assert server.process.returncode == 0
+
+
+def test_a_new_key_opens_a_server_that_knows_its_entry(start: Start, tmp_path: Path) -> None:
+    command = [*COMMAND[:-1], "new-key", "ada", "--name", "laptop", "--json"]
+    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps([made["entry"]]))
+    server = start("--keys", str(keys), OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    assert "1 API key)" in server.first_line
+    url = f"{server.url}/memories"
+    assert httpx.get(url, params={"user_id": "ada"}).status_code == 401
+    assert httpx.get(url, params={"user_id": "ada"}, headers={"X-API-Key": made["key"]}).status_code == 200
+    assert httpx.get(url, params={"user_id": "bob"}, headers={"X-API-Key": made["key"]}).status_code == 403
+    assert made["key"] not in server.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--port", "70000"], "port: "),
+        (["--workers", "0"], "workers: "),
+        (["--host", "0.0.0.0"], "without API keys"),
+        (["--keys", "/no/such/file"], "/no/such/file: No such file"),
+        (["--rate-limit", "many"], "rate_limit: "),
+        (["--log-level", "loud"], "log_level: "),
+        (["--provider", "postgress"], "did you mean 'postgres'"),
+        (["--path", "/proc/none/memory.db"], "cannot be created"),
+        (["--provider", "postgres", "--url", "postgresql://me:xyzzy@127.0.0.1:1/x"], "cannot be reached"),
+        (["--provider", "postgres", "--url", "nonsense"], "url"),
+        (["--host", "no-such-host.invalid", "--allow-unauthenticated"], "no-such-host.invalid port"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_before_anything_is_served(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    status, said = refused(*arguments, OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    assert status > 0
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert says in line
+    assert "xyzzy" not in said
+    assert "serving" not in said
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, said = refused("--port", port, OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    assert status == 1
+    assert said == f"error: 127.0.0.1 port {port}: Address already in use\n"
+
+
+def test_a_missing_package_is_told_with_the_line_that_installs_it(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['uvicorn'] = None; from openproto.cli import main; sys.exit(main())"
+    done = subprocess.run([COMMAND[0], "-c", hide, "serve"], capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 7
+    assert done.stderr == "error: the server needs 'uvicorn': pip install 'openproto[server]'\n"
+
+
+def test_importing_openproto_imports_no_web_framework() -> None:
+    program = "import openproto, sys; print([m for m in ('fastapi', 'starlette', 'uvicorn') if m in sys.modules])"
+    done = subprocess.run([COMMAND[0], "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
