@@ -120,7 +120,7 @@ class Session:
             raise
 
     async def close(self) -> None:
-        """Close for good: wait for companions, for running calls, and for the provider, half of `close_timeout` each."""
+        """Close for good: wait for companions, running calls, and the provider, half of `close_timeout` each."""
         if self._loop is None and not self.companions:
             self._closed = True
             return

@@ -1,0 +1,119 @@
+"""One LLM call with memory around it: recalled before, captured after, the same for every kind of call."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openproto.integrations.llm.capture import CaptureQueue
+from openproto.integrations.llm.dialect import Dialect, Reply, Said
+from openproto.integrations.llm.identity import Named, Owner, current_owner
+from openproto.integrations.llm.recall import Recall
+from openproto.integrations.llm.turns import Turn
+
+
+@dataclass(frozen=True)
+class Around:
+    """What `wrap` was told: which queue, whose memories, and which of the two halves to do."""
+
+    queue: CaptureQueue
+    user_id: Named
+    scope: Named | None
+    recall: Recall | None
+    capture: bool
+
+    def begin(self, dialect: Dialect, arguments: Mapping[str, Any]) -> Exchange:
+        """Start a call; raises ValueError when there is no user id now."""
+        owner = current_owner(self.user_id, self.scope)
+        arguments = dialect.readable(arguments)
+        return Exchange(self, dialect, owner, arguments, dialect.said(arguments))
+
+
+@dataclass
+class Exchange:
+    """A call in progress: its arguments, and the reply as far as it has come."""
+
+    around: Around
+    dialect: Dialect
+    owner: Owner
+    arguments: dict[str, Any]
+    said: Said
+    reply: Reply = field(default_factory=Reply)
+    captured: bool = False
+
+    def recalled(self) -> dict[str, Any]:
+        """Return the arguments to call with, the user's memories among them."""
+        recall, text = self.around.recall, self.said.text
+        return self._with(recall.block(self.owner, text) if recall and text else None)
+
+    async def arecalled(self) -> dict[str, Any]:
+        """Return the arguments to call with; raises RuntimeError on a loop that the memory does not serve."""
+        self.around.queue.home.check()
+        recall, text = self.around.recall, self.said.text
+        return self._with(await recall.ablock(self.owner, text) if recall and text else None)
+
+    def take(self, response: Any, *, raw: bool) -> None:
+        """Note a whole response, parsing it first where it is `raw`; the SDK keeps what it parsed for the caller."""
+        with self._unharmed():
+            self._read(response.parse() if raw else response)
+
+    async def atake(self, response: Any, *, raw: bool) -> None:
+        """Note a whole response; some SDKs parse raw ones in a coroutine."""
+        with self._unharmed():
+            parsed = response.parse() if raw else response
+            self._read(await parsed if inspect.isawaitable(parsed) else parsed)
+
+    def hear(self, event: Any) -> None:
+        """Note one event of a stream."""
+        with self._unharmed():
+            self.dialect.feed(event, self.reply)
+
+    def finish(self) -> None:
+        """Capture the turn, once; may wait for room in the queue."""
+        if turn := self._turn():
+            self.around.queue.put(turn)
+
+    async def afinish(self) -> None:
+        """Capture the turn, once; may wait for room in the queue."""
+        if turn := self._turn():
+            await self.around.queue.aput(turn)
+
+    def finish_now(self) -> None:
+        """Capture the turn, once, where nothing may wait: in a finalizer, or while an exception is on its way."""
+        if turn := self._turn():
+            self.around.queue.leave(turn)
+
+    def _with(self, block: str | None) -> dict[str, Any]:
+        return self.dialect.with_memories(self.arguments, block) if block else self.arguments
+
+    def _read(self, response: Any) -> None:
+        self.dialect.read(response, self.reply)
+        self.reply.complete = True
+
+    @contextlib.contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Keep the call from failing over a response that we cannot read: the caller may well be able to."""
+        try:
+            yield
+        except Exception as error:
+            self.around.queue.report("a response could not be read", error)
+
+    def _turn(self) -> Turn | None:
+        if self.captured or not self.around.capture:
+            return None
+        self.captured = True
+        user = self.said.text if self.said.is_new else None
+        reply = self.reply.text or None
+        if not (user or reply):
+            return None
+        return Turn(
+            user_id=self.owner.user_id,
+            scope=self.owner.scope,
+            user=user,
+            reply=reply,
+            response_id=self.reply.id,
+            partial=not self.reply.complete,
+        )

@@ -1,0 +1,47 @@
+"""Where a memory client lives: the one event loop that may use it, reached from any thread or loop.
+
+A `Memory` lives on the process's background loop and serves every caller. An `AsyncMemory` lives on the loop that first
+used it and serves that loop alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from openproto import _loop
+from openproto.memory import AsyncMemory
+from openproto.sync import Memory
+
+
+class Home:
+    """The loop of `memory`, and the client to be used there."""
+
+    def __init__(self, memory: Memory | AsyncMemory) -> None:
+        self._memory = memory
+        self._bound: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether any thread and any loop may ask; if not, only the client's own loop."""
+        return isinstance(self._memory, Memory)
+
+    @property
+    def client(self) -> AsyncMemory:
+        """The client that lives on `loop`."""
+        return self._memory._async if isinstance(self._memory, Memory) else self._memory
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the client's loop; an `AsyncMemory` without one is bound to the running loop."""
+        if self.is_shared:
+            return _loop.background_loop()
+        if self._bound is None:
+            self.client._session.check_loop()
+            self._bound = asyncio.get_running_loop()
+        return self._bound
+
+    def check(self) -> None:
+        """Raise RuntimeError when the running loop may not use this client."""
+        if not self.is_shared and self.loop() is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "AsyncMemory is bound to a different event loop; give wrap() a Memory to serve several loops"
+            )

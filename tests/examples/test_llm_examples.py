@@ -1,0 +1,187 @@
+"""The examples of memory around LLM clients, run as their readers would run them, with a model that is on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LLM = ROOT / "examples/llm"
+WEB = ROOT / "examples/web"
+
+Environment: TypeAlias = dict[str, str]
+Serve: TypeAlias = Callable[[str], str]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[Environment]:
+    command = [sys.executable, str(ROOT / "tests/llm/fake_llm.py"), "0.02"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as model:
+        assert model.stdout
+        url = model.stdout.readline().strip()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
+        yield {
+            **kept,
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "OPENAI_API_KEY": "k",
+            "ANTHROPIC_BASE_URL": url,
+            "ANTHROPIC_API_KEY": "k",
+            "OPENPROTO_PROVIDER": "sqlite",
+            "OPENPROTO_PATH": str(tmp_path / "memory.db"),
+            "OPENPROTO_EMBEDDER": "none",  # quick to open; how well memories are found is not the point here
+        }
+        model.kill()
+
+
+@pytest.fixture
+def serve(environment: Environment) -> Iterator[Serve]:
+    servers: list[subprocess.Popen[str]] = []
+
+    def start(app: str) -> str:
+        command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--app-dir", str(WEB)]
+        server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        servers.append(server)
+        assert server.stderr
+        said = ""
+        for line in server.stderr:
+            said += line
+            if running := re.search(r"running on (http://\S+)", line):
+                return running[1]
+        raise AssertionError(said)
+
+    yield start
+    for server in servers:
+        server.terminate()
+        _, said = server.communicate(timeout=20)
+        assert "Application shutdown complete" in said
+        assert "Traceback" not in said, said
+
+
+def run(environment: Environment, *command: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command], env=environment, capture_output=True, text=True, timeout=60, cwd=LLM
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_examples_are_short() -> None:
+    programs = [*LLM.glob("*.py"), *WEB.glob("chat*.py")]
+    assert len(programs) == 7
+    assert all(len(program.read_text(encoding="utf-8").splitlines()) < 60 for program in programs)
+
+
+@pytest.mark.promise(53)
+@pytest.mark.promise(54)
+@pytest.mark.promise(58)
+async def test_a_web_chat_remembers_each_of_many_users_at_once(serve: Serve) -> None:
+    async with httpx.AsyncClient(base_url=serve("chat:app"), timeout=30) as web:
+
+        async def say(user: str, message: str) -> str:
+            answer = await web.post(f"/chat/{user}", json={"message": message})
+            return str(answer.raise_for_status().json())
+
+        users = [f"user{n}" for n in range(30)]
+        assert await asyncio.gather(*(say(user, f"My name is {user}") for user in users)) == [
+            f"You said: My name is {user}" for user in users
+        ]
+        deadline = time.monotonic() + 20
+        while (counts := (await web.get("/stats")).json())["stored"] < 30:
+            assert time.monotonic() < deadline, counts
+            await asyncio.sleep(0.02)
+        answers = await asyncio.gather(*(say(user, "Do you remember my name?") for user in users))
+        assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
+
+
+@pytest.mark.promise(55)
+async def test_a_web_chat_behind_tokens_keeps_its_users_apart(serve: Serve) -> None:
+    async with httpx.AsyncClient(base_url=serve("chat_bearer:app"), timeout=30) as web:
+        ada, bob = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob"))
+        assert (await web.post("/chat", json={"message": "hi"})).status_code == 401
+        stranger = {"Authorization": "Bearer token-of-eve"}
+        assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
+        answer = await web.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
+        assert answer.json() == "You said: I live in Oslo"
+        deadline = time.monotonic() + 20
+        while len(kept := (await web.get("/memories", headers=ada)).json()) < 2:
+            assert time.monotonic() < deadline, kept
+            await asyncio.sleep(0.02)
+        assert sorted(kept) == ["I live in Oslo", "You said: I live in Oslo"]
+        assert (await web.get("/memories", headers=bob)).json() == []
+
+
+@pytest.mark.promise(57)
+async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(serve: Serve) -> None:
+    async with httpx.AsyncClient(base_url=serve("chat_stream:app"), timeout=30) as web:
+        whole = await web.get("/chat/ada", params={"message": "I live in Oslo"})
+        assert "".join(re.findall(r'data: "(.*)"', whole.text)) == "You said: I live in Oslo"
+
+        async with web.stream("GET", "/chat/bob", params={"message": "word " * 200}) as left:
+            async for line in left.aiter_lines():
+                if "word" in line:
+                    break
+        deadline = time.monotonic() + 20
+        while len(kept := (await web.get("/memories/bob")).json()) < 2:
+            assert time.monotonic() < deadline, kept
+            await asyncio.sleep(0.02)
+        (reply,) = [memory for memory in kept if "assistant" in memory["tags"]]
+        assert reply["tags"] == ["assistant", "partial"]
+        assert 1 <= reply["text"].count("word") < 200
+
+
+@pytest.mark.promise(109)
+def test_an_agent_that_calls_tools_is_captured_once(environment: Environment) -> None:
+    assert sorted(run(environment, LLM / "agent_loop.py").splitlines()) == [
+        "You said: Do I need an umbrella?",
+        "assistant: You said: Do I need an umbrella?",
+        "user: Do I need an umbrella?",
+    ]
+
+
+@pytest.mark.promise(59)
+@pytest.mark.promise(63)
+def test_a_worker_in_threads_keeps_facts(environment: Environment) -> None:
+    assert run(environment, LLM / "worker.py").splitlines()[-4:] == [
+        "all stored: True skipped: 1",
+        "ada ['I like tea', 'I moved to Oslo']",
+        "bob []",
+        "cleo ['I sing']",
+    ]
+
+
+NOTEBOOK = """
+import asyncio, re, sys
+from pathlib import Path
+cells = re.split(r"^# %%.*$", Path(sys.argv[1]).read_text(), flags=re.MULTILINE)
+
+async def kernel():
+    names = {}
+    for cell in cells:
+        exec(cell, names)
+        await asyncio.sleep(0)
+
+asyncio.run(kernel())
+"""
+
+
+@pytest.mark.promise(44)
+def test_the_cells_of_a_notebook_run_inside_a_running_loop(environment: Environment) -> None:
+    said = run(environment, "-c", NOTEBOOK, LLM / "notebook.py").splitlines()
+    assert said[:2] == ["You said: I take my coffee black", "stored: True"]
+    assert said[2].startswith("I remember: ")
+    assert "I take my coffee black [" in said[2]
+
+
+@pytest.mark.promise(75)
+def test_the_tests_of_an_application_wait_for_its_memories(environment: Environment) -> None:
+    assert "1 passed" in run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", LLM / "test_my_app.py")

@@ -1,0 +1,272 @@
+"""A language model that is none: OpenAI's and Anthropic's HTTP, whole and streamed, with predictable replies.
+
+It repeats what the user said, calls the first tool it is offered until it has a result, and lists the memories in the
+prompt when asked what it remembers. Ids count up from 1, so that two fresh servers answer the same calls alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple, Self
+
+Json = dict[str, Any]
+
+MEMORIES = re.compile(r"<recalled_memories>.*</recalled_memories>", re.DOTALL)
+
+
+class Received(NamedTuple):
+    path: str
+    body: bytes
+
+    @property
+    def json(self) -> Json:
+        return json.loads(self.body)  # type: ignore[no-any-return]
+
+    @property
+    def memories(self) -> list[str]:
+        """The blocks of recalled memories in the request."""
+        return MEMORIES.findall(json.dumps(self.json, ensure_ascii=False).replace("\\n", "\n"))
+
+
+class FakeLLM:
+    """Serves on a port of its own between `with` and its end."""
+
+    def __init__(self) -> None:
+        self.requests: list[Received] = []
+        self.disconnects = 0
+        self.disconnected = threading.Event()
+        self.delay = 0.0
+        self.pause_between_chunks = 0.0
+        self.fail_next = 0
+        self.usage_chunk = False
+        self.ids = itertools.count(1)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.llm = self
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def openai_url(self) -> str:
+        return f"{self.url}/v1"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+    llm: FakeLLM
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that go away are what some tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]  # only this server uses this handler
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        llm = self.server.llm
+        received = Received(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+        llm.requests.append(received)
+        time.sleep(llm.delay)
+        if llm.fail_next:
+            llm.fail_next -= 1
+            self._answer({"error": {"type": "invalid_request_error", "message": "told to fail"}}, status=400)
+            return
+        body = received.json
+        kind = {"/v1/chat/completions": _chat, "/v1/responses": _responses, "/v1/messages": _messages}
+        whole, events = kind[self.path.partition("?")[0]](body, next(llm.ids))
+        if not body.get("stream"):
+            self._answer(whole)
+            return
+        if llm.usage_chunk and "chat" in self.path:
+            events = [*events, (None, {**events[-1][1], "choices": []})]
+        self._stream([*events, (None, "[DONE]")] if "chat" in self.path else events)
+
+    def _answer(self, value: Json, status: int = 200) -> None:
+        raw = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def _stream(self, events: list[tuple[str | None, Any]]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for name, event in events:
+                data = event if isinstance(event, str) else json.dumps(event)
+                raw = f"{f'event: {name}' + chr(10) if name else ''}data: {data}\n\n".encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
+                time.sleep(self.server.llm.pause_between_chunks)
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.server.llm.disconnects += 1
+            self.server.llm.disconnected.set()
+            self.close_connection = True
+
+
+def _texts(content: Any) -> str:
+    blocks = [content] if isinstance(content, str) else content or []
+    texts = (block if isinstance(block, str) else str(block.get("text", "")) for block in blocks)
+    return "\n".join(text for text in texts if text)
+
+
+def _reply(messages: list[Json], *, prompt: str, json_wanted: bool) -> str:
+    said = next((_texts(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
+    if json_wanted:
+        return json.dumps({"answer": said})
+    if "remember" in said:
+        notes = "; ".join(line for line in prompt.splitlines() if line.endswith("]"))
+        return f"I remember: {notes}" if notes else "I remember nothing."
+    return f"You said: {said}"
+
+
+def _words(text: str) -> Iterator[str]:
+    return (part for part in re.split(r"(?<= )", text) if part)
+
+
+TOOL = {"id": "call_1", "name": "weather", "arguments": '{"city": "Oslo"}'}
+
+
+def _chat(body: Json, number: int) -> tuple[Json, list[tuple[str | None, Any]]]:
+    messages = body["messages"]
+    head = {"id": f"chatcmpl-{number}", "created": 1, "model": body["model"]}
+    wants_tool = bool(body.get("tools")) and messages[-1]["role"] != "tool"
+    call = {"id": TOOL["id"], "type": "function", "function": {"name": TOOL["name"], "arguments": TOOL["arguments"]}}
+    prompt = "\n".join(_texts(m.get("content")) for m in messages if m["role"] in ("system", "developer"))
+    text = None if wants_tool else _reply(messages, prompt=prompt, json_wanted="response_format" in body)
+    message = {"role": "assistant", "content": text, **({"tool_calls": [call]} if wants_tool else {})}
+    reason = "tool_calls" if wants_tool else "stop"
+    whole = {
+        **head,
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+    deltas: list[Json] = [{"role": "assistant", "content": "" if text else None}]
+    deltas += (
+        [{"tool_calls": [{"index": 0, **call}]}] if wants_tool else [{"content": word} for word in _words(text or "")]
+    )
+    chunk = {**head, "object": "chat.completion.chunk"}
+    events: list[tuple[str | None, Any]] = [
+        (None, {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}) for delta in deltas
+    ]
+    return whole, [*events, (None, {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})]
+
+
+def _responses(body: Json, number: int) -> tuple[Json, list[tuple[str | None, Any]]]:
+    given = body.get("input") or []
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    head = {
+        "id": f"resp_{number}",
+        "object": "response",
+        "created_at": 1,
+        "model": body["model"],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": body.get("tools", []),
+    }
+    if body.get("tools") and items[-1].get("type") != "function_call_output":
+        call = {"type": "function_call", "id": "fc_1", "call_id": TOOL["id"], "status": "completed"}
+        item = {**call, "name": TOOL["name"], "arguments": TOOL["arguments"]}
+        text = None
+    else:
+        text = _reply(items, prompt=body.get("instructions") or "", json_wanted="format" in body.get("text", {}))
+        part = {"type": "output_text", "text": text, "annotations": []}
+        item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    whole = {**head, "status": "completed", "output": [item]}
+    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    events: list[Json] = [{"type": "response.created", "response": {**head, "status": "in_progress", "output": []}}]
+    if text is None:
+        events.append({"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}})
+        events.append(
+            {"type": "response.function_call_arguments.delta", **at, "delta": TOOL["arguments"]},
+        )
+        events.append({"type": "response.function_call_arguments.done", **at, "arguments": TOOL["arguments"]})
+    else:
+        part = {"type": "output_text", "annotations": []}
+        events.append({"type": "response.output_item.added", "output_index": 0, "item": {**item, "content": []}})
+        events.append({"type": "response.content_part.added", **at, "part": {**part, "text": ""}})
+        events += [{"type": "response.output_text.delta", **at, "delta": word, "logprobs": []} for word in _words(text)]
+        events.append({"type": "response.output_text.done", **at, "text": text, "logprobs": []})
+        events.append({"type": "response.content_part.done", **at, "part": {**part, "text": text}})
+    events.append({"type": "response.output_item.done", "output_index": 0, "item": item})
+    events.append({"type": "response.completed", "response": whole})
+    return whole, [(event["type"], {**event, "sequence_number": n}) for n, event in enumerate(events)]
+
+
+def _messages(body: Json, number: int) -> tuple[Json, list[tuple[str | None, Any]]]:
+    messages = body["messages"]
+    content = messages[-1]["content"]
+    has_result = not isinstance(content, str) and any(block["type"] == "tool_result" for block in content)
+    wants_json = bool((body.get("output_config") or {}).get("format"))
+    if body.get("tools") and not has_result:
+        block: Json = {
+            "type": "tool_use",
+            "id": "toolu_1",
+            "name": TOOL["name"],
+            "input": json.loads(TOOL["arguments"]),
+        }
+        start: Json = {**block, "input": {}}
+        deltas: list[Json] = [{"type": "input_json_delta", "partial_json": TOOL["arguments"]}]
+    else:
+        prompt = _texts(body.get("system"))
+        block = {"type": "text", "text": _reply(messages, prompt=prompt, json_wanted=wants_json)}
+        start = {"type": "text", "text": ""}
+        deltas = [{"type": "text_delta", "text": word} for word in _words(block["text"])]
+    reason = "tool_use" if block["type"] == "tool_use" else "end_turn"
+    head = {
+        "id": f"msg_{number}",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "stop_sequence": None,
+    }
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    whole = {**head, "content": [block], "stop_reason": reason, "usage": usage}
+    events: list[Json] = [
+        {"type": "message_start", "message": {**head, "content": [], "stop_reason": None, "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": start},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage},
+        {"type": "message_stop"},
+    ]
+    return whole, [(event["type"], event) for event in events]
+
+
+def main() -> None:
+    """Serve until killed: print the address, and pause for `sys.argv[1]` seconds after each chunk of a stream."""
+    with FakeLLM() as llm:
+        llm.pause_between_chunks = float(sys.argv[1]) if sys.argv[1:] else 0.0
+        sys.stdout.write(f"{llm.url}\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
