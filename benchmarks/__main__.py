@@ -27,8 +27,10 @@ BENCHMARKS = (
     "cancellation",
     "retrieval",
     "growth",
+    "http_client",
+    "http_server",
 )
-WITHOUT_SERVER = {"overhead"}
+WITHOUT_SERVER = {"overhead", "http_client", "http_server"}
 
 
 def main() -> int:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, TypeAlias, TypeVar
-from uuid import UUID
 
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
 from openproto.errors import OpenProtoError, ProviderError
@@ -48,13 +47,16 @@ class IndexedInput(NamedTuple):
 
     item: MemoryInput
     idempotency_key: str
-    id: UUID
+    id: str
     terms: list[int]
     document: str
     """The input as JSON, absent fields left out."""
     fingerprint: bytes
     """16 bytes that two inputs share only when they are the same input."""
     vector: Vector | None
+
+
+IndexedBatch: TypeAlias = list[IndexedInput | OpenProtoError]
 
 
 class IndexedText(NamedTuple):
@@ -123,14 +125,19 @@ class Indexer:
             return _indexed(keyed, vector)
         return await self._threads(_indexed, keyed, vector)
 
-    async def index_many(self, batch: Sequence[KeyedInput]) -> list[IndexedInput | OpenProtoError]:
-        """Return each input ready to be written, or the error of its own embedding."""
+    async def index_many(self, batch: Sequence[KeyedInput], pack: Callable[[IndexedBatch], T]) -> T:
+        """Return `pack` of the batch, each input ready to be written or the error of its own embedding.
+
+        `pack` runs off the loop, where the inputs are indexed.
+        """
         vectors = await self._embed_each([keyed.item.content for keyed in batch])
         return await self._threads(
-            lambda: [
-                vector if isinstance(vector, OpenProtoError) else _indexed(keyed, vector)
-                for keyed, vector in zip(batch, vectors, strict=True)
-            ]
+            lambda: pack(
+                [
+                    vector if isinstance(vector, OpenProtoError) else _indexed(keyed, vector)
+                    for keyed, vector in zip(batch, vectors, strict=True)
+                ]
+            )
         )
 
     async def index_query(self, query: str) -> IndexedText:
@@ -152,10 +159,6 @@ class Indexer:
     async def embed_many(self, texts: Sequence[str]) -> Sequence[Vector | None]:
         """Return the vector of each text, or Nones where the store works by text alone."""
         return await self._embeddings.embed_many(texts) if self._embeddings else [None] * len(texts)
-
-    async def in_thread(self, function: Callable[[Sequence[IndexedInput]], T], batch: Sequence[IndexedInput]) -> T:
-        """Return `function(batch)`, run off the loop: packing a large batch takes a while."""
-        return await self._threads(function, batch)
 
     async def close(self) -> None:
         """Release the embedder and its threads; may be called twice."""
@@ -206,7 +209,7 @@ def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
     return IndexedInput(
         item,
         keyed.idempotency_key,
-        new_id(item.user_id),
+        str(new_id(item.user_id)),
         terms(item.content),
         document,
         fingerprint(item, document),

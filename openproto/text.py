@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 from hashlib import blake2b
 
 import Stemmer
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 # Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces between words.
 _UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+)")
 _ACCENT = re.compile("[\u0300-\u036f]")
 
 MAX_QUERY_TERMS = 40
+_MOST_KNOWN_WORDS = 65_536
 
 STOP_WORDS = frozenset(
     """
@@ -40,7 +41,7 @@ _stem = Stemmer.Stemmer("english").stemWord
 
 def terms(text: str) -> list[int]:
     """Return the distinct terms of `text`, in order."""
-    return list(dict.fromkeys(map(_term, words(text))))
+    return list(dict.fromkeys(map(_TERMS.__getitem__, words(text))))
 
 
 def query_terms(query: str) -> list[int]:
@@ -54,18 +55,16 @@ def query_terms(query: str) -> list[int]:
     if len(telling) > MAX_QUERY_TERMS:
         longest = set(sorted(telling, key=len, reverse=True)[:MAX_QUERY_TERMS])
         telling = [word for word in telling if word in longest]
-    return list(dict.fromkeys(map(_term, telling)))
+    return list(dict.fromkeys(map(_TERMS.__getitem__, telling)))
 
 
 def words(text: str) -> list[str]:
     """Return the words of `text` in order, normalised but not stemmed."""
-    if not text.isascii():
-        # Decomposed, so that accents can be dropped; the marks of Indic scripts are letters' parts and stay.
-        text = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text)))
-    found = _WORD.findall(text.casefold())
     if text.isascii():
-        return found
-    return [piece for word in found for piece in _pieces(word)]
+        return _ASCII_WORD.findall(text.lower())
+    # Decomposed, so that accents can be dropped; the marks of Indic scripts are letters' parts and stay.
+    text = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text)))
+    return [piece for word in _WORD.findall(text.casefold()) for piece in _pieces(word)]
 
 
 def _pieces(word: str) -> list[str]:
@@ -78,6 +77,18 @@ def _pieces(word: str) -> list[str]:
     return pieces
 
 
-@lru_cache(maxsize=65_536)
-def _term(word: str) -> int:
-    return int.from_bytes(blake2b((_stem(word) if word.isascii() else word).encode(), digest_size=8).digest())
+class _Terms(dict[str, int]):
+    """Each word's term, worked out when it first occurs.
+
+    Emptied when full: which word was used last is not worth knowing, for keeping it up costs more than looking up.
+    """
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _MOST_KNOWN_WORDS:
+            self.clear()
+        stem = _stem(word) if word.isascii() else word
+        term = self[word] = int.from_bytes(blake2b(stem.encode(), digest_size=8).digest())
+        return term
+
+
+_TERMS = _Terms()

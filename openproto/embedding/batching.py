@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from openproto.embedding.protocol import Vector
@@ -22,8 +23,8 @@ _ONE_TEXT_ERRORS = (ValueError, TypeError, LookupError, PayloadTooLargeError)
 
 
 class _Job(NamedTuple):
-    text: str
-    vector: asyncio.Future[Vector]
+    texts: list[str]
+    vectors: asyncio.Future[list[Vector]]
 
 
 class Batcher:
@@ -46,15 +47,19 @@ class Batcher:
         self._stopped = False
 
     async def vectors(self, texts: Iterable[str]) -> list[Vector]:
-        """Return the vectors of `texts` in order, or raise the first error."""
-        if self._stopped:
-            raise RuntimeError("the embedder is closed")
-        jobs = [_Job(text, self._loop.create_future()) for text in texts]
-        self._waiting.extend(jobs)
-        self._start_worker()
-        if len(jobs) == 1:
-            return [await jobs[0].vector]
-        return await asyncio.gather(*(job.vector for job in jobs))
+        """Return the vectors of `texts` in order, or raise the first error.
+
+        Only one batch of them stands in the queue at a time, so that a long list does not hold up other callers.
+        """
+        vectors: list[Vector] = []
+        for part in self._parts(texts):
+            if self._stopped:
+                raise RuntimeError("the embedder is closed")
+            job = _Job(part, self._loop.create_future())
+            self._waiting.append(job)
+            self._start_worker()
+            vectors += await job.vectors
+        return vectors
 
     async def stop(self) -> None:
         """Fail whatever is not embedded yet and end the work."""
@@ -65,7 +70,7 @@ class Batcher:
         await asyncio.gather(*self._workers, return_exceptions=True)
 
     def _start_worker(self) -> None:
-        while self._waiting and self._waiting[0].vector.done():
+        while self._waiting and self._waiting[0].vectors.done():
             self._waiting.popleft()
         if self._waiting and len(self._workers) < self._width:
             worker = self._loop.create_task(self._work(), name="openproto-embed", context=self._context)
@@ -84,36 +89,59 @@ class Batcher:
             finally:
                 _abandon(batch)
 
+    def _parts(self, texts: Iterable[str]) -> Iterator[list[str]]:
+        part: list[str] = []
+        characters = 0
+        for text in texts:
+            part.append(text)
+            characters += len(text)
+            if len(part) == self._max_batch or characters >= _MAX_CHARACTERS:
+                yield part
+                part, characters = [], 0
+        if part:
+            yield part
+
     def _next_batch(self) -> list[_Job]:
         batch: list[_Job] = []
-        characters = 0
-        while self._waiting and len(batch) < self._max_batch and characters < _MAX_CHARACTERS:
-            job = self._waiting.popleft()
-            batch.append(job)
-            characters += len(job.text)
+        count = characters = 0
+        while self._waiting and characters < _MAX_CHARACTERS:
+            texts = self._waiting[0].texts
+            count += len(texts)
+            if count > self._max_batch:
+                break
+            batch.append(self._waiting.popleft())
+            characters += sum(map(len, texts))
         return batch
 
     async def _answer(self, batch: list[_Job]) -> None:
-        jobs = [job for job in batch if not job.vector.done()]
+        jobs = [job for job in batch if not job.vectors.done()]
         if not jobs:
             return
+        texts = [text for job in jobs for text in job.texts]
         answers: Sequence[Vector | Exception]
         try:
-            answers = await self._embed([job.text for job in jobs])
+            answers = await self._embed(texts)
         except Exception as error:
-            answers = [error] * len(jobs)
+            answers = [error] * len(texts)
         if len(jobs) > 1 and isinstance(answers[0], _ONE_TEXT_ERRORS):
             # One bad text must not sink the others: halving finds it in few calls.
             await self._answer(jobs[: len(jobs) // 2])
             await self._answer(jobs[len(jobs) // 2 :])
             return
-        for job, answer in zip(jobs, answers, strict=True):
-            if job.vector.done():
-                continue
+        remaining = iter(answers)
+        for job in jobs:
+            own = list(islice(remaining, len(job.texts)))
+            if not job.vectors.done():
+                self._settle(job, own)
+
+    def _settle(self, job: _Job, answers: list[Vector | Exception]) -> None:
+        vectors: list[Vector] = []
+        for answer in answers:
             if isinstance(answer, Exception):
-                job.vector.set_exception(self._own_error(answer))
-            else:
-                job.vector.set_result(answer)
+                job.vectors.set_exception(self._own_error(answer))
+                return
+            vectors.append(answer)
+        job.vectors.set_result(vectors)
 
     def _own_error(self, error: Exception) -> OpenProtoError:
         # Every caller gets an instance of its own, for a shared one would collect all their tracebacks. The
@@ -129,5 +157,5 @@ class Batcher:
 
 def _abandon(jobs: Iterable[_Job]) -> None:
     for job in jobs:
-        if not job.vector.done():
-            job.vector.set_exception(RuntimeError("the embedder stopped before this text was embedded"))
+        if not job.vectors.done():
+            job.vectors.set_exception(RuntimeError("the embedder stopped before this text was embedded"))

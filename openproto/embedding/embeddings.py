@@ -77,17 +77,11 @@ class Embeddings:
     async def embed_many(self, texts: Iterable[str]) -> list[Vector]:
         """Return the unit vectors of `texts` in order, or raise the first error.
 
-        Only one batch of them stands in the queue at a time, so that a long list does not hold up other
-        callers. To have an error for each bad text instead, gather calls of `embed_one`: they are batched all
-        the same.
+        To have an error for each bad text instead, gather calls of `embed_one`: they are batched all the same.
         """
         batcher = self._open_batcher()
         texts = list(texts)
-        worded = [text for text in texts if text.strip()]
-        vectors: list[Vector] = []
-        for start in range(0, len(worded), self._max_batch):
-            vectors += await batcher.vectors(worded[start : start + self._max_batch])
-        in_order = iter(vectors)
+        in_order = iter(await batcher.vectors(text for text in texts if text.strip()))
         return [next(in_order) if text.strip() else zero_vector(self.dim) for text in texts]
 
     async def aclose(self) -> None:

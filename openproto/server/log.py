@@ -4,11 +4,57 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
 import time
+from collections import deque
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from openproto.server.settings import ServerSettings
 from openproto.server.trace import ACCESS_FIELDS, ACCESS_LOG
+
+
+class Gathering(logging.Handler):
+    """Writes to stderr from a thread, many lines at a time: whoever reads the log slowly holds no request up.
+
+    Where nobody reads it at all, the oldest of 10,000 waiting lines are dropped.
+    """
+
+    EVERY = 0.05
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[logging.LogRecord] = deque(maxlen=10_000)
+        self._arrived = threading.Event()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record."""
+        self._waiting.append(record)
+        if not self._arrived.is_set():
+            self._arrived.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="openproto-log", daemon=True)
+                self._thread.start()
+
+    def flush(self) -> None:
+        """Write what waits; called at the end of the process, too."""
+        with self._writing:
+            lines: list[str] = []
+            while self._waiting:
+                lines.append(self.format(self._waiting.popleft()))
+            with suppress(OSError, ValueError):  # nobody reads any more
+                sys.stderr.write("".join(f"{line}\n" for line in lines))
+                sys.stderr.flush()
+
+    def _run(self) -> None:
+        while self._arrived.wait():
+            time.sleep(self.EVERY)
+            self._arrived.clear()
+            self.flush()
 
 
 class JsonFormatter(logging.Formatter):
@@ -40,7 +86,7 @@ def log_config(settings: ServerSettings) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "handlers": {"stderr": {"()": Gathering, "formatter": "line"}},
         "loggers": {
             "openproto": {"handlers": ["stderr"], "level": level, "propagate": False},
             "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
@@ -49,4 +95,9 @@ def log_config(settings: ServerSettings) -> dict[str, Any]:
 
 
 def _moment(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

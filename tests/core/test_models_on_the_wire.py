@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -104,3 +106,27 @@ def test_the_own_part_of_the_capabilities_stands_under_its_wire_name() -> None:
 def test_a_page_written_and_read_again_is_the_same() -> None:
     page = MemoryPage.model_validate({"items": [{**LEAST, "tags": ["a"], "x-y": [1]}], "next_cursor": "c"})
     assert MemoryPage.model_validate_json(json.dumps(page.to_wire())) == page
+
+
+@pytest.mark.parametrize("extra", [{}, {"x-mem0": {"n": 1}}])
+def test_a_record_of_valid_fields_is_the_one_that_validation_makes(extra: dict[str, Any]) -> None:
+    fields: dict[str, Any] = dict.fromkeys(MemoryRecord.model_fields) | {
+        "id": "m1",
+        "content": "tea",
+        "user_id": "ada",
+        "created_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "tags": ["a"],
+        "source": MemorySource(app="notes"),
+        "supersedes": [],
+        "status": "done",
+    }
+    validated, made = MemoryRecord(**fields, **extra), MemoryRecord.of_valid(dict(fields), dict(extra))
+    for same in (made, pickle.loads(pickle.dumps(made)), copy.deepcopy(made), made.model_copy()):
+        assert same == validated
+        assert (repr(same), list(same), same.model_extra) == (repr(validated), list(validated), validated.model_extra)
+        assert same.model_fields_set == validated.model_fields_set
+        assert same.model_dump_json() == validated.model_dump_json()
+        assert same.extensions == validated.extensions
+    assert made.model_copy(update={"content": "milk"}) == validated.model_copy(update={"content": "milk"})
+    with pytest.raises(ValidationError):
+        made.content = "milk"  # type: ignore[misc]

@@ -91,12 +91,14 @@ class Pool:
         try:
             connection = await self._acquire()
             try:
-                return await work(connection)
+                result = await work(connection)
             except BaseException:
                 self._unsettled.add(connection.get_server_pid())
+                self._release_later(connection)
                 raise
-            finally:
-                self._release(connection)
+            # The server is done, so this waits for nothing; asyncpg shields it from whoever is cancelled here.
+            await self._pool.release(connection)
+            return result
         except CAUGHT as error:
             raise typed_error(error) from error
 
@@ -107,6 +109,8 @@ class Pool:
             await asyncio.wait(self._releases, timeout=RELEASE_TIMEOUT)
 
     async def _acquire(self) -> PoolConnectionProxy:
+        if self._pool.get_idle_size():
+            return await self._pool.acquire()  # at once: a deadline would only cost time
         try:
             return await self._pool.acquire(timeout=self._options.acquire_timeout)
         except TimeoutError as error:
@@ -115,8 +119,8 @@ class Pool:
                 f"{self._options.maximum} were busy or the server did not answer; raise pool_max= or acquire_timeout="
             ) from error
 
-    def _release(self, connection: PoolConnectionProxy) -> None:
-        """Give the connection back in the background: after a cancellation that waits until the server has stopped."""
+    def _release_later(self, connection: PoolConnectionProxy) -> None:
+        """Give the connection back in the background, where that waits until the server has stopped."""
         task = asyncio.create_task(self._pool.release(connection, timeout=RELEASE_TIMEOUT), name="openproto-release")
         self._releases.add(task)
         task.add_done_callback(self._released)

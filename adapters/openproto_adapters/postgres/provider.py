@@ -35,7 +35,7 @@ from openproto.provider import (
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto.threads import Threads
 from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.batches import add_many_arguments, writable
+from openproto_adapters.postgres.batches import pack_batch
 from openproto_adapters.postgres.queries import Arguments, Queries
 from openproto_adapters.postgres.records import to_json, to_record, to_uuid
 from openproto_adapters.postgres.schema import (
@@ -171,18 +171,16 @@ class Postgres(Provider):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
-        batch = [writable(new) for new in await self._index.index_many(items)]
-        ready = [new for new in batch if not isinstance(new, OpenProtoError)]
+        batch = await self._index.index_many(items, pack_batch)
         call = current_call.get()
-        arguments = await self._index.in_thread(add_many_arguments, ready)
-        rows = await self._fetch(queries.ADD_MANY, self._index.model, *arguments, call.app, call.request_id)
-        created = {row["id"]: row["created_at"] for row in rows}
+        rows = await self._fetch(queries.ADD_MANY, self._index.model, *batch.arguments, call.app, call.request_id)
+        created = dict(rows)
         outcomes: Outcomes = []
-        for new in batch:
+        for new in batch.entries:
             if isinstance(new, OpenProtoError):
                 outcomes.append(new)
-            elif new.id in created:
-                outcomes.append(self._added(new, created[new.id]))
+            elif created_at := created.get(new.id):
+                outcomes.append(self._added(new, created_at))
             else:
                 outcomes.append(await self._outcome(new))
         return outcomes
@@ -331,22 +329,25 @@ class Postgres(Provider):
 
     def _added(self, new: IndexedInput, created_at: datetime) -> MemoryRecord:
         item = new.item
-        extensions: dict[str, Any] = item.extensions
-        return MemoryRecord(
-            id=str(new.id),
-            content=item.content,
-            user_id=item.user_id,
-            created_at=created_at,
-            scope=item.scope,
-            tags=item.tags,
-            source=MemorySource(**item.source.model_dump()) if item.source else None,
-            confidence=item.confidence,
-            valid_from=item.valid_from,
-            valid_to=item.valid_to,
-            supersedes=item.supersedes,
-            embedding_model=self._index.model,
-            status="done",
-            **extensions,
+        return MemoryRecord.of_valid(
+            {
+                "id": new.id,
+                "content": item.content,
+                "user_id": item.user_id,
+                "created_at": created_at,
+                "scope": item.scope,
+                "tags": [*item.tags],
+                "source": MemorySource(**item.source.model_dump()) if item.source else None,
+                "confidence": item.confidence,
+                "valid_from": item.valid_from,
+                "valid_to": item.valid_to,
+                "supersedes": [*item.supersedes],
+                "superseded_by": None,
+                "embedding_model": self._index.model,
+                "updated_at": None,
+                "status": "done",
+            },
+            item.extensions,
         )
 
     async def _added_before(self, new: IndexedInput) -> MemoryRecord:

@@ -65,10 +65,10 @@ WITH item AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         json_to_recordset($2::json) AS (id uuid, user_id text, content text, scope text, tags text[], source json,
             confidence double precision, valid_from timestamptz, valid_to timestamptz, extensions json,
-            supersedes uuid[], idempotency_key text, fingerprint text, app text),
+            supersedes uuid[], idempotency_key text, fingerprint text),
         unnest($3::{{vector}}.sparsevec[]), unnest($4::{{vector}}.sparsevec[]), unnest($5::{{vector}}.halfvec[])
     ) WITH ORDINALITY AS row (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
-        supersedes, idempotency_key, fingerprint, app, words, more_words, embedding, position)
+        supersedes, idempotency_key, fingerprint, words, more_words, embedding, position)
 ), old AS (
     SELECT m.id, m.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
     WHERE item.supersedes IS NOT NULL AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
@@ -87,7 +87,7 @@ WITH item AS MATERIALIZED (
     SELECT id, user_id, content, scope, coalesce(tags, '{{}}'), source, confidence, valid_from, valid_to, extensions,
         coalesce(supersedes, '{{}}'), words, more_words, embedding
     FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
-    RETURNING id, user_id, scope, created_at
+    RETURNING id, user_id, scope, source, created_at
 ), successor AS (
     SELECT DISTINCT ON (old.id) old.id, old.user_id, new.id AS by, new.created_at
     FROM old JOIN new ON new.id = old.by ORDER BY old.id, position DESC
@@ -97,10 +97,9 @@ WITH item AS MATERIALIZED (
     FROM successor WHERE m.user_id = successor.user_id AND m.id = successor.id
 ), audited AS (
     INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT new.user_id, new.created_at, coalesce(item.app, $6), 'add', new.id::text, new.scope, $7
-    FROM new JOIN item USING (id) ORDER BY position
+    SELECT user_id, created_at, coalesce(source ->> 'app', $6), 'add', id::text, scope, $7 FROM new
 )
-SELECT id, created_at FROM new
+SELECT id::text, created_at FROM new
 """
 
 # Why an add wrote nothing: the store's model, and what its key wrote before, where it did.

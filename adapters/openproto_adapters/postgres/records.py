@@ -18,9 +18,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each call
+
+
 def to_json(value: Any) -> str:
     """Return the compact JSON that a column holds."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def to_uuid(id: str) -> UUID:

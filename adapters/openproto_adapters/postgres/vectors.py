@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from itertools import islice, repeat
+from collections.abc import Collection, Sequence
 
 from openproto.embedding import Vector
 
@@ -17,6 +16,7 @@ MOST_INCLUDED_DIMENSIONS = 512
 # query that fall on the same place count as one; with a vocabulary of 50,000 that is one query in 3,000.
 _PLACES = 1_000_000_000
 _MOST_ENTRIES = 16_000  # pgvector's own limit
+_ONES = struct.pack(">f", 1.0) * _MOST_ENTRIES
 
 
 def pack_halfvec(vector: Vector) -> bytes:
@@ -26,16 +26,18 @@ def pack_halfvec(vector: Vector) -> bytes:
 
 def pack_words(terms: Sequence[int]) -> tuple[bytes, bytes | None]:
     """Return the `sparsevec`s for the first words of a memory and, if there are more, for the others."""
+    if len(terms) <= MOST_WORDS:
+        return _pack_places({term % _PLACES for term in terms}), None
     places = list(dict.fromkeys(term % _PLACES for term in terms))
     first, others = places[:MOST_WORDS], places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES]
-    return _pack_sparsevec(sorted(first), repeat(1.0)), _pack_sparsevec(sorted(others), repeat(1.0)) if others else None
+    return _pack_places(first), _pack_places(others) if others else None
 
 
 def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
     """Return two `sparsevec`s that weigh a query's words 1, 2, 4, ..., `bits` of them each, and how many there are."""
     places = list(dict.fromkeys(term % _PLACES for term in terms))[: 2 * bits]
     first, others = (
-        _pack_sparsevec(sorted(weights), map(weights.__getitem__, sorted(weights)))
+        _pack_places(weights, struct.pack(f">{len(weights)}f", *(weights[place] for place in sorted(weights))))
         for weights in (
             {place: float(1 << i) for i, place in enumerate(part)} for part in (places[:bits], places[bits:])
         )
@@ -43,7 +45,7 @@ def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
     return first, others, len(places)
 
 
-def _pack_sparsevec(places: Sequence[int], values: Iterable[float]) -> bytes:
-    """Return a `sparsevec`: dimensions, number of entries, a reserved field, ascending places, values."""
+def _pack_places(places: Collection[int], values: bytes = _ONES) -> bytes:
+    """Return a `sparsevec`: dimensions, number of entries, a reserved field, ascending places, values of 4 bytes."""
     count = len(places)
-    return struct.pack(f">iii{count}i{count}f", _PLACES, count, 0, *places, *islice(values, count))
+    return struct.pack(f">iii{count}i", _PLACES, count, 0, *sorted(places)) + values[: 4 * count]

@@ -115,7 +115,7 @@ class Sqlite(Provider):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one transaction; an item that is refused leaves the others alone."""
-        batch = await self._index.index_many(items)
+        batch = await self._index.index_many(items, list)
 
         def write(db: Connection) -> Outcomes:
             self._check_model(db)
@@ -209,7 +209,7 @@ class Sqlite(Provider):
 
     def _add(self, db: Connection, new: IndexedInput) -> MemoryRecord:
         app = new.item.source.app if new.item.source else None
-        audit = audit_row(new.item.user_id, memory_id=str(new.id), scope=new.item.scope, app=app)
+        audit = audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
         return statements.add(db, new, audit)
 
     def _outcome(self, db: Connection, new: IndexedInput) -> MemoryRecord | OpenProtoError:

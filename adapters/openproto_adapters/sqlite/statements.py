@@ -50,13 +50,13 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
     if (before := _written_before(db, new)) is not None:
         return before
     now = _now()
-    _supersede(db, str(new.id), item.user_id, item.supersedes, now)
+    _supersede(db, new.id, item.user_id, item.supersedes, now)
     number = db.execute(
         """INSERT INTO memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
                supersedes, extensions, embedding, created_at)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
-            str(new.id),
+            new.id,
             item.user_id,
             item.content,
             item.scope,
@@ -73,11 +73,11 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
     ).lastrowid
     db.execute(
         "INSERT INTO keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)",
-        (item.user_id, new.idempotency_key, str(new.id), new.fingerprint),
+        (item.user_id, new.idempotency_key, new.id, new.fingerprint),
     )
     db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, new.terms)))
     write_audit(db, [audit])
-    return get(db, RecordRef(id=str(new.id)))
+    return get(db, RecordRef(id=new.id))
 
 
 def get(db: Connection, ref: RecordRef) -> MemoryRecord:
