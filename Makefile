@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pgbouncer check bench constraints clean
+.PHONY: help demo test test-pgbouncer check check-http check-letta bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+check-http: $(READY)  ## ten thousand invented requests against the server's own OpenAPI
+	@$(BIN)/python tests/server/schemathesis_run.py
 
 bench: $(READY)  ## measure the figures side by side; writes .bench/figures.json and prints the table
 	@$(BIN)/python -m benchmarks

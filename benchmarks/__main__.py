@@ -29,8 +29,10 @@ BENCHMARKS = (
     "growth",
     "http_client",
     "http_server",
+    "adapters",
+    "cancelled_requests",
 )
-WITHOUT_SERVER = {"overhead", "http_client", "http_server"}
+WITHOUT_SERVER = {"adapters", "cancelled_requests", "overhead", "http_client", "http_server"}
 
 
 def main() -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "import" in block]
-COMMANDS = re.findall(r"^\$ (openproto .*)$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
+(SERVE,) = re.findall(r"^\$ (openproto serve .*)$", README, re.MULTILINE)
 
 
 @pytest.fixture
@@ -28,6 +31,22 @@ def test_the_programs_answer(program: str, home: dict[str, str]) -> None:
     ran = subprocess.run([sys.executable, "-W", "error", "-c", program], env=home, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "Ada takes her coffee black" in ran.stdout
+
+
+def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program, *arguments = shlex.split(SERVE.replace("8080", str(port)))
+    command = [Path(sys.executable).with_name(program), *arguments]
+    with subprocess.Popen(command, env=home, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr
+            assert f"serving postgres on http://127.0.0.1:{port}" in server.stderr.readline()
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok", "provider": "postgres"}
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+    assert server.returncode == 0
 
 
 def test_the_example_of_an_embedder_has_the_shape_of_one() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal, TypeAlias, TypeVar
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
@@ -54,7 +54,11 @@ class Database:
             finally:
                 connection.execute("ROLLBACK")
 
-        return await self._readers.run(lambda connection: self._when_free(connection, snapshot))
+        return await self.read_once(snapshot)
+
+    async def read_once(self, function: Callable[[Connection], T]) -> T:
+        """Return `function(connection)`, which makes a single statement: that is a snapshot without a transaction."""
+        return await self._readers.run(lambda connection: self._when_free(connection, function))
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises."""
@@ -150,7 +154,7 @@ class _Lane:
     def __init__(self, name: str, width: int, connect: Callable[[_Job], Connection]) -> None:
         self._threads = Threads(width, name)
         self._connect = connect
-        self._idle: queue.LifoQueue[Connection | None] = queue.LifoQueue()
+        self._idle: SimpleQueue[Connection | None] = SimpleQueue()
         for _ in range(width):
             self._idle.put(None)
         self._width = width

@@ -125,7 +125,7 @@ class Sqlite(Provider):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._db.read(lambda db: statements.get(db, ref))
+        record = await self._db.read_once(lambda db: statements.get(db, ref))
         self._record_read(record.user_id, memory_id=record.id)
         return record
 

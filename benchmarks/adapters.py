@@ -1,0 +1,125 @@
+"""What an adapter adds to its vendor's SDK: a call through openproto beside the SDK's own in a thread, in turns.
+
+One function an adapter; each yields the two sides, which ask the same backend for the same memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from statistics import median
+from typing import Any, TypeAlias
+
+from benchmarks.harness import Bench, Figure, at_most, not_run, spread, take_turns
+from openproto import AsyncMemory
+
+MOST_MS = 0.5
+
+Call: TypeAlias = Callable[[int], Any]
+Sides: TypeAlias = AbstractAsyncContextManager[tuple[Call, Call]]
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Measure every adapter whose SDK is installed."""
+    return [await _measured(name, sides, bench) for name, sides in ADAPTERS.items()]
+
+
+async def _measured(name: str, sides: Callable[[], Sides], bench: Bench) -> Figure:
+    what = f"{name}: a get through openproto beside the SDK's in a thread, p50 of the difference"
+    try:
+        async with sides() as (ours, theirs):
+            took = await take_turns({"openproto": ours, "SDK": theirs}, bench.size(1000, 200), warm=50)
+    except ImportError as error:
+        return not_run(what, str(error))
+    differences = [one - other for one, other in zip(took["openproto"], took["SDK"], strict=True)]
+    figures = {"openproto_ms": spread(took["openproto"], 1e3), "sdk_ms": spread(took["SDK"], 1e3)}
+    return at_most(what, median(differences) * 1e3, MOST_MS, "ms", **figures)
+
+
+@asynccontextmanager
+async def _mem0_library() -> AsyncIterator[tuple[Call, Call]]:
+    from openproto_adapters.mem0.places import place_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncMemory("mem0", path=folder) as memory:
+            record = await memory.add("Ann prefers green tea", user_id="ann")
+            place = place_of("qdrant", folder)
+            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(place._memory.get, record.id)
+
+
+@asynccontextmanager
+async def _mem0_platform() -> AsyncIterator[tuple[Call, Call]]:
+    from openproto_adapters.mem0.importing import import_mem0
+    from openproto_conformance.emulators.mem0 import Mem0Platform
+
+    with Mem0Platform(lag=0) as platform:
+        async with AsyncMemory("mem0", **platform.provider_options()) as memory:
+            added = await memory.add("Ann prefers green tea", user_id="ann")
+            (record,) = await memory.wait_for_ingest([added.id], "ann")
+            client = import_mem0().MemoryClient(api_key=platform.api_key, host=platform.url)
+            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, record.id)
+            client.client.close()
+
+
+@asynccontextmanager
+async def _letta() -> AsyncIterator[tuple[Call, Call]]:
+    import letta_client
+    from openproto_adapters.letta.ids import place_of
+    from openproto_conformance.emulators.letta import Letta
+
+    with Letta() as emulator:
+        async with AsyncMemory("letta", **emulator.provider_options()) as memory:
+            record = await memory.add("Ann prefers green tea", user_id="ann")
+            place = place_of(record.id)
+            (archive,) = emulator.archives
+            client = letta_client.Letta(base_url=emulator.url, api_key=emulator.api_key)
+
+            def search() -> object:
+                at = place and place.moment
+                return client.passages.search(archive_id=archive, start_date=at, end_date=at, limit=100)
+
+            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search)
+            client.close()
+
+
+@asynccontextmanager
+async def _memorysync() -> AsyncIterator[tuple[Call, Call]]:
+    from memorysync import MemorySyncClient
+    from openproto_adapters.memorysync.places import Place, end_user
+    from openproto_conformance.emulators.memorysync import MemorySync
+
+    with MemorySync() as emulator:
+        async with AsyncMemory("memorysync", **emulator.provider_options()) as memory:
+            record = await memory.add("Ann prefers green tea", user_id="ann")
+            place = Place.of_id(record.id)
+            assert place is not None
+            with MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(place.token)) as client:
+                yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, place.first)
+
+
+@asynccontextmanager
+async def _supermemory() -> AsyncIterator[tuple[Call, Call]]:
+    import httpx
+    import supermemory
+    from openproto_adapters.supermemory.ids import Place
+    from openproto_conformance.emulators.supermemory import Supermemory
+
+    with Supermemory(lag=0) as emulator, httpx.Client() as http:
+        async with AsyncMemory("supermemory", **emulator.provider_options()) as memory:
+            added = await memory.add("Ann prefers green tea", user_id="ann")
+            (record,) = await memory.wait_for_ingest([added.id], "ann")
+            place = Place.of(record.id)
+            client = supermemory.Supermemory(base_url=emulator.url, api_key=emulator.api_key, http_client=http)
+            get = partial(client.documents.get, place.namespace, place.document)
+            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get)
+
+
+ADAPTERS: dict[str, Callable[[], Sides]] = {
+    "letta": _letta,
+    "mem0, library": _mem0_library,
+    "mem0, platform": _mem0_platform,
+    "memorysync": _memorysync,
+    "supermemory": _supermemory,
+}
