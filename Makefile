@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pgbouncer check check-http check-letta bench constraints clean
+.PHONY: help demo test test-pgbouncer test-installs check check-http check-letta bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,10 +22,13 @@ demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real
 	@$(BIN)/openproto demo --provider postgres
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL
-	@$(BIN)/python -m pytest -m "not pgbouncer"
+	@$(BIN)/python -m pytest -m "not pgbouncer and not installs"
 
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
 	@$(BIN)/python -m pytest -m pgbouncer
+
+test-installs: $(READY)  ## install each vendor's extra by itself, and all of them together
+	@$(BIN)/python -m pytest -m installs
 
 check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 	$(BIN)/ruff check .

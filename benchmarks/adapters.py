@@ -9,6 +9,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -100,6 +101,24 @@ async def _memorysync() -> AsyncIterator[tuple[Call, Call]]:
 
 
 @asynccontextmanager
+async def _memsy() -> AsyncIterator[tuple[Call, Call]]:
+    from memsy import MemsyClient
+    from openproto_adapters.memsy.ids import Place
+    from openproto_conformance.emulators.memsy import Memsy
+
+    with Memsy(lag=0) as emulator:
+        options = emulator.provider_options()
+        async with AsyncMemory("memsy", **options) as memory:
+            record = await memory.add("Ann prefers green tea", user_id="ann")
+            place = Place.of_id(record.id)
+            assert place is not None
+            ids = {"actor_id": place.actor, "session_id": place.session}
+            with MemsyClient(**options, max_retries=0) as client:
+                search = partial(client.search, "what is known", **ids, limit=100, include_source_events=True)
+                yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search)
+
+
+@asynccontextmanager
 async def _supermemory() -> AsyncIterator[tuple[Call, Call]]:
     import httpx
     import supermemory
@@ -121,5 +140,6 @@ ADAPTERS: dict[str, Callable[[], Sides]] = {
     "mem0, library": _mem0_library,
     "mem0, platform": _mem0_platform,
     "memorysync": _memorysync,
+    "memsy": _memsy,
     "supermemory": _supermemory,
 }

@@ -23,6 +23,7 @@ Records: TypeAlias = list[MemoryRecord]
 SYNC_CALLERS = 32
 RETURN_WITHIN = 0.5  # PROTOCOL 4.4: when a connection must be back in its pool
 CALL_WITHIN = 10.0
+_INGESTED_WITHIN = 60.0  # thousands of memories, each asked for; a case has a deadline of its own
 CLOSE_WITHIN = 2.0
 
 
@@ -126,7 +127,8 @@ class Bench:
                 raise Violation(f"add_many refused a valid item: {outcome.code}: {outcome}") from outcome
             records.append(outcome)
         if any(record.status in ("queued", "indexing") for record in records):
-            return await self.client.wait_for_ingest([record.id for record in records], records[0].user_id)
+            ids = [record.id for record in records]
+            return await self.client.wait_for_ingest(ids, records[0].user_id, timeout=_INGESTED_WITHIN)
         return records
 
     async def indexed(self, record: MemoryRecord) -> MemoryRecord:

@@ -57,6 +57,8 @@ class Ranked(NamedTuple):
 
     hits: Sequence[tuple[Stored, float]]
     complete: bool
+    exhausted: bool = False
+    """Whether the vendor would find no more if it were asked for more: the rest it does not know, or not yet."""
 
 
 class EmulatedProvider(Provider):
@@ -198,7 +200,7 @@ class EmulatedProvider(Provider):
                 for stored, score in ranked.hits
                 if matches(self._owned(stored, query.user_id), query) and is_current(stored, at)
             ]
-            if len(hits) >= query.limit or ranked.complete or count >= self.most_ranked:
+            if len(hits) >= query.limit or ranked.complete or ranked.exhausted or count >= self.most_ranked:
                 break
             count = min(self.most_ranked, count * 4)
         if len(hits) < query.limit and not ranked.complete:

@@ -44,7 +44,7 @@ async def pages_hold_each_record_once(bench: Bench) -> None:
 @area.case("add", "list", seconds=90, hint="the keyset condition of `list`, and any silent cap on how much it returns")
 async def ten_thousand_records_come_once_each(bench: Bench) -> None:
     """Ten thousand records, written in batches, come back once each and in order."""
-    user, size = bench.user(), bench.size(10_000, 2_000)
+    user, size = bench.user(), bench.size(10_000, 1_200)
     added = [
         record.id for record in await bench.add_many([{"content": f"note {n}", "user_id": user} for n in range(size)])
     ]

@@ -166,7 +166,7 @@ async def a_result_is_the_whole_record(bench: Bench) -> None:
     hits = await bench.client.search("zeppelin", user)
     equal(hits[0].memory, await bench.client.get(record.id), "the record in the result")
     if "update" in bench.capabilities.verbs:
-        await bench.client.update(record.id, tags=["sky"], confidence=None)
+        await bench.indexed(await bench.client.update(record.id, tags=["sky"], confidence=None))
         hits = await bench.client.search("zeppelin", user)
         equal(hits[0].memory, await bench.client.get(record.id), "the record in the result after an update")
 

@@ -31,7 +31,8 @@ How to write another, in one file beside this one, with a line in `registry.py` 
    any delay, so that a cancelled write may well have happened, as with the vendor.
 8. `@route(..., public=True)` needs no credentials. `@route(..., undocumented="why")` is not in the document.
 9. What becomes true later (queued, then done) is computed from `self.now()` and `self.lag` when it is asked for.
-10. `similarity(query, text)` is the one relevance score of all emulators. State lives in attributes of the instance.
+10. `similarity(query, text)` is the one score of all emulators, by words; `relevance` adds meaning to it. State lives
+   in attributes of the instance.
 11. In its tests use the vendor's SDK, end with `assert emulator.violations == []`, and break an answer once on purpose.
 """
 

@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import h11
 
@@ -41,6 +41,7 @@ class App(Protocol):
 
     faults: Faults
     counters: Counters
+    breaks_off_after: ClassVar[frozenset[int]]
 
     def respond(self, request: Request) -> Answer:
         """Answer a request."""
@@ -139,8 +140,7 @@ class Connection:
         if isinstance(fault, Latency):
             await self._pause(asyncio.sleep(fault.seconds))
         if isinstance(fault, ResetConnection):
-            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            raise _Cut
+            self._reset()
         if answer is None or (isinstance(fault, CloseConnection) and not fault.mid_body):
             raise _Cut
         await self._send(answer, fault)
@@ -166,6 +166,13 @@ class Connection:
             del pieces[:-1]
         self._note_end(answer.status)
         await self._say(b"".join(pieces))
+        if answer.status in self._app.breaks_off_after:
+            await self._received()
+            self._reset()
+
+    def _reset(self) -> NoReturn:
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        raise _Cut
 
     async def _say(self, data: bytes) -> None:
         self._writer.write(data)

@@ -9,6 +9,11 @@ from typing import cast
 from openproto_conformance.emulators.emulator import Emulator
 
 _HOMES = {
+    "letta": "letta:Letta",
+    "mem0": "mem0:Mem0Platform",
+    "memori": "memori:Memori",
+    "memorysync": "memorysync:MemorySync",
+    "memsy": "memsy:Memsy",
     "supermemory": "supermemory:Supermemory",
 }
 """The name of each emulator, its module in this package, and its class."""

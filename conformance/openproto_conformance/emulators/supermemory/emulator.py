@@ -25,7 +25,7 @@ class Supermemory(Namespaces):
     """Supermemory 5; `missing_for` seconds after it was added, a document is not found yet, as users have seen."""
 
     name: ClassVar[str] = "supermemory"
-    add_path: ClassVar[str] = "/ns/*/document*"
+    add_path: ClassVar[str] = "/ns/*/document"
     document_file: ClassVar[str] = "supermemory-5.0.1-openapi.json"
     document_from: ClassVar[str] = "fern/openapi.json in the source distribution of supermemory 5.0.1"
 
@@ -67,7 +67,7 @@ class Supermemory(Namespaces):
             # The document says that an unchanged duplicate is no new work. Assumed: so is any text added before.
             item = {**item, "content": None}
         self._change(found, item, replaces=False)
-        return {"id": found.id, "status": found.status(now)}
+        return {"id": found.id, "status": found.status(self.now())}
 
     def _change(self, document: Document, item: Json, *, replaces: bool) -> None:
         document.updated_at = now = self.now()
@@ -83,8 +83,6 @@ class Supermemory(Namespaces):
     def get_document(self, request: Request) -> Answer:
         """Return a document, and its chunks and memories where they are wanted."""
         found, now = self._document(request), self.now()
-        if now < found.created_at + self.missing_for:
-            raise Refused(404, "Document not found")
         # Assumed: plain text needs no extraction, so that the content is there before it is processed.
         answer = {**answers.document(found, now), "content": found.content}
         wanted = _included(request)
@@ -104,11 +102,12 @@ class Supermemory(Namespaces):
     @route("DELETE", "/ns/{namespace}/document")
     def delete_documents(self, request: Request) -> Answer:
         """Remove documents and what came from them; ids that are unknown are errors beside the success."""
-        documents = self.namespace(request).documents
-        errors = [
-            {"id": id, "error": "Document not found"} for id in request.json["ids"] if documents.pop(id, None) is None
-        ]
-        return Answer(200, {"count": len(request.json["ids"]) - len(errors), "errors": errors})
+        documents, ids = self.namespace(request).documents, request.json["ids"]
+        gone = [id for id in ids if id not in documents or self._is_missing(documents[id])]
+        for id in set(ids).difference(gone):
+            del documents[id]
+        errors = [{"id": id, "error": "Document not found"} for id in gone]
+        return Answer(200, {"count": len(ids) - len(errors), "errors": errors})
 
     @route("POST", "/ns/{namespace}/search")
     def search(self, request: Request) -> Answer:
@@ -216,9 +215,13 @@ class Supermemory(Namespaces):
 
     def _document(self, request: Request) -> Document:
         found = self.namespace(request).documents.get(request.params["id"])
-        if found is None:
+        if found is None or self._is_missing(found):
             raise Refused(404, "Document not found")
         return found
+
+    def _is_missing(self, document: Document) -> bool:
+        """Say whether a document is not found yet. Assumed: then it can be neither changed nor deleted."""
+        return self.now() < document.created_at + self.missing_for
 
     def _matching(self, request: Request) -> list[Document]:
         """Return the documents that fit a request's filter."""

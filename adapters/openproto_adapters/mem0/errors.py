@@ -1,0 +1,89 @@
+"""From the exceptions of mem0, and of what is beneath it, to the protocol's: by class, never by their words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from openproto.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OpenProtoError,
+    ProviderError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    ScopeDeniedError,
+    UnauthorizedError,
+)
+
+_UNREACHABLE = (
+    ("httpx", "TransportError"),
+    ("psycopg", "OperationalError"),
+    ("psycopg_pool", "PoolTimeout"),
+    ("qdrant_client.http.exceptions", "ResponseHandlingException"),
+    ("sqlalchemy.exc", "OperationalError"),
+)
+"""What stores raise when they cannot be reached; a module that nobody has imported has raised nothing."""
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Turn what a call of mem0 raises into typed errors."""
+    try:
+        yield
+    except (OpenProtoError, ImportError):  # a store's own package is missing, and mem0 says which
+        raise
+    except Exception as error:
+        raise typed_error(error) from error
+
+
+def typed_error(error: Exception) -> OpenProtoError:
+    """Return the protocol's error for mem0's; its text is ours, for theirs may repeat a memory or a password."""
+    from mem0 import exceptions as theirs
+
+    if isinstance(error, theirs.AuthenticationError):
+        return _refused(403 if error.error_code == "HTTP_403" else 401)
+    if isinstance(error, theirs.MemoryNotFoundError):
+        return NotFoundError("no such memory")
+    if isinstance(error, theirs.RateLimitError):
+        after = error.debug_info.get("retry_after")
+        return RateLimitedError("mem0 asks for fewer calls", retry_after=float(after) if after is not None else None)
+    if isinstance(error, theirs.MemoryQuotaExceededError):
+        return RateLimitedError("the quota of this mem0 account is used up; raise it, or wait for the next period")
+    if isinstance(error, theirs.ValidationError):
+        return InvalidRequestError(f"mem0 does not take this request ({error.error_code})")
+    if isinstance(error, theirs.NetworkError) or _is_unreachable(error):
+        return ProviderUnavailableError(f"mem0, or the store beneath it, cannot be reached ({type(error).__name__})")
+    if isinstance(error, theirs.MemoryError):
+        return ProviderError(f"mem0 failed ({error.error_code})")
+    if isinstance(error, json.JSONDecodeError):
+        return ProviderError("mem0 answered with what is no JSON; look at the proxies before it, and at base_url=")
+    return ProviderError(f"mem0, or the store beneath it, failed with {type(error).__name__}")
+
+
+def connecting_error(error: Exception) -> OpenProtoError:
+    """Return the error for a client that cannot be made: its first request fails with a bare ValueError."""
+    import httpx
+
+    if isinstance(status := error.__context__, httpx.HTTPStatusError):
+        return _refused(status.response.status_code)
+    return typed_error(error)
+
+
+def _refused(status: int) -> OpenProtoError:
+    if status == 401:
+        return UnauthorizedError("mem0 does not accept the API key: look at api_key=, or MEM0_API_KEY")
+    if status == 403:
+        return ScopeDeniedError("the API key does not allow this at mem0")
+    if status == 429:
+        return RateLimitedError("mem0 asks for fewer calls")
+    kind = ProviderUnavailableError if status >= 500 else ProviderError
+    return kind(f"mem0 answered the first request with status {status}")
+
+
+def _is_unreachable(error: Exception) -> bool:
+    known: list[Any] = [getattr(sys.modules.get(module), name, ()) for module, name in _UNREACHABLE]
+    return isinstance(error, (OSError, *known))

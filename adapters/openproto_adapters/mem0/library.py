@@ -1,0 +1,314 @@
+"""The open-source library, in this process: no language model and no network needed, and any of its stores.
+
+Every call runs in a thread of the provider's own and, on a store in this process, alone (`places.py`); a cancelled one
+is left to end there, so that a write is whole. Vectors are made before a call begins, where they hold up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from openproto.embedding import Embedder, Embeddings
+from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
+from openproto.emulation import Ranked, Stored, user_token
+from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.models import Cancellation
+from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
+from openproto.text import query_terms, terms
+from openproto.threads import Threads
+from openproto_adapters.mem0.config import Config, complete, local_path
+from openproto_adapters.mem0.errors import typed_errors
+from openproto_adapters.mem0.importing import import_mem0
+from openproto_adapters.mem0.places import Place, place_of
+from openproto_adapters.mem0.rows import KEY, SCOPES, TAGS, agent_and_run, entity, is_id, metadata_of, to_stored
+
+if TYPE_CHECKING:
+    from openproto_adapters.mem0.parts import Embed
+
+T = TypeVar("T")
+
+_MODEL_FILE = "openproto-embedder.json"
+_LISTED_AT_FIRST = 10_000
+_EMBED_WITHIN = 30.0
+_BREATH = 100
+_DIGITS = 6
+_POOL = MAX_SEARCH_LIMIT + 5
+"""How many hits of mem0's are scored at least."""
+
+
+class Library:
+    """mem0's `Memory`; `embedder` is None where `config` has one of mem0's own."""
+
+    cancellation: Cancellation = "detached"
+    async_ingestion = False
+    most_ranked = 100_000
+
+    def __init__(self, path: Path, config: Config, embedder: Embedder | None, *, infer: bool, width: int) -> None:
+        self._path = path
+        self._config = config
+        self._embeddings = Embeddings(embedder) if embedder else None
+        self._infer = infer
+        local = local_path(complete(config, path, None))
+        self._place = place_of(*local) if local else Place(shared=False)
+        # Where all take turns, more threads would only wait.
+        self._threads = Threads(1 if local else width, "openproto-mem0")
+        self._complete: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What two clients share that work on the same memories."""
+        return user_token(repr(local_path(self._complete) or self._complete["vector_store"]))
+
+    async def open(self) -> None:
+        """Load the embedder, import mem0, and open the store, which must have been built with that embedder."""
+        if self._embeddings:
+            await self._embeddings.open()
+        self._complete = complete(self._config, self._path, self._embeddings.dim if self._embeddings else None)
+        model = self._embeddings.model if self._embeddings else None
+        await self._threads(self._enter, model)
+        await self.health()
+
+    async def close(self) -> None:
+        """Leave the store, once the call that uses it has ended, and close it if nobody else in this process does."""
+        self._threads.close()
+        closing = Threads(1, "openproto-mem0-close")
+        leaving = asyncio.ensure_future(closing(self._place.leave, self, self._close))
+        leaving.add_done_callback(lambda _: closing.close())
+        if self._embeddings:
+            await self._embeddings.aclose()
+        # Shielded: whoever stops waiting must not leave the store open.
+        await asyncio.shield(leaving)
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Add the text as it is, or, with `infer`, what mem0's language model makes of it."""
+        stored = Stored.new(item, key, id="")
+        metadata = {**metadata_of(stored), "created_at": stored.record.created_at.isoformat()}
+        scope = {"user_id": entity(item.user_id), **agent_and_run(item.scope)}
+        message = {"role": "user", "content": item.content}
+
+        def add(memory: Any) -> list[dict[str, Any]]:
+            added = memory.add([message], metadata=metadata, infer=self._infer, **scope)
+            return sorted(added["results"], key=lambda result: str(result["id"]))
+
+        results = await self._call(add, item.content)
+        if not results:
+            raise ProviderError(
+                "mem0's language model found nothing to remember in this text, and nothing was stored; "
+                "with infer=False texts are stored as they are"
+            )
+        return stored.changed(id=results[0]["id"], content=results[0]["memory"])
+
+    async def find(self, id: str) -> Stored | None:
+        """Return the memory; it is anybody's, for mem0 asks for no user here."""
+        if not is_id(id):
+            return None
+        found = await self._call(lambda memory: memory.get(id))
+        return to_stored(found) if found else None
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return the first memory under that key."""
+        found = await self._all({"user_id": entity(user_id), KEY: user_token(key)})
+        return min((one for one in found if one.key == key), key=lambda one: one.record.id, default=None)
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Update the memory if it is still there: mem0 would bring a deleted one back."""
+        id, content = old.record.id, new.record.content
+
+        def update(memory: Any) -> None:
+            if memory.get(id) is None:
+                raise NotFoundError("no such memory")
+            memory.update(id, text=content, metadata=metadata_of(new))
+
+        await self._call(update, content)
+        return new
+
+    async def remove(self, stored: Stored) -> bool:
+        """Delete the memory."""
+        id = stored.record.id
+
+        def delete(memory: Any) -> bool:
+            found = memory.get(id) is not None
+            if found:
+                memory.delete(id)
+            return found
+
+        return await self._call(delete)
+
+    async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
+        """Yield the user's memories, in no order."""
+        for number, stored in enumerate(await self._all({"user_id": entity(user_id)})):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+            yield stored
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Search by meaning, and score what is found by the cosine and the query's words, as the embedder wants it.
+
+        mem0's own score is on another scale for each query and store.
+        """
+        name = entity(query.user_id)
+        filters = {"user_id": name, **self._native_filters(query)}
+        # As many for every limit, so that a limit changes no order.
+        options = {"top_k": max(count, _POOL), "threshold": 0.0, "explain": True, "show_expired": True}
+
+        def search(memory: Any) -> list[dict[str, Any]]:
+            results: list[dict[str, Any]] = memory.search(query.query, filters=filters, **options)["results"]
+            return results
+
+        def hits(results: list[dict[str, Any]]) -> list[tuple[Stored, float]]:
+            cosines = [(to_stored(result, name), result["score_details"]["semantic_score"]) for result in results]
+            scored = [(stored, self._score(query, stored, float(cosine))) for stored, cosine in cosines if stored]
+            return sorted(scored, key=lambda hit: (-hit[1], hit[0].record.id))
+
+        results = await self._call(search, query.query.strip())
+        return Ranked(await self._threads(hits, results), complete=len(results) < options["top_k"])
+
+    def _score(self, query: SearchQuery, stored: Stored, cosine: float) -> float:
+        weight = self._embeddings.text_weight if self._embeddings else DEFAULT_TEXT_WEIGHT
+        wanted = set(query_terms(query.query))
+        share = len(wanted.intersection(terms(stored.record.content))) / len(wanted) if wanted else 0.0
+        # The last digits of a cosine differ from call to call, and with them the order of equal ones.
+        return round((cosine + weight * share) / (1 + weight), _DIGITS)
+
+    async def health(self) -> None:
+        """Read something; a store on a server is created here where it is missing."""
+        await self._call(lambda memory: memory.get(str(uuid4())))
+
+    def about(self) -> dict[str, str]:
+        """Return the version of mem0, and where the memories are."""
+        local = local_path(self._complete)
+        return {"mem0": version("mem0ai"), "store": " at ".join(local or [self._complete["vector_store"]["provider"]])}
+
+    def _native_filters(self, query: SearchQuery) -> dict[str, str]:
+        """Return what the store filters by before its limit; only Qdrant finds an element of a list."""
+        if self._complete["vector_store"]["provider"] != "qdrant":
+            return {}
+        # Memories of other programs have such a scope without the key.
+        by_scope = query.scope is not None and query.scope.partition("/")[0] != "agent"
+        wanted = {SCOPES: query.scope if by_scope else None, TAGS: query.tag}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    async def _all(self, filters: dict[str, str]) -> list[Stored]:
+        def list_all(memory: Any) -> list[dict[str, Any]]:
+            """mem0 has no pages, only a limit: ask for more until there is no more."""
+            limit = _LISTED_AT_FIRST
+            while True:
+                answer = memory.get_all(filters=filters, top_k=limit, show_expired=True)
+                listed: list[dict[str, Any]] = answer["results"]
+                if len(listed) < limit:
+                    return listed
+                limit *= 10
+
+        def read(listed: list[dict[str, Any]]) -> list[Stored]:
+            found = (to_stored(one, filters["user_id"]) for one in listed)
+            return [stored for stored in found if stored]
+
+        return await self._threads(read, await self._call(list_all))
+
+    async def _call(self, work: Callable[[Any], T], *texts: str) -> T:
+        """Return `work(memory)`, for which the vectors of `texts` are at hand."""
+        return await self._threads(self._in_turn, work, await self._embedding(texts))
+
+    async def _embedding(self, texts: tuple[str, ...]) -> Embed | None:
+        if (embeddings := self._embeddings) is None:
+            return None
+        vectors = {text: (await embeddings.embed_one(text)).tolist() for text in texts}
+        loop = asyncio.get_running_loop()
+
+        def embed(text: str) -> list[float]:
+            if text not in vectors:  # one that mem0 has made itself: a fact, or a name in the text
+                future = asyncio.run_coroutine_threadsafe(embeddings.embed_one(text), loop)
+                vectors[text] = future.result(_EMBED_WITHIN).tolist()
+            vector: list[float] = vectors[text]
+            return vector
+
+        return embed
+
+    def _in_turn(self, work: Callable[[Any], T], embed: Embed | None) -> T:
+        from openproto_adapters.mem0.parts import current_embed
+
+        if embed:
+            current_embed.set(embed)  # in this call's own context
+        with self._place.turn(self) as memory, typed_errors():
+            return work(memory)
+
+    def _enter(self, model: str | None) -> None:
+        mem0 = import_mem0()
+        with typed_errors():
+            self._place.enter(self, {**self._complete, "model": model}, lambda _: self._build(mem0, model))
+
+    def _build(self, mem0: Any, model: str | None) -> Any:
+        from openproto_adapters.mem0.parts import HandedEmbedder, NoHistory
+
+        local = local_path(self._complete)
+        folder = Path(local[1]) if local and local[1] != ":memory:" else None
+        if folder:
+            _check_folder(folder, model)
+        try:
+            memory = mem0.Memory.from_config(self._complete)
+        except RuntimeError as error:
+            if not local:
+                raise
+            raise ProviderUnavailableError(
+                f"the store at {local[1]} is open in another process, and mem0's local stores serve one at a time; "
+                "close it there, or use a store on a server (config=)"
+            ) from error
+        if model is not None:
+            memory.embedding_model = HandedEmbedder(memory.embedding_model.config)
+        if self._complete["history_db_path"] == ":memory:":
+            memory.db.close()
+            memory.db = NoHistory()
+        # The keyword signal is no part of our scores; fastembed, where it is installed, would fetch a model for it.
+        if hasattr(memory.vector_store, "_bm25_encoder"):
+            memory.vector_store._bm25_encoder = False
+        try:
+            self._check_size(memory.vector_store)
+            if folder and model is not None:
+                (folder / _MODEL_FILE).write_text(json.dumps({"model": model}), encoding="utf-8")
+        except BaseException:
+            self._close(memory)
+            raise
+        return memory
+
+    def _check_size(self, store: Any) -> None:
+        """Raise ProviderError where a collection of Qdrant's holds vectors of another length."""
+        wanted = self._complete["vector_store"]["config"].get("embedding_model_dims")
+        if wanted is None or self._complete["vector_store"]["provider"] != "qdrant":
+            return
+        size = store.client.get_collection(store.collection_name).config.params.vectors.size
+        if size != wanted:
+            raise ProviderError(
+                f"the collection {store.collection_name!r} holds vectors of {size} numbers, and the embedder makes "
+                f"{wanted}: open it with the embedder it was built with (embedder=, or config={{'embedder': ...}})"
+            )
+
+    def _close(self, memory: Any) -> None:
+        """Close the library and what it opened beneath itself, which its own `close` leaves open."""
+        given = self._complete["vector_store"]["config"]
+        for store in filter(None, (memory.vector_store, memory._entity_store)):
+            for name in ("client", "connection_pool"):
+                opened = getattr(store, name, None)
+                if opened is not None and given.get(name) is None and hasattr(opened, "close"):
+                    opened.close()
+        memory.close()
+
+
+def _check_folder(folder: Path, model: str | None) -> None:
+    """Raise ProviderError where a folder cannot be, or was written with another embedder's vectors."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = folder / _MODEL_FILE
+        built_with = json.loads(file.read_text(encoding="utf-8"))["model"] if file.exists() else model
+    except OSError as error:
+        raise ProviderError(f"{folder} cannot be created: {error.strerror}; choose another path=") from error
+    if built_with != model:
+        raise ProviderError(
+            f"the store at {folder} was built with the embedder {built_with!r}, and is opened with {model!r}: "
+            "their vectors cannot be compared. Open it with the embedder it was built with, or use another path="
+        )

@@ -1,0 +1,331 @@
+"""The hosted platform, through mem0's own client.
+
+What the platform answers late is asked for until it is there: a memory counts as indexed once a search shows it as it
+was last written, and a deletion that the platform has queued has ended when its event has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from openproto.emulation import Ranked, Stored, user_token
+from openproto.errors import ProviderError, UnauthorizedError
+from openproto.models import Cancellation
+from openproto.requests import MemoryInput, SearchQuery
+from openproto.threads import Threads
+from openproto.together import together
+from openproto_adapters.mem0.errors import connecting_error, typed_errors
+from openproto_adapters.mem0.importing import import_mem0
+from openproto_adapters.mem0.rows import KEY, Metadata, entity, is_id, metadata_of, to_stored
+
+T = TypeVar("T")
+
+HOSTED = "https://api.mem0.ai"
+
+_PAGE = 200
+_REQUEST_TIMEOUT = 30.0
+_BREATH = 100
+
+_ALIKE = 10
+"""How many memories at most may have one key; with `infer`, a text becomes several."""
+
+_FIRST_LOOK = 0.02
+_MOST_BETWEEN_LOOKS = 2.0
+_INDEXED_WITHIN = 60.0
+"""Seconds after which a memory that no search has shown is taken for indexed all the same."""
+
+
+class Platform:
+    """mem0's `MemoryClient`, whose calls end when they are cancelled."""
+
+    cancellation: Cancellation = "aborting"
+    async_ingestion = True
+    most_ranked = 1000
+
+    def __init__(self, api_key: str | None, base_url: str | None, *, infer: bool, width: int) -> None:
+        self._api_key = api_key or os.environ.get("MEM0_API_KEY")
+        self._url = (base_url or HOSTED).rstrip("/")
+        self._infer = infer
+        self._threads = Threads(width, "openproto-mem0")
+        self._client: Any = None
+        self._index = _Index()
+        self._looking = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """What two clients share that work on the same memories."""
+        return user_token(f"{self._url} {self._api_key}")
+
+    async def open(self) -> None:
+        """Import mem0 and make its client, which asks the platform whether the key is good."""
+        if not self._api_key:
+            raise UnauthorizedError("the mem0 platform needs an API key: api_key=, or MEM0_API_KEY beside base_url=")
+        self._client = await self._threads(self._connect)
+
+    async def close(self) -> None:
+        """End what runs and close the connections."""
+        self._threads.close()
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Add the text as it is, or, with `infer`, what mem0's language model makes of it.
+
+        The platform drops a text that the user has already, and says only that it has stored nothing. A memory of its
+        own it still is here: it is sent again with a mark at its end, which no record shows.
+        """
+        stored = Stored.new(item, key, id="")
+        ids = await self._add(item, metadata_of(stored))
+        if not ids and self._infer:
+            raise ProviderError(
+                "mem0's language model found nothing to remember in this text, and nothing was stored; "
+                "with infer=False texts are stored as they are"
+            )
+        if not ids:
+            mark = f"\n\n[repeated: {user_token(key)}]"
+            ids = await self._add(item, metadata_of(stored, mark), mark)
+        if not ids:
+            raise ProviderError("mem0 has stored nothing, and says not why")
+        found = await self.find(ids[0]) if self._infer else None
+        stored = found or stored.changed(id=ids[0])
+        return self._index.written(stored)
+
+    async def find(self, id: str) -> Stored | None:
+        """Return the memory, of whatever user."""
+        if not is_id(id):
+            return None
+        from mem0.exceptions import MemoryNotFoundError
+
+        def get() -> Any:
+            try:
+                return self._client.get(id)
+            except MemoryNotFoundError:
+                return None
+
+        answer = await self._call(get)
+        return to_stored(answer) if answer is not None else None
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return the first memory under that key."""
+        name = entity(user_id)
+        found = await self._all(name, _with_key(name, key))
+        return min((one for one in found if one.key == key), key=lambda one: one.record.id, default=None)
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Update text and metadata in one request; an unmarked text, for only adding drops repeats."""
+        id = new.record.id
+        await self._call(self._client.update, id, text=new.record.content, metadata=metadata_of(new))
+        return self._index.written(new)
+
+    async def remove(self, stored: Stored) -> bool:
+        """Delete the memory."""
+        from mem0.exceptions import MemoryNotFoundError
+
+        def delete() -> bool:
+            try:
+                self._client.delete(stored.record.id)
+            except MemoryNotFoundError:
+                return False
+            return True
+
+        self._index.removed(stored.record.id)
+        return await self._call(delete)
+
+    async def remove_all(self, user_id: str) -> int:
+        """Delete everything that the user has, and wait until it is done."""
+        name = entity(user_id)
+        ids = [stored.record.id for stored in await self._all(name, {"user_id": name})]
+        if ids:
+            answer = await self._call(self._client.delete_all, user_id=name)
+            for id in ids:
+                self._index.removed(id)
+            await self._event(answer)
+        return len(ids)
+
+    async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
+        """Yield the user's memories."""
+        name = entity(user_id)
+        for number, stored in enumerate(await self._all(name, {"user_id": name})):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+            yield stored
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Search; what the index has not caught up with is read anew, and what was deleted is left out."""
+        name = entity(query.user_id)
+        results = await self._search({"user_id": name}, query.query, count)
+        shown = await self._read(name, results)
+
+        async def current(stored: Stored) -> Stored | None:
+            if not self._index.may_be_stale(stored.record.id):
+                return stored
+            found = await self.find(stored.record.id)
+            return found and found.changed(status="indexing")
+
+        scores = [float(result.get("score") or 0.0) for result in results]
+        now = await together(*map(current, shown))
+        hits = [(stored, score) for stored, score in zip(now, scores, strict=True) if stored]
+        return Ranked(hits, complete=len(results) < count)
+
+    async def status(self, stored: Stored) -> str:
+        """Return whether a search shows the memory as it is: "done" or "indexing"."""
+        record, name = stored.record, entity(stored.record.user_id)
+        if not self._index.awaits(record.id):
+            return "done"
+        async with self._looking:  # one at a time, for where many memories are waited for, one search shows many
+            if self._index.awaits(record.id) and len(self._index) > _ALIKE:
+                count = min(self.most_ranked, 2 * len(self._index))
+                await self._read(name, await self._search({"user_id": name}, record.content, count))
+            if self._index.awaits(record.id):
+                await self._read(name, await self._search(_with_key(name, stored.key), record.content, _ALIKE))
+        return "indexing" if self._index.awaits(record.id) else "done"
+
+    async def health(self) -> None:
+        """Ask the platform whether the key is still good, as its client does when it is made."""
+        await self._get("/v1/ping/")
+
+    def about(self) -> dict[str, str]:
+        """Return the version of mem0's client, and where the platform is."""
+        return {"mem0": version("mem0ai"), "store": self._url}
+
+    def _connect(self) -> Any:
+        mem0 = import_mem0()
+        http = self._threads.http_client(timeout=_REQUEST_TIMEOUT)
+        try:
+            return mem0.MemoryClient(api_key=self._api_key, host=self._url, client=http)
+        except Exception as error:
+            raise connecting_error(error) from error
+
+    async def _add(self, item: MemoryInput, metadata: Metadata, mark: str = "") -> list[str]:
+        """Return the ids of what was stored."""
+        messages = [{"role": "user", "content": item.content + mark}]
+        options = {"user_id": entity(item.user_id), "metadata": metadata, "infer": self._infer}
+        answer = await self._call(self._client.add, messages, **options)
+        if isinstance(answer, dict) and answer.get("status") == "PENDING":
+            answer = await self._event(answer)
+        return sorted(str(result["id"]) for result in _results(answer) if result.get("id"))
+
+    async def _search(self, filters: Mapping[str, Any], query: str, count: int) -> list[dict[str, Any]]:
+        options = {"filters": filters, "top_k": count, "threshold": 0.0, "show_expired": True}
+        return _results(await self._call(self._client.search, query, **options))
+
+    async def _read(self, name: str, results: list[dict[str, Any]]) -> list[Stored]:
+        """Return the memories that a search shows, and note that it shows them."""
+        shown = await self._threads(lambda: [to_stored(result, name) for result in results])
+        stored = [one for one in shown if one]
+        for one in stored:
+            self._index.shows(one)
+        return stored
+
+    async def _all(self, name: str, filters: Mapping[str, Any]) -> list[Stored]:
+        """Return everything that fits, page by page; from the beginning where something was deleted meanwhile."""
+        while True:
+            found: dict[str, Stored] = {}
+            counts: list[int] = []
+            answer: Any = {"next": True}
+            while answer.get("next"):
+                page = {"page": len(counts) + 1, "page_size": _PAGE}
+                answer = await self._call(self._client.get_all, filters=filters, show_expired=True, **page)
+                rows = _results(answer)
+                stored = await self._threads(lambda rows: [to_stored(row, name) for row in rows], rows)
+                found |= {one.record.id: one for one in stored if one}
+                counts.append(int(answer.get("count") or 0))
+            # A page begins where the one before it ended, so that a deletion moves memories past its edge.
+            if counts[-1] >= counts[0]:
+                return [*found.values()]
+
+    async def _event(self, answer: Any) -> Any:
+        """Wait until what an answer has queued has ended, and return the event."""
+        if not isinstance(answer, dict) or "event_id" not in answer:
+            raise ProviderError("mem0 queued a request and did not say under which event")
+        wait = _FIRST_LOOK
+        while True:
+            event = await self._get(f"/v1/event/{answer['event_id']}/")
+            if event.get("status") == "SUCCEEDED":
+                return event
+            if event.get("status") == "FAILED":
+                raise ProviderError("mem0 accepted the request and then failed to carry it out")
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _MOST_BETWEEN_LOOKS)
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        """Return the answer to a request for which mem0's client has no method."""
+
+        def get() -> dict[str, Any]:
+            from mem0.client.utils import api_error_handler
+
+            def ask() -> dict[str, Any]:
+                response = self._client.client.get(path)
+                response.raise_for_status()
+                answer: dict[str, Any] = response.json()
+                return answer
+
+            answer: Any = api_error_handler(ask)()  # of a blocking function, the same
+            return dict(answer)
+
+        return await self._call(get)
+
+    async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        def call() -> T:
+            with typed_errors():
+                return function(*args, **kwargs)
+
+        return await self._threads(call)
+
+
+class _Index:
+    """What this client has written and removed of late, which a search may not show yet."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, tuple[float, Stored]] = {}
+        self._removed: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    def written(self, stored: Stored) -> Stored:
+        """Note what was written, and return it as it is then."""
+        now, id = time.monotonic(), stored.record.id
+        self._written.pop(id, None)
+        self._written[id] = (now, stored)
+        while now - next(iter(self._written.values()))[0] > _INDEXED_WITHIN:
+            del self._written[next(iter(self._written))]
+        return stored.changed(status="indexing")
+
+    def removed(self, id: str) -> None:
+        """Note that a memory is no more."""
+        now = time.monotonic()
+        self._written.pop(id, None)
+        self._removed[id] = now
+        while now - next(iter(self._removed.values())) > _INDEXED_WITHIN:
+            del self._removed[next(iter(self._removed))]
+
+    def shows(self, stored: Stored) -> None:
+        """Note that a search shows a memory like this."""
+        written = self._written.get(stored.record.id)
+        if written and written[1].record.content == stored.record.content and written[1].to_text() == stored.to_text():
+            del self._written[stored.record.id]
+
+    def awaits(self, id: str) -> bool:
+        """Return whether no search has shown yet what was written."""
+        written = self._written.get(id)
+        return written is not None and time.monotonic() - written[0] < _INDEXED_WITHIN
+
+    def may_be_stale(self, id: str) -> bool:
+        """Return whether a search may show a memory as it is no more."""
+        return id in self._removed or self.awaits(id)
+
+
+def _with_key(name: str, key: str) -> dict[str, Any]:
+    """Return the filter for what an entity has under an idempotency key; the platform takes metadata only like this."""
+    return {"AND": [{"user_id": name}, {"metadata": {KEY: user_token(key)}}]}
+
+
+def _results(answer: Any) -> list[dict[str, Any]]:
+    results = answer.get("results") if isinstance(answer, dict) else None
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise ProviderError("mem0 answered with what is no list of memories")
+    return results

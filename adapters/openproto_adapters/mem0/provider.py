@@ -1,0 +1,165 @@
+"""The mem0 provider: which of the two kinds it is, and the protocol's verbs on either."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from platformdirs import user_data_path
+
+from openproto.embedding import resolve_embedder
+from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.indexing import EmbedderSpec
+from openproto.models import MemoryRecord
+from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
+from openproto_adapters.mem0.library import Library
+from openproto_adapters.mem0.platform import Platform
+
+
+class Mem0(EmulatedProvider):
+    """Memories in mem0: in this process with the open-source library, or, with `api_key`, at the hosted platform.
+
+    Args:
+        path: Of the library, the folder of its local store; by default one in the user's data directory.
+        config: Of the library, mem0's own configuration: `vector_store`, `embedder`, `llm`, `history_db_path`...
+        embedder: Of the library, "auto" (the local embedder), "openai/<model>", or an object, unless `config` has one.
+        infer: Whether mem0 stores what a language model makes of a text (of the library: `config["llm"]`), in place of
+            the text.
+        api_key: The key of a hosted account; where only `base_url` is given, the one in MEM0_API_KEY.
+        base_url: Where the hosted platform is, by default https://api.mem0.ai. Neither is ever taken from the
+            environment alone: memories leave the machine only where the program says so.
+        width: The most calls under way at once; a local store takes one at a time.
+    """
+
+    name: ClassVar[str] = "mem0"
+    requires: ClassVar[tuple[str, ...]] = ("mem0",)
+    native: ClassVar[frozenset[str]] = EmulatedProvider.native | {"update", "async_ingestion"}
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        embedder: EmbedderSpec = "auto",
+        infer: bool = False,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        width: int = 8,
+    ) -> None:
+        super().__init__()
+        self._is_hosted = api_key is not None or base_url is not None
+        own_embedder = bool(config and config.get("embedder"))
+        if self._is_hosted and not (path is None and config is None and embedder == "auto"):
+            raise ValueError("path, config, and embedder are of the library in this process, api_key of the platform")
+        if own_embedder and embedder != "auto":
+            raise ValueError("give embedder=, or config={'embedder': ...}, and not both")
+        if not self._is_hosted and infer and not (config and config.get("llm")):
+            raise ValueError("infer=True needs a language model: config={'llm': {'provider': ..., 'config': {...}}}")
+        if width < 1:
+            raise ValueError("width must be 1 or more")
+        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
+        self._path = Path(path) if path is not None else None
+        self._config = dict(config or {})
+        self._embedder: EmbedderSpec = None if own_embedder else embedder
+        self._infer = infer
+        self._api_key = api_key
+        self._base_url = base_url
+        self._width = width
+        self._backend: Library | Platform | None = None
+        kind = Platform if self._is_hosted else Library
+        # Class variables only because most classes have one value; this one has two kinds.
+        vars(self).update(
+            cancellation=kind.cancellation, async_ingestion=kind.async_ingestion, most_ranked=kind.most_ranked
+        )
+
+    async def open(self) -> None:
+        """Import mem0 and open the store, or reach the platform."""
+        self._backend = self._hosted() if self._is_hosted else self._library()
+        try:
+            await self._backend.open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Release the store, or the connections."""
+        backend, self._backend = self._backend, None
+        await super().close()
+        if backend is not None:
+            await backend.close()
+
+    def store_name(self) -> str:
+        """Return a name for the store."""
+        return f"mem0 {self._open.name}"
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Add the memory; mem0 makes its id."""
+        return await self._open.create(item, key)
+
+    async def find(self, id: str, user_id: str | None) -> Stored | None:
+        """Return the memory of that id; mem0 has one space of ids for all users."""
+        return await self._open.find(id)
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return the memory that was added under the key, which stands in its metadata."""
+        return await self._open.find_key(user_id, key)
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Update text and metadata in one request."""
+        return await self._open.replace(old, new)
+
+    async def remove(self, stored: Stored) -> bool:
+        """Delete the memory."""
+        return await self._open.remove(stored)
+
+    def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        """Yield all of the user's memories; mem0 neither orders nor cuts a listing by time."""
+        return self._open.scan(user_id)
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Search by meaning."""
+        return await self._open.rank(query, count)
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        """Return the record, and of the platform also whether it is indexed."""
+        stored = await self._existing(ref.id, ref.user_id)
+        backend = self._open
+        if isinstance(backend, Platform):
+            stored = stored.changed(status=await backend.status(stored))
+        return stored.record
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove what the filters select; at the platform everything at once where they select everything."""
+        backend = self._open
+        if isinstance(backend, Platform) and filters.scope is None and filters.tag is None:
+            return await backend.remove_all(filters.user_id)
+        return await super().delete_all(filters)
+
+    async def health(self) -> None:
+        """Reach the store, or the platform."""
+        await self._open.health()
+
+    async def about(self) -> dict[str, str]:
+        """Return which mem0 this is, and where."""
+        return self._open.about()
+
+    @property
+    def _open(self) -> Library | Platform:
+        if self._backend is None:
+            raise self.closed_meanwhile()
+        return self._backend
+
+    def _hosted(self) -> Platform:
+        return Platform(self._api_key, self._base_url, infer=self._infer, width=self._width)
+
+    def _library(self) -> Library:
+        embedder = resolve_embedder(self._embedder)
+        if embedder is None and not self._config.get("embedder"):
+            raise ImportError(
+                "mem0 needs an embedder: pip install 'openproto[local]' for one that needs no network, or name one, "
+                "embedder='openai/<model>' or config={'embedder': {...}}"
+            )
+        path = self._path or user_data_path("openproto") / "mem0"
+        return Library(path, self._config, embedder, infer=self._infer, width=self._width)

@@ -1,0 +1,145 @@
+"""What a memory is at mem0, and how it becomes a record: the same for the library and the platform.
+
+A memory that openproto added carries an envelope in its metadata; beside it stands what mem0 can filter by. A memory
+that another program added has none: then mem0's own fields are the record, and its metadata the extension `x-mem0`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from openproto.emulation import Stored, scope_nodes, user_token
+from openproto.errors import ProviderError
+from openproto.models import MemoryRecord
+
+ENVELOPE = "openproto"
+KEY = "openproto_key"
+SCOPES = "openproto_scopes"
+TAGS = "openproto_tags"
+MARK = "openproto_mark"
+
+EXTENSION = "x-mem0"
+OWN_FIELDS = frozenset(
+    "data hash created_at updated_at id text_lemmatized user_id agent_id run_id session_id app_id actor_id role "
+    "expiration_date attributed_to linked_memory_ids".split()
+)
+"""Names that mem0 takes for its own wherever they stand in metadata."""
+
+Metadata: TypeAlias = dict[str, Any]
+
+_TOKEN = "openproto:"  # noqa: S105 - a prefix of names, no secret
+_PLAIN = re.compile(r"(?!openproto:)[A-Za-z0-9._@:+-]+")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._@:+-]+")
+_AGENT = re.compile(r"agent/([^/]+)(?:/run/([^/]+))?(?:/.*)?")
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Row(BaseModel):
+    """A memory as mem0 answers it."""
+
+    id: str
+    memory: str
+    user_id: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = Field(default=None, validation_alias=AliasChoices("run_id", "session_id"))
+    metadata: Metadata | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    expiration_date: str | None = None
+
+
+def entity(user_id: str) -> str:
+    """Return the name of a user at mem0: the id itself where mem0 takes it as it is, otherwise a token of it.
+
+    mem0 trims ids, refuses spaces, and takes `*` for everybody.
+    """
+    return user_id if _PLAIN.fullmatch(user_id) else _TOKEN + user_token(user_id)
+
+
+def agent_and_run(scope: str | None) -> dict[str, str]:
+    """Return the ids that a scope such as `agent/7/run/1` names, where mem0 takes them as they are."""
+    match = _AGENT.fullmatch(scope or "")
+    names = zip(("agent_id", "run_id"), match.groups() if match else (), strict=False)
+    return {name: id for name, id in names if id and _PLAIN_ID.fullmatch(id)}
+
+
+def is_id(id: str) -> bool:
+    """Return whether mem0 may have made this id; stores fail in ways of their own on what is no UUID."""
+    try:
+        return str(UUID(id)) == id
+    except ValueError:
+        return False
+
+
+def metadata_of(stored: Stored, mark: str = "") -> Metadata:
+    """Return a memory's metadata; always of the same keys, for an update at mem0 cannot remove any."""
+    extension = stored.record.extensions.get(EXTENSION)
+    theirs = {
+        name: value
+        for name, value in (extension.items() if isinstance(extension, dict) else ())
+        if isinstance(value, str | int | float | bool) and name not in OWN_FIELDS
+    }
+    return {
+        **theirs,
+        ENVELOPE: stored.to_text(),
+        KEY: user_token(stored.key),
+        SCOPES: scope_nodes(stored.record.scope),
+        TAGS: stored.record.tags,
+        MARK: mark,
+    }
+
+
+def to_stored(answer: Any, name: str | None = None) -> Stored | None:
+    """Return the memory in an answer; None for one that belongs to no user.
+
+    With a `name`, the entity that was asked for, ProviderError for another's memory.
+    """
+    try:
+        row = Row.model_validate(answer)
+    except ValidationError:
+        # Not chained: the error of a model repeats its input, which is memory content.
+        raise ProviderError("mem0 answered with what is no memory") from None
+    if name is not None and row.user_id != name:
+        raise ProviderError("mem0 answered with another user's memory, which was dropped")
+    if row.user_id is None:
+        return None
+    metadata = row.metadata or {}
+    if (envelope := metadata.get(ENVELOPE)) is None:
+        return _foreign(row, row.user_id, metadata)
+    stored = Stored.from_text(envelope, row.memory.removesuffix(str(metadata.get(MARK, ""))), id=row.id)
+    if entity(stored.record.user_id) != row.user_id:
+        raise ProviderError("a stored memory is damaged: its metadata names another user than mem0 does")
+    return stored
+
+
+def _foreign(row: Row, user_id: str, metadata: Metadata) -> Stored:
+    expires = _moment(row.expiration_date)
+    record = MemoryRecord.model_validate(
+        {
+            "id": row.id,
+            "content": row.memory,
+            "user_id": user_id,
+            "created_at": _moment(row.created_at) or _BEGINNING,
+            "updated_at": _moment(row.updated_at),
+            "scope": f"agent/{row.agent_id}" + (f"/run/{row.run_id}" if row.run_id else "") if row.agent_id else None,
+            # mem0 shows a memory until the end of that day, UTC.
+            "valid_to": expires + timedelta(days=1) if expires else None,
+            "status": "done",
+            EXTENSION: metadata,
+        }
+    )
+    return Stored(record)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return the moment that a text of any program's making names, in UTC where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
