@@ -1,4 +1,4 @@
-"""Each vendor's extra, installed from the registry into an environment of its own: it works alone, and brings no other."""
+"""Each vendor's extra, installed into an environment of its own: it works alone, and brings no other."""
 
 from __future__ import annotations
 
