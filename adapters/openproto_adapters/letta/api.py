@@ -1,0 +1,178 @@
+"""The requests to Letta that the adapter makes: typed answers, typed errors, each in a thread that can be cut off.
+
+Answers are read from the bytes, past the SDK's models: a passage brings 4096 numbers along that nobody needs, and
+making Python objects of them would hold the interpreter up for longer than an event loop may wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, TypeVar
+
+from pydantic import BaseModel, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
+
+from openproto.errors import InvalidRequestError, NotFoundError, ProviderError
+from openproto.fields import Moment
+from openproto.threads import Threads
+from openproto_adapters.letta.errors import as_protocol_error
+
+if TYPE_CHECKING:
+    from letta_client import APIResponse, Letta
+
+T = TypeVar("T")
+Request: TypeAlias = "Callable[..., APIResponse[Any]]"
+
+PAGE = 100
+"""The most passages that one search answers."""
+
+_UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+Metadata: TypeAlias = dict[str, JsonValue]
+ArchiveId = Annotated[str, StringConstraints(pattern=f"^archive-{_UUID}$")]
+PassageId = Annotated[str, StringConstraints(pattern=f"^passage-{_UUID}$")]
+
+
+class Archive(BaseModel):
+    """A collection of passages; the description is the user's id."""
+
+    id: ArchiveId
+    name: str
+    description: str | None = None
+    embedding_config: Metadata | None = None
+
+
+class Created(BaseModel):
+    """What matters of a passage that was just written."""
+
+    id: PassageId
+
+
+class NewPassage(TypedDict):
+    """A passage to write."""
+
+    text: str
+    metadata: Metadata
+    tags: list[str]
+    created_at: str
+
+
+class Passage(BaseModel):
+    """A text with metadata."""
+
+    id: PassageId
+    archive_id: ArchiveId
+    text: str
+    created_at: Moment
+    metadata: Metadata | None = None
+    tags: list[str] | None = None
+
+
+class Hit(BaseModel):
+    """A passage that a search found, and how well it fits: 0 for all of them on a self-hosted server."""
+
+    passage: Passage
+    score: float = Field(allow_inf_nan=False)
+
+
+_reading = threading.Lock()
+"""Nothing else runs in the ten milliseconds of a large answer; one at a time, or they would add up for the loop."""
+
+_ARCHIVE = TypeAdapter(Archive)
+_ARCHIVES = TypeAdapter(list[Archive])
+_CREATED = TypeAdapter(Created)
+_CREATED_MANY = TypeAdapter(list[Created])
+_HITS = TypeAdapter(list[Hit])
+
+
+class Api:
+    """Letta over an SDK client whose HTTP client is of `threads`."""
+
+    def __init__(self, threads: Threads, client: Letta) -> None:
+        self._threads = threads
+        self._archives = client.archives.with_raw_response
+        self._passages = client.archives.passages.with_raw_response
+        self._searches = client.passages.with_raw_response
+
+    async def find_archives(self, name: str | None, limit: int) -> list[Archive]:
+        """Return the archives of that name, oldest first; of any name where it is None."""
+        named = {} if name is None else {"name": name}
+        found = await self._call(_ARCHIVES, self._archives.list, order="asc", limit=limit, **named)
+        return [archive for archive in found if name in (None, archive.name)]
+
+    async def create_archive(self, name: str, description: str, embedding: str | None) -> Archive:
+        """Create an archive, whether or not there is another of that name: Letta does not care."""
+        chosen = {} if embedding is None else {"embedding": embedding}
+        return await self._call(_ARCHIVE, self._archives.create, name=name, description=description, **chosen)
+
+    async def delete_archive(self, archive_id: str) -> None:
+        """Delete the archive with all its passages, unless it is gone already."""
+        with contextlib.suppress(NotFoundError):
+            await self._threads(_sent, self._archives.delete, archive_id)
+
+    async def create_passages(self, archive: Archive, passages: Sequence[NewPassage]) -> list[str]:
+        """Write passages and return their ids, in order; NotFoundError where the archive is gone.
+
+        Several are written in one request, all or none, unless the archive has no embedding model: then that fails.
+        """
+        if len(passages) == 1 or archive.embedding_config is None:
+            one_by_one = [await self._call(_CREATED, self._passages.create, archive.id, **one) for one in passages]
+            return [created.id for created in one_by_one]
+        together = await self._call(_CREATED_MANY, self._passages.create_many, archive.id, passages=passages)
+        if len(together) != len(passages):
+            raise ProviderError(f"Letta says that it wrote {len(together)} passages of {len(passages)}")
+        return [created.id for created in together]
+
+    async def delete_passage(self, archive_id: str, passage_id: str) -> bool:
+        """Delete the passage; False where it is gone, or in another archive."""
+        try:
+            await self._threads(_sent, self._passages.delete, passage_id, archive_id=archive_id)
+        except (NotFoundError, InvalidRequestError):
+            return False
+        return True
+
+    async def search(
+        self,
+        archive_id: str,
+        *,
+        query: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = PAGE,
+    ) -> list[Hit]:
+        """Return the archive's passages created from `start` to `end`, both included.
+
+        With a query the nearest first, otherwise the oldest first. Of an archive that is gone there are none.
+        """
+        asked = {"query": query, "start_date": start, "end_date": end}
+        given = {name: value for name, value in asked.items() if value is not None}
+        try:
+            hits = await self._call(_HITS, self._searches.search, archive_id=archive_id, limit=limit, **given)
+        except NotFoundError:
+            return []
+        if any(hit.passage.archive_id != archive_id for hit in hits):
+            raise ProviderError("Letta answered with a passage of another archive, and nothing of it is passed on")
+        return hits
+
+    async def _call(self, answer: TypeAdapter[T], request: Request, *path: str, **asked: Any) -> T:
+        return await self._threads(_answered, answer, request, *path, **asked)
+
+
+def _answered(answer: TypeAdapter[T], request: Request, /, *path: str, **asked: Any) -> T:
+    content = _sent(request, *path, **asked)
+    try:
+        with _reading:
+            return answer.validate_json(content)
+    except ValidationError:
+        # Not chained: the error of a model repeats its input, which is memory content.
+        raise ProviderError("Letta's answer makes no sense; is base_url that of a Letta server?") from None
+
+
+def _sent(request: Request, /, *path: str, **asked: Any) -> bytes:
+    from letta_client import APIError
+
+    try:
+        return request(*path, **asked).http_response.content
+    except APIError as error:
+        raise as_protocol_error(error) from error

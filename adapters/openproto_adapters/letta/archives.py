@@ -1,0 +1,100 @@
+"""Where a user's passages are: the oldest archive that bears the user's name.
+
+Letta lets any number of archives have one name, so two processes may create two; all of them then look again and take
+the oldest. Another process may also delete the archive that this one remembers, and create the next.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from functools import partial
+
+from openproto.emulation import KeyedLocks, user_token
+from openproto.errors import NotFoundError
+from openproto_adapters.letta.api import PAGE, Api, Archive, Hit, NewPassage
+from openproto_adapters.letta.recent import Recent
+
+REMEMBERED = 10_000
+
+_log = logging.getLogger(__name__)
+_creating = KeyedLocks()
+
+
+class Archives:
+    """The archives of one server, by their users' tokens; `embedding` is the model that new ones get."""
+
+    def __init__(self, api: Api, embedding: str | None) -> None:
+        self._api = api
+        self._embedding = embedding
+        self._remembered: Recent[str, Archive] = Recent(REMEMBERED)
+
+    async def owner(self, token: str) -> str | None:
+        """Return the user's id, if there is an archive that tells."""
+        archive = self._remembered.get(token) or await self._find(token)
+        told = archive.description if archive else None
+        return told if told and user_token(told) == token else None  # anybody may have changed it
+
+    async def search(
+        self,
+        token: str,
+        *,
+        query: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = PAGE,
+    ) -> list[Hit]:
+        """Return what `Api.search` finds in the user's archive."""
+        search = partial(self._api.search, query=query, start=start, end=end, limit=limit)
+        remembered = self._remembered.get(token)
+        if remembered is not None and (hits := await search(remembered.id)):
+            return hits
+        # Nothing: which is also how Letta answers for an archive that is gone.
+        archive = await self._find(token)
+        if archive is None or (remembered is not None and archive.id == remembered.id):
+            return []
+        return await search(archive.id)
+
+    async def write(self, user_id: str, *passages: NewPassage) -> list[str]:
+        """Write passages into the user's archive, which is created if need be, and return their ids."""
+        token = user_token(user_id)
+        remembered = self._remembered.get(token)
+        if remembered is not None:
+            try:
+                return await self._api.create_passages(remembered, passages)
+            except NotFoundError:
+                self._remembered.pop(token)
+        return await self._api.create_passages(await self._find_or_create(token, user_id), passages)
+
+    async def remove(self, token: str, passage_id: str) -> bool:
+        """Delete a passage of the user's archive; False where it is gone."""
+        archive = self._remembered.get(token) or await self._find(token)
+        return archive is not None and await self._api.delete_passage(archive.id, passage_id)
+
+    async def remove_all(self, token: str) -> None:
+        """Delete every archive of the user."""
+        self._remembered.pop(token)
+        for archive in await self._api.find_archives(_name(token), PAGE):
+            await self._api.delete_archive(archive.id)
+
+    async def _find(self, token: str) -> Archive | None:
+        found = await self._api.find_archives(_name(token), 1)
+        if not found:
+            self._remembered.pop(token)
+            return None
+        self._remembered.put(token, found[0])
+        return found[0]
+
+    async def _find_or_create(self, token: str, user_id: str) -> Archive:
+        async with _creating.hold([(token,)]):
+            found = self._remembered.get(token) or await self._find(token)
+            if found is not None:
+                return found
+            created = await self._api.create_archive(_name(token), user_id, self._embedding)
+            if created.embedding_config is None:
+                _log.warning("the archive has no embedding model, so searches find substrings only: set embedding=")
+            return await self._find(token) or created
+
+
+def _name(token: str) -> str:
+    return f"openproto:{token}"

@@ -1,0 +1,329 @@
+"""The letta provider: one archive for each user, one passage for each memory, over Letta's own SDK.
+
+"Letta" is Letta's hosted API, or a self-hosted server of version 0.16.8 and before, a line that its makers have
+retired. The newer `letta` packages are something else, and do not serve this API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+from openproto.emulation import EmulatedProvider, Ranked, Stored, user_token
+from openproto.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenProtoError,
+    PayloadTooLargeError,
+)
+from openproto.models import Cancellation
+from openproto.provider import GeneratedKey, KeyedInput, Outcomes
+from openproto.requests import Filters, MemoryInput, SearchQuery
+from openproto.threads import Threads
+from openproto.together import together
+from openproto_adapters.letta.api import PAGE, Api, Hit
+from openproto_adapters.letta.archives import Archives
+from openproto_adapters.letta.ids import Clock, moment, own_id, place_of
+from openproto_adapters.letta.keys import Claim, Keys
+from openproto_adapters.letta.passages import Copies, memories, new_passage
+from openproto_adapters.letta.recent import Recent
+from openproto_adapters.letta.windows import FIRST, newest_first
+
+Environment: TypeAlias = Literal["cloud", "local"]
+
+THREADS = "openproto-letta"
+DRAFTS = 10_000
+FEW = 10
+ATTEMPTS = 3
+"""How often a deletion tries again that comes upon new versions of the memory."""
+
+TOGETHER = 10
+"""Passages in one request: on a self-hosted server as it is by default, 16 and more at times hang for ever."""
+
+TIMEOUT = 60.0
+CONNECT_TIMEOUT = 5.0
+
+
+class Letta(EmulatedProvider):
+    """Memories in Letta's archives.
+
+    Args:
+        api_key: The key of the hosted API, or the password of a secured server; else LETTA_API_KEY, else none.
+        base_url: Where the server is; else LETTA_BASE_URL, else the hosted API.
+        environment: `cloud` or `local` (http://localhost:8283) instead of a URL.
+        embedding: The embedding model of archives that are created, such as `openai/text-embedding-3-small`; else the
+            server's default. A self-hosted server may have none, and then finds substrings only.
+        width: How many requests may be under way at once.
+    """
+
+    name: ClassVar[str] = "letta"
+    cancellation: ClassVar[Cancellation] = "aborting"
+    requires: ClassVar[tuple[str, ...]] = ("letta_client", "httpx")
+    native: ClassVar[frozenset[str]] = frozenset({"add", "get", "delete", "search", "capabilities", "vector_search"})
+    replaces_at_once: ClassVar[bool] = False
+    scans_newest_first: ClassVar[bool] = True
+    most_ranked: ClassVar[int] = PAGE
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        environment: Environment | None = None,
+        embedding: str | None = None,
+        width: int = 8,
+    ) -> None:
+        super().__init__()
+        if base_url is not None and environment is not None:
+            raise ValueError("give base_url or environment, not both")
+        if width < 1:
+            raise ValueError("width must be 1 or more")
+        self._options: dict[str, Any] = {"api_key": api_key}
+        if environment is not None:
+            self._options |= {"base_url": None, "environment": environment}
+        elif base_url is not None:
+            self._options["base_url"] = base_url
+        self._embedding = embedding
+        self._width = width
+        self._clock = Clock()
+        self._drafts: Recent[str, datetime] = Recent(DRAFTS)
+        self._threads: Threads | None = None
+        self._live: _Vendor | None = None
+
+    async def open(self) -> None:
+        """Import the SDK, and ask the server whether it is there and accepts the key."""
+        self._threads = threads = Threads(self._width, THREADS)
+        try:
+            self._live = await threads(_Vendor.connect, threads, self._options, self._embedding)
+            await self.health()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Cut what is under way and close the connections."""
+        await super().close()
+        if self._threads is not None:
+            self._threads.close()
+
+    async def health(self) -> None:
+        """Ask for an archive, which needs an accepted key and a server with its database."""
+        await self._vendor.api.find_archives(None, 1)
+
+    async def about(self) -> dict[str, str]:
+        """Return where the server is and the SDK's version."""
+        return {"server": self._vendor.server, "letta-client": version("letta-client")}
+
+    def store_name(self) -> str:
+        """Return the server's address."""
+        return f"letta {self._vendor.server}"
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write what needs no look-up a few at a time, and the rest one by one."""
+        alone: list[int] = []
+        simple: dict[str, list[int]] = {}
+        for number, (item, key) in enumerate(items):
+            is_simple = isinstance(key, GeneratedKey) and not item.supersedes
+            (simple.setdefault(item.user_id, []) if is_simple else alone).append(number)
+        outcomes = dict(zip(alone, await super().add_many([items[number] for number in alone]), strict=True))
+        slots = asyncio.Semaphore(self.add_many_at_once)
+
+        async def write(part: Sequence[int]) -> None:
+            async with slots:
+                written = await self._add_together([items[number] for number in part])
+                outcomes.update(zip(part, written, strict=True))
+
+        await together(
+            *(
+                write(numbers[start : start + TOGETHER])
+                for numbers in simple.values()
+                for start in range(0, len(numbers), TOGETHER)
+            )
+        )
+        return [outcomes[number] for number in range(len(items))]
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Write a passage under an id that whoever repeats the attempt arrives at too."""
+        stored = self._new(item, key)
+        if isinstance(key, GeneratedKey):
+            self._drafts.put(key, stored.record.created_at)
+        else:
+            claim = await self._vendor.keys.claim(item.user_id, key, _claim(stored))
+            if claim.fingerprint != stored.fingerprint:
+                raise ConflictError("idempotency_key: was used before with another input")
+            if claim.memory_id != stored.record.id:  # another process was faster, or an earlier attempt was cut off
+                if (before := await self.find(claim.memory_id, item.user_id)) is not None:
+                    return before
+                stored = Stored.new(item, key, id=claim.memory_id, created_at=claim.created_at)
+        written = await self._write(stored, self._clock.tick())
+        self._drafts.pop(key)
+        return written
+
+    async def find(self, id: str, user_id: str | None) -> Stored | None:
+        """Return the memory, which the id says where to look for."""
+        place = place_of(id)
+        if place is None or (user_id is not None and user_token(user_id) != place.token):
+            return None
+        hits = await self._vendor.archives.search(place.token, start=place.moment, end=place.moment)
+        if not hits:
+            return None
+        owner = user_id or await self._vendor.archives.owner(place.token)
+        found = await self._vendor.memories(hits, place.token, owner)
+        return next((stored for stored in found if stored.record.id == id), None)
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return what was added under the key; ConflictError where that was deleted since."""
+        if isinstance(key, GeneratedKey):
+            created_at = self._drafts.get(key)
+            return await self.find(own_id(user_id, key, created_at), user_id) if created_at else None
+        claim = await self._vendor.keys.find(user_id, key)
+        if claim is None:
+            return None
+        found = await self.find(claim.memory_id, user_id)
+        if found is None and claim.deleted:
+            raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
+        return found
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Write the new version, then delete the old one; NotFoundError where that was deleted meanwhile."""
+        copies = Copies.of(old)
+        written = await self._write(new, max(self._clock.tick(), copies.version + 1))
+        if not await self._delete(old, copies.ids):
+            left = await self.find(old.record.id, old.record.user_id)
+            if left is not None and left.handle == written.handle:
+                await self._delete(written, Copies.of(written).ids)
+                raise NotFoundError("no such memory")
+        return written
+
+    async def remove(self, stored: Stored) -> bool:
+        """Delete every passage of the memory, and remember of its key that it is used up."""
+        if stored.key:
+            await self._vendor.keys.bury(stored.record.user_id, stored.key, _claim(stored))
+        found: Stored | None = stored
+        for _ in range(ATTEMPTS):
+            if found is None:
+                break
+            if await self._delete(found, Copies.of(found).ids):
+                return True
+            # Somebody was faster: with a deletion, or with a new version.
+            found = await self.find(stored.record.id, stored.record.user_id)
+        return False
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Delete the archive, or, where only a part is to go, memory by memory."""
+        if filters.scope is not None or filters.tag is not None:
+            return await super().delete_all(filters)
+        async with aclosing(self.scan(filters.user_id)) as found:
+            count = sum([1 async for _ in found])
+        await self._vendor.archives.remove_all(user_token(filters.user_id))
+        return count
+
+    async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        """Yield the memories, newest first."""
+        token = user_token(user_id)
+        fetch = partial(self._vendor.archives.search, token)
+        async with aclosing(newest_first(fetch, until)) as windows:
+            async for hits in windows:
+                for stored in await self._vendor.memories(hits, token, user_id):
+                    yield stored
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Return the nearest passages, with Letta's scores where it has any, and otherwise with those of the order."""
+        token = user_token(query.user_id)
+        hits = await self._vendor.archives.search(token, query=query.query, start=FIRST, limit=count)
+        scored = any(hit.score > 0 for hit in hits)
+        # An order says who comes first, and not how near: it never makes a score that vouches for a memory.
+        scores = {hit.passage.id: hit.score if scored else 0.5 - place / 2 / PAGE for place, hit in enumerate(hits)}
+        ranked = [
+            (stored, max(scores[id] for id in Copies.of(stored).ids))
+            for stored in await self._vendor.memories(hits, token, query.user_id)
+        ]
+        return Ranked(ranked, complete=len(hits) < count)
+
+    @property
+    def _vendor(self) -> _Vendor:
+        if self._live is None:
+            raise RuntimeError("the letta provider is not open")
+        return self._live
+
+    async def _add_together(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write memories of one user in one request; where that is refused, find out which one is at fault."""
+        news = [self._new(item, key) for item, key in items]
+        passages = [new_passage(stored, self._clock.tick()) for stored in news]
+        try:
+            await self._vendor.archives.write(items[0].item.user_id, *passages)
+        except (InvalidRequestError, PayloadTooLargeError):
+            return await super().add_many(items)
+        except OpenProtoError as error:
+            return [error] * len(items)
+        return [stored.record for stored in news]
+
+    def _new(self, item: MemoryInput, key: str) -> Stored:
+        """Return a memory added under a key of the client's own, which nobody repeats once it has been written."""
+        created_at = self._drafts.get(key) or moment(self._clock.tick())
+        stored = Stored.new(item, key, id=own_id(item.user_id, key, created_at), created_at=created_at)
+        return replace(stored, key="") if isinstance(key, GeneratedKey) else stored
+
+    async def _write(self, stored: Stored, version: int) -> Stored:
+        ids = await self._vendor.archives.write(stored.record.user_id, new_passage(stored, version))
+        return replace(stored, handle=Copies(version, tuple(ids)).handle)
+
+    async def _delete(self, stored: Stored, ids: Sequence[str]) -> bool:
+        """Delete the passages, newest last, so that no older version shows meanwhile; False where that one is gone."""
+        token = user_token(stored.record.user_id)
+        deleted = False
+        for id in reversed(ids):
+            deleted = await self._vendor.archives.remove(token, id)
+        return deleted
+
+
+class _Vendor(NamedTuple):
+    """What an open provider works with."""
+
+    server: str
+    threads: Threads
+    api: Api
+    archives: Archives
+    keys: Keys
+
+    @classmethod
+    def connect(cls, threads: Threads, options: Mapping[str, Any], embedding: str | None) -> _Vendor:
+        """Make the SDK's client; in a thread, for importing it and its parts takes seconds."""
+        import httpx
+        from letta_client import Letta as Client
+
+        logging.getLogger("letta_client._base_client").addFilter(_without_contents)
+        http = threads.http_client(timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT))
+        client = Client(http_client=http, max_retries=0, **options)
+        api = Api(threads, client)
+        archives = Archives(api, embedding)
+        return cls(_without_credentials(str(client.base_url)), threads, api, archives, Keys(archives))
+
+    async def memories(self, hits: Sequence[Hit], token: str, owner: str | None) -> list[Stored]:
+        """Return the memories that the hits hold; of many in a thread, for each takes a tenth of a millisecond."""
+        if len(hits) <= FEW:
+            return memories(hits, token, owner)
+        return await self.threads(memories, hits, token, owner)
+
+
+def _without_contents(record: logging.LogRecord) -> bool:
+    """Keep out of the log what the SDK says of our requests when it debugs: whole bodies."""
+    return record.levelno > logging.DEBUG or not (record.threadName or "").startswith(THREADS)
+
+
+def _claim(stored: Stored) -> Claim:
+    return Claim(stored.record.created_at, stored.record.id, stored.fingerprint)
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

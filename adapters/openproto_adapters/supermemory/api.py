@@ -1,0 +1,229 @@
+"""The requests to Supermemory that the adapter makes: typed answers and errors, each in a thread that can be cut off.
+
+Answers are read from the bytes: the SDK's models take a 200 of any shape, and their fields are then None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
+
+from openproto.errors import NotFoundError
+from openproto.threads import Threads
+from openproto_adapters.supermemory.errors import as_protocol_error, nonsense
+
+if TYPE_CHECKING:
+    from supermemory import Supermemory as Client
+
+T = TypeVar("T")
+Request: TypeAlias = Callable[..., Any]
+Metadata: TypeAlias = dict[str, JsonValue]
+Filter: TypeAlias = dict[str, Any]
+
+PAGE = 100
+"""The most documents of a listing, results of a search, and ids of a deletion."""
+
+
+class Accepted(BaseModel):
+    """What Supermemory says to a write: how far it is with the document."""
+
+    id: str
+    status: str
+    error: str | None = None
+
+
+class System(BaseModel):
+    """How far Supermemory is with a document, and with the memories that form out of it."""
+
+    status: str
+    dreaming: str = Field(alias="dreamingStatus")
+
+
+class Document(BaseModel):
+    """A document as it is got and listed; in a listing its content is what was published last, if anything was."""
+
+    id: str
+    content: str | None = None
+    metadata: Metadata
+    system: System
+
+
+class Source(BaseModel):
+    """A document as it is included with what a search has found of it."""
+
+    id: str
+    metadata: Metadata
+
+
+class _Included(BaseModel):
+    document: Source | None = None
+
+
+class Hit(BaseModel):
+    """A passage, or a memory that has formed; the document that it came from is included where there is one."""
+
+    similarity: Annotated[float, Field(allow_inf_nan=False)]
+    chunk: str | None = None
+    included: _Included = _Included()
+
+    @property
+    def document(self) -> Source | None:
+        """The document that it came from."""
+        return self.included.document
+
+
+class _Documents(BaseModel):
+    documents: list[Document]
+
+
+class _Hits(BaseModel):
+    results: list[Hit]
+
+
+class _Batch(BaseModel):
+    results: list[Accepted]
+
+
+class _Failure(BaseModel):
+    id: str
+
+
+class _Deleted(BaseModel):
+    count: int
+    errors: list[_Failure]
+
+
+class _DeletedNamespace(BaseModel):
+    documents: int = Field(alias="deletedDocumentsCount")
+
+
+class _Namespaces(BaseModel):
+    namespaces: list[JsonValue]
+
+
+_ACCEPTED = TypeAdapter(Accepted)
+_BATCH = TypeAdapter(_Batch)
+_DOCUMENT = TypeAdapter(Document)
+_DOCUMENTS = TypeAdapter(_Documents)
+_HITS = TypeAdapter(_Hits)
+_DELETED = TypeAdapter(_Deleted)
+_DELETED_NAMESPACE = TypeAdapter(_DeletedNamespace)
+_NAMESPACES = TypeAdapter(_Namespaces)
+
+
+class Api:
+    """Supermemory over an SDK client whose HTTP client is of `threads`; `writing` are the options of every write.
+
+    Namespaces and ids must be of the adapter's own making: they become parts of paths as they are.
+    """
+
+    def __init__(self, threads: Threads, client: Client, writing: Filter) -> None:
+        self._threads = threads
+        self._api_key = client.api_key
+        self._writing = writing
+        # Looked up once: the SDK wraps a method anew, and inspects its signature, whenever it is asked for.
+        self._add: Request = client.with_raw_response.add
+        self._search: Request = client.with_raw_response.search
+        self._list: Request = client.with_raw_response.list
+        documents, namespaces = client.documents.with_raw_response, client.namespaces.with_raw_response
+        self._get: Request = documents.get
+        self._update: Request = documents.update
+        self._batch_add: Request = documents.batch_add
+        self._delete: Request = documents.delete
+        self._namespaces: Request = namespaces.list
+        self._delete_namespace: Request = namespaces.delete
+
+    async def add(self, namespace: str, id: str, content: str, metadata: Metadata) -> Accepted:
+        """Write a document; one that has the same id and content already is only given the metadata."""
+        given = {"id": id, "content": content, "metadata": metadata, **self._writing}
+        return await self._call(_ACCEPTED, self._add, namespace, **given)
+
+    async def batch_add(self, namespace: str, documents: Sequence[Filter]) -> list[Accepted]:
+        """Write documents, each with an answer of its own, in no particular order."""
+        batch = await self._call(_BATCH, self._batch_add, namespace, documents=documents, **self._writing)
+        return batch.results
+
+    async def update(self, namespace: str, id: str, content: str | None, metadata: Metadata) -> Accepted | None:
+        """Give a document other metadata and, unless None, other content; None where it is not there."""
+        changed: Filter = {"metadata": metadata} if content is None else {"metadata": metadata, "content": content}
+        try:
+            return await self._call(_ACCEPTED, self._update, namespace, id, **changed, **self._writing)
+        except NotFoundError:
+            return None
+
+    async def get(self, namespace: str, id: str) -> Document | None:
+        """Return the document, or None."""
+        try:
+            document = await self._call(_DOCUMENT, self._get, namespace, id)
+        except NotFoundError:
+            return None
+        if document.id != id:
+            raise nonsense()
+        return document
+
+    async def listing(self, namespace: str, filter: Filter, page: int = 1, order: str = "desc") -> list[Document]:
+        """Return a page of the documents, by Supermemory's own clock; the last page is shorter than the others."""
+        found = await self._call(
+            _DOCUMENTS,
+            self._list,
+            namespace,
+            "documents",
+            page=page,
+            limit=PAGE,
+            sort="createdAt",
+            order=order,
+            filter=filter,
+            include={"content": True, "memory_count": False},
+        )
+        return found.documents
+
+    async def search(self, namespace: str, query: str, filter: Filter, limit: int) -> list[Hit]:
+        """Return the best passages and memories, however weak: left to itself, Supermemory drops those below 0.3."""
+        found = await self._call(
+            _HITS,
+            self._search,
+            namespace,
+            query=query,
+            filter=filter,
+            limit=limit,
+            threshold=0.0,
+            search_mode="hybrid",
+            include={"documents": True},
+        )
+        return found.results
+
+    async def delete(self, namespace: str, ids: Sequence[str]) -> set[str]:
+        """Delete documents and return those of `ids` that Supermemory has not deleted, which is no error to it."""
+        answer = await self._call(_DELETED, self._delete, namespace, ids=ids)
+        refused = {failure.id for failure in answer.errors}
+        if answer.count != len(ids) - len(refused):
+            raise nonsense()
+        return refused
+
+    async def delete_namespace(self, namespace: str) -> int:
+        """Delete a namespace with everything in it, and return how many documents that were."""
+        try:
+            return (await self._call(_DELETED_NAMESPACE, self._delete_namespace, namespace)).documents
+        except NotFoundError:
+            return 0
+
+    async def ping(self) -> None:
+        """Ask for the namespaces, which needs a key that is accepted."""
+        await self._call(_NAMESPACES, self._namespaces, page=1, limit=1)
+
+    async def _call(self, answer: TypeAdapter[T], request: Request, *path: str, **asked: Any) -> T:
+        return await self._threads(_answered, self._api_key, answer, request, *path, **asked)
+
+
+def _answered(api_key: str, answer: TypeAdapter[T], request: Request, /, *path: str, **asked: Any) -> T:
+    try:
+        content = request(*path, **asked).http_response.content
+    except Exception as error:
+        raise as_protocol_error(error, api_key) from error
+    try:
+        return answer.validate_json(content)
+    except ValidationError:
+        # Not chained: the error of a model repeats its input, which is memory content.
+        raise nonsense() from None

@@ -1,0 +1,73 @@
+"""Where a memory is at Supermemory: whose namespace, which document.
+
+An id is the user's token (22 characters), a dot, and the id of the document: `k` or `g`, for a key that the caller
+chose or that the client generated, and a hash of the key. A write that is sent twice is thereby the same document.
+Nothing else reaches a path, for the SDK escapes nothing: asked for `me/../you` it reads the namespace `you`.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import NamedTuple
+
+from openproto.emulation import user_token
+from openproto.provider import GeneratedKey
+
+_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([gk][0-9a-f]{32})")
+
+
+class Place(NamedTuple):
+    """Whose document it is, and its id there."""
+
+    token: str
+    document: str
+
+    @classmethod
+    def of_key(cls, user_id: str, key: str) -> Place:
+        """Return where the memory is that the user adds under this idempotency key."""
+        token = user_token(user_id)
+        kind = "g" if isinstance(key, GeneratedKey) else "k"
+        return cls(token, kind + blake2b(f"{token}.{key}".encode(), digest_size=16).hexdigest())
+
+    @classmethod
+    def of_id(cls, id: str) -> Place | None:
+        """Return where the memory of that id is, or None: an id that was never made here."""
+        match = _ID.fullmatch(id)
+        return cls(*match.groups()) if match else None
+
+    @classmethod
+    def of(cls, id: str) -> Place:
+        """Return where the memory is whose id was made here."""
+        token, _, document = id.partition(".")
+        return cls(token, document)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a caller may repeat the write of the memory, also when that is deleted."""
+        return self.document.startswith("k")
+
+    @property
+    def id(self) -> str:
+        """The id of the memory."""
+        return f"{self.token}.{self.document}"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that holds the user's memories and nothing else."""
+        return namespace_of(self.token)
+
+    @property
+    def grave(self) -> tuple[str, str]:
+        """The namespace and the id of the document that says that the key's memory was deleted."""
+        return graves_of(self.token), f"deleted-{self.document}"
+
+
+def namespace_of(token: str) -> str:
+    """Return the namespace of a user's memories."""
+    return f"openproto:{token}"
+
+
+def graves_of(token: str) -> str:
+    """Return the namespace that keeps which of the user's idempotency keys are used up."""
+    return f"openproto:{token}:keys"

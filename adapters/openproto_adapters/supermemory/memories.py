@@ -1,0 +1,218 @@
+"""The memories of one account: what is written, shown, found, and deleted, also while Supermemory is not up to date.
+
+Supermemory answers a write before it has carried it out. For a few moments this process's own word therefore counts
+for more than what Supermemory shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+from openproto.emulation import Ranked, Stored, user_token
+from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.models import Status
+from openproto.provider import Outcomes
+from openproto.requests import SearchQuery
+from openproto_adapters.supermemory.api import Api, Document, Filter, Hit, Metadata
+from openproto_adapters.supermemory.documents import (
+    accepted_status,
+    created,
+    created_between,
+    current_and_matching,
+    is_ours,
+    metadata_of,
+    sent,
+    status_of,
+    text_of,
+    to_stored,
+)
+from openproto_adapters.supermemory.ids import Place, graves_of, namespace_of
+from openproto_adapters.supermemory.recent import Recent
+from openproto_adapters.supermemory.windows import newest_first
+
+T = TypeVar("T")
+Places: TypeAlias = Sequence[Place]
+
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at what is not there yet."""
+
+_GRAVE = "The memory of an idempotency key was deleted: a late repetition must not bring it back."
+
+_recent = Recent()
+
+
+class Memories:
+    """The memories that `api` reaches; `name` is what two clients of one account share."""
+
+    def __init__(self, name: str, api: Api) -> None:
+        self.name = name
+        self._api = api
+
+    async def write(self, stored: Stored) -> Stored:
+        """Write a new memory and return it with its status."""
+        place = Place.of(stored.record.id)
+        text, metadata = sent(stored.record.content), metadata_of(stored)
+        accepted = await self._api.add(place.namespace, place.document, text, metadata)
+        return self._noted(stored, accepted.status)
+
+    async def write_together(self, batch: Sequence[Stored]) -> Outcomes:
+        """Write new memories of one user with one request; each has an outcome of its own."""
+        documents: list[Filter] = [
+            {
+                "id": Place.of(stored.record.id).document,
+                "content": sent(stored.record.content),
+                "metadata": metadata_of(stored),
+            }
+            for stored in batch
+        ]
+        try:
+            answers = await self._api.batch_add(Place.of(batch[0].record.id).namespace, documents)
+        except OpenProtoError as error:
+            return [error] * len(batch)
+        accepted = {answer.id: answer.status for answer in answers if answer.error is None}
+        outcomes: Outcomes = []
+        for stored in batch:
+            status = accepted.get(Place.of(stored.record.id).document)
+            outcomes.append(
+                ProviderError("Supermemory has stored others of these memories, and not this one; add it again")
+                if status is None
+                else self._noted(stored, status).record
+            )
+        return outcomes
+
+    async def change(self, old: Stored, new: Stored) -> Stored | None:
+        """Give a memory new metadata, and new text only where that has changed; None where it is gone."""
+        place, text = Place.of(new.record.id), new.record.content
+        changed = sent(text) if text != old.record.content else None
+        accepted = await self._once_there(
+            place, partial(self._api.update, place.namespace, place.document, changed, metadata_of(new))
+        )
+        if accepted is None:
+            return None
+        # Metadata alone is not indexed anew: then the memory is as far as it was.
+        return self._noted(new, accepted.status if changed is not None else new.record.status)
+
+    async def find(self, place: Place) -> Stored | None:
+        """Return the memory; one that was added a moment ago may not be shown yet, and is queued."""
+        before = _recent.get(self.name, place.id)
+        document = await self._api.get(place.namespace, place.document)
+        known = _recent.get(self.name, place.id)
+        if document is None or isinstance(known, str):
+            return known if isinstance(known, Stored) else None
+        if not is_ours(document.metadata):
+            return None
+        written = known.record.content if known else None
+        text = text_of(document.metadata, document.content, written) or document.content
+        if text is None:
+            raise ProviderUnavailableError("Supermemory has not extracted this memory's text yet; try again soon")
+        stored = to_stored(place, document.metadata, text, status_of(document.system))
+        if known is not None and known is before and stored.record.status in ("done", "failed"):
+            _recent.forget(self.name, place.id, known)
+        return stored
+
+    async def remove(self, place: Place) -> bool:
+        """Delete a memory, its key being used up for good; False where it is gone already."""
+        await self._bury([place])
+        deleted = await self._once_there(place, partial(self._delete, place))
+        _recent.note(self.name, place.id, "deleted")
+        return deleted is not None
+
+    async def remove_together(self, places: Places) -> int:
+        """Delete up to a page of one user's memories with one request, and return how many were there."""
+        await self._bury(places)
+        refused = await self._api.delete(places[0].namespace, [place.document for place in places])
+        deleted = [place for place in places if place.document not in refused]
+        for place in deleted:
+            _recent.note(self.name, place.id, "deleted")
+        return len(deleted) + sum([await self.remove(place) for place in places if place.document in refused])
+
+    async def remove_all(self, token: str) -> int:
+        """Delete everything of a user, the used-up keys too, and return how many memories that were."""
+        count = await self._api.delete_namespace(namespace_of(token))
+        await self._api.delete_namespace(graves_of(token))
+        _recent.note_erased(self.name, token)
+        return count
+
+    async def is_buried(self, place: Place) -> bool:
+        """Return whether a memory was deleted whose key must not bring it back."""
+        return _recent.get(self.name, place.id) == "deleted" or await self._api.get(*place.grave) is not None
+
+    async def all(self, token: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
+        """Yield the memories of a user, newest first."""
+
+        def fetch(start: int | None, end: int | None, page: int = 1, order: str = "desc") -> Awaitable[list[Document]]:
+            return self._api.listing(namespace_of(token), created_between(start, end), page, order)
+
+        async with aclosing(newest_first(fetch, created(until) if until else None)) as windows:
+            async for window in windows:
+                shown = await asyncio.gather(*(self._listed(token, document) for document in window))
+                found = [stored for stored in shown if stored is not None]
+                for stored in sorted(found, key=lambda stored: stored.record.created_at, reverse=True):
+                    yield stored
+
+    async def search(self, query: SearchQuery, count: int) -> Ranked:
+        """Return what `count` passages and memories are of, each with the score of its best."""
+        token = user_token(query.user_id)
+        filter = current_and_matching(query, query.as_of or datetime.now(UTC))
+        hits = await self._api.search(namespace_of(token), query.query, filter, count)
+        by_document: dict[str, list[Hit]] = {}
+        for hit in hits:
+            if hit.document is not None:
+                by_document.setdefault(hit.document.id, []).append(hit)
+        shown = await asyncio.gather(*(self._found(token, id, of) for id, of in by_document.items()))
+        scores = (max(hit.similarity for hit in of) for of in by_document.values())
+        ranked = [(stored, score) for stored, score in zip(shown, scores, strict=True) if stored is not None]
+        return Ranked(ranked, complete=len(hits) < count)
+
+    async def _listed(self, token: str, document: Document) -> Stored | None:
+        return await self._shown(token, document.id, document.metadata, [document.content], status_of(document.system))
+
+    async def _found(self, token: str, id: str, hits: Sequence[Hit]) -> Stored | None:
+        """Return the memory that hits are of: indexed, unless it was written just now."""
+        place = Place.of_id(Place(token, id).id)
+        if place is not None and isinstance(_recent.get(self.name, place.id), Stored):
+            return await self.find(place)
+        metadata = next((hit.document.metadata for hit in hits if hit.document), {})
+        return await self._shown(token, id, metadata, [hit.chunk for hit in hits], "done")
+
+    async def _shown(
+        self, token: str, id: str, metadata: Metadata, texts: Sequence[str | None], status: Status
+    ) -> Stored | None:
+        """Return a memory from what Supermemory shows of it; got whole where its text is not among that."""
+        place = Place.of_id(Place(token, id).id)
+        if place is None or not is_ours(metadata) or isinstance(_recent.get(self.name, place.id), str):
+            return None
+        text = text_of(metadata, *texts)
+        return await self.find(place) if text is None else to_stored(place, metadata, text, status)
+
+    async def _once_there(self, place: Place, attempt: Callable[[], Awaitable[T | None]]) -> T | None:
+        """Return the first answer; a document that was added a moment ago may not be there yet."""
+        while True:
+            answer = await attempt()
+            if answer is not None or not isinstance(_recent.get(self.name, place.id), Stored):
+                return answer
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _bury(self, places: Places) -> None:
+        """Say of memories that are about to be deleted which callers' keys are used up."""
+        graves = [place.grave for place in places if place.has_key]
+        if graves:
+            await self._api.batch_add(graves[0][0], [{"id": id, "content": _GRAVE} for _, id in graves])
+
+    async def _delete(self, place: Place) -> Literal["deleted"] | None:
+        if not await self._api.delete(place.namespace, [place.document]):
+            return "deleted"
+        if await self._api.get(place.namespace, place.document) is not None:
+            raise ProviderError("Supermemory did not delete the memory; try again")
+        return None
+
+    def _noted(self, stored: Stored, status: str | None) -> Stored:
+        """Return what has just been written, and remember it for as long as Supermemory may not know it yet."""
+        stored = stored.changed(status=accepted_status(status or "unknown"))
+        _recent.note(self.name, stored.record.id, stored)
+        return stored
