@@ -39,6 +39,9 @@ check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 check-http: $(READY)  ## ten thousand invented requests against the server's own OpenAPI
 	@$(BIN)/python tests/server/schemathesis_run.py
 
+check-letta: $(READY)  ## install, start, and certify a real Letta server, in an environment of its own
+	@$(BIN)/python tests/letta/real_server.py
+
 bench: $(READY)  ## measure the figures side by side; writes .bench/figures.json and prints the table
 	@$(BIN)/python -m benchmarks
 

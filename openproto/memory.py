@@ -57,6 +57,7 @@ Records: TypeAlias = list[MemoryRecord]
 Batch: TypeAlias = list[KeyedInput]
 
 _POLL_FIRST, _POLL_LONGEST = 0.02, 1.0
+_POLLS_AT_ONCE = 16
 
 
 class AsyncMemory:
@@ -358,7 +359,7 @@ class AsyncMemory:
         seconds = timeout if timeout is not None else self._session.options.timeout
         try:
             async with asyncio.timeout(seconds):
-                return [await self._ingested(id, user_id) for id in ids]
+                return await gather_bounded([self._ingested(id, user_id) for id in ids], limit=_POLLS_AT_ONCE)
         except TimeoutError as error:
             if isinstance(error, OpenProtoError):
                 raise

@@ -16,7 +16,6 @@ The journal cannot share the backend's transaction, so these rules keep the two 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from typing import Self
 from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.context import TokenCounter
 from openproto.errors import NotFoundError, OpenProtoError
+from openproto.fanout import gather_bounded
 from openproto.layers.journal import Journal, journal_at
 from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Verb
 from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
@@ -136,15 +136,19 @@ class Audited(Provider):
         more = True
         while more:
             page = await self._inner.list(query)
-            for record in page.items:
-                with contextlib.suppress(NotFoundError):  # somebody else was faster
-                    await self._inner.delete(RecordRef(id=record.id, user_id=record.user_id))
-                    writes.record(audit_row(record.user_id, memory_id=record.id))
-                    deleted += 1
+            deleted += sum(await gather_bounded((self._delete_one(record, writes) for record in page.items), limit=8))
             query = query.model_copy(update={"cursor": page.next_cursor})
             more = page.next_cursor is not None
         await self._record_writes([])
         return deleted
+
+    async def _delete_one(self, record: MemoryRecord, writes: AuditBuffer) -> bool:
+        try:
+            await self._inner.delete(RecordRef(id=record.id, user_id=record.user_id))
+        except NotFoundError:  # somebody else was faster
+            return False
+        writes.record(audit_row(record.user_id, memory_id=record.id))
+        return True
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the provider's record."""

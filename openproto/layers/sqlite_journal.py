@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from openproto.aborting import CallAborted, current_abort
 from openproto.audit_buffer import AuditRow
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.layers.journal import Journal
 from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
-from openproto.threads import Threads
-
-T = TypeVar("T")
+from openproto.sqlite_lane import SqliteLane
 
 _LOCK_TIMEOUT = 5.0
-_CLOSE_TIMEOUT = 0.5
-_LOCK_POLL_SECONDS = 0.02
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SCHEMA = (
@@ -54,8 +46,8 @@ class SqliteJournal(Journal):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer: _Lane | None = None
-        self._reader: _Lane | None = None
+        self._writer: SqliteLane | None = None
+        self._reader: SqliteLane | None = None
 
     @property
     def place(self) -> str:
@@ -64,8 +56,8 @@ class SqliteJournal(Journal):
 
     async def open(self) -> None:
         """Open or create the file."""
-        self._writer = _Lane(self._path, "openproto-audit-write")
-        self._reader = _Lane(self._path, "openproto-audit-read")
+        self._writer = self._lane("openproto-audit-write")
+        self._reader = self._lane("openproto-audit-read")
         await self._writer.run(_create)
 
     async def append(self, rows: Sequence[AuditRow]) -> None:
@@ -98,63 +90,8 @@ class SqliteJournal(Journal):
             if writer is not None:
                 await writer.close()
 
-
-class _Lane:
-    """A thread with a connection of its own."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
-        self._threads = Threads(1, name)
-        self._connection: sqlite3.Connection | None = None
-
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Return `function(connection)`, what it wrote committed; tried again while another process holds a lock."""
-        return await self._threads(self._work, function)
-
-    async def close(self) -> None:
-        """Close the connection in its thread; one that still waits for a lock then gives up and does so itself."""
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
-                    await self._threads(self._disconnect)
-        finally:
-            self._threads.close()
-
-    def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        try:
-            while True:
-                # SQLite would wait for a lock by itself, but then nothing could end that wait.
-                current_abort().check()
-                try:
-                    return self._once(function)
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                        raise
-                time.sleep(_LOCK_POLL_SECONDS)
-        except CallAborted:
-            self._disconnect()
-            raise
-        except (sqlite3.Error, OSError) as error:
-            raise _typed_error(error) from error
-
-    def _once(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        if self._connection is None:
-            self._connection = self._connect()
-        with self._connection as connection:  # commits, or rolls back
-            return function(connection)
-
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.touch(mode=0o600)  # who read and wrote what is nobody else's business
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
-        connection.execute("PRAGMA synchronous = full")
-        return connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+    def _lane(self, name: str) -> SqliteLane:
+        return SqliteLane(self._path, name, _typed_error, lock_timeout=_LOCK_TIMEOUT)
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -172,7 +109,7 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _open(lane: _Lane | None) -> _Lane:
+def _open(lane: SqliteLane | None) -> SqliteLane:
     if lane is None:
         raise ProviderUnavailableError("the client was closed while this call was running")
     return lane

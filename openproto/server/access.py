@@ -82,7 +82,7 @@ class Gate:
         Calls made from here on are recorded under the request's id, and under the app that the sender names.
         """
         key = self._key(request)
-        await self._count(key.name if key else request.client.host if request.client else "")
+        await self._count(key.sha256 if key else request.client.host if request.client else "")
         users = None if key is None or key.users == EVERYONE else frozenset(key.users)
         told = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
         build(Told, told)
@@ -118,12 +118,14 @@ class Gate:
 
 
 def header(request: Request, name: bytes) -> str | None:
-    """Return a header as the UTF-8 it must be; `name` in lower case."""
-    for key, value in request.scope["headers"]:
-        if key == name:
-            try:
-                text: str = value.decode()
-            except UnicodeDecodeError:
-                raise InvalidRequestError(f"{name.decode()}: must be UTF-8") from None
-            return text
-    return None
+    """Return a header as the UTF-8 it must be; `name` in lower case. One given twice is refused: which was meant?"""
+    values = [value for key, value in request.scope["headers"] if key == name]
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidRequestError(f"{name.decode()}: must not be given twice")
+    try:
+        text: str = values[0].decode()
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"{name.decode()}: must be UTF-8") from None
+    return text

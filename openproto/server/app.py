@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPMethod
+from weakref import WeakValueDictionary
 
 from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
@@ -37,7 +39,8 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         async with memory:
-            yield
+            with suppress(asyncio.CancelledError):  # a second Ctrl-C; the client is closed all the same
+                yield
 
     app: ASGIApp = _Dispatch(ROUTES, describe_as=to_json(describe(ROUTES, with_keys=bool(settings.keys))))
     if origins := settings.cors_origins:
@@ -45,7 +48,7 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
             app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED
         )
     app = Trace(Guard(app, settings))
-    services = Services(memory, Gate(settings))
+    services = Services(memory, Gate(settings), WeakValueDictionary())
     startup_and_shutdown = Router(lifespan=lifespan)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +72,7 @@ class _Dispatch:
         path, method = scope["path"], scope["method"]
         allowed: set[str] = set()
         for route in self._routes:
-            if found := route.path_regex.match(path):
+            if found := route.path_regex.fullmatch(path):
                 methods = route.methods or ()
                 if method in methods:
                     scope["path_params"] = found.groupdict()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -17,8 +16,6 @@ from openproto.server.disconnect import ClientGoneError
 from openproto.server.errors import UnsupportedMediaTypeError
 
 M = TypeVar("M", bound=Model)
-
-_JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json")
 
 MAX_BODY = 2**20
 """Bytes of a request's body; counted while it arrives."""

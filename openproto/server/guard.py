@@ -6,8 +6,6 @@ own name as `Host`. Both are refused before anything else looks at the request.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -40,7 +38,12 @@ class Guard:
                 origin = value.decode("latin-1").lower()
         if self._hosts and _without_port(host) not in self._hosts:
             return "the Host header names no host of this server; --allowed-host adds one"
-        if origin is None or origin in self._origins or "*" in self._origins or urlsplit(origin).netloc == host:
+        if (
+            origin is None
+            or origin in self._origins
+            or "*" in self._origins
+            or origin in (f"http://{host}", f"https://{host}")
+        ):
             return None
         return "web pages of this origin may not call this server; --cors-origin allows one"
 

@@ -43,11 +43,14 @@ def new_key(name: str, users: list[str]) -> tuple[str, ApiKey]:
 def read_keys(path: Path) -> list[ApiKey]:
     """Return the keys of a JSON file; ValueError says what is wrong with it and repeats none of it."""
     try:
-        return ApiKeys.validate_json(path.read_bytes())
+        keys = ApiKeys.validate_json(path.read_bytes())
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise ValueError(f"{path} is no list of keys: {where}{': ' if where else ''}{fault['msg']}") from None
+    if not keys:
+        raise ValueError(f"{path} holds no keys; without any the server would ask for none")
+    return keys
 
 
 def find_key(keys: Iterable[ApiKey], presented: bytes) -> ApiKey | None:

@@ -13,6 +13,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias, get_args
+from weakref import WeakValueDictionary
 
 from fastapi import params
 from fastapi.routing import APIRoute
@@ -41,6 +42,8 @@ class Services(NamedTuple):
 
     memory: AsyncMemory
     gate: Gate
+    changing: WeakValueDictionary[str, asyncio.Lock]
+    """Held while the record of this id is changed. The app's own: one app may stand behind another, on another loop."""
 
 
 class ProtocolRoute(APIRoute):

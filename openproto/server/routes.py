@@ -71,8 +71,14 @@ def _memory(request: Request) -> AsyncMemory:
     return services.memory
 
 
+def _changing(request: Request) -> WeakValueDictionary[str, asyncio.Lock]:
+    services: Services = request.scope[SERVICES]
+    return services.changing
+
+
 Asking = Annotated[Caller, Depends(_caller)]
 Memory = Annotated[AsyncMemory, Depends(_memory)]
+Changing = Annotated[WeakValueDictionary[str, asyncio.Lock], Depends(_changing)]
 RecordId = Annotated[str, Path()]
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
@@ -136,24 +142,37 @@ async def update_memory(
     memory: Memory,
     owner: Annotated[Owner, Query()],
     changes: Annotated[Changes, Body()],
+    changing: Changing,
     if_match: IfMatch = None,
 ) -> Response:
     """Change the members that the body names; null clears one. With `If-Match`, only if the ETag is still this."""
 
     async def update(user_id: str | None) -> MemoryRecord:
-        if if_match is not None:
-            _check_version(await memory.get(id, user_id=user_id), if_match)
+        await _check_version(memory, id, user_id, if_match)
         return await memory.update(id, user_id=user_id, **changes.changes)
 
     # One change of a record at a time, or two that name the same version could both find it current.
-    async with _changing.setdefault(id, asyncio.Lock()):
+    async with changing.setdefault(id, asyncio.Lock()):
         return _record(await caller.on_record(owner.user_id, update))
 
 
-@routes.delete("/memories/{id:record_id}", status_code=204, responses=answers(204, None, 404))
-async def delete_memory(id: RecordId, caller: Asking, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
-    """Remove a memory for good."""
-    await caller.on_record(owner.user_id, lambda user_id: memory.delete(id, user_id=user_id))
+@routes.delete("/memories/{id:record_id}", status_code=204, responses=answers(204, None, 404, 412))
+async def delete_memory(
+    id: RecordId,
+    caller: Asking,
+    memory: Memory,
+    owner: Annotated[Owner, Query()],
+    changing: Changing,
+    if_match: IfMatch = None,
+) -> Response:
+    """Remove a memory for good. With `If-Match`, only if the ETag is still this."""
+
+    async def delete(user_id: str | None) -> None:
+        await _check_version(memory, id, user_id, if_match)
+        await memory.delete(id, user_id=user_id)
+
+    async with changing.setdefault(id, asyncio.Lock()):
+        await caller.on_record(owner.user_id, delete)
     return Response(status_code=204)
 
 
@@ -192,8 +211,6 @@ async def show_health(memory: Memory) -> Response:
 
 ROUTES: Sequence[ProtocolRoute] = [route for route in routes.routes if isinstance(route, ProtocolRoute)]
 
-_changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
 
 async def _search(caller: Caller, memory: AsyncMemory, wanted: SearchBody) -> Response:
     caller.require(wanted.user_id)
@@ -220,7 +237,10 @@ def _outcome(outcome: MemoryRecord | OpenProtoError) -> Outcome:
     return Outcome(status=outcome.http_status, error=ErrorBody.model_validate(envelope(outcome)["error"]))
 
 
-def _check_version(record: MemoryRecord, wanted: str) -> None:
+async def _check_version(memory: AsyncMemory, id: str, user_id: str | None, wanted: str | None) -> None:
+    if wanted is None:
+        return
+    record = await memory.get(id, user_id=user_id)
     tags = [tag.strip() for tag in wanted.split(",")]
     if "*" not in tags and _etag(record.model_dump_json().encode()) not in tags:
         raise PreconditionFailedError("the record has changed since; read it again and decide anew")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from openproto.server.keys import ApiKey, read_keys
@@ -18,7 +19,20 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", text.lower()):
+        raise ValueError("must be a scheme and a host, without a path: https://app.example.com")
+    return text.lower()
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+]", text.lower()):
+        raise ValueError("must be a name or an address, without a scheme or a port: memory.example.com")
+    return text.lower()
+
+
+Origins = Annotated[list[Annotated[str, AfterValidator(_origin)]], NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[list[Annotated[str, AfterValidator(_host)]], NoDecode, BeforeValidator(_split)]
 
 
 class ServerSettings(BaseSettings):
@@ -50,8 +64,8 @@ class ServerSettings(BaseSettings):
     keys: list[ApiKey] = []
     allow_unauthenticated: bool = False
     rate_limit: str | None = None
-    cors_origins: Names = []
-    allowed_hosts: Names = []
+    cors_origins: Origins = []
+    allowed_hosts: Hosts = []
     shutdown_timeout: int = Field(default=10, ge=1, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
@@ -63,9 +77,11 @@ class ServerSettings(BaseSettings):
             from limits import parse
 
             try:
-                parse(value)
+                readable = parse(value).amount > 0
             except ValueError:
-                raise ValueError("must be a number of requests a second, minute, hour, or day: 600/minute") from None
+                readable = False
+            if not readable:
+                raise ValueError("must be a number of requests a second, minute, hour, or day: 600/minute")
         return value
 
     @model_validator(mode="before")
@@ -90,8 +106,9 @@ class ServerSettings(BaseSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """The names that a `Host` header may hold, in lower case; empty where any may stand there."""
-        names = self.allowed_hosts or (LOOPBACK_NAMES if is_loopback(self.host) else ())
-        return frozenset(name.lower() for name in names)
+        if self.allowed_hosts or not is_loopback(self.host):
+            return frozenset(self.allowed_hosts)
+        return frozenset({*LOOPBACK_NAMES, f"[{self.host}]" if ":" in self.host else self.host})
 
 
 def is_loopback(host: str) -> bool:
