@@ -42,7 +42,10 @@ def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path
         try:
             assert server.stderr
             assert f"serving postgres on http://127.0.0.1:{port}" in server.stderr.readline()
-            assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).json() == {"status": "ok", "provider": "postgres"}
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).json() == {
+                "status": "ok",
+                "provider": "postgres",
+            }
         finally:
             server.terminate()
             server.communicate(timeout=30)

@@ -44,6 +44,7 @@ from openproto.requests import (
     check_validity,
 )
 from openproto.text import query_terms, terms
+from openproto.together import together
 
 T = TypeVar("T")
 
@@ -83,8 +84,11 @@ class EmulatedProvider(Provider):
     most_ranked: ClassVar[int] = 1000
     """The most hits that `rank` can be asked for."""
 
+    created_together: int = 1
+    """How many memories `create_many` can write; 1 where there is no such request."""
+
     add_many_at_once: ClassVar[int] = 8
-    """How many adds of a batch are under way together."""
+    """How many writes of a batch are under way at once."""
 
     finish_within: ClassVar[float] = 0.3
     """Seconds that a write of several requests gets to end after its caller was cancelled (PROTOCOL 4.4: 500 ms)."""
@@ -102,6 +106,10 @@ class EmulatedProvider(Provider):
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Write a new memory, by `Stored.new`, and return it under the id it has for good."""
+        raise NotImplementedError
+
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write up to `created_together` new memories of one user in one request, each with its outcome."""
         raise NotImplementedError
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
@@ -136,20 +144,29 @@ class EmulatedProvider(Provider):
         return (await (self._whole(adding) if item.supersedes else adding)).record
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Store the items, several at once, each with an outcome of its own."""
+        """Store the items, several at once, each with an outcome of its own; what needs no look-up goes together."""
+        parts: list[list[int]] = []
+        simple: dict[str, list[int]] = {}
+        for number, (item, key) in enumerate(items):
+            if self.created_together > 1 and isinstance(key, GeneratedKey) and not item.supersedes:
+                simple.setdefault(item.user_id, []).append(number)
+            else:
+                parts.append([number])
+        for numbers in simple.values():
+            starts = range(0, len(numbers), self.created_together)
+            parts += [numbers[start : start + self.created_together] for start in starts]
+        outcomes: dict[int, MemoryRecord | OpenProtoError] = {}
         slots = asyncio.Semaphore(self.add_many_at_once)
 
-        async def outcome(keyed: KeyedInput) -> MemoryRecord | OpenProtoError:
+        async def write(part: Sequence[int]) -> None:
             async with slots:
-                try:
-                    return await self.add(keyed.item, idempotency_key=keyed.idempotency_key)
-                except OpenProtoError as error:
-                    return error
+                batch = [items[number] for number in part]
+                written = await (self.add_each(batch) if len(batch) == 1 else self.create_many(batch))
+                outcomes.update(zip(part, written, strict=True))
 
-        async with asyncio.TaskGroup() as group:
-            # Tasks start in order, and so the first of equal keys is the one that is stored.
-            tasks = [group.create_task(outcome(keyed)) for keyed in items]
-        return [task.result() for task in tasks]
+        # Parts start in order, and so the first of equal keys is the one that is stored.
+        await together(*map(write, parts))
+        return [outcomes[number] for number in range(len(items))]
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
@@ -268,12 +285,20 @@ class EmulatedProvider(Provider):
                 if before is not None:
                     return await self._completed(self._same_input(before, item), item.supersedes)
             old = [await self._existing(id, item.user_id) for id in item.supersedes]
-            self._attempted[key] = None
-            if len(self._attempted) > _MOST_ATTEMPTED:
-                del self._attempted[next(iter(self._attempted))]
+            self._attempt(key)
             new = await self._mark(await self.create(item, key), old)
             self._attempted.pop(key, None)
             return new
+
+    def _attempt(self, key: str) -> None:
+        """Note that an add under this key begins: whoever repeats it must look whether it came to its end."""
+        self._attempted[key] = None
+        if len(self._attempted) > _MOST_ATTEMPTED:
+            del self._attempted[next(iter(self._attempted))]
+
+    async def add_each(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Add one item after the other: what `create_many` falls back on to learn which of them is at fault."""
+        return await Provider.add_many(self, items)
 
     async def _completed(self, before: Stored, supersedes: Sequence[str]) -> Stored:
         """Return the memory of an earlier attempt, with the marks that the attempt may not have come to make."""

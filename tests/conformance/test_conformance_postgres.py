@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import pytest
 from openproto_adapters.postgres import (
     Postgres,
     keeper,
@@ -41,6 +42,8 @@ def server() -> str:
     return f"postgresql://postgres@/postgres?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"
 
 
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
 class TestPostgres(ProviderSuite):
     secrets = ("correct-horse",)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import ProviderSuite
 
@@ -21,6 +22,8 @@ def folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"openproto-{name}-"))
 
 
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
 class TestSqlite(ProviderSuite):
     embedder = "none"
 

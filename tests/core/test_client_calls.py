@@ -66,6 +66,7 @@ async def test_an_anyio_scope_cancels_as_a_task_does() -> None:
         await memory.get("m1")
 
 
+@pytest.mark.promise(15)
 async def test_a_deadline_of_the_callers_own_stays_the_callers_own() -> None:
     provider = FakeProvider(acts=[hang])
     async with AsyncMemory(provider) as memory:
@@ -76,6 +77,7 @@ async def test_a_deadline_of_the_callers_own_stays_the_callers_own() -> None:
     assert provider.cancelled == ["search"]
 
 
+@pytest.mark.promise(15)
 @pytest.mark.parametrize("verb", ["add", "get", "update", "delete", "list", "search", "context", "audit", "delete_all"])
 async def test_a_verb_that_hangs_ends_in_a_provider_timeout(verb: str) -> None:
     provider = FakeProvider(acts=[hang])
@@ -155,6 +157,7 @@ async def test_an_error_that_would_come_again_is_not_retried(error: Exception) -
     assert (caught.value, provider.calls) == (error, ["get"])
 
 
+@pytest.mark.promise(100)
 @pytest.mark.parametrize("retries", [0, 1, 4])
 async def test_the_number_of_attempts_is_bounded(retries: int) -> None:
     provider = FakeProvider(acts=[DOWN(f"attempt {i}") for i in range(10)])
@@ -194,6 +197,7 @@ async def test_the_callers_key_is_passed_on() -> None:
     assert provider.keys == ["mine"]
 
 
+@pytest.mark.promise(100)
 async def test_the_wait_is_never_shorter_than_the_backend_asks() -> None:
     provider = FakeProvider(acts=[RateLimitedError("slow down", retry_after=0.2)])
     async with AsyncMemory(provider) as memory:
@@ -202,6 +206,31 @@ async def test_the_wait_is_never_shorter_than_the_backend_asks() -> None:
     assert time.monotonic() - start >= 0.19
 
 
+@pytest.mark.promise(100)
+async def test_the_waits_double_with_full_jitter_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[list[float]] = [[] for _ in range(7)]
+    pause = asyncio.sleep
+
+    async def take_down(seconds: float, *_: object) -> None:
+        waits[len(provider.calls) - 1].append(seconds)
+        await pause(0)
+
+    monkeypatch.setattr(retry, "LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(asyncio, "sleep", take_down)
+    for _ in range(60):
+        provider = FakeProvider(acts=[DOWN("busy")] * 8)
+        async with AsyncMemory(provider, retries=7) as memory:
+            with pytest.raises(DOWN):
+                await memory.get("m1")
+    bounds = [0.001, 0.002, 0.004, 0.008, 0.016, 0.02, 0.02]
+    assert [len(after) for after in waits] == [60] * 7
+    # Full jitter is uniform between nothing and the bound, so 60 of them come near both ends.
+    assert all(bound / 2 < max(after) <= bound for after, bound in zip(waits, bounds, strict=True))
+    assert all(min(after) < bound / 2 for after, bound in zip(waits, bounds, strict=True))
+
+
+@pytest.mark.promise(17)
+@pytest.mark.promise(100)
 async def test_retries_stay_inside_the_timeout() -> None:
     provider = FakeProvider(acts=[RateLimitedError("slow down", retry_after=60)])
     async with AsyncMemory(provider, timeout=0.1) as memory:
@@ -212,6 +241,7 @@ async def test_retries_stay_inside_the_timeout() -> None:
     assert provider.calls == ["get"]
 
 
+@pytest.mark.promise(17)
 async def test_a_wait_between_attempts_can_be_cancelled() -> None:
     provider = FakeProvider(acts=[RateLimitedError("slow down", retry_after=60)])
     async with AsyncMemory(provider) as memory:
@@ -247,6 +277,8 @@ async def test_row_88_one_client_serves_many_tasks_at_once() -> None:
         assert all(len(found) == 1 for found in await asyncio.gather(*calls))
 
 
+@pytest.mark.promise(6)
+@pytest.mark.promise(120)
 async def test_no_more_calls_are_in_flight_than_allowed() -> None:
     gate = Gate()
     provider = FakeProvider(acts=[gate] * 10)
@@ -297,6 +329,7 @@ async def test_cancelled_calls_give_their_slots_back() -> None:
 # -- what errors and calls know ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(121)
 async def test_an_error_names_the_provider_and_the_request() -> None:
     provider = FakeProvider(acts=[NotFoundError("gone")])
     async with AsyncMemory(provider) as memory:
@@ -373,6 +406,7 @@ def tea(**fields: Any) -> dict[str, Any]:
     return {"content": "tea", "user_id": "ada", **fields}
 
 
+@pytest.mark.promise(31)
 async def test_each_item_has_its_own_outcome_in_order() -> None:
     provider = FakeProvider(acts=[None, ConflictError("taken"), None])
     async with AsyncMemory(provider) as memory:
@@ -512,6 +546,7 @@ async def test_delete_all_without_a_statement_of_its_own_deletes_page_by_page() 
     assert (provider.requests[0].scope, provider.requests[0].tag) == ("s", "t")
 
 
+@pytest.mark.promise(33)
 async def test_waiting_for_ingest_asks_until_every_memory_is_done() -> None:
     provider = FakeProvider()
     provider.statuses = ["queued", "indexing", "done", "done"]
@@ -521,6 +556,7 @@ async def test_waiting_for_ingest_asks_until_every_memory_is_done() -> None:
     assert len(provider.calls) == 4
 
 
+@pytest.mark.promise(33)
 async def test_waiting_for_ingest_ends_in_an_ingestion_timeout() -> None:
     provider = FakeProvider()
     provider.statuses = ["queued"] * 1000
@@ -557,11 +593,13 @@ class Ill(FakeProvider):
         await self._act("verb", "health")
 
 
+@pytest.mark.promise(30)
 async def test_a_healthy_backend_says_so() -> None:
     async with AsyncMemory(FakeProvider()) as memory:
         assert (await memory.health()).to_wire() == {"status": "ok", "provider": "fake"}
 
 
+@pytest.mark.promise(30)
 @pytest.mark.parametrize("error", [DOWN("the server is away"), ProviderError("the server is away")])
 async def test_an_ill_backend_says_why(error: ProviderError) -> None:
     async with AsyncMemory(Ill(acts=[error])) as memory:

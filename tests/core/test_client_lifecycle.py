@@ -75,6 +75,7 @@ def test_making_a_client_is_quick() -> None:
     assert (time.perf_counter() - start) / 20 < 0.05
 
 
+@pytest.mark.promise(21)
 @every_verb
 async def test_the_first_verb_opens_the_backend(call: Callable[[AsyncMemory], Any]) -> None:
     provider = FakeProvider()
@@ -93,6 +94,8 @@ async def test_later_verbs_do_not_open_it_again() -> None:
 
 
 @pytest.mark.promise(82)
+@pytest.mark.promise(27)
+@pytest.mark.promise(98)
 async def test_row_82_async_with_opens_at_entry_and_closes_at_exit() -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider):
@@ -101,6 +104,7 @@ async def test_row_82_async_with_opens_at_entry_and_closes_at_exit() -> None:
 
 
 @pytest.mark.promise(82)
+@pytest.mark.promise(98)
 async def test_row_82_the_client_is_closed_when_its_block_raises() -> None:
     provider = FakeProvider()
     with pytest.raises(ZeroDivisionError):
@@ -110,6 +114,7 @@ async def test_row_82_the_client_is_closed_when_its_block_raises() -> None:
 
 
 @pytest.mark.promise(82)
+@pytest.mark.promise(28)
 async def test_row_82_a_client_can_be_closed_by_hand() -> None:
     provider = FakeProvider()
     memory = AsyncMemory(provider)
@@ -118,6 +123,7 @@ async def test_row_82_a_client_can_be_closed_by_hand() -> None:
     assert provider.closes == 1
 
 
+@pytest.mark.promise(110)
 async def test_a_bad_backend_fails_at_entry() -> None:
     provider = FakeProvider(opening=[UnauthorizedError("the password is refused")])
     with pytest.raises(UnauthorizedError, match="the password is refused"):
@@ -246,6 +252,7 @@ class AddOnly(FakeProvider):
         return frozenset({"add", "capabilities"})
 
 
+@pytest.mark.promise(34)
 @pytest.mark.parametrize("verb", ["get", "update", "delete", "list", "search", "context", "audit", "delete_all"])
 async def test_an_unsupported_verb_is_refused_before_the_backend_is_opened(verb: str) -> None:
     provider = AddOnly()
@@ -259,6 +266,7 @@ async def test_an_unsupported_verb_is_refused_before_the_backend_is_opened(verb:
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(2)
 async def test_closing_twice_closes_the_backend_once() -> None:
     provider = FakeProvider()
     memory = await AsyncMemory(provider).__aenter__()
@@ -283,6 +291,7 @@ async def test_closing_a_client_that_was_never_used_touches_nothing() -> None:
         await memory.get("m1")
 
 
+@pytest.mark.promise(21)
 @every_verb
 async def test_a_verb_after_closing_is_a_runtime_error_before_any_io(call: Callable[[AsyncMemory], Any]) -> None:
     provider = FakeProvider()
@@ -412,6 +421,7 @@ ELSEWHERE = "AsyncMemory is bound to a different event loop"
 
 
 @pytest.mark.promise(89)
+@pytest.mark.promise(24)
 @every_verb
 def test_row_89_a_verb_on_another_loop_is_a_runtime_error_before_any_backend_call(
     call: Callable[[AsyncMemory], Any],
@@ -513,5 +523,5 @@ def discard(memory: AsyncMemory) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
+        while not condition():
             await asyncio.sleep(0.005)

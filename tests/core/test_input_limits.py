@@ -242,6 +242,9 @@ BEYOND: list[tuple[str, str, Any]] = [
 ]
 
 
+@pytest.mark.promise(8)
+@pytest.mark.promise(32)
+@pytest.mark.promise(111)
 @pytest.mark.parametrize(("verb", "field", "value"), BEYOND)
 async def test_a_value_beyond_the_limit_is_refused_before_any_io(verb: str, field: str, value: Any) -> None:
     assert field in await refuse(verb, {field: value})
@@ -477,6 +480,7 @@ def test_two_inputs_share_a_fingerprint_only_when_they_are_the_same() -> None:
         assert fingerprint(other, other.model_dump_json()) != fingerprint(one, one.model_dump_json())
 
 
+@pytest.mark.promise(110)
 @pytest.mark.parametrize(
     ("option", "value"),
     [("timeout", 0), ("timeout", -1), ("retries", -1), ("close_timeout", 0), ("max_concurrency", 0)],

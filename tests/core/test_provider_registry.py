@@ -68,6 +68,7 @@ def test_the_names_are_sorted(install: Install) -> None:
     assert provider_names()[0] == "aardvark"
 
 
+@pytest.mark.promise(110)
 @pytest.mark.parametrize(("wrong", "right"), [("sqlit", "sqlite"), ("postgress", "postgres"), ("Postgres", "postgres")])
 def test_a_near_miss_says_what_was_meant(wrong: str, right: str) -> None:
     with pytest.raises(UnknownProviderError, match=f"no provider '{wrong}'; did you mean '{right}'"):

@@ -58,6 +58,8 @@ def test_without_any_variable_it_is_the_default_client(cls: Any) -> None:
     assert session(client).provider.name == "sqlite"
 
 
+@pytest.mark.promise(8)
+@pytest.mark.promise(29)
 @both
 def test_each_variable_becomes_the_option_of_its_name(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENPROTO_PROVIDER", "acme")

@@ -47,6 +47,7 @@ def test_each_verb_after_closing_says_that_memory_is_closed(call: Callable[[Memo
     assert (provider.calls, provider.closes) == (["get"], 1)
 
 
+@pytest.mark.promise(35)
 def test_errors_are_those_of_the_async_client() -> None:
     with Memory(FakeProvider(acts=[NotFoundError("gone")])) as memory, pytest.raises(NotFoundError) as caught:
         memory.get("m1")
@@ -118,6 +119,7 @@ def test_the_callers_context_variables_are_seen_by_the_provider() -> None:
     assert seen == ["ada"]
 
 
+@pytest.mark.promise(12)
 def test_calling_on_the_background_loop_itself_is_refused_instead_of_waiting_for_ever() -> None:
     other = Memory(FakeProvider())
 
@@ -128,6 +130,8 @@ def test_calling_on_the_background_loop_itself_is_refused_instead_of_waiting_for
         memory.get("m1")
 
 
+@pytest.mark.promise(12)
+@pytest.mark.promise(65)
 async def test_memory_can_be_used_where_another_loop_runs() -> None:
     with Memory(FakeProvider()) as memory:
         assert memory.get("m1").id == "m1"

@@ -26,6 +26,10 @@ every_method = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.mark.promise(78)
+@pytest.mark.promise(1)
+@pytest.mark.promise(26)
+@pytest.mark.promise(35)
+@pytest.mark.promise(41)
 def test_row_78_both_clients_have_the_same_public_names() -> None:
     assert public(Memory) == set(NAMES)
 
@@ -53,6 +57,10 @@ def parameters(cls: type, name: str) -> list[tuple[str, Any, Any, Any]]:
 
 
 @pytest.mark.promise(78)
+@pytest.mark.promise(1)
+@pytest.mark.promise(26)
+@pytest.mark.promise(35)
+@pytest.mark.promise(41)
 @pytest.mark.parametrize("name", [*NAMES, "__init__"])
 def test_row_78_each_method_has_the_same_parameters_kinds_defaults_and_annotations(name: str) -> None:
     assert parameters(AsyncMemory, name) == parameters(Memory, name)
@@ -88,6 +96,8 @@ def test_each_option_of_the_constructor_is_documented(cls: type) -> None:
     assert set(inspect.signature(cls).parameters) <= documented
 
 
+@pytest.mark.promise(5)
+@pytest.mark.promise(92)
 @every_method
 def test_the_methods_of_async_memory_are_coroutines(name: str) -> None:
     if name == "iter":
@@ -103,6 +113,9 @@ def test_the_methods_of_memory_are_plain(name: str) -> None:
     assert not inspect.isasyncgenfunction(method)
 
 
+@pytest.mark.promise(2)
+@pytest.mark.promise(23)
+@pytest.mark.promise(28)
 def test_closing_has_both_names_on_the_async_client() -> None:
     assert AsyncMemory.close is AsyncMemory.aclose
 
@@ -150,6 +163,7 @@ both = pytest.mark.parametrize("cls", [AsyncMemory, Memory])
 
 
 @pytest.mark.promise(91)
+@pytest.mark.promise(32)
 @both
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_row_91_each_signature_is_that_of_the_protocol(cls: type, name: str) -> None:

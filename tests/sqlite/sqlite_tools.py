@@ -75,5 +75,5 @@ def check_consistent(path: Path) -> int:
 
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
+        while not condition():
             await asyncio.sleep(0.01)

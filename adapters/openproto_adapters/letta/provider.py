@@ -6,7 +6,6 @@ retired. The newer `letta` packages are something else, and do not serve this AP
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -29,7 +28,6 @@ from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
 from openproto.threads import Threads
-from openproto.together import together
 from openproto_adapters.letta.api import PAGE, Api, Hit
 from openproto_adapters.letta.archives import Archives
 from openproto_adapters.letta.ids import Clock, moment, own_id, place_of
@@ -45,9 +43,6 @@ DRAFTS = 10_000
 FEW = 10
 ATTEMPTS = 3
 """How often a deletion tries again that comes upon new versions of the memory."""
-
-TOGETHER = 10
-"""Passages in one request: on a self-hosted server as it is by default, 16 and more at times hang for ever."""
 
 TIMEOUT = 60.0
 CONNECT_TIMEOUT = 5.0
@@ -71,6 +66,8 @@ class Letta(EmulatedProvider):
     native: ClassVar[frozenset[str]] = frozenset({"add", "get", "delete", "search", "capabilities", "vector_search"})
     replaces_at_once: ClassVar[bool] = False
     scans_newest_first: ClassVar[bool] = True
+    created_together = 10
+    """On a self-hosted server as it is by default, 16 and more passages in one request at times hang for ever."""
     most_ranked: ClassVar[int] = PAGE
 
     def __init__(
@@ -127,30 +124,6 @@ class Letta(EmulatedProvider):
         """Return the server's address."""
         return f"letta {self._vendor.server}"
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write what needs no look-up a few at a time, and the rest one by one."""
-        alone: list[int] = []
-        simple: dict[str, list[int]] = {}
-        for number, (item, key) in enumerate(items):
-            is_simple = isinstance(key, GeneratedKey) and not item.supersedes
-            (simple.setdefault(item.user_id, []) if is_simple else alone).append(number)
-        outcomes = dict(zip(alone, await super().add_many([items[number] for number in alone]), strict=True))
-        slots = asyncio.Semaphore(self.add_many_at_once)
-
-        async def write(part: Sequence[int]) -> None:
-            async with slots:
-                written = await self._add_together([items[number] for number in part])
-                outcomes.update(zip(part, written, strict=True))
-
-        await together(
-            *(
-                write(numbers[start : start + TOGETHER])
-                for numbers in simple.values()
-                for start in range(0, len(numbers), TOGETHER)
-            )
-        )
-        return [outcomes[number] for number in range(len(items))]
-
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Write a passage under an id that whoever repeats the attempt arrives at too."""
         stored = self._new(item, key)
@@ -167,6 +140,18 @@ class Letta(EmulatedProvider):
         written = await self._write(stored, self._clock.tick())
         self._drafts.pop(key)
         return written
+
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write memories of one user in one request; where that is refused, find out which one is at fault."""
+        news = [self._new(item, key) for item, key in items]
+        passages = [new_passage(stored, self._clock.tick()) for stored in news]
+        try:
+            await self._vendor.archives.write(items[0].item.user_id, *passages)
+        except (InvalidRequestError, PayloadTooLargeError):
+            return await self.add_each(items)
+        except OpenProtoError as error:
+            return [error] * len(items)
+        return [stored.record for stored in news]
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory, which the id says where to look for."""
@@ -254,18 +239,6 @@ class Letta(EmulatedProvider):
         if self._live is None:
             raise RuntimeError("the letta provider is not open")
         return self._live
-
-    async def _add_together(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write memories of one user in one request; where that is refused, find out which one is at fault."""
-        news = [self._new(item, key) for item, key in items]
-        passages = [new_passage(stored, self._clock.tick()) for stored in news]
-        try:
-            await self._vendor.archives.write(items[0].item.user_id, *passages)
-        except (InvalidRequestError, PayloadTooLargeError):
-            return await super().add_many(items)
-        except OpenProtoError as error:
-            return [error] * len(items)
-        return [stored.record for stored in news]
 
     def _new(self, item: MemoryInput, key: str) -> Stored:
         """Return a memory added under a key of the client's own, which nobody repeats once it has been written."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from openproto.emulation import EmulatedProvider, Ranked, Stored, matches, user_token
 from openproto.errors import ConflictError, NotFoundError, UnauthorizedError
 from openproto.models import Cancellation, MemoryRecord
-from openproto.provider import GeneratedKey, KeyedInput, Outcomes
+from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto.threads import Threads
 from openproto_adapters.supermemory.api import PAGE, Api, Filter
@@ -33,8 +33,6 @@ TIMEOUT = 60.0
 CONNECT_TIMEOUT = 5.0
 INDEXED_WITHIN = 60.0
 """Seconds that a write waits at most for being indexed, where it is told to."""
-TOGETHER = 100
-"""How many memories one request adds; Supermemory takes up to 600, which may be long ones."""
 
 
 class Supermemory(EmulatedProvider):
@@ -56,6 +54,8 @@ class Supermemory(EmulatedProvider):
     native: ClassVar[frozenset[str]] = EmulatedProvider.native | {"update", "async_ingestion"}
     async_ingestion: ClassVar[bool] = True
     scans_newest_first: ClassVar[bool] = True
+    created_together = 100
+    """Supermemory takes up to 600 in one request, which may be long ones."""
     most_ranked: ClassVar[int] = PAGE
 
     def __init__(
@@ -85,6 +85,8 @@ class Supermemory(EmulatedProvider):
         self._base_url = base_url
         self._writing: Filter = {"task_type": task_type} | ({"dreaming": dreaming} if dreaming else {})
         self._wait = wait
+        if wait != "none":
+            self.created_together = 1  # each write then waits for its own indexing
         self._width = width
         self._threads: Threads | None = None
         self._live: _Vendor | None = None
@@ -129,24 +131,13 @@ class Supermemory(EmulatedProvider):
         """Change the memory, and wait for it to be indexed where that is wanted."""
         return await self._indexed(await super().update(ref, changes))
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write what needs no look-up in batches, and the rest one by one."""
-        alone: list[int] = []
-        together: dict[str, list[int]] = {}
-        for number, (item, key) in enumerate(items):
-            simple = isinstance(key, GeneratedKey) and not item.supersedes and self._wait == "none"
-            (together.setdefault(item.user_id, []) if simple else alone).append(number)
-        outcomes = dict(zip(alone, await super().add_many([items[number] for number in alone]), strict=True))
-        for numbers in together.values():
-            for start in range(0, len(numbers), TOGETHER):
-                batch = numbers[start : start + TOGETHER]
-                written = await self._vendor.memories.write_together([_new(*items[number]) for number in batch])
-                outcomes.update(zip(batch, written, strict=True))
-        return [outcomes[number] for number in range(len(items))]
-
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Write the document whose id is the key's."""
         return await self._vendor.memories.write(_new(item, key))
+
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write the documents in one batch."""
+        return await self._vendor.memories.write_together([_new(item, key) for item, key in items])
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory; an id that was never made here, or is another user's, is asked of nobody."""

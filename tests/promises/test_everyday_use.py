@@ -1,0 +1,102 @@
+"""What the vendors' guides do with a client all day, done with a real store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openproto import AsyncMemory, InvalidRequestError, MemoryRecord, ProviderError
+from openproto.instrumentation import CallEvent
+
+
+@pytest.fixture
+async def memory(tmp_path: Path) -> AsyncIterator[AsyncMemory]:
+    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="none") as client:
+        yield client
+
+
+@pytest.mark.promise(4)
+@pytest.mark.promise(36)
+@pytest.mark.promise(95)
+async def test_adds_and_searches_that_are_gathered_come_back_in_the_order_of_the_calls(memory: AsyncMemory) -> None:
+    users = [f"user{n}" for n in range(40)]
+    added = await asyncio.gather(*(memory.add(f"{user} likes tea", user_id=user) for user in users))
+    assert [record.content for record in added] == [f"{user} likes tea" for user in users]
+    found = await asyncio.gather(*(memory.search("who likes tea?", user, limit=5) for user in users))
+    assert [[hit.memory for hit in hits] for hits in found] == [[record] for record in added]
+
+
+@pytest.mark.promise(116)
+async def test_health_is_told_while_a_shared_client_is_busy(memory: AsyncMemory) -> None:
+    busy = [asyncio.create_task(memory.add(f"note {n}", user_id="ada")) for n in range(200)]
+    health = await asyncio.gather(*(memory.health() for _ in range(20)))
+    assert {one.status for one in health} == {"ok"}
+    assert len(await asyncio.gather(*busy)) == 200
+
+
+@pytest.mark.promise(22)
+@pytest.mark.promise(118)
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("add", {"content": "tea", "user_id": "ada"}),
+        ("search", {"query": "tea", "user_id": "ada"}),
+        ("update", {"id": "m1"}),
+        ("delete", {"id": "m1"}),
+        ("aclose", {}),
+    ],
+)
+async def test_a_forgotten_await_is_told_by_name(memory: AsyncMemory, verb: str, arguments: dict[str, Any]) -> None:
+    name = f"AsyncMemory.{getattr(AsyncMemory, verb).__name__}"
+    with pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
+        getattr(memory, verb)(**arguments)
+    assert (await memory.list("ada")).items == []
+
+
+@pytest.mark.promise(107)
+@pytest.mark.promise(119)
+async def test_deleting_everything_wants_a_user_and_removes_what_the_same_filters_list(memory: AsyncMemory) -> None:
+    for scope in ("coding", "coding/python", "codingx"):
+        await memory.add(f"about {scope}", user_id="ada", scope=scope)
+    await memory.add("about coding", user_id="bob", scope="coding")
+    with pytest.raises(TypeError, match="user_id"):
+        await memory.delete_all()  # type: ignore[call-arg]
+    anybody: list[Any] = ["", " ", None]
+    for nobody in anybody:
+        with pytest.raises(InvalidRequestError, match="user_id"):
+            await memory.delete_all(nobody)
+    seen_before = [record.scope async for record in memory.iter("ada", scope="coding")]
+    assert seen_before == ["coding/python", "coding"]
+    assert await memory.delete_all("ada", scope="coding") == len(seen_before)
+    assert [record.scope async for record in memory.iter("ada")] == ["codingx"]
+    assert [record.scope async for record in memory.iter("bob")] == ["coding"]
+
+
+@pytest.mark.promise(31)
+@pytest.mark.promise(99)
+async def test_a_batch_keeps_what_is_good_and_tells_what_is_not(memory: AsyncMemory) -> None:
+    texts = ["tea", " ", "coffee"]
+    good, bad, also_good = await memory.add_many([{"content": text, "user_id": "ada"} for text in texts])
+    assert isinstance(bad, InvalidRequestError)
+    assert [one.content for one in (good, also_good) if isinstance(one, MemoryRecord)] == ["tea", "coffee"]
+    assert [record.content async for record in memory.iter("ada")] == ["coffee", "tea"]
+
+
+@pytest.mark.promise(121)
+async def test_a_failed_call_tells_its_verb_provider_scope_and_request(tmp_path: Path) -> None:
+    events: list[CallEvent] = []
+    nowhere = tmp_path / "memory.db"
+    nowhere.mkdir()
+    client = AsyncMemory("sqlite", path=nowhere, embedder="none", observers=[events.append], retries=0)
+    with pytest.raises(ProviderError) as raised:
+        await client.search("a secret", "ada", scope="agent/7/run/1")
+    await client.aclose()
+    (event,) = events
+    assert (event.verb, event.provider, event.scope) == ("search", "sqlite", "agent/7/run/1")
+    error = raised.value
+    assert (error.code, error.provider, error.request_id) == (event.outcome, "sqlite", event.request_id)
+    assert "secret" not in f"{event} {error}"
