@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
 import warnings
 import weakref
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
+from openproto.ids import unique_token
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Verb
 from openproto.provider import Call, Provider, current_call, current_origin
@@ -80,7 +80,7 @@ class Session:
         if verb not in self.provider.verbs:
             raise self.provider.unsupported(verb)
         origin = current_origin.get()
-        request_id = origin.request_id if origin else secrets.token_hex(8)
+        request_id = origin.request_id if origin else unique_token(64)
         call = Call(verb, request_id, (origin and origin.app) or self.options.app)
         token = current_call.set(call)
         self._in_flight += 1

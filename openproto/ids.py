@@ -64,3 +64,12 @@ def parse_id(id: str) -> uuid.UUID | None:
     except ValueError:
         return None
     return parsed if str(parsed) == id else None
+
+
+def unique_token(bits: int) -> str:
+    """Return `bits` random bits in hexadecimal: a name that nothing else has, and no secret.
+
+    Of this process's generator, which is seeded by the system and anew after a fork: asking the system each time costs
+    a call that gives the interpreter's lock away.
+    """
+    return f"{random.getrandbits(bits):0{bits // 4}x}"

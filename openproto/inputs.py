@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from openproto.errors import InvalidRequestError, OpenProtoError
+from openproto.ids import unique_token
 from openproto.messages import as_content
 from openproto.provider import GeneratedKey, KeyedInput
 from openproto.requests import IdempotencyKey, MemoryInput, build
@@ -19,7 +19,7 @@ _AT_ONCE = 100  # validated without giving way: a few milliseconds of the loop's
 def keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput:
     """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
     if idempotency_key is None:
-        idempotency_key = GeneratedKey(secrets.token_hex(16))
+        idempotency_key = GeneratedKey(unique_token(128))
     else:
         build(IdempotencyKey, {"idempotency_key": idempotency_key})
     spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
@@ -39,7 +39,7 @@ async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int)
 
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
     if isinstance(item, MemoryInput):
-        return KeyedInput(item, GeneratedKey(secrets.token_hex(16)))
+        return KeyedInput(item, GeneratedKey(unique_token(128)))
     fields = dict(item)
     key = fields.pop("idempotency_key", None)
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import cache
 from typing import ClassVar, NamedTuple, TypeAlias
 
 from openproto.context import TokenCounter, build_context
@@ -111,12 +112,7 @@ class Provider:
     @property
     def verbs(self) -> frozenset[Verb]:
         """The verbs that this provider has."""
-        own = type(self)
-        verbs: set[Verb] = {verb for verb in VERBS if getattr(own, verb) is not getattr(Provider, verb)}
-        verbs.add("capabilities")
-        if "search" in verbs:
-            verbs.add("context")
-        return frozenset(verbs)
+        return _verbs_of(type(self))
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store `item`; the same key and item again return the first record, another item is a ConflictError."""
@@ -204,3 +200,12 @@ class Provider:
             f"provider {self.name!r} does not support {what!r}; capabilities() lists what it has",
             provider=self.name,
         )
+
+
+@cache
+def _verbs_of(cls: type[Provider]) -> frozenset[Verb]:
+    verbs: set[Verb] = {verb for verb in VERBS if getattr(cls, verb) is not getattr(Provider, verb)}
+    verbs.add("capabilities")
+    if "search" in verbs:
+        verbs.add("context")
+    return frozenset(verbs)

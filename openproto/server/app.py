@@ -9,6 +9,7 @@ from http import HTTPMethod
 from weakref import WeakValueDictionary
 
 from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,9 +45,7 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
 
     app: ASGIApp = _Dispatch(ROUTES, describe_as=to_json(describe(ROUTES, with_keys=bool(settings.keys))))
     if origins := settings.cors_origins:
-        app = CORSMiddleware(
-            app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED
-        )
+        app = _Cors(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED)
     app = Trace(Guard(app, settings))
     services = Services(memory, Gate(settings), WeakValueDictionary())
     startup_and_shutdown = Router(lifespan=lifespan)
@@ -59,6 +58,16 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
             await startup_and_shutdown(scope, receive, send)
 
     return serve
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, which calls a preflight for an unknown method an error, in words of its own."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Say what is allowed, and leave it to the browser to refuse the rest, as it does."""
+        answer = super().preflight_response(request_headers)
+        allowed = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        return Response(headers=allowed)
 
 
 class _Dispatch:

@@ -91,6 +91,8 @@ def log_config(settings: ServerSettings) -> dict[str, Any]:
             "openproto": {"handlers": ["stderr"], "level": level, "propagate": False},
             "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         },
+        # Libraries in the same lines, without the tracebacks that they like to print.
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
     }
 
 

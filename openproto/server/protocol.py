@@ -6,7 +6,6 @@ default (`Upgrade: h2c`). Here headers have a bound, and an offered upgrade is l
 
 from __future__ import annotations
 
-import secrets
 from http import HTTPMethod, HTTPStatus
 
 import httptools
@@ -14,6 +13,7 @@ from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from openproto.errors import InvalidRequestError
+from openproto.ids import unique_token
 from openproto.models import OMP_VERSION
 
 MAX_HEAD = 2**16
@@ -67,7 +67,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         """Send the answer and hang up."""
-        error = InvalidRequestError(text, request_id=secrets.token_hex(8))
+        error = InvalidRequestError(text, request_id=unique_token(64))
         body = to_json(error.to_envelope())
         head = (
             f"HTTP/1.1 {status} {status.phrase}\r\n"

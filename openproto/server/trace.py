@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from openproto.ids import unique_token
 from openproto.models import OMP_VERSION
 from openproto.server.disconnect import ClientGoneError
 
@@ -68,4 +68,4 @@ def _request_id(scope: Scope) -> bytes:
                 found: bytes = value
                 return found
             break
-    return secrets.token_hex(8).encode()
+    return unique_token(64).encode()

@@ -50,11 +50,18 @@ def _integer(text: object) -> object:
     return int(text) if isinstance(text, str) and _INTEGER.fullmatch(text) else text
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _number(text: object) -> object:
     return float(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
 
 
 WireMoment = Annotated[Moment, BeforeValidator(_moment)]
+WireInteger = Annotated[int, BeforeValidator(_whole)]
+"""JSON has one kind of number: to its schemas 5.0 is the integer 5, and some languages write it so."""
+
 QueryInteger = Annotated[int, BeforeValidator(_integer)]
 QueryNumber = Annotated[Confidence, BeforeValidator(_number)]
 
@@ -113,6 +120,7 @@ class SearchBody(SearchQuery, defer_build=False):
 
     query: Content = Field(alias="q")
     as_of: WireMoment | None = None
+    limit: WireInteger = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
 
 
 class SearchParams(SearchBody):
@@ -126,6 +134,7 @@ class ContextBody(ContextQuery, defer_build=False):
     """The body of `POST /context`."""
 
     as_of: WireMoment | None = None
+    token_budget: WireInteger = Field(default=500, ge=1)
 
 
 class AuditParams(AuditQuery, defer_build=False):

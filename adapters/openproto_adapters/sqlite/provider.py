@@ -33,6 +33,7 @@ from openproto.requests import (
 )
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
+from openproto_adapters.sqlite.gets import Gets
 from openproto_adapters.sqlite.reindexing import reindex
 
 READERS = 3
@@ -73,6 +74,7 @@ class Sqlite(Provider):
         self._synchronous: Synchronous = synchronous
         self._indexer: Indexer | None = None
         self._database: Database | None = None
+        self._gets: Gets | None = None
         self._audit_buffer: AuditBuffer | None = None
 
     async def open(self) -> None:
@@ -97,7 +99,7 @@ class Sqlite(Provider):
                 await buffer.close()
         finally:
             indexer, self._indexer = self._indexer, None
-            database, self._database = self._database, None
+            database, self._database, self._gets = self._database, None, None
             if indexer is not None:
                 await indexer.close()
             if database is not None:
@@ -125,7 +127,7 @@ class Sqlite(Provider):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._db.read_once(lambda db: statements.get(db, ref))
+        record = await self._open_gets.get(ref)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -205,6 +207,7 @@ class Sqlite(Provider):
             lock_timeout=self._lock_timeout,
             synchronous=self._synchronous,
         )
+        self._gets = Gets(self._database)
         await self._database.open()
 
     def _add(self, db: Connection, new: IndexedInput) -> MemoryRecord:
@@ -244,6 +247,12 @@ class Sqlite(Provider):
         if self._database is None:
             raise self.closed_meanwhile()
         return self._database
+
+    @property
+    def _open_gets(self) -> Gets:
+        if self._gets is None:
+            raise self.closed_meanwhile()
+        return self._gets
 
     @property
     def _index(self) -> Indexer:
