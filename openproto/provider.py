@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from functools import cache
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from openproto.context import TokenCounter, build_context
 from openproto.errors import OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
@@ -103,6 +102,16 @@ class Provider:
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules that the provider imports when it opens; the registry checks that they are installed."""
 
+    _own_verbs: ClassVar[frozenset[Verb]] = frozenset({"capabilities"})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        verbs: set[Verb] = {verb for verb in VERBS if getattr(cls, verb) is not getattr(Provider, verb)}
+        verbs.add("capabilities")
+        if "search" in verbs:
+            verbs.add("context")
+        cls._own_verbs = frozenset(verbs)
+
     async def open(self) -> None:
         """Acquire what the verbs need; raise a typed error that says in words why it cannot be had."""
 
@@ -112,7 +121,7 @@ class Provider:
     @property
     def verbs(self) -> frozenset[Verb]:
         """The verbs that this provider has."""
-        return _verbs_of(type(self))
+        return self._own_verbs
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store `item`; the same key and item again return the first record, another item is a ConflictError."""
@@ -200,12 +209,3 @@ class Provider:
             f"provider {self.name!r} does not support {what!r}; capabilities() lists what it has",
             provider=self.name,
         )
-
-
-@cache
-def _verbs_of(cls: type[Provider]) -> frozenset[Verb]:
-    verbs: set[Verb] = {verb for verb in VERBS if getattr(cls, verb) is not getattr(Provider, verb)}
-    verbs.add("capabilities")
-    if "search" in verbs:
-        verbs.add("context")
-    return frozenset(verbs)

@@ -142,7 +142,8 @@ def test_no_optional_library_is_a_base_dependency() -> None:
 def test_the_extra_all_holds_every_extra_that_a_program_may_need() -> None:
     extras = _project()["optional-dependencies"]
     inside = [name for line in extras["all"] for name in line.removeprefix("openproto[").removesuffix("]").split(",")]
-    assert set(inside) == set(extras) - {"all", "async", "conformance"}  # who tests a backend asks for the suite by name
+    # Who tests a backend asks for the suite by name, and async brings nothing.
+    assert set(inside) == set(extras) - {"all", "async", "conformance"}
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgres"])
