@@ -92,6 +92,7 @@ def test_providers_says_what_is_ready_and_what_is_missing(cli: Run, terminal: Ca
     assert "what it is" in terminal("providers")
 
 
+@pytest.mark.promise(114)
 def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(cli: Run, environment: Path) -> None:
     ended = cli("doctor", "--json")
     assert ended.status == 0
@@ -120,6 +121,7 @@ def test_doctor_says_what_an_embedder_would_add(cli: Run, monkeypatch: pytest.Mo
     assert "pip install 'openproto[local]'" in ended.out
 
 
+@pytest.mark.promise(114)
 @pytest.mark.usefixtures("faulty")
 def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None:
     ended = cli("doctor", "-p", "faulty", "-o", "code=provider_unavailable", "-o", "when=open", "--json")

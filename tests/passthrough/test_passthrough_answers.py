@@ -240,6 +240,13 @@ async def test_a_row_of_another_user_is_never_passed_on(foreign: str) -> None:
             await call(client)
 
 
+async def test_a_cursor_that_leads_to_itself_does_not_go_round_for_ever() -> None:
+    page = answer({"items": [RECORD], "next_cursor": "same"})
+    async with RawServer(always(page)) as server, server.client() as client:
+        with pytest.raises(ProviderError, match="no end"):
+            assert [record async for record in client.iter("ann")]
+
+
 async def test_a_batch_is_checked_row_by_row() -> None:
     item = {"content": "tea", "user_id": "ann"}
     for outcomes in (

@@ -64,6 +64,7 @@ async def test_a_drip_cannot_hold_up_opening_either() -> None:
 
 @pytest.mark.promise(7)
 @pytest.mark.promise(37)
+@pytest.mark.promise(4)
 async def test_a_thousand_calls_at_once_share_a_few_sockets() -> None:
     async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
         await asyncio.sleep(0.005)
@@ -88,6 +89,8 @@ async def test_by_default_sixteen_sockets_are_enough() -> None:
 
 
 @pytest.mark.promise(18)
+@pytest.mark.promise(19)
+@pytest.mark.promise(122)
 async def test_calls_one_after_the_other_use_one_connection() -> None:
     async with RawServer(always(answer(RECORD))) as server, server.client() as client:
         for _ in range(20):
@@ -233,6 +236,14 @@ async def test_a_host_that_nobody_knows_is_told_in_words() -> None:
         await provider.close()
 
 
+@pytest.mark.parametrize("host", ["a..b", ".", "xn--.invalid", "ü..invalid", "a" * 64 + ".invalid"])
+async def test_a_host_that_is_no_name_is_told_in_words_too(host: str) -> None:
+    provider = Passthrough(f"http://{host}")
+    with pytest.raises(ProviderError, match="base_url="):
+        await provider.open()
+    await provider.close()
+
+
 def _tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
@@ -266,6 +277,7 @@ async def test_https_where_http_is_spoken_is_told_in_words() -> None:
 
 
 @pytest.mark.promise(14)
+@pytest.mark.promise(15)
 @pytest.mark.parametrize("how", ["task", "scope", "timeout"])
 async def test_a_cancelled_call_is_cut_and_the_server_sees_it(how: str) -> None:
     async with RawServer(never) as server, server.client(max_connections=2) as client:

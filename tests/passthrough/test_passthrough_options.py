@@ -82,6 +82,23 @@ def test_making_one_imports_no_http_library(run_python: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_name_that_is_looked_up_without_end_holds_up_no_exit(run_python: Any) -> None:
+    program = """
+import asyncio, socket, time
+from openproto import AsyncMemory, ProviderTimeoutError
+socket.getaddrinfo = lambda *args, **kwargs: time.sleep(600)
+async def main():
+    try:
+        async with AsyncMemory("passthrough", base_url="http://slow.invalid", timeout=3):
+            pass
+    except ProviderTimeoutError:
+        print("told")
+asyncio.run(main())
+"""
+    done = run_python(program)
+    assert (done.stdout, done.stderr) == ("told\n", "")
+
+
 async def test_opening_does_not_hold_up_the_loop_with_imports(run_python: Any) -> None:
     """In a new process, where the libraries are not imported yet: whatever imports them runs off the main thread."""
     program = """
@@ -132,6 +149,7 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
     assert "authorization" not in server.requests[0].headers
 
 
+@pytest.mark.promise(110)
 async def test_a_server_that_is_not_there_is_told_at_entry() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

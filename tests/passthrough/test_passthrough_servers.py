@@ -13,7 +13,15 @@ import pytest
 from openproto_adapters.sqlite import Sqlite
 from raw_server import CAPABILITIES, RawServer, Request, answer, refusal
 
-from openproto import AsyncMemory, Memory, MemoryRecord, NotFoundError, OpenProtoError, UnauthorizedError
+from openproto import (
+    AsyncMemory,
+    Memory,
+    MemoryRecord,
+    NotFoundError,
+    OpenProtoError,
+    PayloadTooLargeError,
+    UnauthorizedError,
+)
 from openproto.server import ServerSettings, create_app, running
 from openproto.server.keys import new_key
 
@@ -90,6 +98,15 @@ async def test_a_server_without_extensions_is_served_by_the_protocols_own_routes
     tried = [request.route for request in minimal.requests if request.route in EXTENSIONS]
     # A server that claims x-openproto is asked once, and what is not there is never tried again.
     assert tried == (["POST /memories/batch"] if b"x-openproto" in minimal.capabilities else [])
+
+
+async def test_a_query_that_no_url_can_hold_is_refused_where_the_server_takes_it_nowhere_else(
+    minimal: RawServer,
+) -> None:
+    async with minimal.client() as client:
+        with pytest.raises(PayloadTooLargeError, match="URL"):
+            await client.search("tea " * 20_000, "ann")
+        assert await client.search("tea", "ann") == []
 
 
 async def test_nothing_but_the_declared_extensions_deletes_by_filter() -> None:

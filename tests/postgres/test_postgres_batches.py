@@ -133,6 +133,7 @@ async def test_numbers_come_back_to_the_last_bit(memory: AsyncMemory) -> None:
             assert (kept.model_extra or {})["x-mem0"] == {"n": number}
 
 
+@pytest.mark.promise(31)
 async def test_a_batch_is_one_statement(memory: AsyncMemory, dsn: str, schema: str) -> None:
     await memory.add_many([item(f"fact {n}") for n in range(50)])
     transactions = await value(dsn, f"SELECT count(DISTINCT xmin::text) FROM {schema}.memories")

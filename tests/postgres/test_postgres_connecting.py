@@ -105,6 +105,7 @@ async def test_a_malformed_url_is_a_typed_error_that_keeps_the_password(url: str
     assert "url=" in error.message
 
 
+@pytest.mark.promise(110)
 async def test_nobody_listening_is_unavailable_at_once(tmp_path: Path) -> None:
     for url in (f"postgresql://postgres@/x?host={tmp_path}", "postgresql://postgres:hunter2@127.0.0.1:1/x"):
         began = time.monotonic()

@@ -87,6 +87,7 @@ async def waits_for_lock(dsn: str) -> bool:
     return await value(dsn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'") == 1
 
 
+@pytest.mark.promise(51)
 async def test_opening_again_applies_no_migration_twice(make: MakeClient, dsn: str, schema: str) -> None:
     applied = f"SELECT version, applied_at FROM {schema}.migrations ORDER BY version"
     async with make() as memory:

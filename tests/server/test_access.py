@@ -190,6 +190,13 @@ def test_a_broken_file_of_keys_is_told_without_what_it_holds(tmp_path: Path, bro
     assert "secret" not in fault["msg"]
 
 
+def test_a_file_without_any_key_opens_nothing_to_everyone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text("[]")
+    with pytest.raises(ValidationError, match="holds no keys"):
+        ServerSettings(keys_file=file)
+
+
 def test_without_keys_only_the_machine_itself_is_served() -> None:
     for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"):
         ServerSettings(host=host)
@@ -200,7 +207,9 @@ def test_without_keys_only_the_machine_itself_is_served() -> None:
         ServerSettings(host=host, keys=[ApiKey(name="n", sha256="0" * 64, users="*")])
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1", "http://[::1", "", "//"]
+)
 def test_a_page_of_another_origin_is_refused(client: httpx.Client, origin: str) -> None:
     answer = client.post("/memories", json={"content": "tea", "user_id": "ada"}, headers={"Origin": origin})
     error_of(answer, 403, "scope_denied")
@@ -218,6 +227,37 @@ def test_a_name_that_was_made_to_resolve_to_this_machine_is_refused(client: http
     error_of(client.get("/memories", params={"user_id": "ada"}, headers={"Host": host}), 403, "scope_denied")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "0:0:0:0:0:0:0:1", "localhost"])
+def test_a_loopback_address_is_served_under_its_own_name(host: str) -> None:
+    name = f"[{host}]" if ":" in host else host
+    assert {name, "localhost"} <= ServerSettings(host=host).hosts
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://app.example/page", "null", ""])
+def test_an_origin_that_no_page_could_have_is_a_mistake(origin: str) -> None:
+    with pytest.raises(ValidationError, match="must be a scheme and a host"):
+        ServerSettings(cors_origins=[origin])
+
+
+@pytest.mark.parametrize("name", ["https://memory.example", "memory.example:8080", "memory.example/", "*", "::1"])
+def test_an_allowed_host_that_no_header_could_match_is_a_mistake(name: str) -> None:
+    with pytest.raises(ValidationError, match="must be a name or an address"):
+        ServerSettings(allowed_hosts=[name])
+
+
+def test_an_origin_is_written_in_any_case(serve: Serve, tmp_path: Path) -> None:
+    client = serve(sqlite_app(tmp_path / "memory.db", ServerSettings(cors_origins=["https://App.Example"])))
+    answer = client.get("/healthz", headers={"Origin": "https://app.example"})
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key", "X-User-Id", "X-OMP-App"])
+def test_a_header_given_twice_is_refused_for_who_knows_which_was_meant(guarded: httpx.Client, name: str) -> None:
+    value = f"Bearer {ADA}" if name == "Authorization" else ADA
+    headers = [("X-API-Key", ADA), (name, value), (name, value)]
+    error_of(guarded.get("/memories", params={"user_id": "ada"}, headers=headers), 400, "invalid_request")
+
+
 def test_a_host_may_be_allowed_by_name(serve: Serve, tmp_path: Path) -> None:
     client = serve(sqlite_app(tmp_path / "memory.db", ServerSettings(allowed_hosts=["Memory.Example"])))
     assert client.get("/healthz", headers={"Host": "memory.example:443"}).status_code == 200
@@ -233,6 +273,9 @@ def test_a_listed_origin_may_call_and_read_what_it_needs_even_of_errors(serve: S
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://app.example"
     assert preflight.headers["omp-version"] == "0.1"
+    odd = client.options("/memories/x", headers={**page, "Access-Control-Request-Method": "BREW"})
+    assert (odd.status_code, odd.text) == (200, "")
+    assert "BREW" not in odd.headers["access-control-allow-methods"]
     answer = client.get("/memories/x", headers={**page, **bearer(ADA)})
     error_of(answer, 404, "not_found")
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
@@ -250,6 +293,14 @@ def test_each_key_has_its_own_rate_and_is_told_when_to_return(serve: Serve, tmp_
     assert 3000 < error["x-openproto"]["retry_after"] <= int(refused.headers["retry-after"]) <= 3600
     assert client.get("/memories/x", headers=bearer(ROOT)).status_code == 404
     assert client.get("/healthz").status_code == 200
+
+
+def test_keys_of_one_name_do_not_share_a_rate(serve: Serve, tmp_path: Path) -> None:
+    (mine, my_entry), (yours, your_entry) = new_key("key", ["ada"]), new_key("key", ["eve"])
+    settings = ServerSettings(keys=[my_entry, your_entry], rate_limit="1/hour")
+    client = serve(sqlite_app(tmp_path / "memory.db", settings))
+    answers = [client.get("/memories/x", headers=bearer(key)) for key in (mine, yours, mine)]
+    assert [answer.status_code for answer in answers] == [404, 404, 429]
 
 
 def test_without_keys_an_address_has_the_rate(serve: Serve, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from server_tools import Serve, connect, error_of, read_all, scripted_app, sqlit
 
 from openproto import errors
 from openproto.errors import ERROR_CODES, OpenProtoError
+from openproto.server.protocol import MAX_HEAD
 
 MARKER = "xyzzy-plugh-0421"
 MEMORY = {"content": MARKER, "user_id": "ada"}
@@ -60,7 +63,10 @@ def test_a_fault_inside_the_server_is_told_without_any_detail_and_logged_without
     assert answer.headers["x-request-id"] in caplog.text
 
 
-@pytest.mark.parametrize("path", ["/", "/memory", "/memories/", "/v0/memories", "/openapi.json/", f"/{MARKER}", "//"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/memory", "/memories/", "/v0/memories", "/openapi.json/", f"/{MARKER}", "//", "/healthz%0A", "/memories%0A"],
+)
 def test_an_unknown_route_is_not_found(client: httpx.Client, path: str) -> None:
     assert MARKER not in error_of(client.get(path), 404, "not_found")["message"]
 
@@ -270,7 +276,15 @@ def test_no_secret_of_the_backend_shows_when_it_fails(serve: Serve, tmp_path: Pa
     assert MARKER not in answer.text
 
 
-@pytest.mark.parametrize("rubbish", [b"rubbish\r\n\r\n", b"BREW /audit HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"rubbish\r\n\r\n",
+        b"BREW /audit HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /memories/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+)
 def test_what_is_no_http_at_all_gets_the_envelope_too(client: httpx.Client, rubbish: bytes) -> None:
     with connect(client.base_url) as connection:
         connection.sendall(rubbish)
@@ -279,3 +293,33 @@ def test_what_is_no_http_at_all_gets_the_envelope_too(client: httpx.Client, rubb
     error = json.loads(body)["error"]
     assert error["code"] == "invalid_request"
     assert f"x-request-id: {error['request_id']}".encode() in head
+
+
+def test_headers_without_end_are_refused_and_not_gathered(client: httpx.Client) -> None:
+    with connect(client.base_url) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        for _ in range(1000):
+            connection.sendall(b"x" * 10_000)
+        raise AssertionError("ten megabytes of one header were taken")
+    assert client.get("/healthz").status_code == 200
+
+
+def test_headers_that_are_too_large_get_the_envelope(client: httpx.Client) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        time.sleep(0.1)  # so that the server reads the beginning on its own
+        connection.sendall(b"x" * (MAX_HEAD + 1))
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body)["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("offer", ["h2c", "websocket"])
+def test_a_request_that_offers_another_protocol_keeps_its_body(client: httpx.Client, offer: str) -> None:
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": offer, "HTTP2-Settings": "AAMAAABk"}
+    assert client.post("/memories", json=MEMORY, headers=headers).status_code == 201
+    large = {**MEMORY, "content": "tea " * 20_000}
+    chunks = iter([json.dumps(large).encode()[start : start + 7000] for start in range(0, 90_000, 7000)])
+    answer = client.post("/memories", content=chunks, headers={**headers, **JSON})
+    assert answer.status_code == 201
+    assert client.get("/healthz", headers=headers).status_code == 200

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from server_tools import Serve, error_of, scripted_app, sqlite_app
 
-from openproto import Memory
+from openproto import AsyncMemory, Memory
 from openproto.errors import ProviderUnavailableError, RateLimitedError
+from openproto.server import ServerSettings, create_app
 
 WHOLE: dict[str, Any] = {
     "content": "tea at noon \U0001f375",
@@ -87,6 +88,34 @@ def test_of_many_changes_bound_to_one_version_exactly_one_is_made(client: httpx.
 
     with ThreadPoolExecutor(19) as crowd:
         assert sorted(crowd.map(change, range(1, 20))) == [200] + [412] * 18
+
+
+def test_a_memory_may_be_deleted_only_in_the_version_that_was_read(client: httpx.Client) -> None:
+    made = client.post("/memories", json={"content": "tea", "user_id": "ada"})
+    path, read = f"/memories/{made.json()['id']}", {"If-Match": made.headers["etag"]}
+    now = client.patch(path, json={"content": "milk"}).headers["etag"]
+    error_of(client.delete(path, headers=read), 412, "conflict")
+    assert client.get(path).json()["content"] == "milk"
+    assert client.delete(path, headers={"If-Match": now}).status_code == 204
+    error_of(client.delete(path, headers={"If-Match": "*"}), 404, "not_found")
+
+
+def test_a_server_may_stand_before_another_in_one_process(serve: Serve, tmp_path: Path) -> None:
+    behind = serve(sqlite_app(tmp_path / "memory.db"))
+    front = serve(create_app(AsyncMemory("passthrough", base_url=str(behind.base_url)), ServerSettings()))
+    id = add(front, "tea")["id"]
+    changed = front.patch(f"/memories/{id}", json={"content": "milk"})
+    assert changed.json()["content"] == "milk"
+
+
+def test_an_integer_may_be_written_as_its_schema_allows(client: httpx.Client) -> None:
+    add(client, "tea")
+    found = client.post("/memories/search", json={"q": "tea", "user_id": "ada", "limit": 1.0})
+    assert len(found.json()["results"]) == 1
+    assert client.post("/context", json={"query": "tea", "user_id": "ada", "token_budget": 5e2}).is_success
+    for limit in (1.5, "1", True, None, 101.0):
+        body = {"q": "tea", "user_id": "ada", "limit": limit}
+        error_of(client.post("/memories/search", json=body), 400, "invalid_request")
 
 
 def test_paging_visits_every_record_once(client: httpx.Client) -> None:

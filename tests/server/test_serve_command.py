@@ -81,6 +81,23 @@ def test_the_default_command_logs_each_request_once_in_a_line_for_people(start: 
     assert re.fullmatch(r"\S+Z info GET /capabilities 200 \d+\.\d ms r-2", line)
 
 
+def test_what_a_library_logs_is_a_line_like_any_other_without_its_traceback() -> None:
+    program = """
+import logging.config
+from openproto.server import ServerSettings
+from openproto.server.log import log_config
+logging.config.dictConfig(log_config(ServerSettings(log_format="json")))
+try:
+    raise ValueError("xyzzy")
+except ValueError:
+    logging.getLogger("asyncpg.pool").exception("the pool is short of connections")
+"""
+    done = subprocess.run([COMMAND[0], "-c", program], capture_output=True, text=True, check=True, timeout=LONG)
+    line = json.loads(done.stderr)
+    assert (line["level"], line["logger"]) == ("error", "asyncpg.pool")
+    assert "xyzzy" not in done.stderr
+
+
 def test_a_log_level_above_info_is_silent(tmp_path: Path, start: Start) -> None:
     with pytest.raises(AssertionError):  # the line that says where it listens is not there either
         start("--log-level", "warning", "--log-format", "nonsense", OPENPROTO_PATH=str(tmp_path / "memory.db"))
@@ -125,6 +142,9 @@ def test_a_new_key_opens_a_server_that_knows_its_entry(start: Start, tmp_path: P
         (["--host", "0.0.0.0"], "without API keys"),
         (["--keys", "/no/such/file"], "/no/such/file: No such file"),
         (["--rate-limit", "many"], "rate_limit: "),
+        (["--rate-limit", "0/minute"], "rate_limit: "),
+        (["--cors-origin", "app.example"], "cors_origins.0: "),
+        (["--allowed-host", "memory.example:443"], "allowed_hosts.0: "),
         (["--log-level", "loud"], "log_level: "),
         (["--provider", "postgress"], "did you mean 'postgres'"),
         (["--path", "/proc/none/memory.db"], "cannot be created"),

@@ -95,6 +95,21 @@ def test_ctrl_c_is_an_orderly_end_too(start: Start, tmp_path: Path) -> None:
     assert server.process.returncode == 0
 
 
+async def test_a_second_ctrl_c_waits_for_nobody(start: Start, database: str, schema: str) -> None:
+    server, locker = await _hanging(start, database, schema, "600")
+    with connect(server.url) as connection:
+        connection.sendall(b"DELETE /memories?user_id=ada HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.5)
+        for _ in range(2):
+            os.kill(server.process.pid, signal.SIGINT)
+            await asyncio.sleep(0.5)
+        assert b" 503 " in (await asyncio.to_thread(read_all, connection)).partition(b"\r\n")[0]
+    log = await asyncio.to_thread(server.process.communicate, timeout=LONG)
+    await locker.close()
+    assert "Traceback" not in log[1]
+    assert server.process.returncode == 0
+
+
 async def _hanging(start: Start, database: str, schema: str, deadline: str) -> tuple[Process, Any]:
     """Return a server whose every statement hangs until the returned connection is closed."""
     environment = {"OPENPROTO_PROVIDER": "postgres", "OPENPROTO_URL": database, "OPENPROTO_SCHEMA": schema}

@@ -161,6 +161,8 @@ class Passthrough(Provider):
         page = await self._parse(MemoryPage, await self._send(wire.list_page(query)))
         for record in page.items:
             answers.own(record, query.user_id)
+        if page.next_cursor is not None and page.next_cursor == query.cursor:
+            raise ProviderError("the server answers a cursor with the same cursor, so the listing would have no end")
         return page
 
     async def search(self, query: SearchQuery) -> SearchResults:
@@ -236,7 +238,11 @@ class Passthrough(Provider):
         return reply
 
     async def _exchange(self, request: wire.Request) -> Reply:
-        headers = {**self._headers, **request.headers}
+        url, headers = self._base_url + request.path, {**self._headers, **request.headers}
+        if len(url) > wire.LONGEST_URL:
+            raise PayloadTooLargeError(
+                "the request does not fit into a URL, and this server takes it in no other place"
+            )
         if request.body is not None:
             if len(request.body) > wire.LARGEST_BODY:
                 raise PayloadTooLargeError(
@@ -248,7 +254,7 @@ class Passthrough(Provider):
             if call.app is not None:
                 headers[b"x-omp-app"] = wire.header_value(call.app)
         try:
-            return await self._http.send(request.method, self._base_url + request.path, headers, request.body)
+            return await self._http.send(request.method, url, headers, request.body)
         except ProviderUnavailableError as error:
             if self._live_http is None:
                 raise self.closed_meanwhile() from error

@@ -7,15 +7,18 @@ request enters it before a connection is free for it: who waits, waits outside, 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import aclosing
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.threads import Threads
 from openproto_adapters.passthrough.answers import Reply
 
 KEEP_ALIVE = 4.0
@@ -25,7 +28,7 @@ which may not be repeated does not meet a connection that is just being closed."
 LARGEST_ANSWER = 64 * 2**20
 """Bytes, decompressed: more than 500 records of the greatest length."""
 
-_CAUGHT = (aiohttp.ClientError, httpx.HTTPError, OSError)
+_CAUGHT = (aiohttp.ClientError, httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError)
 
 # The first class that fits decides, so the narrow ones stand before the wide.
 _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
@@ -50,6 +53,8 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         "no connection: nothing listens there, or the network does not lead there",
     ),
     (aiohttp.ClientResponseError, ProviderError, "the answer is not HTTP: look at base_url="),
+    (httpx.InvalidURL, ProviderError, "base_url= is no address that can be asked"),
+    (UnicodeError, ProviderError, "the host in base_url= is no name that can be looked up"),
     (httpx.DecodingError, ProviderError, "the answer's compression is broken"),
     (
         aiohttp.ClientError,
@@ -71,8 +76,11 @@ class Http:
     def __init__(self, origin: str, tls: ssl.SSLContext, max_connections: int) -> None:
         self._origin = origin
         self._slots = asyncio.Semaphore(max_connections)
+        self._names = _Names()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEP_ALIVE, ssl=tls),
+            connector=aiohttp.TCPConnector(
+                limit=max_connections, keepalive_timeout=KEEP_ALIVE, ssl=tls, resolver=self._names
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would tie the calls of different users together
             middlewares=(_send_once,),
         )
@@ -95,6 +103,7 @@ class Http:
     async def close(self) -> None:
         """Close every connection at once; requests still running fail."""
         await self._session.close()
+        await self._names.close()
 
     async def _read(self, response: httpx.Response) -> bytes:
         chunks: list[bytes] = []
@@ -113,6 +122,29 @@ class Http:
             if isinstance(cause, kind):
                 return typed(f"{self._origin}: {text}")
         return ProviderError(f"{self._origin}: the request failed inside the HTTP library ({type(cause).__name__})")
+
+
+class _Names(AbstractResolver):
+    """Looks names up in a thread that no exit waits for: asyncio waits for its own, and a lookup can hang."""
+
+    def __init__(self) -> None:
+        self._threads = Threads(1, "openproto-passthrough-names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._threads(
+            socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        return [
+            ResolveResult(
+                hostname=host, host=str(address[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.close()
 
 
 async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

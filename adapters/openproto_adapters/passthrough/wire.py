@@ -28,6 +28,9 @@ MOST_ITEMS = 500
 LARGEST_BODY = 2**20
 """Bytes; the protocol's limit."""
 
+LONGEST_URL = 2**16
+"""Characters; httpx knows no longer ones, and few servers do."""
+
 _AROUND = b'{"items":[%b]}'
 
 # URLs cannot spell them as ids: `.` and `..` are steps in a path however they are escaped, the others are routes.
