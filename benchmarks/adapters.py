@@ -86,6 +86,27 @@ async def _letta() -> AsyncIterator[tuple[Call, Call]]:
 
 
 @asynccontextmanager
+async def _memori() -> AsyncIterator[tuple[Call, Call]]:
+    from memori.storage._connection import connection_context
+    from openproto_conformance.emulators.memori import Memori
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import sessionmaker
+
+    with Memori() as place:
+        async with AsyncMemory("memori", **place.provider_options()) as memory:
+            record = await memory.add("Ann prefers green tea", user_id="ann")
+            engine = create_engine(place.url)
+
+            def get() -> object:
+                with connection_context(sessionmaker(engine)) as (_, _, driver):
+                    assert driver is not None
+                    return driver.entity_fact.get_facts_by_ids([1])
+
+            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get)
+            engine.dispose()
+
+
+@asynccontextmanager
 async def _memorysync() -> AsyncIterator[tuple[Call, Call]]:
     from memorysync import MemorySyncClient
     from openproto_adapters.memorysync.places import Place, end_user
@@ -112,9 +133,15 @@ async def _memsy() -> AsyncIterator[tuple[Call, Call]]:
             record = await memory.add("Ann prefers green tea", user_id="ann")
             place = Place.of_id(record.id)
             assert place is not None
-            ids = {"actor_id": place.actor, "session_id": place.session}
             with MemsyClient(**options, max_retries=0) as client:
-                search = partial(client.search, "what is known", **ids, limit=100, include_source_events=True)
+                search = partial(
+                    client.search,
+                    "what is known",
+                    actor_id=place.actor,
+                    session_id=place.session,
+                    limit=100,
+                    include_source_events=True,
+                )
                 yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search)
 
 
@@ -139,6 +166,7 @@ ADAPTERS: dict[str, Callable[[], Sides]] = {
     "letta": _letta,
     "mem0, library": _mem0_library,
     "mem0, platform": _mem0_platform,
+    "memori": _memori,
     "memorysync": _memorysync,
     "memsy": _memsy,
     "supermemory": _supermemory,

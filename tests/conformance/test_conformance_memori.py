@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
@@ -46,7 +47,11 @@ def server() -> str:
 
     def stop() -> None:
         private.stop()
-        shutil.rmtree(home, ignore_errors=True)
+        deadline = time.monotonic() + 30
+        while home.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if not keeper.Place(home).socket.exists():
+                shutil.rmtree(home, ignore_errors=True)  # the keeper may still be tidying up
 
     atexit.register(stop)
     return f"postgresql://postgres@/postgres?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"

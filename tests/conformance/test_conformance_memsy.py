@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -69,7 +69,7 @@ class TestMemsy(ProviderSuite):
 class TestMemsyAlone(ProviderSuite):
     quick = True
     secrets = (Emulator.api_key,)
-    deviations: ClassVar[dict[str, str]] = {
+    deviations: ClassVar[Mapping[str, str]] = {
         "the_least_is_there": "Memsy deletes nothing on request; with path= openproto does",
         "expired_records_take_no_place": "a search shows 100 at most, and Memsy's listing does not say what is valid",
     }

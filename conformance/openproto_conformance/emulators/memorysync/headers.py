@@ -44,6 +44,7 @@ class HeaderPlane(Emulator):
         self.purges = 0
         self._ids = count(1)
         self._present: dict[str, dict[int, Memory]] = {}
+        self._texts: dict[tuple[str, str], int] = {}
         self._refs: dict[tuple[str, str], list[int]] = {}
 
     def authorized(self, request: Request) -> bool:
@@ -163,6 +164,7 @@ class HeaderPlane(Emulator):
             for memory in chosen:
                 memory.delete(self.now())
                 del self._present[end_user][memory.id]
+                self._texts.pop((end_user, normal(memory.text)), None)
         return Answer(200, [memory.id for memory in chosen])
 
     @route("GET", "/memory/{id}/history")
@@ -181,6 +183,7 @@ class HeaderPlane(Emulator):
         self.purges += 1
         self.memories.clear()
         self._present.clear()
+        self._texts.clear()
         return Answer(200, {"status": "purged"})
 
     def of(self, end_user: str) -> list[Memory]:
@@ -204,11 +207,10 @@ class HeaderPlane(Emulator):
         facts = self.facts(text) if is_worthwhile(text) else []
         if not facts:
             return {"status": "skipped", "reason": "no_high_value_content", "memory_ids": []}
-        known = {normal(memory.text): memory.id for memory in self.of(end_user)}
-        if all(normal(fact) in known for fact in facts):
-            ids = [known[normal(fact)] for fact in facts]
-            return {"status": "skipped", "reason": "duplicate", "memory_ids": ids}
-        ids = [self._store(item, fact, end_user) for fact in facts if normal(fact) not in known]
+        known = [self._texts.get((end_user, normal(fact))) for fact in facts]
+        if None not in known:
+            return {"status": "skipped", "reason": "duplicate", "memory_ids": known}
+        ids = [self._store(item, fact, end_user) for fact, id in zip(facts, known, strict=True) if id is None]
         if ref is not None:
             self._refs[end_user, ref] = ids
         return {"status": "created", "memory_ids": ids}
@@ -220,6 +222,7 @@ class HeaderPlane(Emulator):
         for name in EDITABLE:
             setattr(memory, name, item.get(name))
         self.memories[id] = self._present.setdefault(end_user, {})[id] = memory
+        self._texts[end_user, normal(fact)] = id
         return id
 
     def _memory(self, request: Request) -> Memory:

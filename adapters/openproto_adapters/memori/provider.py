@@ -1,0 +1,235 @@
+"""The memori provider: the protocol's verbs on Memori's tables and engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, ParamSpec, TypeVar
+from uuid import UUID, uuid4
+
+from platformdirs import user_cache_path, user_data_path
+
+from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.errors import OpenProtoError
+from openproto.models import Cancellation
+from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
+from openproto.requests import Filters, MemoryInput, SearchQuery
+from openproto.threads import Threads
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from openproto_adapters.memori.native import Engine
+    from openproto_adapters.memori.store import Mark, Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_BATCH = 200
+"""How many memories are written in one transaction: as many as others may have to wait for."""
+
+
+class _Parts(NamedTuple):
+    """What an open provider works with; writes have threads of their own, so that a stuck one holds up no read."""
+
+    store: Store
+    engine: Engine
+    url: URL
+    writes: Threads
+
+
+class Memori(EmulatedProvider):
+    """Memories in a database of your own, as facts of Memori, found by its engine; nothing goes to its cloud.
+
+    Memori's embedding model is downloaded by its engine when it is first needed, unless it is there.
+
+    Args:
+        url: A SQLAlchemy URL of SQLite or PostgreSQL (`postgresql://...`), or the path of a SQLite file; by default
+            one in the user's data directory.
+        models: The folder of the embedding model, by default the one in FASTEMBED_CACHE_DIR, or one in the user's
+            cache directory.
+        width: The most reads under way at once, and the most writes on PostgreSQL; SQLite takes one at a time.
+    """
+
+    name: ClassVar[str] = "memori"
+    cancellation: ClassVar[Cancellation] = "detached"
+    requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
+    scans_newest_first: ClassVar[bool] = True
+
+    def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError("width must be 1 or more")
+        self._location = url
+        self._models = models
+        self._width = width
+        self._threads: Threads | None = None
+        self._parts: _Parts | None = None
+
+    async def open(self) -> None:
+        """Import Memori, load its engine, and make the tables that are missing."""
+        self._threads = Threads(self._width, "openproto-memori")
+        try:
+            self._parts = await self._threads(self._connect)
+            await self._write(self._parts.store.open)
+        except BaseException:
+            await self.close()
+            raise
+        await super().open()
+
+    async def close(self) -> None:
+        """Close the connections; a call that is running keeps its own until it ends."""
+        await super().close()
+        threads, self._threads = self._threads, None
+        parts, self._parts = self._parts, None
+        if threads is not None:
+            threads.close()
+        if parts is not None:
+            parts.writes.close()
+            closing = Threads(1, "openproto-memori-close")
+            closed = asyncio.ensure_future(closing(parts.store.close))
+            closed.add_done_callback(lambda _: closing.close())
+            # Shielded: whoever stops waiting must not leave the connections open.
+            await asyncio.shield(closed)
+
+    def store_name(self) -> str:
+        """Return a name for the database."""
+        return f"memori {self._open.url.render_as_string()}"
+
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Write a fact and its row of ours in one transaction."""
+        stored = Stored.new(item, key, id=str(uuid4()))
+        if await self._insert([stored]):
+            return stored
+        # Another process was faster with the same key. Should it have deleted the memory since, the new one counts.
+        before = await self.find_key(item.user_id, key)
+        return await self.create(item, key) if before is None else self._same_input(before, item)
+
+    async def find(self, id: str, user_id: str | None) -> Stored | None:
+        """Return the memory of that id, which is its fact's uuid."""
+        return await self._call(self._open.store.get, id) if _is_id(id) else None
+
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return the user's memory under that key; no two have the same."""
+        return await self._call(self._open.store.get_key, user_id, key)
+
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Write fact and row anew in one transaction, with another vector if the text has changed."""
+        content = new.record.content
+        vector = await self._call(self._open.engine.embed, content) if content != old.record.content else None
+        await self._write(self._open.store.replace, new, vector)
+        return new
+
+    async def remove(self, stored: Stored) -> bool:
+        """Delete the fact, and with it our row."""
+        return await self._write(self._open.store.remove, stored.record.id)
+
+    async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        """Yield the user's memories, newest first, a page at a time."""
+        mark: Mark | None = None
+        while True:
+            found, mark = await self._call(self._open.store.page, user_id, mark, until)
+            for stored in found:
+                yield stored
+            if mark is None:
+                return
+
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Let the engine rank all facts that pass the filters, however many there are."""
+        return await self._call(_rank, self._open.store, self._open.engine, query, count)
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store items with nothing to look up many at a time; the others as the base does."""
+        plain = [keyed for keyed in items if self._is_plain(keyed)]
+        done: dict[str, Outcome] = {}
+        for start in range(0, len(plain), _BATCH):
+            new = [Stored.new(item, key, id=str(uuid4())) for item, key in plain[start : start + _BATCH]]
+            for stored in new:
+                self._attempt(stored.key)
+            try:
+                if await self._insert(new):
+                    done.update((stored.key, stored.record) for stored in new)
+            except OpenProtoError as error:
+                done.update((stored.key, error) for stored in new)
+            else:
+                for stored in new:
+                    self._attempted.pop(stored.key, None)
+        others = iter(await super().add_many([keyed for keyed in items if keyed.idempotency_key not in done]))
+        return [done.get(keyed.idempotency_key) or next(others) for keyed in items]
+
+    async def delete_all(self, filters: Filters) -> int:
+        """Remove what the filters select, in one statement where they select everything."""
+        if filters.scope is None and filters.tag is None:
+            return await self._write(self._open.store.remove_all, filters.user_id)
+        return await super().delete_all(filters)
+
+    async def health(self) -> None:
+        """Reach the database."""
+        await self._call(self._open.store.ping)
+
+    async def about(self) -> dict[str, str]:
+        """Return where the memories are, and which Memori this is."""
+        return {"url": self._open.url.render_as_string(), "memori": version("memori")}
+
+    @property
+    def _open(self) -> _Parts:
+        if self._parts is None:
+            raise self.closed_meanwhile()
+        return self._parts
+
+    def _is_plain(self, keyed: KeyedInput) -> bool:
+        key = keyed.idempotency_key
+        return isinstance(key, GeneratedKey) and key not in self._attempted and not keyed.item.supersedes
+
+    async def _insert(self, new: Sequence[Stored]) -> bool:
+        engine = self._open.engine
+        vectors = await self._call(lambda: [engine.embed(stored.record.content) for stored in new])
+        return await self._write(self._open.store.insert, new, vectors)
+
+    async def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._threads is None:
+            raise self.closed_meanwhile()
+        return await self._threads(function, *args, **kwargs)
+
+    async def _write(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._open.writes(function, *args, **kwargs)
+
+    def _connect(self) -> _Parts:
+        from openproto_adapters.memori.native import engine
+        from openproto_adapters.memori.place import database_url
+        from openproto_adapters.memori.store import Store
+
+        url = database_url(self._location or user_data_path("openproto") / "memori.db")
+        writers = 1 if url.get_backend_name() == "sqlite" else self._width
+        writes = Threads(writers, "openproto-memori-write")
+        # Left alone, the engine takes a folder in the working directory, and whatever model lies there.
+        models = self._models or os.environ.get("FASTEMBED_CACHE_DIR") or user_cache_path("openproto") / "memori"
+        return _Parts(Store(url, self._width + writers), engine(Path(models).absolute()), url, writes)
+
+
+def _rank(store: Store, engine: Engine, query: SearchQuery, count: int) -> Ranked:
+    ranked: list[tuple[int, float]] = []
+    given, all_ranked = 0, True
+    for facts in store.vectors(query, query.as_of or datetime.now(UTC)):
+        # Another program's fact may lack a vector, or have one of another model: Memori's own search fails at it.
+        usable = [(number, vector) for number, vector in facts if len(vector) == engine.vector_size]
+        all_ranked = all_ranked and len(usable) == len(facts)
+        given += len(usable)
+        if usable:
+            ranked += engine.rank(query.query, usable, store.texts, count)
+    ranked.sort(key=lambda hit: hit[1], reverse=True)
+    del ranked[count:]
+    found = store.memories(query.user_id, [number for number, _ in ranked])
+    hits = [(found[number], score) for number, score in ranked if number in found]
+    return Ranked(hits, complete=all_ranked and given <= count)
+
+
+def _is_id(id: str) -> bool:
+    try:
+        return str(UUID(id)) == id
+    except ValueError:
+        return False

@@ -1,0 +1,119 @@
+"""A bounded number of connections, and over them an SDK client for each end user; imported only when a provider opens.
+
+The SDK names the end user in its constructor, and a pool for each of them would cost a TLS context of 90 ms each. A
+pool for all of them looks at every connection with every request, which holds the loop up for tens of milliseconds when
+many calls begin together; so each connection has a pool to itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import NamedTuple, TypeVar
+
+import httpx
+from memorysync import AsyncMemorySyncClient
+
+from openproto.errors import OpenProtoError
+from openproto_adapters.memorysync.errors import as_protocol_error, closed
+
+T = TypeVar("T")
+
+MOST_CLIENTS = 256
+
+_line: ContextVar[httpx.AsyncHTTPTransport] = ContextVar("openproto_memorysync_line")
+
+
+class Options(NamedTuple):
+    """What a connection is made of; `timeout` is in seconds, and bounds each request as a whole."""
+
+    api_key: str
+    base_url: str
+    project_id: str | None
+    timeout: float
+    max_connections: int
+
+
+class Connection:
+    """At most `max_connections` requests at once; making one takes a while, and belongs in a thread."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._slots = asyncio.Semaphore(options.max_connections)
+        tls = httpx.create_ssl_context()
+        self._lines = [httpx.AsyncHTTPTransport(verify=tls) for _ in range(options.max_connections)]
+        self._free = [*self._lines]
+        self._clients: OrderedDict[str, AsyncMemorySyncClient] = OrderedDict()
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._is_closed = False
+        self._bare = httpx.AsyncClient(
+            base_url=options.base_url,
+            headers={"X-API-Key": options.api_key},
+            timeout=options.timeout,
+            transport=_Lent(),
+        )
+        self._client("openproto")  # the first one imports more of the SDK
+
+    async def call(self, end_user: str, request: Callable[[AsyncMemorySyncClient], Awaitable[T]]) -> T:
+        """Return what the end user's client answers to the request, or raise a typed error."""
+        return await self._bounded(lambda: request(self._client(end_user)))
+
+    async def fetch(self, path: str) -> httpx.Response:
+        """Return the answer at a path for which the SDK has no method."""
+        return await self._bounded(lambda: self._bare.get(path))
+
+    async def close(self) -> None:
+        """End the requests that are under way, and close every connection."""
+        self._is_closed = True
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(0.0)
+        for line in self._lines:
+            await line.aclose()
+
+    async def _bounded(self, request: Callable[[], Awaitable[T]]) -> T:
+        async with self._slots:
+            if self._is_closed:  # a line would open a connection again, which nobody closes
+                raise closed()
+            line = self._free.pop()  # the last one used, whose connection is the freshest
+            _line.set(line)
+            # httpx's own timeouts start anew with every byte that comes.
+            deadline = asyncio.timeout(self._options.timeout)
+            self._deadlines.add(deadline)
+            try:
+                async with deadline:
+                    return await request()
+            except OpenProtoError:
+                raise
+            except Exception as error:
+                raise (closed() if self._is_closed else as_protocol_error(error)) from error
+            finally:
+                self._deadlines.discard(deadline)
+                self._free.append(line)
+
+    def _client(self, end_user: str) -> AsyncMemorySyncClient:
+        client = self._clients.get(end_user)
+        if client is None:
+            api_key, base_url, project_id, timeout, _ = self._options
+            client = self._clients[end_user] = AsyncMemorySyncClient(
+                api_key,
+                base_url,
+                project_id=project_id,
+                end_user_id=end_user,
+                timeout=timeout,
+                transport=_Lent(),
+            )
+        self._clients.move_to_end(end_user)
+        if len(self._clients) > MOST_CLIENTS:
+            self._clients.popitem(last=False)
+        return client
+
+
+class _Lent(httpx.AsyncBaseTransport):
+    """Whichever line the call in progress has, for a client that owns none: closing the client closes nothing."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request over the line."""
+        return await _line.get().handle_async_request(request)

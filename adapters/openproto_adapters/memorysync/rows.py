@@ -1,0 +1,118 @@
+"""A memory as MemorySync's rows: facts in its own words, and in the metadata of each the memory as it was given.
+
+MemorySync may store a text as several facts, so a memory may be several rows; a change of its content makes new rows,
+and until the old ones are gone both are there. What reads rows takes the newest version of each memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from openproto.emulation import Stored, scope_nodes, user_token
+from openproto.errors import ProviderError
+from openproto.models import MemoryRecord
+from openproto.requests import SearchQuery
+from openproto_adapters.memorysync.places import Place
+
+_ENVELOPE, _TEXT, _NAME = "openproto", "openproto_text", "openproto_name"
+_ID, _ROWS, _MOVING = "openproto_id", "openproto_rows", "openproto_moving"
+
+_OURS = "openproto:"
+"""What the tags begin with that are not the user's."""
+
+
+class Row(NamedTuple):
+    """A row of MemorySync's; `score` is what a search found it worth."""
+
+    id: int
+    metadata: Mapping[str, Any]
+    score: float = 0.0
+
+
+class Version(NamedTuple):
+    """A memory as one or more rows have it; `moving`: there may be newer rows that were not looked at."""
+
+    stored: Stored
+    moving: bool
+    score: float
+
+
+def newest(rows: Iterable[Row], token: str) -> dict[str, Version]:
+    """Return the newest version of each memory by its name; rows that are no memories of ours are passed over."""
+    found: dict[str, Version] = {}
+    take(found, rows, token)
+    return found
+
+
+def take(found: dict[str, Version], rows: Iterable[Row], token: str) -> None:
+    """Put what is newer among the rows in the place of what was found before."""
+    for row in rows:
+        if _ENVELOPE not in row.metadata:
+            continue
+        version, name = _version(row, token), str(row.metadata.get(_NAME))
+        other = found.get(name, version)
+        latest = max(other, version, key=_written)
+        found[name] = latest._replace(score=max(other.score, version.score))
+
+
+def rows_of(stored: Stored) -> list[int]:
+    """Return the numbers of the rows that a memory read or written here consists of."""
+    return [int(number) for number in stored.handle.split()]
+
+
+def handle_of(ids: Iterable[int]) -> str:
+    """Return the handle of a memory that consists of these rows."""
+    return " ".join(map(str, ids))
+
+
+def metadata_of(stored: Stored, name: str, *, moving: bool = False) -> dict[str, Any]:
+    """Return the metadata of a memory's rows: scalars, and always the same keys, should an edit merge them."""
+    return {
+        _ENVELOPE: stored.to_text(),
+        _TEXT: stored.record.content,
+        _NAME: name,
+        # Both are empty in rows that have just been made, for MemorySync numbers them; such a row is all there is.
+        _ID: stored.record.id,
+        _ROWS: stored.handle,
+        _MOVING: moving,
+    }
+
+
+def tags_of(record: MemoryRecord, name: str) -> list[str]:
+    """Return the user's tags, and ours: the memory's name, and every scope that it is in."""
+    scopes = (_scope_tag(node) for node in scope_nodes(record.scope))
+    return [name_tag(name), *(tag for tag in record.tags if not tag.startswith(_OURS)), *scopes]
+
+
+def name_tag(name: str) -> str:
+    """Return the tag that the rows of one memory have, and no others."""
+    return f"{_OURS}{name}"
+
+
+def wanted_tags(query: SearchQuery) -> list[str]:
+    """Return tags of which a hit has one; MemorySync cannot ask for two at once, and so the scope goes first."""
+    if query.scope is not None:
+        return [_scope_tag(query.scope)]
+    return [query.tag] if query.tag is not None and not query.tag.startswith(_OURS) else []
+
+
+def _version(row: Row, token: str) -> Version:
+    metadata = row.metadata
+    id = metadata.get(_ID) or Place(token, row.id, str(metadata.get(_NAME))).id
+    handle = metadata.get(_ROWS) or handle_of([row.id])
+    stored = Stored.from_text(metadata[_ENVELOPE], metadata.get(_TEXT), id=id, handle=str(handle))
+    if user_token(stored.record.user_id) != token or Place.of_id(stored.record.id) is None:
+        raise ProviderError("MemorySync answered with another user's memory, which was dropped")
+    return Version(stored, bool(metadata.get(_MOVING)), row.score)
+
+
+def _written(version: Version) -> tuple[datetime, int]:
+    """Return by what versions are ordered; of rows of one version, the first stands for all."""
+    record = version.stored.record
+    return record.updated_at or record.created_at, -rows_of(version.stored)[0]
+
+
+def _scope_tag(node: str) -> str:
+    return f"{_OURS}scope:{node}"

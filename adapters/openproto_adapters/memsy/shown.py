@@ -1,0 +1,86 @@
+"""The memories of a client without a file: what Memsy shows of the events that were sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
+
+from openproto.emulation import Stored
+from openproto.errors import ProviderUnavailableError
+from openproto_adapters.memsy.api import MOST_RANKED, Api, Hit
+from openproto_adapters.memsy.events import memory_of
+from openproto_adapters.memsy.ids import Place
+from openproto_adapters.memsy.records import Kept
+
+MOST_SENT = 1000
+"""How many memories are remembered here that Memsy may not show yet."""
+
+_ANY_QUERY = "what is known"
+
+
+class Shown:
+    """Memories as searches in their sessions show them, which nobody can change."""
+
+    needs_texts = True
+    """Whether it wants searches to tell what the events said."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._sent: dict[tuple[str, str], Stored] = {}
+
+    async def open(self) -> None:
+        """Need nothing."""
+
+    async def close(self) -> None:
+        """Release nothing."""
+
+    async def take(self, sent: Sequence[Stored]) -> Sequence[Kept]:
+        """Remember what has been sent for as long as Memsy may not show it."""
+        for stored in sent:
+            place = Place.of_id(stored.record.id)
+            if place is not None:
+                self._sent[place.actor, place.session] = stored
+        while len(self._sent) > MOST_SENT:
+            del self._sent[next(iter(self._sent))]
+        return sent
+
+    async def of_key(self, place: Place) -> Kept | None:
+        """Return the first memory that was added under a key."""
+        found = await self._of_session(place)
+        return min(found, key=lambda stored: stored.record.created_at, default=self._sent.get(place[:2]))
+
+    async def get(self, place: Place) -> Stored | None:
+        """Return the memory of that event: as Memsy shows it, or as it was sent while Memsy is not done with it."""
+        found = await self._of_event(place)
+        if found is not None:
+            return found
+        status = (await self._api.status([place.event])).get(place.event)
+        if status == "done" and (found := await self._of_event(place)) is not None:
+            return found  # processed between the two questions
+        sent = self._sent.get(place[:2])
+        if sent is not None and sent.handle == place.event:
+            # Processed, and yet not found: the language model has made nothing of it.
+            return sent.changed(status="failed" if status == "done" else status or "queued")
+        if status == "queued":
+            raise ProviderUnavailableError("Memsy has not processed this memory yet; try again soon")
+        return None
+
+    async def of_hits(self, actor: str, hits: Sequence[Hit]) -> Mapping[str, Stored]:
+        """Return the memories that hits are about, by event; what other programs sent is passed over."""
+        found = (memory_of(actor, hit.session, source) for hit in hits for source in hit.sources)
+        return {stored.handle: stored for stored in found if stored is not None}
+
+    async def scan(self, actor: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
+        """Yield nothing: Memsy's own listing tells neither what the events said nor what was sent with them."""
+        nothing: Sequence[Stored] = ()
+        for stored in nothing:
+            yield stored
+
+    async def _of_event(self, place: Place) -> Stored | None:
+        return next((stored for stored in await self._of_session(place) if stored.handle == place.event), None)
+
+    async def _of_session(self, place: Place) -> Sequence[Stored]:
+        hits = await self._api.search(_ANY_QUERY, place.actor, MOST_RANKED, session=place.session, texts=True)
+        # An older server ignores the session, and memories of no session are always among the hits.
+        hits = [hit for hit in hits if hit.session == place.session]
+        return [*(await self.of_hits(place.actor, hits)).values()]

@@ -1,0 +1,92 @@
+"""A model for Memori's engine, a file for each test, and PostgreSQL for those that want one."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from memori_tools import Sql, WriteFact
+from openproto_adapters.memori import Memori
+from openproto_adapters.postgres import keeper
+from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_conformance.emulators.memori import Memori as Emulated
+
+from openproto import AsyncMemory
+
+
+@pytest.fixture(scope="session")
+def models() -> Iterator[Path]:
+    """The folder of the model."""
+    with Emulated() as running:
+        yield running.models
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A SQLite file that is not there yet."""
+    return tmp_path / "memori.db"
+
+
+@pytest.fixture
+async def memory(database: Path, models: Path) -> AsyncIterator[AsyncMemory]:
+    """A client on the file."""
+    async with AsyncMemory(Memori(database, models=models)) as client:
+        yield client
+
+
+@pytest.fixture
+def sql(database: Path) -> Sql:
+    """Run a statement as another program that uses the file."""
+
+    def run(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            return connection.execute(statement, values).fetchall()
+
+    return run
+
+
+@pytest.fixture
+def memoris_own(sql: Sql) -> WriteFact:
+    """Write a fact as Memori does, and return its uuid."""
+
+    def write(user_id: str, content: str, embedding: bytes = b"") -> str:
+        uuid = str(uuid4())
+        sql("INSERT OR IGNORE INTO memori_entity (uuid, external_id) VALUES (?, ?)", str(uuid4()), user_id)
+        sql(
+            "INSERT INTO memori_entity_fact (uuid, entity_id, content, content_embedding, num_times, date_last_time,"
+            " uniq) SELECT ?, id, ?, ?, 3, datetime('now'), ? FROM memori_entity WHERE external_id = ?",
+            uuid,
+            content,
+            embedding,
+            uuid,
+            user_id,
+        )
+        return uuid
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL, as its owner."""
+    home = Path("/tmp", f"op-memori-{uuid4().hex[:8]}")
+    home.mkdir(mode=0o755)
+    private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "40"})
+    private.start()
+    try:
+        yield f"postgresql://postgres@/postgres?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"
+    finally:
+        private.stop()
+        deadline = time.monotonic() + 30
+        while home.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if not keeper.Place(home).socket.exists():
+                shutil.rmtree(home, ignore_errors=True)  # the keeper may still be tidying up

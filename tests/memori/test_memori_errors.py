@@ -1,0 +1,252 @@
+"""What goes wrong at the database and in the engine, as typed errors that come soon and tell no secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from memori_tools import RunPython, Sql
+from openproto_adapters.memori import Memori, store
+from openproto_adapters.memori.errors import typed_error
+from sqlalchemy import exc
+
+from openproto import (
+    AsyncMemory,
+    ConflictError,
+    Memory,
+    OpenProtoError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    ScopeDeniedError,
+    UnauthorizedError,
+)
+
+
+def sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("the secret text")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (sqlite_error(sqlite3.SQLITE_BUSY), ProviderUnavailableError),
+        (sqlite_error(sqlite3.SQLITE_BUSY_SNAPSHOT), ProviderUnavailableError),
+        (sqlite_error(sqlite3.SQLITE_FULL), ProviderUnavailableError),
+        (sqlite_error(sqlite3.SQLITE_IOERR_WRITE), ProviderUnavailableError),
+        (sqlite_error(sqlite3.SQLITE_READONLY), ScopeDeniedError),
+        (sqlite_error(sqlite3.SQLITE_CANTOPEN), ProviderError),
+        (sqlite_error(sqlite3.SQLITE_CORRUPT), ProviderError),
+        (sqlite_error(sqlite3.SQLITE_ERROR), ProviderError),
+        (psycopg.errors.InvalidPassword("the secret text"), UnauthorizedError),
+        (psycopg.errors.InvalidCatalogName("the secret text"), ProviderError),
+        (psycopg.errors.InsufficientPrivilege("the secret text"), ScopeDeniedError),
+        (psycopg.errors.DiskFull("the secret text"), ProviderUnavailableError),
+        (psycopg.errors.TooManyConnections("the secret text"), ProviderUnavailableError),
+        (psycopg.errors.QueryCanceled("the secret text"), ProviderTimeoutError),
+        (psycopg.errors.AdminShutdown("the secret text"), ProviderUnavailableError),
+        (psycopg.errors.DeadlockDetected("the secret text"), ProviderUnavailableError),
+        (psycopg.errors.ReadOnlySqlTransaction("the secret text"), ProviderUnavailableError),
+        (psycopg.errors.UndefinedTable("the secret text"), ProviderError),
+        (psycopg.errors.DivisionByZero("the secret text"), ProviderError),
+        (psycopg.OperationalError("the secret text"), ProviderUnavailableError),
+    ],
+    ids=lambda value: getattr(value, "sqlite_errorcode", None) or getattr(value, "__name__", type(value).__name__),
+)
+def test_an_error_of_a_driver_becomes_a_typed_one_by_its_class_and_code(
+    theirs: Exception, ours: type[OpenProtoError]
+) -> None:
+    wrapped = exc.DBAPIError.instance(
+        "INSERT ...", None, theirs, sqlite3.Error if isinstance(theirs, sqlite3.Error) else psycopg.Error
+    )
+    assert isinstance(wrapped, Exception)
+    error = typed_error(wrapped)
+    assert type(error) is ours
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (exc.TimeoutError("x"), ProviderUnavailableError),
+        (exc.IntegrityError("x", None, sqlite3.IntegrityError("x")), ConflictError),
+        (exc.ArgumentError("x"), ProviderError),
+        (ConnectionRefusedError("x"), ProviderUnavailableError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_an_error_of_sqlalchemy_becomes_a_typed_one(theirs: Exception, ours: type[OpenProtoError]) -> None:
+    assert type(typed_error(theirs)) is ours
+
+
+async def opened(provider: Memori) -> None:
+    async with AsyncMemory(provider):
+        pass
+
+
+async def test_a_database_that_is_down_is_unavailable_without_its_password(models: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ProviderUnavailableError) as refused:
+        await opened(Memori("postgresql://app:correct-horse@127.0.0.1:1/memory", models=models))
+    assert time.monotonic() - started < 10
+    assert "correct-horse" not in _whole_chain(refused.value)
+
+
+async def test_a_wrong_password_is_unauthorized(models: Path) -> None:
+    """A server of our own that asks for a password and takes none."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (length := int.from_bytes(await reader.readexactly(4))) == 8:
+            await reader.readexactly(4)
+            writer.write(b"N")  # neither TLS nor GSSAPI
+        await reader.readexactly(length - 4)
+        writer.write(b"R" + (8).to_bytes(4) + (3).to_bytes(4))  # the password, in clear
+        await reader.readexactly(1)
+        await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
+        fields = b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"
+        writer.write(b"E" + (4 + len(fields)).to_bytes(4) + fields)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1")
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnauthorizedError) as refused:
+            await opened(Memori(f"postgresql://app:correct-horse@127.0.0.1:{port}/x", models=models))
+    assert "correct-horse" not in _whole_chain(refused.value)
+
+
+async def test_a_locked_file_is_unavailable_after_a_bounded_wait(
+    database: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_WAIT", 0.2)
+    async with AsyncMemory(Memori(database, models=models), retries=0) as memory:
+        await memory.add("a note", user_id="ann")
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(ProviderUnavailableError, match="lock"):
+                await memory.add("another", user_id="ann")
+            assert len((await memory.list("ann")).items) == 1  # a reader does not wait
+        await memory.add("another", user_id="ann")
+
+
+def test_a_file_that_is_no_database_is_named_as_such(database: Path, models: Path) -> None:
+    database.write_bytes(b"this is a text of some length, and no database at all. " * 100)
+    with pytest.raises(ProviderError, match="no SQLite database"), Memory(Memori(database, models=models)):
+        pass
+
+
+async def test_a_path_that_cannot_be_made_is_a_provider_error(models: Path) -> None:
+    with pytest.raises(ProviderError, match="cannot be created"):
+        await opened(Memori("/dev/null/memori.db", models=models))
+
+
+async def test_an_error_in_a_callback_of_the_engine_is_the_databases_own(memory: AsyncMemory, sql: Sql) -> None:
+    from openproto_adapters.memori.store import Store
+
+    await memory.add("a note", user_id="ann")
+    failing = pytest.MonkeyPatch()
+
+    def broken(self: Any, numbers: Any) -> Any:
+        raise ProviderUnavailableError("the database went away")
+
+    failing.setattr(Store, "texts", broken)
+    with failing.context(), pytest.raises(ProviderUnavailableError, match="went away"):
+        await memory.search("note", "ann")
+    failing.undo()
+    assert await memory.search("note", "ann")
+
+
+def test_a_model_that_is_missing_is_unavailable_and_says_what_to_do(
+    run_python: RunPython, database: Path, tmp_path: Path, models: Path
+) -> None:
+    program = """
+import sys
+from openproto import Memory, ProviderUnavailableError
+memory = Memory("memori", url=sys.argv[1], models=sys.argv[2], retries=0)
+try:
+    memory.add("a note", user_id="ann")
+except ProviderUnavailableError as error:
+    assert "models=" in str(error), error
+    print("unavailable")
+memory.close()
+with Memory("memori", url=sys.argv[1], models=sys.argv[3]) as other:  # a failure is not remembered
+    other.add("a note", user_id="ann")
+"""
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    ended = run_python(program, database, tmp_path / "empty", models, env=nowhere)
+    assert (ended.returncode, ended.stdout) == (0, "unavailable\n"), ended.stderr
+
+
+async def test_cancelled_writes_on_a_hanging_database_hold_up_no_read_and_keep_to_the_pool(
+    database: Path, models: Path
+) -> None:
+    width = 3
+    async with AsyncMemory(Memori(database, models=models, width=width), retries=0) as memory:
+        await memory.add("a note", user_id="ann")
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            calls = [asyncio.create_task(memory.add(f"note {n}", user_id="ann")) for n in range(100)]
+            await asyncio.sleep(0.2)
+            for call in calls:
+                call.cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
+            started = time.monotonic()
+            assert len((await memory.list("ann")).items) == 1
+            assert time.monotonic() - started < 1
+            names = [thread.name for thread in threading.enumerate()]
+            assert sum(name.startswith("openproto-memori") for name in names) <= width + 1
+        await memory.add("the next note", user_id="ann")
+        # The one that had begun may be written; those that waited never ran.
+        assert len((await memory.list("ann", limit=200)).items) <= 3
+
+
+def _whole_chain(error: BaseException | None) -> str:
+    shown: list[str] = []
+    while error is not None:
+        shown += [str(error), repr(error)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(shown)
+
+
+async def test_connections_that_the_server_ended_are_replaced(server: str, models: Path) -> None:
+    async with AsyncMemory(Memori(server, models=models), retries=0) as memory:
+        await memory.add("before", user_id="restarted")
+        with psycopg.connect(server) as other:
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        await memory.add("after", user_id="restarted")
+        assert await memory.delete_all("restarted") == 2
+
+
+async def test_a_role_that_may_not_create_tables_uses_those_that_are_there(server: str, models: Path) -> None:
+    async with AsyncMemory(Memori(server, models=models)) as owner:
+        await owner.add("the owner's", user_id="granted")
+    restricted = server.replace("postgres@", "restricted@", 1)
+    with psycopg.connect(server) as other:
+        other.execute("CREATE ROLE restricted LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    with pytest.raises(ScopeDeniedError):
+        await opened(Memori(restricted, models=models))
+    with psycopg.connect(server) as other:
+        other.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO restricted")
+        other.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO restricted")
+    async with AsyncMemory(Memori(restricted, models=models)) as memory:
+        await memory.add("the role's", user_id="granted")
+        assert await memory.delete_all("granted") == 2
+
+
+async def test_an_error_of_the_database_repeats_no_memory(memory: AsyncMemory, sql: Sql) -> None:
+    sql("ALTER TABLE openproto_memory DROP COLUMN scope")
+    with pytest.raises(ProviderError) as failed:
+        await memory.add("a very private note", user_id="ann", tags=["a very private tag"])
+    assert failed.value.__cause__ is not None
+    assert "private" not in _whole_chain(failed.value)
