@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import os
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -17,7 +20,7 @@ GROUP = "openproto.providers"
 
 def provider_names() -> list[str]:
     """Return the names of every provider that an installed distribution registers, sorted."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted({point.name for point in _registered()})
 
 
 def provider_class(name: str) -> type[Provider]:
@@ -80,7 +83,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _entry_point(name: str) -> EntryPoint:
-    found = list({point.value: point for point in entry_points(group=GROUP, name=name)}.values())
+    found = list({point.value: point for point in _registered() if point.name == name}.values())
     if not found:
         names = provider_names()
         raise UnknownProviderError(
@@ -90,6 +93,23 @@ def _entry_point(name: str) -> EntryPoint:
         owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in found))
         raise UnknownProviderError(f"provider {name!r} is registered by both {owners}; uninstall one")
     return found[0]
+
+
+def _registered() -> tuple[EntryPoint, ...]:
+    """Return every registered provider; looked for anew only after a package was installed or removed."""
+    return _registered_in(tuple((folder, _changed_at(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=1)
+def _registered_in(folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _did_you_mean(name: str, known: Any) -> str:
