@@ -27,7 +27,7 @@ from openproto.errors import (
     UnauthorizedError,
 )
 from openproto.models import Cancellation
-from openproto.provider import GeneratedKey, KeyedInput, Outcomes
+from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
 from openproto.threads import Threads
 from openproto.together import together
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
     from openproto_adapters.memorysync.connection import Connection
 
 HOSTED = "https://api.memorysync.io"
-TOGETHER = 50
-"""Texts in one request, at most."""
-
 MOST_MOVED = 10_000
 
 
@@ -72,6 +69,7 @@ class MemorySync(EmulatedProvider):
     requires: ClassVar[tuple[str, ...]] = ("memorysync", "httpx")
     replaces_at_once: ClassVar[bool] = False
     most_ranked: ClassVar[int] = 100
+    created_together = 50
 
     def __init__(
         self,
@@ -142,36 +140,22 @@ class MemorySync(EmulatedProvider):
         """Return the API's address and the project."""
         return f"memorysync {self._address} {self._project_id}"
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write what needs no look-up fifty at a time, and the rest one by one."""
-        alone: list[int] = []
-        simple: dict[str, list[int]] = {}
-        for number, (item, key) in enumerate(items):
-            is_simple = isinstance(key, GeneratedKey) and not item.supersedes
-            (simple.setdefault(item.user_id, []) if is_simple else alone).append(number)
-        outcomes = dict(zip(alone, await super().add_many([items[number] for number in alone]), strict=True))
-        slots = asyncio.Semaphore(self.add_many_at_once)
-
-        async def write(part: Sequence[int]) -> None:
-            async with slots:
-                written = await self._add_together([items[number] for number in part])
-                outcomes.update(zip(part, written, strict=True))
-
-        await together(
-            *(
-                write(numbers[start : start + TOGETHER])
-                for numbers in simple.values()
-                for start in range(0, len(numbers), TOGETHER)
-            )
-        )
-        return [outcomes[number] for number in range(len(items))]
-
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Store the memory's text; MemorySync knows the key again, whoever sent it first."""
         (created,) = await self._create([KeyedInput(item, key)])
         if isinstance(created, OpenProtoError):
             raise created
         return created
+
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Store the memories in one request, each with its outcome."""
+        try:
+            created = await self._create(items)
+        except OpenProtoError as error:
+            if error.retryable:
+                raise
+            return [error] * len(items)
+        return [one if isinstance(one, OpenProtoError) else one.record for one in created]
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory: one request, unless its content was changed elsewhere or it is not there."""
@@ -254,15 +238,6 @@ class MemorySync(EmulatedProvider):
         if self._live is None:
             raise RuntimeError("the memorysync provider is not open")
         return self._live
-
-    async def _add_together(self, items: Sequence[KeyedInput]) -> Outcomes:
-        try:
-            created = await self._create(items)
-        except OpenProtoError as error:
-            if error.retryable:
-                raise
-            return [error] * len(items)
-        return [one if isinstance(one, OpenProtoError) else one.record for one in created]
 
     async def _create(self, items: Sequence[KeyedInput]) -> list[Stored | OpenProtoError]:
         """Store memories of one user in one request."""
