@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ class Tally:
 class Connection(asyncio.Protocol):
     """One client: a request, its response, the next request."""
 
-    def __init__(self, exchange: Exchange, tally: Tally) -> None:
+    def __init__(self, exchange: Exchange, tally: Tally, pause: float) -> None:
         self._exchange = exchange
+        self._pause = pause
         self._tally = tally
         self._buffer = b""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -50,7 +52,10 @@ class Connection(asyncio.Protocol):
             self._tally.done += 1
         else:
             self._tally.failed += 1
-        self._next(buffer)
+        if self._pause:
+            asyncio.get_running_loop().call_later(random.uniform(0, 2 * self._pause), self._next, buffer)
+        else:
+            self._next(buffer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; a server that hangs up in the middle has failed."""
@@ -67,12 +72,12 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
 
-async def drive(port: int, exchanges: list[Exchange]) -> Tally:
-    """Run a connection for each exchange until all have stopped."""
+async def drive(port: int, exchanges: list[Exchange], *, pause: float = 0.0) -> Tally:
+    """Run a connection for each exchange until all have stopped; each rests `pause` seconds, on average, in between."""
     tally = Tally()
     loop = asyncio.get_running_loop()
     opened = [
-        await loop.create_connection(lambda each=each: Connection(each, tally), "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(lambda each=each: Connection(each, tally, pause), "127.0.0.1", port)  # type: ignore[misc]
         for each in exchanges
     ]
     await asyncio.gather(*(connection.ended for _, connection in opened))
