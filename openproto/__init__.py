@@ -1,6 +1,6 @@
 """One verb interface over every AI-memory backend: `AsyncMemory`, and `Memory` for code without an event loop."""
 
-from importlib.metadata import version
+from typing import Any as _Any
 
 from openproto.context import TokenCounter
 from openproto.errors import (
@@ -35,8 +35,6 @@ from openproto.provider import Provider
 from openproto.requests import MemoryChanges, MemoryInput
 from openproto.sync import Memory
 
-__version__ = version("openproto")
-
 __all__ = [
     "AsyncMemory",
     "AuditEntry",
@@ -69,3 +67,12 @@ __all__ = [
     "__version__",
     "gather_bounded",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "__version__":
+        # Looked up when it is asked for: finding it takes longer than the rest of this package.
+        from importlib.metadata import version
+
+        return version("openproto")
+    raise AttributeError(f"module 'openproto' has no attribute {name!r}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import threading
 import time
 import uuid
@@ -42,14 +41,18 @@ def new_id(user_id: str) -> uuid.UUID:
     now = time.time_ns() // 1_000_000
     with _lock:
         if now > _last_ms:
-            # The top bit stays clear so that many steps fit before the field overflows.
-            _last_ms, _last_random = now, secrets.randbits(_RANDOM_BITS - 1)
+            _last_ms, _last_random = now, _fresh_bits()
         else:
             _last_random += 1 + random.getrandbits(_STEP_BITS)
             if _last_random >> _RANDOM_BITS:
-                _last_ms, _last_random = _last_ms + 1, secrets.randbits(_RANDOM_BITS - 1)
+                _last_ms, _last_random = _last_ms + 1, _fresh_bits()
         ms, tail = _last_ms, _last_random
     return uuid.UUID(int=(ms & (1 << 48) - 1) << 80 | 0x8 << 76 | _shard(user_id) << 64 | 0b10 << 62 | tail)
+
+
+def _fresh_bits() -> int:
+    # The top bit stays clear so that many steps fit before the field overflows.
+    return int.from_bytes(os.urandom(8)) >> (64 - _RANDOM_BITS + 1)
 
 
 @lru_cache(maxsize=1024)

@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openproto.errors import UnknownProviderError
 from openproto.provider import Provider
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "openproto.providers"
 
@@ -102,6 +104,9 @@ def _registered() -> tuple[EntryPoint, ...]:
 
 @lru_cache(maxsize=1)
 def _registered_in(folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    # Imported here: it takes long, and a client on a provider object never needs it.
+    from importlib.metadata import entry_points
+
     return tuple(entry_points(group=GROUP))
 
 
