@@ -6,7 +6,7 @@ default (`Upgrade: h2c`). Here headers have a bound, and an offered upgrade is l
 
 from __future__ import annotations
 
-from http import HTTPMethod, HTTPStatus
+from http import HTTPMethod
 
 import httptools
 from pydantic_core import to_json
@@ -35,12 +35,12 @@ class EnvelopeProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "this is no valid HTTP/1.1 request")
+            self._refuse("this is no valid HTTP/1.1 request")
         except httptools.HttpParserUpgrade as offer:
             self._go_on_without_upgrade(data[offer.args[0] :])
         else:
             if self._head is not None and self._head > MAX_HEAD:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers exceed {MAX_HEAD} bytes")
+                self._refuse(f"the path and the headers exceed {MAX_HEAD} bytes")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -58,19 +58,19 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         if self.scope["method"] == HTTPMethod.CONNECT:
-            self._refuse(HTTPStatus.BAD_REQUEST, "this server is no proxy")
+            self._refuse("this server is no proxy")
             return
         headers = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name not in _OFFER]
         head = b"%b %b HTTP/1.1\r\n%b\r\n" % (self.scope["method"].encode(), self.url, b"".join(headers))
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
 
-    def _refuse(self, status: HTTPStatus, text: str) -> None:
+    def _refuse(self, text: str) -> None:
         """Send the answer and hang up."""
         error = InvalidRequestError(text, request_id=unique_token(64))
         body = to_json(error.to_envelope())
         head = (
-            f"HTTP/1.1 {status} {status.phrase}\r\n"
+            "HTTP/1.1 400 Bad Request\r\n"
             "content-type: application/json\r\n"
             f"content-length: {len(body)}\r\n"
             "connection: close\r\n"

@@ -310,7 +310,7 @@ def test_headers_that_are_too_large_get_the_envelope(client: httpx.Client) -> No
         time.sleep(0.1)  # so that the server reads the beginning on its own
         connection.sendall(b"x" * (MAX_HEAD + 1))
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 431 ")
+    assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body)["error"]["code"] == "invalid_request"
 
 
