@@ -35,6 +35,8 @@ from openproto.provider import Provider
 from openproto.requests import MemoryChanges, MemoryInput
 from openproto.sync import Memory
 
+__version__: str
+
 __all__ = [
     "AsyncMemory",
     "AuditEntry",
