@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from math import isfinite
 from typing import Any
 
 import httpx
@@ -35,6 +32,7 @@ from openproto.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
+from openproto.retry import read_retry_after
 
 _ERRORS: dict[int, type[OpenProtoError]] = {
     400: InvalidRequestError,
@@ -129,7 +127,7 @@ class Endpoint:
         return kind(
             f"{self._name} answered {status}{_code(response)}",
             request_id=response.headers.get("x-request-id"),
-            retry_after=_retry_after(response.headers.get("retry-after", "")),
+            retry_after=read_retry_after(response.headers.get("retry-after", "")),
         )
 
 
@@ -140,18 +138,6 @@ def _code(response: httpx.Response) -> str:
     except (ValueError, TypeError, LookupError):
         return ""
     return f" ({code})" if isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code) else ""
-
-
-def _retry_after(header: str) -> float | None:
-    # Seconds, or an HTTP date.
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(seconds, 0.0) if isfinite(seconds) else None
 
 
 def _wait(state: RetryCallState) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
@@ -62,7 +63,7 @@ class Ranked(NamedTuple):
     """Whether the vendor would find no more if it were asked for more: the rest it does not know, or not yet."""
 
 
-class EmulatedProvider(Provider):
+class EmulatedProvider(Provider, ABC):
     """A provider over a vendor that stores texts with metadata; the class attributes say what the vendor has itself."""
 
     native: ClassVar[frozenset[str]] = frozenset(
@@ -100,41 +101,41 @@ class EmulatedProvider(Provider):
 
     # What an adapter says of its vendor. Each raises typed errors only.
 
+    @abstractmethod
     def store_name(self) -> str:
         """Return what two providers of one process share when they work on the same memories."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Write a new memory, by `Stored.new`, and return it under the id it has for good."""
-        raise NotImplementedError
 
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Write up to `created_together` new memories of one user in one request, each with its outcome."""
-        raise NotImplementedError
+        return await self.add_each(items)
 
+    @abstractmethod
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory of that id, of whatever user where `user_id` is None; None where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the user's memory that was added under this idempotency key, if it is still there."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Put `new` in the place of `old`, under the same id, and return it as it is then."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def remove(self, stored: Stored) -> bool:
         """Remove the memory for good; return False where it was gone already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield every memory of the user; those created after `until` may be left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Return the vendor's best `count` hits; filters of the query may be applied, and are applied again here."""
-        raise NotImplementedError
 
     # The verbs.
 

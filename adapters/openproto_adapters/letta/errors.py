@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from openproto.errors import (
@@ -18,9 +17,10 @@ from openproto.errors import (
     ScopeDeniedError,
     UnauthorizedError,
 )
+from openproto.retry import read_retry_after
 
 if TYPE_CHECKING:
-    from letta_client import APIError, RateLimitError
+    from letta_client import APIError
 
 
 def as_protocol_error(error: APIError) -> OpenProtoError:
@@ -44,7 +44,10 @@ def as_protocol_error(error: APIError) -> OpenProtoError:
         case sdk.ConflictError():
             return ConflictError("the request contradicts what Letta has; try again")
         case sdk.RateLimitError():
-            return RateLimitedError("Letta asks for fewer requests", retry_after=_retry_after(error))
+            return RateLimitedError(
+                "Letta asks for fewer requests",
+                retry_after=read_retry_after(error.response.headers.get("retry-after", "")),
+            )
         case sdk.InternalServerError():
             return ProviderUnavailableError(
                 f"Letta failed with status {error.status_code}; where it persists, ask its embedding provider first"
@@ -54,11 +57,3 @@ def as_protocol_error(error: APIError) -> OpenProtoError:
         case sdk.APIStatusError():
             return ProviderError(f"Letta answered with status {error.status_code}")
     return ProviderError("Letta's answer makes no sense; is base_url that of a Letta server?")
-
-
-def _retry_after(error: RateLimitError) -> float | None:
-    try:
-        seconds = float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -27,6 +24,7 @@ from openproto.errors import (
     UnsupportedCapabilityError,
 )
 from openproto.models import AuditEntry, MemoryRecord, Result, SearchResult
+from openproto.retry import read_retry_after
 
 LONGEST_MESSAGE = 500
 
@@ -151,7 +149,7 @@ def refusal(reply: Reply, url: str, secret: str | None) -> OpenProtoError:
         return ProviderError(_redirected(reply, url), request_id=request_id)
     if reply.status < 400:
         return ProviderError(f"the server answered with the unexpected status {reply.status}", request_id=request_id)
-    retry_after = _seconds(reply.headers.get("retry-after", ""))
+    retry_after = read_retry_after(reply.headers.get("retry-after", ""))
     try:
         fault = Envelope.model_validate_json(reply.body).error
     except ValidationError:
@@ -187,19 +185,6 @@ def own(record: MemoryRecord, user_id: str | None) -> MemoryRecord:
     if user_id is not None and record.user_id != user_id:
         raise foreign()
     return record
-
-
-def _seconds(retry_after: str) -> float | None:
-    """Read a Retry-After header: seconds, or a date; None where it is neither."""
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(retry_after)
-        except ValueError:
-            return None
-        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _redirected(reply: Reply, url: str) -> str:

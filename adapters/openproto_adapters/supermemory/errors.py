@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +18,7 @@ from openproto.errors import (
     ScopeDeniedError,
     UnauthorizedError,
 )
+from openproto.retry import read_retry_after
 
 _LONGEST_QUOTE = 200
 
@@ -49,7 +49,10 @@ def as_protocol_error(error: Exception, api_key: str) -> OpenProtoError:
         case sdk.ConflictError():
             return ConflictError("the request contradicts what Supermemory is doing with this memory or namespace")
         case sdk.RateLimitError():
-            return RateLimitedError("Supermemory asks for fewer requests", retry_after=_retry_after(error.headers))
+            return RateLimitedError(
+                "Supermemory asks for fewer requests",
+                retry_after=read_retry_after((error.headers or {}).get("retry-after", "")),
+            )
         case sdk.APIStatusError(status_code=413):
             return PayloadTooLargeError("the request is larger than Supermemory takes")
         case sdk.APIStatusError(status_code=502 | 503 | 504 as status):
@@ -70,11 +73,3 @@ def nonsense() -> ProviderError:
 def _quoted(body: Any, api_key: str) -> str:
     said = body.get("error") if isinstance(body, dict) else None
     return f': "{said.replace(api_key, "***")[:_LONGEST_QUOTE]}"' if isinstance(said, str) else ""
-
-
-def _retry_after(headers: dict[str, str] | None) -> float | None:
-    try:
-        seconds = float((headers or {}).get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
