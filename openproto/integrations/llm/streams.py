@@ -6,6 +6,7 @@ A stream of the SDK, raw or a helper's, is wrapped and stays in every other way 
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from openproto.integrations.llm.exchange import Exchange
 from openproto.integrations.llm.transparent import Transparent
 
 
-class Heard(Transparent):
+class Heard(Transparent, ABC):
     """What both kinds of stream share: the exchange, and the words for reading a helper's stream in one go."""
 
     _exchange: Exchange
@@ -35,11 +36,11 @@ class Heard(Transparent):
     def __del__(self) -> None:
         self._exchange.finish_now()
 
-    def _texts(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _texts(self) -> Any: ...
 
-    def _having_read(self, then: Callable[..., Any]) -> Callable[..., Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _having_read(self, then: Callable[..., Any]) -> Callable[..., Any]: ...
 
 
 def _text_of(event: Any) -> str | None:
