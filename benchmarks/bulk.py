@@ -15,14 +15,14 @@ from openproto import AsyncMemory, MemoryRecord
 from openproto.embedding import Vector
 from openproto.embedding.vectors import unit_vectors
 from openproto.ids import new_id
-from openproto.text import terms
+from openproto.text import words
 
 LEAST = 0.5
 BATCH = 1_000
 WARM = 2
 USERS = users(50)
 
-Ready = tuple[str, str, list[int], Vector]
+Ready = tuple[str, str, list[str], Vector]
 
 
 async def run(bench: Bench) -> list[Figure]:
@@ -75,12 +75,12 @@ def _ready(texts: Sequence[str], embedder: ReadyEmbedder) -> list[Ready]:
         [embedder.vector(text) for text in texts], count=len(texts), model=embedder.model, dim=embedder.dim
     )
     return [
-        (USERS[number % len(USERS)], text, terms(text), vector)
+        (USERS[number % len(USERS)], text, words(text), vector)
         for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
         if not isinstance(vector, Exception)
     ]
 
 
 def _rows(batch: Sequence[Ready]) -> Iterator[tuple[object, ...]]:
-    for user, content, words, vector in batch:
-        yield (new_id(user), user, content, [], [], *pack_words(words), pack(vector))
+    for user, content, found, vector in batch:
+        yield (new_id(user), user, content, [], [], *pack_words(found), pack(vector))

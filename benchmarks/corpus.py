@@ -12,7 +12,7 @@ from openproto_adapters.postgres.vectors import pack_words
 from benchmarks.harness import Watch
 from openproto.embedding import Vector
 from openproto.ids import new_id
-from openproto.text import terms
+from openproto.text import words
 
 DIMENSIONS = 256
 WORDS_PER_MEMORY = 14
@@ -101,8 +101,8 @@ def rows(corpus: Corpus, users: Sequence[str]) -> Iterator[tuple[object, ...]]:
     """Yield a row of `COLUMNS` for each user named."""
     vectors = unit_vectors(corpus.random, len(users)).astype(">f2")
     for user, content, vector in zip(users, corpus.texts(len(users)), vectors, strict=True):
-        words, more_words = pack_words(terms(content))
-        yield (new_id(user), user, content, [], [], words, more_words, _HEADER + vector.tobytes())
+        first, others = pack_words(words(content))
+        yield (new_id(user), user, content, [], [], first, others, _HEADER + vector.tobytes())
 
 
 def unit_vectors(random: np.random.Generator, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

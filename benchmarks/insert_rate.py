@@ -1,4 +1,4 @@
-"""`add` on postgres beside plain INSERTs of the same columns into the same tables, eight at a time."""
+"""`add` on postgres beside plain INSERTs of the same columns into the same table, eight at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from statistics import median
 from typing import Any
-from uuid import uuid4
 
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.vectors import pack_words
@@ -18,7 +17,7 @@ from benchmarks.server import new_schema, raw_connection, raw_pool
 from openproto import AsyncMemory
 from openproto.embedding.vectors import unit_vectors
 from openproto.ids import new_id
-from openproto.text import terms
+from openproto.text import words
 
 LEAST = 0.6
 CONCURRENCY = 8
@@ -88,35 +87,19 @@ def _adding(memory: AsyncMemory, texts: Sequence[str]) -> Insert:
 
 def _inserting(pool: Any, schema: str, texts: Sequence[str]) -> Insert:
     """Return the same without openproto: vectors and words are ready, and packed when they are sent."""
-    places = ", ".join(f"${place}" for place in range(3, len(COLUMNS) + 3))
-    # Both tables that a memory is kept in: that of the memories, and that of the keys which make repeating safe.
-    statement = (
-        f"WITH memory AS (INSERT INTO {schema}.memories ({', '.join(COLUMNS)}) VALUES ({places}) "
-        "RETURNING id, user_id) "
-        f"INSERT INTO {schema}.keys (memory_id, user_id, idempotency_key, fingerprint) "
-        "SELECT id, user_id, $1, $2 FROM memory"
-    )
+    places = ", ".join(f"${place}" for place in range(1, len(COLUMNS) + 1))
+    statement = f"INSERT INTO {schema}.memories ({', '.join(COLUMNS)}) VALUES ({places})"
     embedder = ReadyEmbedder()
     made = unit_vectors(
         [embedder.vector(text) for text in texts], count=len(texts), model=embedder.model, dim=embedder.dim
     )
-    ready = list(zip(texts, [terms(text) for text in texts], made, strict=True))
+    ready = list(zip(texts, [words(text) for text in texts], made, strict=True))
 
     async def insert(number: int) -> None:
-        content, words, vector = ready[number]
+        content, found, vector = ready[number]
         assert not isinstance(vector, Exception)
         user = USERS[number % len(USERS)]
-        row: tuple[object, ...] = (
-            uuid4().hex,
-            bytes(16),
-            new_id(user),
-            user,
-            content,
-            [],
-            [],
-            *pack_words(words),
-            pack(vector),
-        )
+        row: tuple[object, ...] = (new_id(user), user, content, [], [], *pack_words(found), pack(vector))
         async with pool.acquire() as connection:
             await connection.execute(statement, *row)
 

@@ -90,6 +90,7 @@ class Session:
         def repeat() -> None:
             nonlocal repeated
             repeated += 1
+            current_call.set(call._replace(is_retry=True))
 
         try:
             return await self._bounded(

@@ -11,29 +11,35 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 
 MAX_CONTENT_LENGTH = 100_000
 MAX_JSON_DEPTH = 100
 MAX_INTEGER_BITS = 4096
 MAX_SCOPE_LENGTH = 512
+LONE_SURROGATE = "must not contain lone surrogates"
 EXTENSION_KEY = re.compile(r"x-[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 
 
 def _storable(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must not contain lone surrogates") from None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(LONE_SURROGATE) from None
     return text
 
 
-def _not_blank(text: str) -> str:
+def _text(text: str) -> str:
     if not text or text.isspace():
         raise ValueError("must not be blank")
-    return text
+    return _storable(text)
+
+
+def _listed(values: Any) -> Any:
+    return [] if values is None else values
 
 
 def _distinct(values: list[str]) -> list[str]:
@@ -92,27 +98,25 @@ def check_json(value: object) -> None:
 
 # The patterns are for JSON Schema, which is told as much of the rules as it can say.
 _PATH_PATTERN = r"^[^\x00*/]*[^\x00*/\s][^\x00*/]*(/[^\x00*/]*[^\x00*/\s][^\x00*/]*)*$"
-Text = Annotated[
-    str,
-    AfterValidator(_storable),
-    AfterValidator(_not_blank),
-    Field(json_schema_extra={"pattern": r"^[^\x00]*\S[^\x00]*$"}),
-]
-Content = Annotated[Text, StringConstraints(max_length=MAX_CONTENT_LENGTH)]
-UserId = Annotated[Text, StringConstraints(max_length=256)]
-RecordId = Annotated[Text, StringConstraints(max_length=512)]
-RecordIds = Annotated[list[RecordId], AfterValidator(_distinct)]
-Tag = Annotated[Text, StringConstraints(max_length=128)]
-Tags = Annotated[list[Tag], Field(max_length=64)]
-Label = Annotated[Text, StringConstraints(max_length=256)]
+# The bound of the length stands first: checked by the core of pydantic, before anything of Python's is called.
+_TEXT = AfterValidator(_text)
+_PATTERN = Field(json_schema_extra={"pattern": r"^[^\x00]*\S[^\x00]*$"})
+Content = Annotated[str, StringConstraints(max_length=MAX_CONTENT_LENGTH), _TEXT, _PATTERN]
+Label = Annotated[str, StringConstraints(max_length=256), _TEXT, _PATTERN]
+UserId = Label
+RecordId = Annotated[str, StringConstraints(max_length=512), _TEXT, _PATTERN]
+RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]
+Tag = Annotated[str, StringConstraints(max_length=128), _TEXT, _PATTERN]
+Tags = Annotated[list[Tag], Field(max_length=64), BeforeValidator(_listed)]
 ScopePath = Annotated[
-    Text,
+    str,
     StringConstraints(max_length=MAX_SCOPE_LENGTH),
+    _TEXT,
     AfterValidator(_path),
     Field(json_schema_extra={"pattern": _PATH_PATTERN}),
 ]
-ScopeFilter = Annotated[Text, AfterValidator(_filter)]
-Cursor = Annotated[Text, StringConstraints(max_length=256)]
+ScopeFilter = Annotated[str, _TEXT, _PATTERN, AfterValidator(_filter)]
+Cursor = Label
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 

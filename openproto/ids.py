@@ -35,8 +35,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)
 
 
-def new_id(user_id: str) -> uuid.UUID:
-    """Return a fresh id for a record of `user_id`."""
+def new_id(user_id: str) -> str:
+    """Return a fresh id for a record of `user_id`: a UUID in its canonical form."""
     global _last_ms, _last_random
     now = time.time_ns() // 1_000_000
     with _lock:
@@ -47,7 +47,9 @@ def new_id(user_id: str) -> uuid.UUID:
             if _last_random >> _RANDOM_BITS:
                 _last_ms, _last_random = _last_ms + 1, _fresh_bits()
         ms, tail = _last_ms, _last_random
-    return uuid.UUID(int=(ms & (1 << 48) - 1) << 80 | 0x8 << 76 | _shard(user_id) << 64 | 0b10 << 62 | tail)
+    # Written down directly: making a UUID object and its text takes twice as long.
+    head, end = f"{ms & (1 << 48) - 1:012x}", f"{0b10 << 62 | tail:016x}"
+    return f"{head[:8]}-{head[8:]}-8{_shard(user_id)}-{end[:4]}-{end[4:]}"
 
 
 def _fresh_bits() -> int:
@@ -56,8 +58,9 @@ def _fresh_bits() -> int:
 
 
 @lru_cache(maxsize=1024)
-def _shard(user_id: str) -> int:
-    return int.from_bytes(blake2b(user_id.encode(), digest_size=2).digest()) & 0xFFF
+def _shard(user_id: str) -> str:
+    """Return 12 bits of the user's id's hash, in hexadecimal."""
+    return blake2b(user_id.encode(), digest_size=2).hexdigest()[1:]
 
 
 def parse_id(id: str) -> uuid.UUID | None:

@@ -1,4 +1,4 @@
-"""What a store adds to a memory before it writes it: an id, terms, a fingerprint, and a vector.
+"""What a store adds to a memory before it writes it: an id, words, and a vector.
 
 A store remembers the model its vectors come from. `Indexer.open` compares that with the embedder at hand, because
 vectors of two models cannot be compared with each other: a mismatch is an error before anything is read or written.
@@ -18,10 +18,10 @@ from openproto.errors import OpenProtoError, ProviderError
 from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.ids import new_id
 from openproto.models import VERBS, Capabilities, Features, Limits, Support, SupportDetails
-from openproto.provider import KeyedInput, Provider
+from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.ranking import Fusion
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput
-from openproto.text import query_terms, terms
+from openproto.text import query_terms, words
 from openproto.threads import Threads
 
 T = TypeVar("T")
@@ -48,21 +48,35 @@ class IndexedInput(NamedTuple):
     item: MemoryInput
     idempotency_key: str
     id: str
-    terms: list[int]
-    document: str
-    """The input as JSON, absent fields left out."""
-    fingerprint: bytes
-    """16 bytes that two inputs share only when they are the same input."""
+    words: list[str]
+    """What it is found by, normalised, in order, and as often as they occur."""
     vector: Vector | None
+
+    @property
+    def has_own_id(self) -> bool:
+        """Whether the key is the record's id, so that no other note of the key is needed."""
+        return type(self.idempotency_key) is GeneratedKey
+
+    @property
+    def fingerprint(self) -> bytes:
+        """16 bytes that two inputs share only when they are the same input."""
+        return fingerprint(self.item)
 
 
 IndexedBatch: TypeAlias = list[IndexedInput | OpenProtoError]
 
 
-class IndexedText(NamedTuple):
-    """What a text is found by: a query's, or that of changed content."""
+class IndexedQuery(NamedTuple):
+    """What a query finds: memories of these terms, near this vector."""
 
     terms: list[int]
+    vector: Vector | None
+
+
+class IndexedText(NamedTuple):
+    """What changed content is found by."""
+
+    words: list[str]
     vector: Vector | None
 
 
@@ -140,17 +154,16 @@ class Indexer:
             )
         )
 
-    async def index_query(self, query: str) -> IndexedText:
+    async def index_query(self, query: str) -> IndexedQuery:
         """Return the query ready to be searched with."""
-        return await self._index_text(query, query_terms)
+        return IndexedQuery(await self._split(query, query_terms), await self.embed(query))
 
     async def index_content(self, content: str) -> IndexedText:
         """Return changed content ready to be written."""
-        return await self._index_text(content, terms)
+        return IndexedText(await self._split(content, words), await self.embed(content))
 
-    async def _index_text(self, text: str, split: Callable[[str], list[int]]) -> IndexedText:
-        vector = await self.embed(text)
-        return IndexedText(split(text) if len(text) <= _SMALL else await self._threads(split, text), vector)
+    async def _split(self, text: str, split: Callable[[str], T]) -> T:
+        return split(text) if len(text) <= _SMALL else await self._threads(split, text)
 
     async def embed(self, text: str) -> Vector | None:
         """Return the vector of `text`, or None where the store works by text alone."""
@@ -204,21 +217,14 @@ def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
 
 
 def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
-    item = keyed.item
+    item, key = keyed
+    id = str(key) if type(key) is GeneratedKey else new_id(item.user_id)
+    return IndexedInput(item, key, id, words(item.content), vector)
+
+
+def fingerprint(item: MemoryInput) -> bytes:
+    """Return 16 bytes that two inputs share only when they are the same."""
     document = item.model_dump_json()
-    return IndexedInput(
-        item,
-        keyed.idempotency_key,
-        str(new_id(item.user_id)),
-        terms(item.content),
-        document,
-        fingerprint(item, document),
-        vector,
-    )
-
-
-def fingerprint(item: MemoryInput, document: str) -> bytes:
-    """Return 16 bytes that two inputs share only when they are the same; `document` is the input as JSON."""
     if item.model_extra:
         # JSON objects have no order: only extensions can be spelled in several.
         document = json.dumps(json.loads(document), sort_keys=True, ensure_ascii=False)

@@ -8,24 +8,27 @@ from itertools import islice
 from typing import Any
 
 from openproto.errors import InvalidRequestError, OpenProtoError
-from openproto.ids import unique_token
 from openproto.messages import as_content
-from openproto.provider import GeneratedKey, KeyedInput
+from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
 _AT_ONCE = 100  # validated without giving way: a few milliseconds of the loop's time
 
 
-def keyed(fields: Mapping[str, Any], idempotency_key: str | None) -> KeyedInput:
-    """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
-    if idempotency_key is None:
-        idempotency_key = GeneratedKey(unique_token(128))
-    else:
-        build(IdempotencyKey, {"idempotency_key": idempotency_key})
-    spelled = {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
+def keyed(fields: Mapping[str, Any]) -> KeyedInput:
+    """Validate `add`'s keywords; without an idempotency key they get one of our own, so that they can be retried."""
+    spelled = {
+        name.replace("_", "-") if name.startswith("x_") else name: value
+        for name, value in fields.items()
+        if value is not None
+    }
+    key = spelled.pop("idempotency_key", None)
+    if key is not None:
+        build(IdempotencyKey, {"idempotency_key": key})
     if not isinstance(spelled.get("content"), str):
         spelled["content"] = as_content(spelled.get("content"))
-    return KeyedInput(build(MemoryInput, spelled), idempotency_key)
+    item = build(MemoryInput, spelled)
+    return KeyedInput(item, key or generated_key(item.user_id))
 
 
 async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int) -> list[KeyedInput | OpenProtoError]:
@@ -39,10 +42,8 @@ async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int)
 
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
     if isinstance(item, MemoryInput):
-        return KeyedInput(item, GeneratedKey(unique_token(128)))
-    fields = dict(item)
-    key = fields.pop("idempotency_key", None)
+        return KeyedInput(item, generated_key(item.user_id))
     try:
-        return keyed(fields, key)
+        return keyed(item)
     except InvalidRequestError as error:
         return error

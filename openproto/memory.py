@@ -157,11 +157,13 @@ class AsyncMemory:
             "valid_from": valid_from,
             "valid_to": valid_to,
             "supersedes": supersedes,
+            "idempotency_key": idempotency_key,
+            **extensions,
         }
         for keyword in extensions:
             if not keyword.startswith(("x_", "x-")):
                 raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
-        keyed = inputs.keyed({**fields, **extensions}, idempotency_key)
+        keyed = inputs.keyed(fields)
         return await self._session.call(
             "add",
             lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key),

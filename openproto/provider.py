@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from openproto.context import TokenCounter, build_context
 from openproto.errors import OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
+from openproto.ids import new_id
 from openproto.models import (
     VERBS,
     AuditEntry,
@@ -55,6 +56,8 @@ class Call(NamedTuple):
     verb: Verb
     request_id: str
     app: str | None = None
+    is_retry: bool = False
+    """Whether the provider has been asked the very same before, and may have done it although it failed to say so."""
 
 
 current_call: ContextVar[Call] = ContextVar("openproto_call")
@@ -72,9 +75,18 @@ current_origin: ContextVar[Origin | None] = ContextVar("openproto_origin", defau
 
 
 class GeneratedKey(str):
-    """An idempotency key that the client made itself: only a retry of the very same call repeats it."""
+    """An idempotency key that the client made itself: only a retry of the very same call repeats it.
+
+    It is a fresh id of the user's as `openproto.ids` makes them. A store that takes it for the record's own needs no
+    other note of it: that no two records have one id makes repeating the write safe.
+    """
 
     __slots__ = ()
+
+
+def generated_key(user_id: str) -> GeneratedKey:
+    """Return a key for an `add` to which its caller gave none."""
+    return GeneratedKey(new_id(user_id))
 
 
 class KeyedInput(NamedTuple):

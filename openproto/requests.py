@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -23,6 +24,7 @@ from typing_extensions import TypedDict
 from openproto.errors import InvalidRequestError
 from openproto.fields import (
     EXTENSION_KEY,
+    LONE_SURROGATE,
     Confidence,
     Content,
     Cursor,
@@ -59,6 +61,10 @@ class SourceInput(Request):
     ref: Label | None = Field(default=None, exclude_if=is_absent)
 
 
+def _source_fields(source: Any) -> Any:
+    return source.model_dump() if isinstance(source, MemorySource) else source
+
+
 class MemoryInput(Request):
     """A memory to add. `x-*` extensions are extra fields under their wire names."""
 
@@ -68,35 +74,32 @@ class MemoryInput(Request):
     user_id: UserId
     scope: ScopePath | None = Field(default=None, exclude_if=is_absent)
     tags: Tags = Field(default_factory=list, exclude_if=is_absent)
-    source: Annotated[SourceInput, Strict(False)] | None = Field(default=None, exclude_if=is_absent)
+    source: Annotated[Annotated[SourceInput, Strict(False)] | None, BeforeValidator(_source_fields)] = Field(
+        default=None, exclude_if=is_absent
+    )
     confidence: Confidence | None = Field(default=None, exclude_if=is_absent)
     valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
     valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
     supersedes: RecordIds = Field(default_factory=list, exclude_if=is_absent)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_spellings(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        fields = {key: value for key, value in data.items() if value is not None}
-        if isinstance(source := fields.get("source"), MemorySource):
-            fields["source"] = source.model_dump()
-        return fields
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_validity(self.valid_from, self.valid_to)
-        if not self.model_extra:
-            return self
-        for key, value in self.model_extra.items():
+        if self.model_extra:
+            self._check_extensions(self.model_extra)
+        return self
+
+    @staticmethod
+    def _check_extensions(extensions: dict[str, Any]) -> None:
+        for key, value in list(extensions.items()):
             if not EXTENSION_KEY.fullmatch(key):
                 raise ValueError(f"{key!r} is not a field of a memory")
+            if value is None:
+                del extensions[key]
             try:
                 check_json(value)
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from None
-        return self
 
     @property
     def extensions(self) -> dict[str, JsonValue]:
@@ -207,7 +210,7 @@ Fields: TypeAlias = Mapping[str, Any]
 def build(model: type[R], fields: Fields) -> R:
     """Return `model` made of `fields`, or raise `InvalidRequestError` naming what is wrong but not its value."""
     try:
-        return model.model_validate(dict(fields))
+        return model.model_validate(fields if isinstance(fields, dict) else dict(fields))
     except ValidationError as error:
         raise InvalidRequestError(_explain(error)) from None
 
@@ -223,6 +226,6 @@ def _explain(error: ValidationError) -> str:
     faults: list[str] = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in fault["loc"])
-        what = fault["msg"].removeprefix("Value error, ")
+        what = LONE_SURROGATE if fault["type"] == "string_unicode" else fault["msg"].removeprefix("Value error, ")
         faults.append(f"{where}: {what}" if where else what)
     return "; ".join(faults)

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from typing import TypeVar
 
 import Stemmer
 
+T = TypeVar("T")
+
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
+# Lower case, and blanks in the place of everything that is in no word.
+_ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(128)) + bytes(128)
 # Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces between words.
 _UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+)")
 _ACCENT = re.compile("[\u0300-\u036f]")
@@ -41,7 +46,12 @@ _stem = Stemmer.Stemmer("english").stemWord
 
 def terms(text: str) -> list[int]:
     """Return the distinct terms of `text`, in order."""
-    return list(dict.fromkeys(map(_TERMS.__getitem__, words(text))))
+    return terms_of(words(text))
+
+
+def terms_of(words: Iterable[str]) -> list[int]:
+    """Return the distinct terms of normalised words, in order."""
+    return list(dict.fromkeys(map(_TERMS.__getitem__, words)))
 
 
 def query_terms(query: str) -> list[int]:
@@ -55,13 +65,14 @@ def query_terms(query: str) -> list[int]:
     if len(telling) > MAX_QUERY_TERMS:
         longest = set(sorted(telling, key=len, reverse=True)[:MAX_QUERY_TERMS])
         telling = [word for word in telling if word in longest]
-    return list(dict.fromkeys(map(_TERMS.__getitem__, telling)))
+    return terms_of(telling)
 
 
 def words(text: str) -> list[str]:
     """Return the words of `text` in order, normalised but not stemmed."""
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
+        # Most texts are: a table takes a third of the time of a regular expression.
+        return text.encode().translate(_ASCII_WORDS).decode().split()
     # Decomposed, so that accents can be dropped; the marks of Indic scripts are letters' parts and stay.
     text = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text)))
     return [piece for word in _WORD.findall(text.casefold()) for piece in _pieces(word)]
@@ -77,18 +88,27 @@ def _pieces(word: str) -> list[str]:
     return pieces
 
 
-class _Terms(dict[str, int]):
-    """Each word's term, worked out when it first occurs.
+class PerWord(dict[str, T]):
+    """What `work_out` says of each word, kept from when it first occurs.
 
     Emptied when full: which word was used last is not worth knowing, for keeping it up costs more than looking up.
     """
 
-    def __missing__(self, word: str) -> int:
+    def __init__(self, work_out: Callable[[str], T]) -> None:
+        super().__init__()
+        self._work_out = work_out
+
+    def __missing__(self, word: str) -> T:
         if len(self) >= _MOST_KNOWN_WORDS:
             self.clear()
-        stem = _stem(word) if word.isascii() else word
-        term = self[word] = int.from_bytes(blake2b(stem.encode(), digest_size=8).digest())
-        return term
+        value = self[word] = self._work_out(word)
+        return value
 
 
-_TERMS = _Terms()
+def term(word: str) -> int:
+    """Return the term of a normalised word."""
+    stem = _stem(word) if word.isascii() else word
+    return int.from_bytes(blake2b(stem.encode(), digest_size=8).digest())
+
+
+_TERMS = PerWord(term)

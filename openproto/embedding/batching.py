@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from openproto.embedding.protocol import Vector
 from openproto.errors import OpenProtoError, PayloadTooLargeError, ProviderError
@@ -30,8 +30,9 @@ class _Job(NamedTuple):
 class Batcher:
     """Hands texts to `embed` in batches of at most `max_batch`, at most `width` batches at a time.
 
-    An idle batcher starts at once. Tasks exist only while there is work. Cancelling a caller takes its texts
-    out of the queue and disturbs nobody else. Made on the event loop that it serves.
+    An idle batcher starts at once, in the caller's own task; tasks of its own exist only while somebody waits.
+    Cancelling a caller takes its texts out of the queue and disturbs nobody else. Made on the event loop that it
+    serves.
     """
 
     def __init__(self, embed: EmbedBatch, *, model: str, width: int, max_batch: int) -> None:
@@ -44,6 +45,7 @@ class Batcher:
         self._context = copy_context()
         self._waiting: deque[_Job] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        self._alone: asyncio.Task[Any] | None = None
         self._stopped = False
 
     async def vectors(self, texts: Iterable[str]) -> list[Vector]:
@@ -55,10 +57,8 @@ class Batcher:
         for part in self._parts(texts):
             if self._stopped:
                 raise RuntimeError("the embedder is closed")
-            job = _Job(part, self._loop.create_future())
-            self._waiting.append(job)
-            self._start_worker()
-            vectors += await job.vectors
+            is_idle = not (self._waiting or self._workers or self._alone)
+            vectors += await (self._embed_alone(part) if is_idle else self._queue(part))
         return vectors
 
     async def stop(self) -> None:
@@ -67,12 +67,33 @@ class Batcher:
         _abandon(self._waiting)
         for worker in self._workers:
             worker.cancel()
+        if self._alone is not None:
+            self._alone.cancel()  # which it is told as the RuntimeError that the others get
         await asyncio.gather(*self._workers, return_exceptions=True)
+
+    async def _queue(self, texts: list[str]) -> list[Vector]:
+        job = _Job(texts, self._loop.create_future())
+        self._waiting.append(job)
+        self._start_worker()
+        return await job.vectors
+
+    async def _embed_alone(self, texts: list[str]) -> list[Vector]:
+        """Embed in the caller's task: where nobody else waits, another task costs more than embedding does."""
+        self._alone = caller = cast("asyncio.Task[Any]", asyncio.current_task())
+        try:
+            return self._checked(await self._answers(texts))
+        except asyncio.CancelledError:
+            if caller.uncancel() if self._stopped else caller.cancelling():
+                raise
+            raise _stopped_early() from None
+        finally:
+            self._alone = None
+            self._start_worker()
 
     def _start_worker(self) -> None:
         while self._waiting and self._waiting[0].vectors.done():
             self._waiting.popleft()
-        if self._waiting and len(self._workers) < self._width:
+        if self._waiting and len(self._workers) + (self._alone is not None) < self._width:
             worker = self._loop.create_task(self._work(), name="openproto-embed", context=self._context)
             self._workers.add(worker)
             worker.add_done_callback(self._worker_ended)
@@ -118,11 +139,7 @@ class Batcher:
         if not jobs:
             return
         texts = [text for job in jobs for text in job.texts]
-        answers: Sequence[Vector | Exception]
-        try:
-            answers = await self._embed(texts)
-        except Exception as error:
-            answers = [error] * len(texts)
+        answers = await self._answers(texts)
         if len(jobs) > 1 and isinstance(answers[0], _ONE_TEXT_ERRORS):
             # One bad text must not sink the others: halving finds it in few calls.
             await self._answer(jobs[: len(jobs) // 2])
@@ -134,28 +151,41 @@ class Batcher:
             if not job.vectors.done():
                 self._settle(job, own)
 
-    def _settle(self, job: _Job, answers: list[Vector | Exception]) -> None:
+    async def _answers(self, texts: list[str]) -> Sequence[Vector | Exception]:
+        try:
+            return await self._embed(texts)
+        except Exception as error:
+            return [error] * len(texts)
+
+    def _settle(self, job: _Job, answers: Sequence[Vector | Exception]) -> None:
+        try:
+            job.vectors.set_result(self._checked(answers))
+        except OpenProtoError as error:
+            job.vectors.set_exception(error)
+
+    def _checked(self, answers: Sequence[Vector | Exception]) -> list[Vector]:
         vectors: list[Vector] = []
         for answer in answers:
             if isinstance(answer, Exception):
-                job.vectors.set_exception(self._own_error(answer))
-                return
+                raise self._own_error(answer) from answer
             vectors.append(answer)
-        job.vectors.set_result(vectors)
+        return vectors
 
     def _own_error(self, error: Exception) -> OpenProtoError:
         # Every caller gets an instance of its own, for a shared one would collect all their tracebacks. The
         # text of a foreign error may quote the input, so only its class is told.
-        own = (
+        return (
             copy.copy(error)
             if isinstance(error, OpenProtoError)
             else ProviderError(f"embedder {self._model!r} failed: {type(error).__name__}")
         )
-        own.__cause__ = error
-        return own
 
 
 def _abandon(jobs: Iterable[_Job]) -> None:
     for job in jobs:
         if not job.vectors.done():
-            job.vectors.set_exception(RuntimeError("the embedder stopped before this text was embedded"))
+            job.vectors.set_exception(_stopped_early())
+
+
+def _stopped_early() -> RuntimeError:
+    return RuntimeError("the embedder stopped before this text was embedded")

@@ -348,7 +348,7 @@ class EmulatedProvider(Provider, ABC):
         return found
 
     def _same_input(self, before: Stored, item: MemoryInput) -> Stored:
-        if before.fingerprint != fingerprint(item, item.model_dump_json()).hex():
+        if before.fingerprint != fingerprint(item).hex():
             raise ConflictError("this idempotency key was used for another memory; use a new key for a new memory")
         return before
 

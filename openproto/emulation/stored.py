@@ -59,7 +59,7 @@ class Stored:
             status="done",
             **fields,
         )
-        return cls(record, key, fingerprint(item, item.model_dump_json()).hex())
+        return cls(record, key, fingerprint(item).hex())
 
     def to_text(self) -> str:
         """Return everything but the content, as JSON for the vendor's metadata."""

@@ -183,6 +183,14 @@ async def test_every_attempt_has_the_same_idempotency_key() -> None:
     assert len(set(provider.keys)) == 1
 
 
+async def test_every_attempt_but_the_first_is_known_as_a_retry() -> None:
+    provider = FakeProvider(acts=[DOWN("busy"), DOWN("busy")])
+    async with AsyncMemory(provider) as memory:
+        await memory.get("m1")
+        await memory.get("m1")
+    assert [call.is_retry for call in provider.contexts] == [False, True, True, False]
+
+
 async def test_two_adds_never_share_a_key_of_the_clients_making() -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:

@@ -35,7 +35,7 @@ def test_no_cursor_is_the_beginning() -> None:
 
 
 def test_the_cursor_of_a_store_of_this_project_is_short() -> None:
-    assert len(encode_cursor(listing(), NOON, str(new_id("ada")))) <= 256
+    assert len(encode_cursor(listing(), NOON, new_id("ada"))) <= 256
 
 
 def test_a_cursor_can_stand_in_an_url() -> None:

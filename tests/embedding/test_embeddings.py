@@ -34,6 +34,7 @@ class Plain:
         self.go = threading.Event()
         self.go.set()
         self.error: BaseException | None = None
+        self.fails_at = 1
         self.calls: list[str] = []
 
     def open(self) -> None:
@@ -46,7 +47,7 @@ class Plain:
         self.batches.append(list(texts))
         self.threads.append(threading.current_thread())
         assert self.go.wait(10)
-        if self.error is not None and (len(self.batches) == 1 or "bad" in texts):
+        if self.error is not None and (len(self.batches) == self.fails_at or "bad" in texts):
             raise self.error
         return [[len(text), 0.0] for text in texts]
 
@@ -223,23 +224,49 @@ async def test_a_cancelled_caller_does_not_cancel_an_async_batch() -> None:
     embedder = Async()
     async with running(embedder) as embeddings:
         embedder.go.clear()
-        together = [asyncio.create_task(embeddings.embed_one(text)) for text in ("a", "b")]
-        await until(lambda: embedder.batches)
-        together[0].cancel()
-        await asyncio.wait([together[0]])
+        first, one, other = (asyncio.create_task(embeddings.embed_one(text)) for text in ("x", "a", "b"))
+        await until(lambda: len(embedder.batches) == 2)
+        one.cancel()
+        await asyncio.wait([one])
         embedder.go.set()
-        assert (await together[1]).tolist() == [0.0, 1.0]
-    assert embedder.batches == [["a", "b"]]
+        assert (await other).tolist() == (await first).tolist() == [0.0, 1.0]
+    assert embedder.batches == [["x"], ["a", "b"]]
     assert embedder.cancelled == 0
+
+
+async def test_a_caller_that_is_alone_takes_its_text_along_when_it_is_cancelled() -> None:
+    embedder = Async()
+    async with running(embedder) as embeddings:
+        embedder.go.clear()
+        alone = asyncio.create_task(embeddings.embed_one("x"))
+        await until(lambda: embedder.batches)
+        alone.cancel()
+        await asyncio.wait([alone])
+        assert alone.cancelled()
+        assert embedder.cancelled == 1
+        embedder.go.set()
+        assert (await embeddings.embed_one("y")).tolist() == [0.0, 1.0]
+
+
+async def test_a_caller_that_is_alone_is_told_when_the_embedder_is_closed() -> None:
+    embedder = Async()
+    async with running(embedder) as embeddings:
+        embedder.go.clear()
+        alone = asyncio.create_task(embeddings.embed_one("x"))
+        await until(lambda: embedder.batches)
+        await embeddings.aclose()
+        with pytest.raises(RuntimeError, match="stopped before this text"):
+            await alone
+        assert not alone.cancelling()
 
 
 async def test_each_caller_gets_its_own_error_with_the_original_as_cause() -> None:
     plain = Plain()
-    plain.error = RateLimitedError("slow down", provider="acme", request_id="r1", retry_after=3.0)
+    plain.error, plain.fails_at = RateLimitedError("slow down", provider="acme", request_id="r1", retry_after=3.0), 2
     async with running(plain) as embeddings:
-        calls = [embeddings.embed_one(f"{n}") for n in range(3)]
-        errors = await asyncio.gather(*calls, return_exceptions=True)
-    assert len(plain.batches) == 1, "an error that is about no text must not be repeated for each"
+        calls = [embeddings.embed_one(f"{n}") for n in range(4)]
+        _, *errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert len(plain.batches) == 2, "an error that is about no text must not be repeated for each"
     assert len({id(error) for error in errors}) == 3
     for error in errors:
         assert isinstance(error, RateLimitedError)
@@ -264,13 +291,13 @@ async def test_a_foreign_error_is_a_provider_error_that_quotes_nothing() -> None
 @pytest.mark.parametrize("error", [InvalidRequestError("no"), ValueError("no"), UnicodeError("no"), IndexError()])
 async def test_one_bad_text_does_not_sink_the_others(error: Exception) -> None:
     plain = Plain()
-    plain.error = error
+    plain.error, plain.fails_at = error, 2
     async with running(plain) as embeddings:
-        texts = [f"text {n}" for n in range(63)] + ["bad"]
+        texts = ["first", *(f"text {n}" for n in range(63)), "bad"]
         outcomes = await asyncio.gather(*map(embeddings.embed_one, texts), return_exceptions=True)
     assert isinstance(outcomes.pop(), OpenProtoError)
     assert not [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    assert len(plain.batches) == 13, "1 + 2 for each of 6 halvings"
+    assert len(plain.batches) == 14, "the first alone, then 1 + 2 for each of 6 halvings"
 
 
 async def test_one_bad_vector_fails_its_own_caller_only() -> None:
@@ -281,11 +308,11 @@ async def test_one_bad_vector_fails_its_own_caller_only() -> None:
 
     plain = Nan()
     async with running(plain) as embeddings:
-        calls = [embeddings.embed_one(text) for text in ("good", "bad")]
-        good, bad = await asyncio.gather(*calls, return_exceptions=True)
+        calls = [embeddings.embed_one(text) for text in ("first", "good", "bad")]
+        _, good, bad = await asyncio.gather(*calls, return_exceptions=True)
     assert not isinstance(good, BaseException)
     assert isinstance(bad, ProviderError)
-    assert len(plain.batches) == 1
+    assert plain.batches == [["first"], ["good", "bad"]]
 
 
 async def test_errors_that_nobody_waits_for_are_not_reported_as_lost(
@@ -393,8 +420,13 @@ async def test_a_batch_does_not_run_in_the_context_of_one_of_its_callers() -> No
     embedder = Async()
     async with running(embedder) as embeddings:
         USER.set("ann")
-        await embeddings.embed_one("x")
-    assert embedder.users == ["nobody"]
+        embedder.go.clear()
+        calls = [asyncio.create_task(embeddings.embed_one(text)) for text in "xyz"]
+        await until(lambda: len(embedder.batches) == 2)
+        embedder.go.set()
+        await asyncio.gather(*calls)
+    assert embedder.batches == [["x"], ["y", "z"]]
+    assert embedder.users == ["ann", "nobody"]
 
 
 async def test_an_embedder_that_cancels_itself_hangs_nobody() -> None:

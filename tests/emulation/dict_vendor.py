@@ -42,7 +42,7 @@ class DictVendor(EmulatedProvider):
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         await asyncio.sleep(0)
-        stored = Stored.new(item, key, id=str(new_id(item.user_id)))
+        stored = Stored.new(item, key, id=new_id(item.user_id))
         self._put(stored)
         self.creates += 1
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import asyncpg
 from openproto_adapters.postgres import keeper
@@ -167,3 +167,58 @@ class HashEmbedder:
             # Off centre on purpose: real word vectors crowd into one direction too.
             total = [sum_ + noise.gauss(0.3, 1.0) for sum_ in total]
         return total
+
+
+class LossyProxy:
+    """Stands between a client and the server, and can lose a question, or the answer to one that was carried out."""
+
+    def __init__(self, server: str, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+        self._before_losing: Callable[[], Awaitable[object]] | None = None
+        self._loses_question = False
+        self.lost = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Yield the DSN to connect to instead."""
+        parts = dict(pair.split("=") for pair in self._server.rpartition("?")[2].split("&"))
+        behind = Path(unquote(parts["host"])) / f".s.PGSQL.{parts['port']}"
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            from_server, to_server = await asyncio.open_unix_connection(str(behind))
+            ways = (self._pass_on(reader, to_server), self._answer(from_server, writer))
+            await asyncio.wait([asyncio.create_task(way) for way in ways], return_when=asyncio.FIRST_COMPLETED)
+            for end in (writer, to_server):
+                end.close()
+
+        async with await asyncio.start_unix_server(relay, str(self._folder / behind.name)):
+            yield self._server.replace(parts["host"], quote(str(self._folder)))
+
+    def lose_next_answer(self, then: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Lose the next answer, and do `then` before the client notices."""
+        self._before_losing = then or _nothing
+
+    def lose_next_question(self) -> None:
+        """Cut the connection in the place of passing on what the client sends next."""
+        self._loses_question = True
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            if self._before_losing is not None:
+                before, self._before_losing = self._before_losing, None
+                self.lost += 1
+                await before()
+                return
+            writer.write(data)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            if self._loses_question:
+                self._loses_question = False
+                self.lost += 1
+                return
+            writer.write(data)
+
+
+async def _nothing() -> None: ...

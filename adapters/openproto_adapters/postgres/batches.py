@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.ids import parse_id
 from openproto.indexing import IndexedBatch, IndexedInput
+from openproto.requests import MemoryInput
 from openproto_adapters.postgres.records import to_json
-from openproto_adapters.postgres.vectors import pack_halfvec, pack_words
+from openproto_adapters.postgres.vectors import pack_halfvecs, pack_words
+
+_ITEMS = TypeAdapter(list[MemoryInput])
 
 
 class Batch(NamedTuple):
-    """A batch on its way: each item ready to be written or refused, and the arguments of `queries.ADD_MANY`.
+    """A batch on its way: each item ready to be written or refused, and the arguments of the statement that writes it.
 
-    Those are a JSON document of the items, their words, their other words, and their vectors.
+    `keys` is empty where each item's key is its id; then the statement is `queries.ADD_MANY_NEW`, else `ADD_MANY`.
     """
 
     entries: IndexedBatch
-    arguments: tuple[str, list[bytes], list[bytes | None], list[bytes | None]]
+    columns: tuple[Any, ...]
+    keys: tuple[Any, ...]
 
 
 def pack_batch(batch: IndexedBatch) -> Batch:
     """Return the batch, packed for the wire."""
     entries = [_writable(new) for new in batch]
-    rows: list[str] = []
-    words: list[bytes] = []
-    more_words: list[bytes | None] = []
-    vectors: list[bytes | None] = []
-    for new in entries:
-        if isinstance(new, OpenProtoError):
-            continue
-        extensions = f'"extensions":{to_json(new.item.extensions)},' if new.item.model_extra else ""
-        # The input's own JSON continues the object that is begun here.
-        rows.append(
-            f'{{"id":"{new.id}","fingerprint":"{new.fingerprint.hex()}",'
-            f'"idempotency_key":{to_json(new.idempotency_key)},{extensions}{new.document[1:]}'
-        )
-        first, others = pack_words(new.terms)
-        words.append(first)
-        more_words.append(others)
-        vectors.append(pack_halfvec(new.vector) if new.vector is not None else None)
-    return Batch(entries, (f"[{','.join(rows)}]", words, more_words, vectors))
+    writable = [new for new in entries if isinstance(new, IndexedInput)]
+    items = [new.item for new in writable]
+    words = [pack_words(new.words) for new in writable]
+    vectors = [new.vector for new in writable if new.vector is not None]
+    columns = (
+        _ITEMS.dump_json(items).decode(),
+        [new.id for new in writable],
+        [to_json(item.extensions) if item.model_extra else None for item in items],
+        [first for first, _ in words],
+        [others for _, others in words],
+        pack_halfvecs(vectors) if vectors else [None] * len(items),
+    )
+    if all(new.has_own_id and not new.item.supersedes for new in writable):
+        return Batch(entries, columns, ())
+    return Batch(entries, columns, ([new.idempotency_key for new in writable], [new.fingerprint for new in writable]))
 
 
 def _writable(new: IndexedInput | OpenProtoError) -> IndexedInput | OpenProtoError:

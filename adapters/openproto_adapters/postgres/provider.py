@@ -143,10 +143,9 @@ class Postgres(Provider):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
         new = await self._index.index(KeyedInput(item, idempotency_key))
-        words, more_words = pack_words(new.terms)
+        words, more_words = pack_words(new.words)
         call = current_call.get()
-        rows = await self._fetch(
-            queries.ADD_SUPERSEDING if item.supersedes else queries.ADD,
+        common = (
             self._index.model,
             new.id,
             item.user_id,
@@ -158,23 +157,30 @@ class Postgres(Provider):
             item.valid_from,
             item.valid_to,
             to_json(item.extensions) if item.model_extra else None,
-            [to_uuid(id) for id in item.supersedes],
             words,
             more_words,
             pack_halfvec(new.vector) if new.vector is not None else None,
-            idempotency_key,
-            new.fingerprint,
             (item.source.app if item.source else None) or call.app,
             call.request_id,
         )
+        if new.has_own_id and not item.supersedes:
+            rows = await self._fetch(queries.RETRY_NEW if call.is_retry else queries.ADD_NEW, *common)
+        else:
+            supersedes = [to_uuid(id) for id in item.supersedes]
+            statement = queries.ADD_SUPERSEDING if supersedes else queries.ADD
+            rows = await self._fetch(statement, *common, idempotency_key, new.fingerprint, supersedes)
         return self._added(new, rows[0]["created_at"]) if rows else await self._added_before(new)
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
         batch = await self._index.index_many(items, pack_batch)
         call = current_call.get()
-        rows = await self._fetch(queries.ADD_MANY, self._index.model, *batch.arguments, call.app, call.request_id)
-        created = dict(rows)
+        if batch.keys:
+            statement = queries.ADD_MANY
+        else:
+            statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
+        arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
+        created = dict(await self._fetch(statement, *arguments))
         outcomes: Outcomes = []
         for new in batch.entries:
             if isinstance(new, OpenProtoError):
@@ -352,16 +358,16 @@ class Postgres(Provider):
 
     async def _added_before(self, new: IndexedInput) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""
-        rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key)
+        rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key, new.id)
         model, dim, fingerprint, *columns = rows[0]
         self._index.check(model, dim)
-        if fingerprint is None:
-            raise NotFoundError("supersedes: no such memory")
-        if fingerprint != new.fingerprint:
+        if fingerprint is not None and fingerprint != new.fingerprint:
             raise ConflictError("idempotency_key: was used before with another input")
-        if columns[0] is None:
-            raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
-        return to_record(columns)
+        if columns[0] is not None:
+            return to_record(columns)
+        if fingerprint is None and new.item.supersedes:
+            raise NotFoundError("supersedes: no such memory")
+        raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
 
     async def _outcome(self, new: IndexedInput) -> MemoryRecord | OpenProtoError:
         try:
@@ -372,7 +378,7 @@ class Postgres(Provider):
     async def _assign_content(self, arguments: Arguments, content: str) -> None:
         """Let the words and the vector follow the content."""
         new = await self._index.index_content(content)
-        words, more_words = pack_words(new.terms)
+        words, more_words = pack_words(new.words)
         arguments.assign("content", "text", content)
         arguments.assign("words", "{vector}.sparsevec", words)
         arguments.assign("more_words", "{vector}.sparsevec", more_words)

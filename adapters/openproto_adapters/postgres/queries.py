@@ -27,66 +27,114 @@ _RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM
 # it since this process opened.
 _STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)"
 
-_ADD = f"""
-WITH claimed AS (
-    INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
-    SELECT $2, $3, $16, $17 WHERE {_STORE_FITS}<all found>
-    ON CONFLICT DO NOTHING
-    RETURNING memory_id
-), new AS (
-    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
-        extensions, supersedes, words, more_words, embedding)
-    SELECT memory_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::uuid[], $13, $14, $15 FROM claimed
-    RETURNING id, user_id, scope, created_at
-)<supersede>, audited AS (
-    INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, created_at, $18, 'add', id::text, scope, $19 FROM new
+_COLUMNS = """id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
+        words, more_words, embedding, supersedes"""
+
+# Shared by both kinds of add: $1 the model, $2 the id, $3 the user, $4 to $14 the memory, $15 the app, $16 the request.
+_VALUES = "$4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14"
+_ADDED = """audited AS (
+    INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT user_id, created_at, $15, 'add', id::text, scope, $16 FROM new
 )
 SELECT created_at FROM new
 """
+
+# A memory whose key is its id: the primary key is all that repeating the statement needs, as long as the memory is
+# there. A retry looks whether the attempt before it wrote one that was deleted since, which must not come back.
+_NEW = f"""
+WITH new AS (
+    INSERT INTO {{schema}}.memories ({_COLUMNS})
+    SELECT $2, $3, {_VALUES}, '{{}}' WHERE {_STORE_FITS}<unwritten>
+    ON CONFLICT DO NOTHING
+    RETURNING id, user_id, scope, created_at
+), {_ADDED}
+"""
+_UNWRITTEN = """ AND NOT EXISTS (
+        SELECT FROM {schema}.audit WHERE audit.user_id = <user> AND action = 'add' AND memory_id = <id>::text)"""
+RETRY_NEW = _NEW.replace("<unwritten>", _UNWRITTEN.replace("<user>", "$3").replace("<id>", "$2::uuid"))
+ADD_NEW = _NEW.replace("<unwritten>", "")
+
+_ADD = f"""
+WITH claimed AS (
+    INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
+    SELECT $2, $3, $17, $18 WHERE {_STORE_FITS}<all found>
+    ON CONFLICT DO NOTHING
+    RETURNING memory_id
+), new AS (
+    INSERT INTO {{schema}}.memories ({_COLUMNS})
+    SELECT memory_id, $3, {_VALUES}, $19::uuid[] FROM claimed
+    RETURNING id, user_id, scope, created_at
+), <supersede>{_ADDED}
+"""
 # In the order of ids, here and below: writers that supersede the same records in another order would deadlock.
-_OLD = "SELECT id FROM {schema}.memories WHERE user_id = $3 AND id = ANY($12::uuid[]) ORDER BY id FOR UPDATE"
-_SUPERSEDE = """, superseded AS (
+_OLD = "SELECT id FROM {schema}.memories WHERE user_id = $3 AND id = ANY($19::uuid[]) ORDER BY id FOR UPDATE"
+_SUPERSEDE = """superseded AS (
     UPDATE {schema}.memories m
     SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
     FROM new, old WHERE m.user_id = $3 AND m.id = old.id
-)"""
+), """
 ADD_SUPERSEDING = (
     _ADD.replace("WITH claimed", f"WITH old AS ({_OLD}), claimed")
-    .replace("<all found>", " AND (SELECT count(*) FROM old) = cardinality($12::uuid[])")
+    .replace("<all found>", " AND (SELECT count(*) FROM old) = cardinality($19::uuid[])")
     .replace("<supersede>", _SUPERSEDE)
 )
 # Most memories supersede nothing, and what is not asked for costs the server a tenth of the statement.
 ADD = _ADD.replace("<all found>", "").replace("<supersede>", "")
 
-# What varies in length comes as one JSON document, the vectors beside it in the same order.
+# A batch: $1 the model, $2 the app, $3 the request. What varies in length comes as one JSON document, the rest beside
+# it in the same order.
+_FIELDS = """user_id text, content text, scope text, tags text[], source json, confidence double precision,
+            valid_from timestamptz, valid_to timestamptz, supersedes uuid[]"""
+_ROWS = f"""ROWS FROM (
+        json_to_recordset($4::json) AS ({_FIELDS}),
+        unnest($5::uuid[]), unnest($6::json[]),
+        unnest($7::{{vector}}.sparsevec[]), unnest($8::{{vector}}.sparsevec[]), unnest($9::{{vector}}.halfvec[])<keys>
+    ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes,
+        id, extensions, words, more_words, embedding<key names>, position)"""
+_ITEM = """id, user_id, content, scope, coalesce(tags, '{}'), source, confidence, valid_from, valid_to, extensions,
+        words, more_words, embedding, coalesce(supersedes, '{}')"""
+_ALL_ADDED = """audited AS (
+    INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT user_id, created_at, coalesce(source ->> 'app', $2), 'add', id::text, scope, $3 FROM new
+)
+SELECT id::text, created_at FROM new
+"""
+
+_MANY_NEW = f"""
+WITH new AS (
+    INSERT INTO {{schema}}.memories ({_COLUMNS})
+    SELECT {_ITEM} FROM {_ROWS.replace("<keys>", "").replace("<key names>", "")}
+    WHERE {_STORE_FITS}<unwritten>
+    ON CONFLICT DO NOTHING
+    RETURNING id, user_id, scope, source, created_at
+), {_ALL_ADDED}
+"""
+RETRY_MANY_NEW = _MANY_NEW.replace(
+    "<unwritten>", _UNWRITTEN.replace("<user>", "item.user_id").replace("<id>", "item.id")
+)
+ADD_MANY_NEW = _MANY_NEW.replace("<unwritten>", "")
+
+_KEYED_ROWS = _ROWS.replace("<keys>", ", unnest($10::text[]), unnest($11::bytea[])").replace(
+    "<key names>", ", idempotency_key, fingerprint"
+)
 ADD_MANY = f"""
 WITH item AS MATERIALIZED (
-    SELECT * FROM ROWS FROM (
-        json_to_recordset($2::json) AS (id uuid, user_id text, content text, scope text, tags text[], source json,
-            confidence double precision, valid_from timestamptz, valid_to timestamptz, extensions json,
-            supersedes uuid[], idempotency_key text, fingerprint text),
-        unnest($3::{{vector}}.sparsevec[]), unnest($4::{{vector}}.sparsevec[]), unnest($5::{{vector}}.halfvec[])
-    ) WITH ORDINALITY AS row (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
-        supersedes, idempotency_key, fingerprint, words, more_words, embedding, position)
+    SELECT * FROM {_KEYED_ROWS}
 ), old AS (
     SELECT m.id, m.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
     WHERE item.supersedes IS NOT NULL AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
     ORDER BY m.id FOR UPDATE OF m
 ), claimed AS (
     INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
-    SELECT id, user_id, idempotency_key, decode(fingerprint, 'hex') FROM item
+    SELECT id, user_id, idempotency_key, fingerprint FROM item
     WHERE {_STORE_FITS} AND (supersedes IS NULL
         OR (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
     ORDER BY position
     ON CONFLICT DO NOTHING
     RETURNING memory_id
 ), new AS (
-    INSERT INTO {{schema}}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
-        extensions, supersedes, words, more_words, embedding)
-    SELECT id, user_id, content, scope, coalesce(tags, '{{}}'), source, confidence, valid_from, valid_to, extensions,
-        coalesce(supersedes, '{{}}'), words, more_words, embedding
-    FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
+    INSERT INTO {{schema}}.memories ({_COLUMNS})
+    SELECT {_ITEM} FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
     RETURNING id, user_id, scope, source, created_at
 ), successor AS (
     SELECT DISTINCT ON (old.id) old.id, old.user_id, new.id AS by, new.created_at
@@ -95,19 +143,15 @@ WITH item AS MATERIALIZED (
     UPDATE {{schema}}.memories m
     SET superseded_by = successor.by, superseded_at = coalesce(m.superseded_at, successor.created_at)
     FROM successor WHERE m.user_id = successor.user_id AND m.id = successor.id
-), audited AS (
-    INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, created_at, coalesce(source ->> 'app', $6), 'add', id::text, scope, $7 FROM new
-)
-SELECT id::text, created_at FROM new
+), {_ALL_ADDED}
 """
 
-# Why an add wrote nothing: the store's model, and what its key wrote before, where it did.
+# Why an add wrote nothing: the store's model, and what its key, or the id that is one, wrote before, where it did.
 EXPLAIN_ADD = f"""
 SELECT store.model, store.dim, keys.fingerprint, {_RECORD}
 FROM {{schema}}.store
 LEFT JOIN {{schema}}.keys ON keys.user_id = $1 AND keys.idempotency_key = $2
-LEFT JOIN {{schema}}.memories m ON m.id = keys.memory_id AND m.user_id = keys.user_id
+LEFT JOIN {{schema}}.memories m ON m.id = coalesce(keys.memory_id, $3) AND m.user_id = $1
 """
 
 GET = f"SELECT {_RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from openproto.embedding import Vector
+from openproto.text import PerWord, term
 
 # An entry of a B-tree index must stay below 2704 bytes. With user ids of 256 four-byte characters, this many words of
 # 8 bytes and this many dimensions of 2 bytes are what fits beside each other.
@@ -21,31 +22,53 @@ _ONES = struct.pack(">f", 1.0) * _MOST_ENTRIES
 
 def pack_halfvec(vector: Vector) -> bytes:
     """Return a `halfvec`: dimensions, a reserved field, and half-precision numbers."""
-    return struct.pack(">hh", len(vector), 0) + vector.astype(">f2").tobytes()
+    return _halfvec_header(len(vector)) + vector.astype(">f2").tobytes()
 
 
-def pack_words(terms: Sequence[int]) -> tuple[bytes, bytes | None]:
+def pack_halfvecs(vectors: Sequence[Vector]) -> list[bytes]:
+    """Return a `halfvec` of each of vectors of the same length."""
+    import numpy as np
+
+    numbers = np.asarray(vectors).astype(">f2").tobytes()
+    header = _halfvec_header(len(vectors[0]))
+    size = len(numbers) // len(vectors)
+    return [header + numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _halfvec_header(dimensions: int) -> bytes:
+    return struct.pack(">hh", dimensions, 0)
+
+
+def pack_words(words: Iterable[str]) -> tuple[bytes, bytes | None]:
     """Return the `sparsevec`s for the first words of a memory and, if there are more, for the others."""
-    if len(terms) <= MOST_WORDS:
-        return _pack_places({term % _PLACES for term in terms}), None
-    places = list(dict.fromkeys(term % _PLACES for term in terms))
-    first, others = places[:MOST_WORDS], places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES]
-    return _pack_places(first), _pack_places(others) if others else None
+    places = list(dict.fromkeys(map(_PACKED_PLACES.__getitem__, words)))
+    if len(places) <= MOST_WORDS:
+        return _pack_places(places), None
+    return _pack_places(places[:MOST_WORDS]), _pack_places(places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES])
 
 
 def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
     """Return two `sparsevec`s that weigh a query's words 1, 2, 4, ..., `bits` of them each, and how many there are."""
-    places = list(dict.fromkeys(term % _PLACES for term in terms))[: 2 * bits]
+    places = list(dict.fromkeys(map(_packed_place, terms)))[: 2 * bits]
     first, others = (
-        _pack_places(weights, struct.pack(f">{len(weights)}f", *(weights[place] for place in sorted(weights))))
+        _pack_places(weights, b"".join(weights[place] for place in sorted(weights)))
         for weights in (
-            {place: float(1 << i) for i, place in enumerate(part)} for part in (places[:bits], places[bits:])
+            {place: struct.pack(">f", 1 << i) for i, place in enumerate(part)}
+            for part in (places[:bits], places[bits:])
         )
     )
     return first, others, len(places)
 
 
-def _pack_places(places: Collection[int], values: bytes = _ONES) -> bytes:
+def _packed_place(term: int) -> bytes:
+    """Return the place of a term as it is sent; places in this form are in the order of their numbers."""
+    return struct.pack(">i", term % _PLACES)
+
+
+_PACKED_PLACES = PerWord(lambda word: _packed_place(term(word)))
+
+
+def _pack_places(places: Collection[bytes], values: bytes = _ONES) -> bytes:
     """Return a `sparsevec`: dimensions, number of entries, a reserved field, ascending places, values of 4 bytes."""
     count = len(places)
-    return struct.pack(f">iii{count}i", _PLACES, count, 0, *sorted(places)) + values[: 4 * count]
+    return b"".join((struct.pack(">iii", _PLACES, count, 0), *sorted(places), values[: 4 * count]))

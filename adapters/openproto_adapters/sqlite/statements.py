@@ -12,7 +12,7 @@ from openproto.audit_buffer import AuditRow
 from openproto.cursors import decode_cursor, encode_cursor
 from openproto.embedding import Vector
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
-from openproto.indexing import IndexedInput, IndexedText, StoredModel
+from openproto.indexing import IndexedInput, IndexedQuery, IndexedText, StoredModel
 from openproto.models import AuditEntry, MemoryPage, MemoryRecord, SearchResult
 from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, Fusion, coverage, fuse
 from openproto.requests import (
@@ -24,6 +24,7 @@ from openproto.requests import (
     SearchQuery,
     check_validity,
 )
+from openproto.text import terms_of
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_json, to_micros, to_record
 
@@ -75,7 +76,7 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
         "INSERT INTO keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)",
         (item.user_id, new.idempotency_key, new.id, new.fingerprint),
     )
-    db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, new.terms)))
+    db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, terms_of(new.words))))
     write_audit(db, [audit])
     return get(db, RecordRef(id=new.id))
 
@@ -116,7 +117,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         }
         db.execute(
             "UPDATE words SET terms = ? WHERE rowid = (SELECT number FROM memories WHERE id = ?)",
-            (_tokens(before.user_id, new.terms), ref.id),
+            (_tokens(before.user_id, terms_of(new.words)), ref.id),
         )
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     db.execute(f"UPDATE memories SET {assignments} WHERE id = :id", {**columns, "id": ref.id})
@@ -151,7 +152,7 @@ def list_page(db: Connection, query: ListQuery) -> MemoryPage:
 
 
 def search(
-    db: Connection, query: SearchQuery, indexed: IndexedText, fusion: Fusion, now: datetime
+    db: Connection, query: SearchQuery, indexed: IndexedQuery, fusion: Fusion, now: datetime
 ) -> list[SearchResult]:
     """Score every current record that the filters select and return the best (openproto.ranking has the formula)."""
     where, parameters = selection(query, query.as_of or now)

@@ -40,7 +40,8 @@ ALTER TABLE {schema}.memories SET (
     autovacuum_vacuum_scale_factor = 0.05
 );
 
--- Which add wrote which memory. A key outlives its memory: repeating an old add must not bring back what was deleted.
+-- Which add wrote which memory, where its key is not the memory's own id. A key outlives its memory: repeating an old
+-- add must not bring back what was deleted.
 CREATE TABLE {schema}.keys (
     memory_id uuid NOT NULL,
     user_id text COLLATE "C" NOT NULL,
