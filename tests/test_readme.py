@@ -9,12 +9,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "import" in block]
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+QUICKSTARTS = [block for block in BLOCKS if "import" in block][:2]
+(PROVIDERS,) = [block for block in BLOCKS if "from_env" in block]
+(AROUND_LLM,) = [block for block in BLOCKS if "wrap(" in block]
+(EMBEDDERS,) = [block for block in BLOCKS if "class FastEmbed" in block]
+FAKE_LLM = Path(__file__).parent / "llm" / "fake_llm.py"
 COMMANDS = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
 (SERVE,) = re.findall(r"^\$ (openproto serve .*)$", README, re.MULTILINE)
 
@@ -26,7 +32,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.promise(80)
-@pytest.mark.parametrize("program", PROGRAMS[:2], ids=["asynchronous", "synchronous"])
+@pytest.mark.parametrize("program", QUICKSTARTS, ids=["asynchronous", "synchronous"])
 def test_the_programs_answer(program: str, home: dict[str, str]) -> None:
     ran = subprocess.run([sys.executable, "-W", "error", "-c", program], env=home, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -52,12 +58,43 @@ def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path
     assert server.returncode == 0
 
 
+def test_each_way_to_make_a_client_makes_one(home: dict[str, str], tmp_path: Path) -> None:
+    lines = PROVIDERS.strip().splitlines()
+    program = "\n".join(
+        ["from openproto import AsyncMemory", *(f"print({line.partition('  #')[0]})" for line in lines)]
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=home, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    names = ["sqlite", "sqlite", "postgres", "postgres", "passthrough", "mem0", "supermemory", "sqlite"]
+    assert ran.stdout.splitlines() == [f"<AsyncMemory provider={name!r}>" for name in names]
+
+
+def test_an_llm_client_remembers(home: dict[str, str]) -> None:
+    asking = AROUND_LLM.replace("I take my coffee black.", "What do you remember of my coffee?")
+    assert asking != AROUND_LLM
+    with subprocess.Popen([sys.executable, FAKE_LLM], stdout=subprocess.PIPE, text=True) as llm:
+        try:
+            assert llm.stdout
+            env = {**home, "OPENAI_BASE_URL": f"{llm.stdout.readline().strip()}/v1", "OPENAI_API_KEY": "none"}
+            said, remembered = (
+                subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+                for program in (AROUND_LLM, asking)
+            )
+        finally:
+            llm.terminate()
+    assert said.stdout == "You said: I take my coffee black.\n", said.stderr
+    assert remembered.stdout.startswith("I remember: "), remembered.stderr
+    assert "I take my coffee black." in remembered.stdout
+
+
 def test_the_example_of_an_embedder_has_the_shape_of_one() -> None:
+    from openproto import AsyncMemory
     from openproto.embedding import Embedder
 
-    (program,) = [program for program in PROGRAMS if "class FastEmbed" in program]
-    names: dict[str, type] = {}
-    exec(program[program.index("class FastEmbed") :].partition("\nAsyncMemory")[0], names)
+    names: dict[str, Any] = {"AsyncMemory": AsyncMemory}
+    exec(EMBEDDERS, names)
     assert isinstance(names["FastEmbed"](), Embedder)
 
 
