@@ -24,6 +24,7 @@ BENCHMARKS = (
     "insert_rate",
     "bulk",
     "loop_stall",
+    "import_stall",
     "cancellation",
     "retrieval",
     "growth",
@@ -32,7 +33,7 @@ BENCHMARKS = (
     "adapters",
     "cancelled_requests",
 )
-WITHOUT_SERVER = {"adapters", "cancelled_requests", "overhead", "http_client", "http_server"}
+WITHOUT_SERVER = {"adapters", "cancelled_requests", "http_client", "http_server", "import_stall", "overhead"}
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ class Threads:
         self._threads = Threads(8, "openproto-letta")
         self._client = await self._threads(self._connect)      # imports and TLS certificates take their time
 
+        @large_import()
         def _connect(self):
             from letta_client import Letta
             return Letta(http_client=self._threads.http_client(timeout=30.0), max_retries=0, ...)

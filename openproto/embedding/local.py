@@ -7,12 +7,13 @@ so one text of 100 000 characters would cost gigabytes.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _HINT = "the local embedder needs wordllama: pip install 'openproto[local]'"
+
+_PARTS = ("type", "vocab", "merges")
 
 _loading = threading.Lock()
 
@@ -85,10 +88,27 @@ def _shared_weights() -> NDArray[np.float16]:
 def _load_tokenizer() -> Tokenizer:
     file = _data_file("tokenizers/l2_supercat_tokenizer_config.json")
     try:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer, models
     except ModuleNotFoundError as error:
         raise ImportError(_HINT) from error
-    return Tokenizer.from_file(str(file))
+    # In parts, for `Tokenizer.from_file` holds the GIL from beginning to end, 40 ms. Where C or Rust calls Python code,
+    # as for each number and each merge here, other threads get their turn; `int` and a list would be no such code.
+    config = json.loads(file.read_bytes(), parse_int=_parse_int)
+    model = config["model"]
+    vocab, merges = model["vocab"], _Merges(model["merges"])
+    tokenizer = Tokenizer.from_str(json.dumps({**config, "model": {**model, "vocab": {}, "merges": []}}))
+    options = {name: value for name, value in model.items() if name not in _PARTS and value is not None}
+    tokenizer.model = models.BPE(vocab, merges, **options)
+    return tokenizer
+
+
+def _parse_int(digits: str) -> int:
+    return int(digits)
+
+
+class _Merges(list[Any]):
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return (tuple(merge.split(" ")) for merge in super().__iter__())
 
 
 @cache

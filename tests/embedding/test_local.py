@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from openproto.embedding import Embeddings, LocalEmbedder, count_tokens, local
 
@@ -45,6 +46,12 @@ json.dump(model.embed(json.load(sys.stdin)).tolist(), sys.stdout)
     ours, theirs = np.array(LocalEmbedder().embed(TEXTS)), np.array(json.loads(run.stdout))
     assert ours.shape == (len(TEXTS), 256)
     assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_the_tokenizer_is_the_one_in_the_file() -> None:
+    file = local._data_file("tokenizers/l2_supercat_tokenizer_config.json")
+    whole = tokenizers.Tokenizer.from_file(str(file))
+    assert json.loads(local._shared_tokenizer().to_str()) == json.loads(whole.to_str())
 
 
 async def test_meaning_is_nearer_than_chance() -> None:

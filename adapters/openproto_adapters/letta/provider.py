@@ -24,6 +24,7 @@ from openproto.errors import (
     OpenProtoError,
     PayloadTooLargeError,
 )
+from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
@@ -269,6 +270,7 @@ class _Vendor(NamedTuple):
     keys: Keys
 
     @classmethod
+    @large_import()
     def connect(cls, threads: Threads, options: Mapping[str, Any], embedding: str | None) -> _Vendor:
         """Make the SDK's client; in a thread, for importing it and its parts takes seconds."""
         import httpx

@@ -9,6 +9,8 @@ from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from openproto.importing import large_import
+
 _LEVELS = {
     "mem0": logging.WARNING,  # at INFO it logs the texts of memories
     "mem0.client.utils": logging.CRITICAL,  # logs as errors what it raises, 404 among it
@@ -23,7 +25,7 @@ def import_mem0() -> Any:
     mem0 reads both variables while it is imported, and writes a file with an id of this machine into MEM0_DIR, by
     default `~/.mem0`, even with telemetry off. Whoever has set a variable keeps what it says.
     """
-    with _importing, TemporaryDirectory(prefix="openproto-mem0-") as scratch:
+    with _importing, TemporaryDirectory(prefix="openproto-mem0-") as scratch, large_import():
         wanted = {"MEM0_TELEMETRY": "false", "MEM0_DIR": scratch}
         added = {name: value for name, value in wanted.items() if not os.environ.get(name)}
         os.environ.update(added)

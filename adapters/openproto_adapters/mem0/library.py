@@ -18,6 +18,7 @@ from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
 from openproto.emulation import Ranked, Stored, user_token
 from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
 from openproto.text import query_terms, terms
@@ -243,6 +244,7 @@ class Library:
         with typed_errors():
             self._place.enter(self, {**self._complete, "model": model}, lambda _: self._build(mem0, model))
 
+    @large_import()
     def _build(self, mem0: Any, model: str | None) -> Any:
         from openproto_adapters.mem0.parts import HandedEmbedder, NoHistory
 

@@ -15,6 +15,7 @@ from platformdirs import user_cache_path, user_data_path
 
 from openproto.emulation import EmulatedProvider, Ranked, Stored
 from openproto.errors import OpenProtoError
+from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
@@ -198,6 +199,7 @@ class Memori(EmulatedProvider):
     async def _write(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._open.writes(function, *args, **kwargs)
 
+    @large_import()
     def _connect(self) -> _Parts:
         from openproto_adapters.memori.native import engine
         from openproto_adapters.memori.place import database_url

@@ -39,6 +39,7 @@ from sqlalchemy.schema import CreateTable
 
 from openproto.emulation import Stored, user_token
 from openproto.errors import ConflictError, NotFoundError, ProviderError
+from openproto.importing import large_import
 from openproto.requests import Filters
 from openproto_adapters.memori.errors import typed_errors
 from openproto_adapters.memori.rows import columns, entity, micros, tag_text, to_stored, uniq
@@ -250,6 +251,7 @@ class Store:
                 if self._is_closed:
                     connection.invalidate()  # nobody would close what goes back to the pool now
 
+    @large_import()
     def _build(self) -> None:
         from memori._config import Config
         from memori.storage import Manager

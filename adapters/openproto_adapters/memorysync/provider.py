@@ -26,6 +26,7 @@ from openproto.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
+from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
@@ -106,8 +107,9 @@ class MemorySync(EmulatedProvider):
         threads = Threads(1, "openproto-memorysync")
         try:
             # The SDK takes a while to import, and the authorities for TLS a while to read.
-            connection = await threads(importlib.import_module, "openproto_adapters.memorysync.connection")
-            api = await threads(importlib.import_module, "openproto_adapters.memorysync.api")
+            with large_import():
+                connection = await threads(importlib.import_module, "openproto_adapters.memorysync.connection")
+                api = await threads(importlib.import_module, "openproto_adapters.memorysync.api")
             options = connection.Options(api_key, self._address, self._project_id, self._timeout, self._max_connections)
             self._connection = await threads(connection.Connection, options)
             self._live = api.Api(self._connection)

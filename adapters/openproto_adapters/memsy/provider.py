@@ -26,6 +26,7 @@ from openproto.errors import (
     UnauthorizedError,
     UnsupportedCapabilityError,
 )
+from openproto.importing import large_import
 from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord, Verb
 from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
@@ -333,6 +334,7 @@ class _Vendor(NamedTuple):
     memories: Filed | Shown
 
 
+@large_import()
 def _connect(base_url: str, api_key: str) -> Client:
     """Return the SDK's client; in a thread, for the import and the TLS certificates take their time."""
     from memsy import AsyncMemsyClient as Client

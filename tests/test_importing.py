@@ -1,0 +1,230 @@
+"""Large imports: what they keep from the garbage collector, and what they leave as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from openproto_conformance.emulators.registry import EMULATORS, emulator_class
+
+from openproto.importing import large_import
+from openproto.threads import Threads
+
+Import: TypeAlias = Callable[[], Any]
+
+MODULE = """
+class Link:
+    def __init__(self):
+        self.itself = self
+
+links = [Link() for _ in range(10)]
+"""
+
+OPENED = """
+import asyncio, gc, json, sys
+from openproto import AsyncMemory
+
+async def main():
+    async with AsyncMemory(sys.argv[1], **json.loads(sys.argv[2])):
+        print(len(gc.get_objects()))
+
+asyncio.run(main())
+"""
+FEW = 10_000
+"""The smallest SDK makes three times as many objects."""
+
+FORKED = """
+import gc, os, sys, threading, weakref
+from openproto.importing import large_import
+
+class Link:
+    def __init__(self):
+        self.itself = self
+
+with large_import():
+    import wave
+    child = os.fork()
+    if child == 0:
+        dropped = weakref.ref(Link())
+        gc.collect()
+        os._exit(0 if dropped() is None else 1)
+    _, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+class Link:
+    """An object that only the garbage collector frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture(autouse=True)
+def callbacks() -> Iterator[list[Any]]:
+    """Return what the collector calls before the test; all that the test froze is collected again afterwards."""
+    yield list(gc.callbacks)
+    gc.unfreeze()
+
+
+@pytest.fixture
+def import_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Import]:
+    """Return a function that imports a module which is new to the process."""
+    name = f"links_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda: importlib.import_module(name)
+    sys.modules.pop(name, None)
+
+
+def are_looked_at(objects: list[Any]) -> bool:
+    looked_at = {id(one) for one in gc.get_objects()}
+    return any(id(one) in looked_at for one in objects)
+
+
+def test_no_full_collection_looks_at_what_was_imported(import_links: Import) -> None:
+    with large_import():
+        links = import_links().links
+        assert are_looked_at(links)
+        gc.collect()
+        assert not are_looked_at(links), "a full collection meanwhile"
+    assert not are_looked_at(links)
+
+
+def test_what_is_imported_after_the_last_collection_is_kept_from_the_next(import_links: Import) -> None:
+    with large_import():
+        links = import_links().links
+    assert not are_looked_at(links)
+
+
+def test_nothing_is_frozen_where_nothing_was_imported() -> None:
+    frozen = gc.get_freeze_count()
+    kept = [Link()]
+    with large_import():
+        importlib.import_module("json")
+        gc.collect()
+    assert gc.get_freeze_count() == frozen
+    assert are_looked_at(kept)
+
+
+def test_the_young_are_collected_meanwhile(import_links: Import) -> None:
+    with large_import():
+        import_links()
+        dropped = weakref.ref(Link())
+        gc.collect(1)
+        assert dropped() is None
+
+
+def test_what_is_made_afterwards_is_collected(import_links: Import) -> None:
+    with large_import():
+        import_links()
+    dropped = weakref.ref(Link())
+    gc.collect()
+    assert dropped() is None
+
+
+def test_a_failed_import_raises_and_leaves_the_collector_alone(callbacks: list[Any], import_links: Import) -> None:
+    @large_import()
+    def imported() -> None:
+        import_links()
+        importlib.import_module("no_such_module")
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        imported()
+    assert gc.callbacks == callbacks
+    assert gc.isenabled()
+
+
+def test_an_inner_one_does_not_end_the_outer_one(callbacks: list[Any], import_links: Import) -> None:
+    with large_import():
+        links = import_links().links
+        with large_import():
+            pass
+        gc.collect()
+        assert not are_looked_at(links)
+    assert gc.callbacks == callbacks
+
+
+def test_threads_import_at_the_same_time(callbacks: list[Any], import_links: Import) -> None:
+    both = threading.Barrier(2, timeout=10)
+    failed: list[BaseException] = []
+
+    @large_import()
+    def imported() -> None:
+        both.wait()
+        import_links()
+        both.wait()
+
+    def run() -> None:
+        try:
+            imported()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not failed
+    assert not are_looked_at(import_links().links)
+    assert gc.callbacks == callbacks
+
+
+async def test_an_import_that_nobody_waits_for_any_more_ends_as_every_other(
+    callbacks: list[Any], import_links: Import
+) -> None:
+    importing, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    @large_import()
+    def imported() -> None:
+        importing.set()
+        go_on.wait(10)
+        import_links()
+
+    def run() -> None:
+        imported()
+        ended.set()
+
+    threads = Threads(1, "test-import")
+    waiting = asyncio.ensure_future(threads(run))
+    assert await asyncio.to_thread(importing.wait, 10)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    threads.close()
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 10)
+    assert not are_looked_at(import_links().links)
+    assert gc.callbacks == callbacks
+
+
+@pytest.mark.parametrize("provider", EMULATORS)
+def test_a_client_that_opens_keeps_its_sdk_from_later_collections(provider: str, run_python: Any) -> None:
+    with emulator_class(provider)() as emulator:
+        ended = run_python(OPENED, provider, json.dumps(emulator.provider_options()))
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < FEW
+
+
+def test_the_library_mem0_is_kept_from_later_collections(run_python: Any, tmp_path: Path) -> None:
+    ended = run_python(OPENED, "mem0", json.dumps({"path": str(tmp_path)}))
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < FEW
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_meanwhile_collects_as_ever(run_python: Any) -> None:
+    ended = run_python(FORKED)
+    assert (ended.returncode, ended.stderr) == (0, "")
