@@ -79,7 +79,7 @@ class Bench:
 
     def build(self, provider: Provider | None = None, **options: Any) -> AsyncMemory:
         """Return an unopened client of this face on a new provider, or on `provider`."""
-        options = {"timeout": CALL_WITHIN, "close_timeout": CLOSE_WITHIN} | options
+        options = {"timeout": CALL_WITHIN * self.suite.patience, "close_timeout": CLOSE_WITHIN} | options
         provider = provider or self.suite.provider()
         if self.face == "async":
             client = AsyncMemory(provider, **options)
@@ -128,7 +128,8 @@ class Bench:
             records.append(outcome)
         if any(record.status in ("queued", "indexing") for record in records):
             ids = [record.id for record in records]
-            return await self.client.wait_for_ingest(ids, records[0].user_id, timeout=_INGESTED_WITHIN)
+            patience = _INGESTED_WITHIN * self.suite.patience
+            return await self.client.wait_for_ingest(ids, records[0].user_id, timeout=patience)
         return records
 
     async def indexed(self, record: MemoryRecord) -> MemoryRecord:

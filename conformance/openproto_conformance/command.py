@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from openproto_conformance.trial import Trial
 
 MATRIX = "matrix"
+EMULATED_PATIENCE = 4.0
+"""An emulator, the vendor's SDK, and the suite take turns in one interpreter."""
 LEAVE_WITHIN = 2.0
 """Seconds that threads of a provider get to end when the command does."""
 
@@ -67,6 +69,16 @@ async def conformance(
             "--deviation",
             metavar="CASE=REASON",
             help="A known failure and why; repeatable. One that passes after all is itself a failure.",
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            "--patience",
+            metavar="FACTOR",
+            min=1.0,
+            help="How many times longer than usual a call and a case may take before they are given up: for a slow "
+            "backend. 1, or with --emulated 4.",
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown.")] = False,
@@ -99,7 +111,7 @@ async def conformance(
     """
     first, *others = words or [""]
     if first == MATRIX:
-        if report or only or quick or deviation or markdown or no_times or emulated:
+        if report or only or quick or deviation or patience or markdown or no_times or emulated:
             raise Misuse("matrix takes reports and --write, no other option")
         return _matrix(call, [Path(word) for word in others], write)
     if write is not None:
@@ -108,7 +120,7 @@ async def conformance(
         first, others = "", words or []
     given = replace(call.common, provider=first or call.common.provider, option=[*call.common.option, *others])
     known = pairs(deviation or [], "--deviation")
-    how = How(only or [], known, quick=quick, emulated=emulated)
+    how = How(only or [], known, patience or (EMULATED_PATIENCE if emulated else 1.0), quick=quick, emulated=emulated)
     return await _try(Call(given), how, report, markdown=markdown, times=not no_times)
 
 
@@ -117,6 +129,7 @@ class How(NamedTuple):
 
     only: Sequence[str]
     deviations: dict[str, str]
+    patience: float
     quick: bool
     emulated: bool
 
@@ -132,7 +145,8 @@ async def _try(call: Call, how: How, path: Path | None, *, markdown: bool, times
         target = _target(call, stack, emulator)
         make = target.make_provider if emulator is None else _audited(target, stack)
         try:
-            suite, work = suite_of(make, deviations=how.deviations, emulator=emulator), work_in(how.only)
+            suite = suite_of(make, deviations=how.deviations, patience=how.patience, emulator=emulator)
+            work = work_in(how.only)
         except (TypeError, ValueError) as error:
             raise Misuse(str(error)) from error
         trial = Trial(suite, work, provider=target.name, quick=how.quick)
@@ -183,7 +197,8 @@ def _target(call: Call, stack: ExitStack, emulator: Emulator | None) -> Target:
         raise Misuse("which backend? `openproto conformance NAME key=value ...`", "`openproto providers` lists them")
     given = pairs(call.common.option, "KEY=VALUE")
     overrides = {} if emulator is None else emulator.provider_options()
-    if "path" in provider_options(provider_class(name)) and "path" not in given and call.common.path is None:
+    takes_path = "path" in provider_options(provider_class(name)) and (emulator is None or emulator.beside_a_file)
+    if takes_path and "path" not in given and call.common.path is None:
         folder = stack.enter_context(TemporaryDirectory(prefix="openproto-conformance-", ignore_cleanup_errors=True))
         overrides["path"] = str(Path(folder) / "memory.db")
     if call.common.timeout is not None:

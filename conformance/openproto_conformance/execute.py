@@ -64,7 +64,7 @@ class SuiteRun:
                 bench.measures = measures
                 refused.extend(await _try_on(bench, work))
 
-        ended = run_bounded(main, work.case.seconds)
+        ended = run_bounded(main, work.case.seconds * suite.patience)
         self._hangs += ended.hung or isinstance(ended.error, TimeoutError)
         if ended.error is None:
             ended.leaks += before.leaked_since() + _new_background_tasks(tasks_before)
@@ -82,7 +82,7 @@ class SuiteRun:
                     self.capabilities = bench.capabilities
                     self.provider_module = type(bench.provider_of(bench.client)).__module__
 
-        ended = run_bounded(main, WARM_UP_SECONDS)
+        ended = run_bounded(main, WARM_UP_SECONDS * suite.patience)
         if ended.error is not None:
             self.opening_error = ended.error
             self.problem = f"the provider could not be opened: {_describe(ended.error)}"

@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
 
 T = TypeVar("T")
 
+_Make: TypeAlias = Callable[[], Awaitable[Any]]
 Strike: TypeAlias = Literal["task.cancel", "asyncio.timeout", "anyio scope"]
 STRIKES: tuple[Strike, ...] = get_args(Strike)
 
@@ -35,12 +36,13 @@ MOST_SUSPENSIONS = 200
 
 
 class Probe(Generic[T]):
-    """An awaitable around another one that calls `strike` as it suspends for the `at`-th time."""
+    """An awaitable around another one that calls `strike` as it suspends for the `at`-th time, and sets `struck`."""
 
-    def __init__(self, inner: Awaitable[T], at: int, strike: Callable[[], object]) -> None:
+    def __init__(self, inner: Awaitable[T], at: int, strike: Callable[[], object], struck: asyncio.Event) -> None:
         self._inner = inner
         self._at = at
         self._strike = strike
+        self._struck = struck
         self.suspensions = 0
         self.struck_at: float | None = None
         self.ended_at = 0.0
@@ -64,6 +66,7 @@ class Probe(Generic[T]):
             if self.suspensions == self._at:
                 self.struck_at = time.perf_counter()
                 self._strike()
+                self._struck.set()
             value = error = None
             try:
                 value = yield waits_for
@@ -79,15 +82,25 @@ class Struck:
     seconds: float
 
 
-async def strike_once(make: Callable[[], Awaitable[Any]], at: int, how: Strike) -> Struck:
-    """Cancel `make()` at its `at`-th suspension; fail where it goes on, ends otherwise, or never ends."""
+async def strike_once(make: _Make, at: int, how: Strike, patience: float = 1.0) -> Struck:
+    """Cancel `make()` at its `at`-th suspension; fail where it goes on, ends otherwise, or never ends.
+
+    Coming to that suspension may take it `patience` times longer than usual; ending then may not.
+    """
     where = f"{how} at suspension {at}"
-    task = asyncio.ensure_future(_STRIKERS[how](make, at))
-    await asyncio.wait({task}, timeout=PATIENCE)
+    struck = asyncio.Event()
+    task = asyncio.ensure_future(_STRIKERS[how](make, at, struck))
+    striking = asyncio.ensure_future(struck.wait())
+    within = PATIENCE * patience
+    await asyncio.wait({task, striking}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    striking.cancel()
+    if struck.is_set():
+        within = PATIENCE
+        await asyncio.wait({task}, timeout=within)
     if not task.done():
         task.cancel()
         raise Violation(
-            f"{where}: the verb did not end in {PATIENCE:g} s: it swallowed the cancellation, "
+            f"{where}: the verb did not end in {within:g} s: it swallowed the cancellation, "
             "or waits for what an earlier one lost"
         )
     if task.cancelled():
@@ -100,8 +113,8 @@ async def strike_once(make: Callable[[], Awaitable[Any]], at: int, how: Strike) 
     return Struck(True, probe.ended_at - probe.struck_at)
 
 
-async def _by_task(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[Any], bool]:
-    probe: Probe[Any] = Probe(make(), at, lambda: inner.cancel())
+async def _by_task(make: _Make, at: int, struck: asyncio.Event) -> tuple[Probe[Any], bool]:
+    probe: Probe[Any] = Probe(make(), at, lambda: inner.cancel(), struck)
 
     async def run() -> None:
         await probe
@@ -113,9 +126,10 @@ async def _by_task(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[A
     return probe, inner.cancelled()
 
 
-async def _by_timeout(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[Any], bool]:
+async def _by_timeout(make: _Make, at: int, struck: asyncio.Event) -> tuple[Probe[Any], bool]:
     deadline = asyncio.timeout(None)
-    probe: Probe[Any] = Probe(make(), at, lambda: deadline.reschedule(asyncio.get_running_loop().time()))
+    now = asyncio.get_running_loop().time
+    probe: Probe[Any] = Probe(make(), at, lambda: deadline.reschedule(now()), struck)
     try:
         async with deadline:
             await probe
@@ -126,15 +140,15 @@ async def _by_timeout(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Prob
     return probe, False
 
 
-async def _by_scope(make: Callable[[], Awaitable[Any]], at: int) -> tuple[Probe[Any], bool]:
+async def _by_scope(make: _Make, at: int, struck: asyncio.Event) -> tuple[Probe[Any], bool]:
     scope = anyio.CancelScope()
-    probe: Probe[Any] = Probe(make(), at, scope.cancel)
+    probe: Probe[Any] = Probe(make(), at, scope.cancel, struck)
     with scope:
         await probe
     return probe, scope.cancelled_caught
 
 
-_STRIKERS: dict[Strike, Callable[[Callable[[], Awaitable[Any]], int], Awaitable[tuple[Probe[Any], bool]]]] = {
+_STRIKERS: dict[Strike, Callable[[_Make, int, asyncio.Event], Awaitable[tuple[Probe[Any], bool]]]] = {
     "task.cancel": _by_task,
     "asyncio.timeout": _by_timeout,
     "anyio scope": _by_scope,
@@ -142,7 +156,7 @@ _STRIKERS: dict[Strike, Callable[[Callable[[], Awaitable[Any]], int], Awaitable[
 
 
 async def strike_everywhere(
-    make: Callable[[], Awaitable[Any]], after: Callable[[], Awaitable[None]], measure: Callable[[float], None]
+    make: _Make, after: Callable[[], Awaitable[None]], measure: Callable[[float], None], patience: float = 1.0
 ) -> None:
     """Strike `make()` at every suspension in every way, run `after()` each time, and fail where ending took too long.
 
@@ -150,11 +164,11 @@ async def strike_everywhere(
     """
     for how in STRIKES:
         for at in range(1, MOST_SUSPENSIONS + 1):
-            struck = await strike_once(make, at, how)
+            struck = await strike_once(make, at, how, patience)
             await after()
             for _ in range(ATTEMPTS - 1):
                 if struck.seconds > PROMPT:
-                    struck = await strike_once(make, at, how)
+                    struck = await strike_once(make, at, how, patience)
                     await after()
             ensure(
                 struck.seconds <= PROMPT,

@@ -27,12 +27,14 @@ def run(
     quick: bool = False,
     progress: Progress | None = None,
     deviations: Mapping[str, str] | None = None,
+    patience: float = 1.0,
 ) -> Report:
     """Run the suite on what `provider_factory` returns, a new unopened provider at each call.
 
     `only` names the areas to try; the cases of the others stay `missing`, so such a report is `incomplete` at best.
+    `patience` is that of `ProviderSuite`.
     """
-    suite = suite_of(provider_factory, deviations=deviations or {})
+    suite = suite_of(provider_factory, deviations=deviations or {}, patience=patience)
     return run_suite(suite, only=only, quick=quick, progress=progress)
 
 
@@ -50,16 +52,21 @@ def run_suite(
 
 
 def suite_of(
-    provider_factory: Callable[[], Provider], *, deviations: Mapping[str, str], emulator: Emulator | None = None
+    provider_factory: Callable[[], Provider],
+    *,
+    deviations: Mapping[str, str],
+    patience: float = 1.0,
+    emulator: Emulator | None = None,
 ) -> ProviderSuite:
     """Return the suite on what `provider_factory` returns; a deviation that names no case is a TypeError.
 
     `emulator` is what the providers talk to, where that is emulated: it can be told to stall.
     """
-    given = deviations
+    known, factor = deviations, patience
 
     class Given(ProviderSuite):
-        deviations = given
+        deviations = known
+        patience = factor
         secrets = () if emulator is None else (emulator.api_key,)
 
         def provider(self) -> Provider:

@@ -32,6 +32,12 @@ class ProviderSuite:
     quick: ClassVar[bool] = False
     """Whether every case runs with less of everything even where pytest was not told so: for slow backends."""
 
+    patience: ClassVar[float] = 1.0
+    """How many times longer than usual a call and a case may take before it is given up: for backends that are slow.
+
+    What the protocol bounds itself, such as how soon a cancelled call ends, it leaves alone.
+    """
+
     def provider(self) -> Provider:
         """Return a new, unopened provider; all of them work on the same store."""
         raise NotImplementedError(f"{type(self).__name__} must define provider()")

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from openproto_adapters.mem0 import Mem0
 from openproto_adapters.mem0.importing import import_mem0
 from openproto_conformance import ProviderSuite
-from openproto_conformance.emulators import Hang
 from openproto_conformance.emulators.mem0 import Mem0Platform as Emulated
 
 from openproto import Provider
@@ -101,14 +100,14 @@ class TestMem0Platform(ProviderSuite):
     @cached_property
     def here(self) -> Path:
         """A folder for each case, and an empty platform: a search goes through the memories of all users."""
-        emulator().memories.clear()
+        emulator().clear()
         return Path(tempfile.mkdtemp(dir=folder()))
 
     def provider(self) -> Provider:
         return Audited(Mem0(**emulator().provider_options()), f"sqlite:///{self.here}/audit.db")
 
     def stalled(self) -> AbstractContextManager[object]:
-        return emulator().faults.always(Hang(), method="POST", path="/v3/memories/add/")
+        return emulator().stalled()
 
     def unreachable(self) -> Provider:
         return Mem0(base_url="http://127.0.0.1:1", api_key="correct-horse")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
@@ -13,16 +15,18 @@ from typing import ClassVar
 import openproto_conformance
 import pytest
 from openproto_adapters.sqlite import Sqlite
-from openproto_conformance import ProviderSuite, Report, bench, bounded, run
+from openproto_conformance import ProviderSuite, Report, bench, bounded, probe, run
 from openproto_conformance.bounded import run_bounded
-from openproto_conformance.cases import CASES
+from openproto_conformance.cases import CASES, concurrency
 from openproto_conformance.checks import Violation
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.probe import STRIKES, Strike, strike_everywhere, strike_once
 from openproto_conformance.report import read_reports, schema, to_matrix, write_reports
+from openproto_conformance.runner import suite_of
 
-from openproto import MemoryPage, Provider, ProviderUnavailableError
-from openproto.requests import ListQuery
+from openproto import MemoryInput, MemoryPage, MemoryRecord, Provider, ProviderUnavailableError
+from openproto.provider import KeyedInput, Outcomes
+from openproto.requests import ListQuery, RecordRef
 
 CASE = "a_backend_that_answers_is_healthy"
 
@@ -108,7 +112,8 @@ def test_a_provider_that_does_not_open_is_told_in_words() -> None:
     assert report.problem in report.to_markdown()
 
 
-def test_a_backend_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("patience", [1.0, 3.0])
+def test_a_backend_that_hangs_is_given_up(patience: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class HalfOpen(Sqlite):
         async def list(self, query: ListQuery) -> MemoryPage:
             await asyncio.Event().wait()
@@ -116,11 +121,60 @@ def test_a_backend_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(bench, "CALL_WITHIN", 0.3)
     started = time.monotonic()
-    report = run(lambda: HalfOpen(tmp_path / "m.db", embedder="none"), only=["paging"], quick=True)
-    assert time.monotonic() - started < 10.0
+    report = run(lambda: HalfOpen(tmp_path / "m.db", embedder="none"), only=["paging"], quick=True, patience=patience)
+    assert 3 * 0.3 * patience <= time.monotonic() - started < 10.0
     assert (report.verdict, report.exit_status) == ("fails", 1)
     assert report.problem == "given up: 3 cases did not end in time; the backend, or the provider, hangs"
     assert report.tally["failed"] == 3
+
+
+@pytest.mark.parametrize(("patience", "failed"), [(1.0, True), (20.0, False)])
+def test_a_backend_that_is_slow_wants_patience(
+    patience: float, failed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Sqlite):
+        async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+            await asyncio.sleep(0.12)
+            return await super().add(item, idempotency_key=idempotency_key)
+
+    monkeypatch.setattr(bench, "CALL_WITHIN", 0.1)
+    provider = Slow(tmp_path / "m.db", embedder="none")
+    report = run(lambda: copy.copy(provider), only=["ingestion"], quick=True, patience=patience)
+    assert ("failed" in report.tally) == failed, report.to_markdown()
+
+
+class SlowReads(Sqlite):
+    """Reads take as long as the least that reads of a case may take, also where nobody writes."""
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        await asyncio.sleep(concurrency.READ_WITHIN / concurrency.READS)
+        return await super().get(ref)
+
+
+class ReadsWaitForWrites(Sqlite):
+    """A write of many memories takes a second, and what reads waits for it."""
+
+    writing: ClassVar[threading.Lock] = threading.Lock()
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        with self.writing:
+            await asyncio.sleep(1.0)
+            return await super().add_many(items)
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        while self.writing.locked():
+            await asyncio.sleep(0.01)
+        return await super().get(ref)
+
+
+@pytest.mark.parametrize(("provider", "outcome"), [(SlowReads, "passed"), (ReadsWaitForWrites, "failed")])
+def test_reads_may_be_slow_but_not_wait_for_a_write(
+    provider: type[Sqlite], outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "READ_WITHIN", 0.2)
+    (work,) = [work for work in ALL_WORK if str(work) == "concurrency/one_slow_call_starves_no_other[async]"]
+    suite = suite_of(lambda: provider(tmp_path / "m.db", embedder="none"), deviations={})
+    assert SuiteRun(quick=True).execute(suite, work).outcome == outcome
 
 
 def test_a_backend_that_never_opens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +293,29 @@ async def test_a_probe_sees_a_cancellation_swallowed(how: Strike) -> None:
 
     with pytest.raises(Violation, match="as if nothing had happened"):
         await strike_once(swallow, 1, how)
+
+
+@pytest.mark.parametrize("how", STRIKES)
+async def test_a_probe_has_patience_until_it_strikes_and_none_from_then_on(
+    how: Strike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "PATIENCE", 0.1)
+
+    async def slow() -> None:
+        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)
+
+    async def slow_to_end() -> None:
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.2)
+
+    with pytest.raises(Violation, match=r"did not end in 0\.1 s"):
+        await strike_once(slow, 2, how)
+    assert (await strike_once(slow, 2, how, patience=10.0)).happened
+    with pytest.raises(Violation, match=r"did not end in 0\.1 s"):
+        await strike_once(slow_to_end, 2, how, patience=10.0)
 
 
 async def test_a_probe_sees_a_slow_end() -> None:

@@ -105,6 +105,17 @@ def test_the_suite_runs_on_the_emulator_with_an_audit_journal(capsys: pytest.Cap
     assert outcomes["the_content_limit_is_as_declared"] == "passed", "Notes can add, and little else"
 
 
+@pytest.mark.parametrize("name", emulators.EMULATORS)
+def test_the_suite_tries_nine_verbs_of_each_vendor(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["conformance", name, "--emulated", "--quick", "--only", "ingestion", "--report", "r.json"])
+    (report,) = read_reports(Path("r.json"))
+    assert (report.problem, len(report.verbs)) == (None, 9), capsys.readouterr().err
+    assert {entry.outcome for entry in report.cases if entry.area == "ingestion"} <= {"passed", "refused"}
+
+
 @pytest.mark.usefixtures("registered")
 def test_an_answer_that_breaks_the_document_fails_the_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

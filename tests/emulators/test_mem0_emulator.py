@@ -37,6 +37,21 @@ def event(client: Any, answer: Any) -> Any:
     return client.client.get(f"/v1/event/{answer['event_id']}/").json()
 
 
+def test_memories_in_a_listing_are_checked_against_the_document(platform: Mem0Platform, client: Any) -> None:
+    platform.memories[add(client, "tea")].expiration_date = 7  # type: ignore[assignment]  # the fault
+    with pytest.raises(Exception, match="violation"):
+        client.get_all(filters=USER, show_expired=True)
+    assert platform.violations
+
+
+def test_an_emptied_platform_has_nothing_and_takes_the_same_text_anew(platform: Mem0Platform, client: Any) -> None:
+    add(client, "tea")
+    platform.clear()
+    assert client.get_all(filters=USER)["results"] == []
+    id = add(client, "tea")
+    assert [one["id"] for one in client.get_all(filters=USER)["results"]] == [id]
+
+
 def until_done(client: Any, answer: Any) -> Any:
     deadline = time.monotonic() + 5
     while (told := event(client, answer))["status"] in ("PENDING", "RUNNING"):

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from openproto_adapters.letta import Letta
 from openproto_adapters.postgres import keeper
 from openproto_adapters.postgres.embedded import PrivatePostgres
-from openproto_conformance import ProviderSuite, bench, execute
+from openproto_conformance import ProviderSuite
 from openproto_conformance.outcome import Result
 from openproto_conformance.runner import run_suite
 
@@ -46,7 +46,6 @@ LETTA = "letta==0.16.8"
 # Not letta[postgres], which wants a compiler.
 DRIVERS = ("asyncpg", "pg8000", "pgvector")
 START_WITHIN = 240.0
-PATIENCE = 20
 PASSWORD = os.environ.get("LETTA_SERVER_PASSWORD") or secrets.token_hex(16)
 
 
@@ -55,6 +54,8 @@ class RealLetta(ProviderSuite):
 
     secrets = (PASSWORD,)
     quick = True
+    # It writes some dozens of memories a second.
+    patience = 20.0
     url = ""
     journal = ""
 
@@ -77,17 +78,9 @@ def main(*arguments: str) -> int:
         home = Path(arguments[0] if arguments else stack.enter_context(temporary_folder()))
         RealLetta.url = stack.enter_context(_served(home))
         RealLetta.journal = str(home / "audit.db")
-        be_patient()
         report = run_suite(RealLetta(), progress=_tell)
         sys.stdout.write(f"{LETTA}: {report.headline}\n")
         return report.exit_status
-
-
-def be_patient() -> None:
-    """Give every call and case of the suite more time: this server writes some dozens of memories a second."""
-    run_bounded = execute.run_bounded
-    bench.CALL_WITHIN *= PATIENCE
-    execute.run_bounded = lambda main, seconds: run_bounded(main, seconds * PATIENCE)
 
 
 @contextlib.contextmanager

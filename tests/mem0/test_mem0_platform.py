@@ -83,6 +83,18 @@ async def test_a_memory_is_indexing_until_a_search_shows_it(platform: Mem0Platfo
         assert [hit.memory.id for hit in await memory.search("tea", "ann")] == [record.id]
 
 
+async def test_one_search_tells_of_a_hundred_memories_that_are_waited_for(platform: Mem0Platform) -> None:
+    async with client(platform) as memory:
+        records = await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(250)])
+        elsewhere = await memory.add("note of another user", user_id="bob")
+        platform.lag = 0
+        ids = [record.id for record in records if not isinstance(record, OpenProtoError)]
+        done = await memory.wait_for_ingest(ids, "ann")
+        assert {record.status for record in done} == {"done"}
+        assert platform.counters.by_route[f"POST {SEARCH}"] == 3
+        assert (await memory.get(elsewhere.id)).status == "done"
+
+
 async def test_a_search_shows_neither_what_was_updated_nor_what_was_deleted_meanwhile(platform: Mem0Platform) -> None:
     platform.lag = 0
     async with client(platform) as memory:

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from openproto_adapters.supermemory import windows
+from openproto_adapters.supermemory import documents as documents_module
+from openproto_adapters.supermemory import memories, windows
 from openproto_adapters.supermemory.api import Document
 from openproto_adapters.supermemory.ids import Place, graves_of, namespace_of
 from openproto_conformance.emulators import CloseConnection, Status
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 
 from openproto import AsyncMemory, ConflictError, NotFoundError, ProviderError
-from openproto.emulation import user_token
+from openproto.emulation import Stored, user_token
 
 ADA = namespace_of(user_token("ada"))
 
 
 def documents(emulator: Emulator) -> int:
     return len(emulator.namespaces[ADA].documents)
+
+
+async def test_documents_are_made_in_a_thread(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing long texts takes long enough for a hundred of them to hold up the loop."""
+    made_in: list[str] = []
+
+    def noted(stored: Stored) -> Any:
+        made_in.append(threading.current_thread().name)
+        return documents_module.new_document(stored)
+
+    monkeypatch.setattr(memories, "new_document", noted)
+    await memory.add("tea", user_id="ada")
+    await memory.add_many([{"content": f"note {n}", "user_id": "ada"} for n in range(3)])
+    assert len(made_in) == 4
+    assert {name.partition("_")[0] for name in made_in} == {"openproto-supermemory"}
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ _PAGE = 200
 _REQUEST_TIMEOUT = 30.0
 _BREATH = 100
 
-_ALIKE = 10
-"""How many memories at most may have one key; with `infer`, a text becomes several."""
+_LOOKED_FOR = 100
+"""How many memories at most one search looks for."""
 
 _FIRST_LOOK = 0.02
 _MOST_BETWEEN_LOOKS = 2.0
@@ -176,11 +176,10 @@ class Platform:
         if not self._index.awaits(record.id):
             return "done"
         async with self._looking:  # one at a time, for where many memories are waited for, one search shows many
-            if self._index.awaits(record.id) and len(self._index) > _ALIKE:
-                count = min(self.most_ranked, 2 * len(self._index))
-                await self._read(name, await self._search({"user_id": name}, record.content, count))
             if self._index.awaits(record.id):
-                await self._read(name, await self._search(_with_key(name, stored.key), record.content, _ALIKE))
+                ids = [record.id, *self._index.awaited_with(stored)][:_LOOKED_FOR]
+                filters = {"AND": [{"user_id": name}, {"memory_ids": ids}]}
+                await self._read(name, await self._search(filters, record.content, len(ids)))
         return "indexing" if self._index.awaits(record.id) else "done"
 
     async def health(self) -> None:
@@ -283,9 +282,6 @@ class _Index:
         self._written: dict[str, tuple[float, Stored]] = {}
         self._removed: dict[str, float] = {}
 
-    def __len__(self) -> int:
-        return len(self._written)
-
     def written(self, stored: Stored) -> Stored:
         """Note what was written, and return it as it is then."""
         now, id = time.monotonic(), stored.record.id
@@ -313,6 +309,13 @@ class _Index:
         """Return whether no search has shown yet what was written."""
         written = self._written.get(id)
         return written is not None and time.monotonic() - written[0] < _INDEXED_WITHIN
+
+    def awaited_with(self, stored: Stored) -> list[str]:
+        """Return which other memories of the same user no search has shown yet, oldest first."""
+        user_id = stored.record.user_id
+        return [
+            id for id, (_, one) in self._written.items() if one.record.user_id == user_id and id != stored.record.id
+        ]
 
     def may_be_stale(self, id: str) -> bool:
         """Return whether a search may show a memory as it is no more."""

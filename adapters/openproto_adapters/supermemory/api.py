@@ -6,7 +6,7 @@ Answers are read from the bytes: the SDK's models take a 200 of any shape, and t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -24,6 +24,14 @@ Filter: TypeAlias = dict[str, Any]
 
 PAGE = 100
 """The most documents of a listing, results of a search, and ids of a deletion."""
+
+
+class NewDocument(TypedDict):
+    """A document to write."""
+
+    id: str
+    content: str
+    metadata: NotRequired[Metadata]
 
 
 class Accepted(BaseModel):
@@ -135,15 +143,25 @@ class Api:
         self._namespaces: Request = namespaces.list
         self._delete_namespace: Request = namespaces.delete
 
-    async def add(self, namespace: str, id: str, content: str, metadata: Metadata) -> Accepted:
-        """Write a document; one that has the same id and content already is only given the metadata."""
-        given = {"id": id, "content": content, "metadata": metadata, **self._writing}
-        return await self._call(_ACCEPTED, self._add, namespace, **given)
+    async def add(self, namespace: str, document: Callable[[], NewDocument]) -> Accepted:
+        """Write a document; one that has the same id and content already is only given the metadata.
 
-    async def batch_add(self, namespace: str, documents: Sequence[Filter]) -> list[Accepted]:
-        """Write documents, each with an answer of its own, in no particular order."""
-        batch = await self._call(_BATCH, self._batch_add, namespace, documents=documents, **self._writing)
-        return batch.results
+        It is made in the thread: hashing a long text takes long enough to hold up an event loop with many of them.
+        """
+
+        def add() -> Accepted:
+            return _answered(self._api_key, _ACCEPTED, self._add, namespace, **document(), **self._writing)
+
+        return await self._threads(add)
+
+    async def batch_add(self, namespace: str, documents: Callable[[], Sequence[NewDocument]]) -> list[Accepted]:
+        """Write documents, which are made in the thread, each with an answer of its own, in no particular order."""
+
+        def add() -> list[Accepted]:
+            given = {"documents": documents(), **self._writing}
+            return _answered(self._api_key, _BATCH, self._batch_add, namespace, **given).results
+
+        return await self._threads(add)
 
     async def update(self, namespace: str, id: str, content: str | None, metadata: Metadata) -> Accepted | None:
         """Give a document other metadata and, unless None, other content; None where it is not there."""

@@ -15,7 +15,7 @@ from openproto.emulation import Stored, scope_nodes, user_token
 from openproto.errors import ProviderError
 from openproto.models import Status
 from openproto.requests import SearchQuery
-from openproto_adapters.supermemory.api import Document, Filter, Metadata, System
+from openproto_adapters.supermemory.api import Document, Filter, Metadata, NewDocument, System
 from openproto_adapters.supermemory.ids import Place
 
 CREATED = "openproto_created"
@@ -38,6 +38,12 @@ _STATUS: dict[str, Status] = {"unknown": "queued", "queued": "queued", "done": "
 def sent(content: str) -> str:
     """Return the text to send: an address alone would have Supermemory fetch the page and keep that instead."""
     return f"The address {content}" if _ADDRESS.fullmatch(content.strip()) else content
+
+
+def new_document(stored: Stored) -> NewDocument:
+    """Return the document that holds the memory."""
+    record = stored.record
+    return {"id": Place.of(record.id).document, "content": sent(record.content), "metadata": metadata_of(stored)}
 
 
 def metadata_of(stored: Stored) -> Metadata:

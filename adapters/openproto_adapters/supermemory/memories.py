@@ -18,7 +18,7 @@ from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableE
 from openproto.models import Status
 from openproto.provider import Outcomes
 from openproto.requests import SearchQuery
-from openproto_adapters.supermemory.api import Api, Document, Filter, Hit, Metadata
+from openproto_adapters.supermemory.api import Api, Document, Hit, Metadata
 from openproto_adapters.supermemory.documents import (
     accepted_status,
     created,
@@ -26,6 +26,7 @@ from openproto_adapters.supermemory.documents import (
     current_and_matching,
     is_ours,
     metadata_of,
+    new_document,
     sent,
     status_of,
     text_of,
@@ -55,23 +56,14 @@ class Memories:
 
     async def write(self, stored: Stored) -> Stored:
         """Write a new memory and return it with its status."""
-        place = Place.of(stored.record.id)
-        text, metadata = sent(stored.record.content), metadata_of(stored)
-        accepted = await self._api.add(place.namespace, place.document, text, metadata)
+        accepted = await self._api.add(Place.of(stored.record.id).namespace, partial(new_document, stored))
         return self._noted(stored, accepted.status)
 
     async def write_together(self, batch: Sequence[Stored]) -> Outcomes:
         """Write new memories of one user with one request; each has an outcome of its own."""
-        documents: list[Filter] = [
-            {
-                "id": Place.of(stored.record.id).document,
-                "content": sent(stored.record.content),
-                "metadata": metadata_of(stored),
-            }
-            for stored in batch
-        ]
+        namespace = Place.of(batch[0].record.id).namespace
         try:
-            answers = await self._api.batch_add(Place.of(batch[0].record.id).namespace, documents)
+            answers = await self._api.batch_add(namespace, lambda: [*map(new_document, batch)])
         except OpenProtoError as error:
             return [error] * len(batch)
         accepted = {answer.id: answer.status for answer in answers if answer.error is None}
@@ -202,7 +194,7 @@ class Memories:
         """Say of memories that are about to be deleted which callers' keys are used up."""
         graves = [place.grave for place in places if place.has_key]
         if graves:
-            await self._api.batch_add(graves[0][0], [{"id": id, "content": _GRAVE} for _, id in graves])
+            await self._api.batch_add(graves[0][0], lambda: [{"id": id, "content": _GRAVE} for _, id in graves])
 
     async def _delete(self, place: Place) -> Literal["deleted"] | None:
         if not await self._api.delete(place.namespace, [place.document]):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from openproto.emulation import EmulatedProvider, Ranked, Stored, matches, user_token
 from openproto.errors import ConflictError, NotFoundError, UnauthorizedError
+from openproto.importing import large_import
 from openproto.models import Cancellation, MemoryRecord
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
@@ -136,8 +137,9 @@ class Supermemory(EmulatedProvider):
         return await self._vendor.memories.write(_new(item, key))
 
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write the documents in one batch."""
-        return await self._vendor.memories.write_together([_new(item, key) for item, key in items])
+        """Write the documents in one batch, made in a thread: hashing a hundred long texts takes its time."""
+        batch = await self._vendor.threads(lambda: [_new(item, key) for item, key in items])
+        return await self._vendor.memories.write_together(batch)
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory; an id that was never made here, or is another user's, is asked of nobody."""
@@ -217,10 +219,12 @@ class _Vendor(NamedTuple):
     """What an open provider works with."""
 
     server: str
+    threads: Threads
     api: Api
     memories: Memories
 
 
+@large_import()
 def _connect(threads: Threads, api_key: str, base_url: str | None, writing: Filter) -> _Vendor:
     """Return what an open provider works with; in a thread, for the SDK is imported part by part."""
     import httpx
@@ -233,7 +237,7 @@ def _connect(threads: Threads, api_key: str, base_url: str | None, writing: Filt
     _check_url(server)  # it may be that of the environment
     api = Api(threads, client, writing)
     # A hash, for two accounts are two stores and nothing may show the key.
-    return _Vendor(server, api, Memories(f"supermemory {user_token(f'{server} {api_key}')}", api))
+    return _Vendor(server, threads, api, Memories(f"supermemory {user_token(f'{server} {api_key}')}", api))
 
 
 def _new(item: MemoryInput, key: str) -> Stored:

@@ -62,7 +62,7 @@ async def a_cancelled_add_is_whole_or_absent(bench: Bench) -> None:
         await add()
 
     await add()
-    await strike_everywhere(make, check, _measure(bench))
+    await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
 
 
 @area.case("add", "get", "update", faces=ASYNC, hint=HINT_WHOLE)
@@ -87,7 +87,7 @@ async def a_cancelled_update_is_whole_or_absent(bench: Bench) -> None:
         if "search" in bench.capabilities.verbs:
             equal(await bench.found("wombat", user, tag=f"tag {n}"), [record.id], "what search finds by the tag it has")
 
-    await strike_everywhere(make, lambda: bench.comes_to_hold(whole), _measure(bench))
+    await strike_everywhere(make, lambda: bench.comes_to_hold(whole), _measure(bench), bench.suite.patience)
 
 
 @area.case("add", "list", "get", "delete", faces=ASYNC, hint=HINT_WHOLE)
@@ -112,7 +112,9 @@ async def a_cancelled_delete_is_whole_or_absent(bench: Bench) -> None:
         await add()
 
     await add()
-    await strike_everywhere(lambda: bench.client.delete(state["record"].id), check, _measure(bench))
+    await strike_everywhere(
+        lambda: bench.client.delete(state["record"].id), check, _measure(bench), bench.suite.patience
+    )
 
 
 @area.case(
@@ -129,7 +131,7 @@ async def every_other_verb_can_be_cancelled(bench: Bench) -> None:
             for batch in await bench.inventory(bench.user("batch")):
                 equal(batch.tags, ["whole"], "the tags of what a cancelled add_many stored")
 
-        await strike_everywhere(make, check, _measure(bench))
+        await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
 
 
 @area.case(
@@ -150,7 +152,7 @@ async def opening_can_be_cancelled(bench: Bench) -> None:
         equal(record.content, "coffee", "the next add")
         await made[-1].close()
 
-    await strike_everywhere(make, check, _measure(bench))
+    await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
 
 
 @area.case(
@@ -162,7 +164,7 @@ async def an_opening_provider_can_be_cancelled(bench: Bench) -> None:
     """A provider whose `open()` is cancelled at any await, and that is then closed, keeps nothing."""
     for at in itertools.count(1):
         provider = bench.suite.provider()
-        struck = await strike_once(provider.open, at, "task.cancel")
+        struck = await strike_once(provider.open, at, "task.cancel", bench.suite.patience)
         await provider.close()
         if not struck.happened:
             return
@@ -183,7 +185,7 @@ async def entering_can_be_cancelled(bench: Bench) -> None:
         equal((await client.add("tea", user_id=bench.user())).content, "tea", "the next client's add")
         await client.close()
 
-    await strike_everywhere(make, check, _measure(bench))
+    await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
 
 
 @area.case("add", "list", faces=ASYNC, hint=HINT_PROMPT)

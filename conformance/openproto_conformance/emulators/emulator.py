@@ -35,6 +35,8 @@ class Emulator:
     api_key: ClassVar[str] = "emulated-api-key"
     add_path: ClassVar[str] = "*"
     """A shell pattern for the paths that the provider's `add` POSTs to."""
+    beside_a_file: ClassVar[bool] = False
+    """Whether the provider needs a file of its own beside the vendor, its option `path`, to have every verb."""
     document_file: ClassVar[str] = ""
     document_from: ClassVar[str] = ""
     worded_otherwise: ClassVar[frozenset[int]] = frozenset()
@@ -155,14 +157,20 @@ class Emulator:
     def _checked(self, route: Route, answer: Answer) -> Answer:
         if self._spec is None or route.undocumented or answer.status in self.worded_otherwise:
             return answer
-        # The items of a list are made by the same lines, and checking a hundred of them takes a tenth of a second.
-        few = replace(answer, body=answer.body[:CHECKED_ITEMS]) if isinstance(answer.body, list) else answer
+        few = replace(answer, body=_with_fewer_items(answer.body))
         complaint = self._spec.operation(route.method, route.path).complaint(few)
         return self._our_fault(route, f"{answer.status}: {complaint}") if complaint else answer
 
     def _our_fault(self, route: Route, what: str) -> Answer:
         self.violations.append(f"{route}: {what}")
         return Answer(OUR_FAULT, {"emulator": self.name, "violation": self.violations[-1]})
+
+
+def _with_fewer_items(body: Any) -> Any:
+    """Return what is to be checked: a list's items are made by the same lines, and checking them all takes long."""
+    if isinstance(body, dict):
+        return {name: value[:CHECKED_ITEMS] if isinstance(value, list) else value for name, value in body.items()}
+    return body[:CHECKED_ITEMS] if isinstance(body, list) else body
 
 
 def _worded(problem: Problem) -> str:

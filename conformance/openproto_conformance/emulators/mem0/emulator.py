@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -21,6 +21,7 @@ class Mem0Platform(Emulator):
     """The mem0 platform; `lag` is how long the index and the queue take."""
 
     name: ClassVar[str] = "mem0"
+    add_path: ClassVar[str] = "/v3/memories/add/"
     document_file: ClassVar[str] = "mem0-platform-openapi.json"
     document_from: ClassVar[str] = "docs/openapi.json in the repository of mem0"
 
@@ -30,8 +31,14 @@ class Mem0Platform(Emulator):
         self.events: dict[str, Event] = {}
         self.history: dict[str, list[Json]] = {}
         self._by_text: dict[tuple[tuple[str | None, ...], str], Memory] = {}
+        self._by_user: dict[str | None, list[Memory]] = {}
         self.events_fail = False
         """Whether what is queued from now on fails."""
+
+    def clear(self) -> None:
+        """Forget every memory."""
+        for kept in (self.memories, self._by_text, self._by_user):
+            kept.clear()
 
     def provider_options(self) -> dict[str, Any]:
         """Return the options that point the openproto provider at it."""
@@ -80,7 +87,7 @@ class Mem0Platform(Emulator):
         if not asked["query"].strip():
             raise Refused(400, "query must not be blank")
         hits: list[tuple[float, Memory, Version]] = []
-        for memory in self.memories.values():
+        for memory in self._candidates(asked["filters"]):
             version = memory.indexed(now, self.lag)
             if version is None or (memory.is_expired(now) and not asked.get("show_expired")):
                 continue
@@ -100,8 +107,9 @@ class Mem0Platform(Emulator):
         check(asked["filters"], search=False)
         found = [
             memory
-            for memory in self._there(now)
-            if (asked.get("show_expired") or not memory.is_expired(now))
+            for memory in self._candidates(asked["filters"])
+            if memory.is_listed(now)
+            and (asked.get("show_expired") or not memory.is_expired(now))
             and matches(asked["filters"], memory, memory.versions[-1])
         ]
         found.sort(key=lambda memory: memory.versions[0].at, reverse=True)
@@ -150,7 +158,9 @@ class Mem0Platform(Emulator):
         if not wanted:
             raise Refused(400, "At least one filter is required")
         now = self.now()
-        chosen = [one for one in self._there(now) if matches(wanted, one, one.versions[-1])]
+        chosen = [
+            one for one in self.memories.values() if one.is_listed(now) and matches(wanted, one, one.versions[-1])
+        ]
         event = self._queue("DELETE_ALL", wanted, [], now + self.lag)
         for memory in [] if event.fails else chosen:
             self._remove(memory, event.done_at)
@@ -187,6 +197,7 @@ class Mem0Platform(Emulator):
         if before is not None and before.text == text and before.is_there(self.now()):
             return None
         self.memories[memory.id] = self._by_text[self._scope(memory), text] = memory
+        self._by_user.setdefault(entities["user_id"], []).append(memory)
         self._note(memory, "ADD", None, text, asked["messages"])
         return memory
 
@@ -224,14 +235,19 @@ class Mem0Platform(Emulator):
         self.events[event.id] = event
         return event
 
-    def _there(self, now: float) -> list[Memory]:
-        """Return what is listed now: accepted, processed, and not deleted."""
-        return [one for one in self.memories.values() if one.is_there(now) and one.versions[0].at <= now]
+    def _candidates(self, filters: Json) -> Iterable[Memory]:
+        """Return what may fit, as an index finds it: the memories that are named, or those of one user."""
+        required = {name: value for part in (filters, *filters.get("AND", ())) for name, value in part.items()}
+        if isinstance(ids := required.get("memory_ids"), list):
+            return [self.memories[id] for id in ids if id in self.memories]
+        if isinstance(user_id := required.get("user_id"), str) and user_id != "*":
+            return self._by_user.get(user_id, ())
+        return self.memories.values()
 
     def _memory(self, id: str) -> Memory:
         memory = self.memories.get(_checked(id))
         now = self.now()
-        if memory is None or not memory.is_there(now) or memory.versions[0].at > now:
+        if memory is None or not memory.is_listed(now):
             raise Refused(404, "Memory not found!")
         return memory
 

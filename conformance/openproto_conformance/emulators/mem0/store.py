@@ -43,6 +43,10 @@ class Memory:
         """Say whether it has not been deleted yet."""
         return self.gone_at is None or now < self.gone_at
 
+    def is_listed(self, now: float) -> bool:
+        """Say whether it has been processed, and not been deleted yet."""
+        return self.is_there(now) and self.versions[0].at <= now
+
     def is_expired(self, now: float) -> bool:
         """Say whether the day of its expiration is over, in UTC."""
         return self.expiration_date is not None and self.expiration_date < moment(now)[:10]

@@ -38,6 +38,7 @@ class Memsy(Emulator):
     """Memsy; `plan` decides the scale of the scores."""
 
     name: ClassVar[str] = "memsy"
+    beside_a_file: ClassVar[bool] = True
     add_path: ClassVar[str] = "/v1/ingest"
 
     def __init__(self, *, plan: Literal["free", "pro"] = "pro", **options: Any) -> None:
