@@ -5,22 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.cursors import decode_cursor, encode_cursor
 from openproto.embedding import resolve_embedder
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, StoredModel, store_capabilities
+from openproto.indexing import EmbedderSpec, IndexedBatch, IndexedInput, Indexer, StoredModel, store_capabilities
 from openproto.models import (
     AuditEntry,
     Cancellation,
     Capabilities,
     MemoryPage,
     MemoryRecord,
-    MemorySource,
     SearchResult,
 )
 from openproto.provider import (
@@ -34,10 +32,11 @@ from openproto.provider import (
 )
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto.threads import Threads
+from openproto.together import together
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.batches import pack_batch
 from openproto_adapters.postgres.queries import Arguments, Queries
-from openproto_adapters.postgres.records import to_json, to_record, to_uuid
+from openproto_adapters.postgres.records import dated, to_json, to_record, to_uuid, undated
 from openproto_adapters.postgres.schema import (
     check_name,
     cover_without_embedding,
@@ -169,7 +168,9 @@ class Postgres(Provider):
             supersedes = [to_uuid(id) for id in item.supersedes]
             statement = queries.ADD_SUPERSEDING if supersedes else queries.ADD
             rows = await self._fetch(statement, *common, idempotency_key, new.fingerprint, supersedes)
-        return self._added(new, rows[0]["created_at"]) if rows else await self._added_before(new)
+        if not rows:
+            return await self._added_before(new)
+        return dated(undated(new, self._index.model), rows[0]["created_at"])
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
@@ -180,16 +181,13 @@ class Postgres(Provider):
         else:
             statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
         arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
-        created = dict(await self._fetch(statement, *arguments))
-        outcomes: Outcomes = []
-        for new in batch.entries:
-            if isinstance(new, OpenProtoError):
-                outcomes.append(new)
-            elif created_at := created.get(new.id):
-                outcomes.append(self._added(new, created_at))
-            else:
-                outcomes.append(await self._outcome(new))
-        return outcomes
+        rows, outcomes = await together(self._fetch(statement, *arguments), self._undated(batch.entries))
+        created = dict(rows)
+        for number, new in enumerate(batch.entries):
+            if isinstance(new, IndexedInput):
+                created_at = created.get(new.id)
+                outcomes[number] = dated(outcomes[number], created_at) if created_at else await self._outcome(new)
+        return cast("Outcomes", outcomes)
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
@@ -333,28 +331,10 @@ class Postgres(Provider):
     async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
         return await self._pool.fetch(self._queries.sql(template), *args)
 
-    def _added(self, new: IndexedInput, created_at: datetime) -> MemoryRecord:
-        item = new.item
-        return MemoryRecord.of_valid(
-            {
-                "id": new.id,
-                "content": item.content,
-                "user_id": item.user_id,
-                "created_at": created_at,
-                "scope": item.scope,
-                "tags": [*item.tags],
-                "source": MemorySource(**item.source.model_dump()) if item.source else None,
-                "confidence": item.confidence,
-                "valid_from": item.valid_from,
-                "valid_to": item.valid_to,
-                "supersedes": [*item.supersedes],
-                "superseded_by": None,
-                "embedding_model": self._index.model,
-                "updated_at": None,
-                "status": "done",
-            },
-            item.extensions,
-        )
+    async def _undated(self, entries: IndexedBatch) -> Outcomes:
+        """Make the records while the database writes them: they take a tenth of the time that it does."""
+        model = self._index.model
+        return [undated(new, model) if isinstance(new, IndexedInput) else new for new in entries]
 
     async def _added_before(self, new: IndexedInput) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""

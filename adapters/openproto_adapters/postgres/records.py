@@ -10,7 +10,8 @@ from uuid import UUID
 
 from openproto.errors import NotFoundError
 from openproto.ids import parse_id
-from openproto.models import MemoryRecord
+from openproto.indexing import IndexedInput
+from openproto.models import MemoryRecord, MemorySource
 
 COLUMNS = (
     "id", "content", "user_id", "created_at", "scope", "tags", "source", "confidence", "valid_from", "valid_to",
@@ -37,6 +38,37 @@ def to_uuid(id: str) -> UUID:
 def _aware(moment: datetime | None) -> datetime | None:
     """asyncpg sends the first and the last moment that Python knows as infinities, and returns those without a zone."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def undated(new: IndexedInput, model: str | None) -> MemoryRecord:
+    """Return the record of a memory that is being added; when it is created, the database will say."""
+    item = new.item
+    return MemoryRecord.of_valid(
+        {
+            "id": new.id,
+            "content": item.content,
+            "user_id": item.user_id,
+            "created_at": None,
+            "scope": item.scope,
+            "tags": [*item.tags],
+            "source": MemorySource(**item.source.model_dump()) if item.source else None,
+            "confidence": item.confidence,
+            "valid_from": item.valid_from,
+            "valid_to": item.valid_to,
+            "supersedes": [*item.supersedes],
+            "superseded_by": None,
+            "embedding_model": model,
+            "updated_at": None,
+            "status": "done",
+        },
+        item.extensions,
+    )
+
+
+def dated(record: MemoryRecord, created_at: datetime) -> MemoryRecord:
+    """Return the record, which nobody has seen yet, with the moment of its creation."""
+    vars(record)["created_at"] = created_at
+    return record
 
 
 def to_record(row: Iterable[Any]) -> MemoryRecord:
