@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
 from openproto.errors import OpenProtoError, ProviderError
@@ -21,10 +21,11 @@ from openproto.models import VERBS, Capabilities, Features, Limits, Support, Sup
 from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.ranking import Fusion
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput
-from openproto.text import query_terms, words
+from openproto.text import query_terms
 from openproto.threads import Threads
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +43,14 @@ class StoredModel(NamedTuple):
     has_memories: bool
 
 
-class IndexedInput(NamedTuple):
+class IndexedInput(NamedTuple, Generic[W]):
     """A memory ready to be written."""
 
     item: MemoryInput
     idempotency_key: str
     id: str
-    words: list[str]
-    """What it is found by, normalised, in order, and as often as they occur."""
+    words: W
+    """What it is found by, in the form that the store keeps."""
     vector: Vector | None
 
     @property
@@ -63,7 +64,7 @@ class IndexedInput(NamedTuple):
         return fingerprint(self.item)
 
 
-IndexedBatch: TypeAlias = list[IndexedInput | OpenProtoError]
+IndexedBatch: TypeAlias = list[IndexedInput[W] | OpenProtoError]
 
 
 class IndexedQuery(NamedTuple):
@@ -73,18 +74,24 @@ class IndexedQuery(NamedTuple):
     vector: Vector | None
 
 
-class IndexedText(NamedTuple):
+class IndexedText(NamedTuple, Generic[W]):
     """What changed content is found by."""
 
-    words: list[str]
+    words: W
     vector: Vector | None
 
 
-class Indexer:
-    """Prepares inputs and queries for one open store. `embedder` is anything that `resolve_embedder` takes."""
+class Indexer(Generic[W]):
+    """Prepares inputs and queries for one open store.
 
-    def __init__(self, embedder: EmbedderSpec) -> None:
+    Args:
+        embedder: Anything that `resolve_embedder` takes.
+        split: Makes of a memory's text the words that it is found by, in the form that the store keeps.
+    """
+
+    def __init__(self, embedder: EmbedderSpec, split: Callable[[str], W]) -> None:
         self._spec = embedder
+        self._split_text = split
         self._embeddings: Embeddings | None = None
         self._threads = Threads(1, "openproto-indexer")
 
@@ -132,14 +139,14 @@ class Indexer:
                 "`openproto reindex`, which works while the store is in use"
             )
 
-    async def index(self, keyed: KeyedInput) -> IndexedInput:
+    async def index(self, keyed: KeyedInput) -> IndexedInput[W]:
         """Return `keyed` ready to be written."""
         vector = await self.embed(keyed.item.content)
         if len(keyed.item.content) <= _SMALL:
-            return _indexed(keyed, vector)
-        return await self._threads(_indexed, keyed, vector)
+            return self._indexed(keyed, vector)
+        return await self._threads(self._indexed, keyed, vector)
 
-    async def index_many(self, batch: Sequence[KeyedInput], pack: Callable[[IndexedBatch], T]) -> T:
+    async def index_many(self, batch: Sequence[KeyedInput], pack: Callable[[IndexedBatch[W]], T]) -> T:
         """Return `pack` of the batch, each input ready to be written or the error of its own embedding.
 
         `pack` runs off the loop, where the inputs are indexed.
@@ -148,7 +155,7 @@ class Indexer:
         return await self._threads(
             lambda: pack(
                 [
-                    vector if isinstance(vector, OpenProtoError) else _indexed(keyed, vector)
+                    vector if isinstance(vector, OpenProtoError) else self._indexed(keyed, vector)
                     for keyed, vector in zip(batch, vectors, strict=True)
                 ]
             )
@@ -158,9 +165,9 @@ class Indexer:
         """Return the query ready to be searched with."""
         return IndexedQuery(await self._split(query, query_terms), await self.embed(query))
 
-    async def index_content(self, content: str) -> IndexedText:
+    async def index_content(self, content: str) -> IndexedText[W]:
         """Return changed content ready to be written."""
-        return IndexedText(await self._split(content, words), await self.embed(content))
+        return IndexedText(await self._split(content, self._split_text), await self.embed(content))
 
     async def _split(self, text: str, split: Callable[[str], T]) -> T:
         return split(text) if len(text) <= _SMALL else await self._threads(split, text)
@@ -178,6 +185,11 @@ class Indexer:
         self._threads.close()
         if self._embeddings is not None:
             await self._embeddings.aclose()
+
+    def _indexed(self, keyed: KeyedInput, vector: Vector | None) -> IndexedInput[W]:
+        item, key = keyed
+        id = str(key) if type(key) is GeneratedKey else new_id(item.user_id)
+        return IndexedInput(item, key, id, self._split_text(item.content), vector)
 
     async def _embed_each(self, texts: Sequence[str]) -> Sequence[Vector | OpenProtoError | None]:
         try:
@@ -214,12 +226,6 @@ def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
         limits=Limits(max_search_results=MAX_SEARCH_LIMIT),
         x_openproto=SupportDetails(support=support, cancellation=store.cancellation),
     )
-
-
-def _indexed(keyed: KeyedInput, vector: Vector | None) -> IndexedInput:
-    item, key = keyed
-    id = str(key) if type(key) is GeneratedKey else new_id(item.user_id)
-    return IndexedInput(item, key, id, words(item.content), vector)
 
 
 def fingerprint(item: MemoryInput) -> bytes:

@@ -12,23 +12,20 @@ from openproto.messages import as_content
 from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
+_PLAIN = frozenset(MemoryInput.model_fields)
 _AT_ONCE = 100  # validated without giving way: a few milliseconds of the loop's time
 
 
-def keyed(fields: Mapping[str, Any]) -> KeyedInput:
-    """Validate `add`'s keywords; without an idempotency key they get one of our own, so that they can be retried."""
-    spelled = {
-        name.replace("_", "-") if name.startswith("x_") else name: value
-        for name, value in fields.items()
-        if value is not None
-    }
-    key = spelled.pop("idempotency_key", None)
-    if key is not None:
-        build(IdempotencyKey, {"idempotency_key": key})
-    if not isinstance(spelled.get("content"), str):
-        spelled["content"] = as_content(spelled.get("content"))
-    item = build(MemoryInput, spelled)
-    return KeyedInput(item, key or generated_key(item.user_id))
+def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> KeyedInput:
+    """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
+    if not _PLAIN.issuperset(fields):
+        fields = {name.replace("_", "-") if name.startswith("x_") else name: fields[name] for name in fields}
+    if not isinstance(content := fields.get("content"), str):
+        fields = {**fields, "content": as_content(content)}
+    if idempotency_key is not None:
+        build(IdempotencyKey, {"idempotency_key": idempotency_key})
+    item = build(MemoryInput, fields)
+    return KeyedInput(item, idempotency_key or generated_key(item.user_id))
 
 
 async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int) -> list[KeyedInput | OpenProtoError]:
@@ -43,7 +40,11 @@ async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int)
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
     if isinstance(item, MemoryInput):
         return KeyedInput(item, generated_key(item.user_id))
+    key = None
+    if "idempotency_key" in item:
+        item = dict(item)
+        key = item.pop("idempotency_key")
     try:
-        return keyed(item)
+        return keyed(item, key)
     except InvalidRequestError as error:
         return error

@@ -157,13 +157,12 @@ class AsyncMemory:
             "valid_from": valid_from,
             "valid_to": valid_to,
             "supersedes": supersedes,
-            "idempotency_key": idempotency_key,
             **extensions,
         }
         for keyword in extensions:
             if not keyword.startswith(("x_", "x-")):
                 raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
-        keyed = inputs.keyed(fields)
+        keyed = inputs.keyed(fields, idempotency_key)
         return await self._session.call(
             "add",
             lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key),

@@ -46,12 +46,7 @@ _stem = Stemmer.Stemmer("english").stemWord
 
 def terms(text: str) -> list[int]:
     """Return the distinct terms of `text`, in order."""
-    return terms_of(words(text))
-
-
-def terms_of(words: Iterable[str]) -> list[int]:
-    """Return the distinct terms of normalised words, in order."""
-    return list(dict.fromkeys(map(_TERMS.__getitem__, words)))
+    return _distinct_terms(words(text))
 
 
 def query_terms(query: str) -> list[int]:
@@ -65,7 +60,7 @@ def query_terms(query: str) -> list[int]:
     if len(telling) > MAX_QUERY_TERMS:
         longest = set(sorted(telling, key=len, reverse=True)[:MAX_QUERY_TERMS])
         telling = [word for word in telling if word in longest]
-    return terms_of(telling)
+    return _distinct_terms(telling)
 
 
 def words(text: str) -> list[str]:
@@ -76,6 +71,10 @@ def words(text: str) -> list[str]:
     # Decomposed, so that accents can be dropped; the marks of Indic scripts are letters' parts and stay.
     text = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text)))
     return [piece for word in _WORD.findall(text.casefold()) for piece in _pieces(word)]
+
+
+def _distinct_terms(words: Iterable[str]) -> list[int]:
+    return list(dict.fromkeys(map(_TERMS.__getitem__, words)))
 
 
 def _pieces(word: str) -> list[str]:

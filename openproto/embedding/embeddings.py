@@ -17,7 +17,8 @@ from openproto.threads import Threads
 # A plain embedder has one thread; of an async one several calls are under way, so that a slow one blocks
 # nobody.
 _ASYNC_WIDTH = 4
-_FEW = 8
+# A hop to the thread costs more than normalising this many numbers, and less than normalising more.
+_FEW = 50_000
 
 
 class Embeddings:
@@ -110,8 +111,7 @@ class Embeddings:
 
         if self._is_async:
             rows = await embed(texts)
-            # A hop to the thread costs more than normalising a few vectors, and less than normalising many.
-            return units(rows) if len(rows) <= _FEW else await self._threads(units, rows)
+            return units(rows) if len(rows) * self.dim <= _FEW else await self._threads(units, rows)
         return await self._threads(lambda: units(embed(texts)))
 
     async def _call_hook(self, name: str) -> None:

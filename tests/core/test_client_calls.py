@@ -433,9 +433,11 @@ async def test_an_item_may_be_a_memory_input() -> None:
 async def test_items_may_bring_their_idempotency_keys() -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:
-        await memory.add_many([tea(idempotency_key="k1"), tea(), tea(idempotency_key="")])
+        items = [tea(idempotency_key="k1"), tea(), tea(idempotency_key=""), tea(idempotency_key=None)]
+        outcomes = await memory.add_many(items)
+    assert [isinstance(outcome, InvalidRequestError) for outcome in outcomes] == [False, False, True, False]
     assert provider.keys[0] == "k1"
-    assert len(provider.keys) == 2
+    assert len(set(provider.keys)) == 3
 
 
 @pytest.mark.parametrize("key", ["x_mem0", "x-mem0"])

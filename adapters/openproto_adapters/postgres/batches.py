@@ -11,7 +11,7 @@ from openproto.ids import parse_id
 from openproto.indexing import IndexedBatch, IndexedInput
 from openproto.requests import MemoryInput
 from openproto_adapters.postgres.records import to_json
-from openproto_adapters.postgres.vectors import pack_halfvecs, pack_words
+from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
 
 _ITEMS = TypeAdapter(list[MemoryInput])
 
@@ -22,24 +22,23 @@ class Batch(NamedTuple):
     `keys` is empty where each item's key is its id; then the statement is `queries.ADD_MANY_NEW`, else `ADD_MANY`.
     """
 
-    entries: IndexedBatch
+    entries: IndexedBatch[PackedWords]
     columns: tuple[Any, ...]
     keys: tuple[Any, ...]
 
 
-def pack_batch(batch: IndexedBatch) -> Batch:
+def pack_batch(batch: IndexedBatch[PackedWords]) -> Batch:
     """Return the batch, packed for the wire."""
     entries = [_writable(new) for new in batch]
     writable = [new for new in entries if isinstance(new, IndexedInput)]
     items = [new.item for new in writable]
-    words = [pack_words(new.words) for new in writable]
     vectors = [new.vector for new in writable if new.vector is not None]
     columns = (
         _ITEMS.dump_json(items).decode(),
         [new.id for new in writable],
         [to_json(item.extensions) if item.model_extra else None for item in items],
-        [first for first, _ in words],
-        [others for _, others in words],
+        [new.words.first for new in writable],
+        [new.words.others for new in writable],
         pack_halfvecs(vectors) if vectors else [None] * len(items),
     )
     if all(new.has_own_id and not new.item.supersedes for new in writable):
@@ -47,7 +46,7 @@ def pack_batch(batch: IndexedBatch) -> Batch:
     return Batch(entries, columns, ([new.idempotency_key for new in writable], [new.fingerprint for new in writable]))
 
 
-def _writable(new: IndexedInput | OpenProtoError) -> IndexedInput | OpenProtoError:
+def _writable(new: IndexedInput[PackedWords] | OpenProtoError) -> IndexedInput[PackedWords] | OpenProtoError:
     """Return `new`, or the error of an item that supersedes what cannot exist."""
     if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
         return NotFoundError("supersedes: no such memory")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -44,7 +45,7 @@ from openproto_adapters.postgres.schema import (
     quoted_name,
     schema_script,
 )
-from openproto_adapters.postgres.vectors import pack_halfvec, pack_query, pack_words
+from openproto_adapters.postgres.vectors import PackedWords, index_text, pack_halfvec, pack_query
 
 if TYPE_CHECKING:
     from openproto_adapters.postgres.embedded import PrivatePostgres
@@ -97,7 +98,7 @@ class Postgres(Provider):
         self._starting: Threads | None = None
         self._private: PrivatePostgres | None = None
         self._live_pool: Pool | None = None
-        self._live_indexer: Indexer | None = None
+        self._live_indexer: Indexer[PackedWords] | None = None
         self._audit_buffer: AuditBuffer | None = None
 
     def schema_script(self) -> str:
@@ -108,7 +109,7 @@ class Postgres(Provider):
         """Connect, bring the tables to the newest version, load the embedder, and see that they fit each other."""
         try:
             await self._connect()
-            self._live_indexer = Indexer(self._embedder)
+            self._live_indexer = Indexer(self._embedder, index_text)
             stored = await self._stored_model()
             await self._index.open(stored)
             if stored.model is None and not stored.has_memories and self._index.model is not None:
@@ -142,7 +143,6 @@ class Postgres(Provider):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
         new = await self._index.index(KeyedInput(item, idempotency_key))
-        words, more_words = pack_words(new.words)
         call = current_call.get()
         common = (
             self._index.model,
@@ -156,8 +156,7 @@ class Postgres(Provider):
             item.valid_from,
             item.valid_to,
             to_json(item.extensions) if item.model_extra else None,
-            words,
-            more_words,
+            *new.words,
             pack_halfvec(new.vector) if new.vector is not None else None,
             (item.source.app if item.source else None) or call.app,
             call.request_id,
@@ -181,8 +180,8 @@ class Postgres(Provider):
         else:
             statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
         arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
-        rows, outcomes = await together(self._fetch(statement, *arguments), self._undated(batch.entries))
-        created = dict(rows)
+        ((ids, moments),), outcomes = await together(self._fetch(statement, *arguments), self._undated(batch.entries))
+        created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
         for number, new in enumerate(batch.entries):
             if isinstance(new, IndexedInput):
                 created_at = created.get(new.id)
@@ -302,7 +301,7 @@ class Postgres(Provider):
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""
         await self._connect()
-        self._live_indexer = Indexer(self._embedder)
+        self._live_indexer = Indexer(self._embedder, index_text)
         await self._index.load()
         module = importlib.import_module("openproto_adapters.postgres.reindexing")
         await module.reindex(self._pool, self._queries, self._index, report)
@@ -331,12 +330,12 @@ class Postgres(Provider):
     async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
         return await self._pool.fetch(self._queries.sql(template), *args)
 
-    async def _undated(self, entries: IndexedBatch) -> Outcomes:
+    async def _undated(self, entries: IndexedBatch[PackedWords]) -> Outcomes:
         """Make the records while the database writes them: they take a tenth of the time that it does."""
         model = self._index.model
         return [undated(new, model) if isinstance(new, IndexedInput) else new for new in entries]
 
-    async def _added_before(self, new: IndexedInput) -> MemoryRecord:
+    async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""
         rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key, new.id)
         model, dim, fingerprint, *columns = rows[0]
@@ -349,7 +348,7 @@ class Postgres(Provider):
             raise NotFoundError("supersedes: no such memory")
         raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
 
-    async def _outcome(self, new: IndexedInput) -> MemoryRecord | OpenProtoError:
+    async def _outcome(self, new: IndexedInput[PackedWords]) -> MemoryRecord | OpenProtoError:
         try:
             return await self._added_before(new)
         except OpenProtoError as error:
@@ -358,7 +357,7 @@ class Postgres(Provider):
     async def _assign_content(self, arguments: Arguments, content: str) -> None:
         """Let the words and the vector follow the content."""
         new = await self._index.index_content(content)
-        words, more_words = pack_words(new.words)
+        words, more_words = new.words
         arguments.assign("content", "text", content)
         arguments.assign("words", "{vector}.sparsevec", words)
         arguments.assign("more_words", "{vector}.sparsevec", more_words)
@@ -416,7 +415,7 @@ class Postgres(Provider):
         return self._live_pool
 
     @property
-    def _index(self) -> Indexer:
+    def _index(self) -> Indexer[PackedWords]:
         if self._live_indexer is None:
             raise self.closed_meanwhile()
         return self._live_indexer

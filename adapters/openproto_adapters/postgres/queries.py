@@ -39,18 +39,18 @@ _ADDED = """audited AS (
 SELECT created_at FROM new
 """
 
-# A memory whose key is its id: the primary key is all that repeating the statement needs, as long as the memory is
-# there. A retry looks whether the attempt before it wrote one that was deleted since, which must not come back.
+# A memory whose key is its id, which is new: nothing is to be looked up. A retry looks whether the attempt before it
+# wrote the memory, which may have been deleted since and must not come back, or is still writing it.
 _NEW = f"""
 WITH new AS (
     INSERT INTO {{schema}}.memories ({_COLUMNS})
     SELECT $2, $3, {_VALUES}, '{{}}' WHERE {_STORE_FITS}<unwritten>
-    ON CONFLICT DO NOTHING
     RETURNING id, user_id, scope, created_at
 ), {_ADDED}
 """
 _UNWRITTEN = """ AND NOT EXISTS (
-        SELECT FROM {schema}.audit WHERE audit.user_id = <user> AND action = 'add' AND memory_id = <id>::text)"""
+        SELECT FROM {schema}.audit WHERE audit.user_id = <user> AND action = 'add' AND memory_id = <id>::text)
+    ON CONFLICT DO NOTHING"""
 RETRY_NEW = _NEW.replace("<unwritten>", _UNWRITTEN.replace("<user>", "$3").replace("<id>", "$2::uuid"))
 ADD_NEW = _NEW.replace("<unwritten>", "")
 
@@ -97,7 +97,7 @@ _ALL_ADDED = """audited AS (
     INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     SELECT user_id, created_at, coalesce(source ->> 'app', $2), 'add', id::text, scope, $3 FROM new
 )
-SELECT id::text, created_at FROM new
+SELECT array_agg(id::text), array_agg(created_at) FROM new
 """
 
 _MANY_NEW = f"""
@@ -105,7 +105,6 @@ WITH new AS (
     INSERT INTO {{schema}}.memories ({_COLUMNS})
     SELECT {_ITEM} FROM {_ROWS.replace("<keys>", "").replace("<key names>", "")}
     WHERE {_STORE_FITS}<unwritten>
-    ON CONFLICT DO NOTHING
     RETURNING id, user_id, scope, source, created_at
 ), {_ALL_ADDED}
 """

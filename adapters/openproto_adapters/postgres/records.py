@@ -40,7 +40,7 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def undated(new: IndexedInput, model: str | None) -> MemoryRecord:
+def undated(new: IndexedInput[Any], model: str | None) -> MemoryRecord:
     """Return the record of a memory that is being added; when it is created, the database will say."""
     item = new.item
     return MemoryRecord.of_valid(

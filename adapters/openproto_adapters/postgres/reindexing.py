@@ -59,7 +59,9 @@ UPDATE {schema}.store SET model = next_model, dim = next_dim, next_model = NULL,
 """
 
 
-async def reindex(pool: Pool, queries: Queries, indexer: Indexer, report: Callable[[ReindexProgress], None]) -> None:
+async def reindex(
+    pool: Pool, queries: Queries, indexer: Indexer[Any], report: Callable[[ReindexProgress], None]
+) -> None:
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
     run = _Run(pool, queries, indexer, report)
     await run.begin()
@@ -80,7 +82,7 @@ class _Run:
     """One re-embedding under way."""
 
     def __init__(
-        self, pool: Pool, queries: Queries, indexer: Indexer, report: Callable[[ReindexProgress], None]
+        self, pool: Pool, queries: Queries, indexer: Indexer[Any], report: Callable[[ReindexProgress], None]
     ) -> None:
         self._pool, self._queries, self._indexer, self._report = pool, queries, indexer, report
         self._wanted = (indexer.model, indexer.dim)

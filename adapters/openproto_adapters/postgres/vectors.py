@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from openproto.embedding import Vector
-from openproto.text import PerWord, term
+from openproto.text import PerWord, term, words
 
 # An entry of a B-tree index must stay below 2704 bytes. With user ids of 256 four-byte characters, this many words of
 # 8 bytes and this many dimensions of 2 bytes are what fits beside each other.
@@ -39,12 +40,24 @@ def _halfvec_header(dimensions: int) -> bytes:
     return struct.pack(">hh", dimensions, 0)
 
 
-def pack_words(words: Iterable[str]) -> tuple[bytes, bytes | None]:
-    """Return the `sparsevec`s for the first words of a memory and, if there are more, for the others."""
+class PackedWords(NamedTuple):
+    """The words of a memory as two `sparsevec`s: the first of them and, if there are more, the others."""
+
+    first: bytes
+    others: bytes | None
+
+
+def index_text(text: str) -> PackedWords:
+    """Return the words of a memory's text."""
+    return pack_words(words(text))
+
+
+def pack_words(words: Iterable[str]) -> PackedWords:
+    """Return normalised words, in order, each of them once."""
     places = list(dict.fromkeys(map(_PACKED_PLACES.__getitem__, words)))
     if len(places) <= MOST_WORDS:
-        return _pack_places(places), None
-    return _pack_places(places[:MOST_WORDS]), _pack_places(places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES])
+        return PackedWords(_pack_places(places), None)
+    return PackedWords(_pack_places(places[:MOST_WORDS]), _pack_places(places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES]))
 
 
 def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from platformdirs import user_data_path
 
@@ -31,12 +31,15 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
 )
+from openproto.text import terms
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
 from openproto_adapters.sqlite.gets import Gets
 from openproto_adapters.sqlite.reindexing import reindex
 
 READERS = 3
+
+Terms: TypeAlias = list[int]
 
 
 class Sqlite(Provider):
@@ -72,7 +75,7 @@ class Sqlite(Provider):
         self._audit_reads = audit_reads
         self._lock_timeout = lock_timeout
         self._synchronous: Synchronous = synchronous
-        self._indexer: Indexer | None = None
+        self._indexer: Indexer[Terms] | None = None
         self._database: Database | None = None
         self._gets: Gets | None = None
         self._audit_buffer: AuditBuffer | None = None
@@ -81,7 +84,7 @@ class Sqlite(Provider):
         """Open or create the file, load the embedder, and make sure that they fit each other."""
         try:
             await self._open_file()
-            self._indexer = Indexer(self._embedder)
+            self._indexer = Indexer(self._embedder, terms)
             await self._indexer.open(await self._db.read(statements.stored_model))
             model, dim = self._indexer.model, self._indexer.dim
             stored = await self._db.write(lambda db: statements.adopt_model(db, model, dim))
@@ -196,7 +199,7 @@ class Sqlite(Provider):
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""
         await self._open_file()
-        self._indexer = Indexer(self._embedder)
+        self._indexer = Indexer(self._embedder, terms)
         await self._indexer.load()
         await reindex(self._db, self._indexer, report)
 
@@ -210,12 +213,12 @@ class Sqlite(Provider):
         self._gets = Gets(self._database)
         await self._database.open()
 
-    def _add(self, db: Connection, new: IndexedInput) -> MemoryRecord:
+    def _add(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord:
         app = new.item.source.app if new.item.source else None
         audit = audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
         return statements.add(db, new, audit)
 
-    def _outcome(self, db: Connection, new: IndexedInput) -> MemoryRecord | OpenProtoError:
+    def _outcome(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord | OpenProtoError:
         # `statements.add` refuses before it writes, so an item that fails leaves nothing of itself behind.
         try:
             return self._add(db, new)
@@ -255,7 +258,7 @@ class Sqlite(Provider):
         return self._gets
 
     @property
-    def _index(self) -> Indexer:
+    def _index(self) -> Indexer[Terms]:
         if self._indexer is None:
             raise self.closed_meanwhile()
         return self._indexer

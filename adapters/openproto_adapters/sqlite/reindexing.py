@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from openproto.embedding import Vector
 from openproto.errors import ConflictError
@@ -23,7 +23,7 @@ Batch: TypeAlias = list[tuple[int, str]]
 BATCH = 256
 
 
-async def reindex(database: Database, indexer: Indexer, report: Callable[[ReindexProgress], None]) -> None:
+async def reindex(database: Database, indexer: Indexer[Any], report: Callable[[ReindexProgress], None]) -> None:
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
     run = _Run(indexer.model, indexer.dim)
     await database.write(run.begin)

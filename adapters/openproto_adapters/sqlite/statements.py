@@ -24,7 +24,6 @@ from openproto.requests import (
     SearchQuery,
     check_validity,
 )
-from openproto.text import terms_of
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_json, to_micros, to_record
 
@@ -45,7 +44,7 @@ def adopt_model(db: Connection, model: str | None, dim: int | None) -> StoredMod
     return stored_model(db)
 
 
-def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
+def add(db: Connection, new: IndexedInput[list[int]], audit: AuditRow) -> MemoryRecord:
     """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
     item = new.item
     if (before := _written_before(db, new)) is not None:
@@ -76,7 +75,7 @@ def add(db: Connection, new: IndexedInput, audit: AuditRow) -> MemoryRecord:
         "INSERT INTO keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)",
         (item.user_id, new.idempotency_key, new.id, new.fingerprint),
     )
-    db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, terms_of(new.words))))
+    db.execute("INSERT INTO words (rowid, terms) VALUES (?, ?)", (number, _tokens(item.user_id, new.words)))
     write_audit(db, [audit])
     return get(db, RecordRef(id=new.id))
 
@@ -92,7 +91,7 @@ def get(db: Connection, ref: RecordRef) -> MemoryRecord:
     return to_record(row)
 
 
-def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText | None) -> MemoryRecord:
+def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[list[int]] | None) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
     changes = change.changes
@@ -117,7 +116,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         }
         db.execute(
             "UPDATE words SET terms = ? WHERE rowid = (SELECT number FROM memories WHERE id = ?)",
-            (_tokens(before.user_id, terms_of(new.words)), ref.id),
+            (_tokens(before.user_id, new.words), ref.id),
         )
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     db.execute(f"UPDATE memories SET {assignments} WHERE id = :id", {**columns, "id": ref.id})
@@ -237,7 +236,7 @@ def selection(filters: Filters, as_of: datetime | None) -> tuple[str, Parameters
     return where, parameters
 
 
-def _written_before(db: Connection, new: IndexedInput) -> MemoryRecord | None:
+def _written_before(db: Connection, new: IndexedInput[list[int]]) -> MemoryRecord | None:
     """Return what the key wrote before, if it did; ConflictError for another input or a memory that is gone."""
     known = db.execute(
         "SELECT memory_id, fingerprint FROM keys WHERE user_id = ? AND idempotency_key = ?",
