@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ SPECS = Path(__file__).parents[2] / "shared" / "data" / "specs"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a shell; the programs under test would inherit that they ignore Control-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The vendors' OpenAPI documents: what is checked against them is skipped, and says so, where they are not found.
     os.environ.setdefault("OPENPROTO_SPECS", str(SPECS))
     if getattr(config, "cache", None) is not None:
