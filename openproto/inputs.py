@@ -13,7 +13,7 @@ from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
 _PLAIN = frozenset(MemoryInput.model_fields)
-_AT_ONCE = 100  # validated without giving way: a few milliseconds of the loop's time
+_AT_ONCE = 250  # validated without giving way: a few milliseconds of the loop's time
 
 
 def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> KeyedInput:

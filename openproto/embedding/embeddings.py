@@ -82,6 +82,8 @@ class Embeddings:
         """
         batcher = self._open_batcher()
         texts = list(texts)
+        if all(map(str.strip, texts)):
+            return await batcher.vectors(texts)
         in_order = iter(await batcher.vectors(text for text in texts if text.strip()))
         return [next(in_order) if text.strip() else zero_vector(self.dim) for text in texts]
 

@@ -155,7 +155,7 @@ async def _create(
 ) -> asyncpg.Pool:
     async def prepare(connection: asyncpg.Connection) -> None:
         for name in ("halfvec", "sparsevec"):
-            await connection.set_type_codec(name, schema=vector_schema, format="binary", encoder=_as_is, decoder=_as_is)
+            await connection.set_type_codec(name, schema=vector_schema, format="binary", encoder=bytes, decoder=bytes)
 
     async def settle(connection: asyncpg.Connection) -> None:
         # In place of asyncpg's own reset, a round trip each time: no statement of ours changes the session. But one
@@ -172,7 +172,3 @@ async def _create(
         init=prepare,
         reset=settle,
     )
-
-
-def _as_is(packed: bytes) -> bytes:
-    return packed

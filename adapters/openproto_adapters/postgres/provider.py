@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -50,6 +51,9 @@ from openproto_adapters.postgres.vectors import PackedWords, index_text, pack_ha
 if TYPE_CHECKING:
     from openproto_adapters.postgres.embedded import PrivatePostgres
     from openproto_adapters.postgres.pool import Pool
+
+_AT_ONCE = 50
+"""Records of a batch that are made before the event loop gets its turn."""
 
 
 class Postgres(Provider):
@@ -331,9 +335,14 @@ class Postgres(Provider):
         return await self._pool.fetch(self._queries.sql(template), *args)
 
     async def _undated(self, entries: IndexedBatch[PackedWords]) -> Outcomes:
-        """Make the records while the database writes them: they take a tenth of the time that it does."""
+        """Make the records while the statement is sent and the database writes them."""
         model = self._index.model
-        return [undated(new, model) if isinstance(new, IndexedInput) else new for new in entries]
+        outcomes: Outcomes = []
+        for start in range(0, len(entries), _AT_ONCE):
+            await asyncio.sleep(0)  # a large statement leaves in pieces, whenever the server has read the last one
+            part = entries[start : start + _AT_ONCE]
+            outcomes += [undated(new, model) if isinstance(new, IndexedInput) else new for new in part]
+        return outcomes
 
     async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""
