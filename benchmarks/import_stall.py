@@ -18,6 +18,7 @@ from openproto_conformance.emulators.registry import emulator_class
 from benchmarks.harness import Bench, Figure, below, for_information, not_run, spread
 from benchmarks.ticker import Ticker
 from openproto import AsyncMemory
+from openproto.embedding import Embeddings, LocalEmbedder
 
 LONGEST_MS = 20
 INDEXED_WITHIN = 10.0
@@ -29,6 +30,7 @@ EMULATED = {
     "memorysync": "memorysync",
     "memsy": "memsy",
 }
+EMBEDDER = "local embedder"
 BLOCKING = {"mem0", "letta", "supermemory"}
 """Whose stalls are judged. The others are told: one constructor of Memori's engine holds every thread for 60 ms."""
 
@@ -37,8 +39,9 @@ Stalls: TypeAlias = dict[str, float]
 
 async def run(bench: Bench) -> list[Figure]:
     """Measure every adapter whose SDK is installed."""
+    figures = await _measured(bench, "the local embedder", EMBEDDER, {})
     with TemporaryDirectory(dir=bench.folder) as folder:
-        figures = await _measured(bench, "mem0, library", "mem0", {"path": folder})
+        figures += await _measured(bench, "mem0, library", "mem0", {"path": folder})
     for name, provider in EMULATED.items():
         with emulator_class(provider)() as emulator:
             figures += await _measured(bench, name, provider, emulator.provider_options())
@@ -48,7 +51,8 @@ async def run(bench: Bench) -> list[Figure]:
 async def _measured(bench: Bench, name: str, provider: str, options: Mapping[str, Any]) -> list[Figure]:
     what = f"{name}: longest stall of the loop from opening to the first answers"
     try:
-        AsyncMemory(provider, **options)
+        if provider != EMBEDDER:
+            AsyncMemory(provider, **options)
     except ImportError as error:
         return [not_run(what, str(error))]
     judged = below if provider in BLOCKING else _told
@@ -76,8 +80,23 @@ async def _in_a_process(provider: str, options: Mapping[str, Any]) -> Stalls:
     return stalls
 
 
+async def _embedder_stalls() -> Stalls:
+    """Return what `_stalls` does of the embedder that the library of mem0 is handed."""
+    embeddings = Embeddings(LocalEmbedder())
+    async with Ticker() as ticker:
+        await embeddings.open()
+        opened = ticker.longest
+        await embeddings.embed_one("Ann prefers green tea")
+    await embeddings.aclose()
+    return {"opened": opened * 1e3, "longest": ticker.longest * 1e3}
+
+
 async def _stalls(provider: str, options: Mapping[str, Any]) -> Stalls:
-    """Return the milliseconds that the loop was late: idle for a second, opening, and in all until the end."""
+    """Return the milliseconds that the loop was late: idle for a second, opening, and in all until the end.
+
+    The local embedder is loaded before, which is a figure of its own.
+    """
+    await _embedder_stalls()
     client = AsyncMemory(provider, **options)
     async with Ticker() as idle:
         await asyncio.sleep(1.0)
@@ -91,4 +110,6 @@ async def _stalls(provider: str, options: Mapping[str, Any]) -> Stalls:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_stalls(sys.argv[1], json.loads(sys.argv[2])))))
+    _, measured, given = sys.argv
+    told = _embedder_stalls() if measured == EMBEDDER else _stalls(measured, json.loads(given))
+    print(json.dumps(asyncio.run(told)))

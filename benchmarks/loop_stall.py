@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.corpus import Corpus
-from benchmarks.harness import Bench, Figure, below, spread
+from benchmarks.harness import Bench, Figure, below, spread, uncollected
 from benchmarks.server import new_schema
 from benchmarks.ticker import Ticker
 from openproto import AsyncMemory
@@ -36,8 +35,9 @@ async def _measure(bench: Bench, name: str, client: AsyncMemory, rounds: int) ->
     busy: list[float] = []
     idle: list[float] = []
     took: list[float] = []
+    # A full garbage collection looks at all that the process has, the benchmark's own included: not the store's doing.
     async with client as memory:
-        with bench.watch.steps(f"{ADDS} adds at once on {name}", rounds) as done:
+        with uncollected(), bench.watch.steps(f"{ADDS} adds at once on {name}", rounds) as done:
             for _ in range(rounds):
                 texts = corpus.texts(ADDS)
                 async with Ticker() as ticker:
@@ -50,12 +50,10 @@ async def _measure(bench: Bench, name: str, client: AsyncMemory, rounds: int) ->
                 idle.append(ticker.longest)
                 done(1)
     return below(
-        f"longest stall of the loop, {ADDS} adds at once on {name}, median of rounds",
-        median(busy) * 1e3,
+        f"longest stall of the loop in {rounds} rounds of {ADDS} adds at once on {name}",
+        max(busy) * 1e3,
         LONGEST_MS,
         "ms",
-        judged="the median of the rounds' longest stalls",
-        worst_ms=round(max(busy) * 1e3, 2),
         first_ms=round(busy[0] * 1e3, 2),
         rounds_ms=spread(busy, 1e3),
         idle_loop_ms=spread(idle, 1e3),

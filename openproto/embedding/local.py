@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HINT = "the local embedder needs wordllama: pip install 'openproto[local]'"
 
+_PAUSE = 0.002
 _PARTS = ("type", "vocab", "merges")
 
 _loading = threading.Lock()
@@ -108,7 +110,10 @@ def _parse_int(digits: str) -> int:
 
 class _Merges(list[Any]):
     def __iter__(self) -> Iterator[tuple[str, ...]]:
-        return (tuple(merge.split(" ")) for merge in super().__iter__())
+        for merge in super().__iter__():
+            yield tuple(merge.split(" "))
+        # Then the tokenizer is built, which nothing interrupts: whoever waits has his turn just before.
+        time.sleep(_PAUSE)
 
 
 @cache
