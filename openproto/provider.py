@@ -89,6 +89,12 @@ def generated_key(user_id: str) -> GeneratedKey:
     return GeneratedKey(new_id(user_id))
 
 
+def is_fresh(key: str) -> bool:
+    """Say whether nothing can be written under `key` yet: the client made it, for a call that is no retry."""
+    call = current_call.get(None)
+    return isinstance(key, GeneratedKey) and call is not None and not call.is_retry
+
+
 class KeyedInput(NamedTuple):
     """A memory to add and the idempotency key that makes adding it twice the same as once."""
 

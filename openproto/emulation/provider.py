@@ -32,7 +32,7 @@ from openproto.models import (
     Support,
     SupportDetails,
 )
-from openproto.provider import GeneratedKey, KeyedInput, Outcomes, Provider, SearchResults
+from openproto.provider import GeneratedKey, KeyedInput, Outcomes, Provider, SearchResults, is_fresh
 from openproto.ranking import coverage
 from openproto.requests import (
     MAX_SEARCH_LIMIT,
@@ -50,8 +50,6 @@ from openproto.together import together
 T = TypeVar("T")
 
 _locks = KeyedLocks()
-
-_MOST_ATTEMPTED = 10_000
 
 
 class Ranked(NamedTuple):
@@ -96,7 +94,6 @@ class EmulatedProvider(Provider, ABC):
 
     def __init__(self) -> None:
         self._finishing: set[asyncio.Task[Any]] = set()
-        self._attempted: dict[str, None] = {}
         self._is_closed = False
 
     # What an adapter says of its vendor. Each raises typed errors only.
@@ -280,22 +277,12 @@ class EmulatedProvider(Provider, ABC):
     async def _add(self, item: MemoryInput, key: str) -> Stored:
         locks: list[Name] = [("key", item.user_id, key), *(("memory", id) for id in item.supersedes)]
         async with self._hold(locks):
-            # A key that the client made is repeated by nobody but a retry of this very call.
-            if not isinstance(key, GeneratedKey) or key in self._attempted:
+            if not is_fresh(key):
                 before = await self.find_key(item.user_id, key)
                 if before is not None:
                     return await self._completed(self._same_input(before, item), item.supersedes)
             old = [await self._existing(id, item.user_id) for id in item.supersedes]
-            self._attempt(key)
-            new = await self._mark(await self.create(item, key), old)
-            self._attempted.pop(key, None)
-            return new
-
-    def _attempt(self, key: str) -> None:
-        """Note that an add under this key begins: whoever repeats it must look whether it came to its end."""
-        self._attempted[key] = None
-        if len(self._attempted) > _MOST_ATTEMPTED:
-            del self._attempted[next(iter(self._attempted))]
+            return await self._mark(await self.create(item, key), old)
 
     async def add_each(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Add one item after the other: what `create_many` falls back on to learn which of them is at fault."""

@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from cancelled_updates import check_that_updates_are_whole
 from openproto_adapters.letta import Letta
 from openproto_conformance.emulators import Hang, Latency
 from openproto_conformance.emulators.letta import Letta as Emulator
 
-from openproto import AsyncMemory, MemoryRecord
+from openproto import AsyncMemory
 
 WIDTH = 4
 WITHIN = 0.5
@@ -74,18 +75,7 @@ async def test_an_add_that_was_cancelled_on_its_way_back_is_whole_and_its_repeat
 async def test_an_update_that_is_cancelled_at_any_moment_leaves_the_memory_old_or_new(
     narrow: AsyncMemory, emulator: Emulator
 ) -> None:
-    record = await narrow.add("state 0", user_id="ann")
-    now = 0
-    for n in range(1, 25):
-        updating = asyncio.create_task(narrow.update(record.id, content=f"state {n}"))
-        await asyncio.sleep(n * 0.001)
-        updating.cancel()
-        await asyncio.wait([updating])
-        read: MemoryRecord = await narrow.get(record.id)
-        seen = int(read.content.removeprefix("state "))
-        assert seen in (now, n) or now < seen < n, "an update that a cancelled one had overtaken"
-        now = seen
-    await narrow.update(record.id, content="last")
+    await check_that_updates_are_whole(narrow, "ann", updates=24)
     (archive,) = emulator.archives.values()
     assert sorted(passage.text for passage in archive.passages.values()) == ["first", "last"]
 

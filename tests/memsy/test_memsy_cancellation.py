@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cancelled_updates import check_that_updates_are_whole
 from openproto_adapters.memsy import Memsy
 from openproto_conformance.emulators import Hang
 from openproto_conformance.emulators.memsy import Memsy as Emulator
@@ -79,19 +80,7 @@ async def test_a_hundred_cancelled_calls_leave_a_client_that_works(emulator: Emu
 async def test_an_update_that_is_cancelled_at_any_moment_leaves_the_memory_old_or_new(
     memory: AsyncMemory,
 ) -> None:
-    record = await memory.add("state 0", user_id="ann", tags=["0"])
-    now = 0
-    for n in range(1, 20):
-        updating = asyncio.create_task(memory.update(record.id, content=f"state {n}", tags=[str(n)]))
-        await asyncio.sleep(n * 0.001)
-        updating.cancel()
-        await asyncio.wait([updating])
-        read = await memory.get(record.id)
-        seen = int(read.content.removeprefix("state "))
-        assert read.tags == [str(seen)]
-        assert now <= seen <= n
-        now = seen
-    assert (await memory.update(record.id, content="last")).content == "last"
+    await check_that_updates_are_whole(memory, "ann", updates=19)
 
 
 async def test_waiting_for_the_processing_can_be_cancelled(emulator: Emulator, path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from cancelled_updates import check_that_updates_are_whole
 from openproto_adapters.supermemory import Supermemory
 from openproto_conformance.emulators import Hang, Latency
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
@@ -69,19 +70,7 @@ async def test_an_add_that_was_cancelled_on_its_way_back_is_whole_and_its_repeat
 async def test_an_update_that_is_cancelled_at_any_moment_leaves_the_memory_old_or_new(
     narrow: AsyncMemory, emulator: Emulator
 ) -> None:
-    record = await narrow.add("state 0", user_id="ada", tags=["0"])
-    now = 0
-    for n in range(1, 25):
-        updating = asyncio.create_task(narrow.update(record.id, content=f"state {n}", tags=[str(n)]))
-        await asyncio.sleep(n * 0.001)
-        updating.cancel()
-        await asyncio.wait([updating])
-        read = await narrow.get(record.id)
-        seen = int(read.content.removeprefix("state "))
-        assert read.tags == [str(seen)]
-        assert now <= seen <= n
-        now = seen
-    assert (await narrow.update(record.id, content="last")).content == "last"
+    await check_that_updates_are_whole(narrow, "ada", updates=24)
 
 
 async def test_waiting_to_be_indexed_can_be_cancelled(emulator: Emulator) -> None:

@@ -17,7 +17,7 @@ from openproto.emulation import EmulatedProvider, Ranked, Stored
 from openproto.errors import OpenProtoError
 from openproto.importing import large_import
 from openproto.models import Cancellation
-from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
+from openproto.provider import KeyedInput, Outcome, Outcomes, is_fresh
 from openproto.requests import Filters, MemoryInput, SearchQuery
 from openproto.threads import Threads
 
@@ -145,20 +145,15 @@ class Memori(EmulatedProvider):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store items with nothing to look up many at a time; the others as the base does."""
-        plain = [keyed for keyed in items if self._is_plain(keyed)]
+        plain = [keyed for keyed in items if is_fresh(keyed.idempotency_key) and not keyed.item.supersedes]
         done: dict[str, Outcome] = {}
         for start in range(0, len(plain), _BATCH):
             new = [Stored.new(item, key, id=str(uuid4())) for item, key in plain[start : start + _BATCH]]
-            for stored in new:
-                self._attempt(stored.key)
             try:
                 if await self._insert(new):
                     done.update((stored.key, stored.record) for stored in new)
             except OpenProtoError as error:
                 done.update((stored.key, error) for stored in new)
-            else:
-                for stored in new:
-                    self._attempted.pop(stored.key, None)
         others = iter(await super().add_many([keyed for keyed in items if keyed.idempotency_key not in done]))
         return [done.get(keyed.idempotency_key) or next(others) for keyed in items]
 
@@ -181,10 +176,6 @@ class Memori(EmulatedProvider):
         if self._parts is None:
             raise self.closed_meanwhile()
         return self._parts
-
-    def _is_plain(self, keyed: KeyedInput) -> bool:
-        key = keyed.idempotency_key
-        return isinstance(key, GeneratedKey) and key not in self._attempted and not keyed.item.supersedes
 
     async def _insert(self, new: Sequence[Stored]) -> bool:
         engine = self._open.engine
