@@ -15,7 +15,7 @@ from openproto import AsyncMemory, MemoryRecord
 from openproto.embedding import Vector
 from openproto.embedding.vectors import unit_vectors
 from openproto.ids import new_id
-from openproto.text import words
+from openproto.stores.words import words
 
 LEAST = 0.5
 BATCH = 1_000

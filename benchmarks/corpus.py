@@ -12,7 +12,7 @@ from openproto_adapters.postgres.vectors import pack_words
 from benchmarks.harness import Watch
 from openproto.embedding import Vector
 from openproto.ids import new_id
-from openproto.text import words
+from openproto.stores.words import words
 
 DIMENSIONS = 256
 WORDS_PER_MEMORY = 14

@@ -17,7 +17,7 @@ from benchmarks.server import new_schema, raw_connection, raw_pool
 from openproto import AsyncMemory
 from openproto.embedding.vectors import unit_vectors
 from openproto.ids import new_id
-from openproto.text import words
+from openproto.stores.words import words
 
 LEAST = 0.6
 CONCURRENCY = 8

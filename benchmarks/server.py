@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres
 from openproto_adapters.postgres.pool import SESSION_SETTINGS
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 
 _LARGEST_BUFFERS_MB = 2048
 _LONGEST_STOP = 45.0

@@ -2,6 +2,8 @@
 
 from typing import Any as _Any
 
+from openproto.client.async_memory import AsyncMemory
+from openproto.client.memory import Memory
 from openproto.context import TokenCounter
 from openproto.errors import (
     ConflictError,
@@ -21,7 +23,6 @@ from openproto.errors import (
     UnsupportedCapabilityError,
 )
 from openproto.fanout import gather_bounded
-from openproto.memory import AsyncMemory
 from openproto.models import (
     AuditEntry,
     Capabilities,
@@ -33,7 +34,6 @@ from openproto.models import (
 )
 from openproto.provider import Provider
 from openproto.requests import MemoryChanges, MemoryInput
-from openproto.sync import Memory
 
 __version__: str
 

@@ -6,7 +6,9 @@ broken limit is an `InvalidRequestError` that names the field and never repeats 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from pydantic import (
@@ -105,6 +107,15 @@ class MemoryInput(Request):
     def extensions(self) -> dict[str, JsonValue]:
         """The input's `x-*` fields, under their wire names."""
         return dict(self.model_extra or {})
+
+
+def fingerprint(item: MemoryInput) -> bytes:
+    """Return 16 bytes that two inputs share only when they are the same."""
+    document = item.model_dump_json()
+    if item.model_extra:
+        # JSON objects have no order: only extensions can be spelled in several.
+        document = json.dumps(json.loads(document), sort_keys=True, ensure_ascii=False)
+    return blake2b(document.encode(), digest_size=16).digest()
 
 
 class MemoryChanges(TypedDict, total=False):

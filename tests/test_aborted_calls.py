@@ -21,9 +21,9 @@ import httpx
 import pytest
 
 from openproto import Memory, MemoryRecord, Provider, ProviderTimeoutError
+from openproto.blocking.threads import Threads
 from openproto.errors import ProviderUnavailableError
 from openproto.requests import RecordRef
-from openproto.threads import Threads
 
 WITHIN = 0.5
 """Seconds after a cancellation in which its thread must be free (PROTOCOL 4.4, aborting)."""
@@ -483,7 +483,7 @@ def test_a_stuck_thread_does_not_keep_the_interpreter_from_exiting(run_python: R
     program = """
 import asyncio, time
 from openproto.requests import RecordRef
-from openproto.threads import Threads
+from openproto.blocking.threads import Threads
 
 async def main():
     threads = Threads(2, "stuck")
@@ -504,5 +504,5 @@ print("done", flush=True)
 
 
 def test_importing_the_pool_does_not_import_httpx(run_python: RunPython) -> None:
-    told = run_python("import sys, openproto.threads; print('httpx' in sys.modules, 'ssl' in sys.modules)")
+    told = run_python("import sys, openproto.blocking.threads; print('httpx' in sys.modules, 'ssl' in sys.modules)")
     assert told.stdout.split()[0] == "False", told.stderr

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import pytest
 from openproto_conformance.emulators.registry import EMULATORS, emulator_class
 
-from openproto.importing import large_import
-from openproto.threads import Threads
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 
 Import: TypeAlias = Callable[[], Any]
 
@@ -46,7 +46,7 @@ FEW = 10_000
 
 FORKED = """
 import gc, os, sys, threading, weakref
-from openproto.importing import large_import
+from openproto.blocking.imports import large_import
 
 class Link:
     def __init__(self):

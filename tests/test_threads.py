@@ -8,8 +8,8 @@ from contextvars import ContextVar
 
 import pytest
 
+from openproto.blocking.threads import Threads
 from openproto.errors import ProviderUnavailableError
-from openproto.threads import Threads
 
 USER: ContextVar[str] = ContextVar("USER", default="nobody")
 
@@ -96,7 +96,7 @@ async def test_cancelled_callers_return_at_once_and_width_bounds_what_runs(threa
 
 
 async def test_a_detached_call_is_logged_once_when_it_ends(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "openproto.threads")
+    caplog.set_level(logging.DEBUG, "openproto.blocking.threads")
     gate = Gate()
     caller = asyncio.create_task(threads(gate))
     await gate.wait_started(1)
@@ -114,7 +114,7 @@ async def test_a_detached_call_is_logged_once_when_it_ends(threads: Threads, cap
 
 
 async def test_a_call_cancelled_in_the_queue_is_not_logged(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "openproto.threads")
+    caplog.set_level(logging.DEBUG, "openproto.blocking.threads")
     gate = Gate()
     busy = [asyncio.create_task(threads(gate)) for _ in range(2)]
     await gate.wait_started(2)

@@ -25,12 +25,12 @@ from openproto import (
     ProviderUnavailableError,
     SearchResult,
 )
-from openproto.cursors import decode_cursor, encode_cursor
 from openproto.models import Cancellation, Features
 from openproto.provider import Provider, SearchResults
-from openproto.ranking import coverage
 from openproto.requests import Filters, ListQuery, RecordRef, SearchQuery
-from openproto.text import query_terms, terms
+from openproto.stores.cursors import decode_cursor, encode_cursor
+from openproto.stores.ranking import coverage
+from openproto.stores.words import query_terms, terms
 
 Records: TypeAlias = list[MemoryRecord]
 

@@ -13,8 +13,8 @@ from openproto.cli.faults import Misuse
 from openproto.cli.options import Common
 from openproto.cli.output import Output
 from openproto.cli.redact import Redactor
+from openproto.client.async_memory import AsyncMemory
 from openproto.errors import OpenProtoError, UnknownProviderError
-from openproto.memory import AsyncMemory
 from openproto.provider import Provider
 from openproto.registry import make_provider, provider_class
 

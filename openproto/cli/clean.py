@@ -12,7 +12,6 @@ import re
 _HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _block = re.compile(f"[{_HARMFUL}]")
 _line = re.compile(f"[{_HARMFUL}\\\\\t\n]")
-_json = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
 
@@ -29,11 +28,6 @@ def clean_line(text: str) -> str:
 def clean_field(text: str) -> str:
     """Return `text` as one field of a tab-separated line, reversibly: breaks, tabs, and backslashes are escaped."""
     return _line.sub(lambda match: _escape(match[0]), text)
-
-
-def clean_json(text: str) -> str:
-    """Return JSON that means the same and that a terminal shows as it is; JSON itself escapes only C0."""
-    return _json.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _escape(character: str) -> str:

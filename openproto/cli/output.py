@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from openproto.cli.clean import clean, clean_field, clean_json, clean_line
+from openproto.cli.clean import clean, clean_field, clean_line
+from openproto.portable.terminal import clean_json
 
 if TYPE_CHECKING:
     from rich.console import Console

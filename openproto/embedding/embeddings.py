@@ -8,11 +8,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
 
+from openproto.blocking.threads import Threads
 from openproto.embedding.batching import Batcher
 from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT, Embedder, Vector
 from openproto.embedding.vectors import unit_vectors, zero_vector
 from openproto.errors import ProviderError
-from openproto.threads import Threads
 
 # A plain embedder has one thread; of an async one several calls are under way, so that a slow one blocks
 # nobody.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from openproto.blocking.threads import Threads
 from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT
 from openproto.errors import InvalidRequestError, PayloadTooLargeError, ProviderError, UnauthorizedError
-from openproto.threads import Threads
 
 if TYPE_CHECKING:
     from openproto.embedding.openai_endpoint import Endpoint

@@ -32,7 +32,7 @@ from openproto.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
-from openproto.retry import read_retry_after
+from openproto.http_status import read_retry_after
 
 _ERRORS: dict[int, type[OpenProtoError]] = {
     400: InvalidRequestError,

@@ -14,13 +14,12 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from openproto.cursors import decode_cursor, encode_cursor
 from openproto.emulation.locks import KeyedLocks, Name
 from openproto.emulation.matching import is_current, matches
 from openproto.emulation.stored import Stored
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError, ProviderError
+from openproto.fanout import gather_all
 from openproto.fields import MAX_CONTENT_LENGTH
-from openproto.indexing import fingerprint
 from openproto.models import (
     VERBS,
     Capabilities,
@@ -33,7 +32,6 @@ from openproto.models import (
     SupportDetails,
 )
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes, Provider, SearchResults, is_fresh
-from openproto.ranking import coverage
 from openproto.requests import (
     MAX_SEARCH_LIMIT,
     Filters,
@@ -43,9 +41,11 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
     check_validity,
+    fingerprint,
 )
-from openproto.text import query_terms, terms
-from openproto.together import together
+from openproto.stores.cursors import decode_cursor, encode_cursor
+from openproto.stores.ranking import coverage
+from openproto.stores.words import query_terms, terms
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ class EmulatedProvider(Provider, ABC):
                 outcomes.update(zip(part, written, strict=True))
 
         # Parts start in order, and so the first of equal keys is the one that is stored.
-        await together(*map(write, parts))
+        await gather_all(*map(write, parts))
         return [outcomes[number] for number in range(len(items))]
 
     async def get(self, ref: RecordRef) -> MemoryRecord:

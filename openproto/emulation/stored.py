@@ -16,9 +16,8 @@ from typing import Any, Self, TypeAlias
 from pydantic import ValidationError
 
 from openproto.errors import ProviderError
-from openproto.indexing import fingerprint
 from openproto.models import MemoryRecord
-from openproto.requests import MemoryInput
+from openproto.requests import MemoryInput, fingerprint
 
 Marks: TypeAlias = tuple[tuple[str, datetime], ...]
 

@@ -21,11 +21,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
-from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.context import TokenCounter
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.fanout import gather_bounded
-from openproto.layers.journal import Journal, journal_at
+from openproto.layers.journals import journal_at
+from openproto.layers.journals.journal import Journal
 from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Verb
 from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
 from openproto.requests import (
@@ -39,6 +39,7 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
 )
+from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 
 _log = logging.getLogger(__name__)
 

@@ -218,18 +218,6 @@ def test_an_interrupt_is_130_and_one_line(extra: list[str], environment: Path) -
     assert b"interrupted" in err
 
 
-def test_starting_is_quick() -> None:
-    # The processor's seconds, which a busy machine does not lengthen as it does the clock's.
-    def seconds() -> float:
-        process = subprocess.Popen([*PROGRAM, "--help"], stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = status
-        assert status == 0
-        return used.ru_utime + used.ru_stime
-
-    assert min(seconds() for _ in range(5)) < 0.5
-
-
 def test_help_imports_no_backend_and_no_settings() -> None:
     program = (
         "import sys; from openproto.cli import main; main(['search', '--help']); "

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from commandline import Run
 
-from openproto.cli.clean import clean, clean_field, clean_json, clean_line
+from openproto.cli.clean import clean, clean_field, clean_line
+from openproto.portable.terminal import clean_json
 
 EVIL = "red \x1b[31malert\x1b]0;title\x07\x9b5n\u202egnp.exe [bold]not markup[/bold] :smile:\nnext\tline"
 

@@ -153,7 +153,7 @@ def test_bad_lines_are_named_counted_and_left_out(cli: Run, tmp_path: Path) -> N
 
 
 def test_a_line_too_long_to_hold_is_a_bad_line(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openproto.cli.lines.LONGEST", 100)
+    monkeypatch.setattr("openproto.portable.record_line.LONGEST", 100)
     file = tmp_path / "f"
     file.write_text('{"content": "' + "x" * 500 + '", "user_id": "ada"}\n{"content": "short", "user_id": "ada"}\n')
     ended = cli("import", str(file))

@@ -41,7 +41,6 @@ from openproto import (
     TokenCounter,
 )
 from openproto.context import estimate_tokens
-from openproto.cursors import encode_cursor
 from openproto.models import Citation
 from openproto.provider import AuditEntries, KeyedInput, Outcomes, SearchResults
 from openproto.requests import (
@@ -53,6 +52,7 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
 )
+from openproto.stores.cursors import encode_cursor
 
 PASSWORD = "correct-horse"
 TICK = timedelta(microseconds=1)

@@ -20,8 +20,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from openproto_adapters.memori import Memori
-from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance import ProviderSuite
 from openproto_conformance.emulators.memori import Memori as Emulated
 

@@ -16,11 +16,9 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
-from openproto_adapters.postgres import (
-    Postgres,
-    keeper,
-)
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance import ProviderSuite
 
 from openproto import Provider

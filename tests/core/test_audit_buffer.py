@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 from fake_provider import NOON
 
-from openproto import ProviderUnavailableError, audit_buffer
-from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto import ProviderUnavailableError
 from openproto.provider import Call, current_call
+from openproto.stores import audit_buffer
+from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 
 
 def row(n: int) -> AuditRow:

@@ -25,8 +25,8 @@ from openproto import (
     ProviderUnavailableError,
     RateLimitedError,
     UnsupportedCapabilityError,
-    retry,
 )
+from openproto.client import retry
 from openproto.provider import KeyedInput
 
 DOWN = ProviderUnavailableError

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemorySource
-from openproto.indexing import fingerprint
+from openproto.requests import fingerprint
 
 Bad: TypeAlias = dict[str, Any]
 SECRET = "correct horse battery staple"

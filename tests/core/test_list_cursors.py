@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openproto import InvalidRequestError
-from openproto.cursors import decode_cursor, encode_cursor
 from openproto.ids import new_id
 from openproto.requests import ListQuery, build
+from openproto.stores.cursors import decode_cursor, encode_cursor
 
 MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
 IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)

@@ -82,7 +82,12 @@ def test_an_adapter_uses_only_public_modules_of_openproto(module: str, path: Pat
 
 def test_the_walls_are_looked_for_in_every_source_file() -> None:
     names = {name for name, _ in modules()}
-    assert {"openproto", "openproto.memory", "openproto.embedding.local", "openproto_adapters.sqlite.provider"} <= names
+    assert {
+        "openproto",
+        "openproto.client.async_memory",
+        "openproto.embedding.local",
+        "openproto_adapters.sqlite.provider",
+    } <= names
 
 
 @pytest.mark.parametrize("folder", ["adapters", "conformance"])
@@ -93,10 +98,10 @@ def test_the_folder_above_a_package_is_no_package_itself(folder: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("openproto.memory", "import openproto_adapters"),
-        ("openproto.memory", "from openproto_adapters.sqlite import Sqlite"),
-        ("openproto.memory", "def late():\n    import openproto_conformance.suite"),
-        ("openproto.memory", "import_module('openproto_adapters.sqlite')"),
+        ("openproto.client.async_memory", "import openproto_adapters"),
+        ("openproto.client.async_memory", "from openproto_adapters.sqlite import Sqlite"),
+        ("openproto.client.async_memory", "def late():\n    import openproto_conformance.suite"),
+        ("openproto.client.async_memory", "import_module('openproto_adapters.sqlite')"),
         ("openproto_adapters.sqlite.provider", "from openproto_adapters.postgres import Postgres"),
         ("openproto_adapters.sqlite.provider", "from ..postgres import sql"),
         ("openproto_adapters.sqlite.provider", "from .. import postgres"),
@@ -112,8 +117,8 @@ def test_a_crossing_is_seen(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("openproto.memory", "from openproto.models import MemoryRecord"),
-        ("openproto.memory", "from . import models"),
+        ("openproto.client.async_memory", "from openproto.models import MemoryRecord"),
+        ("openproto.client.async_memory", "from . import models"),
         ("openproto_adapters.sqlite.provider", "from openproto_adapters.sqlite import statements"),
         ("openproto_adapters.sqlite.provider", "from .database import Database"),
         ("openproto_adapters.sqlite.provider", "import numpy, openproto.models"),

@@ -17,7 +17,8 @@ import pytest
 from fake_provider import FakeProvider, hang, record
 from test_client_lifecycle import CALLS
 
-from openproto import Memory, MemoryPage, NotFoundError, ProviderTimeoutError, UnauthorizedError, _loop
+from openproto import Memory, MemoryPage, NotFoundError, ProviderTimeoutError, UnauthorizedError
+from openproto.client.loop import background_loop
 
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
 SYNC: dict[str, Callable[[Memory], Any]] = {
@@ -337,7 +338,7 @@ def test_the_loop_of_memory_never_blocks_on_one_client() -> None:
         assert started.wait(5)
         assert quick.get("m2").id == "m2"
         stuck._memory._session.provider.script["verb"] = []  # type: ignore[attr-defined]
-        _loop.background_loop().call_soon_threadsafe(_cancel_hanging)
+        background_loop().call_soon_threadsafe(_cancel_hanging)
         assert waiting.exception(5) is not None
     stuck.close()
     quick.close()

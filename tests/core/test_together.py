@@ -1,4 +1,4 @@
-"""`together`: the calls' results, the first error once all have ended, and nothing left running."""
+"""`gather_all`: the calls' results, the first error once all have ended, and nothing left running."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import contextlib
 import anyio
 import pytest
 
-from openproto.together import together
+from openproto.fanout import gather_all
 
 
 async def test_the_results_come_in_order() -> None:
@@ -16,7 +16,7 @@ async def test_the_results_come_in_order() -> None:
         await asyncio.sleep(0.01)
         return "slow"
 
-    assert await together(slow(), asyncio.sleep(0, "quick")) == ["slow", "quick"]
+    assert await gather_all(slow(), asyncio.sleep(0, "quick")) == ["slow", "quick"]
 
 
 async def test_an_error_is_raised_as_it_is_once_the_others_have_ended() -> None:
@@ -30,7 +30,7 @@ async def test_an_error_is_raised_as_it_is_once_the_others_have_ended() -> None:
         ended.set()
 
     with pytest.raises(KeyError, match="first"):
-        await together(fails(), goes_on())
+        await gather_all(fails(), goes_on())
     assert ended.is_set()
 
 
@@ -51,10 +51,10 @@ async def test_cancelling_ends_them_all(by_scope: bool) -> None:
 
     if by_scope:
         with anyio.move_on_after(0.01) as scope:
-            await together(hangs(1), asyncio.sleep(0), hangs(2), outlives())
+            await gather_all(hangs(1), asyncio.sleep(0), hangs(2), outlives())
         assert scope.cancelled_caught
     else:
-        call = asyncio.create_task(together(hangs(1), asyncio.sleep(0), hangs(2), outlives()))
+        call = asyncio.create_task(gather_all(hangs(1), asyncio.sleep(0), hangs(2), outlives()))
         await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from openproto import ids
 from openproto.ids import new_id, parse_id
-from openproto.ranking import coverage, idf
-from openproto.text import MAX_QUERY_TERMS, STOP_WORDS, query_terms, terms, words
+from openproto.stores.ranking import coverage, idf
+from openproto.stores.words import MAX_QUERY_TERMS, STOP_WORDS, query_terms, terms, words
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -105,7 +105,7 @@ def test_punctuation_and_underscores_part_words() -> None:
 
 
 def test_terms_do_not_change_between_processes(run_python: Any) -> None:
-    told = run_python("from openproto.text import terms; print(terms('green tea'))")
+    told = run_python("from openproto.stores.words import terms; print(terms('green tea'))")
     assert told.stdout.strip() == str(terms("green tea"))
 
 

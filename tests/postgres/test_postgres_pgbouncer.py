@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from openproto_adapters.postgres import keeper
+from openproto_adapters.postgres.private import keeper
 from postgres_tools import LONG, PROMPT, MakeClient, Server, execute, until, value
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError

@@ -1,4 +1,4 @@
-"""Search is the formula of openproto/ranking.py, worked out here by brute force; sqlite ranks the same."""
+"""Search is the formula of openproto/stores/ranking.py, worked out here by brute force; sqlite ranks the same."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from postgres_tools import HashEmbedder, MakeClient
 
 from openproto import AsyncMemory, MemoryRecord
-from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, idf
-from openproto.text import query_terms, terms
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, idf
+from openproto.stores.words import query_terms, terms
 
 NOW = datetime.now(UTC)
 WORDS = [f"{a}{b}" for a in "kalo timu seno rabi wexo pudi".split() for b in "na ter ling st om fy".split()]

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openproto_adapters.postgres.embedded import PrivatePostgres
+from openproto_adapters.postgres.private.server import PrivatePostgres
 from server_tools import LONG, Process, Serve, sqlite_app
 
 from openproto.server import running

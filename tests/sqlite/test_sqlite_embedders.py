@@ -12,8 +12,9 @@ from openproto_adapters.sqlite import Sqlite
 from openproto_adapters.sqlite.reindexing import BATCH
 from sqlite_tools import Toy, check_consistent, memory, rows, until
 
-from openproto import MemoryRecord, PayloadTooLargeError, ProviderError, indexing
+from openproto import MemoryRecord, PayloadTooLargeError, ProviderError
 from openproto.provider import ReindexProgress
+from openproto.stores import indexer
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ async def test_a_file_without_vectors_stays_so_when_a_local_embedder_is_installe
 ) -> None:
     await fill(path, "none")
     toy = Toy("local")
-    monkeypatch.setattr(indexing, "resolve_embedder", lambda spec: toy)
+    monkeypatch.setattr(indexer, "resolve_embedder", lambda spec: toy)
     async with memory(path, "auto") as client:
         assert (await client.add("memory 3", user_id="ada")).embedding_model is None
         assert len(await client.search("memory", "ada")) == 4

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
+from openproto.blocking.threads import Threads
 from openproto.errors import InvalidRequestError, NotFoundError, ProviderError
 from openproto.fields import Moment
-from openproto.threads import Threads
 from openproto_adapters.letta.errors import as_protocol_error
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from openproto.errors import (
     ScopeDeniedError,
     UnauthorizedError,
 )
-from openproto.retry import read_retry_after
+from openproto.http_status import read_retry_after
 
 if TYPE_CHECKING:
     from letta_client import APIError

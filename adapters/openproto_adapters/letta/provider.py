@@ -16,6 +16,8 @@ from importlib.metadata import version
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored, user_token
 from openproto.errors import (
     ConflictError,
@@ -24,11 +26,9 @@ from openproto.errors import (
     OpenProtoError,
     PayloadTooLargeError,
 )
-from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
-from openproto.threads import Threads
 from openproto_adapters.letta.api import PAGE, Api, Hit
 from openproto_adapters.letta.archives import Archives
 from openproto_adapters.letta.ids import Clock, moment, own_id, place_of

@@ -9,7 +9,7 @@ from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from openproto.importing import large_import
+from openproto.blocking.imports import large_import
 
 _LEVELS = {
     "mem0": logging.WARNING,  # at INFO it logs the texts of memories

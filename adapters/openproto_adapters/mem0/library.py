@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
 from openproto.emulation import Ranked, Stored, user_token
 from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
-from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
-from openproto.text import query_terms, terms
-from openproto.threads import Threads
+from openproto.stores.words import query_terms, terms
 from openproto_adapters.mem0.config import Config, complete, local_path
 from openproto_adapters.mem0.errors import typed_errors
 from openproto_adapters.mem0.importing import import_mem0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
-from openproto.aborting import current_abort
+from openproto.blocking.abort import current_abort
 from openproto.errors import ProviderError, ProviderUnavailableError
 
 

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+from openproto.blocking.threads import Threads
 from openproto.emulation import Ranked, Stored, user_token
 from openproto.errors import ProviderError, UnauthorizedError
+from openproto.fanout import gather_all
 from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
-from openproto.threads import Threads
-from openproto.together import together
 from openproto_adapters.mem0.errors import connecting_error, typed_errors
 from openproto_adapters.mem0.importing import import_mem0
 from openproto_adapters.mem0.rows import KEY, Metadata, entity, is_id, metadata_of, to_stored
@@ -166,7 +166,7 @@ class Platform:
             return found and found.changed(status="indexing")
 
         scores = [float(result.get("score") or 0.0) for result in results]
-        now = await together(*map(current, shown))
+        now = await gather_all(*map(current, shown))
         hits = [(stored, score) for stored, score in zip(now, scores, strict=True) if stored]
         return Ranked(hits, complete=len(results) < count)
 

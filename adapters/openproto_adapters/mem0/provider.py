@@ -11,9 +11,9 @@ from platformdirs import user_data_path
 
 from openproto.embedding import resolve_embedder
 from openproto.emulation import EmulatedProvider, Ranked, Stored
-from openproto.indexing import EmbedderSpec
 from openproto.models import MemoryRecord
 from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
+from openproto.stores.indexer import EmbedderSpec
 from openproto_adapters.mem0.library import Library
 from openproto_adapters.mem0.platform import Platform
 

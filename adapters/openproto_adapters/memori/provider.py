@@ -13,13 +13,13 @@ from uuid import UUID, uuid4
 
 from platformdirs import user_cache_path, user_data_path
 
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored
 from openproto.errors import OpenProtoError
-from openproto.importing import large_import
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcome, Outcomes, is_fresh
 from openproto.requests import Filters, MemoryInput, SearchQuery
-from openproto.threads import Threads
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -37,9 +37,9 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateTable
 
+from openproto.blocking.imports import large_import
 from openproto.emulation import Stored, user_token
 from openproto.errors import ConflictError, NotFoundError, ProviderError
-from openproto.importing import large_import
 from openproto.requests import Filters
 from openproto_adapters.memori.errors import typed_errors
 from openproto_adapters.memori.rows import columns, entity, micros, tag_text, to_stored, uniq

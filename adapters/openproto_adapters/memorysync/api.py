@@ -15,7 +15,7 @@ from urllib.parse import quote
 from memorysync import AsyncMemorySyncClient, BulkAddItem, BulkAddResponse, Memory
 
 from openproto.errors import NotFoundError
-from openproto.together import together
+from openproto.fanout import gather_all
 from openproto_adapters.memorysync.connection import Connection
 from openproto_adapters.memorysync.drafts import Draft, Outcome
 from openproto_adapters.memorysync.errors import nonsense, of_status
@@ -146,7 +146,7 @@ class Api:
             if not news:
                 return  # not where a page is short: the server may have a limit of its own
             # A listing may show ids and texts alone.
-            fetched = await together(*(self.get(token, id) for id, row in news.items() if row is None))
+            fetched = await gather_all(*(self.get(token, id) for id, row in news.items() if row is None))
             yield [row for row in (*news.values(), *fetched) if row is not None]
             seen.update(news)
             offset += len(page) - 1

@@ -17,6 +17,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored, user_token
 from openproto.errors import (
     ConflictError,
@@ -26,12 +28,10 @@ from openproto.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
-from openproto.importing import large_import
+from openproto.fanout import gather_all
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
-from openproto.threads import Threads
-from openproto.together import together
 from openproto_adapters.memorysync.drafts import Draft, Outcome
 from openproto_adapters.memorysync.places import Place, name_of
 from openproto_adapters.memorysync.rows import (
@@ -114,7 +114,7 @@ class MemorySync(EmulatedProvider):
             self._connection = await threads(connection.Connection, options)
             self._live = api.Api(self._connection)
             await super().open()
-            await together(self._api.find_tenant(), self.health())
+            await gather_all(self._api.find_tenant(), self.health())
         except BaseException:
             await self.close()
             raise
@@ -260,7 +260,7 @@ class MemorySync(EmulatedProvider):
                 return error
 
         done = zip(items, news, names, outcomes, strict=True)
-        return await together(*(settled(keyed.item, stored, name, outcome) for keyed, stored, name, outcome in done))
+        return await gather_all(*(settled(keyed.item, stored, name, outcome) for keyed, stored, name, outcome in done))
 
     async def _send(self, token: str, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         outcomes = await self._api.add(token, drafts)

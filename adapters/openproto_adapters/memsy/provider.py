@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored, user_token
 from openproto.errors import (
     ConflictError,
@@ -26,12 +28,10 @@ from openproto.errors import (
     UnauthorizedError,
     UnsupportedCapabilityError,
 )
-from openproto.importing import large_import
+from openproto.fanout import gather_all
 from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord, Verb
 from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
-from openproto.threads import Threads
-from openproto.together import together
 from openproto_adapters.memsy.api import MOST_RANKED, Api
 from openproto_adapters.memsy.events import MAX_CONTENT, MAX_METADATA, metadata_of
 from openproto_adapters.memsy.filed import Filed
@@ -303,7 +303,7 @@ class Memsy(EmulatedProvider):
             except OpenProtoError as error:
                 return error
 
-        return await together(*map(outcome, kept))
+        return await gather_all(*map(outcome, kept))
 
     async def _send(self, items: Sequence[KeyedInput | tuple[MemoryInput, str]]) -> Sequence[Kept]:
         """Send events with one request, and return what is kept of them."""

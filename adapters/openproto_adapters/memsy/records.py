@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from openproto.blocking.sqlite import SqliteLane
 from openproto.emulation import Stored
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.sqlite_lane import SqliteLane
 from openproto_adapters.memsy.ids import Place
 
 Kept: TypeAlias = Stored | Literal["deleted"]

@@ -23,8 +23,8 @@ from openproto.errors import (
     UnauthorizedError,
     UnsupportedCapabilityError,
 )
+from openproto.http_status import read_retry_after
 from openproto.models import AuditEntry, MemoryRecord, Result, SearchResult
-from openproto.retry import read_retry_after
 
 LONGEST_MESSAGE = 500
 

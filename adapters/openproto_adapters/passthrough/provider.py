@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
+from openproto.blocking.threads import Threads
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.errors import OpenProtoError, PayloadTooLargeError, ProviderError, ProviderUnavailableError
 from openproto.models import VERBS, Cancellation, Capabilities, ContextBlock, MemoryPage, MemoryRecord, Result, Verb
@@ -26,7 +27,6 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
 )
-from openproto.threads import Threads
 from openproto_adapters.passthrough import answers, wire
 from openproto_adapters.passthrough.answers import Reply
 

@@ -17,8 +17,8 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
+from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.threads import Threads
 from openproto_adapters.passthrough.answers import Reply
 
 KEEP_ALIVE = 4.0

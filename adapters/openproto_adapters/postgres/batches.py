@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.ids import parse_id
-from openproto.indexing import IndexedBatch, IndexedInput
 from openproto.requests import MemoryInput
+from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto_adapters.postgres.records import to_json
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
 

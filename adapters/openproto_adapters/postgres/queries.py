@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE
 from openproto.requests import Filters
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE
 from openproto_adapters.postgres.records import COLUMNS
 
 # How many words one inner product can tell apart: pgvector adds up in single precision, which holds 24 bits.
@@ -232,7 +232,7 @@ UPDATE {schema}.store SET model = $1, dim = $2 WHERE model IS NULL AND NOT EXIST
 
 STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memories FROM {schema}.store"
 
-# The score of openproto.ranking over every memory of the user: exact, because an approximate index over everybody's
+# The score of openproto.stores.ranking over every memory of the user: exact, for an approximate index over everybody's
 # vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
 # covering index gives each memory's cosine and its words. The words of the query carry the weights 1, 2, 4, ... so that
 # one inner product says which of them the memory holds, as a mask; rarity and coverage are worked out per mask, of

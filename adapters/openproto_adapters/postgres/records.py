@@ -10,8 +10,8 @@ from uuid import UUID
 
 from openproto.errors import NotFoundError
 from openproto.ids import parse_id
-from openproto.indexing import IndexedInput
 from openproto.models import MemoryRecord, MemorySource
+from openproto.stores.indexer import IndexedInput
 
 COLUMNS = (
     "id", "content", "user_id", "created_at", "scope", "tags", "source", "confidence", "valid_from", "valid_to",

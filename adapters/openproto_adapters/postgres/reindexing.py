@@ -17,8 +17,8 @@ from uuid import UUID
 from asyncpg.pool import PoolConnectionProxy
 
 from openproto.errors import ConflictError, ProviderUnavailableError
-from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
+from openproto.stores.indexer import Indexer
 from openproto_adapters.postgres.pool import Pool
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.schema import cover_index, includes_embedding

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from openproto.embedding import Vector
-from openproto.text import PerWord, term, words
+from openproto.stores.words import PerWord, term, words
 
 # An entry of a B-tree index must stay below 2704 bytes. With user ids of 256 four-byte characters, this many words of
 # 8 bytes and this many dimensions of 2 bytes are what fits beside each other.

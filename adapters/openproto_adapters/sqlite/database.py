@@ -10,8 +10,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal, TypeAlias, TypeVar
 
+from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.threads import Threads
 
 T = TypeVar("T")
 Synchronous: TypeAlias = Literal["full", "normal"]

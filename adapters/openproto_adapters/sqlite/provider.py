@@ -15,11 +15,8 @@ from typing import ClassVar, TypeAlias
 
 from platformdirs import user_data_path
 
-from openproto.audit_buffer import AuditBuffer, AuditRow, audit_row
-from openproto.cursors import decode_cursor
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError
-from openproto.indexing import EmbedderSpec, IndexedInput, Indexer, store_capabilities
 from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord
 from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
 from openproto.requests import (
@@ -31,7 +28,10 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
 )
-from openproto.text import terms
+from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.stores.cursors import decode_cursor
+from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_capabilities
+from openproto.stores.words import terms
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
 from openproto_adapters.sqlite.gets import Gets

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 from openproto.embedding import Vector
 from openproto.errors import ConflictError
-from openproto.indexing import Indexer
 from openproto.provider import ReindexProgress
+from openproto.stores.indexer import Indexer
 from openproto_adapters.sqlite.database import Connection, Database
 from openproto_adapters.sqlite.records import pack_embedding
 

@@ -8,13 +8,9 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from openproto.audit_buffer import AuditRow
-from openproto.cursors import decode_cursor, encode_cursor
 from openproto.embedding import Vector
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
-from openproto.indexing import IndexedInput, IndexedQuery, IndexedText, StoredModel
 from openproto.models import AuditEntry, MemoryPage, MemoryRecord, SearchResult
-from openproto.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, Fusion, coverage, fuse
 from openproto.requests import (
     AuditQuery,
     Filters,
@@ -24,6 +20,10 @@ from openproto.requests import (
     SearchQuery,
     check_validity,
 )
+from openproto.stores.audit_buffer import AuditRow
+from openproto.stores.cursors import decode_cursor, encode_cursor
+from openproto.stores.indexer import IndexedInput, IndexedQuery, IndexedText, StoredModel
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, Fusion, coverage, fuse
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_json, to_micros, to_record
 
@@ -153,7 +153,7 @@ def list_page(db: Connection, query: ListQuery) -> MemoryPage:
 def search(
     db: Connection, query: SearchQuery, indexed: IndexedQuery, fusion: Fusion, now: datetime
 ) -> list[SearchResult]:
-    """Score every current record that the filters select and return the best (openproto.ranking has the formula)."""
+    """Score every current record that the filters select (openproto.stores.ranking has the formula)."""
     where, parameters = selection(query, query.as_of or now)
     eligible = dict(db.execute(f"SELECT number, embedding FROM memories WHERE {where}", parameters))
     (count,) = db.execute("SELECT count(*) FROM memories WHERE user_id = ?", (query.user_id,)).fetchone()

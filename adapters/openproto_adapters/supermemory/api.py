@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedD
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
+from openproto.blocking.threads import Threads
 from openproto.errors import NotFoundError
-from openproto.threads import Threads
 from openproto_adapters.supermemory.errors import as_protocol_error, nonsense
 
 if TYPE_CHECKING:

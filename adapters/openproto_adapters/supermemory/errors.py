@@ -18,7 +18,7 @@ from openproto.errors import (
     ScopeDeniedError,
     UnauthorizedError,
 )
-from openproto.retry import read_retry_after
+from openproto.http_status import read_retry_after
 
 _LONGEST_QUOTE = 200
 

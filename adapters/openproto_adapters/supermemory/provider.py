@@ -15,13 +15,13 @@ from importlib.metadata import version
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from openproto.blocking.imports import large_import
+from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored, matches, user_token
 from openproto.errors import ConflictError, NotFoundError, UnauthorizedError
-from openproto.importing import large_import
 from openproto.models import Cancellation, MemoryRecord
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
-from openproto.threads import Threads
 from openproto_adapters.supermemory.api import PAGE, Api, Filter
 from openproto_adapters.supermemory.ids import Place
 from openproto_adapters.supermemory.memories import LOOK_AGAIN, Memories

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openproto.text import query_terms, terms
+from openproto.stores.words import query_terms, terms
 
 UNRELATED = 0.05
 """A vector search finds everything a little similar, and so do the emulators."""

@@ -14,7 +14,7 @@ from openproto.cli.call import Call
 from openproto.cli.clean import clean_line
 from openproto.cli.command import CARE, command
 from openproto.cli.output import count
-from openproto.memory import AsyncMemory
+from openproto.client.async_memory import AsyncMemory
 from openproto.models import SearchResult
 
 EMBEDDED = "sqlite"

@@ -17,9 +17,9 @@ from openproto.cli.command import CARE, command
 from openproto.cli.commands.providers import distribution_of
 from openproto.cli.exits import Exit
 from openproto.cli.faults import explain_fault, show_traceback
+from openproto.client.async_memory import AsyncMemory
 from openproto.embedding.local import is_installed
 from openproto.errors import NotFoundError, OpenProtoError, ProviderError
-from openproto.memory import AsyncMemory
 from openproto.provider import Provider
 
 Status: TypeAlias = Literal["ok", "warn", "fail"]

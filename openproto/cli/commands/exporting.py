@@ -15,9 +15,9 @@ from openproto.cli.command import MOVING, command
 from openproto.cli.faults import Misuse
 from openproto.cli.options import Scope, Tag
 from openproto.cli.output import count
-from openproto.cli.spool import Spool, open_private
+from openproto.client.async_memory import AsyncMemory
 from openproto.errors import NotFoundError
-from openproto.memory import AsyncMemory
+from openproto.portable.spool import Spool, open_private
 from openproto.requests import MAX_LIST_LIMIT
 
 

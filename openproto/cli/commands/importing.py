@@ -13,13 +13,11 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from openproto.cli import lines
 from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
 from openproto.cli.exits import Exit
-from openproto.cli.lines import Line, Survey
 from openproto.cli.output import Progress, count
-from openproto.cli.spool import open_private
+from openproto.client.async_memory import AsyncMemory
 from openproto.errors import (
     ConflictError,
     InvalidRequestError,
@@ -28,8 +26,10 @@ from openproto.errors import (
     PayloadTooLargeError,
     UnsupportedCapabilityError,
 )
-from openproto.memory import AsyncMemory
 from openproto.models import MemoryRecord
+from openproto.portable import record_line as lines
+from openproto.portable.record_line import Line, Survey
+from openproto.portable.spool import open_private
 from openproto.requests import MemoryInput, build
 
 BATCH = 250

@@ -19,14 +19,14 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
+from openproto.client.async_memory import AsyncMemory
+from openproto.client.memory import Memory
 from openproto.integrations.llm.backlog import Backlog
 from openproto.integrations.llm.faults import FaultLog
 from openproto.integrations.llm.home import Home
 from openproto.integrations.llm.stats import CaptureStats
 from openproto.integrations.llm.storing import Job, Storing
 from openproto.integrations.llm.turns import Extractor, Turn, whole_turn
-from openproto.memory import AsyncMemory
-from openproto.sync import Memory
 
 Policy: TypeAlias = Literal["drop", "wait"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 
-from openproto import _loop
-from openproto.memory import AsyncMemory
-from openproto.sync import Memory
+from openproto.client.async_memory import AsyncMemory
+from openproto.client.loop import background_loop
+from openproto.client.memory import Memory
 
 
 class Home:
@@ -33,7 +33,7 @@ class Home:
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the client's loop; an `AsyncMemory` without one is bound to the running loop."""
         if self.is_shared:
-            return _loop.background_loop()
+            return background_loop()
         if self._bound is None:
             self.client._session.check_loop()
             self._bound = asyncio.get_running_loop()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+from openproto.blocking.threads import Threads
+from openproto.client.retry import with_retries
 from openproto.errors import InvalidRequestError, OpenProtoError, PayloadTooLargeError
 from openproto.integrations.llm.home import Home
 from openproto.integrations.llm.turns import Extracted, Extractor, Turn, memory_fields, whole_turn
-from openproto.retry import with_retries
-from openproto.threads import Threads
 
 Verdict: TypeAlias = Literal["stored", "skipped", "failed", "dropped"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
+from openproto.client.async_memory import AsyncMemory
+from openproto.client.memory import Memory
 from openproto.integrations.llm.anthropic import Messages
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.exchange import Around
@@ -11,8 +13,6 @@ from openproto.integrations.llm.identity import Named
 from openproto.integrations.llm.openai import ChatCompletions, Responses
 from openproto.integrations.llm.proxy import ClientProxy, Routes, Way
 from openproto.integrations.llm.recall import Recall
-from openproto.memory import AsyncMemory
-from openproto.sync import Memory
 
 C = TypeVar("C")
 

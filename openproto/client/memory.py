@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Self, Unpack
 
 from pydantic import JsonValue
 
-from openproto import _loop
+from openproto.client import loop
+from openproto.client.async_memory import ADD_MANY_BATCH, AsyncMemory, Ids, Records, SourceFields, Tags
+from openproto.client.messages import Messages
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.instrumentation import Observer, Stats
-from openproto.memory import ADD_MANY_BATCH, AsyncMemory, Ids, Records, SourceFields, Tags
-from openproto.messages import Messages
 from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
 from openproto.provider import AuditEntries, Outcomes, Provider, SearchResults
 from openproto.requests import MemoryChanges, MemoryInput
@@ -112,7 +112,7 @@ class Memory:
         `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
         first record; with another input it is a ConflictError.
         """
-        return _loop.run(
+        return loop.run(
             self._async.add(
                 content,
                 user_id=user_id,
@@ -130,15 +130,15 @@ class Memory:
 
     def get(self, id: str, *, user_id: str | None = None) -> MemoryRecord:
         """Return the record; NotFoundError when it does not exist or is not `user_id`'s."""
-        return _loop.run(self._async.get(id, user_id=user_id))
+        return loop.run(self._async.get(id, user_id=user_id))
 
     def update(self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]) -> MemoryRecord:
         """Change the named fields and return the record; None clears a field, one not named is left alone."""
-        return _loop.run(self._async.update(id, user_id=user_id, **changes))
+        return loop.run(self._async.update(id, user_id=user_id, **changes))
 
     def delete(self, id: str, *, user_id: str | None = None) -> None:
         """Remove the record for good; NotFoundError when it does not exist or is not `user_id`'s."""
-        return _loop.run(self._async.delete(id, user_id=user_id))
+        return loop.run(self._async.delete(id, user_id=user_id))
 
     def list(
         self,
@@ -153,7 +153,7 @@ class Memory:
         cursor: str | None = None,
     ) -> MemoryPage:
         """Return a page of at most `limit` (1..500) records, newest first; `next_cursor` leads to the next one."""
-        return _loop.run(
+        return loop.run(
             self._async.list(
                 user_id,
                 scope=scope,
@@ -178,7 +178,7 @@ class Memory:
         min_score: float | None = None,
     ) -> SearchResults:
         """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
-        return _loop.run(
+        return loop.run(
             self._async.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
         )
 
@@ -195,7 +195,7 @@ class Memory:
         concurrency: int = 8,
     ) -> dict[str, SearchResults]:
         """Return the results of one query for each user, at most `concurrency` searches under way at once."""
-        return _loop.run(
+        return loop.run(
             self._async.search_many(
                 list(user_ids),
                 query,
@@ -219,7 +219,7 @@ class Memory:
         token_budget: int = 500,
     ) -> ContextBlock:
         """Return the best memories as text for a prompt, at most `token_budget` tokens by the client's counter."""
-        return _loop.run(
+        return loop.run(
             self._async.context(query, user_id, scope=scope, tag=tag, as_of=as_of, token_budget=token_budget)
         )
 
@@ -233,11 +233,11 @@ class Memory:
         limit: int = 100,
     ) -> AuditEntries:
         """Return at most `limit` (1..1000) recorded calls on the user's memories, newest first."""
-        return _loop.run(self._async.audit(user_id, app=app, memory_id=memory_id, since=since, limit=limit))
+        return loop.run(self._async.audit(user_id, app=app, memory_id=memory_id, since=since, limit=limit))
 
     def capabilities(self) -> Capabilities:
         """Return what the provider declares; asked once per client."""
-        return _loop.run(self._async.capabilities())
+        return loop.run(self._async.capabilities())
 
     def add_many(self, items: Iterable[MemoryInput | Mapping[str, Any]]) -> Outcomes:
         """Store many memories and return, in order, each one's record or the error that kept it out.
@@ -248,11 +248,11 @@ class Memory:
         # The items are read here, in the caller's thread: reading them may well use this client.
         remaining = iter(items)
         batches = iter(lambda: list(islice(remaining, ADD_MANY_BATCH)), [])
-        return [outcome for batch in batches for outcome in _loop.run(self._async.add_many(batch))]
+        return [outcome for batch in batches for outcome in loop.run(self._async.add_many(batch))]
 
     def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
         """Remove every record of the user that the filters select and return how many there were."""
-        return _loop.run(self._async.delete_all(user_id, scope=scope, tag=tag))
+        return loop.run(self._async.delete_all(user_id, scope=scope, tag=tag))
 
     def iter(
         self,
@@ -269,7 +269,7 @@ class Memory:
         pages = self._async._pages(
             user_id, scope=scope, tag=tag, since=since, until=until, as_of=as_of, limit=page_size
         )
-        for page in _loop.iterate(pages):
+        for page in loop.iterate(pages):
             yield from page.items
 
     def wait_for_ingest(self, ids: Sequence[str], user_id: str, *, timeout: float | None = None) -> Records:
@@ -278,11 +278,11 @@ class Memory:
         Raises IngestionTimeoutError after `timeout` seconds (default: the client's own), ProviderError when an
         ingestion failed.
         """
-        return _loop.run(self._async.wait_for_ingest(ids, user_id, timeout=timeout))
+        return loop.run(self._async.wait_for_ingest(ids, user_id, timeout=timeout))
 
     def health(self) -> Health:
         """Return whether the backend answers now, and in words why not; never raises a provider's error."""
-        return _loop.run(self._async.health())
+        return loop.run(self._async.health())
 
     def stats(self) -> Stats:
         """Return what this client has done so far: calls, errors, retries, latencies, and calls in flight."""
@@ -290,10 +290,10 @@ class Memory:
 
     def close(self) -> None:
         """Close the client: running calls get half of `close_timeout` to end, releasing the backend the rest."""
-        _loop.run(self._async.aclose())
+        loop.run(self._async.aclose())
 
     def __enter__(self) -> Self:
-        _loop.run(self._async.__aenter__())
+        loop.run(self._async.__aenter__())
         return self
 
     def __exit__(

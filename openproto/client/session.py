@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from openproto.client.retry import with_retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
 from openproto.ids import unique_token
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Verb
 from openproto.provider import Call, Provider, current_call, current_origin
-from openproto.retry import with_retries
 
 T = TypeVar("T")
 

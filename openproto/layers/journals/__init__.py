@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from openproto.audit_buffer import AuditRow
-from openproto.provider import AuditEntries
-from openproto.requests import AuditQuery
+from openproto.layers.journals.journal import Journal
 
 _SCHEMA = "openproto_audit"
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-
-
-class Journal(ABC):
-    """A store of audit entries that several clients may share; what it raises is typed."""
-
-    @property
-    @abstractmethod
-    def place(self) -> str:
-        """Where the entries are, for an operator; holds no password."""
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Connect, and make the table where it is missing."""
-
-    @abstractmethod
-    async def append(self, rows: Sequence[AuditRow]) -> None:
-        """Write the entries, all or none; an add that was recorded before is passed over."""
-
-    @abstractmethod
-    async def entries(self, query: AuditQuery) -> AuditEntries:
-        """Return the user's entries that the query selects, newest first."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Release everything, and wait for nothing that hangs; may be called twice."""
 
 
 def journal_at(url: str) -> Journal:
@@ -59,7 +30,7 @@ def journal_at(url: str) -> Journal:
 
 
 def _sqlite(url: str) -> Journal:
-    from openproto.layers.sqlite_journal import SqliteJournal
+    from openproto.layers.journals.sqlite import SqliteJournal
 
     parts = urlsplit(url)
     path = unquote(parts.path)[1:]
@@ -69,7 +40,7 @@ def _sqlite(url: str) -> Journal:
 
 
 def _postgres(url: str) -> Journal:
-    from openproto.layers.postgres_journal import PostgresJournal
+    from openproto.layers.journals.postgres import PostgresJournal
 
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))

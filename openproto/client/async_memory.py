@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self, TypeAlias, Unpack
 
 from pydantic import JsonValue
 
-from openproto import inputs
-from openproto._session import Options, Session
+from openproto.client import inputs
+from openproto.client.messages import Messages
+from openproto.client.session import Options, Session
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.errors import (
     IngestionTimeoutError,
@@ -22,7 +23,6 @@ from openproto.errors import (
 )
 from openproto.fanout import gather_bounded
 from openproto.instrumentation import Observer, Stats
-from openproto.messages import Messages
 from openproto.models import (
     Capabilities,
     ContextBlock,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from openproto.aborting import CallAborted, current_abort
+from openproto.blocking.abort import CallAborted, current_abort
+from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError
-from openproto.threads import Threads
 
 T = TypeVar("T")
 

@@ -7,22 +7,20 @@ vectors of two models cannot be compared with each other: a mismatch is an error
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+from openproto.blocking.threads import Threads
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
 from openproto.errors import OpenProtoError, ProviderError
 from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.ids import new_id
 from openproto.models import VERBS, Capabilities, Features, Limits, Support, SupportDetails
 from openproto.provider import GeneratedKey, KeyedInput, Provider
-from openproto.ranking import Fusion
-from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput
-from openproto.text import query_terms
-from openproto.threads import Threads
+from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, fingerprint
+from openproto.stores.ranking import Fusion
+from openproto.stores.words import query_terms
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -226,15 +224,6 @@ def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
         limits=Limits(max_search_results=MAX_SEARCH_LIMIT),
         x_openproto=SupportDetails(support=support, cancellation=store.cancellation),
     )
-
-
-def fingerprint(item: MemoryInput) -> bytes:
-    """Return 16 bytes that two inputs share only when they are the same."""
-    document = item.model_dump_json()
-    if item.model_extra:
-        # JSON objects have no order: only extensions can be spelled in several.
-        document = json.dumps(json.loads(document), sort_keys=True, ensure_ascii=False)
-    return blake2b(document.encode(), digest_size=16).digest()
 
 
 def _called(model: str | None, dim: int | None) -> str:

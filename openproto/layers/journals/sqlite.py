@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from openproto.audit_buffer import AuditRow
+from openproto.blocking.sqlite import SqliteLane
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto.layers.journal import Journal
+from openproto.layers.journals.journal import Journal
 from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
-from openproto.sqlite_lane import SqliteLane
+from openproto.stores.audit_buffer import AuditRow
 
 _LOCK_TIMEOUT = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

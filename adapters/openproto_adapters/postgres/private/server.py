@@ -20,7 +20,7 @@ from urllib.parse import quote
 if sys.platform != "win32":  # no flock and no setuid there: `start` says so
     import fcntl
 
-    from . import keeper
+    from openproto_adapters.postgres.private import keeper
 
 __all__ = ["PrivatePostgres", "PrivatePostgresError"]
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from openproto.audit_buffer import AuditRow
+from openproto.blocking.threads import Threads
 from openproto.errors import (
     OpenProtoError,
     ProviderError,
@@ -16,11 +16,11 @@ from openproto.errors import (
     ScopeDeniedError,
     UnauthorizedError,
 )
-from openproto.layers.journal import Journal
+from openproto.layers.journals.journal import Journal
 from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
-from openproto.threads import Threads
+from openproto.stores.audit_buffer import AuditRow
 
 if TYPE_CHECKING:
     import asyncpg

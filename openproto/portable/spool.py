@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from openproto.cli.clean import clean_json
 from openproto.models import MemoryRecord
+from openproto.portable.terminal import clean_json
 
 
 class Spool:

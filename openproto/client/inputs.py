@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from openproto.client.messages import as_content
 from openproto.errors import InvalidRequestError, OpenProtoError
-from openproto.messages import as_content
 from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 

@@ -21,7 +21,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from openproto.aborting import Abort, CallAborted, abortable_by
+from openproto.blocking.abort import Abort, CallAborted, abortable_by
 from openproto.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Threads:
         name lookup cannot be cut. Closing the pool closes the client. Needs httpx, and takes long enough to be called
         in a thread.
         """
-        from openproto.abortable_http import abortable_client
+        from openproto.blocking.http import abortable_client
 
         client = abortable_client(**options)
         self._clients.append(client)

@@ -20,7 +20,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from openproto.aborting import Abort, current_abort, shut_down
+from openproto.blocking.abort import Abort, current_abort, shut_down
 
 _LOOK_EVERY_MS = 50
 """How often a thread that is connecting looks whether its call was given up; only a connected socket can be cut."""

@@ -1,0 +1,1 @@
+"""Records on the move: between files and stores."""
