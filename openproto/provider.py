@@ -205,7 +205,7 @@ class Provider:
         """Return if the backend answers now; raise the typed error that says why not otherwise."""
         await self.capabilities()
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return, of an open provider, what an operator wants to know of it by name: where it is, which versions."""
         return {}
 

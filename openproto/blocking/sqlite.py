@@ -20,7 +20,7 @@ _CLOSE_TIMEOUT = 0.5
 _LOCK_POLL_SECONDS = 0.02
 
 
-class SqliteLane:
+class SqliteThread:
     """A thread with a connection of its own to a file, which is made, with its folder, where it is missing.
 
     Processes may share the file: one waits up to `lock_timeout` seconds for another's lock. `typed_error` turns what

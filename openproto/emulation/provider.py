@@ -139,7 +139,7 @@ class EmulatedProvider(Provider, ABC):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; then mark what it supersedes, all of which was there before anything was written."""
         adding = self._add(item, idempotency_key)
-        return (await (self._whole(adding) if item.supersedes else adding)).record
+        return (await (self._finish_despite_cancellation(adding) if item.supersedes else adding)).record
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the items, several at once, each with an outcome of its own; what needs no look-up goes together."""
@@ -174,7 +174,7 @@ class EmulatedProvider(Provider, ABC):
         """Write the memory anew with the changes; whoever else updates it waits."""
         updating = self._update(ref, changes)
         at_once = self.replaces_at_once and "supersedes" not in changes.model_fields_set
-        return (await (updating if at_once else self._whole(updating))).record
+        return (await (updating if at_once else self._finish_despite_cancellation(updating))).record
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the memory."""
@@ -371,7 +371,7 @@ class EmulatedProvider(Provider, ABC):
         shares = coverage(len(records), postings.values())
         return [SearchResult(memory=records[number], score=share * below) for number, share in shares.items()]
 
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _finish_despite_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, which is several requests; when the caller is cancelled, it is still brought to its end."""
         if self._is_closed:
             work.close()

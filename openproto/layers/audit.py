@@ -200,9 +200,9 @@ class Audited(Provider):
         await self._inner.health()
         await self._append([])
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return what the provider says of itself, and where the journal is."""
-        return {**await self._inner.about(), "audit journal": self._journal.place}
+        return {**await self._inner.describe(), "audit journal": self._journal.place}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the provider's records, which is no verb and has no entry."""

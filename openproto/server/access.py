@@ -33,7 +33,7 @@ from openproto.server.settings import ServerSettings
 T = TypeVar("T")
 
 
-class Told(Model):
+class IdentityHeaders(Model):
     """What a request says of itself in headers; a blank one is refused, and does not pass for none."""
 
     user_id: UserId | None
@@ -85,7 +85,7 @@ class Gate:
         await self._count(key.sha256 if key else request.client.host if request.client else "")
         users = None if key is None or key.users == EVERYONE else frozenset(key.users)
         told = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
-        build(Told, told)
+        build(IdentityHeaders, told)
         current_origin.set(Origin(request.scope["openproto.request_id"], told["app"]))
         if (user_id := told["user_id"]) is None:
             return Caller(users)

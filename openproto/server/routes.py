@@ -76,9 +76,9 @@ def _changing(request: Request) -> WeakValueDictionary[str, asyncio.Lock]:
     return services.changing
 
 
-Asking = Annotated[Caller, Depends(_caller)]
+CallerOf = Annotated[Caller, Depends(_caller)]
 Memory = Annotated[AsyncMemory, Depends(_memory)]
-Changing = Annotated[WeakValueDictionary[str, asyncio.Lock], Depends(_changing)]
+UpdateLocks = Annotated[WeakValueDictionary[str, asyncio.Lock], Depends(_changing)]
 RecordId = Annotated[str, Path()]
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
@@ -88,20 +88,20 @@ routes = APIRouter(route_class=ProtocolRoute)
 
 # First, since the router asks one route after the other, and this is the one asked for most.
 @routes.get("/memories/{id:record_id}", responses=answers(200, MemoryRecord, 404, etag=True))
-async def get_memory(id: RecordId, caller: Asking, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
+async def get_memory(id: RecordId, caller: CallerOf, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
     """Return a memory; with `user_id`, only if it is that user's."""
     return _record(await caller.on_record(owner.user_id, lambda user_id: memory.get(id, user_id=user_id)))
 
 
 @routes.post("/memories", status_code=201, responses=answers(201, MemoryRecord, 404, 409, 413, 415, etag=True))
-async def add_memory(caller: Asking, memory: Memory, item: Annotated[NewMemory, Body()], key: Key = None) -> Response:
+async def add_memory(caller: CallerOf, memory: Memory, item: Annotated[NewMemory, Body()], key: Key = None) -> Response:
     """Store a memory. The same `Idempotency-Key` again returns the first record and stores nothing new."""
     caller.require(item.user_id)
     return _record(await memory.add(**item.model_dump(), idempotency_key=key), 201)
 
 
 @routes.post("/memories/batch", status_code=207, responses=answers(207, BatchOutcomes, 413, 415))
-async def add_memories(caller: Asking, memory: Memory, batch: Annotated[Batch, Body()]) -> Response:
+async def add_memories(caller: CallerOf, memory: Memory, batch: Annotated[Batch, Body()]) -> Response:
     """Store up to 500 memories; each has an outcome of its own, in order."""
     checked = [_checked(item, caller) for item in batch.items]
     stored = iter(await memory.add_many([item for item in checked if isinstance(item, dict)]))
@@ -110,27 +110,27 @@ async def add_memories(caller: Asking, memory: Memory, batch: Annotated[Batch, B
 
 
 @routes.get("/memories", responses=answers(200, MemoryPage))
-async def list_memories(caller: Asking, memory: Memory, params: Annotated[ListParams, Query()]) -> Response:
+async def list_memories(caller: CallerOf, memory: Memory, params: Annotated[ListParams, Query()]) -> Response:
     """Return a page of a user's memories, newest first."""
     caller.require(params.user_id)
     return _json(await memory.list(**params.model_dump()))
 
 
 @routes.delete("/memories", responses=answers(200, Deleted))
-async def delete_memories(caller: Asking, memory: Memory, params: Annotated[DeleteParams, Query()]) -> Response:
+async def delete_memories(caller: CallerOf, memory: Memory, params: Annotated[DeleteParams, Query()]) -> Response:
     """Remove every memory of a user that the filters select."""
     caller.require(params.user_id)
     return _json(Deleted(deleted=await memory.delete_all(**params.model_dump())))
 
 
 @routes.get("/memories/search", responses=answers(200, SearchResults))
-async def search_memories(caller: Asking, memory: Memory, params: Annotated[SearchParams, Query()]) -> Response:
+async def search_memories(caller: CallerOf, memory: Memory, params: Annotated[SearchParams, Query()]) -> Response:
     """Return a user's current memories that answer the query, best first."""
     return await _search(caller, memory, params)
 
 
 @routes.post("/memories/search", responses=answers(200, SearchResults, 413, 415))
-async def search_memories_privately(caller: Asking, memory: Memory, body: Annotated[SearchBody, Body()]) -> Response:
+async def search_memories_privately(caller: CallerOf, memory: Memory, body: Annotated[SearchBody, Body()]) -> Response:
     """Search as `GET` does, with a query that stands in no URL and so in no log."""
     return await _search(caller, memory, body)
 
@@ -138,11 +138,11 @@ async def search_memories_privately(caller: Asking, memory: Memory, body: Annota
 @routes.patch("/memories/{id:record_id}", responses=answers(200, MemoryRecord, 404, 409, 412, 413, 415, etag=True))
 async def update_memory(
     id: RecordId,
-    caller: Asking,
+    caller: CallerOf,
     memory: Memory,
     owner: Annotated[Owner, Query()],
     changes: Annotated[Changes, Body()],
-    changing: Changing,
+    changing: UpdateLocks,
     if_match: IfMatch = None,
 ) -> Response:
     """Change the members that the body names; null clears one. With `If-Match`, only if the ETag is still this."""
@@ -159,10 +159,10 @@ async def update_memory(
 @routes.delete("/memories/{id:record_id}", status_code=204, responses=answers(204, None, 404, 412))
 async def delete_memory(
     id: RecordId,
-    caller: Asking,
+    caller: CallerOf,
     memory: Memory,
     owner: Annotated[Owner, Query()],
-    changing: Changing,
+    changing: UpdateLocks,
     if_match: IfMatch = None,
 ) -> Response:
     """Remove a memory for good. With `If-Match`, only if the ETag is still this."""
@@ -177,14 +177,14 @@ async def delete_memory(
 
 
 @routes.post("/context", responses=answers(200, ContextBlock, 413, 415))
-async def build_context(caller: Asking, memory: Memory, body: Annotated[ContextBody, Body()]) -> Response:
+async def build_context(caller: CallerOf, memory: Memory, body: Annotated[ContextBody, Body()]) -> Response:
     """Return the best memories as text for a prompt, at most `token_budget` tokens by the server's counter."""
     caller.require(body.user_id)
     return _json(await memory.context(**body.model_dump()))
 
 
 @routes.get("/audit", responses=answers(200, AuditEntryList))
-async def list_audit(caller: Asking, memory: Memory, params: Annotated[AuditParams, Query()]) -> Response:
+async def list_audit(caller: CallerOf, memory: Memory, params: Annotated[AuditParams, Query()]) -> Response:
     """Return who did what to a user's memories, newest first."""
     caller.require(params.user_id)
     return _json(AuditEntryList.model_construct(entries=await memory.audit(**params.model_dump())))

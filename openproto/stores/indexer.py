@@ -19,7 +19,7 @@ from openproto.ids import new_id
 from openproto.models import VERBS, Capabilities, Features, Limits, Support, SupportDetails
 from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, fingerprint
-from openproto.stores.ranking import Fusion
+from openproto.stores.ranking import ScoreWeights
 from openproto.stores.words import query_terms
 
 T = TypeVar("T")
@@ -104,11 +104,11 @@ class Indexer(Generic[W]):
         return self._embeddings.dim if self._embeddings else None
 
     @property
-    def fusion(self) -> Fusion:
+    def weights(self) -> ScoreWeights:
         """How the embedder wants its cosines and the words weighed."""
         if self._embeddings is None:
-            return Fusion()
-        return Fusion(self._embeddings.text_weight, self._embeddings.center_query)
+            return ScoreWeights()
+        return ScoreWeights(self._embeddings.text_weight, self._embeddings.center_query)
 
     async def open(self, stored: StoredModel) -> None:
         """Load the embedder; raise ProviderError, naming both models, where it is not the store's."""

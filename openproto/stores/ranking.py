@@ -30,7 +30,7 @@ CENTERING_SAMPLE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Fusion:
+class ScoreWeights:
     """The two settings of the score; the defaults are those of a store without vectors."""
 
     text_weight: float = 1.0

@@ -115,7 +115,7 @@ class Faulty(Provider):
         self.fail()
         return MemoryPage(items=[])
 
-    async def about(self):
+    async def describe(self):
         return {"data": "nowhere at all", "engine": "Faulty 9"}
 
     def fail(self):

@@ -145,8 +145,8 @@ async def test_the_provider_looks_like_the_one_that_it_wraps(tmp_path: Path, jou
         assert claims.verbs == [*own.verbs, "audit"]
         assert claims.features == own.features.model_copy(update={"supports_audit": True})
         assert claims.x_openproto.support["audit"] == "emulated"
-        assert (await audited.about()).items() > (await inner.about()).items()
-        assert (await audited.about())["audit journal"] == f"{tmp_path}/audit.db"
+        assert (await audited.describe()).items() > (await inner.describe()).items()
+        assert (await audited.describe())["audit journal"] == f"{tmp_path}/audit.db"
     finally:
         await audited.close()
 

@@ -237,7 +237,7 @@ async def test_neither_the_log_nor_any_repr_holds_contents_or_the_key(
     async with AsyncMemory(provider, retries=0) as memory:
         await memory.add("the secret of the mountain", user_id="ann", idempotency_key="key-1")
         await memory.search("secret of the mountain", "ann")
-        about = await provider.about()
+        about = await provider.describe()
     told = f"{caplog.text} {provider!r} {vars(provider)['_live']!r} {about}"
     assert "mountain" not in told
     assert emulator.api_key not in told

@@ -232,7 +232,7 @@ async def main():
         await queue.aput(Turn("ada", str(n), None))
     await asyncio.sleep(0.01)
 asyncio.run(main())
-queue.leave(Turn("ada", "late", None))
+queue.put_nowait(Turn("ada", "late", None))
 """
 
 
@@ -339,7 +339,7 @@ def test_a_finalizer_may_capture_while_the_queue_is_locked(shelf: Shelf, memory:
     queue = CaptureQueue(memory)
     for count in range(1, 51):
         with queue._backlog._lock:
-            queue.leave(Turn("ada", "from a finalizer", None))
+            queue.put_nowait(Turn("ada", "from a finalizer", None))
             while not queue._left.empty():
                 time.sleep(0.0001)
         assert queue.wait(5)

@@ -384,4 +384,4 @@ async def test_the_count_of_a_context_is_the_clients() -> None:
 async def test_about_says_where_the_server_is() -> None:
     told = answer({**CAPABILITIES, "omp_version": "0.7"})
     async with RawServer(always(answer(RECORD)), capabilities=told) as server, server.client() as client:
-        assert await client._session.provider.about() == {"server": server.url, "OMP": "0.7"}
+        assert await client._session.provider.describe() == {"server": server.url, "OMP": "0.7"}

@@ -138,7 +138,7 @@ async def test_the_key_is_sent_and_told_to_nobody(caplog: pytest.LogCaptureFixtu
                 with pytest.raises(OpenProtoError, match="is not allowed") as caught:
                     await call
                 told += [str(caught.value), repr(caught.value), repr(caught.value.to_envelope())]
-            told += [repr(client), repr(await client.health()), repr(await client._session.provider.about())]
+            told += [repr(client), repr(await client.health()), repr(await client._session.provider.describe())]
         assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}".encode()}
     assert KEY not in "".join(told) + caplog.text
 

@@ -1,4 +1,4 @@
-"""Gets that are made at the same time are read together, and still each has its own answer and its own end."""
+"""GetBatcher that are made at the same time are read together, and still each has its own answer and its own end."""
 
 from __future__ import annotations
 

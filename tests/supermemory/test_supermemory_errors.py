@@ -182,7 +182,7 @@ async def test_the_key_is_in_no_message_log_line_or_repr(emulator: Emulator, cap
     right = Supermemory(**emulator.provider_options())
     async with AsyncMemory(right) as memory:
         await memory.add(SECRET, user_id="ada")
-        about = await right.about()
+        about = await right.describe()
     told = " ".join((str(caught.value), repr(provider), repr(right), str(about), caplog.text))
     assert "sk-not-the-right-one" not in told
     assert emulator.api_key not in told

@@ -117,7 +117,7 @@ class Letta(EmulatedProvider):
         """Ask for an archive, which needs an accepted key and a server with its database."""
         await self._vendor.api.find_archives(None, 1)
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return where the server is and the SDK's version."""
         return {"server": self._vendor.server, "letta-client": version("letta-client")}
 

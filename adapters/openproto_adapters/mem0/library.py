@@ -37,7 +37,7 @@ T = TypeVar("T")
 _MODEL_FILE = "openproto-embedder.json"
 _LISTED_AT_FIRST = 10_000
 _EMBED_WITHIN = 30.0
-_BREATH = 100
+_ROWS_PER_TURN = 100
 _DIGITS = 6
 _POOL = MAX_SEARCH_LIMIT + 5
 """How many hits of mem0's are scored at least."""
@@ -144,7 +144,7 @@ class Library:
     async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
         """Yield the user's memories, in no order."""
         for number, stored in enumerate(await self._all({"user_id": entity(user_id)})):
-            if number % _BREATH == 0:
+            if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)
             yield stored
 
@@ -181,7 +181,7 @@ class Library:
         """Read something; a store on a server is created here where it is missing."""
         await self._call(lambda memory: memory.get(str(uuid4())))
 
-    def about(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """Return the version of mem0, and where the memories are."""
         local = local_path(self._complete)
         return {"mem0": version("mem0ai"), "store": " at ".join(local or [self._complete["vector_store"]["provider"]])}

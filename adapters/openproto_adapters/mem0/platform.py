@@ -29,7 +29,7 @@ HOSTED = "https://api.mem0.ai"
 
 _PAGE = 200
 _REQUEST_TIMEOUT = 30.0
-_BREATH = 100
+_ROWS_PER_TURN = 100
 
 _LOOKED_FOR = 100
 """How many memories at most one search looks for."""
@@ -149,7 +149,7 @@ class Platform:
         """Yield the user's memories."""
         name = entity(user_id)
         for number, stored in enumerate(await self._all(name, {"user_id": name})):
-            if number % _BREATH == 0:
+            if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)
             yield stored
 
@@ -186,7 +186,7 @@ class Platform:
         """Ask the platform whether the key is still good, as its client does when it is made."""
         await self._get("/v1/ping/")
 
-    def about(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """Return the version of mem0's client, and where the platform is."""
         return {"mem0": version("mem0ai"), "store": self._url}
 

@@ -141,9 +141,9 @@ class Mem0(EmulatedProvider):
         """Reach the store, or the platform."""
         await self._open.health()
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return which mem0 this is, and where."""
-        return self._open.about()
+        return self._open.describe()
 
     @property
     def _open(self) -> Library | Platform:

@@ -167,7 +167,7 @@ class Memori(EmulatedProvider):
         """Reach the database."""
         await self._call(self._open.store.ping)
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return where the memories are, and which Memori this is."""
         return {"url": self._open.url.render_as_string(), "memori": version("memori")}
 

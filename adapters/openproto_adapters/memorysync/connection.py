@@ -52,7 +52,7 @@ class Connection:
             base_url=options.base_url,
             headers={"X-API-Key": options.api_key},
             timeout=options.timeout,
-            transport=_Lent(),
+            transport=_Borrowed(),
         )
         self._client("openproto")  # the first one imports more of the SDK
 
@@ -103,7 +103,7 @@ class Connection:
                 project_id=project_id,
                 end_user_id=end_user,
                 timeout=timeout,
-                transport=_Lent(),
+                transport=_Borrowed(),
             )
         self._clients.move_to_end(end_user)
         if len(self._clients) > MOST_CLIENTS:
@@ -111,7 +111,7 @@ class Connection:
         return client
 
 
-class _Lent(httpx.AsyncBaseTransport):
+class _Borrowed(httpx.AsyncBaseTransport):
     """Whichever line the call in progress has, for a client that owns none: closing the client closes nothing."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

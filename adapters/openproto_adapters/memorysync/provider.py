@@ -132,7 +132,7 @@ class MemorySync(EmulatedProvider):
         """Ask for a memory that nobody has, which needs an accepted key."""
         await self._api.get("health", 1)
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return where the API is and the SDK's version."""
         parts = urlsplit(self._address)
         server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -192,7 +192,7 @@ class MemorySync(EmulatedProvider):
         except (ConflictError, InvalidRequestError, RateLimitedError):
             await self._edit(old)  # nothing was written, and there is nothing to look for
             raise
-        written = await self._united(replace(new, handle=handle_of(ids)))
+        written = await self._merged(replace(new, handle=handle_of(ids)))
         await self._api.forget(place.token, rows_of(old))
         self._note_moved(written)
         return written
@@ -255,7 +255,7 @@ class MemorySync(EmulatedProvider):
                     return self._same_input(await self._ingested(token, name, outcome.ids), item)
                 ids = outcome.rows()
                 placed = stored.changed(id=Place(token, ids[0], name).id)
-                return await self._united(replace(placed, handle=handle_of(ids)))
+                return await self._merged(replace(placed, handle=handle_of(ids)))
             except OpenProtoError as error:
                 return error
 
@@ -275,9 +275,9 @@ class MemorySync(EmulatedProvider):
         if found is None:
             raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
         is_cut_off = rows_of(found) == [ids[0]] and len(ids) > 1
-        return await self._united(replace(found, handle=handle_of(ids))) if is_cut_off else found
+        return await self._merged(replace(found, handle=handle_of(ids))) if is_cut_off else found
 
-    async def _united(self, stored: Stored) -> Stored:
+    async def _merged(self, stored: Stored) -> Stored:
         """Tell rows of one memory of each other, where MemorySync has made several of it."""
         if len(rows_of(stored)) > 1:
             await self._edit(stored)

@@ -139,7 +139,7 @@ class Memsy(EmulatedProvider):
         """Ask Memsy whether it works, and whether it accepts the key."""
         await self._vendor.api.check()
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return where the API and the file are, and the SDK's version."""
         file = {} if self._path is None else {"records": str(self._path)}
         return {"server": self._vendor.server, "memsy": version("memsy"), **file}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from openproto.blocking.sqlite import SqliteLane
+from openproto.blocking.sqlite import SqliteThread
 from openproto.emulation import Stored
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto_adapters.memsy.ids import Place
@@ -59,7 +59,7 @@ class Records:
     """The records of one organization at Memsy, in a file that the processes of one machine may share."""
 
     def __init__(self, path: Path) -> None:
-        self._lane = SqliteLane(path, "openproto-memsy-records", _typed_error)
+        self._lane = SqliteThread(path, "openproto-memsy-records", _typed_error)
 
     async def open(self) -> None:
         """Open or create the file."""

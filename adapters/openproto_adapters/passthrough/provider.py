@@ -203,7 +203,7 @@ class Passthrough(Provider):
         """Ask the server, which asks its backend."""
         await self._parse(answers.Alive, await self._send(wire.health()))
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return the server's address and the protocol's version there."""
         return {"server": self._base_url, "OMP": (await self.capabilities()).omp_version}
 

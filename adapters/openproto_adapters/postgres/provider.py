@@ -38,7 +38,7 @@ from openproto.stores.indexer import EmbedderSpec, IndexedBatch, IndexedInput, I
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.batches import pack_batch
 from openproto_adapters.postgres.queries import Arguments, Queries
-from openproto_adapters.postgres.records import dated, to_json, to_record, to_uuid, undated
+from openproto_adapters.postgres.records import record_without_date, to_json, to_record, to_uuid, with_created_at
 from openproto_adapters.postgres.schema import (
     check_name,
     cover_without_embedding,
@@ -173,7 +173,7 @@ class Postgres(Provider):
             rows = await self._fetch(statement, *common, idempotency_key, new.fingerprint, supersedes)
         if not rows:
             return await self._added_before(new)
-        return dated(undated(new, self._index.model), rows[0]["created_at"])
+        return with_created_at(record_without_date(new, self._index.model), rows[0]["created_at"])
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
@@ -184,12 +184,16 @@ class Postgres(Provider):
         else:
             statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
         arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
-        ((ids, moments),), outcomes = await gather_all(self._fetch(statement, *arguments), self._undated(batch.entries))
+        ((ids, moments),), outcomes = await gather_all(
+            self._fetch(statement, *arguments), self._undated_records(batch.entries)
+        )
         created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
         for number, new in enumerate(batch.entries):
             if isinstance(new, IndexedInput):
                 created_at = created.get(new.id)
-                outcomes[number] = dated(outcomes[number], created_at) if created_at else await self._outcome(new)
+                outcomes[number] = (
+                    with_created_at(outcomes[number], created_at) if created_at else await self._outcome(new)
+                )
         return cast("Outcomes", outcomes)
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
@@ -258,15 +262,15 @@ class Postgres(Provider):
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the best current records: exact over all of the user's memories."""
         indexed = await self._index.index_query(query.query)
-        fusion = self._index.fusion
+        weights = self._index.weights
         vector = pack_halfvec(indexed.vector) if indexed.vector is not None else None
         where = Arguments(
             self._index.model,
             query.user_id,
             vector,
             *pack_query(indexed.terms, queries.MASK_BITS),
-            fusion.center_query,
-            fusion.text_weight,
+            weights.center_query,
+            weights.text_weight,
             query.min_score or 0.0,
             query.limit,
         )
@@ -297,7 +301,7 @@ class Postgres(Provider):
         """Read one row."""
         await self._stored_model()
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return the database, the schema, and the server's versions."""
         (row,) = await self._fetch(queries.ABOUT)
         return {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
@@ -334,14 +338,14 @@ class Postgres(Provider):
     async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
         return await self._pool.fetch(self._queries.sql(template), *args)
 
-    async def _undated(self, entries: IndexedBatch[PackedWords]) -> Outcomes:
+    async def _undated_records(self, entries: IndexedBatch[PackedWords]) -> Outcomes:
         """Make the records while the statement is sent and the database writes them."""
         model = self._index.model
         outcomes: Outcomes = []
         for start in range(0, len(entries), _AT_ONCE):
             await asyncio.sleep(0)  # a large statement leaves in pieces, whenever the server has read the last one
             part = entries[start : start + _AT_ONCE]
-            outcomes += [undated(new, model) if isinstance(new, IndexedInput) else new for new in part]
+            outcomes += [record_without_date(new, model) if isinstance(new, IndexedInput) else new for new in part]
         return outcomes
 
     async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:

@@ -40,7 +40,7 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def undated(new: IndexedInput[Any], model: str | None) -> MemoryRecord:
+def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryRecord:
     """Return the record of a memory that is being added; when it is created, the database will say."""
     item = new.item
     return MemoryRecord.of_valid(
@@ -65,7 +65,7 @@ def undated(new: IndexedInput[Any], model: str | None) -> MemoryRecord:
     )
 
 
-def dated(record: MemoryRecord, created_at: datetime) -> MemoryRecord:
+def with_created_at(record: MemoryRecord, created_at: datetime) -> MemoryRecord:
     """Return the record, which nobody has seen yet, with the moment of its creation."""
     vars(record)["created_at"] = created_at
     return record

@@ -19,7 +19,7 @@ from openproto_adapters.sqlite.database import Connection, Database
 _Asked: TypeAlias = tuple[RecordRef, "asyncio.Future[MemoryRecord]"]
 
 
-class Gets:
+class GetBatcher:
     """The gets of one open file; only one trip is under way at a time."""
 
     def __init__(self, database: Database) -> None:
@@ -33,7 +33,7 @@ class Gets:
         answer: asyncio.Future[MemoryRecord] = asyncio.get_running_loop().create_future()
         self._waiting.append((ref, answer))
         if self._trip is None:
-            self._set_out()
+            self._start()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -41,16 +41,16 @@ class Gets:
                 self._trip.cancel()
             raise
 
-    def _set_out(self) -> None:
-        self._trip = asyncio.create_task(self._travel(), name="openproto-sqlite-gets")
+    def _start(self) -> None:
+        self._trip = asyncio.create_task(self._run(), name="openproto-sqlite-gets")
         self._trip.add_done_callback(self._arrived)
 
     def _arrived(self, trip: asyncio.Task[None]) -> None:
         self._trip = None
         if self._waiting:  # the trip was stopped
-            self._set_out()
+            self._start()
 
-    async def _travel(self) -> None:
+    async def _run(self) -> None:
         while self._waiting:
             self._read_now = [(ref, answer) for ref, answer in self._waiting if not answer.done()]
             self._waiting = []

@@ -34,7 +34,7 @@ from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_
 from openproto.stores.words import terms
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
-from openproto_adapters.sqlite.gets import Gets
+from openproto_adapters.sqlite.gets import GetBatcher
 from openproto_adapters.sqlite.reindexing import reindex
 
 READERS = 3
@@ -77,7 +77,7 @@ class Sqlite(Provider):
         self._synchronous: Synchronous = synchronous
         self._indexer: Indexer[Terms] | None = None
         self._database: Database | None = None
-        self._gets: Gets | None = None
+        self._gets: GetBatcher | None = None
         self._audit_buffer: AuditBuffer | None = None
 
     async def open(self) -> None:
@@ -167,11 +167,11 @@ class Sqlite(Provider):
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the best current records: exact over all of the user's memories."""
         indexed = await self._index.index_query(query.query)
-        fusion = self._index.fusion
+        weights = self._index.weights
 
         def read(db: Connection) -> SearchResults:
             self._check_model(db)
-            return statements.search(db, query, indexed, fusion, datetime.now(UTC))
+            return statements.search(db, query, indexed, weights, datetime.now(UTC))
 
         found = await self._db.read(read)
         self._record_read(query.user_id, scope=query.scope)
@@ -192,7 +192,7 @@ class Sqlite(Provider):
         """Read one row."""
         await self._db.read(statements.stored_model)
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return the file and SQLite's version."""
         return {"file": str(self._db.path), "SQLite": sqlite3.sqlite_version}
 
@@ -210,7 +210,7 @@ class Sqlite(Provider):
             lock_timeout=self._lock_timeout,
             synchronous=self._synchronous,
         )
-        self._gets = Gets(self._database)
+        self._gets = GetBatcher(self._database)
         await self._database.open()
 
     def _add(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord:
@@ -252,7 +252,7 @@ class Sqlite(Provider):
         return self._database
 
     @property
-    def _open_gets(self) -> Gets:
+    def _open_gets(self) -> GetBatcher:
         if self._gets is None:
             raise self.closed_meanwhile()
         return self._gets

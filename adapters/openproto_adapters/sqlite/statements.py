@@ -23,7 +23,7 @@ from openproto.requests import (
 from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import IndexedInput, IndexedQuery, IndexedText, StoredModel
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, Fusion, coverage, fuse
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_json, to_micros, to_record
 
@@ -151,7 +151,7 @@ def list_page(db: Connection, query: ListQuery) -> MemoryPage:
 
 
 def search(
-    db: Connection, query: SearchQuery, indexed: IndexedQuery, fusion: Fusion, now: datetime
+    db: Connection, query: SearchQuery, indexed: IndexedQuery, weights: ScoreWeights, now: datetime
 ) -> list[SearchResult]:
     """Score every current record that the filters select (openproto.stores.ranking has the formula)."""
     where, parameters = selection(query, query.as_of or now)
@@ -167,10 +167,10 @@ def search(
         for term in indexed.terms
     ]
     covered = {number: share for number, share in coverage(count, postings).items() if number in eligible}
-    recent = _recent_embeddings(db, query.user_id) if fusion.center_query else []
+    recent = _recent_embeddings(db, query.user_id) if weights.center_query else []
     cosines = _cosines(eligible, indexed.vector, recent)
     # Words alone are the whole score where there are no vectors to weigh them against.
-    scores = fuse(cosines, covered, fusion.text_weight) if indexed.vector is not None else covered
+    scores = fuse(cosines, covered, weights.text_weight) if indexed.vector is not None else covered
     best = sorted(scores, key=lambda number: (scores[number], number), reverse=True)[: query.limit]
     return [
         SearchResult(memory=_by_number(db, number), score=scores[number])

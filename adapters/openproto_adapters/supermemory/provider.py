@@ -116,7 +116,7 @@ class Supermemory(EmulatedProvider):
         """Ask for the namespaces, which needs an accepted key."""
         await self._vendor.api.ping()
 
-    async def about(self) -> dict[str, str]:
+    async def describe(self) -> dict[str, str]:
         """Return where the API is and the SDK's version."""
         return {"server": self._vendor.server, "supermemory": version("supermemory")}
 

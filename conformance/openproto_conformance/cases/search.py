@@ -56,7 +56,7 @@ SCRIPTS = (
 )
 
 
-@area.case("add", "search", hint="the order and the range of scores, after every fusion and rescaling")
+@area.case("add", "search", hint="the order and the range of scores, after every weighting and rescaling")
 async def results_come_best_first(bench: Bench) -> None:
     """Results are sorted by score, scores lie in [0, 1], and no record comes twice."""
     await _plant(bench)

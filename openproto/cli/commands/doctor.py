@@ -124,7 +124,7 @@ async def _examine(call: Call, checkup: Checkup, stack: AsyncExitStack) -> None:
 
 async def _about(provider: Provider, target: Target) -> dict[str, str]:
     """Return what the provider says of itself and its data: its own words, or else where its options point."""
-    if about := await provider.about():
+    if about := await provider.describe():
         return about
     places = [
         str(target.provider_options[name]) for name in ("path", "url", "base_url") if name in target.provider_options

@@ -21,9 +21,9 @@ from typing import Literal, Self, TypeAlias
 
 from openproto.client.async_memory import AsyncMemory
 from openproto.client.memory import Memory
+from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.backlog import Backlog
 from openproto.integrations.llm.faults import FaultLog
-from openproto.integrations.llm.home import Home
 from openproto.integrations.llm.stats import CaptureStats
 from openproto.integrations.llm.storing import Job, Storing
 from openproto.integrations.llm.turns import Extractor, Turn, whole_turn
@@ -68,7 +68,7 @@ class CaptureQueue:
             raise ValueError("max_workers, batch_size, and maxsize must be 1 or more, retries 0 or more")
         if policy not in ("drop", "wait"):
             raise ValueError("policy must be 'drop' or 'wait'")
-        self.home = Home(memory)
+        self.home = BoundClient(memory)
         self._faults = FaultLog()
         self._storing = Storing(self.home, extract, max_workers, batch_size, retries, self.report, self._retried)
         self._max_workers = max_workers
@@ -83,7 +83,7 @@ class CaptureQueue:
     @classmethod
     def of(cls, memory: Memory | AsyncMemory) -> CaptureQueue:
         """Return the queue that `memory` has, or a new one with the default settings."""
-        companions = Home(memory).client._session.companions
+        companions = BoundClient(memory).client._session.companions
         queues = (companion for companion in companions if isinstance(companion, CaptureQueue))
         return next((queue for queue in queues if not queue._closed), None) or cls(memory)
 
@@ -110,7 +110,7 @@ class CaptureQueue:
                 self._give_up(job)
         return job.admitted.result()
 
-    def leave(self, turn: Turn) -> None:
+    def put_nowait(self, turn: Turn) -> None:
         """Take a turn if there is room for it; never waits, not even for a lock, so a finalizer may call it."""
         self._left.put(turn)
         # A loop that has ended stores nothing more; the turn is counted as dropped when the left ones are taken in.

@@ -16,7 +16,7 @@ from openproto.integrations.llm.turns import Turn
 
 
 @dataclass(frozen=True)
-class Around:
+class WrapOptions:
     """What `wrap` was told: which queue, whose memories, and which of the two halves to do."""
 
     queue: CaptureQueue
@@ -36,7 +36,7 @@ class Around:
 class Exchange:
     """A call in progress: its arguments, and the reply as far as it has come."""
 
-    around: Around
+    options: WrapOptions
     dialect: Dialect
     owner: Owner
     arguments: dict[str, Any]
@@ -46,13 +46,13 @@ class Exchange:
 
     def recalled(self) -> dict[str, Any]:
         """Return the arguments to call with, the user's memories among them."""
-        recall, text = self.around.recall, self.said.text
+        recall, text = self.options.recall, self.said.text
         return self._with(recall.block(self.owner, text) if recall and text else None)
 
     async def arecalled(self) -> dict[str, Any]:
         """Return the arguments to call with; raises RuntimeError on a loop that the memory does not serve."""
-        self.around.queue.home.check()
-        recall, text = self.around.recall, self.said.text
+        self.options.queue.home.check()
+        recall, text = self.options.recall, self.said.text
         return self._with(await recall.ablock(self.owner, text) if recall and text else None)
 
     def take(self, response: Any, *, raw: bool) -> None:
@@ -74,17 +74,17 @@ class Exchange:
     def finish(self) -> None:
         """Capture the turn, once; may wait for room in the queue."""
         if turn := self._turn():
-            self.around.queue.put(turn)
+            self.options.queue.put(turn)
 
     async def afinish(self) -> None:
         """Capture the turn, once; may wait for room in the queue."""
         if turn := self._turn():
-            await self.around.queue.aput(turn)
+            await self.options.queue.aput(turn)
 
     def finish_now(self) -> None:
         """Capture the turn, once, where nothing may wait: in a finalizer, or while an exception is on its way."""
         if turn := self._turn():
-            self.around.queue.leave(turn)
+            self.options.queue.put_nowait(turn)
 
     def _with(self, block: str | None) -> dict[str, Any]:
         return self.dialect.with_memories(self.arguments, block) if block else self.arguments
@@ -99,10 +99,10 @@ class Exchange:
         try:
             yield
         except Exception as error:
-            self.around.queue.report("a response could not be read", error)
+            self.options.queue.report("a response could not be read", error)
 
     def _turn(self) -> Turn | None:
-        if self.captured or not self.around.capture:
+        if self.captured or not self.options.capture:
             return None
         self.captured = True
         user = self.said.text if self.said.is_new else None

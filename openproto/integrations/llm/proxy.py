@@ -1,4 +1,4 @@
-"""The proxy of a client: a tree of routes says where the calls are that memory goes around, all else passes through."""
+"""The proxy of a client: a tree of routes says which calls memory goes around; all else passes through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias, Union
 
 from openproto.integrations.llm.dialect import Dialect
-from openproto.integrations.llm.exchange import Around, Exchange
+from openproto.integrations.llm.exchange import Exchange, WrapOptions
 from openproto.integrations.llm.streams import (
     AsyncStreamManager,
     HeardAsyncStream,
@@ -27,7 +27,7 @@ _COPIES = ("copy", "with_options", "with_middleware")
 class Way(NamedTuple):
     """How the calls below a resource are made: by which memory, on a loop or not, and as raw responses or not."""
 
-    around: Around
+    options: WrapOptions
     is_async: bool
     raw: bool = False
 
@@ -91,7 +91,7 @@ class ClientProxy(ResourceProxy):
 def _call(method: Callable[..., Any], dialect: Dialect, way: Way) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        exchange = way.around.begin(dialect, kwargs)
+        exchange = way.options.begin(dialect, kwargs)
         response = method(*args, **exchange.recalled())
         if kwargs.get("stream"):
             return _heard(response, exchange, way)
@@ -105,7 +105,7 @@ def _call(method: Callable[..., Any], dialect: Dialect, way: Way) -> Callable[..
 def _async_call(method: Callable[..., Any], dialect: Dialect, way: Way) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        exchange = way.around.begin(dialect, kwargs)
+        exchange = way.options.begin(dialect, kwargs)
         response = await method(*args, **await exchange.arecalled())
         if kwargs.get("stream"):
             return _heard(response, exchange, way)
@@ -128,6 +128,6 @@ def _stream(method: Callable[..., Any], dialect: Dialect, way: Way) -> Callable[
 
     @functools.wraps(method)
     def stream(**kwargs: Any) -> StreamManager | AsyncStreamManager:
-        return manager(method, way.around.begin(dialect, kwargs))
+        return manager(method, way.options.begin(dialect, kwargs))
 
     return stream

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 from openproto.blocking.threads import Threads
 from openproto.client.retry import with_retries
 from openproto.errors import InvalidRequestError, OpenProtoError, PayloadTooLargeError
-from openproto.integrations.llm.home import Home
+from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.turns import Extracted, Extractor, Turn, memory_fields, whole_turn
 
 Verdict: TypeAlias = Literal["stored", "skipped", "failed", "dropped"]
@@ -51,7 +51,7 @@ class Storing:
 
     def __init__(
         self,
-        home: Home,
+        home: BoundClient,
         extract: Extractor,
         max_workers: int,
         batch_size: int,

@@ -8,7 +8,7 @@ from openproto.client.async_memory import AsyncMemory
 from openproto.client.memory import Memory
 from openproto.integrations.llm.anthropic import Messages
 from openproto.integrations.llm.capture import CaptureQueue
-from openproto.integrations.llm.exchange import Around
+from openproto.integrations.llm.exchange import WrapOptions
 from openproto.integrations.llm.identity import Named
 from openproto.integrations.llm.openai import ChatCompletions, Responses
 from openproto.integrations.llm.proxy import ClientProxy, Routes, Way
@@ -65,8 +65,8 @@ def wrap(
     if not (is_async or queue.home.is_shared):
         raise TypeError("a synchronous client needs a Memory: an AsyncMemory works only on its own event loop")
     recaller = Recall(queue, timeout=recall_timeout, token_budget=token_budget) if recall else None
-    around = Around(queue, user_id, scope, recaller, capture)
-    return cast(C, ClientProxy(bare, routes, Way(around, is_async)))
+    options = WrapOptions(queue, user_id, scope, recaller, capture)
+    return cast(C, ClientProxy(bare, routes, Way(options, is_async)))
 
 
 def _kind(client: object) -> tuple[Routes, bool]:

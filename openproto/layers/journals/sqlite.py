@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from openproto.blocking.sqlite import SqliteLane
+from openproto.blocking.sqlite import SqliteThread
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.layers.journals.journal import Journal
 from openproto.models import AuditEntry
@@ -46,8 +46,8 @@ class SqliteJournal(Journal):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer: SqliteLane | None = None
-        self._reader: SqliteLane | None = None
+        self._writer: SqliteThread | None = None
+        self._reader: SqliteThread | None = None
 
     @property
     def place(self) -> str:
@@ -90,8 +90,8 @@ class SqliteJournal(Journal):
             if writer is not None:
                 await writer.close()
 
-    def _lane(self, name: str) -> SqliteLane:
-        return SqliteLane(self._path, name, _typed_error, lock_timeout=_LOCK_TIMEOUT)
+    def _lane(self, name: str) -> SqliteThread:
+        return SqliteThread(self._path, name, _typed_error, lock_timeout=_LOCK_TIMEOUT)
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -109,7 +109,7 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _open(lane: SqliteLane | None) -> SqliteLane:
+def _open(lane: SqliteThread | None) -> SqliteThread:
     if lane is None:
         raise ProviderUnavailableError("the client was closed while this call was running")
     return lane

@@ -13,7 +13,7 @@ from openproto.client.loop import background_loop
 from openproto.client.memory import Memory
 
 
-class Home:
+class BoundClient:
     """The loop of `memory`, and the client to be used there."""
 
     def __init__(self, memory: Memory | AsyncMemory) -> None:
