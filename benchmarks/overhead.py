@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import requires
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any
 
 from benchmarks.harness import Bench, Figure, at_most, spread, take_turns
 from openproto import AsyncMemory, Memory, MemoryRecord, Provider
@@ -49,7 +49,7 @@ print(json.dumps({"threads": max(len(threads), running), "sockets": sockets}))
 class Trivial(Provider):
     """A backend that answers at once."""
 
-    name: ClassVar[str] = "trivial"
+    name = "trivial"
     record = MemoryRecord(id="1", content="nothing", user_id="user", created_at=datetime.now(UTC))
 
     async def get(self, ref: RecordRef) -> MemoryRecord:

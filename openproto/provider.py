@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from openproto.context import TokenCounter, build_context
 from openproto.errors import OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
@@ -115,12 +115,19 @@ class Provider:
     A verb that is overridden is declared; one that is not raises `UnsupportedCapabilityError` before any I/O.
     """
 
-    name: ClassVar[str] = "provider"
-    cancellation: ClassVar[Cancellation] = "detached"
+    name: str = "provider"
+    cancellation: Cancellation = "detached"
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules that the provider imports when it opens; the registry checks that they are installed."""
 
     _own_verbs: ClassVar[frozenset[Verb]] = frozenset({"capabilities"})
+    _made_of: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Return the provider, which remembers its options for `fresh`."""
+        made = super().__new__(cls)
+        made._made_of = (args, options)
+        return made
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -135,6 +142,11 @@ class Provider:
 
     async def close(self) -> None:
         """Release everything; calls still running may fail. May be called twice, and after a failed open."""
+
+    def fresh(self) -> Self:
+        """Return an unopened provider with the same options, which a forked child opens in place of its parent's."""
+        args, options = self._made_of
+        return type(self)(*args, **options)
 
     @property
     def verbs(self) -> frozenset[Verb]:
@@ -220,6 +232,12 @@ class Provider:
     def closed_meanwhile(self) -> ProviderUnavailableError:
         """Return the error for a call that was running when the client was closed."""
         return ProviderUnavailableError("the client was closed while this call was running", provider=self.name)
+
+    def not_open(self) -> RuntimeError:
+        """Return the error for a verb of a provider that was never opened."""
+        return RuntimeError(
+            f"the {self.name} provider is not open: await its open() before the first verb, or use it through a client"
+        )
 
     def unsupported(self, what: str) -> UnsupportedCapabilityError:
         """Return the error for something this provider does not have."""

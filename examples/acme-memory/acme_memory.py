@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from openproto import (
     Capabilities,
@@ -103,8 +103,8 @@ class Acme(Provider):
         path: The file; its folder must be there.
     """
 
-    name: ClassVar[str] = "acme"
-    cancellation: ClassVar[Cancellation] = "native"  # a verb here never waits, so it is never interrupted halfway
+    name = "acme"
+    cancellation: Cancellation = "native"  # a verb here never waits, so it is never interrupted halfway
 
     def __init__(self, path: str = "acme.jsonl") -> None:
         self._path = path

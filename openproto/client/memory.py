@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -80,8 +79,6 @@ class Memory:
             **options,
         )
         self._pid = os.getpid()
-        # Opening fills a provider with sockets and tasks of this process; a child starts from this copy instead.
-        self._unopened = copy.copy(self._memory._session.provider)
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -307,6 +304,6 @@ class Memory:
     @property
     def _async(self) -> AsyncMemory:
         if self._pid != os.getpid():
-            self._memory._session = self._memory._session.after_fork(copy.copy(self._unopened))
+            self._memory._session = self._memory._session.after_fork()
             self._pid = os.getpid()
         return self._memory

@@ -231,9 +231,9 @@ class Session:
         elif self._loop() is not running:
             raise RuntimeError(f"{self._owner} is bound to a different event loop")
 
-    def after_fork(self, unopened: Provider) -> Session:
+    def after_fork(self) -> Session:
         """Return a session for a child process, and leave this one's provider to the parent that opened it."""
-        child = Session(unopened, self._owner, self.options)
+        child = Session(self.provider.fresh(), self._owner, self.options)
         child._closed, self._closed = self._closed, True
         return child
 

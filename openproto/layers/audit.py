@@ -16,18 +16,17 @@ The journal cannot share the backend's transaction, so these rules keep the two 
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
 
 from openproto.context import TokenCounter
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.fanout import gather_bounded
 from openproto.layers.journals import journal_at
 from openproto.layers.journals.journal import Journal
+from openproto.layers.layer import Layer
 from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Verb
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
+from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, SearchResults
 from openproto.requests import (
     MAX_LIST_LIMIT,
     AuditQuery,
@@ -46,19 +45,17 @@ _log = logging.getLogger(__name__)
 _AUDIT: frozenset[Verb] = frozenset({"audit"})
 
 
-class Audited(Provider):
+class Audited(Layer):
     """`inner` with an audit journal at `url`; everything but the verb `audit` is the inner provider's own.
 
     Raises ValueError for a URL of no journal, and for a provider that keeps an audit log itself: that one is written
     in the same transaction as the change, and a second one could only differ from it.
     """
 
-    def __init__(self, inner: Provider, url: str, *, reads: bool = True) -> None:
+    def __init__(self, inner: Provider, /, url: str, *, reads: bool = True) -> None:
         if "audit" in inner.verbs:
             raise ValueError(f"provider {inner.name!r} keeps an audit log of its own: leave out audit=")
-        # A layer is called what it wraps: these are class variables only because most classes have one value.
-        vars(self).update(name=inner.name, cancellation=inner.cancellation)
-        self._inner = inner
+        super().__init__(inner)
         self._url = url
         self._keeps_reads = reads
         self._journal: Journal = journal_at(url)
@@ -66,19 +63,15 @@ class Audited(Provider):
         self._reads: AuditBuffer | None = None
         self._writes: AuditBuffer | None = None
 
-    def __copy__(self) -> Self:
-        """Return an unopened copy, for a child process: the default would share the inner provider."""
-        return type(self)(copy.copy(self._inner), self._url, reads=self._keeps_reads)
-
     @property
     def verbs(self) -> frozenset[Verb]:
         """The inner provider's verbs, and `audit`."""
-        return self._inner.verbs | _AUDIT
+        return self.inner.verbs | _AUDIT
 
     async def open(self) -> None:
         """Open the provider and the journal; when either cannot be had, neither is kept."""
         try:
-            await self._inner.open()
+            await super().open()
             await self._journal.open()
             self._reads, self._writes = AuditBuffer(self._append), AuditBuffer(self._append, of="write")
         except BaseException:
@@ -88,7 +81,7 @@ class Audited(Provider):
     async def close(self) -> None:
         """Close the provider, write the entries that wait, and close the journal."""
         try:
-            await self._inner.close()
+            await super().close()
         finally:
             writes, reads, self._writes, self._reads = self._writes, self._reads, None, None
             try:
@@ -100,14 +93,14 @@ class Audited(Provider):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Add through the provider; the journal passes over an add that it has recorded before."""
         await self._ensure_journal()
-        record = await self._inner.add(item, idempotency_key=idempotency_key)
+        record = await self.inner.add(item, idempotency_key=idempotency_key)
         await self._record_writes([_added(item, record)])
         return record
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Add the batch through the provider, with an entry for each memory that was stored."""
         await self._ensure_journal()
-        outcomes = await self._inner.add_many(items)
+        outcomes = await self.inner.add_many(items)
         pairs = zip(items, outcomes, strict=True)
         await self._record_writes(
             [_added(keyed.item, outcome) for keyed, outcome in pairs if isinstance(outcome, MemoryRecord)]
@@ -117,15 +110,15 @@ class Audited(Provider):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Update through the provider."""
         await self._ensure_journal()
-        record = await self._inner.update(ref, changes)
+        record = await self.inner.update(ref, changes)
         await self._record_writes([audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
         return record
 
     async def delete(self, ref: RecordRef) -> None:
         """Delete through the provider; without a user id the record is looked up first, to learn whose it was."""
         await self._ensure_journal()
-        owner = ref.user_id or (await self._inner.get(ref)).user_id
-        await self._inner.delete(ref.model_copy(update={"user_id": owner}))
+        owner = ref.user_id or (await self.inner.get(ref)).user_id
+        await self.inner.delete(ref.model_copy(update={"user_id": owner}))
         await self._record_writes([audit_row(owner, memory_id=ref.id)])
 
     async def delete_all(self, filters: Filters) -> int:
@@ -136,7 +129,7 @@ class Audited(Provider):
         deleted = 0
         more = True
         while more:
-            page = await self._inner.list(query)
+            page = await self.inner.list(query)
             deleted += sum(await gather_bounded((self._delete_one(record, writes) for record in page.items), limit=8))
             query = query.model_copy(update={"cursor": page.next_cursor})
             more = page.next_cursor is not None
@@ -145,7 +138,7 @@ class Audited(Provider):
 
     async def _delete_one(self, record: MemoryRecord, writes: AuditBuffer) -> bool:
         try:
-            await self._inner.delete(RecordRef(id=record.id, user_id=record.user_id))
+            await self.inner.delete(RecordRef(id=record.id, user_id=record.user_id))
         except NotFoundError:  # somebody else was faster
             return False
         writes.record(audit_row(record.user_id, memory_id=record.id))
@@ -153,25 +146,25 @@ class Audited(Provider):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the provider's record."""
-        record = await self._inner.get(ref)
+        record = await self.inner.get(ref)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return the provider's page."""
-        page = await self._inner.list(query)
+        page = await self.inner.list(query)
         self._record_read(query.user_id, scope=query.scope)
         return page
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the provider's results."""
-        found = await self._inner.search(query)
+        found = await self.inner.search(query)
         self._record_read(query.user_id, scope=query.scope)
         return found
 
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
         """Return the provider's context block."""
-        block = await self._inner.context(query, count_tokens)
+        block = await self.inner.context(query, count_tokens)
         self._record_read(query.user_id, scope=query.scope)
         return block
 
@@ -185,7 +178,7 @@ class Audited(Provider):
 
     async def capabilities(self) -> Capabilities:
         """Return what the provider declares, with `audit` as emulated."""
-        inner = await self._inner.capabilities()
+        inner = await self.inner.capabilities()
         support = inner.x_openproto.support | {"audit": "emulated", "supports_audit": "emulated"}
         return inner.model_copy(
             update={
@@ -197,20 +190,12 @@ class Audited(Provider):
 
     async def health(self) -> None:
         """Return if both the provider and the journal work now."""
-        await self._inner.health()
+        await self.inner.health()
         await self._append([])
 
     async def describe(self) -> dict[str, str]:
         """Return what the provider says of itself, and where the journal is."""
-        return {**await self._inner.describe(), "audit journal": self._journal.place}
-
-    async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
-        """Re-embed the provider's records, which is no verb and has no entry."""
-        await self._inner.reindex(report)
-
-    def schema_script(self) -> str:
-        """Return the provider's script."""
-        return self._inner.schema_script()
+        return {**await self.inner.describe(), "audit journal": self._journal.place}
 
     async def _ensure_journal(self) -> None:
         """Raise the journal's error, before anything is changed, if it took no entries last time and still does not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from openproto import AuditEntry, MemoryPage, MemoryRecord, Provider, SearchResult
 from openproto.models import Cancellation
@@ -36,8 +36,8 @@ def record(id: str = "m1", content: str = "likes tea", **fields: Any) -> MemoryR
 class FakeProvider(Provider):
     """Each opening and each verb does the next act of its script: nothing, raise, or await."""
 
-    name: ClassVar[str] = "fake"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "fake"
+    cancellation: Cancellation = "native"
 
     def __init__(self, *, opening: Iterable[Act] = (), acts: Iterable[Act] = (), closing: Iterable[Act] = ()) -> None:
         self.script: dict[str, list[Act]] = {"open": list(opening), "verb": list(acts), "close": list(closing)}

@@ -25,8 +25,8 @@ class Row:
 
 
 class DictVendor(EmulatedProvider):
-    name: ClassVar[str] = "dictionary"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "dictionary"
+    cancellation: Cancellation = "native"
     keyword_search: ClassVar[bool] = True
     vector_search: ClassVar[bool] = False
 

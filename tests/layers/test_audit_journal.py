@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import os
 import signal
@@ -34,6 +33,7 @@ from openproto import (
 from openproto.layers.audit import Audited
 from openproto.layers.journals import journal_at
 from openproto.layers.journals import sqlite as sqlite_journal
+from openproto.layers.layer import Layer
 from openproto.requests import RecordRef
 
 both = pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -151,19 +151,19 @@ async def test_the_provider_looks_like_the_one_that_it_wraps(tmp_path: Path, jou
         await audited.close()
 
 
-async def test_a_copy_shares_nothing_that_is_open(tmp_path: Path, journal: str) -> None:
+async def test_a_fresh_layer_shares_nothing_that_is_open(tmp_path: Path, journal: str) -> None:
     audited = Audited(Plain(tmp_path / "memory.db"), journal, reads=False)
-    copied = copy.copy(audited)
+    fresh = audited.fresh()
     async with AsyncMemory(audited) as memory:
         record = await memory.add("tea", user_id="ann")
         with pytest.raises(ProviderUnavailableError):
-            await copied.get(RecordRef(id=record.id))
+            await fresh.get(RecordRef(id=record.id))
 
 
 def test_whatever_a_provider_has_is_passed_on() -> None:
     """What is not is built on the provider's name alone, which the layer shares."""
-    kept = {"name", "cancellation", "requires", "closed_meanwhile", "unsupported"}
-    assert {name for name in vars(Provider) if not name.startswith("_")} - set(vars(Audited)) == kept
+    kept = {"name", "cancellation", "requires", "closed_meanwhile", "not_open", "unsupported"}
+    assert {name for name in vars(Provider) if not name.startswith("_")} - set(vars(Layer)) == kept
 
 
 async def test_what_the_wrapped_provider_lacks_is_still_refused(journal: str) -> None:

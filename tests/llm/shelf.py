@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import ClassVar
 
 from openproto import MemoryRecord, OpenProtoError, Provider, SearchResult
 from openproto.provider import KeyedInput, Outcomes, SearchResults
@@ -13,7 +12,7 @@ from openproto.requests import MemoryInput, SearchQuery
 
 
 class Shelf(Provider):
-    name: ClassVar[str] = "shelf"
+    name = "shelf"
 
     def __init__(self, *known: tuple[str, str]) -> None:
         """`known` are (user id, content) of memories that were there before; only these are found."""

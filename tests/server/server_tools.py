@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 from openproto_adapters.sqlite import Sqlite
@@ -37,8 +37,8 @@ def sqlite_app(path: object, settings: ServerSettings | None = None, **options: 
 class Scripted(Provider):
     """A backend whose `get` raises what it is given, or hangs until it is cancelled, and says which happened."""
 
-    name: ClassVar[str] = "scripted"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "scripted"
+    cancellation: Cancellation = "native"
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error

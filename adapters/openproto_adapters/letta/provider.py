@@ -61,8 +61,8 @@ class Letta(EmulatedProvider):
         width: How many requests may be under way at once.
     """
 
-    name: ClassVar[str] = "letta"
-    cancellation: ClassVar[Cancellation] = "aborting"
+    name = "letta"
+    cancellation: Cancellation = "aborting"
     requires: ClassVar[tuple[str, ...]] = ("letta_client", "httpx")
     native: ClassVar[frozenset[str]] = frozenset({"add", "get", "delete", "search", "capabilities", "vector_search"})
     replaces_at_once: ClassVar[bool] = False

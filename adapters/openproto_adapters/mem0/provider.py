@@ -33,7 +33,7 @@ class Mem0(EmulatedProvider):
         width: The most calls under way at once; a local store takes one at a time.
     """
 
-    name: ClassVar[str] = "mem0"
+    name = "mem0"
     requires: ClassVar[tuple[str, ...]] = ("mem0",)
     native: ClassVar[frozenset[str]] = EmulatedProvider.native | {"update", "async_ingestion"}
 

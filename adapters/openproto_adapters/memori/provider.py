@@ -56,8 +56,8 @@ class Memori(EmulatedProvider):
         width: The most reads under way at once, and the most writes on PostgreSQL; SQLite takes one at a time.
     """
 
-    name: ClassVar[str] = "memori"
-    cancellation: ClassVar[Cancellation] = "detached"
+    name = "memori"
+    cancellation: Cancellation = "detached"
     requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
     scans_newest_first: ClassVar[bool] = True
 

@@ -65,8 +65,8 @@ class MemorySync(EmulatedProvider):
         max_connections: Requests under way at once; further ones wait their turn.
     """
 
-    name: ClassVar[str] = "memorysync"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "memorysync"
+    cancellation: Cancellation = "native"
     requires: ClassVar[tuple[str, ...]] = ("memorysync", "httpx")
     replaces_at_once: ClassVar[bool] = False
     most_ranked: ClassVar[int] = 100

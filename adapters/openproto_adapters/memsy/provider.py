@@ -62,8 +62,8 @@ class Memsy(EmulatedProvider):
         width: How many requests may be under way at once.
     """
 
-    name: ClassVar[str] = "memsy"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "memsy"
+    cancellation: Cancellation = "native"
     requires: ClassVar[tuple[str, ...]] = ("memsy", "httpx")
     native: ClassVar[frozenset[str]] = frozenset({"add", "search", "capabilities", "vector_search", "async_ingestion"})
     async_ingestion: ClassVar[bool] = True

@@ -52,8 +52,8 @@ class Passthrough(Provider):
     Once open it bears the name of the provider behind the server, as its capabilities, errors, and warnings do.
     """
 
-    name: ClassVar[str] = "passthrough"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "passthrough"
+    cancellation: Cancellation = "native"
     requires: ClassVar[tuple[str, ...]] = ("httpx", "aiohttp", "httpx_aiohttp")
 
     def __init__(self, base_url: str, *, api_key: str | None = None, max_connections: int = 16) -> None:
@@ -211,7 +211,7 @@ class Passthrough(Provider):
         self._extended = "x_openproto" in declared.model_fields_set
         details = declared.x_openproto.model_copy(update={"cancellation": self.cancellation})
         self._declared = declared.model_copy(update={"x_openproto": details})
-        self.name = declared.provider  # type: ignore[misc]  # the class's until the server has told its own
+        self.name = declared.provider  # the class's until the server has told its own
 
     def _check_declared(self, verb: Verb) -> None:
         """The client looks at `verbs` before it opens, which is before the server could tell."""

@@ -72,8 +72,8 @@ class Postgres(Provider):
         statement_cache_size: Prepared statements that a connection keeps; 0 behind a PgBouncer older than 1.21.
     """
 
-    name: ClassVar[str] = "postgres"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "postgres"
+    cancellation: Cancellation = "native"
     requires: ClassVar[tuple[str, ...]] = ("asyncpg",)
 
     def __init__(

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from platformdirs import user_data_path
 
@@ -53,8 +53,8 @@ class Sqlite(Provider):
         synchronous: "full" loses nothing when the power fails; "normal" is faster and may lose the last moments.
     """
 
-    name: ClassVar[str] = "sqlite"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "sqlite"
+    cancellation: Cancellation = "native"
 
     def __init__(
         self,

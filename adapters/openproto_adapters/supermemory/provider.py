@@ -49,8 +49,8 @@ class Supermemory(EmulatedProvider):
         width: How many requests may be under way at once.
     """
 
-    name: ClassVar[str] = "supermemory"
-    cancellation: ClassVar[Cancellation] = "aborting"
+    name = "supermemory"
+    cancellation: Cancellation = "aborting"
     requires: ClassVar[tuple[str, ...]] = ("supermemory", "httpx")
     native: ClassVar[frozenset[str]] = EmulatedProvider.native | {"update", "async_ingestion"}
     async_ingestion: ClassVar[bool] = True
