@@ -12,11 +12,10 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
 from openproto import AsyncMemory, Capabilities, Memory, MemoryRecord, OpenProtoError, Provider
-from openproto_conformance.case import Case, Face
+from openproto_conformance.backend import Backend
 from openproto_conformance.checks import Violation, ensure
-from openproto_conformance.faces import AwaitableMemory
+from openproto_conformance.faces import AwaitableMemory, Face
 from openproto_conformance.loops import sync_loop
-from openproto_conformance.suite import ProviderSuite
 
 Records: TypeAlias = list[MemoryRecord]
 
@@ -30,14 +29,13 @@ CLOSE_WITHIN = 2.0
 class Bench:
     """Everything that one case on one face uses; it closes all of it."""
 
-    def __init__(self, suite: ProviderSuite, case: Case, face: Face, *, quick: bool) -> None:
-        self.suite = suite
+    def __init__(self, backend: Backend, case: str, face: Face, *, quick: bool) -> None:
+        self.backend = backend
         self.face: Face = face
         self.quick = quick
-        self.random = random.Random(case.name)  # noqa: S311 - repeatable on purpose, and no secret
+        self.random = random.Random(case)  # noqa: S311 - repeatable on purpose, and no secret
         self.measures: dict[str, float] = {}
-        self._case = case
-        self._token = secrets.token_hex(4)  # so that a shared server can be tested again and again
+        self._users: dict[str, str] = {}
         self._opened: list[tuple[AsyncMemory, Provider]] = []
         self._threads = ThreadPoolExecutor(SYNC_CALLERS, thread_name_prefix="openproto-caller")
 
@@ -60,8 +58,11 @@ class Bench:
             await self._close()
 
     def user(self, name: str = "ann") -> str:
-        """Return a user id that nobody else has; the same name gives the same user within a case."""
-        return f"{self._token}-{self._case.name}-{self.face}-{name}"
+        """Return a user id that nobody else has; the same name gives the same user within a case.
+
+        The id says nothing about the case or the name: a provider must not be able to behave while it is watched.
+        """
+        return self._users.setdefault(name, secrets.token_hex(8))
 
     def supported(self, **fields: Any) -> dict[str, Any]:
         """Return `fields` without the scope, where the provider does not declare scopes."""
@@ -79,8 +80,8 @@ class Bench:
 
     def build(self, provider: Provider | None = None, **options: Any) -> AsyncMemory:
         """Return an unopened client of this face on a new provider, or on `provider`."""
-        options = {"timeout": CALL_WITHIN * self.suite.patience, "close_timeout": CLOSE_WITHIN} | options
-        provider = provider or self.suite.provider()
+        options = {"timeout": CALL_WITHIN * self.backend.patience, "close_timeout": CLOSE_WITHIN} | options
+        provider = provider or self.backend.provider()
         if self.face == "async":
             client = AsyncMemory(provider, **options)
         else:
@@ -128,7 +129,7 @@ class Bench:
             records.append(outcome)
         if any(record.status in ("queued", "indexing") for record in records):
             ids = [record.id for record in records]
-            patience = _INGESTED_WITHIN * self.suite.patience
+            patience = _INGESTED_WITHIN * self.backend.patience
             return await self.client.wait_for_ingest(ids, records[0].user_id, timeout=patience)
         return records
 
@@ -150,7 +151,7 @@ class Bench:
     @contextlib.contextmanager
     def backend_stalled(self) -> Iterator[bool]:
         """Hold the backend up inside, where the suite's author gave a way to; yield whether it is held up."""
-        stalled = self.suite.stalled()
+        stalled = self.backend.stalled()
         with stalled if stalled is not None else contextlib.nullcontext():
             yield stalled is not None
 
@@ -176,8 +177,8 @@ class Bench:
 
     async def _check_connections(self) -> None:
         for _, provider in self._opened:
-            back = await self.until(lambda provider=provider: not self.suite.busy(provider), RETURN_WITHIN)  # type: ignore[misc]
-            ensure(back, f"{self.suite.busy(provider)} connections are still in use after the last call ended")
+            back = await self.until(lambda provider=provider: not self.backend.busy(provider), RETURN_WITHIN)  # type: ignore[misc]
+            ensure(back, f"{self.backend.busy(provider)} connections are still in use after the last call ended")
 
     async def _close(self) -> None:
         try:

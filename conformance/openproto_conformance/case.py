@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from openproto.models import Verb
-
-if TYPE_CHECKING:
-    from openproto_conformance.bench import Bench
+from openproto_conformance.bench import Bench
+from openproto_conformance.faces import FACES, Face
 
 Level: TypeAlias = Literal["must", "should"]
-Face: TypeAlias = Literal["async", "sync"]
 Feature: TypeAlias = Literal[
     "async_ingestion", "keyword_search", "scopes", "supports_supersession", "temporal", "vector_search"
 ]
-Body: TypeAlias = Callable[["Bench"], Awaitable[None]]
-
-FACES: tuple[Face, ...] = get_args(Face)
+Body: TypeAlias = Callable[[Bench], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

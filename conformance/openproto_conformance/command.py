@@ -33,9 +33,9 @@ from openproto.registry import provider_class, provider_options
 from openproto_conformance.emulate import emulator_named, report_violations
 
 if TYPE_CHECKING:
+    from openproto_conformance.background_run import BackgroundRun
     from openproto_conformance.emulators.emulator import Emulator
     from openproto_conformance.report import Report
-    from openproto_conformance.trial import Trial
 
 MATRIX = "matrix"
 EMULATED_PATIENCE = 4.0
@@ -135,10 +135,10 @@ class How(NamedTuple):
 
 
 async def _try(call: Call, how: How, path: Path | None, *, markdown: bool, times: bool) -> Exit:
+    from openproto_conformance.background_run import BackgroundRun
     from openproto_conformance.display import progress, show
     from openproto_conformance.report import write_reports
     from openproto_conformance.runner import suite_of, work_in
-    from openproto_conformance.trial import Trial
 
     with ExitStack() as stack:
         emulator = stack.enter_context(emulator_named(call.common.provider or "")()) if how.emulated else None
@@ -149,10 +149,10 @@ async def _try(call: Call, how: How, path: Path | None, *, markdown: bool, times
             work = work_in(how.only)
         except (TypeError, ValueError) as error:
             raise Misuse(str(error)) from error
-        trial = Trial(suite, work, provider=target.name, quick=how.quick)
+        background = BackgroundRun(suite, work, provider=target.name, quick=how.quick)
 
         def report() -> Report:
-            made = trial.report().map_texts(call.redact)
+            made = background.report().map_texts(call.redact)
             return made if times else made.timeless()
 
         if path is not None:
@@ -163,14 +163,14 @@ async def _try(call: Call, how: How, path: Path | None, *, markdown: bool, times
         status: Exit | None = None
         try:
             with progress(call.out, work) as tell:
-                await trial.run(tell)
+                await background.run(tell)
         except asyncio.CancelledError:
             status = Exit.INTERRUPTED
         final = report()
         if path is not None:
             write_reports(path, [final])
         if status is None:
-            _raise_usage(trial)
+            _raise_usage(background)
         show(call.out, final, markdown=markdown)
         if status is Exit.INTERRUPTED:
             resume = "what had not been tried is missing in the report"
@@ -210,9 +210,9 @@ def _target(call: Call, stack: ExitStack, emulator: Emulator | None) -> Target:
     return target
 
 
-def _raise_usage(trial: Trial) -> None:
+def _raise_usage(background: BackgroundRun) -> None:
     """Raise what opening raised, where that was no answer of the backend but a package or an option at fault."""
-    error = trial.opening_error
+    error = background.opening_error
     if isinstance(error, ImportError) and "pip install" in str(error):
         raise error
     if isinstance(error, ValueError) and not isinstance(error, OpenProtoError):
@@ -252,7 +252,7 @@ def _leave(status: Exit) -> Exit:
 
     The interpreter waits for threads when it ends, and a hung backend would keep the command with it.
     """
-    from openproto_conformance.trial import THREAD
+    from openproto_conformance.background_run import THREAD
 
     deadline = time.monotonic() + LEAVE_WITHIN
     for thread in threading.enumerate():

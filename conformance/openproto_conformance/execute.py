@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from openproto import Capabilities
+from openproto_conformance.backend import Backend
 from openproto_conformance.bench import Bench
 from openproto_conformance.bounded import Ended, run_bounded
 from openproto_conformance.cases import CASES
@@ -17,11 +18,11 @@ from openproto_conformance.leaks import Snapshot
 from openproto_conformance.loops import sync_loop
 from openproto_conformance.outcome import Result, Work
 from openproto_conformance.refusals import check_refused, undeclared_features, undeclared_verbs
-from openproto_conformance.suite import ProviderSuite
 
 # Ids and invented users differ from run to run, and two reports of one fault should not.
-_TOKEN = re.compile(r"\b[0-9a-f]{8}-(?=\w+-a?sync-)")
-_ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_USER = r"(?<![0-9A-Za-z])[0-9a-f]{16}(?![0-9a-f])"
+_ID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+_NAMED = re.compile(f"(?P<user>{_USER})|(?P<id>{_ID})")
 
 MOST_HANGS = 3
 """After so many cases that ran out of time, the backend is taken to hang, and the rest stay untried."""
@@ -44,51 +45,51 @@ class SuiteRun:
         self._hangs = 0
         self._warm = False
 
-    def execute(self, suite: ProviderSuite, work: Work) -> Result:
+    def execute(self, backend: Backend, work: Work) -> Result:
         """Try one piece of work, note its result, and return it."""
         if not self._warm:
             self._warm = True
-            self._warm_up(suite)
-        result = Result(work, detail=self.problem or "") if self.problem else self._try(suite, work)
+            self._warm_up(backend)
+        result = Result(work, detail=self.problem or "") if self.problem else self._execute(backend, work)
         self.results[work] = result
         return result
 
-    def _try(self, suite: ProviderSuite, work: Work) -> Result:
+    def _execute(self, backend: Backend, work: Work) -> Result:
         started = time.monotonic()
         before, tasks_before = Snapshot.take(), _background_tasks()
         measures: dict[str, float] = {}
         refused: list[str] = []
 
         async def main() -> None:
-            async with Bench(suite, work.case, work.face, quick=self.quick) as bench:
+            async with Bench(backend, work.case.name, work.face, quick=self.quick) as bench:
                 bench.measures = measures
-                refused.extend(await _try_on(bench, work))
+                refused.extend(await _run_or_refuse(bench, work))
 
-        ended = run_bounded(main, work.case.seconds * suite.patience)
+        ended = run_bounded(main, work.case.seconds * backend.patience)
         self._hangs += ended.hung or isinstance(ended.error, TimeoutError)
         if ended.error is None:
             ended.leaks += before.leaked_since() + _new_background_tasks(tasks_before)
         if self._hangs >= MOST_HANGS:
             self.problem = f"given up: {MOST_HANGS} cases did not end in time; the backend, or the provider, hangs"
-        return _result(suite, work, ended, refused, measures, time.monotonic() - started)
+        return _result(backend, work, ended, refused, measures, time.monotonic() - started)
 
-    def _warm_up(self, suite: ProviderSuite) -> None:
+    def _warm_up(self, backend: Backend) -> None:
         """Open the backend once on each face: what it keeps for good is no leak, and whether it can be had is told."""
         sync_loop()
 
         async def main() -> None:
             for face in ("async", "sync"):
-                async with Bench(suite, CASES[0], face, quick=self.quick) as bench:
+                async with Bench(backend, CASES[0].name, face, quick=self.quick) as bench:
                     self.capabilities = bench.capabilities
                     self.provider_module = type(bench.provider_of(bench.client)).__module__
 
-        ended = run_bounded(main, WARM_UP_SECONDS * suite.patience)
+        ended = run_bounded(main, WARM_UP_SECONDS * backend.patience)
         if ended.error is not None:
             self.opening_error = ended.error
             self.problem = f"the provider could not be opened: {_describe(ended.error)}"
 
 
-async def _try_on(bench: Bench, work: Work) -> list[str]:
+async def _run_or_refuse(bench: Bench, work: Work) -> list[str]:
     """Run the case, or check that what it needs is refused; return what was refused."""
     if verbs := undeclared_verbs(bench, work.case):
         for verb in verbs:
@@ -103,13 +104,13 @@ async def _try_on(bench: Bench, work: Work) -> list[str]:
 
 
 def _result(
-    suite: ProviderSuite, work: Work, ended: Ended, refused: list[str], measures: dict[str, float], seconds: float
+    backend: Backend, work: Work, ended: Ended, refused: list[str], measures: dict[str, float], seconds: float
 ) -> Result:
     error = ended.error
     if error is None and ended.leaks:
         error = Violation(f"left behind: {', '.join(ended.leaks)}")
     case = work.case
-    known = suite.deviations.get(f"{case.name}[{work.face}]") or suite.deviations.get(case.name)
+    known = backend.deviations.get(f"{case.name}[{work.face}]") or backend.deviations.get(case.name)
     result = Result(work, "passed", "", round(seconds, 3), measures)
     if error is not None:
         error.add_note(f"{case.sentence}\nLook at: {case.hint}")
@@ -128,7 +129,22 @@ def _result(
 
 def _describe(error: BaseException) -> str:
     text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-    return _ID.sub("<id>", _TOKEN.sub("", text))
+    return numbered(text)
+
+
+def numbered(text: str) -> str:
+    """Return the text with its ids and invented users numbered in the order in which they first stand there."""
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+
+    def name(match: re.Match[str]) -> str:
+        kind = match.lastgroup or ""
+        if match.group() not in names:
+            counts[kind] += 1
+            names[match.group()] = f"<{kind} {counts[kind]}>"
+        return names[match.group()]
+
+    return _NAMED.sub(name, text)
 
 
 def _background_tasks() -> Counter[str]:

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from openproto import Memory, MemoryRecord
+
+Face: TypeAlias = Literal["async", "sync"]
+FACES: tuple[Face, ...] = get_args(Face)
 
 
 class AwaitableMemory:

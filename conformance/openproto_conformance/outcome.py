@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from openproto_conformance.case import Case, Face
+from openproto_conformance.case import Case
 from openproto_conformance.checks import Violation
+from openproto_conformance.faces import Face
 
 Outcome: TypeAlias = Literal["passed", "refused", "nonstrict", "deviated", "failed", "missing"]
 """Kept; not declared and properly refused; a SHOULD that is not kept; a declared failure; broken; never tried."""

@@ -72,7 +72,7 @@ async def check_refused(bench: Bench, what: str, *, is_verb: bool) -> None:
         return  # a feature without a parameter of its own cannot be asked for; the capabilities cases look at those
     if not is_verb and what == "temporal" and "list" not in bench.capabilities.verbs:
         return
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = await bench.open(provider)
     calls.clear()

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from openproto.models import OMP_VERSION, VERBS
-from openproto_conformance.case import Face, Level
+from openproto_conformance.case import Level
 from openproto_conformance.execute import SuiteRun
+from openproto_conformance.faces import Face
 from openproto_conformance.outcome import Outcome, Result
 
 Verdict: TypeAlias = Literal["conforms", "deviates", "incomplete", "fails"]

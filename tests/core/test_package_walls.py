@@ -1,9 +1,11 @@
-"""The one direction of imports: adapters and conformance import openproto, openproto imports neither."""
+"""The one direction of imports: adapters and conformance import openproto, openproto imports neither; no circles."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeGuard
 
@@ -17,20 +19,44 @@ HOMES = {
     "openproto_conformance": ROOT / "conformance/openproto_conformance",
 }
 
+FOR_ADAPTERS = {
+    "blocking",
+    "context",
+    "embedding",
+    "emulation",
+    "errors",
+    "fanout",
+    "fields",
+    "http_status",
+    "ids",
+    "models",
+    "provider",
+    "requests",
+    "stores",
+}
+"""What authors of adapters build on; everything else of openproto may change without a word to them."""
+
+LONGEST_FILE = 400
+STILL_LONGER = {"openproto.client.async_memory": 520, "openproto_adapters.postgres.provider": 520}
+
 
 def imported(source: str, module: str, *, is_package: bool) -> Iterator[str]:
     """Yield the full name of everything that `module` imports, by any statement and at any depth."""
+    tree = ast.parse(source)
+    yield from _imports(tree, module, is_package=is_package)
+    # importlib.import_module("openproto_adapters.x") is an import too.
+    yield from (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and _names_a_module(n.value))
+
+
+def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             start = ".".join([*base, *(node.module.split(".") if node.module else [])])
             yield from (f"{start}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and _names_a_module(node.value):
-            # importlib.import_module("openproto_adapters.x") is an import too.
-            yield node.value
 
 
 def _names_a_module(value: object) -> TypeGuard[str]:
@@ -74,20 +100,72 @@ def test_no_module_imports_through_a_wall(module: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "path"), [pytest.param(*e, id=e[0]) for e in modules() if e[0].startswith("openproto_adapters")]
 )
-def test_an_adapter_uses_only_public_modules_of_openproto(module: str, path: Path) -> None:
-    names = imported(path.read_text(encoding="utf-8"), module, is_package=path.name == "__init__.py")
-    private = [name for name in names if name.startswith("openproto._")]
-    assert private == []
+def test_an_adapter_uses_only_what_is_made_for_adapters(module: str, path: Path) -> None:
+    parts = {name.split(".")[1] for name in module_graph()[module] if name.startswith("openproto.")}
+    assert parts <= FOR_ADAPTERS
+
+
+@cache
+def module_graph() -> dict[str, set[str]]:
+    """Return which modules each module imports, wherever in it; imports for type checkers alone are left out."""
+    known = dict(modules())
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        tree = _Runtime().visit(ast.parse(path.read_text(encoding="utf-8")))
+        names = _imports(tree, module, is_package=path.name == "__init__.py")
+        graph[module] = {found for name in names if (found := _module_of(name, known)) and found != module}
+    return graph
+
+
+class _Runtime(ast.NodeTransformer):
+    """Takes out what stands under `if TYPE_CHECKING:`."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if ast.unparse(node.test) == "TYPE_CHECKING":
+            return node.orelse
+        return self.generic_visit(node)
+
+
+def _module_of(name: str, known: Mapping[str, object]) -> str | None:
+    """Return the module that an imported name is, or is in."""
+    if name in known:
+        return name
+    owner = name.rpartition(".")[0]
+    return owner if owner in known else None
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the modules that can be reached from themselves."""
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(module_graph()) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*entry, id=entry[0]) for entry in modules()])
+def test_no_source_file_is_longer_than_one_idea(module: str, path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= STILL_LONGER.get(module, LONGEST_FILE)
 
 
 def test_the_walls_are_looked_for_in_every_source_file() -> None:
-    names = {name for name, _ in modules()}
+    graph = module_graph()
     assert {
         "openproto",
         "openproto.client.async_memory",
         "openproto.embedding.local",
         "openproto_adapters.sqlite.provider",
-    } <= names
+    } <= graph.keys()
+    assert {"openproto.models", "openproto_adapters.sqlite.statements"} <= graph["openproto_adapters.sqlite.provider"]
 
 
 @pytest.mark.parametrize("folder", ["adapters", "conformance"])

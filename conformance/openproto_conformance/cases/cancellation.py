@@ -10,8 +10,9 @@ from typing import Any
 
 from openproto import AsyncMemory, MemoryRecord, NotFoundError, ProviderTimeoutError
 from openproto_conformance.bench import RETURN_WITHIN, Bench
-from openproto_conformance.case import Area, Face
+from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
+from openproto_conformance.faces import Face
 from openproto_conformance.probe import ATTEMPTS, PROMPT, strike_everywhere, strike_once
 
 area = Area("cancellation")
@@ -62,7 +63,7 @@ async def a_cancelled_add_is_whole_or_absent(bench: Bench) -> None:
         await add()
 
     await add()
-    await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
+    await strike_everywhere(make, check, _measure(bench), bench.backend.patience)
 
 
 @area.case("add", "get", "update", faces=ASYNC, hint=HINT_WHOLE)
@@ -87,7 +88,7 @@ async def a_cancelled_update_is_whole_or_absent(bench: Bench) -> None:
         if "search" in bench.capabilities.verbs:
             equal(await bench.found("wombat", user, tag=f"tag {n}"), [record.id], "what search finds by the tag it has")
 
-    await strike_everywhere(make, lambda: bench.comes_to_hold(whole), _measure(bench), bench.suite.patience)
+    await strike_everywhere(make, lambda: bench.comes_to_hold(whole), _measure(bench), bench.backend.patience)
 
 
 @area.case("add", "list", "get", "delete", faces=ASYNC, hint=HINT_WHOLE)
@@ -113,7 +114,7 @@ async def a_cancelled_delete_is_whole_or_absent(bench: Bench) -> None:
 
     await add()
     await strike_everywhere(
-        lambda: bench.client.delete(state["record"].id), check, _measure(bench), bench.suite.patience
+        lambda: bench.client.delete(state["record"].id), check, _measure(bench), bench.backend.patience
     )
 
 
@@ -131,7 +132,7 @@ async def every_other_verb_can_be_cancelled(bench: Bench) -> None:
             for batch in await bench.inventory(bench.user("batch")):
                 equal(batch.tags, ["whole"], "the tags of what a cancelled add_many stored")
 
-        await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
+        await strike_everywhere(make, check, _measure(bench), bench.backend.patience)
 
 
 @area.case(
@@ -152,7 +153,7 @@ async def opening_can_be_cancelled(bench: Bench) -> None:
         equal(record.content, "coffee", "the next add")
         await made[-1].close()
 
-    await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
+    await strike_everywhere(make, check, _measure(bench), bench.backend.patience)
 
 
 @area.case(
@@ -163,8 +164,8 @@ async def opening_can_be_cancelled(bench: Bench) -> None:
 async def an_opening_provider_can_be_cancelled(bench: Bench) -> None:
     """A provider whose `open()` is cancelled at any await, and that is then closed, keeps nothing."""
     for at in itertools.count(1):
-        provider = bench.suite.provider()
-        struck = await strike_once(provider.open, at, "task.cancel", bench.suite.patience)
+        provider = bench.backend.provider()
+        struck = await strike_once(provider.open, at, "task.cancel", bench.backend.patience)
         await provider.close()
         if not struck.happened:
             return
@@ -185,7 +186,7 @@ async def entering_can_be_cancelled(bench: Bench) -> None:
         equal((await client.add("tea", user_id=bench.user())).content, "tea", "the next client's add")
         await client.close()
 
-    await strike_everywhere(make, check, _measure(bench), bench.suite.patience)
+    await strike_everywhere(make, check, _measure(bench), bench.backend.patience)
 
 
 @area.case("add", "list", faces=ASYNC, hint=HINT_PROMPT)
@@ -215,7 +216,7 @@ async def a_cancelled_write_stops_in_the_backend(bench: Bench) -> None:
     """Writes cancelled while the backend is held up do not happen later; if detached, no more than it has threads."""
     user = bench.user()
     detached = bench.capabilities.x_openproto.cancellation == "detached"
-    number = 20 + (bench.suite.threads if detached else 0)
+    number = 20 + (bench.backend.threads if detached else 0)
     with bench.backend_stalled() as stalled:
         calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(number)]
         await asyncio.sleep(0.2 if stalled else 0.0)
@@ -227,7 +228,7 @@ async def a_cancelled_write_stops_in_the_backend(bench: Bench) -> None:
         before = len(await bench.inventory(user))
     await asyncio.sleep(WATCHED)
     late = len(await bench.inventory(user)) - before
-    allowed = bench.suite.threads if detached else 0
+    allowed = bench.backend.threads if detached else 0
     ensure(
         late <= allowed, f"{late} cancelled writes happened later than {RETURN_WITHIN:g} s after they were cancelled"
     )

@@ -45,7 +45,7 @@ async def the_least_is_there(bench: Bench) -> None:
 @area.case("capabilities", hint="the memo of capabilities: one question to the provider for each client")
 async def capabilities_are_asked_once(bench: Bench) -> None:
     """A client asks the provider for its capabilities once."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = await bench.open(provider)
     first = await client.capabilities()

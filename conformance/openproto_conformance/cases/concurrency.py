@@ -152,7 +152,7 @@ async def threads_are_bounded(bench: Bench) -> None:
         most = max(most, threading.active_count() - before)
         await asyncio.sleep(0.001)
     await asyncio.gather(*calls)
-    ensure(most <= bench.suite.threads + own, f"there were {most - own} threads, of at most {bench.suite.threads}")
+    ensure(most <= bench.backend.threads + own, f"there were {most - own} threads, of at most {bench.backend.threads}")
 
 
 class _Pauses:

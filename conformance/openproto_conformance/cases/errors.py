@@ -127,7 +127,7 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
 @area.case(hint="where validation happens: before the provider is opened or called")
 async def invalid_arguments_reach_no_provider(bench: Bench) -> None:
     """Every broken limit and wrong type is invalid_request before any I/O, and the message never repeats the value."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = bench.build(provider)
     for verb, (arguments, good) in INVALID.items():
@@ -170,7 +170,7 @@ async def a_refused_write_writes_nothing(bench: Bench) -> None:
 @area.case(hint="a keyword that a verb does not have: TypeError, as from any function")
 async def a_misspelt_keyword_is_a_type_error(bench: Bench) -> None:
     """A keyword that a verb does not have is a TypeError, before the provider is called."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = bench.build(provider)
     user = bench.user()
@@ -240,9 +240,9 @@ async def nothing_private_is_told(bench: Bench) -> None:
 @area.case(hint="opening: the vendor's errors mapped by class, in words of our own, without the options' values")
 async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
     """A backend that cannot be reached is a typed error within bounded time, and no secret is told."""
-    provider = bench.suite.unreachable()
+    provider = bench.backend.unreachable()
     if provider is None:
-        for secret in (repr(bench.client), repr(bench.suite.provider())):
+        for secret in (repr(bench.client), repr(bench.backend.provider())):
             _check_secrets(bench, secret)
         return
     with _log_lines() as lines:
@@ -251,7 +251,7 @@ async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
     ensure(isinstance(error, ProviderError | UnauthorizedError), f"{type(error).__name__} does not say unreachable")
     for text in (str(error), repr(error), repr(error.to_envelope()), repr(client), repr(provider), *lines):
         _check_secrets(bench, text)
-    health = await bench.build(bench.suite.unreachable(), timeout=10.0).health()
+    health = await bench.build(bench.backend.unreachable(), timeout=10.0).health()
     equal(health.status, "unavailable", "the health of a backend that cannot be reached")
     _check_secrets(bench, repr(health))
 
@@ -262,7 +262,7 @@ def _check_error(error: OpenProtoError, code: str, type: str, status: int) -> No
 
 
 def _check_secrets(bench: Bench, text: str) -> None:
-    for secret in bench.suite.secrets:
+    for secret in bench.backend.secrets:
         ensure(secret not in text, "a message, a log line, or a repr holds one of the provider's secrets")
 
 

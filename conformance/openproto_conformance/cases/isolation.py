@@ -53,9 +53,9 @@ async def another_users_record_is_not_found(bench: Bench) -> None:
 @area.case("add", "list", "delete", hint="the user_id condition of list and delete_all, with every other filter")
 async def listing_and_emptying_stay_with_the_user(bench: Bench) -> None:
     """`list` and `delete_all` with any filter see this user's records only, also for ids that look alike."""
-    ann = bench.user("ann")
+    root = bench.user()
+    ann, others = f"{root}ann", [f"{root}{name}" for name in LOOK_ALIKES]
     record = await bench.add(WORDS, user_id=ann, tags=["shared"], **bench.supported(scope="shared"))
-    others = [f"{bench.user('')}{name}" for name in LOOK_ALIKES]
     for other in others:
         for filter in (bench.supported(**filter) for filter in FILTERS):
             equal(await bench.inventory(other, **filter), [], f"what a look-alike user sees with {filter}")
@@ -71,9 +71,10 @@ async def listing_and_emptying_stay_with_the_user(bench: Bench) -> None:
 )
 async def search_stays_with_the_user(bench: Bench) -> None:
     """`search` and `context` never show a neighbour's memory, not even the only or the best one."""
-    ann = bench.user("ann")
+    root = bench.user()
+    ann = f"{root}ann"
     record = await bench.add(WORDS, user_id=ann, tags=["shared"], **bench.supported(scope="shared"))
-    for other in (bench.user("bob"), *(f"{bench.user('')}{name}" for name in LOOK_ALIKES)):
+    for other in (bench.user("bob"), *(f"{root}{name}" for name in LOOK_ALIKES)):
         for filter in (bench.supported(**filter) for filter in FILTERS):
             equal(await bench.client.search(WORDS, other, **filter), [], f"what another user finds with {filter}")
         equal(await bench.client.search(WORDS, other, min_score=0.0), [], "what another user finds with any score")
@@ -108,7 +109,7 @@ async def a_blank_user_is_nobody(bench: Bench) -> None:
 )
 async def random_probes_reach_nothing_foreign(bench: Bench) -> None:
     """At random, over every verb, id, cursor, and key of the others: nothing foreign is seen, and nothing changed."""
-    users = [bench.user(name) for name in ("ann", "bob", "ann%", "an_", "")]
+    users = [f"{bench.user()}{name}" for name in ("ann", "bob", "ann%", "an_", "")]
     before: dict[str, list[MemoryRecord]] = {}
     for user in users:
         items = [

@@ -31,7 +31,7 @@ async def constructing_does_nothing_yet(bench: Bench) -> None:
     best = float("inf")
     for _ in range(5):
         started = time.perf_counter()
-        provider = bench.suite.provider()
+        provider = bench.backend.provider()
         best = min(best, (time.perf_counter() - started) * 1000)
         calls = spy_on(provider)
         started = time.perf_counter()
@@ -45,11 +45,11 @@ async def constructing_does_nothing_yet(bench: Bench) -> None:
 @area.case("add", hint="`open()`: called once, by entering or by the first verb, also when many verbs come at once")
 async def a_client_opens_once(bench: Bench) -> None:
     """Entering opens the backend; without entering, the first verb does, and many first verbs open it once."""
-    entered = bench.suite.provider()
+    entered = bench.backend.provider()
     calls = spy_on(entered)
     await bench.open(entered)
     equal(calls, ["open"], "the calls made by entering")
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = bench.build(provider)
     await asyncio.gather(*(client.add(f"note {n}", user_id=bench.user()) for n in range(20)))
@@ -59,7 +59,7 @@ async def a_client_opens_once(bench: Bench) -> None:
 @area.case(hint="`close()`: idempotent, and closed is closed, before anything reaches the provider")
 async def a_closed_client_refuses(bench: Bench) -> None:
     """Closing twice is closing once; then every verb is RuntimeError before any I/O, also on a client never opened."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = await bench.open(provider)
     await client.close()
@@ -89,7 +89,7 @@ async def a_new_client_reads_what_a_closed_one_wrote(bench: Bench) -> None:
 @area.case(hint="Provider.close(): safe on a provider that never opened, and safe to repeat")
 async def a_provider_closes_at_any_time(bench: Bench) -> None:
     """A provider may be closed before it was opened, and twice, and opened again by nobody's harm."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     await bench.release(provider)
     await bench.release(provider)
     client = await bench.open()
@@ -120,7 +120,7 @@ async def closing_does_not_wait_for_ever(bench: Bench) -> None:
 @area.case(faces=("async",), hint="the loop a client is bound to: compared before anything else is done")
 async def another_loop_is_refused(bench: Bench) -> None:
     """A client belongs to the loop that it first ran on; every verb on another raises before any backend call."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = await bench.open(provider)
     calls.clear()
@@ -163,7 +163,7 @@ async def a_forgotten_client_warns(bench: Bench) -> None:
 @area.case("add", hint="leaving `async with` by an error: closed all the same, and the error unchanged")
 async def an_error_inside_still_closes(bench: Bench) -> None:
     """A client left by an exception is closed, and the exception comes out unchanged."""
-    provider = bench.suite.provider()
+    provider = bench.backend.provider()
     calls = spy_on(provider)
     client = bench.build(provider)
     wanted = LookupError("the caller's own")

@@ -32,7 +32,7 @@ async def a_pool_of_five_survives_a_storm(bench: Bench) -> None:
 
 
 async def _storm(bench: Bench, pool: int) -> None:
-    client = await bench.open(bench.suite.pooled(pool))
+    client = await bench.open(bench.backend.pooled(pool))
     user, random = bench.user(), bench.random
     anchor = await client.add("the anchor holds", user_id=user, tags=["whole"])
     threads = threading.active_count()
@@ -55,7 +55,7 @@ async def _storm(bench: Bench, pool: int) -> None:
             if not call.cancelled() and (error := call.exception()) is not None:
                 raise error
         cancelled += sum(call.cancelled() for call in calls)
-        ensure(threading.active_count() - threads <= bench.suite.threads, "the storm grows threads")
+        ensure(threading.active_count() - threads <= bench.backend.threads, "the storm grows threads")
         if cancelled >= wanted or (round >= 10 and not waits):
             break
     bench.measure("cancelled", cancelled)

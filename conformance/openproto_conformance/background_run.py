@@ -12,10 +12,10 @@ from openproto_conformance.outcome import Result, Work
 from openproto_conformance.report import Report
 from openproto_conformance.suite import ProviderSuite
 
-THREAD = "openproto-trial"
+THREAD = "openproto-conformance"
 
 
-class Trial:
+class BackgroundRun:
     """One run of a suite over some of its work, in a thread of its own; `report()` may be asked for at any time."""
 
     def __init__(self, suite: ProviderSuite, work: Sequence[Work], *, provider: str, quick: bool) -> None:
