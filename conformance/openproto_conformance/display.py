@@ -1,4 +1,4 @@
-"""What the command shows: how far the run is, and then the table, the troubles, and the verdict."""
+"""What the command shows: how far the run is and what fails, as it does; then the table, the troubles, the verdict."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def progress(out: Output, work: Sequence[Work]) -> Iterator[Callable[[Result], N
 
         def tell(result: Result) -> None:
             nonlocal done, failed
+            if result.outcome == "failed":
+                bar.console.print(out.text(_failure(result), "red"), soft_wrap=True)
             done, failed = done + 1, failed + (result.outcome == "failed")
             now = areas[min(done, len(areas) - 1)]
             bar.update(task, completed=done, description=now, failed=f"{failed} failed" if failed else "")
@@ -48,8 +50,13 @@ def progress(out: Output, work: Sequence[Work]) -> Iterator[Callable[[Result], N
         yield tell
 
 
+def _failure(result: Result) -> str:
+    case = result.work.case
+    return f"✗ {case.name}[{result.work.face}] failed: {clean_line(result.detail)}"
+
+
 class _Lines:
-    """Says a line about each area as it ends."""
+    """Says a line about each failure as it happens, and about each area as it ends."""
 
     def __init__(self, out: Output, work: Sequence[Work]) -> None:
         self._out = out
@@ -63,6 +70,8 @@ class _Lines:
         self._done += 1
         self._left[area] -= 1
         self._outcomes[result.outcome] += 1
+        if result.outcome == "failed":
+            self._out.note(_failure(result))
         if not self._left[area]:
             words = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._outcomes.items()))
             self._out.note(f"[{self._done}/{self._total}] {area}: {words}")
@@ -81,6 +90,17 @@ def show(out: Output, report: Report, *, markdown: bool) -> None:
             if entry.outcome in _MARKS:
                 _show_trouble(out, entry)
         _show_verdict(out, report)
+
+
+def show_differences(out: Output, new: Report, told: Sequence[str]) -> None:
+    """Print in what a new report differs from the one that was to be verified."""
+    if out.as_json:
+        out.json({"differences": list(told), **ReportFile(reports=[new]).model_dump(mode="json")})
+        return
+    for text in told:
+        out.line(f"✗ {clean_line(text)}", "red")
+    same = "the same again" if not told else count(len(told), "difference")
+    out.line(f"{new.provider}: {new.headline}: {same}", _STYLES["fails" if told else new.verdict])
 
 
 def _row(area: str, entries: list[Entry]) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from openproto_conformance.case import Case
 from openproto_conformance.checks import Violation
 from openproto_conformance.faces import Face
 
-Outcome: TypeAlias = Literal["passed", "refused", "nonstrict", "deviated", "failed", "missing"]
-"""Kept; not declared and properly refused; a SHOULD that is not kept; a declared failure; broken; never tried."""
+Outcome: TypeAlias = Literal["passed", "refused", "unseen", "nonstrict", "deviated", "failed", "missing"]
+"""Kept; not declared and properly refused; kept as far as can be seen without a hook that the suite lacks; a SHOULD
+that is not kept; a declared failure; broken; never tried."""
 
 NOT_TRIED = "was not run"
 

@@ -1,10 +1,16 @@
-"""The report of a run: JSON with a schema, a verdict that says how much was claimed, and Markdown tables."""
+"""The report of a run: JSON with a schema, a verdict that says how much was claimed, and Markdown tables.
+
+A report carries the list of the cases of its suite and a digest over everything it says; `verify.py` checks both.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -13,14 +19,38 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from openproto.models import OMP_VERSION, VERBS
 from openproto_conformance.case import Level
-from openproto_conformance.execute import SuiteRun
+from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.faces import Face
 from openproto_conformance.outcome import Outcome, Result
 
 Verdict: TypeAlias = Literal["conforms", "deviates", "incomplete", "fails"]
 
 SYMBOLS: dict[str, str] = {"conforms": "✓", "deviates": "~", "incomplete": "?", "fails": "✗"}
-KEPT = ("passed", "refused", "nonstrict")
+KEPT = ("passed", "refused", "unseen", "nonstrict")
+
+
+class Listing(BaseModel):
+    """Which suite it was: its version, every case and history on each face, and a digest of what they ask."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    version: str
+    digest: str
+    work: tuple[str, ...]
+
+
+@cache
+def this_suite() -> Listing:
+    """Return the listing of the suite that is installed."""
+    asked = [[str(work), work.case.level, work.case.sentence] for work in ALL_WORK]
+    work = tuple(str(work) for work in ALL_WORK)
+    return Listing(version=version("openproto"), digest=digest_of({"asked": asked}), work=work)
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON values, whatever their order and their spacing in a file."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Entry(BaseModel):
@@ -52,9 +82,14 @@ class Entry(BaseModel):
             outcome=result.outcome,
             seconds=result.seconds,
             detail=result.detail,
-            hint="" if result.outcome in ("passed", "refused") else case.hint,
+            hint="" if result.outcome in ("passed", "refused", "unseen") else case.hint,
             measures=result.measures,
         )
+
+    @property
+    def work(self) -> str:
+        """How the suite's listing names it."""
+        return f"{self.area}/{self.case}[{self.face}]"
 
 
 class Report(BaseModel):
@@ -65,7 +100,7 @@ class Report(BaseModel):
     provider: str
     provider_version: str | None = None
     protocol: str = OMP_VERSION
-    suite_version: str = Field(default_factory=lambda: version("openproto"))
+    suite: Listing = Field(default_factory=this_suite)
     quick: bool = False
     verbs: list[str] = Field(default_factory=list)
     features: dict[str, Any] = Field(default_factory=dict)
@@ -105,11 +140,18 @@ class Report(BaseModel):
         """How many of each outcome."""
         return dict(sorted(Counter(entry.outcome for entry in self.cases).items()))
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def digest(self) -> str:
+        """Holds as long as nobody changes what the report says."""
+        return digest_of(self.model_dump(mode="json", exclude={"digest"}))
+
     @property
     def headline(self) -> str:
         """The verdict and what it stands for: `conforms · 9/9 verbs · cancellation native`."""
         parts = [self.verdict, f"{len(self.verbs)}/{len(VERBS)} verbs", f"cancellation {self.cancellation}"]
-        return " · ".join(parts + ["quick"] * self.quick)
+        unseen = self.tally.get("unseen", 0)
+        return " · ".join(parts + [f"{unseen} unseen"] * bool(unseen) + ["quick"] * self.quick)
 
     @property
     def exit_status(self) -> int:
@@ -128,7 +170,7 @@ class Report(BaseModel):
 
     def troubles(self) -> list[Entry]:
         """Return the entries that are not as they should be."""
-        return [entry for entry in self.cases if entry.outcome not in ("passed", "refused")]
+        return [entry for entry in self.cases if entry.outcome not in ("passed", "refused", "unseen")]
 
     def to_markdown(self) -> str:
         """Return a table by area, and below it each trouble with what to look at."""
@@ -162,13 +204,17 @@ class ReportFile(BaseModel):
 
 
 def write_reports(path: Path, reports: Sequence[Report]) -> None:
-    """Write the file; an OSError says why it cannot be."""
-    path.write_text(ReportFile(reports=list(reports)).model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def read_reports(path: Path) -> list[Report]:
-    """Return the reports of a file; a ValueError says what is wrong with it."""
-    return ReportFile.model_validate_json(path.read_bytes()).reports
+    """Write the file, which is whole at every moment; an OSError says why it cannot be written."""
+    text = ReportFile(reports=list(reports)).model_dump_json(indent=1) + "\n"
+    if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+        path.write_text(text, encoding="utf-8")
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def schema() -> str:

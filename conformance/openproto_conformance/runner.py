@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,7 +32,7 @@ def run(
 ) -> Report:
     """Run the suite on what `provider_factory` returns, a new unopened provider at each call.
 
-    `only` names the areas to try; the cases of the others stay `missing`, so such a report is `incomplete` at best.
+    `only` names the areas or cases to try; all others stay `missing`, so such a report is `incomplete` at best.
     `patience` is that of `ProviderSuite`.
     """
     suite = suite_of(provider_factory, deviations=deviations or {}, patience=patience)
@@ -56,18 +57,21 @@ def suite_of(
     *,
     deviations: Mapping[str, str],
     patience: float = 1.0,
+    secrets: Sequence[str] = (),
     emulator: Emulator | None = None,
 ) -> ProviderSuite:
     """Return the suite on what `provider_factory` returns; a deviation that names no case is a TypeError.
 
+    `secrets` are passwords and keys among the providers' options, none of which may be told.
     `emulator` is what the providers talk to, where that is emulated: it can be told to stall.
     """
     known, factor = deviations, patience
+    hidden = (*secrets, *([] if emulator is None else [emulator.api_key]))
 
     class Given(ProviderSuite):
         deviations = known
         patience = factor
-        secrets = () if emulator is None else (emulator.api_key,)
+        secrets = hidden
 
         def provider(self) -> Provider:
             return provider_factory()
@@ -79,8 +83,21 @@ def suite_of(
 
 
 def work_in(only: Collection[str]) -> list[Work]:
-    """Return the work of the areas named, or all of it; an unknown area is a ValueError that lists the areas."""
+    """Return the work of the areas and cases named, or all of it; an unknown name is a ValueError with the nearest.
+
+    A case is named as in `deviations`, `case` or `case[sync]`, or with its area, `area/case[sync]`.
+    """
     areas = [area.name for area in AREAS]
-    if unknown := sorted(set(only) - set(areas)):
-        raise ValueError(f"no area {unknown[0]!r}; there are: {', '.join(areas)}")
-    return [work for work in ALL_WORK if not only or work.case.area in only]
+    names = {work: _names(work) for work in ALL_WORK}
+    known = {name for some in names.values() for name in some}
+    for name in only:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"areas: {', '.join(areas)}"
+            raise ValueError(f"no area or case {name!r}; {hint}")
+    return [work for work in ALL_WORK if not only or names[work] & set(only)]
+
+
+def _names(work: Work) -> set[str]:
+    case = work.case
+    return {case.area, case.name, f"{case.name}[{work.face}]", f"{case.area}/{case.name}", str(work)}

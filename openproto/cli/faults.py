@@ -81,6 +81,14 @@ def report(error: BaseException, redact: Redactor, *, as_json: bool, debug: bool
     return fault.status
 
 
+def report_refusal(error: Exception, redact: Redactor, *, as_json: bool) -> Exit:
+    """Print why something that was read cannot be worked with, and return the exit status of a failed check."""
+    envelope = InvalidRequestError(str(error)).to_envelope()
+    text = clean_json(json.dumps(envelope, ensure_ascii=False)) if as_json else clean(f"error: {error}")
+    sys.stderr.write(redact(text) + "\n")
+    return Exit.FAILED
+
+
 def show_traceback(error: BaseException, redact: Redactor) -> None:
     """Print the traceback on stderr, without secrets; the one place where memory content may show."""
     sys.stderr.write(clean(redact("".join(traceback.format_exception(error)))))

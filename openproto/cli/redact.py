@@ -11,6 +11,7 @@ _FROM_ENVIRONMENT = ("OPENPROTO_API_KEY", "OPENAI_API_KEY", "PGPASSWORD")
 _SECRET_NAME = re.compile(r"key|token|password|secret|credential", re.IGNORECASE)
 _IN_URL = re.compile(r"://[^:/?#\s]*:(\S*)@|\bpassword=([^&\s]+)", re.IGNORECASE)
 _SHORTEST = 3  # anything shorter stands in ordinary words too, and hiding it there would show what it is
+_CERTAIN = 6
 _MASK = "***"
 
 
@@ -30,6 +31,11 @@ class Redactor:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, _MASK)
         return text
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What is replaced, and long enough to stand for nothing else."""
+        return tuple(sorted(secret for secret in self._secrets if len(secret) >= _CERTAIN))
 
     def _learn(self, secrets: Iterable[str]) -> None:
         for secret in secrets:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from openproto_conformance.execute import ALL_WORK
-from openproto_conformance.markers import END, START, between
-from openproto_conformance.report import read_reports, to_matrix
+from openproto_conformance.markers import END, START
+from openproto_conformance.verify import read_reports
 
 from openproto.cli import main
 
@@ -102,7 +102,9 @@ def test_a_failing_case_says_where_to_look(cli: Callable[..., Ended]) -> None:
         (["sqlite", "lock_timeout=long"], "lock_timeout"),
         (["sqlite", "retries=3"], "option of the client"),
         (["sqlite", "--timeout", "3"], "deadlines"),
-        (["sqlite", "--only", "cancelation"], "no area 'cancelation'; there are: basics,"),
+        (["sqlite", "--only", "cancelation"], "no area or case 'cancelation'; did you mean 'cancellation'"),
+        (["sqlite", "--only", "xyzzy"], "no area or case 'xyzzy'; areas: basics,"),
+        (["sqlite", "--audit", "sqlite:///audit.db"], "keeps an audit log of its own"),
         (["sqlite", "--deviation", "no_such_case=why"], "no case of this suite"),
         (["sqlite", "--deviation", "no reason"], "name=value"),
         (["sqlite", "--deviation", "what_was_added_is_found= "], "needs a reason"),
@@ -112,6 +114,10 @@ def test_a_failing_case_says_where_to_look(cli: Callable[..., Ended]) -> None:
         (["sqlite", "--write", "README.md"], "--write goes with matrix"),
         (["matrix"], "at least one report"),
         (["matrix", "missing.json"], "No such file"),
+        (["verify"], "wants a report"),
+        (["verify", "missing.json"], "No such file"),
+        (["verify", "--quick", "missing.json"], "go with --again"),
+        (["sqlite", "--again"], "--again goes with verify"),
         (["matrix", "--quick", "missing.json"], "no other option"),
     ],
 )
@@ -233,41 +239,6 @@ def test_a_document_without_markers_is_left_alone(
     Path("README.md").write_text(text)
     assert cli("matrix", *reports, "--write", "README.md").status == 2
     assert Path("README.md").read_text() == text
-
-
-def test_what_is_no_report_is_refused(cli: Callable[..., Ended]) -> None:
-    Path("x.json").write_text('{"reports": 5}')
-    ended = cli("matrix", "x.json")
-    assert (ended.status, "no conformance report" in ended.err) == (2, True)
-
-
-TIERS = {
-    "sqlite": "native",
-    "postgres": "native",
-    "mem0": "aborting",
-    "supermemory": "aborting",
-    "letta": "aborting",
-    "memorysync": "native",
-    "memsy": "native",
-    "memori": "detached",
-}
-
-
-def test_the_readme_holds_the_matrix_of_the_stored_reports() -> None:
-    paths = [Path(f"docs/conformance/{name}.json") for name in TIERS]
-    stored = [report for path in paths for report in read_reports(ROOT / path)]
-    assert between((ROOT / "README.md").read_text(encoding="utf-8")).strip() == to_matrix(stored).strip(), (
-        f"openproto conformance matrix {' '.join(map(str, paths))} --write README.md"
-    )
-
-
-@pytest.mark.parametrize("name", TIERS)
-def test_a_stored_report_is_of_this_suite_and_green(name: str) -> None:
-    (report,) = read_reports(ROOT / f"docs/conformance/{name}.json")
-    assert report.headline == f"conforms · 9/9 verbs · cancellation {TIERS[name]}"
-    assert not report.quick
-    wanted = {(work.case.name, work.face, work.case.sentence) for work in ALL_WORK}
-    assert {(entry.case, entry.face, entry.sentence) for entry in report.cases} == wanted
 
 
 def test_a_broken_plugin_does_not_take_the_commands_along(tmp_path: Path) -> None:

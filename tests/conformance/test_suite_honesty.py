@@ -21,8 +21,9 @@ from openproto_conformance.cases import CASES, concurrency
 from openproto_conformance.checks import Violation
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.probe import STRIKES, Strike, strike_everywhere, strike_once
-from openproto_conformance.report import read_reports, schema, to_matrix, write_reports
+from openproto_conformance.report import schema, to_matrix, write_reports
 from openproto_conformance.runner import suite_of
+from openproto_conformance.verify import read_reports
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord, Provider, ProviderUnavailableError
 from openproto.provider import KeyedInput, Outcomes

@@ -19,7 +19,7 @@ import pytest
 from notes_emulator import Notes, document
 from openproto_conformance.emulators import Answer, Fault, Request
 from openproto_conformance.emulators.document import VARIABLE
-from openproto_conformance.report import read_reports
+from openproto_conformance.verify import read_reports
 
 from openproto.cli import main
 
