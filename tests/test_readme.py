@@ -19,7 +19,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 QUICKSTARTS = [block for block in BLOCKS if "import" in block][:2]
 (PROVIDERS,) = [block for block in BLOCKS if "from_env" in block]
 (AROUND_LLM,) = [block for block in BLOCKS if "wrap(" in block]
-(EMBEDDERS,) = [block for block in BLOCKS if "class FastEmbed" in block]
+DOCS = Path(__file__).parent.parent / "docs"
+(EMBEDDERS,) = re.findall(r"```python\n(.*?)```", (DOCS / "embedders.md").read_text(encoding="utf-8"), re.DOTALL)
 FAKE_LLM = Path(__file__).parent / "llm" / "fake_llm.py"
 COMMANDS = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
 (SERVE,) = re.findall(r"^\$ (openproto serve .*)$", README, re.MULTILINE)
