@@ -1,4 +1,4 @@
-"""The reports in docs/conformance are of this suite, and the README's matrix is made of them."""
+"""The reports in docs/conformance are of this suite, and the matrix in docs/conformance.md is made of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TIERS = {
 def test_the_readme_holds_the_matrix_of_the_stored_reports() -> None:
     paths = [Path(f"docs/conformance/{name}.json") for name in TIERS]
     stored = [report for path in paths for report in read_reports(ROOT / path)]
-    assert between((ROOT / "README.md").read_text(encoding="utf-8")).strip() == to_matrix(stored).strip(), (
-        f"openproto conformance matrix {' '.join(map(str, paths))} --write README.md"
+    assert between((ROOT / "docs/conformance.md").read_text(encoding="utf-8")).strip() == to_matrix(stored).strip(), (
+        f"openproto conformance matrix {' '.join(map(str, paths))} --write docs/conformance.md"
     )
 
 
