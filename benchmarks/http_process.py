@@ -23,7 +23,7 @@ from benchmarks.overhead import Trivial
 from openproto import AsyncMemory
 from openproto.server import ServerSettings, create_app
 from openproto.server.log import log_config
-from openproto.server.running import UVICORN
+from openproto.server.running import uvicorn_options
 
 TICK = 0.01
 
@@ -39,7 +39,8 @@ def main() -> None:
         if kind == "empty":
             config = uvicorn.Config(_sampled(app, lags), loop="uvloop", http="httptools")
         else:
-            config = uvicorn.Config(_sampled(app, lags), log_config=log_config(ServerSettings()), **UVICORN)
+            settings = ServerSettings(max_connections_per_address=512)
+            config = uvicorn.Config(_sampled(app, lags), log_config=log_config(settings), **uvicorn_options(settings))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         uvicorn.Server(config).run([listener])
     found = {"lag_p50_ms": percentile(lags, 0.5) * 1e3, "lag_p99_ms": percentile(lags, 0.99) * 1e3}

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from openproto.cli import faults
+from openproto.cli import reporting
 from openproto.cli.call import Call
 from openproto.cli.exits import Exit
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 from openproto.errors import OpenProtoError
 from openproto_conformance.background_run import THREAD, BackgroundRun
 from openproto_conformance.display import progress, show, show_differences
@@ -108,7 +108,7 @@ async def _run(
         show_it(final)
         if status is Exit.INTERRUPTED:
             resume = "what had not been tried is missing in the report"
-            faults.report(KeyboardInterrupt(), call.redact, as_json=call.out.as_json, resume=resume)
+            reporting.report(KeyboardInterrupt(), call.redact, as_json=call.out.as_json, resume=resume)
         if emulator is not None and report_violations(call, emulator):
             status = status or Exit.FAILED
     return final, status

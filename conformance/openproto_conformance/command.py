@@ -21,7 +21,7 @@ from openproto.cli.clean import clean
 from openproto.cli.coerce import pairs
 from openproto.cli.command import CARE, command
 from openproto.cli.exits import Exit
-from openproto.cli.faults import Misuse, report_refusal
+from openproto.cli.reporting import Misuse, report_refusal
 from openproto_conformance.how import How
 
 if TYPE_CHECKING:

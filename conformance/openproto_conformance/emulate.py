@@ -11,7 +11,7 @@ import typer
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, command
 from openproto.cli.exits import Exit
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 from openproto.registry import missing_extra
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, command
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 from openproto.registry import provider_names
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openproto.cli.call import Call, Target
 from openproto.cli.coerce import pairs
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 from openproto.provider import Provider
 from openproto.registry import provider_class, provider_options
 from openproto_conformance.how import How

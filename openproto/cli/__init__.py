@@ -2,7 +2,7 @@
 
 A command group is one file in `commands/`, named in `app.py`; what all commands share stands here, each in its file:
 the options (`options.py`), the call they make up (`call.py`), what is printed (`output.py`, `clean.py`), and how a
-command ends (`exits.py`, `faults.py`).
+command ends (`exits.py`, `reporting.py`).
 """
 
 from __future__ import annotations

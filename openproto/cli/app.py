@@ -14,8 +14,8 @@ import typer
 
 from openproto.cli.command import app
 from openproto.cli.exits import Exit
-from openproto.cli.faults import Misuse, report
 from openproto.cli.redact import Redactor
+from openproto.cli.reporting import Misuse, report
 
 GROUPS = ("demo", "providers", "doctor", "writing", "reading", "exporting", "importing", "upkeep", "serve")
 """The modules of `commands/`, in the order in which `--help` shows what they hold."""

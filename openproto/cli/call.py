@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from openproto.cli.coerce import coerce, pairs
-from openproto.cli.faults import Misuse
 from openproto.cli.options import Common
 from openproto.cli.output import Output
 from openproto.cli.redact import Redactor
+from openproto.cli.reporting import Misuse
 from openproto.client.async_memory import AsyncMemory
 from openproto.errors import OpenProtoError, UnknownProviderError
 from openproto.provider import Provider

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 
 
 def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:

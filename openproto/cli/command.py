@@ -12,8 +12,8 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.exits import MEANINGS, Exit
-from openproto.cli.faults import report
 from openproto.cli.options import Common
+from openproto.cli.reporting import report
 
 Body = TypeVar("Body", bound=Callable[..., Awaitable[Exit | None] | Exit | None])
 

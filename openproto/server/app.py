@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from openproto import AsyncMemory
 from openproto.errors import NotFoundError
 from openproto.server.access import Gate
-from openproto.server.errors import MethodNotAllowedError, error_response
 from openproto.server.guard import Guard
+from openproto.server.http_errors import MethodNotAllowedError, error_response
 from openproto.server.openapi import describe
 from openproto.server.route import SERVICES, ProtocolRoute, Services
 from openproto.server.routes import ROUTES

@@ -12,8 +12,8 @@ from openproto.errors import InvalidRequestError, PayloadTooLargeError
 from openproto.requests import Request as Model
 from openproto.requests import build
 from openproto.server.access import header
-from openproto.server.disconnect import ClientGoneError
-from openproto.server.errors import UnsupportedMediaTypeError
+from openproto.server.disconnect import LATE_BODY, ClientGoneError
+from openproto.server.http_errors import RequestTimeoutError, UnsupportedMediaTypeError
 
 M = TypeVar("M", bound=Model)
 
@@ -68,6 +68,8 @@ async def _read(request: Request) -> bytes:
                 raise _too_large()
     except ClientDisconnect:
         raise ClientGoneError from None
+    if LATE_BODY in request.scope:
+        raise RequestTimeoutError("the body did not arrive in time; send less at a time, or over a faster connection")
     return bytes(data)
 
 

@@ -10,6 +10,9 @@ from starlette.types import Receive
 
 T = TypeVar("T")
 
+LATE_BODY = "openproto.late_body"
+"""Set in the scope of a request whose body did not arrive in time: what the app reads of it is incomplete."""
+
 PATIENCE = 0.05
 """Seconds before a call is watched: most end sooner, and a task for each would cost more than it saves."""
 

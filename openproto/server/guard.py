@@ -9,8 +9,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from openproto.errors import ScopeDeniedError
-from openproto.server.errors import error_response
+from openproto.errors import InvalidRequestError, OpenProtoError, ScopeDeniedError
+from openproto.server.http_errors import error_response
 from openproto.server.settings import ServerSettings
 
 
@@ -25,17 +25,24 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or hand it on."""
         if scope["type"] == "http" and (refusal := self._refusal(scope)):
-            await error_response(ScopeDeniedError(refusal), Request(scope))(scope, receive, send)
+            await error_response(refusal, Request(scope))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> str | None:
-        host, origin = "", None
-        for name, value in scope["headers"]:
-            if name == b"host":
-                host = value.decode("latin-1").lower()
-            elif name == b"origin":
-                origin = value.decode("latin-1").lower()
+    def _refusal(self, scope: Scope) -> OpenProtoError | None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        origins = [value for name, value in scope["headers"] if name == b"origin"]
+        if len(hosts) != 1 and (hosts or scope["http_version"] == "1.1"):
+            return InvalidRequestError("host: must be given exactly once")
+        if len(origins) > 1:
+            return InvalidRequestError("origin: must not be given twice")
+        host = hosts[0].decode("latin-1").lower() if hosts else ""
+        origin = origins[0].decode("latin-1").lower() if origins else None
+        if refusal := self._foreign(host, origin):
+            return ScopeDeniedError(refusal)
+        return None
+
+    def _foreign(self, host: str, origin: str | None) -> str | None:
         if self._hosts and _without_port(host) not in self._hosts:
             return "the Host header names no host of this server; --allowed-host adds one"
         if (

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from openproto import __version__
 from openproto.models import OMP_VERSION
-from openproto.server.errors import PROBLEM, Envelope, Problem
+from openproto.server.http_errors import PROBLEM, Envelope, Problem
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 

@@ -26,7 +26,7 @@ from openproto.errors import InternalError, OpenProtoError, ProviderUnavailableE
 from openproto.server.access import Gate, header
 from openproto.server.body import read_model, read_query
 from openproto.server.disconnect import ClientGoneError, while_connected
-from openproto.server.errors import error_response
+from openproto.server.http_errors import error_response
 
 _log = logging.getLogger(__name__)
 

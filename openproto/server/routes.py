@@ -20,7 +20,7 @@ from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, Mem
 from openproto.provider import current_origin
 from openproto.requests import build
 from openproto.server.access import Caller
-from openproto.server.errors import ErrorBody, PreconditionFailedError, envelope
+from openproto.server.http_errors import ErrorBody, PreconditionFailedError, envelope
 from openproto.server.openapi import answers
 from openproto.server.route import SERVICES, ProtocolRoute, Services
 from openproto.server.wire import (

@@ -17,7 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from openproto import AsyncMemory
 from openproto.server.app import create_app
 from openproto.server.log import log_config
-from openproto.server.running import UVICORN
+from openproto.server.running import uvicorn_options
 from openproto.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def serve(provider: str, options: Mapping[str, Any], settings: ServerSettings) -
         workers=settings.workers,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         log_config=log_config(settings),
-        **UVICORN,
+        **uvicorn_options(settings),
     )
     # SIGTERM means the same as Ctrl-C, also before and after uvicorn takes care of both.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

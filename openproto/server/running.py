@@ -7,34 +7,41 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from openproto.server.protocol import EnvelopeProtocol
-
-UVICORN: dict[str, Any] = {
-    "loop": "uvloop",
-    "http": EnvelopeProtocol,
-    "ws": "none",
-    "lifespan": "on",
-    "access_log": False,
-    "proxy_headers": False,
-    "server_header": False,
-}
-"""What every server here has in common; the access log is the app's own."""
+from openproto.server.connections import Connections
+from openproto.server.http_protocol import HttpProtocol
+from openproto.server.settings import ServerSettings
 
 _LONGEST_START = 30.0
 
 
+def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
+    """Return what every server here has in common; the access log is the app's own."""
+    return {
+        "loop": "uvloop",
+        "http": partial(HttpProtocol, Connections(settings)),
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+    }
+
+
 @contextmanager
-def running(app: ASGIApp) -> Iterator[str]:
+def running(app: ASGIApp, settings: ServerSettings | None = None) -> Iterator[str]:
     """Serve `app` until the block is left, from a thread on a free loopback port, and yield its URL.
 
-    RuntimeError when it does not start.
+    Of `settings`, which default to the environment's, the bounds on connections count. RuntimeError when it does not
+    start.
     """
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **UVICORN))
+    options = uvicorn_options(settings or ServerSettings())
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],), name="openproto-server", daemon=True)
         thread.start()

@@ -33,6 +33,7 @@ def _host(text: str) -> str:
 
 Origins = Annotated[list[Annotated[str, AfterValidator(_origin)]], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[list[Annotated[str, AfterValidator(_host)]], NoDecode, BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
 class ServerSettings(BaseSettings):
@@ -48,6 +49,13 @@ class ServerSettings(BaseSettings):
         rate_limit: Requests a key (without keys: an address) may make, such as "600/minute"; each worker counts alone.
         cors_origins: Origins whose pages may call the server.
         allowed_hosts: Names that a `Host` header may hold; by default those of the loopback address when it is bound.
+        max_connections: Connections open at once, for each worker; fewer where the limit of open files is lower.
+        max_connections_per_address: How many of those one address may have; behind a proxy, whose address they share,
+            as many as `max_connections`.
+        max_head_bytes: Bytes of a request's path, headers, and trailers together.
+        head_timeout: Seconds within which a path and headers arrive, from the first byte or the connection's start.
+        body_timeout: Seconds within which a body arrives, from the end of the headers.
+        idle_timeout: Seconds that a connection is kept between requests, or while its client reads nothing.
         shutdown_timeout: Seconds that requests get to finish when the server is stopped.
         log_level: The least severe level that is logged.
         log_format: Lines for people, or one JSON object a line.
@@ -66,6 +74,12 @@ class ServerSettings(BaseSettings):
     rate_limit: str | None = None
     cors_origins: Origins = []
     allowed_hosts: Hosts = []
+    max_connections: int = Field(default=512, ge=1, le=100_000)
+    max_connections_per_address: int = Field(default=256, ge=1, le=100_000)
+    max_head_bytes: int = Field(default=2**16, ge=2**10, le=2**24)
+    head_timeout: Seconds = 10
+    body_timeout: Seconds = 60
+    idle_timeout: Seconds = 75
     shutdown_timeout: int = Field(default=10, ge=1, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

@@ -26,7 +26,7 @@ from openproto.requests import (
     Request,
     SearchQuery,
 )
-from openproto.server.errors import ErrorBody
+from openproto.server.http_errors import ErrorBody
 
 MAX_BATCH = 500
 

@@ -16,7 +16,7 @@ import pytest
 from openproto_adapters.postgres.private.server import PrivatePostgres
 from server_tools import LONG, Process, Serve, sqlite_app
 
-from openproto.server import running
+from openproto.server import ServerSettings, running
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,8 @@ def serve() -> Iterator[Serve]:
     """Serve an app until the end of the test and return a client of it."""
     with contextlib.ExitStack() as stack:
 
-        def start(app: Any, **headers: str) -> httpx.Client:
-            url = stack.enter_context(running(app))
+        def start(app: Any, settings: ServerSettings | None = None, **headers: str) -> httpx.Client:
+            url = stack.enter_context(running(app, settings))
             return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=LONG))
 
         yield start
@@ -60,8 +60,8 @@ def start() -> Iterator[Callable[..., Process]]:
     """Start `openproto serve`, with arguments and an environment; whatever is left is killed."""
     started: list[Process] = []
 
-    def run(*arguments: str, **environment: str) -> Process:
-        started.append(Process(*arguments, **environment))
+    def run(*arguments: str, **options: Any) -> Process:
+        started.append(Process(*arguments, **options))
         return started[-1]
 
     yield run

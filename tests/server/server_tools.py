@@ -102,10 +102,10 @@ def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]
 class Process:
     """`openproto serve` in a process of its own."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, command: list[str] = COMMAND, **environment: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
         self.process = subprocess.Popen(
-            [*COMMAND, "--port", "0", *arguments],
+            [*command, "--port", "0", *arguments],
             env={**kept, "OPENPROTO_EMBEDDER": "none", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

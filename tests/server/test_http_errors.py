@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from server_tools import Serve, connect, error_of, read_all, scripted_app, sqlit
 
 from openproto import errors
 from openproto.errors import ERROR_CODES, OpenProtoError
-from openproto.server.protocol import MAX_HEAD
 
 MARKER = "xyzzy-plugh-0421"
 MEMORY = {"content": MARKER, "user_id": "ada"}
@@ -293,25 +290,6 @@ def test_what_is_no_http_at_all_gets_the_envelope_too(client: httpx.Client, rubb
     error = json.loads(body)["error"]
     assert error["code"] == "invalid_request"
     assert f"x-request-id: {error['request_id']}".encode() in head
-
-
-def test_headers_without_end_are_refused_and_not_gathered(client: httpx.Client) -> None:
-    with connect(client.base_url) as connection, contextlib.suppress(ConnectionError):
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
-        for _ in range(1000):
-            connection.sendall(b"x" * 10_000)
-        raise AssertionError("ten megabytes of one header were taken")
-    assert client.get("/healthz").status_code == 200
-
-
-def test_headers_that_are_too_large_get_the_envelope(client: httpx.Client) -> None:
-    with connect(client.base_url) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
-        time.sleep(0.1)  # so that the server reads the beginning on its own
-        connection.sendall(b"x" * (MAX_HEAD + 1))
-        head, _, body = read_all(connection).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["error"]["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize("offer", ["h2c", "websocket"])

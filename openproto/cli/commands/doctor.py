@@ -16,7 +16,7 @@ from openproto.cli.clean import clean_line
 from openproto.cli.command import CARE, command
 from openproto.cli.commands.providers import distribution_of
 from openproto.cli.exits import Exit
-from openproto.cli.faults import explain_fault, show_traceback
+from openproto.cli.reporting import explain_fault, show_traceback
 from openproto.client.async_memory import AsyncMemory
 from openproto.embedding.local import is_installed
 from openproto.errors import NotFoundError, OpenProtoError, ProviderError

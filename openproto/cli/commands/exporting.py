@@ -12,9 +12,9 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
-from openproto.cli.faults import Misuse
 from openproto.cli.options import Scope, Tag
 from openproto.cli.output import count
+from openproto.cli.reporting import Misuse
 from openproto.client.async_memory import AsyncMemory
 from openproto.errors import NotFoundError
 from openproto.portable.spool import Spool, open_private

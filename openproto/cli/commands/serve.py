@@ -12,7 +12,7 @@ import typer
 from openproto.cli.call import Call, open_client
 from openproto.cli.coerce import explain
 from openproto.cli.command import CARE, command
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 from openproto.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
@@ -44,6 +44,24 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A name by which the server is called; repeatable.")
     ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(metavar="N", help="Open at once, for each worker; 512 by default.")
+    ] = None,
+    max_connections_per_address: Annotated[
+        int | None, typer.Option(metavar="N", help="Of those, for one address; 256 by default.")
+    ] = None,
+    max_head_bytes: Annotated[
+        int | None, typer.Option(metavar="N", help="Of path, headers, and trailers together; 65536 by default.")
+    ] = None,
+    head_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For path and headers to arrive; 10 by default.")
+    ] = None,
+    body_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For a body to arrive; 60 by default.")
+    ] = None,
+    idle_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="To keep a connection between requests; 75 by default.")
+    ] = None,
     shutdown_timeout: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="How long requests may take to finish at a stop; 10.")
     ] = None,
@@ -65,6 +83,12 @@ def serve(
         "rate_limit": rate_limit,
         "cors_origins": cors_origin or None,
         "allowed_hosts": allowed_host or None,
+        "max_connections": max_connections,
+        "max_connections_per_address": max_connections_per_address,
+        "max_head_bytes": max_head_bytes,
+        "head_timeout": head_timeout,
+        "body_timeout": body_timeout,
+        "idle_timeout": idle_timeout,
         "shutdown_timeout": shutdown_timeout,
         "log_level": log_level,
         "log_format": log_format,

@@ -9,8 +9,8 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, command
-from openproto.cli.faults import Misuse
 from openproto.cli.output import count
+from openproto.cli.reporting import Misuse
 from openproto.errors import OpenProtoError
 from openproto.provider import ReindexProgress
 

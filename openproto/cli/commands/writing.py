@@ -13,8 +13,8 @@ from openproto.cli import show
 from openproto.cli.call import Call
 from openproto.cli.coerce import pairs
 from openproto.cli.command import MEMORIES, command
-from openproto.cli.faults import Misuse
 from openproto.cli.options import Id, Scope, Tag, moment_option
+from openproto.cli.reporting import Misuse
 from openproto.fields import MAX_CONTENT_LENGTH
 
 CLEARABLE = ("scope", "tags", "confidence", "valid_to", "supersedes")

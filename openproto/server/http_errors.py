@@ -50,6 +50,27 @@ class UnsupportedMediaTypeError(InvalidRequestError):
         return 415
 
 
+class RequestTimeoutError(InvalidRequestError):
+    """The request did not arrive in time."""
+
+    @property
+    def http_status(self) -> int:
+        """The status that HTTP has for it."""
+        return 408
+
+
+class HeadTooLargeError(InvalidRequestError):
+    """The request line, headers, and trailers are too long together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the path, headers, and trailers are larger than {max_bytes} bytes together; send less")
+
+    @property
+    def http_status(self) -> int:
+        """The status that HTTP has for it."""
+        return 431
+
+
 class ErrorDetails(Result):
     """openproto's own part of an error: what a header would round or a batch has no header for."""
 

@@ -1,0 +1,225 @@
+"""The bounds of a connection: endless heads and trailers, slow clients, more connections than there is room for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from server_tools import LONG, Process, Serve, connect, read_all, scripted_app, sqlite_app
+
+from openproto.server import ServerSettings
+
+HEAD = b"GET /capabilities HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+SLOW = 0.3
+MiB = 2**20
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """Return the status and the JSON of what the server sends until it hangs up."""
+    head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+def send_forever(connection: socket.socket, piece: bytes) -> int:
+    """Send a piece again and again until the server hangs up, and return how many bytes it took."""
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 20 * MiB:
+            connection.sendall(piece)
+            sent += len(piece)
+    return sent
+
+
+@pytest.fixture
+def impatient(serve: Serve, tmp_path: Path) -> httpx.Client:
+    """A server with short deadlines."""
+    settings = ServerSettings(head_timeout=SLOW, body_timeout=SLOW, idle_timeout=SLOW)
+    return serve(sqlite_app(tmp_path / "memory.db"), settings)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (HEAD + b"X-Long: ", b"x" * 10_000),
+        (HEAD, b"X-Many: yes\r\n" * 1000),
+        (b"GET /", b"x" * 10_000),
+        (CHUNKED + b"X-Long: ", b"x" * 10_000),
+        (CHUNKED, b"X-Many: yes\r\n" * 1000),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n2;", b"x" * 10_000),
+        (b"", b"\r\n" * 5000),
+    ],
+    ids=["header", "headers", "path", "trailer", "trailers", "chunk extension", "empty lines"],
+)
+def test_nothing_but_a_body_may_go_on_for_ever(client: httpx.Client, start: bytes, piece: bytes) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(start)
+        assert send_forever(connection, piece) < 8 * MiB  # most of it waits in the sockets' buffers
+    assert client.get("/capabilities").status_code == 200
+
+
+@pytest.mark.parametrize("start", [HEAD + b"X-Long: ", CHUNKED + b"X-Long: "], ids=["head", "trailers"])
+def test_the_bound_of_head_and_trailers_is_told(client: httpx.Client, start: bytes) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(start + b"x" * 2**16)
+        status, body = answer(connection)
+    assert (status, body["error"]["code"]) == (431, "invalid_request")
+    with connect(client.base_url) as connection:
+        connection.sendall(HEAD + b"Connection: close\r\nX-Long: " + b"x" * (2**16 - 200) + b"\r\n\r\n")
+        assert answer(connection)[0] == 200
+
+
+def test_trailers_are_no_headers(serve: Serve, tmp_path: Path) -> None:
+    client = serve(sqlite_app(tmp_path / "memory.db"))
+    body = json.dumps({"content": "tea", "user_id": "ada"}).encode()
+    with connect(client.base_url) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"%x\r\n%b\r\n0\r\nX-User-Id: eve\r\n\r\n" % (len(body), body))
+        assert answer(connection)[0] == 201
+
+
+def test_a_body_in_tiny_chunks_is_taken(client: httpx.Client) -> None:
+    body = json.dumps({"content": "tea " * 20_000, "user_id": "ada"}).encode()
+    with connect(client.base_url) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert answer(connection)[0] == 201
+
+
+def test_a_slow_head_and_a_slow_body_are_told_so(impatient: httpx.Client) -> None:
+    for start in (HEAD, POST + b"Content-Length: 100\r\n\r\n{"):
+        with connect(impatient.base_url) as connection:
+            connection.sendall(start)
+            status, body = answer(connection)
+        assert (status, body["error"]["code"]) == (408, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (HEAD, b"X-Drop: yes\r\n"),
+        (POST + b"Content-Length: 1000000\r\n\r\n", b"{"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n"),
+        (HEAD + b"Content-Length: 1000000\r\n\r\n", b"{"),  # answered at once, and dribbling on
+        (b"", b"\r\n"),
+    ],
+    ids=["head", "body", "chunks", "unread body", "empty lines"],
+)
+def test_dribbling_does_not_put_a_deadline_off(impatient: httpx.Client, start: bytes, piece: bytes) -> None:
+    with connect(impatient.base_url) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(start)
+        connection.settimeout(SLOW / 10)
+        closed = time.monotonic() + LONG
+        while time.monotonic() < closed:
+            connection.sendall(piece)
+            with contextlib.suppress(TimeoutError):
+                if not connection.recv(65536):
+                    break
+        else:
+            raise AssertionError("the server goes on listening")
+
+
+def test_a_silent_connection_is_closed_and_a_used_one_kept_for_a_while(impatient: httpx.Client) -> None:
+    with connect(impatient.base_url) as connection:
+        assert read_all(connection) == b""
+    with connect(impatient.base_url) as connection:
+        for _ in range(3):
+            connection.sendall(HEAD + b"\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        assert b"HTTP" not in read_all(connection)
+
+
+def test_a_client_that_reads_nothing_is_cut_off(serve: Serve, tmp_path: Path) -> None:
+    client = serve(sqlite_app(tmp_path / "memory.db"), ServerSettings(idle_timeout=SLOW))
+    item = {"content": "x" * 100_000, "user_id": "ada"}
+    for _ in range(10):
+        client.post("/memories/batch", json={"items": [item] * 9}).raise_for_status()
+    with connect(client.base_url) as connection:
+        for _ in range(3):
+            connection.sendall(b"GET /memories?user_id=ada&limit=500 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(4 * SLOW)
+        with contextlib.suppress(ConnectionError):
+            assert len(read_all(connection)) < 3 * 9 * MiB
+
+
+def test_a_long_call_has_no_deadline_here(serve: Serve) -> None:
+    provider, app = scripted_app()
+    client = serve(app, ServerSettings(head_timeout=SLOW, body_timeout=SLOW, idle_timeout=SLOW))
+    with connect(client.base_url) as connection:
+        connection.sendall(b"GET /memories/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert provider.asked.wait(LONG)
+        connection.settimeout(4 * SLOW)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+    assert provider.cancelled.wait(LONG)
+
+
+def test_close_beside_an_offered_upgrade_closes(client: httpx.Client) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(HEAD + b"Connection: close, upgrade\r\nUpgrade: h2c\r\n\r\n")
+        assert answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize("lines", [b"Host: localhost\r\n" * 2, b"", b"Host: localhost\r\n" + b"Origin: null\r\n" * 2])
+def test_host_stands_there_once_and_origin_no_more_than_once(client: httpx.Client, lines: bytes) -> None:
+    with connect(client.base_url) as connection:
+        connection.sendall(b"GET /capabilities HTTP/1.1\r\n" + lines + b"Connection: close\r\n\r\n")
+        assert answer(connection)[0] == 400
+
+
+def test_a_newcomer_without_a_place_gets_503_at_once(serve: Serve) -> None:
+    provider, app = scripted_app()
+    client = serve(app, ServerSettings(max_connections=1))
+    with connect(client.base_url) as busy:
+        busy.sendall(b"GET /memories/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert provider.asked.wait(LONG)
+        with connect(client.base_url) as silent:
+            status, body = answer(silent)
+            assert (status, body["error"]["code"]) == (503, "provider_unavailable")
+        refused = client.get("/capabilities")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert provider.cancelled.wait(LONG)
+
+
+@pytest.mark.parametrize("start", [b"", HEAD, POST + b"Content-Length: 100\r\n\r\n{"], ids=["silent", "head", "body"])
+def test_who_waits_longest_without_a_request_gives_way(serve: Serve, tmp_path: Path, start: bytes) -> None:
+    client = serve(sqlite_app(tmp_path / "memory.db"), ServerSettings(max_connections_per_address=2))
+    with connect(client.base_url) as oldest, connect(client.base_url) as newer:
+        oldest.sendall(start)
+        newer.sendall(start)
+        time.sleep(1.2)  # a body is given a second before it counts as slow
+        assert httpx.get(client.base_url.join("/capabilities")).status_code == 200
+        assert answer(oldest)[0] == 503
+        newer.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            newer.recv(1)
+
+
+def test_three_hundred_half_open_connections_lock_nobody_out_of_a_server_with_few_files(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256));"
+        "from openproto.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    server = start(OPENPROTO_PATH=str(tmp_path / "memory.db"), command=[sys.executable, "-c", program, "serve"])
+    with contextlib.ExitStack() as stack:
+        for number in range(300):
+            connection = stack.enter_context(connect(server.url))
+            connection.sendall((b"", HEAD, POST + b"Content-Length: 9\r\n\r\n{")[number % 3])
+        retrying = httpx.HTTPTransport(retries=3)
+        with httpx.Client(base_url=server.url, timeout=LONG, transport=retrying) as client:
+            for _ in range(5):
+                assert client.get("/memories", params={"user_id": "ada"}).status_code == 200
+    said = server.stop()
+    assert "closed to make room; 127 of at most 128 are open" in said
+    assert len([line for line in said.splitlines() if "connections:" in line]) < 4
