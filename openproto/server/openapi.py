@@ -16,18 +16,20 @@ from openproto.server.http_errors import PROBLEM, Envelope, Problem
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
-_ALWAYS = (400, 403, 500, 502, 503, 504)
+_ALWAYS = (400, 403, 408, 431, 500, 502, 503, 504)
 _WITH_KEY = (401, 429)
 _WORDS = {
     400: "The request breaks a rule of the protocol, or the backend cannot do this",
     401: "No API key, or an unknown one",
     403: "The key may not act for this user, or the request comes from a foreign web page",
     404: "No such memory, or not one of yours",
+    408: "The request did not arrive in time",
     409: "Contradicts an earlier write, such as another memory under the same idempotency key",
     412: "The record is no longer the version that If-Match names",
     413: "The body is larger than 1 MiB",
     415: "The body is not JSON",
     429: "Too many requests; Retry-After says when to return",
+    431: "The path and headers are too large",
     500: "A fault of the server",
     502: "The backend failed",
     503: "The backend cannot be reached or is shutting down",
