@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pgbouncer test-installs check check-http check-letta bench constraints clean
+.PHONY: help demo test test-full test-pgbouncer test-installs check check-http check-letta bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -21,8 +22,11 @@ demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real
 	@$(BIN)/openproto demo --provider sqlite
 	@$(BIN)/openproto demo --provider postgres
 
-test: $(READY)  ## run the tests on real files and a real PostgreSQL
-	@$(BIN)/python -m pytest -m "not pgbouncer and not installs"
+test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not pgbouncer and not installs and not full"
+
+test-full: $(READY)  ## the same with every conformance case on every provider
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not pgbouncer and not installs"
 
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
 	@$(BIN)/python -m pytest -m pgbouncer

@@ -1,4 +1,4 @@
-"""What every folder of tests shares: hypothesis without timings, and Python in a process of its own."""
+"""What all tests share: hypothesis without timings, Python in another process, and which cases can wait."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import lasting
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from openproto_conformance.case import FACES
 
 RunPython: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 StartPython: TypeAlias = Callable[..., "subprocess.Popen[str]"]
@@ -34,6 +36,25 @@ def pytest_configure(config: pytest.Config) -> None:
         "openproto", deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("openproto")
+    if not hasattr(config, "workerinput"):
+        lasting.begin_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        lasting.leave_postgres()
+    else:
+        lasting.end_run()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark as `full` the cases outside of what a suite's `everyday` mark names; `make test` leaves those out."""
+    for item in items:
+        if chosen := item.get_closest_marker("everyday"):
+            work: Any = item.callspec.params["openproto_work"]
+            if work.case.area not in chosen.args or work.face not in chosen.kwargs.get("faces", FACES):
+                item.add_marker("full")
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import lasting
 import pytest
-from journals import Plain, postgres_url
+from plain_sqlite import PlainSqlite
 
 from openproto import (
     AsyncMemory,
@@ -42,7 +43,7 @@ both = pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def url_of(kind: str, folder: Path) -> str:
     if kind == "sqlite":
         return f"sqlite:///{folder}/audit.db"
-    return f"{postgres_url()}&schema=t_{os.urandom(6).hex()}"
+    return f"{lasting.postgres_url('journals')}&schema=t_{os.urandom(6).hex()}"
 
 
 @pytest.fixture
@@ -52,7 +53,9 @@ def journal(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def memory(tmp_path: Path, journal: str) -> AsyncIterator[AsyncMemory]:
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal, timeout=5.0, close_timeout=2.0) as memory:
+    async with AsyncMemory(
+        PlainSqlite(tmp_path / "memory.db"), audit=journal, timeout=5.0, close_timeout=2.0
+    ) as memory:
         yield memory
 
 
@@ -74,13 +77,13 @@ async def actions(memory: AsyncMemory, user: str = "ann") -> list[tuple[str, str
 @both
 async def test_reads_and_writes_are_recorded(kind: str, tmp_path: Path) -> None:
     url = url_of(kind, tmp_path)
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url, app="editor") as memory:
+    async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url, app="editor") as memory:
         record = await memory.add("tea", user_id="ann", scope="kitchen")
         await memory.update(record.id, content="coffee")
         await memory.get(record.id)
         await memory.context("coffee", "ann", scope="kitchen")
         await memory.delete(record.id)
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url) as memory:
+    async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url) as memory:
         entries = await memory.audit("ann")
         told = [(entry.action, entry.memory_id, entry.scope, entry.app) for entry in reversed(entries)]
         assert told == [
@@ -96,7 +99,7 @@ async def test_reads_and_writes_are_recorded(kind: str, tmp_path: Path) -> None:
 
 @both
 async def test_an_add_that_is_repeated_is_recorded_once(kind: str, tmp_path: Path) -> None:
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url_of(kind, tmp_path)) as memory:
+    async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url_of(kind, tmp_path)) as memory:
         records = [await memory.add("tea", user_id="ann", idempotency_key="k") for _ in range(3)]
         assert await actions(memory) == [("add", records[0].id)]
 
@@ -104,7 +107,7 @@ async def test_an_add_that_is_repeated_is_recorded_once(kind: str, tmp_path: Pat
 @both
 async def test_clients_that_open_a_new_journal_at_once_share_it(kind: str, tmp_path: Path) -> None:
     url = url_of(kind, tmp_path)
-    clients = [AsyncMemory(Plain(tmp_path / "memory.db"), audit=url, retries=0) for _ in range(6)]
+    clients = [AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url, retries=0) for _ in range(6)]
     records = await asyncio.gather(*(client.add(f"note {n}", user_id="ann") for n, client in enumerate(clients)))
     recorded = await actions(clients[0])
     assert sorted(recorded) == sorted(("add", record.id) for record in records)
@@ -121,7 +124,7 @@ async def test_many_may_make_the_table_at_once(tmp_path: Path) -> None:
 
 
 async def test_reads_may_be_left_out(tmp_path: Path, journal: str) -> None:
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal, audit_reads=False) as memory:
+    async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=journal, audit_reads=False) as memory:
         record = await memory.add("tea", user_id="ann")
         await memory.get(record.id)
         await memory.list("ann")
@@ -129,13 +132,13 @@ async def test_reads_may_be_left_out(tmp_path: Path, journal: str) -> None:
 
 
 def test_the_synchronous_client_has_a_journal_too(tmp_path: Path, journal: str) -> None:
-    with Memory(Plain(tmp_path / "memory.db"), audit=journal) as memory:
+    with Memory(PlainSqlite(tmp_path / "memory.db"), audit=journal) as memory:
         record = memory.add("tea", user_id="ann")
         assert [(entry.action, entry.memory_id) for entry in memory.audit("ann")] == [("add", record.id)]
 
 
 async def test_the_provider_looks_like_the_one_that_it_wraps(tmp_path: Path, journal: str) -> None:
-    inner = Plain(tmp_path / "memory.db")
+    inner = PlainSqlite(tmp_path / "memory.db")
     audited = Audited(inner, journal)
     assert (audited.name, audited.cancellation) == (inner.name, inner.cancellation)
     assert audited.verbs == inner.verbs | {"audit"}
@@ -152,7 +155,7 @@ async def test_the_provider_looks_like_the_one_that_it_wraps(tmp_path: Path, jou
 
 
 async def test_a_fresh_layer_shares_nothing_that_is_open(tmp_path: Path, journal: str) -> None:
-    audited = Audited(Plain(tmp_path / "memory.db"), journal, reads=False)
+    audited = Audited(PlainSqlite(tmp_path / "memory.db"), journal, reads=False)
     fresh = audited.fresh()
     async with AsyncMemory(audited) as memory:
         record = await memory.add("tea", user_id="ann")
@@ -198,14 +201,14 @@ def test_a_provider_with_an_audit_log_of_its_own_is_refused(tmp_path: Path, jour
 )
 def test_a_url_that_names_no_journal_is_refused_without_being_repeated(tmp_path: Path, url: str) -> None:
     with pytest.raises(ValueError, match="audit= wants") as caught:
-        AsyncMemory(Plain(tmp_path / "memory.db"), audit=url)
+        AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url)
     assert "correct-horse" not in str(caught.value)
     assert caught.value.__context__ is None or "correct-horse" not in str(caught.value.__context__)
 
 
 async def test_a_journal_that_cannot_be_had_fails_the_opening_and_leaves_nothing_open(tmp_path: Path) -> None:
     for url in ("sqlite:////dev/null/audit.db", "postgresql://app:correct-horse@127.0.0.1:1/audit"):
-        inner = Plain(tmp_path / "memory.db")
+        inner = PlainSqlite(tmp_path / "memory.db")
         with pytest.raises(Exception, match="audit journal") as caught:
             async with AsyncMemory(inner, audit=url):
                 pass
@@ -216,11 +219,11 @@ async def test_a_journal_that_cannot_be_had_fails_the_opening_and_leaves_nothing
 async def test_a_file_that_is_no_journal_is_told(tmp_path: Path, journal: str) -> None:
     (tmp_path / "audit.db").write_text("not a database, but longer than the header of one " * 10)
     with pytest.raises(Exception, match="is not an audit journal"):
-        await AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal).add("tea", user_id="ann")
+        await AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=journal).add("tea", user_id="ann")
 
 
 def test_only_its_user_may_read_the_file(tmp_path: Path, journal: str) -> None:
-    with Memory(Plain(tmp_path / "memory.db"), audit=journal):
+    with Memory(PlainSqlite(tmp_path / "memory.db"), audit=journal):
         assert stat.S_IMODE((tmp_path / "audit.db").stat().st_mode) == 0o600
 
 
@@ -238,7 +241,7 @@ async def test_a_write_that_is_cancelled_once_it_happened_is_recorded(memory: As
 
 
 async def test_delete_all_records_what_it_deleted_before_it_was_cancelled(tmp_path: Path, journal: str) -> None:
-    class Slow(Plain):
+    class Slow(PlainSqlite):
         begun = deleted = 0
 
         async def delete(self, ref: RecordRef) -> None:
@@ -263,7 +266,7 @@ async def test_delete_all_records_what_it_deleted_before_it_was_cancelled(tmp_pa
 
 
 async def test_delete_all_passes_over_what_somebody_else_deletes_and_ends(tmp_path: Path, journal: str) -> None:
-    class Racing(Plain):
+    class Racing(PlainSqlite):
         async def delete(self, ref: RecordRef) -> None:
             await super().delete(ref)
             await super().delete(ref)
@@ -289,7 +292,7 @@ async def test_while_the_journal_takes_nothing_writes_are_refused_before_the_cha
 ) -> None:
     monkeypatch.setattr(sqlite_journal, "_LOCK_TIMEOUT", 0.1)
     writer = AsyncMemory(
-        Plain(Path(journal.removeprefix("sqlite:///")).with_name("memory.db")), audit=journal, retries=0
+        PlainSqlite(Path(journal.removeprefix("sqlite:///")).with_name("memory.db")), audit=journal, retries=0
     )
     async with writer:
         with locked(journal):
@@ -319,7 +322,7 @@ async def test_while_the_journal_takes_nothing_writes_are_refused_before_the_cha
 async def test_closing_does_not_wait_for_a_stuck_journal_and_tells_what_is_lost(
     tmp_path: Path, journal: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = AsyncMemory(Plain(tmp_path / "memory.db"), audit=journal, close_timeout=1.0)
+    memory = AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=journal, close_timeout=1.0)
     await memory.list("ann")
     with locked(journal):
         call = asyncio.create_task(memory.add("tea", user_id="ann"))
@@ -342,7 +345,7 @@ async def test_the_environment_may_name_the_journal(
     lookup = registry.provider_class
 
     def find(name: str) -> Any:
-        return Plain if name == "plain" else lookup(name)
+        return PlainSqlite if name == "plain" else lookup(name)
 
     monkeypatch.setattr(registry, "provider_class", find)
     monkeypatch.setattr(settings, "provider_class", find)
@@ -358,34 +361,34 @@ async def test_the_environment_may_name_the_journal(
 
 
 async def test_a_role_that_may_only_write_to_the_table_is_enough(tmp_path: Path) -> None:
-    url, schema, role = postgres_url(), f"t_{os.urandom(6).hex()}", f"r_{os.urandom(6).hex()}"
+    url, schema, role = lasting.postgres_url("journals"), f"t_{os.urandom(6).hex()}", f"r_{os.urandom(6).hex()}"
     restricted = url.replace("postgres@", f"{role}@", 1) + f"&schema={schema}"
     owner = await asyncpg.connect(url)
     try:
         await owner.execute(f"CREATE ROLE {role} LOGIN")
         with pytest.raises(ScopeDeniedError, match="neither use"):
-            await AsyncMemory(Plain(tmp_path / "memory.db"), audit=restricted).add("tea", user_id="ann")
-        async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=f"{url}&schema={schema}"):
+            await AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=restricted).add("tea", user_id="ann")
+        async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=f"{url}&schema={schema}"):
             pass
         await owner.execute(
             f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT, INSERT ON {schema}.audit TO {role}"
         )
-        async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=restricted) as memory:
+        async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=restricted) as memory:
             record = await memory.add("tea", user_id="ann")
             assert await actions(memory) == [("add", record.id)]
         stranger = url.replace("postgres@", "nobody_at_all@", 1)
         with pytest.raises(UnauthorizedError):
-            await AsyncMemory(Plain(tmp_path / "memory.db"), audit=stranger).add("tea", user_id="ann")
+            await AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=stranger).add("tea", user_id="ann")
     finally:
         await owner.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; DROP ROLE IF EXISTS {role}")
         await owner.close()
 
 
 async def test_a_postgres_journal_survives_lost_connections(tmp_path: Path) -> None:
-    url = f"{postgres_url()}&schema=t_{os.urandom(6).hex()}"
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url) as memory:
+    url = f"{lasting.postgres_url('journals')}&schema=t_{os.urandom(6).hex()}"
+    async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url) as memory:
         first = await memory.add("tea", user_id="ann")
-        owner = await asyncpg.connect(postgres_url())
+        owner = await asyncpg.connect(lasting.postgres_url("journals"))
         await owner.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'openproto-audit'"
         )
@@ -395,9 +398,9 @@ async def test_a_postgres_journal_survives_lost_connections(tmp_path: Path) -> N
 
 
 async def test_an_audit_that_the_server_does_not_answer_is_cancelled_promptly(tmp_path: Path) -> None:
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path)) as memory:
+    async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path)) as memory:
         record = await memory.add("tea", user_id="ann")
-        owner = await asyncpg.connect(postgres_url())
+        owner = await asyncpg.connect(lasting.postgres_url("journals"))
         rows = await owner.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'openproto-audit'")
         await owner.close()
         for row in rows:
@@ -417,7 +420,9 @@ async def test_an_audit_that_the_server_does_not_answer_is_cancelled_promptly(tm
 
 
 async def test_a_cancelled_audit_gives_its_connection_back(tmp_path: Path) -> None:
-    async with AsyncMemory(Plain(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path), timeout=5.0) as memory:
+    async with AsyncMemory(
+        PlainSqlite(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path), timeout=5.0
+    ) as memory:
         record = await memory.add("tea", user_id="ann")
         for n in range(20):
             call = asyncio.create_task(memory.audit("ann"))

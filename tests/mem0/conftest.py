@@ -9,19 +9,7 @@ from pathlib import Path
 import pytest
 from openproto_conformance.emulators.mem0 import Mem0Platform
 
-AREAS = ("basics/", "filters/", "isolation/", "search/")
-"""What is tried on pgvector too, on the async face: the areas in which mem0's stores differ."""
-
 IN_MEMORY = Path("/dev/shm")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items[:] = [item for item in items if "TestMem0OnPgvector" not in item.nodeid or _is_tried(item)]
-
-
-def _is_tried(item: pytest.Item) -> bool:
-    name = item.nodeid.partition("[")[2]
-    return name.startswith(AREAS) and name.endswith("[async]]")
 
 
 @pytest.fixture

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
+import lasting
 import pytest
 from memori_tools import Sql, WriteFact
 from openproto_adapters.memori import Memori
-from openproto_adapters.postgres.private import keeper
-from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance.emulators.memori import Memori as Emulated
 
 from openproto import AsyncMemory
@@ -74,19 +70,7 @@ def memoris_own(sql: Sql) -> WriteFact:
     return write
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+@pytest.fixture
+def server() -> str:
     """The URL of a PostgreSQL, as its owner."""
-    home = Path("/tmp", f"op-memori-{uuid4().hex[:8]}")
-    home.mkdir(mode=0o755)
-    private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "40"})
-    private.start()
-    try:
-        yield f"postgresql://postgres@/postgres?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"
-    finally:
-        private.stop()
-        deadline = time.monotonic() + 30
-        while home.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-            if not keeper.Place(home).socket.exists():
-                shutil.rmtree(home, ignore_errors=True)  # the keeper may still be tidying up
+    return lasting.postgres_url("memori_alone")

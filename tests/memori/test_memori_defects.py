@@ -95,7 +95,7 @@ async def test_m17_a_hundred_workers_are_served_with_as_many_threads_and_connect
 
 
 def _connections(server: str) -> int:
-    count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with psycopg.connect(server) as other:
         (found,) = other.execute(count).fetchone() or (0,)
     return int(found)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
+import lasting
 import pytest
-from openproto_adapters.postgres.private.server import PrivatePostgres
 from server_tools import LONG, Process, Serve, sqlite_app
 
 from openproto.server import ServerSettings, running
@@ -69,17 +66,10 @@ def start() -> Iterator[Callable[..., Process]]:
         process.kill()
 
 
-@pytest.fixture(scope="session")
-def database() -> Iterator[str]:
-    """The DSN of a private PostgreSQL."""
-    home = Path(tempfile.mkdtemp(prefix="op-server-", dir="/tmp")).resolve()
-    home.chmod(0o755)
-    private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "60"})
-    try:
-        yield private.start()
-    finally:
-        private.stop()
-        shutil.rmtree(home, ignore_errors=True)
+@pytest.fixture
+def database() -> str:
+    """The DSN of a PostgreSQL."""
+    return lasting.postgres_url("server")
 
 
 @pytest.fixture

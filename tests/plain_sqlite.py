@@ -1,23 +1,16 @@
-"""What the tests of the audit journal share: a provider without an audit log, and a PostgreSQL for journals."""
+"""A provider without an audit log, for what is to be a journal next to one."""
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from openproto_adapters.postgres.private import keeper
-from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_adapters.sqlite import Sqlite
 
 from openproto import Capabilities, Provider
 
 
-class Plain(Sqlite):
+class PlainSqlite(Sqlite):
     """A backend with every verb but `audit`."""
 
     name = "plain"
@@ -35,19 +28,3 @@ class Plain(Sqlite):
             "x_openproto": claims.x_openproto.model_copy(update={"support": support}),
         }
         return claims.model_copy(update=changes)
-
-
-@cache
-def postgres_url() -> str:
-    """Start a server, to be stopped when the tests end, and return its URL."""
-    home = Path(tempfile.mkdtemp(prefix="op-journal-", dir="/tmp")).resolve()
-    home.chmod(0o755)
-    private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "60"})
-    private.start()
-
-    def stop() -> None:
-        private.stop()
-        shutil.rmtree(home, ignore_errors=True)
-
-    atexit.register(stop)
-    return f"postgresql://postgres@/postgres?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"

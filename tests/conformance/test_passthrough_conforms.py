@@ -7,18 +7,17 @@ import json
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
-import test_conformance_postgres
-import test_conformance_sqlite
+import pytest
 from openproto_adapters.passthrough import Passthrough
+from store_suites import PostgresSuite, SqliteSuite
 
 from openproto import Provider
 from openproto.server.keys import new_key
 
 KEY, ENTRY = new_key("conformance", ["*"])
 
-# In a process of its own: what the server opens and starts is none of the client's.
+# In another process, so that what the server opens and starts is not taken for the client's.
 SERVE = """
 import json, sys
 from openproto import AsyncMemory
@@ -45,12 +44,8 @@ def serve(**options: str) -> str:
     return process.stdout.readline().strip()
 
 
-class TestPassthroughToSqlite(test_conformance_sqlite.TestSqlite):
+class TestPassthroughToSqlite(SqliteSuite):
     secrets = (KEY,)
-
-    @property
-    def path(self) -> Path:
-        return test_conformance_sqlite.folder("passthrough") / "memory.db"
 
     def provider(self) -> Provider:
         return self.pooled(16)
@@ -63,14 +58,15 @@ class TestPassthroughToSqlite(test_conformance_sqlite.TestSqlite):
         return Passthrough("http://127.0.0.1:1", api_key=KEY)
 
 
-class TestPassthroughToPostgres(test_conformance_postgres.TestPostgres):
+@pytest.mark.everyday("errors", "cancellation", "storm")
+class TestPassthroughToPostgres(PostgresSuite):
     secrets = (KEY,)
 
     def provider(self) -> Provider:
         return self.pooled(16)
 
     def pooled(self, size: int) -> Provider:
-        url = serve(provider="postgres", url=test_conformance_postgres.server(), embedder="none")
+        url = serve(provider="postgres", url=self.url, embedder="none")
         return Passthrough(url, api_key=KEY, max_connections=size)
 
     def unreachable(self) -> Provider:

@@ -1,0 +1,79 @@
+"""The suite on the two stores, for the tests of the stores themselves and of what stands before one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import lasting
+from openproto_adapters.postgres import Postgres
+from openproto_adapters.sqlite import Sqlite
+from openproto_conformance import ProviderSuite
+
+from openproto import Provider
+
+
+class SqliteSuite(ProviderSuite):
+    """Text alone, in one file for each class."""
+
+    @property
+    def path(self) -> Path:
+        return lasting.folder(type(self).__name__) / "memory.db"
+
+    def provider(self) -> Provider:
+        return Sqlite(self.path, embedder="none")
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Take the write lock of the file, as another process may."""
+        other = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+        finally:
+            other.close()
+
+    def unreachable(self) -> Provider:
+        return Sqlite("/dev/null/memory.db", embedder="none")
+
+
+class PostgresSuite(ProviderSuite):
+    """Text alone, in one database for each class."""
+
+    secrets = ("correct-horse",)
+
+    @property
+    def url(self) -> str:
+        return lasting.postgres_url(type(self).__name__.lower())
+
+    def provider(self) -> Provider:
+        return Postgres(self.url, embedder="none")
+
+    def pooled(self, size: int) -> Provider:
+        return Postgres(self.url, embedder="none", pool_max=size)
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Lock the table against writers, from a connection and a loop that the suite does not see."""
+        with ThreadPoolExecutor(1) as thread:
+            runner = asyncio.Runner()
+            other = thread.submit(runner.run, self._lock_table()).result()
+            try:
+                yield
+            finally:
+                thread.submit(runner.run, other.close()).result()
+                thread.submit(runner.close).result()
+
+    async def _lock_table(self) -> Any:
+        connection = await asyncpg.connect(self.url)
+        await connection.execute("BEGIN; LOCK TABLE openproto.memories IN SHARE MODE")
+        return connection
+
+    def unreachable(self) -> Provider:
+        return Postgres("postgresql://app:correct-horse@127.0.0.1:1/memory", embedder="none", connect_timeout=2.0)

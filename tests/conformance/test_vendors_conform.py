@@ -1,0 +1,294 @@
+"""The suite on the adapters of vendors, over their emulators or engines, most with the audit journal.
+
+What they all inherit is proven by the suite on dictionaries in tests/emulation; every day the areas are tried that an
+adapter's own code decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import lasting
+import numpy as np
+import psycopg
+import pytest
+from numpy.typing import NDArray
+from openproto_adapters.letta import Letta
+from openproto_adapters.mem0 import Mem0
+from openproto_adapters.mem0.importing import import_mem0
+from openproto_adapters.memori import Memori
+from openproto_adapters.memorysync import MemorySync
+from openproto_adapters.memsy import Memsy
+from openproto_adapters.supermemory import Supermemory
+from openproto_conformance import ProviderSuite
+from openproto_conformance.emulators import Emulator
+from openproto_conformance.emulators.letta import Letta as LettaEmulator
+from openproto_conformance.emulators.mem0 import Mem0Platform as Mem0Emulator
+from openproto_conformance.emulators.memori import Memori as MemoriEmulator
+from openproto_conformance.emulators.memorysync import MemorySync as MemorySyncEmulator
+from openproto_conformance.emulators.memsy import Memsy as MemsyEmulator
+from openproto_conformance.emulators.supermemory import Supermemory as SupermemoryEmulator
+
+from openproto import Provider
+from openproto.embedding import LocalEmbedder
+from openproto.layers.audit import Audited
+
+NOWHERE = "http://127.0.0.1:1"
+CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
+
+everyday = pytest.mark.everyday(
+    *("errors", "cancellation", "lifecycle", "isolation", "fidelity", "idempotency", "ingestion", "search", "storm"),
+    faces=("async",),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_authority_to_read() -> Iterator[None]:
+    """Let each client read one certificate: all authorities take an SDK a tenth of a second, and none is used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        yield
+
+
+@pytest.fixture(scope="class", autouse=True)
+def _emulators_keep_to_their_documents(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    kind = getattr(request.cls, "kind", None)
+    if kind is not None:
+        emulator = lasting.emulator(kind)
+        assert emulator.violations == []
+        assert getattr(emulator, "purges", 0) == 0  # whole accounts, which MemorySync's API deletes too
+
+
+class VendorSuite(ProviderSuite):
+    """A provider over an emulator."""
+
+    quick = True
+    kind: ClassVar[type[Emulator]]
+
+    @property
+    def emulator(self) -> Any:
+        return lasting.emulator(self.kind)
+
+    @cached_property
+    def journal(self) -> str:
+        """A journal for each case."""
+        return f"sqlite:///{lasting.folder(type(self).__name__)}/{uuid4().hex}.db"
+
+    def stalled(self) -> AbstractContextManager[object] | None:
+        return self.emulator.stalled()  # type: ignore[no-any-return]
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestLetta(VendorSuite):
+    kind = LettaEmulator
+    secrets = (LettaEmulator.api_key,)
+
+    def provider(self) -> Provider:
+        return self.pooled(8)
+
+    def pooled(self, size: int) -> Provider:
+        return Audited(Letta(**self.emulator.provider_options(), width=size), self.journal)
+
+    def unreachable(self) -> Provider:
+        return Letta(base_url=NOWHERE, api_key=LettaEmulator.api_key)
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestSupermemory(VendorSuite):
+    kind = SupermemoryEmulator
+    secrets = (SupermemoryEmulator.api_key,)
+
+    def provider(self) -> Provider:
+        return Audited(Supermemory(**self.emulator.provider_options()), self.journal)
+
+    def unreachable(self) -> Provider:
+        return Supermemory(base_url=NOWHERE, api_key=SupermemoryEmulator.api_key)
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestMemorySync(VendorSuite):
+    kind = MemorySyncEmulator
+    secrets = (MemorySyncEmulator.api_key,)
+
+    def provider(self) -> Provider:
+        return self.pooled(32)
+
+    def pooled(self, size: int) -> Provider:
+        return Audited(MemorySync(**self.emulator.provider_options(), max_connections=size), self.journal)
+
+    def unreachable(self) -> Provider:
+        return MemorySync(base_url=NOWHERE, api_key=MemorySyncEmulator.api_key)
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestMemsy(VendorSuite):
+    """With a file for the records and the audit journal."""
+
+    kind = MemsyEmulator
+    secrets = (MemsyEmulator.api_key,)
+
+    def provider(self) -> Provider:
+        return self.pooled(16)
+
+    def pooled(self, size: int) -> Provider:
+        file = lasting.folder("memsy") / "memsy.db"
+        return Audited(Memsy(**self.emulator.provider_options(), path=file, width=size), f"sqlite:///{file}")
+
+    def unreachable(self) -> Provider:
+        return Memsy(f"{NOWHERE}/v1", api_key=MemsyEmulator.api_key)
+
+
+@everyday
+class TestMemsyAlone(TestMemsy):
+    deviations: ClassVar[Mapping[str, str]] = {
+        "the_least_is_there": "Memsy deletes nothing on request; with path= openproto does",
+        "expired_records_take_no_place": "a search shows 100 at most, and Memsy's listing does not say what is valid",
+    }
+
+    def pooled(self, size: int) -> Provider:
+        return Memsy(**self.emulator.provider_options(), width=size)
+
+
+class GatedEmbedder(LocalEmbedder):
+    """The local embedder, held up while the gate is shut."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+
+    def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        self._gate.wait()
+        return super().embed(texts)
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestMem0Library(ProviderSuite):
+    quick = True
+    deviations: ClassVar[Mapping[str, str]] = {
+        "a_forked_child_has_a_backend_of_its_own": "mem0's local store serves one process at a time",
+    }
+
+    @cached_property
+    def here(self) -> Path:
+        """A folder for each case: a search goes through the memories of all users, whosever they are."""
+        return Path(tempfile.mkdtemp(dir=lasting.folder("mem0")))
+
+    @cached_property
+    def gate(self) -> threading.Event:
+        """Set while the embedder answers."""
+        gate = threading.Event()
+        gate.set()
+        return gate
+
+    def provider(self) -> Provider:
+        import_mem0()  # takes seconds, on a busy machine more than a client may take to open
+        embedder = GatedEmbedder(self.gate)
+        return Audited(Mem0(self.here / "store", embedder=embedder), f"sqlite:///{self.here}/audit.db")
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Hold up the embedder; what waits for the store itself is tried in tests/vendors."""
+        self.gate.clear()
+        try:
+            yield
+        finally:
+            self.gate.set()
+
+    def unreachable(self) -> Provider:
+        return Mem0("/dev/null/store")
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestMem0Platform(VendorSuite):
+    kind = Mem0Emulator
+    secrets = (Mem0Emulator.api_key, "correct-horse")
+
+    @cached_property
+    def journal(self) -> str:
+        """A journal for each case, and an empty platform: a search goes through the memories of all users."""
+        self.emulator.clear()
+        return f"sqlite:///{lasting.folder('mem0-platform')}/{uuid4().hex}.db"
+
+    def provider(self) -> Provider:
+        return Audited(Mem0(**self.emulator.provider_options()), self.journal)
+
+    def unreachable(self) -> Provider:
+        return Mem0(base_url=NOWHERE, api_key="correct-horse")
+
+
+@pytest.mark.everyday("basics", "filters", "isolation", "search", faces=("async",))
+class TestMem0OnPgvector(ProviderSuite):
+    """The areas in which mem0's stores differ."""
+
+    quick = True
+
+    def provider(self) -> Provider:
+        store = {"provider": "pgvector", "config": {"connection_string": lasting.postgres_url("mem0")}}
+        return Mem0(config={"vector_store": store})
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestMemoriOnSqlite(VendorSuite):
+    """The embedding model is a stand-in made of the local embedder's vectors, since the real one is a download."""
+
+    kind = MemoriEmulator
+
+    def provider(self) -> Provider:
+        return self.pooled(8)
+
+    def pooled(self, size: int) -> Provider:
+        return Audited(Memori(**self.emulator.provider_options(), width=size), self.journal)
+
+    def unreachable(self) -> Provider:
+        return Memori("/dev/null/memori.db", models=self.emulator.models)
+
+
+@everyday
+@pytest.mark.promise(77)
+@pytest.mark.promise(85)
+class TestMemoriOnPostgres(VendorSuite):
+    kind = MemoriEmulator
+    secrets = ("correct-horse",)
+
+    @property
+    def url(self) -> str:
+        return lasting.postgres_url("memori")
+
+    def provider(self) -> Provider:
+        return self.pooled(8)
+
+    def pooled(self, size: int) -> Provider:
+        return Audited(Memori(self.url, models=self.emulator.models, width=size), self.journal)
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Lock the facts against writers."""
+        with psycopg.connect(self.url) as other:
+            other.execute("LOCK TABLE memori_entity_fact IN SHARE MODE")
+            yield
+            other.rollback()
+
+    def unreachable(self) -> Provider:
+        return Memori("postgresql://app:correct-horse@127.0.0.1:1/memory", models=self.emulator.models)

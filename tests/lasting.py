@@ -1,0 +1,88 @@
+"""What lasts as long as a test run: a PostgreSQL that all its processes share, folders, and emulators."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import psycopg
+from openproto_adapters.postgres.private import keeper
+from openproto_adapters.postgres.private.server import PrivatePostgres
+from openproto_conformance.emulators import Emulator
+
+AnyEmulator = TypeVar("AnyEmulator", bound=Emulator)
+
+_HOME = "TESTS_OF_THIS_RUN"
+"""The environment variable with the folder of the run's PostgreSQL; the first process of a run sets it."""
+
+_IN_MEMORY = Path("/dev/shm")
+
+
+def begin_run() -> None:
+    """Choose the folder of PostgreSQL: in /tmp, where the user that runs the server may enter it."""
+    home = Path(tempfile.mkdtemp(prefix="op-tests-", dir="/tmp")).resolve()
+    home.chmod(0o755)
+    os.environ[_HOME] = str(home)
+
+
+def end_run() -> None:
+    """Remove the folder of PostgreSQL when the server has ended, which it does after its last client has left."""
+    leave_postgres()
+    home = Path(os.environ.pop(_HOME))
+    deadline = time.monotonic() + 30
+    while home.exists() and time.monotonic() < deadline:
+        if not keeper.Place(home).socket.exists():
+            shutil.rmtree(home, ignore_errors=True)  # the keeper may still be tidying up
+        time.sleep(0.05)
+
+
+@cache
+def _server(home: Path) -> PrivatePostgres:
+    settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "150"}
+    private = PrivatePostgres(home, settings=settings)
+    private.start()
+    return private
+
+
+def leave_postgres() -> None:
+    """Let PostgreSQL end, as far as this process is concerned."""
+    if _server.cache_info().currsize:
+        _server(Path(os.environ[_HOME])).stop()
+
+
+@cache
+def postgres_url(database: str) -> str:
+    """Return the URL of a database that only the tests naming it use; it and its server are made on demand."""
+    home = Path(os.environ[_HOME])
+    _server(home)
+    server = f"postgresql://postgres@/%s?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"
+    another_process_was_first = contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
+    with another_process_was_first, psycopg.connect(server % "postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}".encode())
+    return server % database
+
+
+@cache
+def folder(name: str) -> Path:
+    """Return a folder, in memory where there is such a place, because stores wait for the disk at every commit."""
+    made = tempfile.TemporaryDirectory(
+        prefix=f"openproto-{name}-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None, ignore_cleanup_errors=True
+    )
+    atexit.register(made.cleanup)
+    return Path(made.name)
+
+
+@cache
+def emulator(kind: type[AnyEmulator]) -> AnyEmulator:
+    """Return a running emulator."""
+    started = kind().start()
+    atexit.register(started.stop)
+    return started
