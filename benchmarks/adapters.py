@@ -41,18 +41,18 @@ async def _measured(name: str, sides: Callable[[], Sides], bench: Bench) -> Figu
 
 @asynccontextmanager
 async def _mem0_library() -> AsyncIterator[tuple[Call, Call]]:
-    from openproto_adapters.mem0.places import place_of
+    from openproto_adapters.mem0.shared_library import shared_library
 
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncMemory("mem0", path=folder) as memory:
             record = await memory.add("Ann prefers green tea", user_id="ann")
-            place = place_of("qdrant", folder)
-            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(place._memory.get, record.id)
+            library = shared_library("qdrant", folder)._memory
+            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(library.get, record.id)
 
 
 @asynccontextmanager
 async def _mem0_platform() -> AsyncIterator[tuple[Call, Call]]:
-    from openproto_adapters.mem0.importing import import_mem0
+    from openproto_adapters.mem0.quiet_import import import_mem0
     from openproto_conformance.emulators.mem0 import Mem0Platform
 
     with Mem0Platform(lag=0) as platform:
@@ -67,18 +67,17 @@ async def _mem0_platform() -> AsyncIterator[tuple[Call, Call]]:
 @asynccontextmanager
 async def _letta() -> AsyncIterator[tuple[Call, Call]]:
     import letta_client
-    from openproto_adapters.letta.ids import place_of
+    from openproto_adapters.letta.ids import PassageId
     from openproto_conformance.emulators.letta import Letta
 
     with Letta() as emulator:
         async with AsyncMemory("letta", **emulator.provider_options()) as memory:
             record = await memory.add("Ann prefers green tea", user_id="ann")
-            place = place_of(record.id)
+            at = PassageId.of(record.id).moment
             (archive,) = emulator.archives
             client = letta_client.Letta(base_url=emulator.url, api_key=emulator.api_key)
 
             def search() -> object:
-                at = place and place.moment
                 return client.passages.search(archive_id=archive, start_date=at, end_date=at, limit=100)
 
             yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search)
@@ -109,36 +108,34 @@ async def _memori() -> AsyncIterator[tuple[Call, Call]]:
 @asynccontextmanager
 async def _memorysync() -> AsyncIterator[tuple[Call, Call]]:
     from memorysync import MemorySyncClient
-    from openproto_adapters.memorysync.places import Place, end_user
+    from openproto_adapters.memorysync.ids import RowId, end_user
     from openproto_conformance.emulators.memorysync import MemorySync
 
     with MemorySync() as emulator:
         async with AsyncMemory("memorysync", **emulator.provider_options()) as memory:
             record = await memory.add("Ann prefers green tea", user_id="ann")
-            place = Place.of_id(record.id)
-            assert place is not None
-            with MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(place.token)) as client:
-                yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, place.first)
+            own = RowId.of(record.id)
+            with MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(own.token)) as client:
+                yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, own.first)
 
 
 @asynccontextmanager
 async def _memsy() -> AsyncIterator[tuple[Call, Call]]:
     from memsy import MemsyClient
-    from openproto_adapters.memsy.ids import Place
+    from openproto_adapters.memsy.ids import EventId
     from openproto_conformance.emulators.memsy import Memsy
 
     with Memsy(lag=0) as emulator:
         options = emulator.provider_options()
         async with AsyncMemory("memsy", **options) as memory:
             record = await memory.add("Ann prefers green tea", user_id="ann")
-            place = Place.of_id(record.id)
-            assert place is not None
+            own = EventId.of(record.id)
             with MemsyClient(**options, max_retries=0) as client:
                 search = partial(
                     client.search,
                     "what is known",
-                    actor_id=place.actor,
-                    session_id=place.session,
+                    actor_id=own.token,
+                    session_id=own.session,
                     limit=100,
                     include_source_events=True,
                 )
@@ -149,16 +146,16 @@ async def _memsy() -> AsyncIterator[tuple[Call, Call]]:
 async def _supermemory() -> AsyncIterator[tuple[Call, Call]]:
     import httpx
     import supermemory
-    from openproto_adapters.supermemory.ids import Place
+    from openproto_adapters.supermemory.ids import DocumentId
     from openproto_conformance.emulators.supermemory import Supermemory
 
     with Supermemory(lag=0) as emulator, httpx.Client() as http:
         async with AsyncMemory("supermemory", **emulator.provider_options()) as memory:
             added = await memory.add("Ann prefers green tea", user_id="ann")
             (record,) = await memory.wait_for_ingest([added.id], "ann")
-            place = Place.of(record.id)
+            own = DocumentId.of(record.id)
             client = supermemory.Supermemory(base_url=emulator.url, api_key=emulator.api_key, http_client=http)
-            get = partial(client.documents.get, place.namespace, place.document)
+            get = partial(client.documents.get, own.namespace, own.document)
             yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get)
 
 

@@ -1,13 +1,44 @@
 """The protocol on backends that keep texts with metadata and know nothing of it: what adapters of such vendors share.
 
-An adapter subclasses `EmulatedProvider` and says how one memory is written, found, replaced, removed, listed, and
+An adapter subclasses `EmulatedProvider` and states how one memory is written, found, replaced, removed, listed, and
 ranked at its vendor; supersession, validity, scopes, idempotency, filters, order, and paging are then the same
 everywhere.
 """
 
+from openproto.emulation.answers import another_users, damaged, deleted_since, no_such_memory, reading
 from openproto.emulation.locks import KeyedLocks
 from openproto.emulation.matching import is_current, matches, scope_nodes
-from openproto.emulation.provider import EmulatedProvider, Ranked
-from openproto.emulation.stored import Stored, user_token
+from openproto.emulation.options import check_at_least_one, check_base_url, without_credentials
+from openproto.emulation.owned_ids import TOKEN, OwnedId, user_token
+from openproto.emulation.provider import EmulatedProvider
+from openproto.emulation.recent import Recent
+from openproto.emulation.stored import Stored
+from openproto.emulation.traits import NATIVE, Traits
+from openproto.emulation.vendor import Ranked, connect_in
+from openproto.emulation.waiting import look_until
 
-__all__ = ["EmulatedProvider", "KeyedLocks", "Ranked", "Stored", "is_current", "matches", "scope_nodes", "user_token"]
+__all__ = [
+    "NATIVE",
+    "TOKEN",
+    "EmulatedProvider",
+    "KeyedLocks",
+    "OwnedId",
+    "Ranked",
+    "Recent",
+    "Stored",
+    "Traits",
+    "another_users",
+    "check_at_least_one",
+    "check_base_url",
+    "connect_in",
+    "damaged",
+    "deleted_since",
+    "is_current",
+    "look_until",
+    "matches",
+    "no_such_memory",
+    "reading",
+    "scope_nodes",
+    "user_token",
+    "without_credentials",
+]

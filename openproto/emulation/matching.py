@@ -19,8 +19,9 @@ def scope_nodes(scope: str | None) -> list[str]:
 def is_current(stored: Stored, at: datetime) -> bool:
     """Return whether the memory is valid and not superseded at that moment."""
     record = stored.record
+    begin = record.valid_from or stored.holds_from
     return (
-        (record.valid_from is None or record.valid_from <= at)
+        (begin is None or begin <= at)
         and (record.valid_to is None or at < record.valid_to)
         and (stored.superseded_at is None or at < stored.superseded_at)
     )

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from openproto.emulation.locks import KeyedLocks, Name
+from openproto.emulation.answers import no_such_memory
+from openproto.emulation.locks import Name
 from openproto.emulation.matching import is_current, matches
 from openproto.emulation.stored import Stored
-from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError, ProviderError
-from openproto.fanout import gather_all
-from openproto.fields import MAX_CONTENT_LENGTH
+from openproto.emulation.vendor import B, Vendor
+from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
+from openproto.fanout import gather_all, gather_bounded
 from openproto.models import (
     VERBS,
     Capabilities,
@@ -47,94 +47,9 @@ from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.ranking import coverage
 from openproto.stores.words import query_terms, terms
 
-T = TypeVar("T")
 
-_locks = KeyedLocks()
-
-
-class Ranked(NamedTuple):
-    """What the vendor's search answered, best first, and whether it holds everything that the user has."""
-
-    hits: Sequence[tuple[Stored, float]]
-    complete: bool
-    exhausted: bool = False
-    """Whether the vendor would find no more if it were asked for more: the rest it does not know, or not yet."""
-
-
-class EmulatedProvider(Provider, ABC):
-    """A provider over a vendor that stores texts with metadata; the class attributes say what the vendor has itself."""
-
-    native: ClassVar[frozenset[str]] = frozenset(
-        {"add", "get", "delete", "search", "list", "capabilities", "vector_search"}
-    )
-    """The verbs and features that the vendor itself has; the others are emulated here."""
-
-    keyword_search: ClassVar[bool] = False
-    vector_search: ClassVar[bool] = True
-    async_ingestion: ClassVar[bool] = False
-    max_content_length: ClassVar[int] = MAX_CONTENT_LENGTH
-
-    replaces_at_once: ClassVar[bool] = True
-    """Whether `replace` is a single request, which a cancellation cannot split."""
-
-    scans_newest_first: ClassVar[bool] = False
-    """Whether `scan` yields by `created_at` descending, so that a page needs no more than its own part of it."""
-
-    most_ranked: ClassVar[int] = 1000
-    """The most hits that `rank` can be asked for."""
-
-    created_together: int = 1
-    """How many memories `create_many` can write; 1 where there is no such request."""
-
-    add_many_at_once: ClassVar[int] = 8
-    """How many writes of a batch are under way at once."""
-
-    finish_within: ClassVar[float] = 0.3
-    """Seconds that a write of several requests gets to end after its caller was cancelled (PROTOCOL 4.4: 500 ms)."""
-
-    def __init__(self) -> None:
-        self._finishing: set[asyncio.Task[Any]] = set()
-        self._is_closed = False
-
-    # What an adapter says of its vendor. Each raises typed errors only.
-
-    @abstractmethod
-    def store_name(self) -> str:
-        """Return what two providers of one process share when they work on the same memories."""
-
-    @abstractmethod
-    async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Write a new memory, by `Stored.new`, and return it under the id it has for good."""
-
-    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write up to `created_together` new memories of one user in one request, each with its outcome."""
-        return await self.add_each(items)
-
-    @abstractmethod
-    async def find(self, id: str, user_id: str | None) -> Stored | None:
-        """Return the memory of that id, of whatever user where `user_id` is None; None where there is none."""
-
-    @abstractmethod
-    async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the user's memory that was added under this idempotency key, if it is still there."""
-
-    @abstractmethod
-    async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Put `new` in the place of `old`, under the same id, and return it as it is then."""
-
-    @abstractmethod
-    async def remove(self, stored: Stored) -> bool:
-        """Remove the memory for good; return False where it was gone already."""
-
-    @abstractmethod
-    def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
-        """Yield every memory of the user; those created after `until` may be left out."""
-
-    @abstractmethod
-    async def rank(self, query: SearchQuery, count: int) -> Ranked:
-        """Return the vendor's best `count` hits; filters of the query may be applied, and are applied again here."""
-
-    # The verbs.
+class EmulatedProvider(Vendor[B]):
+    """A provider over a vendor that stores texts with metadata; its `traits` say what the vendor has itself."""
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; then mark what it supersedes, all of which was there before anything was written."""
@@ -146,15 +61,15 @@ class EmulatedProvider(Provider, ABC):
         parts: list[list[int]] = []
         simple: dict[str, list[int]] = {}
         for number, (item, key) in enumerate(items):
-            if self.created_together > 1 and isinstance(key, GeneratedKey) and not item.supersedes:
+            if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not item.supersedes:
                 simple.setdefault(item.user_id, []).append(number)
             else:
                 parts.append([number])
         for numbers in simple.values():
-            starts = range(0, len(numbers), self.created_together)
-            parts += [numbers[start : start + self.created_together] for start in starts]
+            starts = range(0, len(numbers), self.traits.most_created)
+            parts += [numbers[start : start + self.traits.most_created] for start in starts]
         outcomes: dict[int, MemoryRecord | OpenProtoError] = {}
-        slots = asyncio.Semaphore(self.add_many_at_once)
+        slots = asyncio.Semaphore(self.traits.most_writes)
 
         async def write(part: Sequence[int]) -> None:
             async with slots:
@@ -173,14 +88,14 @@ class EmulatedProvider(Provider, ABC):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Write the memory anew with the changes; whoever else updates it waits."""
         updating = self._update(ref, changes)
-        at_once = self.replaces_at_once and "supersedes" not in changes.model_fields_set
+        at_once = self.traits.replaces_at_once and "supersedes" not in changes.model_fields_set
         return (await (updating if at_once else self._finish_despite_cancellation(updating))).record
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the memory."""
-        async with self._held(ref.id):
+        async with self._locked(ref.id):
             if not await self.remove(await self._existing(ref.id, ref.user_id)):
-                raise NotFoundError("no such memory")
+                raise no_such_memory()
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return the page; without an order at the vendor, out of all of the user's memories."""
@@ -193,7 +108,7 @@ class EmulatedProvider(Provider, ABC):
                 record = self._owned(stored, query.user_id).record
                 # Of records made in one moment the vendor's order says nothing: all of them must be seen.
                 full = len(found) >= wanted and record.created_at < found[-1].created_at
-                if self.scans_newest_first and (full or (query.since and record.created_at < query.since)):
+                if self.traits.scans_newest_first and (full or (query.since and record.created_at < query.since)):
                     break
                 if matches(stored, query) and (after is None or _position(record) < after):
                     found.append(record)
@@ -207,7 +122,7 @@ class EmulatedProvider(Provider, ABC):
         """Ask for more hits until enough pass the filters; beyond the vendor's limit, look through all memories."""
         at = query.as_of or datetime.now(UTC)
         narrowed = query.scope is not None or query.tag is not None
-        count = min(self.most_ranked, query.limit * 4 if narrowed else query.limit + 5)
+        count = min(self.traits.most_ranked, query.limit * 4 if narrowed else query.limit + 5)
         while True:
             ranked = await self.rank(query, count)
             hits = [
@@ -215,9 +130,9 @@ class EmulatedProvider(Provider, ABC):
                 for stored, score in ranked.hits
                 if matches(self._owned(stored, query.user_id), query) and is_current(stored, at)
             ]
-            if len(hits) >= query.limit or ranked.complete or ranked.exhausted or count >= self.most_ranked:
+            if len(hits) >= query.limit or ranked.complete or ranked.exhausted or count >= self.traits.most_ranked:
                 break
-            count = min(self.most_ranked, count * 4)
+            count = min(self.traits.most_ranked, count * 4)
         if len(hits) < query.limit and not ranked.complete:
             seen = {stored.record.id for stored, _ in ranked.hits}
             hits += await self._by_words(query, at, seen, below=min((hit.score for hit in hits), default=1.0))
@@ -225,33 +140,34 @@ class EmulatedProvider(Provider, ABC):
         return [hit for hit in hits[: query.limit] if hit.score >= (query.min_score or 0.0)]
 
     async def delete_all(self, filters: Filters) -> int:
-        """Remove what the filters select, one by one."""
+        """Remove what the filters select, several at once."""
         query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag)
         async with aclosing(self.scan(filters.user_id)) as memories:
             chosen = [stored async for stored in memories if matches(self._owned(stored, filters.user_id), query)]
-        deleted = 0
-        for stored in chosen:
-            async with self._held(stored.record.id):
-                deleted += await self.remove(stored)
-        return deleted
+
+        async def remove(stored: Stored) -> bool:
+            async with self._locked(stored.record.id):
+                return await self.remove(stored)
+
+        return sum(await gather_bounded(map(remove, chosen), limit=self.traits.most_writes))
 
     async def capabilities(self) -> Capabilities:
         """Return what the vendor has and what is emulated here."""
         features = Features(
-            vector_search=self.vector_search,
-            keyword_search=self.keyword_search,
+            vector_search=self.traits.vector_search,
+            keyword_search=self.traits.keyword_search,
             temporal=True,
             scopes="tags",
-            max_content_length=self.max_content_length,
-            supports_supersession=True,
-            async_ingestion=self.async_ingestion,
+            max_content_length=self.traits.max_content_length,
+            supports_supersession=self.traits.supersession,
+            async_ingestion=self.traits.async_ingestion,
         )
         verbs = [verb for verb in VERBS if verb in self.verbs]
         names = [*VERBS, *features.model_dump(exclude={"max_content_length"})]
         support: dict[str, Support | str] = {}
         for name in names:
             has = name in verbs or getattr(features, name, None) not in (None, False, "none")
-            support[name] = "none" if not has else "native" if name in self.native else "emulated"
+            support[name] = "none" if not has else "native" if name in self.traits.native else "emulated"
         return Capabilities(
             provider=self.name,
             verbs=list(verbs),
@@ -260,23 +176,11 @@ class EmulatedProvider(Provider, ABC):
             x_openproto=SupportDetails(support=support, cancellation=self.cancellation),
         )
 
-    async def open(self) -> None:
-        """Take writes; an adapter calls this when it has its vendor's client."""
-        self._is_closed = False
-
-    async def close(self) -> None:
-        """Stop the writes that are under way; an adapter calls this before it releases the vendor's client."""
-        self._is_closed = True
-        for task in self._finishing:
-            task.cancel()
-        if self._finishing:
-            await asyncio.wait(self._finishing, timeout=self.finish_within)
-
     # The parts of a write.
 
     async def _add(self, item: MemoryInput, key: str) -> Stored:
         locks: list[Name] = [("key", item.user_id, key), *(("memory", id) for id in item.supersedes)]
-        async with self._hold(locks):
+        async with self._locked_by(locks):
             if not is_fresh(key):
                 before = await self.find_key(item.user_id, key)
                 if before is not None:
@@ -304,7 +208,7 @@ class EmulatedProvider(Provider, ABC):
         more: list[str] = fields.get("supersedes") or []
         before = (await self._existing(ref.id, ref.user_id)).record
         cleared = "supersedes" in fields and fields["supersedes"] is None
-        async with self._held(ref.id, *more, *(before.supersedes if cleared else ())):
+        async with self._locked(ref.id, *more, *(before.supersedes if cleared else ())):
             old = await self._existing(ref.id, before.user_id)
             try:
                 check_validity(old.record.valid_from, fields.get("valid_to"))
@@ -315,7 +219,12 @@ class EmulatedProvider(Provider, ABC):
                 fields["supersedes"] = [] if cleared else list(dict.fromkeys([*old.record.supersedes, *more]))
             if "tags" in fields:
                 fields["tags"] = fields["tags"] or []
-            new = await self.replace(old, old.changed(**fields, updated_at=datetime.now(UTC)))
+            now = datetime.now(UTC)
+            changed = replace(
+                old.changed(**fields, updated_at=now),
+                holds_from=None if cleared else old.holds_from or (now if more else None),
+            )
+            new = await self.replace(old, changed)
             for id in old.record.supersedes if cleared else ():
                 released = await self.find(id, before.user_id)
                 if released is not None:
@@ -323,16 +232,12 @@ class EmulatedProvider(Provider, ABC):
             return await self._mark(new, added)
 
     async def _mark(self, new: Stored, old: Sequence[Stored]) -> Stored:
-        since = new.record.updated_at or new.record.created_at
-        for superseded in old:
-            await self.replace(superseded, superseded.superseded_by(new.record.id, since))
+        if old:
+            record = new.record
+            since = record.valid_from or record.updated_at or record.created_at
+            for superseded in old:
+                await self.replace(superseded, superseded.superseded_by(record.id, since))
         return new
-
-    async def _existing(self, id: str, user_id: str | None) -> Stored:
-        found = await self.find(id, user_id)
-        if found is None or (user_id is not None and found.record.user_id != user_id):
-            raise NotFoundError("no such memory")
-        return found
 
     def _same_input(self, before: Stored, item: MemoryInput) -> Stored:
         if before.fingerprint != fingerprint(item).hex():
@@ -340,18 +245,6 @@ class EmulatedProvider(Provider, ABC):
         return before
 
     # Helpers.
-
-    def _hold(self, names: Sequence[Name]) -> AbstractAsyncContextManager[None]:
-        return _locks.hold([(self.store_name(), *name) for name in names])
-
-    def _held(self, *ids: str) -> AbstractAsyncContextManager[None]:
-        return self._hold([("memory", id) for id in ids])
-
-    def _owned(self, stored: Stored, user_id: str) -> Stored:
-        """Raise ProviderError for another user's row: whatever the vendor's filter did, it goes no further."""
-        if stored.record.user_id != user_id:
-            raise ProviderError("the backend answered with another user's memory, which was dropped")
-        return stored
 
     async def _by_words(self, query: SearchQuery, at: datetime, seen: set[str], below: float) -> SearchResults:
         """Return what the vendor's search could not reach, by the share of the query's words it holds."""
@@ -370,28 +263,6 @@ class EmulatedProvider(Provider, ABC):
                 await asyncio.sleep(0)  # splitting a long text takes a while
         shares = coverage(len(records), postings.values())
         return [SearchResult(memory=records[number], score=share * below) for number, share in shares.items()]
-
-    async def _finish_despite_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`, which is several requests; when the caller is cancelled, it is still brought to its end."""
-        if self._is_closed:
-            work.close()
-            raise self.closed_meanwhile()
-        task = asyncio.create_task(work)
-        self._finishing.add(task)
-        task.add_done_callback(self._finished)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if task.cancelled() and not (caller and caller.cancelling()):
-                raise self.closed_meanwhile() from None  # nobody cancelled the caller
-            asyncio.get_running_loop().call_later(self.finish_within, task.cancel)
-            raise
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._finishing.discard(task)
-        if not task.cancelled():
-            task.exception()  # marks a failure as seen even when the caller has left
 
 
 def _position(record: MemoryRecord) -> tuple[datetime, str]:

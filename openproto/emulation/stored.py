@@ -7,29 +7,19 @@ text. What a vendor must filter by is written beside it, in keys of the adapter'
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any, Self, TypeAlias
 
 from pydantic import ValidationError
 
-from openproto.errors import ProviderError
+from openproto.emulation.answers import damaged
 from openproto.models import MemoryRecord
 from openproto.requests import MemoryInput, fingerprint
 
 Marks: TypeAlias = tuple[tuple[str, datetime], ...]
 
-_NOT_KEPT = {"content", "status", "superseded_by", "embedding_model"}
-
-
-def user_token(user_id: str) -> str:
-    """Return 22 characters of `[A-Za-z0-9_-]` that stand for a user wherever a vendor restricts what a name may be.
-
-    A hash of 128 bits: nothing in a user id can escape from a path or a header, and no two users share a token.
-    """
-    return urlsafe_b64encode(blake2b(user_id.encode(), digest_size=16).digest()).rstrip(b"=").decode()
+_NOT_KEPT = {"content", "status", "superseded_by"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +27,13 @@ class Stored:
     """A record, and what the protocol needs to know of it beyond the record."""
 
     record: MemoryRecord
-    key: str = ""
-    """The idempotency key it was added under."""
+    idempotency_key: str = ""
     fingerprint: str = ""
     """What two inputs share only when they are the same input."""
     superseded: Marks = ()
-    """Which records supersede it, oldest first, and since when."""
+    """Which records supersede it, in the order in which they were named, and from when on."""
+    holds_from: datetime | None = None
+    """When it first superseded another record, before which it is not current; None where it never did."""
     handle: str = ""
     """The vendor's own name for it, where that is not the record's id."""
 
@@ -58,13 +49,22 @@ class Stored:
             status="done",
             **fields,
         )
-        return cls(record, key, fingerprint(item).hex())
+        # A successor without `valid_from` holds from the write that named its predecessors.
+        holds_from = record.created_at if item.supersedes and item.valid_from is None else None
+        return cls(record, key, fingerprint(item).hex(), holds_from=holds_from)
 
     def to_text(self) -> str:
         """Return everything but the content, as JSON for the vendor's metadata."""
         kept = self.record.model_dump(mode="json", exclude=_NOT_KEPT)
         superseded = [[by, since.isoformat()] for by, since in self.superseded]
-        envelope = {"record": kept, "key": self.key, "fingerprint": self.fingerprint, "superseded": superseded}
+        envelope: dict[str, Any] = {
+            "record": kept,
+            "key": self.idempotency_key,
+            "fingerprint": self.fingerprint,
+            "superseded": superseded,
+        }
+        if self.holds_from is not None:
+            envelope["holds_from"] = self.holds_from.isoformat()
         return json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -78,10 +78,11 @@ class Stored:
             superseded = tuple((str(by), datetime.fromisoformat(since)) for by, since in envelope["superseded"])
             marks = {"superseded_by": superseded[-1][0] if superseded else None, "status": "done"}
             record = MemoryRecord.model_validate({**envelope["record"], **marks, "content": content, **fields})
-            return cls(record, envelope["key"], envelope["fingerprint"], superseded, handle)
+            holds_from = datetime.fromisoformat(envelope["holds_from"]) if "holds_from" in envelope else None
+            return cls(record, envelope["key"], envelope["fingerprint"], superseded, holds_from, handle)
         except (ValidationError, LookupError, TypeError, ValueError, RecursionError):
             # Not chained: the error of a model repeats its input, which is memory content.
-            raise ProviderError("a stored memory is damaged: its metadata is not what was written") from None
+            raise damaged() from None
 
     def changed(self, **fields: Any) -> Self:
         """Return this with those fields of the record changed."""
@@ -97,8 +98,8 @@ class Stored:
 
     @property
     def superseded_at(self) -> datetime | None:
-        """Since when it has not been current, for being superseded."""
-        return self.superseded[0][1] if self.superseded else None
+        """When it stops being current because another record supersedes it: the earliest of all handovers."""
+        return min((since for _, since in self.superseded), default=None)
 
     def _without(self, id: str) -> Marks:
         return tuple((by, since) for by, since in self.superseded if by != id)

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar
 
-from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits
 from openproto.ids import new_id
 from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
@@ -24,18 +23,19 @@ class Row:
         self.metadata = metadata
 
 
-class DictVendor(EmulatedProvider):
+class DictVendor(EmulatedProvider[dict[str, Row]]):
     name = "dictionary"
     cancellation: Cancellation = "native"
-    keyword_search: ClassVar[bool] = True
-    vector_search: ClassVar[bool] = False
+    traits = Traits(keyword_search=True, vector_search=False)
 
     def __init__(self, rows: dict[str, Row], *, most_ranked: int = 1000, ordered: bool = False) -> None:
         super().__init__()
         self.rows = rows
-        self.most_ranked = most_ranked  # type: ignore[misc]  # a class attribute for adapters, an option for tests
-        self.scans_newest_first = ordered  # type: ignore[misc]
+        self.traits = replace(self.traits, most_ranked=most_ranked, scans_newest_first=ordered)
         self.creates = 0
+
+    async def connect(self) -> dict[str, Row]:
+        return self.rows
 
     def store_name(self) -> str:
         return str(id(self.rows))
@@ -55,7 +55,7 @@ class DictVendor(EmulatedProvider):
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         async for stored in self.scan(user_id):
-            if stored.key == key:
+            if stored.idempotency_key == key:
                 return stored
         return None
 
@@ -73,7 +73,7 @@ class DictVendor(EmulatedProvider):
         await asyncio.sleep(0)
         rows = [row for row in self.rows.values() if row.user_id == user_id]
         everything = [Stored.from_text(row.metadata, row.text) for row in rows]
-        if self.scans_newest_first:
+        if self.traits.scans_newest_first:
             everything.sort(key=lambda stored: stored.record.created_at, reverse=True)
         for stored in everything:
             if until is None or stored.record.created_at <= until:

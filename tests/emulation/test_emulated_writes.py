@@ -54,7 +54,7 @@ async def test_a_write_that_hangs_is_given_up_after_its_caller_left() -> None:
         adding = asyncio.create_task(memory.add("coffee", user_id="ada", supersedes=[old.id]))
         await asyncio.sleep(0.05)
         adding.cancel()
-        await asyncio.sleep(vendor.finish_within + 0.2)
+        await asyncio.sleep(vendor.traits.finish_seconds + 0.2)
         assert not vendor._finishing
         vendor.hold = None
         async with asyncio.timeout(5):  # its locks are free again

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openproto_adapters.mem0.importing import import_mem0
+from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_conformance.emulators.mem0 import Mem0Platform
 from openproto_conformance.emulators.messages import Answer, Request
 

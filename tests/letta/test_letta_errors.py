@@ -42,7 +42,7 @@ SECRET = "sk-let-correct-horse"
     [
         (400, InvalidRequestError, sdk.BadRequestError),
         (401, UnauthorizedError, sdk.AuthenticationError),
-        (402, ProviderError, sdk.APIStatusError),
+        (402, RateLimitedError, sdk.APIStatusError),
         (403, ScopeDeniedError, sdk.PermissionDeniedError),
         (405, ProviderError, sdk.APIStatusError),
         (409, ConflictError, sdk.ConflictError),
@@ -238,7 +238,7 @@ async def test_neither_the_log_nor_any_repr_holds_contents_or_the_key(
         await memory.add("the secret of the mountain", user_id="ann", idempotency_key="key-1")
         await memory.search("secret of the mountain", "ann")
         about = await provider.describe()
-    told = f"{caplog.text} {provider!r} {vars(provider)['_live']!r} {about}"
+    told = f"{caplog.text} {provider!r} {provider._backend!r} {about}"
     assert "mountain" not in told
     assert emulator.api_key not in told
     assert about["server"].rstrip("/") == emulator.url

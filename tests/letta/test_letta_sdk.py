@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from openproto_adapters.letta import Letta, api, provider
-from openproto_adapters.letta.versions import TESTED_WITH
 from openproto_conformance.emulators.letta import Letta as Emulator
 from sdk_signatures import check_signatures
 
@@ -47,7 +46,7 @@ def test_the_sdk_has_the_signatures_that_the_adapter_relies_on() -> None:
 
 
 def test_the_installed_sdk_is_one_that_was_tried() -> None:
-    assert importlib.metadata.version("letta-client") in TESTED_WITH
+    assert importlib.metadata.version("letta-client") == Letta.tested_with
 
 
 def test_the_sdk_is_imported_when_a_client_opens_and_never_on_the_loop(run_python: Any, emulator: Emulator) -> None:

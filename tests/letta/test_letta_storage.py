@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from letta_client import Letta as Sdk
 from openproto_adapters.letta import Letta
-from openproto_adapters.letta.ids import place_of
-from openproto_adapters.letta.recent import Recent
 from openproto_conformance.emulators.letta import Letta as Emulator
 from openproto_conformance.emulators.letta.store import Archive, Passage
 
@@ -414,14 +412,6 @@ async def test_a_tag_that_no_near_memory_has_is_found_all_the_same(memory: Async
     assert [hit.memory.tags for hit in hits] == [["rare"]]
 
 
-def test_places_of_ids_that_look_right_and_are_out_of_range_are_none() -> None:
-    assert place_of("A" * 22 + "_" * 20) is None
-
-
-def test_what_was_not_used_for_longest_is_forgotten_first() -> None:
-    recent: Recent[str, int] = Recent(2)
-    recent.put("a", 1)
-    recent.put("b", 2)
-    assert recent.get("a") == 1
-    recent.put("c", 3)
-    assert (recent.get("a"), recent.get("b"), recent.get("c")) == (1, None, 3)
+async def test_an_id_that_looks_right_and_is_of_no_moment_is_not_found(memory: AsyncMemory) -> None:
+    with pytest.raises(NotFoundError):
+        await memory.get("A" * 22 + "_" * 20)

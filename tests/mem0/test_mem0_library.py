@@ -28,9 +28,9 @@ SECRET = "the zeppelin is moored in Friedrichshafen"
 
 def raw(folder: Path) -> Any:
     """Return mem0 itself on the store of the only client, which has it open."""
-    from openproto_adapters.mem0.places import place_of
+    from openproto_adapters.mem0.shared_library import shared_library
 
-    return place_of("qdrant", str(folder))._memory
+    return shared_library("qdrant", str(folder))._memory
 
 
 def another_program(folder: Path) -> Any:
@@ -240,7 +240,7 @@ def test_importing_mem0_writes_nothing_sends_nothing_and_leaves_the_environment_
 def test_what_the_program_has_set_for_mem0_stays(folder: Path, run_python: Any) -> None:
     program = (
         "import logging, sys; logging.getLogger('mem0').setLevel(logging.DEBUG)\n"
-        "from openproto_adapters.mem0.importing import import_mem0\n"
+        "from openproto_adapters.mem0.quiet_import import import_mem0\n"
         "import_mem0()\n"
         "import mem0.memory.setup as setup; print(setup.mem0_dir, logging.getLogger('mem0').level)"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from openproto_adapters.mem0 import Mem0
-from openproto_adapters.mem0.places import place_of
+from openproto_adapters.mem0.shared_library import shared_library
 
 from openproto import (
     AsyncMemory,
@@ -44,7 +44,7 @@ class Constant:
 @contextlib.contextmanager
 def held(folder: Path) -> Any:
     """Hold the lock of the store, as a slow call does."""
-    with place_of("qdrant", str(folder)).lock:
+    with shared_library("qdrant", str(folder)).lock:
         yield
 
 
@@ -189,7 +189,7 @@ async def test_closing_does_not_wait_for_a_stuck_call_and_the_store_is_released_
     with held(folder):
         async with asyncio.timeout(1):
             await memory.aclose()
-    place = place_of("qdrant", str(folder))
+    place = shared_library("qdrant", str(folder))
     await until(lambda: not place._users)
 
 

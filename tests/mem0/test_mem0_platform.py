@@ -33,7 +33,7 @@ def client(platform: Mem0Platform, **options: Any) -> AsyncMemory:
 
 async def add_as_another_program(platform: Mem0Platform, text: str, **options: Any) -> str:
     """Add a memory as a program does that uses mem0's client itself."""
-    from openproto_adapters.mem0.importing import import_mem0
+    from openproto_adapters.mem0.quiet_import import import_mem0
 
     def add() -> str:
         theirs = import_mem0().MemoryClient(api_key=platform.api_key, host=platform.url)

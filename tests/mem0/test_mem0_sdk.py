@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from openproto_adapters.mem0.importing import import_mem0
-from openproto_adapters.mem0.versions import TESTED_WITH
+from openproto_adapters.mem0 import Mem0
+from openproto_adapters.mem0.quiet_import import import_mem0
 from sdk_signatures import check_signatures
 
 from openproto import AsyncMemory
@@ -25,7 +25,7 @@ def test_the_sdk_has_the_signatures_that_the_adapter_relies_on() -> None:
 
 
 def test_the_installed_sdk_is_one_that_was_tried() -> None:
-    assert importlib.metadata.version("mem0ai") in TESTED_WITH
+    assert importlib.metadata.version("mem0ai") == Mem0.tested_with
 
 
 def test_mem0_is_imported_when_the_client_opens_and_not_before(run_python: Any) -> None:

@@ -6,7 +6,7 @@ import importlib.metadata
 from pathlib import Path
 
 from memori_tools import RunPython
-from openproto_adapters.memori.versions import TESTED_WITH
+from openproto_adapters.memori import Memori
 from sdk_signatures import check_signatures
 
 
@@ -15,7 +15,7 @@ def test_the_package_has_the_signatures_that_the_adapter_relies_on() -> None:
 
 
 def test_the_installed_package_is_one_that_was_tried() -> None:
-    assert importlib.metadata.version("memori") in TESTED_WITH
+    assert importlib.metadata.version("memori") == Memori.tested_with
 
 
 def test_memori_and_sqlalchemy_are_imported_when_the_client_opens_and_not_before(run_python: RunPython) -> None:

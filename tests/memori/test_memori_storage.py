@@ -217,7 +217,7 @@ async def test_an_answer_of_the_engine_that_is_no_ranking_is_a_provider_error(
     provider = Memori(database, models=models)
     async with AsyncMemory(provider) as memory:
         await memory.add("a note", user_id="ann")
-        provider._parts = provider._open._replace(engine=_answer(provider._open.engine, answer))
+        provider._backend = provider.backend._replace(engine=_answer(provider.backend.engine, answer))
         with pytest.raises(ProviderError, match="Memori's engine answered"):
             await memory.search("note", "ann")
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pytest
 from memorysync import MemorySyncClient
 from openproto_adapters.memorysync import MemorySync
-from openproto_adapters.memorysync.places import end_user
+from openproto_adapters.memorysync.ids import end_user
 from openproto_conformance.emulators.memorysync import MemorySync as Emulator
 
 from openproto import AsyncMemory

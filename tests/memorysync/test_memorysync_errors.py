@@ -59,7 +59,7 @@ def calls(memory: AsyncMemory, id: str) -> dict[str, Call]:
     [
         (400, InvalidRequestError, memorysync.ValidationError),
         (401, UnauthorizedError, memorysync.AuthError),
-        (402, ProviderError, memorysync.MemorySyncError),
+        (402, RateLimitedError, memorysync.MemorySyncError),
         (403, ScopeDeniedError, memorysync.AuthError),
         (409, ConflictError, memorysync.ValidationError),
         (413, PayloadTooLargeError, memorysync.MemorySyncError),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import openproto_adapters.memorysync
-from openproto_adapters.memorysync.versions import TESTED_WITH
+from openproto_adapters.memorysync import MemorySync
 from openproto_conformance.emulators.memorysync import MemorySync as Emulator
 from sdk_signatures import check_signatures
 
@@ -51,7 +51,7 @@ def test_the_sdk_has_the_signatures_that_the_adapter_relies_on() -> None:
 
 
 def test_the_installed_sdk_is_one_that_was_tried() -> None:
-    assert importlib.metadata.version("memorysync") in TESTED_WITH
+    assert importlib.metadata.version("memorysync") == MemorySync.tested_with
 
 
 def test_the_sdk_is_imported_and_tls_prepared_when_a_client_opens_and_never_on_the_loop(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 from memsy import AsyncMemsyClient, EventPayload
 from openproto_adapters.memsy import Memsy
-from openproto_adapters.memsy.ids import Place
+from openproto_adapters.memsy.ids import EventId
 from openproto_conformance.emulators.memsy import Memsy as Emulator
 from openproto_conformance.emulators.messages import Answer, Request
 
@@ -83,10 +84,10 @@ async def test_an_id_that_was_never_made_here_is_asked_of_nobody(
 
 async def test_an_id_with_another_event_is_not_found(memory: AsyncMemory) -> None:
     record = await memory.add("tea", user_id="ann")
-    place = Place.of_id(record.id)
+    place = EventId.read(record.id)
     assert place is not None
     with pytest.raises(NotFoundError):
-        await memory.get(place._replace(event="0" * 32).id)
+        await memory.get(dataclasses.replace(place, event="0" * 32).id)
 
 
 async def test_a_foreign_row_in_an_answer_is_an_error(

@@ -11,7 +11,6 @@ from typing import Any
 import memsy
 import pytest
 from openproto_adapters.memsy import Memsy
-from openproto_adapters.memsy.versions import tested_with
 from openproto_conformance.emulators import Status
 from openproto_conformance.emulators.memsy import Memsy as Emulator
 from sdk_signatures import check_signatures
@@ -58,7 +57,7 @@ def test_the_sdk_has_the_signatures_that_the_adapter_relies_on() -> None:
 
 
 def test_the_installed_sdk_is_one_that_was_tried() -> None:
-    assert importlib.metadata.version("memsy") in tested_with
+    assert importlib.metadata.version("memsy") == Memsy.tested_with
 
 
 @pytest.mark.parametrize("client", [memsy.MemsyClient, memsy.AsyncMemsyClient])

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from openproto_adapters.supermemory import Supermemory, memories
-from openproto_adapters.supermemory.recent import Recent
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 
 from openproto import AsyncMemory
+from openproto.emulation import Recent
 
 
 @pytest.fixture
@@ -41,5 +41,4 @@ async def memory(emulator: Emulator) -> AsyncIterator[AsyncMemory]:
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process remember none of its writes, as if another one had made them."""
-    monkeypatch.setattr(Recent, "note", lambda *_: None)
-    monkeypatch.setattr(memories, "_recent", Recent())
+    monkeypatch.setattr(memories, "_recent", Recent(0))

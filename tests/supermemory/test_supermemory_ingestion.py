@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from openproto_adapters.supermemory import Supermemory, recent
-from openproto_adapters.supermemory.ids import Place, namespace_of
+from openproto_adapters.supermemory import Supermemory, memories
+from openproto_adapters.supermemory.ids import DocumentId, namespace_of
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 
 from openproto import AsyncMemory, IngestionTimeoutError, NotFoundError, ProviderError, ProviderUnavailableError
@@ -30,7 +30,7 @@ async def test_the_status_is_that_of_the_document(memory: AsyncMemory, emulator:
 
 
 async def test_a_document_that_fails_is_told(memory: AsyncMemory, emulator: Emulator) -> None:
-    id = Place.of_key("ada", "key-1")
+    id = DocumentId.of_key("ada", "key-1")
     emulator.failing.add(id.document)
     added = await memory.add("tea", user_id="ada", idempotency_key="key-1")
     with pytest.raises(ProviderError):
@@ -83,7 +83,7 @@ async def test_a_memory_that_never_shows_is_not_found_after_some_moments(
     added = await memory.add("tea", user_id="ada")
     emulator.namespaces.clear()  # another process deletes it at once
     assert (await memory.get(added.id)).status == "queued"
-    monkeypatch.setattr(recent, "WITHIN", 0.0)
+    monkeypatch.setattr(memories._recent, "_within", 0.0)
     with pytest.raises(NotFoundError):
         await memory.get(added.id)
     with pytest.raises(NotFoundError):
@@ -96,14 +96,6 @@ async def test_what_one_client_deletes_no_other_client_shows(memory: AsyncMemory
         await other.delete(added.id)
     with pytest.raises(NotFoundError):
         await memory.get(added.id)
-
-
-async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "MOST", 3)
-    states = recent.Recent()
-    for n in range(10):
-        states.note("store", f"id-{n}", "deleted")
-    assert [n for n in range(10) if states.get("store", f"id-{n}")] == [7, 8, 9]
 
 
 async def test_another_account_at_the_same_place_sees_nothing_of_it(memory: AsyncMemory, emulator: Emulator) -> None:
@@ -151,7 +143,7 @@ async def test_with_learned_memories_a_record_is_the_text_and_its_score_the_best
     async with AsyncMemory(provider) as memory:
         added = await memory.add("tea", user_id="ada")
         await memory.wait_for_ingest([added.id], "ada")
-        place = Place.of(added.id)
+        place = DocumentId.of(added.id)
         assert len(raw.documents.get(place.namespace, place.document, include=["memories"]).memories) == 1
         assert [(hit.memory.content, hit.score) for hit in await memory.search("tea", "ada")] == [("tea", 1.0)]
 
@@ -159,6 +151,6 @@ async def test_with_learned_memories_a_record_is_the_text_and_its_score_the_best
 async def test_texts_are_stored_word_for_word_and_nothing_is_learned_from_them(memory: AsyncMemory, raw: Any) -> None:
     added = await memory.add("Ann likes tea", user_id="ada")
     await memory.wait_for_ingest([added.id], "ada")
-    place = Place.of(added.id)
+    place = DocumentId.of(added.id)
     document = raw.documents.get(place.namespace, place.document, include=["chunks", "memories"])
     assert ([chunk.content for chunk in document.chunks], document.memories) == (["Ann likes tea"], [])

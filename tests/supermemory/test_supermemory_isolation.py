@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openproto_adapters.supermemory.ids import Place, namespace_of
+from openproto_adapters.supermemory.ids import DocumentId, namespace_of
 from openproto_conformance.emulators import Status
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 
@@ -19,7 +19,7 @@ NAMES = ("me/../victim", "../victim", "..", "*", "victim?x=", "victim#", "%2e%2e
 async def test_the_sdk_itself_reaches_another_namespace_by_dots_in_a_path(memory: AsyncMemory, raw: Any) -> None:
     record = await memory.add("the secret of the victim", user_id="victim")
     await memory.wait_for_ingest([record.id], "victim")
-    document = Place.of(record.id)
+    document = DocumentId.of(record.id)
     assert raw.search(f"me/../{VICTIM}", query="secret").results
     assert raw.documents.get("me", f"../../{VICTIM}/document/{document.document}").content.startswith("the secret")
 
@@ -91,7 +91,7 @@ async def test_another_users_row_in_an_answer_goes_no_further(
     theirs = await memory.add("the secret of the victim", user_id="victim")
     mine = await memory.add("mine", user_id="ada")
     await memory.wait_for_ingest([theirs.id], "victim")
-    place = Place.of(theirs.id)
+    place = DocumentId.of(theirs.id)
     document = raw.documents.get(place.namespace, place.document).to_dict(mode="json")
     emulator.faults.next(Status(200, body=document), method="GET", path="/ns/*/document/*")
     with pytest.raises(ProviderError):

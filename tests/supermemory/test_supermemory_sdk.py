@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from openproto_adapters.supermemory.versions import TESTED_WITH
+from openproto_adapters.supermemory import Supermemory
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 from sdk_signatures import check_signatures
 
@@ -26,7 +26,7 @@ def test_the_sdk_has_the_signatures_that_the_adapter_relies_on() -> None:
 
 
 def test_the_installed_sdk_is_one_that_was_tried() -> None:
-    assert importlib.metadata.version("supermemory") in TESTED_WITH
+    assert importlib.metadata.version("supermemory") == Supermemory.tested_with
 
 
 def test_the_sdk_is_imported_when_the_client_opens_and_not_before(run_python: Any) -> None:

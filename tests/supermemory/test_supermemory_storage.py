@@ -11,7 +11,7 @@ import pytest
 from openproto_adapters.supermemory import documents as documents_module
 from openproto_adapters.supermemory import memories, windows
 from openproto_adapters.supermemory.api import Document
-from openproto_adapters.supermemory.ids import Place, graves_of, namespace_of
+from openproto_adapters.supermemory.ids import DocumentId, graves_of, namespace_of
 from openproto_conformance.emulators import CloseConnection, Status
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 
@@ -65,7 +65,7 @@ async def test_an_address_alone_is_not_sent_as_one_for_its_page_would_be_kept_in
     memory: AsyncMemory, raw: Any, address: str
 ) -> None:
     added = await memory.add(address, user_id="ada")
-    place = Place.of(added.id)
+    place = DocumentId.of(added.id)
     sent = raw.documents.get(place.namespace, place.document).content
     assert sent == f"The address {address}"
 

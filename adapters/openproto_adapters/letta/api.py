@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, JsonValue, StringConstraints, TypeAdapter
 
 from openproto.blocking.threads import Threads
+from openproto.emulation import reading
 from openproto.errors import InvalidRequestError, NotFoundError, ProviderError
 from openproto.fields import Moment
-from openproto_adapters.letta.errors import as_protocol_error
+from openproto.http_status import unexpected_response
+from openproto_adapters.letta.errors import VENDOR, as_protocol_error
 
 if TYPE_CHECKING:
     from letta_client import APIResponse, Letta
@@ -153,6 +155,9 @@ class Api:
             return []
         if any(hit.passage.archive_id != archive_id for hit in hits):
             raise ProviderError("Letta answered with a passage of another archive, and nothing of it is passed on")
+        moments = [hit.passage.created_at for hit in hits]
+        if any((start and moment < start) or (end and moment > end) for moment in moments):
+            raise unexpected_response(VENDOR)  # the answer to another search
         return hits
 
     async def _call(self, answer: TypeAdapter[T], request: Request, *path: str, **asked: Any) -> T:
@@ -161,12 +166,8 @@ class Api:
 
 def _answered(answer: TypeAdapter[T], request: Request, /, *path: str, **asked: Any) -> T:
     content = _sent(request, *path, **asked)
-    try:
-        with _reading:
-            return answer.validate_json(content)
-    except ValidationError:
-        # Not chained: the error of a model repeats its input, which is memory content.
-        raise ProviderError("Letta's answer makes no sense; is base_url that of a Letta server?") from None
+    with reading(VENDOR), _reading:
+        return answer.validate_json(content)
 
 
 def _sent(request: Request, /, *path: str, **asked: Any) -> bytes:

@@ -10,10 +10,9 @@ import logging
 from datetime import datetime
 from functools import partial
 
-from openproto.emulation import KeyedLocks, user_token
+from openproto.emulation import KeyedLocks, Recent, user_token
 from openproto.errors import NotFoundError
 from openproto_adapters.letta.api import PAGE, Api, Archive, Hit, NewPassage
-from openproto_adapters.letta.recent import Recent
 
 REMEMBERED = 10_000
 

@@ -10,26 +10,16 @@ from __future__ import annotations
 import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import ClassVar, Self
 from uuid import UUID
 
-from openproto.emulation import user_token
-
-MICROSECOND = timedelta(microseconds=1)
+from openproto.emulation import TOKEN, OwnedId, user_token
+from openproto.stores.moments import MICROSECOND
 
 _FIRST = datetime(1, 1, 1, tzinfo=UTC)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TOKEN = 22
-_ID = re.compile(r"[A-Za-z0-9_-]{42}|[A-Za-z0-9_-]{54}")
-
-
-class Place(NamedTuple):
-    """Where a memory is."""
-
-    token: str
-    moment: datetime
 
 
 class Clock:
@@ -44,32 +34,39 @@ class Clock:
         return self._last
 
 
-def moment(micros: int) -> datetime:
-    """Return a moment of the clock as a datetime."""
-    return _EPOCH + micros * MICROSECOND
+@dataclass(frozen=True, slots=True)
+class PassageId(OwnedId):
+    """Whose archive a memory is in, and, in base64, its moment and what tells it from others of that moment."""
 
+    pattern: ClassVar[re.Pattern[str]] = re.compile(TOKEN + r"(?P<rest>[A-Za-z0-9_-]{20}|[A-Za-z0-9_-]{32})")
 
-def own_id(user_id: str, key: str, created_at: datetime) -> str:
-    """Return the id of a memory added under `key`: the same whenever the same attempt is repeated."""
-    return _id(user_token(user_id), created_at, blake2b(key.encode(), digest_size=7).digest())
+    rest: str
 
+    @classmethod
+    def of_key(cls, user_id: str, key: str, created_at: datetime) -> Self:
+        """Return the id of a memory added under `key`: the same whenever the same attempt is repeated."""
+        return cls._at(user_token(user_id), created_at, blake2b(key.encode(), digest_size=7).digest())
 
-def foreign_id(token: str, created_at: datetime, passage_id: str) -> str:
-    """Return the id of a passage that another program wrote."""
-    return _id(token, created_at, UUID(passage_id.removeprefix("passage-")).bytes)
+    @classmethod
+    def of_foreign(cls, token: str, created_at: datetime, passage_id: str) -> Self:
+        """Return the id of a passage that another program wrote."""
+        return cls._at(token, created_at, UUID(passage_id.removeprefix("passage-")).bytes)
 
+    @property
+    def id(self) -> str:
+        """The id of the memory."""
+        return self.token + self.rest
 
-def place_of(id: str) -> Place | None:
-    """Return where the memory of that id is, or None: an id that was never made here."""
-    if not _ID.fullmatch(id):
-        return None
-    micros = int.from_bytes(urlsafe_b64decode(id[_TOKEN:])[:8])
-    try:
-        return Place(id[:_TOKEN], _FIRST + micros * MICROSECOND)
-    except OverflowError:
-        return None
+    @property
+    def moment(self) -> datetime | None:
+        """When the memory was created; None where the id names a later moment than there is."""
+        micros = int.from_bytes(urlsafe_b64decode(self.rest)[:8])
+        try:
+            return _FIRST + micros * MICROSECOND
+        except OverflowError:
+            return None
 
-
-def _id(token: str, created_at: datetime, tail: bytes) -> str:
-    micros = (created_at - _FIRST) // MICROSECOND
-    return token + urlsafe_b64encode(micros.to_bytes(8) + tail).decode()
+    @classmethod
+    def _at(cls, token: str, created_at: datetime, tail: bytes) -> Self:
+        micros = (created_at - _FIRST) // MICROSECOND
+        return cls(token, urlsafe_b64encode(micros.to_bytes(8) + tail).decode())

@@ -13,9 +13,10 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from openproto.emulation import user_token
+from openproto.stores.moments import MICROSECOND
 from openproto_adapters.letta.api import Metadata
 from openproto_adapters.letta.archives import Archives
-from openproto_adapters.letta.ids import MICROSECOND, place_of
+from openproto_adapters.letta.ids import PassageId
 
 _TEXT = "An idempotency key of openproto. It keeps a request that is sent twice from being stored twice."
 _KEY, _MEMORY = "openproto_key", "openproto_memory"
@@ -40,7 +41,7 @@ class Keys:
 
     async def find(self, user_id: str, key: str) -> Claim | None:
         """Return what the key stands for, or None; of several claims that processes made at once, the earliest."""
-        moment, digest = _place(key)
+        moment, digest = _moment_of(key)
         hits = await self._archives.search(user_token(user_id), start=moment, end=moment)
         claims = [claim for hit in hits if (claim := _claim(hit.passage.metadata or {}, digest)) is not None]
         if not claims:
@@ -58,7 +59,7 @@ class Keys:
         await self._write(user_id, key, claim._replace(deleted=True))
 
     async def _write(self, user_id: str, key: str, claim: Claim) -> None:
-        moment, digest = _place(key)
+        moment, digest = _moment_of(key)
         kept: Metadata = {
             _KEY: digest,
             _MEMORY: claim.memory_id,
@@ -70,13 +71,13 @@ class Keys:
         )
 
 
-def _place(key: str) -> tuple[datetime, str]:
+def _moment_of(key: str) -> tuple[datetime, str]:
     digest = blake2b(key.encode(), digest_size=16).digest()
     return _FIRST + int.from_bytes(digest[:6]) * MICROSECOND, digest.hex()
 
 
 def _claim(metadata: Metadata, digest: str) -> Claim | None:
-    place = place_of(str(metadata.get(_MEMORY))) if metadata.get(_KEY) == digest else None
-    if place is None:
+    id = PassageId.read(str(metadata.get(_MEMORY))) if metadata.get(_KEY) == digest else None
+    if id is None or (created_at := id.moment) is None:
         return None
-    return Claim(place.moment, str(metadata[_MEMORY]), str(metadata.get(_FINGERPRINT)), metadata.get(_DELETED) is True)
+    return Claim(created_at, str(metadata[_MEMORY]), str(metadata.get(_FINGERPRINT)), metadata.get(_DELETED) is True)

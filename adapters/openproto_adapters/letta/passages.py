@@ -14,7 +14,7 @@ from openproto.emulation import Stored, user_token
 from openproto.errors import ProviderError
 from openproto.models import MemoryRecord
 from openproto_adapters.letta.api import Hit, NewPassage, Passage
-from openproto_adapters.letta.ids import foreign_id
+from openproto_adapters.letta.ids import PassageId
 
 _ENVELOPE = "openproto"
 _VERSION = "openproto_version"
@@ -81,7 +81,7 @@ def _foreign(passage: Passage, token: str, user_id: str) -> Stored:
     extensions: dict[str, Any] = {"x-letta": passage.metadata} if passage.metadata else {}
     return Stored(
         MemoryRecord(
-            id=foreign_id(token, passage.created_at, passage.id),
+            id=PassageId.of_foreign(token, passage.created_at, passage.id).id,
             content=passage.text,
             user_id=user_id,
             created_at=passage.created_at,

@@ -12,29 +12,39 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.emulation import EmulatedProvider, Ranked, Stored, user_token
+from openproto.emulation import (
+    NATIVE,
+    EmulatedProvider,
+    Ranked,
+    Recent,
+    Stored,
+    Traits,
+    check_at_least_one,
+    connect_in,
+    deleted_since,
+    no_such_memory,
+    user_token,
+    without_credentials,
+)
 from openproto.errors import (
     ConflictError,
     InvalidRequestError,
-    NotFoundError,
     OpenProtoError,
     PayloadTooLargeError,
 )
 from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery
+from openproto.stores.moments import from_micros
 from openproto_adapters.letta.api import PAGE, Api, Hit
 from openproto_adapters.letta.archives import Archives
-from openproto_adapters.letta.ids import Clock, moment, own_id, place_of
+from openproto_adapters.letta.ids import Clock, PassageId
 from openproto_adapters.letta.keys import Claim, Keys
 from openproto_adapters.letta.passages import Copies, memories, new_passage
-from openproto_adapters.letta.recent import Recent
 from openproto_adapters.letta.windows import FIRST, newest_first
 
 Environment: TypeAlias = Literal["cloud", "local"]
@@ -49,7 +59,37 @@ TIMEOUT = 60.0
 CONNECT_TIMEOUT = 5.0
 
 
-class Letta(EmulatedProvider):
+class _Backend(NamedTuple):
+    """What an open provider works with."""
+
+    server: str
+    threads: Threads
+    api: Api
+    archives: Archives
+    keys: Keys
+
+    @classmethod
+    @large_import()
+    def connect(cls, threads: Threads, options: Mapping[str, Any], embedding: str | None) -> _Backend:
+        """Make the SDK's client; in a thread, for importing it and its parts takes seconds."""
+        import httpx
+        from letta_client import Letta as Client
+
+        logging.getLogger("letta_client._base_client").addFilter(_without_contents)
+        http = threads.http_client(timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT))
+        client = Client(http_client=http, max_retries=0, **options)
+        api = Api(threads, client)
+        archives = Archives(api, embedding)
+        return cls(without_credentials(str(client.base_url)), threads, api, archives, Keys(archives))
+
+    async def memories(self, hits: Sequence[Hit], token: str, owner: str | None) -> list[Stored]:
+        """Return the memories that the hits hold; of many in a thread, for each takes a tenth of a millisecond."""
+        if len(hits) <= FEW:
+            return memories(hits, token, owner)
+        return await self.threads(memories, hits, token, owner)
+
+
+class Letta(EmulatedProvider[_Backend]):
     """Memories in Letta's archives.
 
     Args:
@@ -64,12 +104,11 @@ class Letta(EmulatedProvider):
     name = "letta"
     cancellation: Cancellation = "aborting"
     requires: ClassVar[tuple[str, ...]] = ("letta_client", "httpx")
-    native: ClassVar[frozenset[str]] = frozenset({"add", "get", "delete", "search", "capabilities", "vector_search"})
-    replaces_at_once: ClassVar[bool] = False
-    scans_newest_first: ClassVar[bool] = True
-    created_together = 10
-    """On a self-hosted server as it is by default, 16 and more passages in one request at times hang for ever."""
-    most_ranked: ClassVar[int] = PAGE
+    sdk = "letta-client"
+    tested_with = "1.12.1"
+    traits = Traits(
+        native=NATIVE - {"list"}, replaces_at_once=False, scans_newest_first=True, most_ranked=PAGE, most_created=10
+    )
 
     def __init__(
         self,
@@ -83,8 +122,7 @@ class Letta(EmulatedProvider):
         super().__init__()
         if base_url is not None and environment is not None:
             raise ValueError("give base_url or environment, not both")
-        if width < 1:
-            raise ValueError("width must be 1 or more")
+        check_at_least_one(width=width)
         self._options: dict[str, Any] = {"api_key": api_key}
         if environment is not None:
             self._options |= {"base_url": None, "environment": environment}
@@ -94,36 +132,27 @@ class Letta(EmulatedProvider):
         self._width = width
         self._clock = Clock()
         self._drafts: Recent[str, datetime] = Recent(DRAFTS)
-        self._threads: Threads | None = None
-        self._live: _Vendor | None = None
 
-    async def open(self) -> None:
-        """Import the SDK, and ask the server whether it is there and accepts the key."""
-        self._threads = threads = Threads(self._width, THREADS)
-        try:
-            self._live = await threads(_Vendor.connect, threads, self._options, self._embedding)
-            await self.health()
-        except BaseException:
-            await self.close()
-            raise
+    async def connect(self) -> _Backend:
+        """Import the SDK and make its client."""
+        threads = Threads(self._width, THREADS)
+        return await connect_in(threads, _Backend.connect, threads, self._options, self._embedding)
 
-    async def close(self) -> None:
+    async def disconnect(self, backend: _Backend) -> None:
         """Cut what is under way and close the connections."""
-        await super().close()
-        if self._threads is not None:
-            self._threads.close()
+        backend.threads.close()
 
     async def health(self) -> None:
         """Ask for an archive, which needs an accepted key and a server with its database."""
-        await self._vendor.api.find_archives(None, 1)
+        await self.backend.api.find_archives(None, 1)
 
     async def describe(self) -> dict[str, str]:
         """Return where the server is and the SDK's version."""
-        return {"server": self._vendor.server, "letta-client": version("letta-client")}
+        return {"server": self.backend.server, **await super().describe()}
 
     def store_name(self) -> str:
         """Return the server's address."""
-        return f"letta {self._vendor.server}"
+        return f"letta {self.backend.server}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Write a passage under an id that whoever repeats the attempt arrives at too."""
@@ -131,7 +160,7 @@ class Letta(EmulatedProvider):
         if isinstance(key, GeneratedKey):
             self._drafts.put(key, stored.record.created_at)
         else:
-            claim = await self._vendor.keys.claim(item.user_id, key, _claim(stored))
+            claim = await self.backend.keys.claim(item.user_id, key, _claim(stored))
             if claim.fingerprint != stored.fingerprint:
                 raise ConflictError("idempotency_key: was used before with another input")
             if claim.memory_id != stored.record.id:  # another process was faster, or an earlier attempt was cut off
@@ -147,7 +176,7 @@ class Letta(EmulatedProvider):
         news = [self._new(item, key) for item, key in items]
         passages = [new_passage(stored, self._clock.tick()) for stored in news]
         try:
-            await self._vendor.archives.write(items[0].item.user_id, *passages)
+            await self.backend.archives.write(items[0].item.user_id, *passages)
         except (InvalidRequestError, PayloadTooLargeError):
             return await self.add_each(items)
         except OpenProtoError as error:
@@ -156,27 +185,27 @@ class Letta(EmulatedProvider):
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory, which the id says where to look for."""
-        place = place_of(id)
-        if place is None or (user_id is not None and user_token(user_id) != place.token):
+        own = PassageId.read(id, user_id)
+        if own is None or own.moment is None:
             return None
-        hits = await self._vendor.archives.search(place.token, start=place.moment, end=place.moment)
+        hits = await self.backend.archives.search(own.token, start=own.moment, end=own.moment)
         if not hits:
             return None
-        owner = user_id or await self._vendor.archives.owner(place.token)
-        found = await self._vendor.memories(hits, place.token, owner)
+        owner = user_id or await self.backend.archives.owner(own.token)
+        found = await self.backend.memories(hits, own.token, owner)
         return next((stored for stored in found if stored.record.id == id), None)
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return what was added under the key; ConflictError where that was deleted since."""
         if isinstance(key, GeneratedKey):
             created_at = self._drafts.get(key)
-            return await self.find(own_id(user_id, key, created_at), user_id) if created_at else None
-        claim = await self._vendor.keys.find(user_id, key)
+            return await self.find(PassageId.of_key(user_id, key, created_at).id, user_id) if created_at else None
+        claim = await self.backend.keys.find(user_id, key)
         if claim is None:
             return None
         found = await self.find(claim.memory_id, user_id)
         if found is None and claim.deleted:
-            raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
+            raise deleted_since()
         return found
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
@@ -187,13 +216,13 @@ class Letta(EmulatedProvider):
             left = await self.find(old.record.id, old.record.user_id)
             if left is not None and left.handle == written.handle:
                 await self._delete(written, Copies.of(written).ids)
-                raise NotFoundError("no such memory")
+                raise no_such_memory()
         return written
 
     async def remove(self, stored: Stored) -> bool:
         """Delete every passage of the memory, and remember of its key that it is used up."""
-        if stored.key:
-            await self._vendor.keys.bury(stored.record.user_id, stored.key, _claim(stored))
+        if stored.idempotency_key:
+            await self.backend.keys.bury(stored.record.user_id, stored.idempotency_key, _claim(stored))
         found: Stored | None = stored
         for _ in range(ATTEMPTS):
             if found is None:
@@ -210,45 +239,39 @@ class Letta(EmulatedProvider):
             return await super().delete_all(filters)
         async with aclosing(self.scan(filters.user_id)) as found:
             count = sum([1 async for _ in found])
-        await self._vendor.archives.remove_all(user_token(filters.user_id))
+        await self.backend.archives.remove_all(user_token(filters.user_id))
         return count
 
     async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield the memories, newest first."""
         token = user_token(user_id)
-        fetch = partial(self._vendor.archives.search, token)
+        fetch = partial(self.backend.archives.search, token)
         async with aclosing(newest_first(fetch, until)) as windows:
             async for hits in windows:
-                for stored in await self._vendor.memories(hits, token, user_id):
+                for stored in await self.backend.memories(hits, token, user_id):
                     yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Return the nearest passages, with Letta's scores where it has any, and otherwise with those of the order."""
         token = user_token(query.user_id)
-        hits = await self._vendor.archives.search(token, query=query.query, start=FIRST, limit=count)
+        hits = await self.backend.archives.search(token, query=query.query, start=FIRST, limit=count)
         scored = any(hit.score > 0 for hit in hits)
         # An order says who comes first, and not how near: it never makes a score that vouches for a memory.
         scores = {hit.passage.id: hit.score if scored else 0.5 - place / 2 / PAGE for place, hit in enumerate(hits)}
         ranked = [
             (stored, max(scores[id] for id in Copies.of(stored).ids))
-            for stored in await self._vendor.memories(hits, token, query.user_id)
+            for stored in await self.backend.memories(hits, token, query.user_id)
         ]
         return Ranked(ranked, complete=len(hits) < count)
 
-    @property
-    def _vendor(self) -> _Vendor:
-        if self._live is None:
-            raise RuntimeError("the letta provider is not open")
-        return self._live
-
     def _new(self, item: MemoryInput, key: str) -> Stored:
         """Return a memory added under a key of the client's own, which nobody repeats once it has been written."""
-        created_at = self._drafts.get(key) or moment(self._clock.tick())
-        stored = Stored.new(item, key, id=own_id(item.user_id, key, created_at), created_at=created_at)
-        return replace(stored, key="") if isinstance(key, GeneratedKey) else stored
+        created_at = self._drafts.get(key) or from_micros(self._clock.tick())
+        stored = Stored.new(item, key, id=PassageId.of_key(item.user_id, key, created_at).id, created_at=created_at)
+        return replace(stored, idempotency_key="") if isinstance(key, GeneratedKey) else stored
 
     async def _write(self, stored: Stored, version: int) -> Stored:
-        ids = await self._vendor.archives.write(stored.record.user_id, new_passage(stored, version))
+        ids = await self.backend.archives.write(stored.record.user_id, new_passage(stored, version))
         return replace(stored, handle=Copies(version, tuple(ids)).handle)
 
     async def _delete(self, stored: Stored, ids: Sequence[str]) -> bool:
@@ -256,38 +279,8 @@ class Letta(EmulatedProvider):
         token = user_token(stored.record.user_id)
         deleted = False
         for id in reversed(ids):
-            deleted = await self._vendor.archives.remove(token, id)
+            deleted = await self.backend.archives.remove(token, id)
         return deleted
-
-
-class _Vendor(NamedTuple):
-    """What an open provider works with."""
-
-    server: str
-    threads: Threads
-    api: Api
-    archives: Archives
-    keys: Keys
-
-    @classmethod
-    @large_import()
-    def connect(cls, threads: Threads, options: Mapping[str, Any], embedding: str | None) -> _Vendor:
-        """Make the SDK's client; in a thread, for importing it and its parts takes seconds."""
-        import httpx
-        from letta_client import Letta as Client
-
-        logging.getLogger("letta_client._base_client").addFilter(_without_contents)
-        http = threads.http_client(timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT))
-        client = Client(http_client=http, max_retries=0, **options)
-        api = Api(threads, client)
-        archives = Archives(api, embedding)
-        return cls(_without_credentials(str(client.base_url)), threads, api, archives, Keys(archives))
-
-    async def memories(self, hits: Sequence[Hit], token: str, owner: str | None) -> list[Stored]:
-        """Return the memories that the hits hold; of many in a thread, for each takes a tenth of a millisecond."""
-        if len(hits) <= FEW:
-            return memories(hits, token, owner)
-        return await self.threads(memories, hits, token, owner)
 
 
 def _without_contents(record: logging.LogRecord) -> bool:
@@ -297,8 +290,3 @@ def _without_contents(record: logging.LogRecord) -> bool:
 
 def _claim(stored: Stored) -> Claim:
     return Claim(stored.record.created_at, stored.record.id, stored.fingerprint)
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
+from openproto.stores.moments import EPOCH, MICROSECOND
 from openproto_adapters.letta.api import PAGE, Hit
-from openproto_adapters.letta.ids import MICROSECOND
 
-FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = EPOCH
 """Nothing older is a memory: there are the idempotency keys."""
 
 

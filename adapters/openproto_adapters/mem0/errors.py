@@ -8,16 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from openproto.errors import (
-    InvalidRequestError,
-    NotFoundError,
-    OpenProtoError,
-    ProviderError,
-    ProviderUnavailableError,
-    RateLimitedError,
-    ScopeDeniedError,
-    UnauthorizedError,
-)
+from openproto.emulation import no_such_memory
+from openproto.errors import InvalidRequestError, OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.http_status import error_of, unexpected_response
 
 _UNREACHABLE = (
     ("httpx", "TransportError"),
@@ -45,14 +38,14 @@ def typed_error(error: Exception) -> OpenProtoError:
     from mem0 import exceptions as theirs
 
     if isinstance(error, theirs.AuthenticationError):
-        return _refused(403 if error.error_code == "HTTP_403" else 401)
+        return _of_status(403 if error.error_code == "HTTP_403" else 401)
     if isinstance(error, theirs.MemoryNotFoundError):
-        return NotFoundError("no such memory")
+        return no_such_memory()
     if isinstance(error, theirs.RateLimitError):
         after = error.debug_info.get("retry_after")
-        return RateLimitedError("mem0 asks for fewer calls", retry_after=float(after) if after is not None else None)
+        return _of_status(429, retry_after=float(after) if after is not None else None)
     if isinstance(error, theirs.MemoryQuotaExceededError):
-        return RateLimitedError("the quota of this mem0 account is used up; raise it, or wait for the next period")
+        return _of_status(402)
     if isinstance(error, theirs.ValidationError):
         return InvalidRequestError(f"mem0 does not take this request ({error.error_code})")
     if isinstance(error, theirs.NetworkError) or _is_unreachable(error):
@@ -60,7 +53,7 @@ def typed_error(error: Exception) -> OpenProtoError:
     if isinstance(error, theirs.MemoryError):
         return ProviderError(f"mem0 failed ({error.error_code})")
     if isinstance(error, json.JSONDecodeError):
-        return ProviderError("mem0 answered with what is no JSON; look at the proxies before it, and at base_url=")
+        return unexpected_response("mem0")
     return ProviderError(f"mem0, or the store beneath it, failed with {type(error).__name__}")
 
 
@@ -69,19 +62,13 @@ def connecting_error(error: Exception) -> OpenProtoError:
     import httpx
 
     if isinstance(status := error.__context__, httpx.HTTPStatusError):
-        return _refused(status.response.status_code)
+        code = status.response.status_code
+        return _of_status(503 if code >= 500 else code)
     return typed_error(error)
 
 
-def _refused(status: int) -> OpenProtoError:
-    if status == 401:
-        return UnauthorizedError("mem0 does not accept the API key: look at api_key=, or MEM0_API_KEY")
-    if status == 403:
-        return ScopeDeniedError("the API key does not allow this at mem0")
-    if status == 429:
-        return RateLimitedError("mem0 asks for fewer calls")
-    kind = ProviderUnavailableError if status >= 500 else ProviderError
-    return kind(f"mem0 answered the first request with status {status}")
+def _of_status(status: int, *, retry_after: float | None = None) -> OpenProtoError:
+    return error_of(status, vendor="mem0", key="api_key= or MEM0_API_KEY", retry_after=retry_after)
 
 
 def _is_unreachable(error: Exception) -> bool:

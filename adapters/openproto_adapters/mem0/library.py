@@ -1,7 +1,8 @@
 """The open-source library, in this process: no language model and no network needed, and any of its stores.
 
-Every call runs in a thread of the provider's own and, on a store in this process, alone (`places.py`); a cancelled one
-is left to end there, so that a write is whole. Vectors are made before a call begins, where they hold up nobody.
+Every call runs in a thread of the provider's own and, on a store in this process, alone (`shared_library.py`); a
+cancelled one is left to end there, so that a write is whole. Vectors are made before a call begins, where they hold up
+nobody.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -18,16 +18,16 @@ from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
 from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
-from openproto.emulation import Ranked, Stored, user_token
-from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.emulation import NATIVE, Ranked, Stored, Traits, no_such_memory, user_token
+from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
 from openproto.stores.words import query_terms, terms
 from openproto_adapters.mem0.config import Config, complete, local_path
 from openproto_adapters.mem0.errors import typed_errors
-from openproto_adapters.mem0.importing import import_mem0
-from openproto_adapters.mem0.places import Place, place_of
+from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_adapters.mem0.rows import KEY, SCOPES, TAGS, agent_and_run, entity, is_id, metadata_of, to_stored
+from openproto_adapters.mem0.shared_library import SharedLibrary, shared_library
 
 if TYPE_CHECKING:
     from openproto_adapters.mem0.parts import Embed
@@ -47,8 +47,7 @@ class Library:
     """mem0's `Memory`; `embedder` is None where `config` has one of mem0's own."""
 
     cancellation: Cancellation = "detached"
-    async_ingestion = False
-    most_ranked = 100_000
+    traits = Traits(native=NATIVE, most_ranked=100_000)
 
     def __init__(self, path: Path, config: Config, embedder: Embedder | None, *, infer: bool, width: int) -> None:
         self._path = path
@@ -56,7 +55,7 @@ class Library:
         self._embeddings = Embeddings(embedder) if embedder else None
         self._infer = infer
         local = local_path(complete(config, path, None))
-        self._place = place_of(*local) if local else Place(shared=False)
+        self._shared = shared_library(*local) if local else SharedLibrary(shared=False)
         # Where all take turns, more threads would only wait.
         self._threads = Threads(1 if local else width, "openproto-mem0")
         self._complete: dict[str, Any] = {}
@@ -73,13 +72,12 @@ class Library:
         self._complete = complete(self._config, self._path, self._embeddings.dim if self._embeddings else None)
         model = self._embeddings.model if self._embeddings else None
         await self._threads(self._enter, model)
-        await self.health()
 
     async def close(self) -> None:
         """Leave the store, once the call that uses it has ended, and close it if nobody else in this process does."""
         self._threads.close()
         closing = Threads(1, "openproto-mem0-close")
-        leaving = asyncio.ensure_future(closing(self._place.leave, self, self._close))
+        leaving = asyncio.ensure_future(closing(self._shared.leave, self, self._close))
         leaving.add_done_callback(lambda _: closing.close())
         if self._embeddings:
             await self._embeddings.aclose()
@@ -115,7 +113,7 @@ class Library:
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the first memory under that key."""
         found = await self._all({"user_id": entity(user_id), KEY: user_token(key)})
-        return min((one for one in found if one.key == key), key=lambda one: one.record.id, default=None)
+        return min((one for one in found if one.idempotency_key == key), key=lambda one: one.record.id, default=None)
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Update the memory if it is still there: mem0 would bring a deleted one back."""
@@ -123,7 +121,7 @@ class Library:
 
         def update(memory: Any) -> None:
             if memory.get(id) is None:
-                raise NotFoundError("no such memory")
+                raise no_such_memory()
             memory.update(id, text=content, metadata=metadata_of(new))
 
         await self._call(update, content)
@@ -181,10 +179,10 @@ class Library:
         """Read something; a store on a server is created here where it is missing."""
         await self._call(lambda memory: memory.get(str(uuid4())))
 
-    def describe(self) -> dict[str, str]:
-        """Return the version of mem0, and where the memories are."""
-        local = local_path(self._complete)
-        return {"mem0": version("mem0ai"), "store": " at ".join(local or [self._complete["vector_store"]["provider"]])}
+    @property
+    def location(self) -> str:
+        """Which store it is, and where."""
+        return " at ".join(local_path(self._complete) or [self._complete["vector_store"]["provider"]])
 
     def _native_filters(self, query: SearchQuery) -> dict[str, str]:
         """Return what the store filters by before its limit; only Qdrant finds an element of a list."""
@@ -236,13 +234,13 @@ class Library:
 
         if embed:
             current_embed.set(embed)  # in this call's own context
-        with self._place.turn(self) as memory, typed_errors():
+        with self._shared.turn(self) as memory, typed_errors():
             return work(memory)
 
     def _enter(self, model: str | None) -> None:
         mem0 = import_mem0()
         with typed_errors():
-            self._place.enter(self, {**self._complete, "model": model}, lambda _: self._build(mem0, model))
+            self._shared.enter(self, {**self._complete, "model": model}, lambda _: self._build(mem0, model))
 
     @large_import()
     def _build(self, mem0: Any, model: str | None) -> Any:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 from openproto.blocking.threads import Threads
-from openproto.emulation import Ranked, Stored, user_token
+from openproto.emulation import NATIVE, Ranked, Recent, Stored, Traits, look_until, reading, user_token
 from openproto.errors import ProviderError, UnauthorizedError
 from openproto.fanout import gather_all
+from openproto.http_status import unexpected_response
 from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
 from openproto_adapters.mem0.errors import connecting_error, typed_errors
-from openproto_adapters.mem0.importing import import_mem0
+from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_adapters.mem0.rows import KEY, Metadata, entity, is_id, metadata_of, to_stored
 
 T = TypeVar("T")
@@ -34,8 +33,7 @@ _ROWS_PER_TURN = 100
 _LOOKED_FOR = 100
 """How many memories at most one search looks for."""
 
-_FIRST_LOOK = 0.02
-_MOST_BETWEEN_LOOKS = 2.0
+_MOST_AWAITED = 10_000
 _INDEXED_WITHIN = 60.0
 """Seconds after which a memory that no search has shown is taken for indexed all the same."""
 
@@ -44,8 +42,7 @@ class Platform:
     """mem0's `MemoryClient`, whose calls end when they are cancelled."""
 
     cancellation: Cancellation = "aborting"
-    async_ingestion = True
-    most_ranked = 1000
+    traits = Traits(native=NATIVE | {"update", "async_ingestion"}, async_ingestion=True)
 
     def __init__(self, api_key: str | None, base_url: str | None, *, infer: bool, width: int) -> None:
         self._api_key = api_key or os.environ.get("MEM0_API_KEY")
@@ -106,13 +103,16 @@ class Platform:
                 return None
 
         answer = await self._call(get)
-        return to_stored(answer) if answer is not None else None
+        found = to_stored(answer) if answer is not None else None
+        if found is not None and found.record.id != id:
+            raise unexpected_response("mem0")  # the answer to another request
+        return found
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the first memory under that key."""
         name = entity(user_id)
         found = await self._all(name, _with_key(name, key))
-        return min((one for one in found if one.key == key), key=lambda one: one.record.id, default=None)
+        return min((one for one in found if one.idempotency_key == key), key=lambda one: one.record.id, default=None)
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Update text and metadata in one request; an unmarked text, for only adding drops repeats."""
@@ -186,9 +186,10 @@ class Platform:
         """Ask the platform whether the key is still good, as its client does when it is made."""
         await self._get("/v1/ping/")
 
-    def describe(self) -> dict[str, str]:
-        """Return the version of mem0's client, and where the platform is."""
-        return {"mem0": version("mem0ai"), "store": self._url}
+    @property
+    def location(self) -> str:
+        """Where the platform is."""
+        return self._url
 
     def _connect(self) -> Any:
         mem0 = import_mem0()
@@ -240,15 +241,14 @@ class Platform:
         """Wait until what an answer has queued has ended, and return the event."""
         if not isinstance(answer, dict) or "event_id" not in answer:
             raise ProviderError("mem0 queued a request and did not say under which event")
-        wait = _FIRST_LOOK
-        while True:
-            event = await self._get(f"/v1/event/{answer['event_id']}/")
-            if event.get("status") == "SUCCEEDED":
-                return event
-            if event.get("status") == "FAILED":
-                raise ProviderError("mem0 accepted the request and then failed to carry it out")
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _MOST_BETWEEN_LOOKS)
+        path = f"/v1/event/{answer['event_id']}/"
+        ended = ("SUCCEEDED", "FAILED")
+        event = await look_until(
+            lambda event: event.get("status") in ended, lambda: self._get(path), await self._get(path)
+        )
+        if event["status"] == "FAILED":
+            raise ProviderError("mem0 accepted the request and then failed to carry it out")
+        return event
 
     async def _get(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which mem0's client has no method."""
@@ -279,47 +279,38 @@ class _Index:
     """What this client has written and removed of late, which a search may not show yet."""
 
     def __init__(self) -> None:
-        self._written: dict[str, tuple[float, Stored]] = {}
-        self._removed: dict[str, float] = {}
+        self._written: Recent[str, Stored] = Recent(_MOST_AWAITED, within=_INDEXED_WITHIN)
+        self._removed: Recent[str, bool] = Recent(_MOST_AWAITED, within=_INDEXED_WITHIN)
 
     def written(self, stored: Stored) -> Stored:
         """Note what was written, and return it as it is then."""
-        now, id = time.monotonic(), stored.record.id
-        self._written.pop(id, None)
-        self._written[id] = (now, stored)
-        while now - next(iter(self._written.values()))[0] > _INDEXED_WITHIN:
-            del self._written[next(iter(self._written))]
+        self._written.put(stored.record.id, stored)
         return stored.changed(status="indexing")
 
     def removed(self, id: str) -> None:
         """Note that a memory is no more."""
-        now = time.monotonic()
-        self._written.pop(id, None)
-        self._removed[id] = now
-        while now - next(iter(self._removed.values())) > _INDEXED_WITHIN:
-            del self._removed[next(iter(self._removed))]
+        self._written.pop(id)
+        self._removed.put(id, True)
 
     def shows(self, stored: Stored) -> None:
         """Note that a search shows a memory like this."""
         written = self._written.get(stored.record.id)
-        if written and written[1].record.content == stored.record.content and written[1].to_text() == stored.to_text():
-            del self._written[stored.record.id]
+        if written and written.record.content == stored.record.content and written.to_text() == stored.to_text():
+            self._written.pop(stored.record.id)
 
     def awaits(self, id: str) -> bool:
         """Return whether no search has shown yet what was written."""
-        written = self._written.get(id)
-        return written is not None and time.monotonic() - written[0] < _INDEXED_WITHIN
+        return self._written.get(id) is not None
 
     def awaited_with(self, stored: Stored) -> list[str]:
         """Return which other memories of the same user no search has shown yet, oldest first."""
         user_id = stored.record.user_id
-        return [
-            id for id, (_, one) in self._written.items() if one.record.user_id == user_id and id != stored.record.id
-        ]
+        written = self._written.items()
+        return [id for id, one in written if one.record.user_id == user_id and id != stored.record.id]
 
     def may_be_stale(self, id: str) -> bool:
         """Return whether a search may show a memory as it is no more."""
-        return id in self._removed or self.awaits(id)
+        return self._removed.get(id) is not None or self.awaits(id)
 
 
 def _with_key(name: str, key: str) -> dict[str, Any]:
@@ -328,7 +319,8 @@ def _with_key(name: str, key: str) -> dict[str, Any]:
 
 
 def _results(answer: Any) -> list[dict[str, Any]]:
-    results = answer.get("results") if isinstance(answer, dict) else None
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise ProviderError("mem0 answered with what is no list of memories")
+    with reading("mem0"):
+        results: list[dict[str, Any]] = answer["results"]
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+            raise TypeError("a list of objects was expected")
     return results

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from platformdirs import user_data_path
 
 from openproto.embedding import resolve_embedder
-from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.emulation import EmulatedProvider, Ranked, Stored, check_at_least_one
 from openproto.models import MemoryRecord
 from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
 from openproto.stores.indexer import EmbedderSpec
@@ -18,7 +18,7 @@ from openproto_adapters.mem0.library import Library
 from openproto_adapters.mem0.platform import Platform
 
 
-class Mem0(EmulatedProvider):
+class Mem0(EmulatedProvider[Library | Platform]):
     """Memories in mem0: in this process with the open-source library, or, with `api_key`, at the hosted platform.
 
     Args:
@@ -35,7 +35,8 @@ class Mem0(EmulatedProvider):
 
     name = "mem0"
     requires: ClassVar[tuple[str, ...]] = ("mem0",)
-    native: ClassVar[frozenset[str]] = EmulatedProvider.native | {"update", "async_ingestion"}
+    sdk = "mem0ai"
+    tested_with = "2.2.1"
 
     def __init__(
         self,
@@ -57,8 +58,7 @@ class Mem0(EmulatedProvider):
             raise ValueError("give embedder=, or config={'embedder': ...}, and not both")
         if not self._is_hosted and infer and not (config and config.get("llm")):
             raise ValueError("infer=True needs a language model: config={'llm': {'provider': ..., 'config': {...}}}")
-        if width < 1:
-            raise ValueError("width must be 1 or more")
+        check_at_least_one(width=width)
         resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._path = Path(path) if path is not None else None
         self._config = dict(config or {})
@@ -67,89 +67,78 @@ class Mem0(EmulatedProvider):
         self._api_key = api_key
         self._base_url = base_url
         self._width = width
-        self._backend: Library | Platform | None = None
         kind = Platform if self._is_hosted else Library
-        # Class variables only because most classes have one value; this one has two kinds.
-        vars(self).update(
-            cancellation=kind.cancellation, async_ingestion=kind.async_ingestion, most_ranked=kind.most_ranked
-        )
+        self.cancellation = kind.cancellation
+        self.traits = kind.traits
 
-    async def open(self) -> None:
+    async def connect(self) -> Library | Platform:
         """Import mem0 and open the store, or reach the platform."""
-        self._backend = self._hosted() if self._is_hosted else self._library()
+        backend = self._hosted() if self._is_hosted else self._library()
         try:
-            await self._backend.open()
+            await backend.open()
         except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Release the store, or the connections."""
-        backend, self._backend = self._backend, None
-        await super().close()
-        if backend is not None:
             await backend.close()
+            raise
+        return backend
+
+    async def disconnect(self, backend: Library | Platform) -> None:
+        """Release the store, or the connections."""
+        await backend.close()
 
     def store_name(self) -> str:
         """Return a name for the store."""
-        return f"mem0 {self._open.name}"
+        return f"mem0 {self.backend.name}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Add the memory; mem0 makes its id."""
-        return await self._open.create(item, key)
+        return await self.backend.create(item, key)
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory of that id; mem0 has one space of ids for all users."""
-        return await self._open.find(id)
+        return await self.backend.find(id)
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the memory that was added under the key, which stands in its metadata."""
-        return await self._open.find_key(user_id, key)
+        return await self.backend.find_key(user_id, key)
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Update text and metadata in one request."""
-        return await self._open.replace(old, new)
+        return await self.backend.replace(old, new)
 
     async def remove(self, stored: Stored) -> bool:
         """Delete the memory."""
-        return await self._open.remove(stored)
+        return await self.backend.remove(stored)
 
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield all of the user's memories; mem0 neither orders nor cuts a listing by time."""
-        return self._open.scan(user_id)
+        return self.backend.scan(user_id)
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Search by meaning."""
-        return await self._open.rank(query, count)
+        return await self.backend.rank(query, count)
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record, and of the platform also whether it is indexed."""
         stored = await self._existing(ref.id, ref.user_id)
-        backend = self._open
+        backend = self.backend
         if isinstance(backend, Platform):
             stored = stored.changed(status=await backend.status(stored))
         return stored.record
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select; at the platform everything at once where they select everything."""
-        backend = self._open
+        backend = self.backend
         if isinstance(backend, Platform) and filters.scope is None and filters.tag is None:
             return await backend.remove_all(filters.user_id)
         return await super().delete_all(filters)
 
     async def health(self) -> None:
         """Reach the store, or the platform."""
-        await self._open.health()
+        await self.backend.health()
 
     async def describe(self) -> dict[str, str]:
         """Return which mem0 this is, and where."""
-        return self._open.describe()
-
-    @property
-    def _open(self) -> Library | Platform:
-        if self._backend is None:
-            raise self.closed_meanwhile()
-        return self._backend
+        return {**await super().describe(), "store": self.backend.location}
 
     def _hosted(self) -> Platform:
         return Platform(self._api_key, self._base_url, infer=self._infer, width=self._width)

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field
 
-from openproto.emulation import Stored, scope_nodes, user_token
-from openproto.errors import ProviderError
+from openproto.emulation import Stored, another_users, damaged, reading, scope_nodes, user_token
 from openproto.models import MemoryRecord
+from openproto.stores.moments import EPOCH
 
 ENVELOPE = "openproto"
 KEY = "openproto_key"
@@ -36,7 +36,6 @@ _TOKEN = "openproto:"  # noqa: S105 - a prefix of names, no secret
 _PLAIN = re.compile(r"(?!openproto:)[A-Za-z0-9._@:+-]+")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._@:+-]+")
 _AGENT = re.compile(r"agent/([^/]+)(?:/run/([^/]+))?(?:/.*)?")
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Row(BaseModel):
@@ -87,7 +86,7 @@ def metadata_of(stored: Stored, mark: str = "") -> Metadata:
     return {
         **theirs,
         ENVELOPE: stored.to_text(),
-        KEY: user_token(stored.key),
+        KEY: user_token(stored.idempotency_key),
         SCOPES: scope_nodes(stored.record.scope),
         TAGS: stored.record.tags,
         MARK: mark,
@@ -99,13 +98,10 @@ def to_stored(answer: Any, name: str | None = None) -> Stored | None:
 
     With a `name`, the entity that was asked for, ProviderError for another's memory.
     """
-    try:
+    with reading("mem0"):
         row = Row.model_validate(answer)
-    except ValidationError:
-        # Not chained: the error of a model repeats its input, which is memory content.
-        raise ProviderError("mem0 answered with what is no memory") from None
     if name is not None and row.user_id != name:
-        raise ProviderError("mem0 answered with another user's memory, which was dropped")
+        raise another_users("mem0")
     if row.user_id is None:
         return None
     metadata = row.metadata or {}
@@ -113,7 +109,7 @@ def to_stored(answer: Any, name: str | None = None) -> Stored | None:
         return _foreign(row, row.user_id, metadata)
     stored = Stored.from_text(envelope, row.memory.removesuffix(str(metadata.get(MARK, ""))), id=row.id)
     if entity(stored.record.user_id) != row.user_id:
-        raise ProviderError("a stored memory is damaged: its metadata names another user than mem0 does")
+        raise damaged("names another user than mem0 does")
     return stored
 
 
@@ -124,7 +120,7 @@ def _foreign(row: Row, user_id: str, metadata: Metadata) -> Stored:
             "id": row.id,
             "content": row.memory,
             "user_id": user_id,
-            "created_at": _moment(row.created_at) or _BEGINNING,
+            "created_at": _moment(row.created_at) or EPOCH,
             "updated_at": _moment(row.updated_at),
             "scope": f"agent/{row.agent_id}" + (f"/run/{row.run_id}" if row.run_id else "") if row.agent_id else None,
             # mem0 shows a memory until the end of that day, UTC.

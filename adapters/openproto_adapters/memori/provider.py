@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID, uuid4
@@ -15,7 +14,7 @@ from platformdirs import user_cache_path, user_data_path
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, check_at_least_one, connect_in
 from openproto.errors import OpenProtoError
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcome, Outcomes, is_fresh
@@ -34,16 +33,17 @@ _BATCH = 200
 """How many memories are written in one transaction: as many as others may have to wait for."""
 
 
-class _Parts(NamedTuple):
+class _Backend(NamedTuple):
     """What an open provider works with; writes have threads of their own, so that a stuck one holds up no read."""
 
     store: Store
     engine: Engine
     url: URL
+    reads: Threads
     writes: Threads
 
 
-class Memori(EmulatedProvider):
+class Memori(EmulatedProvider[_Backend]):
     """Memories in a database of your own, as facts of Memori, found by its engine; nothing goes to its cloud.
 
     Memori's embedding model is downloaded by its engine when it is first needed, unless it is there.
@@ -59,47 +59,41 @@ class Memori(EmulatedProvider):
     name = "memori"
     cancellation: Cancellation = "detached"
     requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
-    scans_newest_first: ClassVar[bool] = True
+    sdk = "memori"
+    tested_with = "3.3.6"
+    traits = Traits(scans_newest_first=True)
 
     def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError("width must be 1 or more")
+        check_at_least_one(width=width)
         self._location = url
         self._models = models
         self._width = width
-        self._threads: Threads | None = None
-        self._parts: _Parts | None = None
 
-    async def open(self) -> None:
+    async def connect(self) -> _Backend:
         """Import Memori, load its engine, and make the tables that are missing."""
-        self._threads = Threads(self._width, "openproto-memori")
+        reads = Threads(self._width, "openproto-memori")
+        backend = await connect_in(reads, self._make_backend, reads)
         try:
-            self._parts = await self._threads(self._connect)
-            await self._write(self._parts.store.open)
+            await backend.writes(backend.store.open)
         except BaseException:
-            await self.close()
+            await self.disconnect(backend)
             raise
-        await super().open()
+        return backend
 
-    async def close(self) -> None:
+    async def disconnect(self, backend: _Backend) -> None:
         """Close the connections; a call that is running keeps its own until it ends."""
-        await super().close()
-        threads, self._threads = self._threads, None
-        parts, self._parts = self._parts, None
-        if threads is not None:
-            threads.close()
-        if parts is not None:
-            parts.writes.close()
-            closing = Threads(1, "openproto-memori-close")
-            closed = asyncio.ensure_future(closing(parts.store.close))
-            closed.add_done_callback(lambda _: closing.close())
-            # Shielded: whoever stops waiting must not leave the connections open.
-            await asyncio.shield(closed)
+        backend.reads.close()
+        backend.writes.close()
+        closing = Threads(1, "openproto-memori-close")
+        closed = asyncio.ensure_future(closing(backend.store.close))
+        closed.add_done_callback(lambda _: closing.close())
+        # Shielded: whoever stops waiting must not leave the connections open.
+        await asyncio.shield(closed)
 
     def store_name(self) -> str:
         """Return a name for the database."""
-        return f"memori {self._open.url.render_as_string()}"
+        return f"memori {self.backend.url.render_as_string()}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Write a fact and its row of ours in one transaction."""
@@ -112,28 +106,28 @@ class Memori(EmulatedProvider):
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
         """Return the memory of that id, which is its fact's uuid."""
-        return await self._call(self._open.store.get, id) if _is_id(id) else None
+        return await self._call(self.backend.store.get, id) if _is_id(id) else None
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the user's memory under that key; no two have the same."""
-        return await self._call(self._open.store.get_key, user_id, key)
+        return await self._call(self.backend.store.get_key, user_id, key)
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Write fact and row anew in one transaction, with another vector if the text has changed."""
         content = new.record.content
-        vector = await self._call(self._open.engine.embed, content) if content != old.record.content else None
-        await self._write(self._open.store.replace, new, vector)
+        vector = await self._call(self.backend.engine.embed, content) if content != old.record.content else None
+        await self._write(self.backend.store.replace, new, vector)
         return new
 
     async def remove(self, stored: Stored) -> bool:
         """Delete the fact, and with it our row."""
-        return await self._write(self._open.store.remove, stored.record.id)
+        return await self._write(self.backend.store.remove, stored.record.id)
 
     async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield the user's memories, newest first, a page at a time."""
         mark: Mark | None = None
         while True:
-            found, mark = await self._call(self._open.store.page, user_id, mark, until)
+            found, mark = await self._call(self.backend.store.page, user_id, mark, until)
             for stored in found:
                 yield stored
             if mark is None:
@@ -141,7 +135,7 @@ class Memori(EmulatedProvider):
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Let the engine rank all facts that pass the filters, however many there are."""
-        return await self._call(_rank, self._open.store, self._open.engine, query, count)
+        return await self._call(_rank, self.backend.store, self.backend.engine, query, count)
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store items with nothing to look up many at a time; the others as the base does."""
@@ -151,49 +145,41 @@ class Memori(EmulatedProvider):
             new = [Stored.new(item, key, id=str(uuid4())) for item, key in plain[start : start + _BATCH]]
             try:
                 if await self._insert(new):
-                    done.update((stored.key, stored.record) for stored in new)
+                    done.update((stored.idempotency_key, stored.record) for stored in new)
             except OpenProtoError as error:
-                done.update((stored.key, error) for stored in new)
+                done.update((stored.idempotency_key, error) for stored in new)
         others = iter(await super().add_many([keyed for keyed in items if keyed.idempotency_key not in done]))
         return [done.get(keyed.idempotency_key) or next(others) for keyed in items]
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select, in one statement where they select everything."""
         if filters.scope is None and filters.tag is None:
-            return await self._write(self._open.store.remove_all, filters.user_id)
+            return await self._write(self.backend.store.remove_all, filters.user_id)
         return await super().delete_all(filters)
 
     async def health(self) -> None:
         """Reach the database."""
-        await self._call(self._open.store.ping)
+        await self._call(self.backend.store.ping)
 
     async def describe(self) -> dict[str, str]:
         """Return where the memories are, and which Memori this is."""
-        return {"url": self._open.url.render_as_string(), "memori": version("memori")}
-
-    @property
-    def _open(self) -> _Parts:
-        if self._parts is None:
-            raise self.closed_meanwhile()
-        return self._parts
+        return {"url": self.backend.url.render_as_string(), **await super().describe()}
 
     async def _insert(self, new: Sequence[Stored]) -> bool:
-        engine = self._open.engine
+        engine = self.backend.engine
         vectors = await self._call(lambda: [engine.embed(stored.record.content) for stored in new])
-        return await self._write(self._open.store.insert, new, vectors)
+        return await self._write(self.backend.store.insert, new, vectors)
 
     async def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._threads is None:
-            raise self.closed_meanwhile()
-        return await self._threads(function, *args, **kwargs)
+        return await self.backend.reads(function, *args, **kwargs)
 
     async def _write(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._open.writes(function, *args, **kwargs)
+        return await self.backend.writes(function, *args, **kwargs)
 
     @large_import()
-    def _connect(self) -> _Parts:
+    def _make_backend(self, reads: Threads) -> _Backend:
+        from openproto_adapters.memori.database_url import database_url
         from openproto_adapters.memori.native import engine
-        from openproto_adapters.memori.place import database_url
         from openproto_adapters.memori.store import Store
 
         url = database_url(self._location or user_data_path("openproto") / "memori.db")
@@ -201,7 +187,7 @@ class Memori(EmulatedProvider):
         writes = Threads(writers, "openproto-memori-write")
         # Left alone, the engine takes a folder in the working directory, and whatever model lies there.
         models = self._models or os.environ.get("FASTEMBED_CACHE_DIR") or user_cache_path("openproto") / "memori"
-        return _Parts(Store(url, self._width + writers), engine(Path(models).absolute()), url, writes)
+        return _Backend(Store(url, self._width + writers), engine(Path(models).absolute()), url, reads, writes)
 
 
 def _rank(store: Store, engine: Engine, query: SearchQuery, count: int) -> Ranked:

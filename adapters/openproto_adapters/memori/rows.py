@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from openproto.emulation import Stored, user_token
-from openproto.errors import ProviderError
+from openproto.emulation import Stored, another_users, damaged, user_token
 from openproto.models import MemoryRecord
+from openproto.stores.moments import from_micros, to_micros
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -18,7 +18,6 @@ EXTENSION = "x-memori"
 
 _LONGEST_ENTITY = 100
 _TOKEN = "openproto:"  # noqa: S105 - a prefix of names, no secret
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def entity(user_id: str) -> str:
@@ -45,7 +44,7 @@ def columns(stored: Stored) -> dict[str, Any]:
     return {
         "scope": record.scope,
         "tags": tag_text(record.tags),
-        "valid_from": micros(record.valid_from),
+        "valid_from": micros(record.valid_from or stored.holds_from),
         "valid_to": micros(record.valid_to),
         "superseded": micros(stored.superseded_at),
         "envelope": stored.to_text(),
@@ -58,8 +57,8 @@ def tag_text(tags: Any) -> str:
 
 
 def micros(moment: datetime | None) -> int | None:
-    """Return a moment as whole microseconds since 1970: SQLite has no type for one."""
-    return None if moment is None else (moment - _BEGINNING) // timedelta(microseconds=1)
+    """Return a moment as SQLite, which has no type for one, can keep it."""
+    return None if moment is None else to_micros(moment)
 
 
 def to_stored(row: Row[*tuple[Any, ...]], name: str | None = None) -> Stored | None:
@@ -68,12 +67,12 @@ def to_stored(row: Row[*tuple[Any, ...]], name: str | None = None) -> Stored | N
     With a `name`, the entity that was asked for, ProviderError for another's memory.
     """
     if name is not None and row.external_id != name:
-        raise ProviderError("the database answered with another user's memory, which was dropped")
+        raise another_users("the database")
     if row.envelope is None:
         return None if row.external_id.startswith(_TOKEN) else _foreign(row)
     stored = Stored.from_text(row.envelope, row.content, id=row.uuid)
     if entity(stored.record.user_id) != row.external_id:
-        raise ProviderError("a stored memory is damaged: its metadata names another user than Memori does")
+        raise damaged("names another user than Memori does")
     return stored
 
 
@@ -85,7 +84,7 @@ def _foreign(row: Row[*tuple[Any, ...]]) -> Stored:
                 "id": row.uuid,
                 "content": row.content,
                 "user_id": row.external_id,
-                "created_at": _BEGINNING + timedelta(microseconds=row.created),
+                "created_at": from_micros(row.created),
                 "status": "done",
                 EXTENSION: {"num_times": row.num_times},
             }

@@ -38,11 +38,12 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateTable
 
 from openproto.blocking.imports import large_import
-from openproto.emulation import Stored, user_token
-from openproto.errors import ConflictError, NotFoundError, ProviderError
+from openproto.emulation import Stored, no_such_memory, user_token
+from openproto.errors import ConflictError, ProviderError
 from openproto.requests import Filters
+from openproto.stores.moments import to_micros
 from openproto_adapters.memori.errors import typed_errors
-from openproto_adapters.memori.rows import columns, entity, micros, tag_text, to_stored, uniq
+from openproto_adapters.memori.rows import columns, entity, tag_text, to_stored, uniq
 from openproto_adapters.memori.tables import CREATED, ENTITY, FACT, FACTS, MEMORY, ROWS
 
 PAGE = 200
@@ -129,7 +130,7 @@ class Store:
                     id, content = stored.record.id, stored.record.content
                     place = {"uuid": id, "entity_id": owners[entity(stored.record.user_id)]}
                     facts.append({**place, "content": content, "content_embedding": vector, "uniq": uniq(id, content)})
-                    mine = {"key": user_token(stored.key), "created": micros(stored.record.created_at)}
+                    mine = {"key": user_token(stored.idempotency_key), "created": to_micros(stored.record.created_at)}
                     memories.append({**place, **mine, **columns(stored)})
                 connection.execute(_ORPHAN, [{"owner": row["entity_id"], "token": row["key"]} for row in memories])
                 connection.execute(insert(FACT).values(num_times=1, date_last_time=func.current_timestamp()), facts)
@@ -159,12 +160,12 @@ class Store:
                 update(FACT).where(FACT.c.uuid == id).values(**text).returning(FACT.c.entity_id)
             ).scalar_one_or_none()
             if owner is None:
-                raise NotFoundError("no such memory")
+                raise no_such_memory()
             kept = columns(new)
             if connection.execute(update(MEMORY).where(MEMORY.c.uuid == id).values(**kept)).rowcount == 0:
                 # Another program's memory becomes one of ours. It has no key, so its id stands for one.
                 mine = {"uuid": id, "entity_id": owner, "key": user_token(id)}
-                connection.execute(insert(MEMORY).values(**mine, created=micros(new.record.created_at), **kept))
+                connection.execute(insert(MEMORY).values(**mine, created=to_micros(new.record.created_at), **kept))
 
     def remove(self, uuid: str) -> bool:
         """Remove the memory; False where it was gone."""
@@ -184,7 +185,7 @@ class Store:
         if after is not None:
             wanted = wanted.where(tuple_(CREATED, FACT.c.uuid) < tuple_(*after))
         elif until is not None:
-            wanted = wanted.where(CREATED <= micros(until))  # noqa: SIM300 - an expression, no constant
+            wanted = wanted.where(CREATED <= to_micros(until))  # noqa: SIM300 - an expression, no constant
         with self._transaction() as connection:
             rows = connection.execute(wanted.order_by(CREATED.desc(), FACT.c.uuid.desc()).limit(PAGE)).all()
         found = [stored for row in rows if (stored := to_stored(row, name))]
@@ -192,7 +193,7 @@ class Store:
 
     def vectors(self, filters: Filters, at: datetime) -> Iterator[list[tuple[int, bytes]]]:
         """Yield the facts that may pass the filters and be current, in chunks."""
-        wanted = _narrowed(filters, micros(at) or 0)
+        wanted = _narrowed(filters, to_micros(at))
         last: int | None = None
         while True:
             chunk = wanted if last is None else wanted.where(FACT.c.id < last)

@@ -16,10 +16,11 @@ from memorysync import AsyncMemorySyncClient, BulkAddItem, BulkAddResponse, Memo
 
 from openproto.errors import NotFoundError
 from openproto.fanout import gather_all
+from openproto.http_status import unexpected_response
 from openproto_adapters.memorysync.connection import Connection
 from openproto_adapters.memorysync.drafts import Draft, Outcome
-from openproto_adapters.memorysync.errors import nonsense, of_status
-from openproto_adapters.memorysync.places import end_user
+from openproto_adapters.memorysync.errors import of_status
+from openproto_adapters.memorysync.ids import VENDOR, end_user
 from openproto_adapters.memorysync.rows import Row
 
 PAGE = 500
@@ -42,23 +43,28 @@ class Api:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._tenant: str | None = None
+        self._knows_tenant = False
 
     async def find_tenant(self) -> None:
-        """Learn whose the listings are; a key may not be allowed to ask, and listings are then exports."""
+        """Learn once whose the listings are; a key may not be allowed to ask, and listings are then exports."""
+        if self._knows_tenant:
+            return
         answer = await self._connection.fetch("/org/projects")
         if answer.status_code in (401, 403):
+            self._knows_tenant = True
             return
         if answer.status_code >= 400:
             raise of_status(answer.status_code)
         try:
             projects = answer.json()
         except ValueError:
-            raise nonsense() from None
+            raise unexpected_response(VENDOR) from None
+        self._knows_tenant = True
         if projects == []:
             return
         tenant = projects[0].get("tenant_id") if isinstance(projects, list) and isinstance(projects[0], dict) else None
         if not (isinstance(tenant, str) and tenant):
-            raise nonsense()
+            raise unexpected_response(VENDOR)
         self._tenant = tenant
 
     async def add(self, token: str, drafts: Sequence[Draft]) -> list[Outcome] | None:
@@ -84,7 +90,7 @@ class Api:
         async def send(client: AsyncMemorySyncClient) -> Row:
             row = _row(await client.get(id))
             if row.id != id:
-                raise nonsense()
+                raise unexpected_response(VENDOR)
             return row
 
         try:
@@ -99,7 +105,7 @@ class Api:
         async def send(client: AsyncMemorySyncClient) -> bool:
             answer = await client.batch_update(items)
             if {result.memory_id for result in answer.results} != set(ids):
-                raise nonsense()
+                raise unexpected_response(VENDOR)
             return any(result.status == "updated" for result in answer.results)
 
         return await self._connection.call(end_user(token), send)
@@ -177,23 +183,23 @@ def _row(memory: Memory) -> Row:
     score = memory.score if memory.score is not None else 0.0
     metadata = memory.metadata if memory.metadata is not None else {}
     if not (isinstance(metadata, dict) and isinstance(score, int | float) and math.isfinite(score)):
-        raise nonsense()
+        raise unexpected_response(VENDOR)
     return Row(memory.id, metadata, score)
 
 
 def _listed(entry: dict[str, Any]) -> tuple[int, Row | None]:
     match = _NUMBER.fullmatch(str(entry["memory_id"]))
     if match is None:
-        raise nonsense()
+        raise unexpected_response(VENDOR)
     id = int(match[1])
     metadata = entry.get("metadata", {})
     if "metadata" in entry and not isinstance(metadata, dict | None):
-        raise nonsense()
+        raise unexpected_response(VENDOR)
     return id, Row(id, metadata or {}) if "metadata" in entry else None
 
 
 def _ids(answer: Iterable[Any]) -> list[int]:
     ids = [*answer]
     if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
-        raise nonsense()
+        raise unexpected_response(VENDOR)
     return ids

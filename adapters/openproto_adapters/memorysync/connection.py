@@ -8,7 +8,6 @@ many calls begin together; so each connection has a pool to itself.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import NamedTuple, TypeVar
@@ -16,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import httpx
 from memorysync import AsyncMemorySyncClient
 
+from openproto.emulation import Recent
 from openproto.errors import OpenProtoError
 from openproto_adapters.memorysync.errors import as_protocol_error, closed
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 MOST_CLIENTS = 256
 
-_line: ContextVar[httpx.AsyncHTTPTransport] = ContextVar("openproto_memorysync_line")
+_transport: ContextVar[httpx.AsyncHTTPTransport] = ContextVar("openproto_memorysync_transport")
 
 
 class Options(NamedTuple):
@@ -43,9 +43,9 @@ class Connection:
         self._options = options
         self._slots = asyncio.Semaphore(options.max_connections)
         tls = httpx.create_ssl_context()
-        self._lines = [httpx.AsyncHTTPTransport(verify=tls) for _ in range(options.max_connections)]
-        self._free = [*self._lines]
-        self._clients: OrderedDict[str, AsyncMemorySyncClient] = OrderedDict()
+        self._transports = [httpx.AsyncHTTPTransport(verify=tls) for _ in range(options.max_connections)]
+        self._free = [*self._transports]
+        self._clients: Recent[str, AsyncMemorySyncClient] = Recent(MOST_CLIENTS)
         self._deadlines: set[asyncio.Timeout] = set()
         self._is_closed = False
         self._bare = httpx.AsyncClient(
@@ -70,15 +70,15 @@ class Connection:
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(0.0)
-        for line in self._lines:
-            await line.aclose()
+        for transport in self._transports:
+            await transport.aclose()
 
     async def _bounded(self, request: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
-            if self._is_closed:  # a line would open a connection again, which nobody closes
+            if self._is_closed:  # a transport would open a connection again, which nobody closes
                 raise closed()
-            line = self._free.pop()  # the last one used, whose connection is the freshest
-            _line.set(line)
+            transport = self._free.pop()  # the last one used, whose connection is the freshest
+            _transport.set(transport)
             # httpx's own timeouts start anew with every byte that comes.
             deadline = asyncio.timeout(self._options.timeout)
             self._deadlines.add(deadline)
@@ -91,13 +91,13 @@ class Connection:
                 raise (closed() if self._is_closed else as_protocol_error(error)) from error
             finally:
                 self._deadlines.discard(deadline)
-                self._free.append(line)
+                self._free.append(transport)
 
     def _client(self, end_user: str) -> AsyncMemorySyncClient:
         client = self._clients.get(end_user)
         if client is None:
             api_key, base_url, project_id, timeout, _ = self._options
-            client = self._clients[end_user] = AsyncMemorySyncClient(
+            client = AsyncMemorySyncClient(
                 api_key,
                 base_url,
                 project_id=project_id,
@@ -105,15 +105,13 @@ class Connection:
                 timeout=timeout,
                 transport=_Borrowed(),
             )
-        self._clients.move_to_end(end_user)
-        if len(self._clients) > MOST_CLIENTS:
-            self._clients.popitem(last=False)
+            self._clients.put(end_user, client)
         return client
 
 
 class _Borrowed(httpx.AsyncBaseTransport):
-    """Whichever line the call in progress has, for a client that owns none: closing the client closes nothing."""
+    """The transport that the call in progress has, for a client that owns none: closing the client closes nothing."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request over the line."""
-        return await _line.get().handle_async_request(request)
+        """Send the request over that transport."""
+        return await _transport.get().handle_async_request(request)

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from openproto.emulation import Stored, scope_nodes, user_token
-from openproto.errors import ProviderError
+from openproto.emulation import Stored, another_users, scope_nodes, user_token
 from openproto.models import MemoryRecord
 from openproto.requests import SearchQuery
-from openproto_adapters.memorysync.places import Place
+from openproto_adapters.memorysync.ids import VENDOR, RowId
 
 _ENVELOPE, _TEXT, _NAME = "openproto", "openproto_text", "openproto_name"
-_ID, _ROWS, _MOVING = "openproto_id", "openproto_rows", "openproto_moving"
+_ID, _ROWS, _REPLACED = "openproto_id", "openproto_rows", "openproto_replaced"
 
 _OURS = "openproto:"
 """What the tags begin with that are not the user's."""
@@ -32,21 +31,21 @@ class Row(NamedTuple):
 
 
 class Version(NamedTuple):
-    """A memory as one or more rows have it; `moving`: there may be newer rows that were not looked at."""
+    """A memory as one or more rows have it; `is_replaced`: there may be newer rows that were not looked at."""
 
     stored: Stored
-    moving: bool
+    is_replaced: bool
     score: float
 
 
 def newest(rows: Iterable[Row], token: str) -> dict[str, Version]:
     """Return the newest version of each memory by its name; rows that are no memories of ours are passed over."""
     found: dict[str, Version] = {}
-    take(found, rows, token)
+    merge_newest(found, rows, token)
     return found
 
 
-def take(found: dict[str, Version], rows: Iterable[Row], token: str) -> None:
+def merge_newest(found: dict[str, Version], rows: Iterable[Row], token: str) -> None:
     """Put what is newer among the rows in the place of what was found before."""
     for row in rows:
         if _ENVELOPE not in row.metadata:
@@ -67,7 +66,7 @@ def handle_of(ids: Iterable[int]) -> str:
     return " ".join(map(str, ids))
 
 
-def metadata_of(stored: Stored, name: str, *, moving: bool = False) -> dict[str, Any]:
+def metadata_of(stored: Stored, name: str, *, is_replaced: bool = False) -> dict[str, Any]:
     """Return the metadata of a memory's rows: scalars, and always the same keys, should an edit merge them."""
     return {
         _ENVELOPE: stored.to_text(),
@@ -76,7 +75,7 @@ def metadata_of(stored: Stored, name: str, *, moving: bool = False) -> dict[str,
         # Both are empty in rows that have just been made, for MemorySync numbers them; such a row is all there is.
         _ID: stored.record.id,
         _ROWS: stored.handle,
-        _MOVING: moving,
+        _REPLACED: is_replaced,
     }
 
 
@@ -100,12 +99,12 @@ def wanted_tags(query: SearchQuery) -> list[str]:
 
 def _version(row: Row, token: str) -> Version:
     metadata = row.metadata
-    id = metadata.get(_ID) or Place(token, row.id, str(metadata.get(_NAME))).id
+    id = metadata.get(_ID) or RowId(token, str(row.id), str(metadata.get(_NAME))).id
     handle = metadata.get(_ROWS) or handle_of([row.id])
     stored = Stored.from_text(metadata[_ENVELOPE], metadata.get(_TEXT), id=id, handle=str(handle))
-    if user_token(stored.record.user_id) != token or Place.of_id(stored.record.id) is None:
-        raise ProviderError("MemorySync answered with another user's memory, which was dropped")
-    return Version(stored, bool(metadata.get(_MOVING)), row.score)
+    if user_token(stored.record.user_id) != token or RowId.read(stored.record.id) is None:
+        raise another_users(VENDOR)
+    return Version(stored, bool(metadata.get(_REPLACED)), row.score)
 
 
 def _written(version: Version) -> tuple[datetime, int]:

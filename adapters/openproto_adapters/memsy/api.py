@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
+from openproto.emulation import reading
 from openproto.errors import OpenProtoError, ProviderUnavailableError
+from openproto.http_status import unexpected_response
 from openproto.models import Status
-from openproto_adapters.memsy.errors import as_protocol_error, nonsense
-from openproto_adapters.memsy.ids import Place, is_event
+from openproto_adapters.memsy.errors import VENDOR, as_protocol_error
+from openproto_adapters.memsy.ids import EventId, is_event
 
 if TYPE_CHECKING:
     from memsy import AsyncMemsyClient as Client
@@ -57,17 +59,16 @@ class Api:
         await self._call(self._client.health)
         await self._call(self._client.memories.list, actor_id=_NOBODY, limit=1)
 
-    async def ingest(self, events: Sequence[tuple[Place, str, str | None]]) -> list[str]:
+    async def ingest(self, events: Sequence[tuple[EventId, str, str | None]]) -> list[str]:
         """Send texts with their metadata, and return the ids of their events in order."""
         from memsy import EventPayload
 
         payloads = [
-            EventPayload(place.actor, place.session, _KIND, content, metadata=metadata)
-            for place, content, metadata in events
+            EventPayload(own.token, own.session, _KIND, content, metadata=metadata) for own, content, metadata in events
         ]
         ids = (await self._call(self._client.ingest, payloads)).event_ids
         if not isinstance(ids, list) or len(ids) != len(events) or not all(map(is_event, ids)):
-            raise nonsense()
+            raise unexpected_response(VENDOR)
         return ids
 
     async def search(
@@ -85,10 +86,8 @@ class Api:
             limit=count,
             include_source_events=texts,
         )
-        try:
+        with reading(VENDOR):
             return [_hit(result) for result in answer.results]
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise nonsense() from error
 
     async def status(self, events: Collection[str]) -> dict[str, Status]:
         """Return how far each event is; one that Memsy does not mention is missing."""
@@ -103,7 +102,7 @@ class Api:
             }
             for status, named in lists.items():
                 if not isinstance(named, list):
-                    raise nonsense()
+                    raise unexpected_response(VENDOR)
                 found |= {id: status for id in named if isinstance(id, str)}
         return found
 

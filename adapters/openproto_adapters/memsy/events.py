@@ -9,7 +9,7 @@ import json
 
 from openproto.emulation import Stored
 from openproto_adapters.memsy.api import Source
-from openproto_adapters.memsy.ids import Place
+from openproto_adapters.memsy.ids import EventId
 
 MAX_CONTENT = 7999
 MAX_METADATA = 4096
@@ -29,5 +29,5 @@ def memory_of(actor: str, session: str | None, source: Source) -> Stored | None:
         return None
     if (envelope := source.metadata.get(_ENVELOPE)) is None:
         return None
-    id = Place(actor, session, source.event).id
+    id = EventId(actor, session, source.event).id
     return Stored.from_text(envelope, source.content, handle=source.event, id=id)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from openproto.blocking.sqlite import SqliteThread
 from openproto.emulation import Stored
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
-from openproto_adapters.memsy.ids import Place
-
-Kept: TypeAlias = Stored | Literal["deleted"]
+from openproto.stores.moments import to_micros
+from openproto_adapters.memsy.backing import Kept
+from openproto_adapters.memsy.ids import EventId
 
 PAGE = 200
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = (2**63 - 1, "")
 _MOST_PARAMETERS = 500
 _BUSY_OR_FAILING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
@@ -59,7 +58,7 @@ class Records:
     """The records of one organization at Memsy, in a file that the processes of one machine may share."""
 
     def __init__(self, path: Path) -> None:
-        self._lane = SqliteThread(path, "openproto-memsy-records", _typed_error)
+        self._thread = SqliteThread(path, "openproto-memsy-records", _typed_error)
 
     async def open(self) -> None:
         """Open or create the file."""
@@ -69,25 +68,25 @@ class Records:
             for statement in _SCHEMA:
                 db.execute(statement)
 
-        await self._lane.run(create)
+        await self._thread.run(create)
 
     async def close(self) -> None:
         """Close the file."""
-        await self._lane.close()
+        await self._thread.close()
 
     async def keep(self, new: Sequence[Stored]) -> list[Kept]:
-        """Keep new records, and return what is kept in their places: of two under one key, the first."""
+        """Keep new records, and return what is kept of them: of two under one key, the first."""
 
         def insert(db: sqlite3.Connection) -> list[Kept]:
             db.execute("BEGIN IMMEDIATE")
             kept: list[Kept] = []
             for stored in new:
-                place, record = _place(stored), stored.record
-                db.execute(_KEEP, (place.actor, place.session, record.id, _micros(record.created_at), *_values(stored)))
-                kept.append(_kept(db.execute(_GET, (place.actor, place.session)).fetchone()))
+                own, record = EventId.of(stored.record.id), stored.record
+                db.execute(_KEEP, (own.token, own.session, record.id, to_micros(record.created_at), *_values(stored)))
+                kept.append(_kept(db.execute(_GET, (own.token, own.session)).fetchone()))
             return kept
 
-        return await self._lane.run(insert)
+        return await self._thread.run(insert)
 
     async def get(self, actor: str, session: str) -> Kept | None:
         """Return the record that was added there."""
@@ -96,7 +95,7 @@ class Records:
             row = db.execute(_GET, (actor, session)).fetchone()
             return None if row is None else _kept(row)
 
-        return await self._lane.run(select)
+        return await self._thread.run(select)
 
     async def of_events(self, events: Collection[str]) -> dict[str, Stored]:
         """Return the records whose text is in one of these events, by event."""
@@ -111,29 +110,29 @@ class Records:
                     found[stored.handle] = stored
             return found
 
-        return await self._lane.run(select)
+        return await self._thread.run(select)
 
     async def page(self, actor: str, until: datetime | None, after: Stored | None) -> list[Stored]:
         """Return a page of the actor's records, newest first: those made by `until`, or those that follow `after`."""
         if after is not None:
-            position = (_micros(after.record.created_at), after.record.id)
+            position = (to_micros(after.record.created_at), after.record.id)
         else:
-            position = _LATEST if until is None else (_micros(until) + 1, "")
+            position = _LATEST if until is None else (to_micros(until) + 1, "")
 
         def select(db: sqlite3.Connection) -> list[Stored]:
             return [_stored(row) for row in db.execute(_PAGE, (actor, *position))]
 
-        return await self._lane.run(select)
+        return await self._thread.run(select)
 
     async def replace(self, new: Stored) -> bool:
         """Put the record as it is now in the place of what it was; False where it was deleted meanwhile."""
-        place = _place(new)
-        return await self._changed(_REPLACE, (*_values(new), place.actor, place.session))
+        own = EventId.of(new.record.id)
+        return await self._changed(_REPLACE, (*_values(new), own.token, own.session))
 
     async def remove(self, stored: Stored) -> bool:
         """Delete the record but for its key; False where it was deleted already."""
-        place = _place(stored)
-        return await self._changed(_REMOVE, (place.actor, place.session))
+        own = EventId.of(stored.record.id)
+        return await self._changed(_REMOVE, (own.token, own.session))
 
     async def settle(self, ended: Mapping[str, str]) -> None:
         """Note that events are no longer waited for."""
@@ -142,17 +141,10 @@ class Records:
             db.execute("BEGIN IMMEDIATE")
             db.executemany(_SETTLE, [(status, event) for event, status in ended.items()])
 
-        await self._lane.run(update)
+        await self._thread.run(update)
 
     async def _changed(self, statement: str, values: tuple[Any, ...]) -> bool:
-        return await self._lane.run(lambda db: db.execute(statement, values).rowcount > 0)
-
-
-def _place(stored: Stored) -> Place:
-    place = Place.of_id(stored.record.id)
-    if place is None:
-        raise ValueError("this memory was not made by the memsy provider")
-    return place
+        return await self._thread.run(lambda db: db.execute(statement, values).rowcount > 0)
 
 
 def _values(stored: Stored) -> tuple[str, str, str, str]:
@@ -166,10 +158,6 @@ def _kept(row: tuple[Any, ...]) -> Kept:
 def _stored(row: tuple[Any, ...]) -> Stored:
     event, status, content, envelope = row
     return Stored.from_text(envelope, content, handle=event, status=status)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _typed_error(error: sqlite3.Error | OSError) -> OpenProtoError:

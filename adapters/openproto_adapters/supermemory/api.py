@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
 from openproto.blocking.threads import Threads
+from openproto.emulation import reading
 from openproto.errors import NotFoundError
-from openproto_adapters.supermemory.errors import as_protocol_error, nonsense
+from openproto.http_status import unexpected_response
+from openproto_adapters.supermemory.errors import VENDOR, as_protocol_error
 
 if TYPE_CHECKING:
     from supermemory import Supermemory as Client
@@ -178,7 +180,7 @@ class Api:
         except NotFoundError:
             return None
         if document.id != id:
-            raise nonsense()
+            raise unexpected_response(VENDOR)
         return document
 
     async def listing(self, namespace: str, filter: Filter, page: int = 1, order: str = "desc") -> list[Document]:
@@ -217,7 +219,7 @@ class Api:
         answer = await self._call(_DELETED, self._delete, namespace, ids=ids)
         refused = {failure.id for failure in answer.errors}
         if answer.count != len(ids) - len(refused):
-            raise nonsense()
+            raise unexpected_response(VENDOR)
         return refused
 
     async def delete_namespace(self, namespace: str) -> int:
@@ -240,8 +242,5 @@ def _answered(api_key: str, answer: TypeAdapter[T], request: Request, /, *path: 
         content = request(*path, **asked).http_response.content
     except Exception as error:
         raise as_protocol_error(error, api_key) from error
-    try:
+    with reading(VENDOR):
         return answer.validate_json(content)
-    except ValidationError:
-        # Not chained: the error of a model repeats its input, which is memory content.
-        raise nonsense() from None

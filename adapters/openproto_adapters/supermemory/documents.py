@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 
-from openproto.emulation import Stored, scope_nodes, user_token
-from openproto.errors import ProviderError
+from openproto.emulation import Stored, another_users, damaged, scope_nodes, user_token
 from openproto.models import Status
 from openproto.requests import SearchQuery
+from openproto.stores.moments import to_micros
 from openproto_adapters.supermemory.api import Document, Filter, Metadata, NewDocument, System
-from openproto_adapters.supermemory.ids import Place
+from openproto_adapters.supermemory.errors import VENDOR
+from openproto_adapters.supermemory.ids import DocumentId
 
 CREATED = "openproto_created"
 KEPT_WHOLE = 2000
@@ -27,7 +28,6 @@ _FROM, _UNTIL = "openproto_from", "openproto_until"
 _SCOPES, _TAGS = "openproto_scopes", "openproto_tags"
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://|www\.)\S+")
-_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _LATEST = 2**53 - 1
 """In the year 2255: the last integer that every reader of JSON takes for what it is."""
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -43,7 +43,7 @@ def sent(content: str) -> str:
 def new_document(stored: Stored) -> NewDocument:
     """Return the document that holds the memory."""
     record = stored.record
-    return {"id": Place.of(record.id).document, "content": sent(record.content), "metadata": metadata_of(stored)}
+    return {"id": DocumentId.of(record.id).document, "content": sent(record.content), "metadata": metadata_of(stored)}
 
 
 def metadata_of(stored: Stored) -> Metadata:
@@ -58,7 +58,7 @@ def metadata_of(stored: Stored) -> Metadata:
         _DIGEST: _digest(content),
         CREATED: created(record.created_at),
         # Seconds, wide enough to never leave out a memory that is current: whoever asks looks again.
-        _FROM: math.floor((record.valid_from or _FIRST).timestamp()),
+        _FROM: math.floor((record.valid_from or stored.holds_from or _FIRST).timestamp()),
         _UNTIL: math.ceil(min(ends, default=_LAST).timestamp()),
         _SCOPES: [*scope_nodes(record.scope)],
         _TAGS: [*record.tags],
@@ -67,7 +67,7 @@ def metadata_of(stored: Stored) -> Metadata:
 
 def created(moment: datetime) -> int:
     """Return the moment in microseconds of Unix time, by which listings are cut."""
-    return min((moment - _EPOCH) // _MICROSECOND, _LATEST)
+    return min(to_micros(moment), _LATEST)
 
 
 def created_between(start: int | None, end: int | None) -> Filter:
@@ -94,11 +94,11 @@ def text_of(metadata: Metadata, *candidates: str | None) -> str | None:
     return next((text for text in candidates if text is not None and _digest(text) == metadata.get(_DIGEST)), None)
 
 
-def to_stored(place: Place, metadata: Metadata, text: str, status: Status) -> Stored:
-    """Return the memory at a place; ProviderError where that is another user's, or damaged."""
-    stored = Stored.from_text(metadata[_ENVELOPE], text, id=place.id, status=status)
-    if user_token(stored.record.user_id) != place.token:
-        raise ProviderError("Supermemory answered with another user's memory, which was dropped")
+def to_stored(own: DocumentId, metadata: Metadata, text: str, status: Status) -> Stored:
+    """Return the memory of that id; ProviderError where that is another user's, or damaged."""
+    stored = Stored.from_text(metadata[_ENVELOPE], text, id=own.id, status=status)
+    if user_token(stored.record.user_id) != own.token:
+        raise another_users(VENDOR)
     return stored
 
 
@@ -121,7 +121,7 @@ def created_of(document: Document) -> int:
     """Return by what the document is cut into listings."""
     value = document.metadata.get(CREATED)
     if not isinstance(value, int | float):
-        raise ProviderError("a stored memory is damaged: its metadata is not what was written")
+        raise damaged()
     return int(value)
 
 

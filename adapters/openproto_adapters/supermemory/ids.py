@@ -1,4 +1,4 @@
-"""Where a memory is at Supermemory: whose namespace, which document.
+"""Memory ids that say where their memory is at Supermemory: whose namespace, which document.
 
 An id is the user's token (22 characters), a dot, and the id of the document: `k` or `g`, for a key that the caller
 chose or that the client generated, and a hash of the key. A write that is sent twice is thereby the same document.
@@ -8,39 +8,28 @@ Nothing else reaches a path, for the SDK escapes nothing: asked for `me/../you` 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import ClassVar, Self
 
-from openproto.emulation import user_token
+from openproto.emulation import TOKEN, OwnedId, user_token
 from openproto.provider import GeneratedKey
 
-_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([gk][0-9a-f]{32})")
 
-
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DocumentId(OwnedId):
     """Whose document it is, and its id there."""
 
-    token: str
+    pattern: ClassVar[re.Pattern[str]] = re.compile(TOKEN + r"\.(?P<document>[gk][0-9a-f]{32})")
+
     document: str
 
     @classmethod
-    def of_key(cls, user_id: str, key: str) -> Place:
-        """Return where the memory is that the user adds under this idempotency key."""
+    def of_key(cls, user_id: str, key: str) -> Self:
+        """Return the id of the memory that the user adds under this idempotency key."""
         token = user_token(user_id)
         kind = "g" if isinstance(key, GeneratedKey) else "k"
         return cls(token, kind + blake2b(f"{token}.{key}".encode(), digest_size=16).hexdigest())
-
-    @classmethod
-    def of_id(cls, id: str) -> Place | None:
-        """Return where the memory of that id is, or None: an id that was never made here."""
-        match = _ID.fullmatch(id)
-        return cls(*match.groups()) if match else None
-
-    @classmethod
-    def of(cls, id: str) -> Place:
-        """Return where the memory is whose id was made here."""
-        token, _, document = id.partition(".")
-        return cls(token, document)
 
     @property
     def has_key(self) -> bool:

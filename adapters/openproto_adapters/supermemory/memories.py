@@ -1,7 +1,7 @@
 """The memories of one account: what is written, shown, found, and deleted, also while Supermemory is not up to date.
 
-Supermemory answers a write before it has carried it out. For a few moments this process's own word therefore counts
-for more than what Supermemory shows.
+Supermemory answers a write before it has carried it out. For a few moments what this process has written therefore
+counts for more than what Supermemory shows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
-from openproto.emulation import Ranked, Stored, user_token
+from openproto.emulation import Ranked, Recent, Stored, user_token
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.models import Status
 from openproto.provider import Outcomes
@@ -32,19 +32,25 @@ from openproto_adapters.supermemory.documents import (
     text_of,
     to_stored,
 )
-from openproto_adapters.supermemory.ids import Place, graves_of, namespace_of
-from openproto_adapters.supermemory.recent import Recent
+from openproto_adapters.supermemory.ids import DocumentId, graves_of, namespace_of
 from openproto_adapters.supermemory.windows import newest_first
 
 T = TypeVar("T")
-Places: TypeAlias = Sequence[Place]
+Ids: TypeAlias = Sequence[DocumentId]
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at what is not there yet."""
 
 _GRAVE = "The memory of an idempotency key was deleted: a late repetition must not bring it back."
 
-_recent = Recent()
+State: TypeAlias = Stored | Literal["deleted", "erased"]
+
+_recent: Recent[tuple[str, str], State] = Recent(1000, within=10.0)
+"""The last state of each memory that this process has written, by account and id: "erased" is deleted with its key.
+
+A document is at times not found right after it was added, and one that was deleted may still be found. Shared by all
+clients of the process, so that none of them knows less than another.
+"""
 
 
 class Memories:
@@ -56,12 +62,12 @@ class Memories:
 
     async def write(self, stored: Stored) -> Stored:
         """Write a new memory and return it with its status."""
-        accepted = await self._api.add(Place.of(stored.record.id).namespace, partial(new_document, stored))
+        accepted = await self._api.add(DocumentId.of(stored.record.id).namespace, partial(new_document, stored))
         return self._noted(stored, accepted.status)
 
     async def write_together(self, batch: Sequence[Stored]) -> Outcomes:
         """Write new memories of one user with one request; each has an outcome of its own."""
-        namespace = Place.of(batch[0].record.id).namespace
+        namespace = DocumentId.of(batch[0].record.id).namespace
         try:
             answers = await self._api.batch_add(namespace, lambda: [*map(new_document, batch)])
         except OpenProtoError as error:
@@ -69,7 +75,7 @@ class Memories:
         accepted = {answer.id: answer.status for answer in answers if answer.error is None}
         outcomes: Outcomes = []
         for stored in batch:
-            status = accepted.get(Place.of(stored.record.id).document)
+            status = accepted.get(DocumentId.of(stored.record.id).document)
             outcomes.append(
                 ProviderError("Supermemory has stored others of these memories, and not this one; add it again")
                 if status is None
@@ -79,21 +85,21 @@ class Memories:
 
     async def change(self, old: Stored, new: Stored) -> Stored | None:
         """Give a memory new metadata, and new text only where that has changed; None where it is gone."""
-        place, text = Place.of(new.record.id), new.record.content
+        own, text = DocumentId.of(new.record.id), new.record.content
         changed = sent(text) if text != old.record.content else None
         accepted = await self._once_there(
-            place, partial(self._api.update, place.namespace, place.document, changed, metadata_of(new))
+            own, partial(self._api.update, own.namespace, own.document, changed, metadata_of(new))
         )
         if accepted is None:
             return None
         # Metadata alone is not indexed anew: then the memory is as far as it was.
         return self._noted(new, accepted.status if changed is not None else new.record.status)
 
-    async def find(self, place: Place) -> Stored | None:
+    async def find(self, own: DocumentId) -> Stored | None:
         """Return the memory; one that was added a moment ago may not be shown yet, and is queued."""
-        before = _recent.get(self.name, place.id)
-        document = await self._api.get(place.namespace, place.document)
-        known = _recent.get(self.name, place.id)
+        before = _recent.get((self.name, own.id))
+        document = await self._api.get(own.namespace, own.document)
+        known = _recent.get((self.name, own.id))
         if document is None or isinstance(known, str):
             return known if isinstance(known, Stored) else None
         if not is_ours(document.metadata):
@@ -102,37 +108,38 @@ class Memories:
         text = text_of(document.metadata, document.content, written) or document.content
         if text is None:
             raise ProviderUnavailableError("Supermemory has not extracted this memory's text yet; try again soon")
-        stored = to_stored(place, document.metadata, text, status_of(document.system))
+        stored = to_stored(own, document.metadata, text, status_of(document.system))
         if known is not None and known is before and stored.record.status in ("done", "failed"):
-            _recent.forget(self.name, place.id, known)
+            _recent.pop((self.name, own.id), known)
         return stored
 
-    async def remove(self, place: Place) -> bool:
+    async def remove(self, own: DocumentId) -> bool:
         """Delete a memory, its key being used up for good; False where it is gone already."""
-        await self._bury([place])
-        deleted = await self._once_there(place, partial(self._delete, place))
-        _recent.note(self.name, place.id, "deleted")
+        await self._bury([own])
+        deleted = await self._once_there(own, partial(self._delete, own))
+        _recent.put((self.name, own.id), "deleted")
         return deleted is not None
 
-    async def remove_together(self, places: Places) -> int:
+    async def remove_together(self, ids: Ids) -> int:
         """Delete up to a page of one user's memories with one request, and return how many were there."""
-        await self._bury(places)
-        refused = await self._api.delete(places[0].namespace, [place.document for place in places])
-        deleted = [place for place in places if place.document not in refused]
-        for place in deleted:
-            _recent.note(self.name, place.id, "deleted")
-        return len(deleted) + sum([await self.remove(place) for place in places if place.document in refused])
+        await self._bury(ids)
+        refused = await self._api.delete(ids[0].namespace, [own.document for own in ids])
+        deleted = [own for own in ids if own.document not in refused]
+        for own in deleted:
+            _recent.put((self.name, own.id), "deleted")
+        return len(deleted) + sum([await self.remove(own) for own in ids if own.document in refused])
 
     async def remove_all(self, token: str) -> int:
         """Delete everything of a user, the used-up keys too, and return how many memories that were."""
         count = await self._api.delete_namespace(namespace_of(token))
         await self._api.delete_namespace(graves_of(token))
-        _recent.note_erased(self.name, token)
+        for written in [key for key, _ in _recent.items() if key[0] == self.name and key[1].startswith(token)]:
+            _recent.put(written, "erased")
         return count
 
-    async def is_buried(self, place: Place) -> bool:
+    async def is_buried(self, own: DocumentId) -> bool:
         """Return whether a memory was deleted whose key must not bring it back."""
-        return _recent.get(self.name, place.id) == "deleted" or await self._api.get(*place.grave) is not None
+        return _recent.get((self.name, own.id)) == "deleted" or await self._api.get(*own.grave) is not None
 
     async def all(self, token: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
         """Yield the memories of a user, newest first."""
@@ -166,9 +173,9 @@ class Memories:
 
     async def _found(self, token: str, id: str, hits: Sequence[Hit]) -> Stored | None:
         """Return the memory that hits are of: indexed, unless it was written just now."""
-        place = Place.of_id(Place(token, id).id)
-        if place is not None and isinstance(_recent.get(self.name, place.id), Stored):
-            return await self.find(place)
+        own = DocumentId.read(DocumentId(token, id).id)
+        if own is not None and isinstance(_recent.get((self.name, own.id)), Stored):
+            return await self.find(own)
         metadata = next((hit.document.metadata for hit in hits if hit.document), {})
         return await self._shown(token, id, metadata, [hit.chunk for hit in hits], "done")
 
@@ -176,35 +183,35 @@ class Memories:
         self, token: str, id: str, metadata: Metadata, texts: Sequence[str | None], status: Status
     ) -> Stored | None:
         """Return a memory from what Supermemory shows of it; got whole where its text is not among that."""
-        place = Place.of_id(Place(token, id).id)
-        if place is None or not is_ours(metadata) or isinstance(_recent.get(self.name, place.id), str):
+        own = DocumentId.read(DocumentId(token, id).id)
+        if own is None or not is_ours(metadata) or isinstance(_recent.get((self.name, own.id)), str):
             return None
         text = text_of(metadata, *texts)
-        return await self.find(place) if text is None else to_stored(place, metadata, text, status)
+        return await self.find(own) if text is None else to_stored(own, metadata, text, status)
 
-    async def _once_there(self, place: Place, attempt: Callable[[], Awaitable[T | None]]) -> T | None:
+    async def _once_there(self, own: DocumentId, attempt: Callable[[], Awaitable[T | None]]) -> T | None:
         """Return the first answer; a document that was added a moment ago may not be there yet."""
         while True:
             answer = await attempt()
-            if answer is not None or not isinstance(_recent.get(self.name, place.id), Stored):
+            if answer is not None or not isinstance(_recent.get((self.name, own.id)), Stored):
                 return answer
             await asyncio.sleep(LOOK_AGAIN)
 
-    async def _bury(self, places: Places) -> None:
+    async def _bury(self, ids: Ids) -> None:
         """Say of memories that are about to be deleted which callers' keys are used up."""
-        graves = [place.grave for place in places if place.has_key]
+        graves = [own.grave for own in ids if own.has_key]
         if graves:
             await self._api.batch_add(graves[0][0], lambda: [{"id": id, "content": _GRAVE} for _, id in graves])
 
-    async def _delete(self, place: Place) -> Literal["deleted"] | None:
-        if not await self._api.delete(place.namespace, [place.document]):
+    async def _delete(self, own: DocumentId) -> Literal["deleted"] | None:
+        if not await self._api.delete(own.namespace, [own.document]):
             return "deleted"
-        if await self._api.get(place.namespace, place.document) is not None:
+        if await self._api.get(own.namespace, own.document) is not None:
             raise ProviderError("Supermemory did not delete the memory; try again")
         return None
 
     def _noted(self, stored: Stored, status: str | None) -> Stored:
         """Return what has just been written, and remember it for as long as Supermemory may not know it yet."""
         stored = stored.changed(status=accepted_status(status or "unknown"))
-        _recent.note(self.name, stored.record.id, stored)
+        _recent.put((self.name, stored.record.id), stored)
         return stored

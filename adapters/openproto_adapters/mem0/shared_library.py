@@ -18,8 +18,8 @@ from openproto.blocking.abort import current_abort
 from openproto.errors import ProviderError, ProviderUnavailableError
 
 
-class Place:
-    """An open library, and who uses it. A `shared` one has a lock; beneath the others a server keeps order."""
+class SharedLibrary:
+    """An open library and its users. A `shared` one has a lock; for the others a server keeps order."""
 
     def __init__(self, *, shared: bool) -> None:
         self.lock: contextlib.AbstractContextManager[Any] = threading.Lock() if shared else contextlib.nullcontext()
@@ -59,22 +59,22 @@ class Place:
             yield self._memory
 
 
-_places: WeakValueDictionary[tuple[str, str], Place] = WeakValueDictionary()
+_libraries: WeakValueDictionary[tuple[str, str], SharedLibrary] = WeakValueDictionary()
 _guard = threading.Lock()
 
 
-def place_of(store: str, path: str) -> Place:
-    """Return the place of all clients in this process whose `store` is at `path`."""
+def shared_library(store: str, path: str) -> SharedLibrary:
+    """Return the library of all clients in this process whose `store` is at `path`."""
     where = path if path == ":memory:" else os.path.realpath(path)
     with _guard:
-        return _places.setdefault((store, where), Place(shared=True))
+        return _libraries.setdefault((store, where), SharedLibrary(shared=True))
 
 
 def _forget() -> None:
     """Leave everything to the parent of this forked process, where the threads live that hold the locks."""
     global _guard
     _guard = threading.Lock()
-    _places.clear()
+    _libraries.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 
-from openproto.emulation import Stored
+from openproto.emulation import Recent, Stored
 from openproto.errors import ProviderUnavailableError
 from openproto_adapters.memsy.api import MOST_RANKED, Api, Hit
+from openproto_adapters.memsy.backing import Backing, Kept
 from openproto_adapters.memsy.events import memory_of
-from openproto_adapters.memsy.ids import Place
-from openproto_adapters.memsy.records import Kept
+from openproto_adapters.memsy.ids import EventId
 
 MOST_SENT = 1000
 """How many memories are remembered here that Memsy may not show yet."""
@@ -18,15 +18,14 @@ MOST_SENT = 1000
 _ANY_QUERY = "what is known"
 
 
-class Shown:
+class SearchBacked(Backing):
     """Memories as searches in their sessions show them, which nobody can change."""
 
     needs_texts = True
-    """Whether it wants searches to tell what the events said."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._sent: dict[tuple[str, str], Stored] = {}
+        self._sent: Recent[tuple[str, str], Stored] = Recent(MOST_SENT)
 
     async def open(self) -> None:
         """Need nothing."""
@@ -34,31 +33,28 @@ class Shown:
     async def close(self) -> None:
         """Release nothing."""
 
-    async def take(self, sent: Sequence[Stored]) -> Sequence[Kept]:
+    async def keep(self, sent: Sequence[Stored]) -> Sequence[Kept]:
         """Remember what has been sent for as long as Memsy may not show it."""
         for stored in sent:
-            place = Place.of_id(stored.record.id)
-            if place is not None:
-                self._sent[place.actor, place.session] = stored
-        while len(self._sent) > MOST_SENT:
-            del self._sent[next(iter(self._sent))]
+            own = EventId.of(stored.record.id)
+            self._sent.put((own.token, own.session), stored)
         return sent
 
-    async def of_key(self, place: Place) -> Kept | None:
+    async def of_key(self, own: EventId) -> Kept | None:
         """Return the first memory that was added under a key."""
-        found = await self._of_session(place)
-        return min(found, key=lambda stored: stored.record.created_at, default=self._sent.get(place[:2]))
+        found = await self._of_session(own)
+        return min(found, key=lambda stored: stored.record.created_at, default=self._sent.get((own.token, own.session)))
 
-    async def get(self, place: Place) -> Stored | None:
+    async def get(self, own: EventId) -> Stored | None:
         """Return the memory of that event: as Memsy shows it, or as it was sent while Memsy is not done with it."""
-        found = await self._of_event(place)
+        found = await self._of_event(own)
         if found is not None:
             return found
-        status = (await self._api.status([place.event])).get(place.event)
-        if status == "done" and (found := await self._of_event(place)) is not None:
+        status = (await self._api.status([own.event])).get(own.event)
+        if status == "done" and (found := await self._of_event(own)) is not None:
             return found  # processed between the two questions
-        sent = self._sent.get(place[:2])
-        if sent is not None and sent.handle == place.event:
+        sent = self._sent.get((own.token, own.session))
+        if sent is not None and sent.handle == own.event:
             # Processed, and yet not found: the language model has made nothing of it.
             return sent.changed(status="failed" if status == "done" else status or "queued")
         if status == "queued":
@@ -71,16 +67,16 @@ class Shown:
         return {stored.handle: stored for stored in found if stored is not None}
 
     async def scan(self, actor: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
-        """Yield nothing: Memsy's own listing tells neither what the events said nor what was sent with them."""
+        """Yield nothing: Memsy's own listing returns neither what the events said nor what was sent with them."""
         nothing: Sequence[Stored] = ()
         for stored in nothing:
             yield stored
 
-    async def _of_event(self, place: Place) -> Stored | None:
-        return next((stored for stored in await self._of_session(place) if stored.handle == place.event), None)
+    async def _of_event(self, own: EventId) -> Stored | None:
+        return next((stored for stored in await self._of_session(own) if stored.handle == own.event), None)
 
-    async def _of_session(self, place: Place) -> Sequence[Stored]:
-        hits = await self._api.search(_ANY_QUERY, place.actor, MOST_RANKED, session=place.session, texts=True)
+    async def _of_session(self, own: EventId) -> Sequence[Stored]:
+        hits = await self._api.search(_ANY_QUERY, own.token, MOST_RANKED, session=own.session, texts=True)
         # An older server ignores the session, and memories of no session are always among the hits.
-        hits = [hit for hit in hits if hit.session == place.session]
-        return [*(await self.of_hits(place.actor, hits)).values()]
+        hits = [hit for hit in hits if hit.session == own.session]
+        return [*(await self.of_hits(own.token, hits)).values()]

@@ -1,4 +1,4 @@
-"""Where a memory is: with which end user, under which id, and by what name it is found when it has moved.
+"""Memory ids that say with which end user a memory is, at which row, and by what name it is found when it has moved.
 
 An id is the user's token (22 characters), MemorySync's number of the memory as it was first written, and a name, which
 is a hash of the idempotency key. The number makes reading one request. A memory whose content was changed has another
@@ -10,31 +10,35 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import ClassVar
 
-from openproto.emulation import user_token
+from openproto.emulation import TOKEN, OwnedId, user_token
 
-_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([1-9][0-9]{0,17})\.([A-Za-z0-9_-]{16})")
+VENDOR = "MemorySync"
 
 
-class Place(NamedTuple):
-    """Whose memory it is, MemorySync's number of its first version, and its name."""
+@dataclass(frozen=True, slots=True)
+class RowId(OwnedId):
+    """Whose memory it is, MemorySync's number of its first row, and its name."""
 
-    token: str
-    first: int
+    pattern: ClassVar[re.Pattern[str]] = re.compile(
+        TOKEN + r"\.(?P<number>[1-9][0-9]{0,17})\.(?P<name>[A-Za-z0-9_-]{16})"
+    )
+
+    number: str
     name: str
 
-    @classmethod
-    def of_id(cls, id: str) -> Place | None:
-        """Return where the memory of that id is, or None: an id that was never made here."""
-        match = _ID.fullmatch(id)
-        return cls(match[1], int(match[2]), match[3]) if match else None
+    @property
+    def first(self) -> int:
+        """MemorySync's number of the memory as it was first written."""
+        return int(self.number)
 
     @property
     def id(self) -> str:
         """The id of the memory."""
-        return f"{self.token}.{self.first}.{self.name}"
+        return f"{self.token}.{self.number}.{self.name}"
 
 
 def end_user(token: str) -> str:

@@ -5,30 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
 
-from openproto.emulation import Stored
-from openproto.errors import NotFoundError
+from openproto.emulation import Recent, Stored, no_such_memory
 from openproto_adapters.memsy.api import Api, Hit
-from openproto_adapters.memsy.ids import Place
-from openproto_adapters.memsy.records import Kept, Records
+from openproto_adapters.memsy.backing import Backing, Kept
+from openproto_adapters.memsy.ids import EventId
+from openproto_adapters.memsy.records import Records
 
 TOGETHER = 100
-"""How many events more are asked for when one is: whoever waits for many then asks once, not once for each."""
+"""How many more events are asked for when one is, so that a caller who waits for many asks once."""
 
 MOST_WAITING = 10_000
 
 
-class Filed:
+class FileBacked(Backing):
     """Memories in `records`, whose texts are events at Memsy."""
 
     needs_texts = False
-    """Whether it wants searches to tell what the events said."""
 
     def __init__(self, api: Api, records: Records) -> None:
         self._api = api
         self._records = records
-        self._waiting: dict[str, None] = {}
+        self._waiting: Recent[str, bool] = Recent(MOST_WAITING)
 
     async def open(self) -> None:
         """Open the file."""
@@ -38,22 +36,21 @@ class Filed:
         """Close the file."""
         await self._records.close()
 
-    async def take(self, sent: Sequence[Stored]) -> Sequence[Kept]:
+    async def keep(self, sent: Sequence[Stored]) -> Sequence[Kept]:
         """Keep what has been sent, and return what is kept: of two processes with one key, both get the first one's."""
         kept = await self._records.keep(sent)
-        self._waiting.update(dict.fromkeys(stored.handle for stored in sent))
-        while len(self._waiting) > MOST_WAITING:
-            del self._waiting[next(iter(self._waiting))]
+        for stored in sent:
+            self._waiting.put(stored.handle, True)
         return kept
 
-    async def of_key(self, place: Place) -> Kept | None:
+    async def of_key(self, own: EventId) -> Kept | None:
         """Return the memory that was added under a key, or that it was deleted."""
-        return await self._records.get(place.actor, place.session)
+        return await self._records.get(own.token, own.session)
 
-    async def get(self, place: Place) -> Stored | None:
-        """Return the memory with the id of that place."""
-        kept = await self._records.get(place.actor, place.session)
-        if not isinstance(kept, Stored) or kept.record.id != place.id:
+    async def get(self, own: EventId) -> Stored | None:
+        """Return the memory with the id of that id."""
+        kept = await self._records.get(own.token, own.session)
+        if not isinstance(kept, Stored) or kept.record.id != own.id:
             return None
         return (await self._settled([kept]))[0]
 
@@ -70,14 +67,14 @@ class Filed:
             last = page[-1]
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Change the file; a new text becomes an event of its own, in the place of the one before."""
+        """Change the file; a new text becomes an event of its own, in place of the one before."""
         record = new.record
         if record.content != old.record.content:
-            place = Place.of_key(record.user_id, f"{record.id} {record.updated_at}")
-            (event,) = await self._api.ingest([(place, record.content, None)])
+            own = EventId.of_key(record.user_id, f"{record.id} {record.updated_at}")
+            (event,) = await self._api.ingest([(own, record.content, None)])
             new = replace(new.changed(status="queued"), handle=event)
         if not await self._records.replace(new):
-            raise NotFoundError("no such memory")
+            raise no_such_memory()
         return new
 
     async def remove(self, stored: Stored) -> bool:
@@ -89,10 +86,10 @@ class Filed:
         waiting = {stored.handle for stored in found if stored.record.status == "queued"}
         if not waiting:
             return found
-        known = await self._api.status(waiting.union(islice(self._waiting, TOGETHER)))
+        known = await self._api.status(waiting.union(event for event, _ in self._waiting.items()[:TOGETHER]))
         ended = {event: status for event, status in known.items() if status != "queued"}
         if ended:
             await self._records.settle(ended)
         for event in ended:
-            self._waiting.pop(event, None)
+            self._waiting.pop(event)
         return [stored.changed(status=ended.get(stored.handle, stored.record.status)) for stored in found]

@@ -1,0 +1,41 @@
+"""What a vendor can do, stated once by its adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openproto.fields import MAX_CONTENT_LENGTH
+
+NATIVE = frozenset({"add", "get", "delete", "search", "list", "capabilities", "vector_search"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """The features and the bounds of a vendor."""
+
+    native: frozenset[str] = NATIVE
+    """The verbs and features that the vendor itself has; the others are emulated."""
+
+    keyword_search: bool = False
+    vector_search: bool = True
+    async_ingestion: bool = False
+    supersession: bool = True
+    max_content_length: int = MAX_CONTENT_LENGTH
+
+    replaces_at_once: bool = True
+    """Whether `replace` is a single request, which a cancellation cannot split."""
+
+    scans_newest_first: bool = False
+    """Whether `scan` yields by `created_at` descending, so that a page needs no more than its own part of it."""
+
+    most_ranked: int = 1000
+    """The most hits that `rank` can be asked for."""
+
+    most_created: int = 1
+    """How many memories `create_many` can write in one request; 1 where there is no such request."""
+
+    most_writes: int = 8
+    """How many writes of one batch are under way at once."""
+
+    finish_seconds: float = 0.3
+    """How long a write of several requests may go on after its caller was cancelled (PROTOCOL 4.4: 500 ms)."""

@@ -1,0 +1,179 @@
+"""`Vendor`: what an adapter states of its backend, and the lifecycle that follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar
+
+from openproto.blocking.threads import Threads
+from openproto.emulation.answers import another_users, no_such_memory
+from openproto.emulation.locks import KeyedLocks, Name
+from openproto.emulation.stored import Stored
+from openproto.emulation.traits import Traits
+from openproto.provider import KeyedInput, Outcomes, Provider
+from openproto.requests import MemoryInput, SearchQuery
+
+B = TypeVar("B")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_locks = KeyedLocks()
+
+
+class Ranked(NamedTuple):
+    """What the vendor's search answered, best first, and whether it holds everything that the user has."""
+
+    hits: Sequence[tuple[Stored, float]]
+    complete: bool
+    exhausted: bool = False
+    """Whether the vendor would find no more if it were asked for more: the rest it does not know, or not yet."""
+
+
+class Vendor(Provider, ABC, Generic[B]):
+    """A provider over a backend `B`, which is what `connect` returns: the SDK's client and what is built on it."""
+
+    sdk: ClassVar[str] = ""
+    """The distribution that the adapter uses, if any, and the version of it that the adapter was tested with."""
+    tested_with: ClassVar[str] = ""
+
+    traits: Traits = Traits()
+    """What the vendor can do; an instance whose options change that replaces it."""
+
+    def __init__(self) -> None:
+        self._backend: B | None = None
+        self._was_open = False
+        self._finishing: set[asyncio.Task[Any]] = set()
+
+    @abstractmethod
+    async def connect(self) -> B:
+        """Return the backend; raise a typed error where it cannot be had, and leave nothing open then."""
+
+    async def disconnect(self, backend: B) -> None:
+        """Release what `connect` acquired; calls that use it may fail."""
+
+    @property
+    def backend(self) -> B:
+        """The backend of an open provider."""
+        if self._backend is None:
+            raise self.closed_meanwhile() if self._was_open else self.not_open()
+        return self._backend
+
+    async def open(self) -> None:
+        """Connect, and ask for the backend's health; after a failure the provider may be opened again."""
+        try:
+            self._backend = await self.connect()
+            await self.health()
+        except BaseException:
+            await self.close()
+            raise
+        self._was_open = True
+
+    async def close(self) -> None:
+        """Stop the writes that are under way, and disconnect."""
+        backend, self._backend = self._backend, None
+        try:
+            for task in self._finishing:
+                task.cancel()
+            if self._finishing:
+                await asyncio.wait(self._finishing, timeout=self.traits.finish_seconds)
+        finally:
+            if backend is not None:
+                await self.disconnect(backend)
+
+    async def describe(self) -> dict[str, str]:
+        """Return the version of the SDK."""
+        return {self.sdk: version(self.sdk)} if self.sdk else {}
+
+    # What an adapter says of its vendor. Each raises typed errors only.
+
+    @abstractmethod
+    def store_name(self) -> str:
+        """Return what two providers of one process share when they work on the same memories."""
+
+    @abstractmethod
+    async def create(self, item: MemoryInput, key: str) -> Stored:
+        """Write a new memory, by `Stored.new`, and return it under the id it has for good."""
+
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write up to `most_created` new memories of one user in one request, each with its outcome."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def find(self, id: str, user_id: str | None) -> Stored | None:
+        """Return the memory of that id, of whatever user where `user_id` is None; None where there is none."""
+
+    @abstractmethod
+    async def find_key(self, user_id: str, key: str) -> Stored | None:
+        """Return the user's memory that was added under this idempotency key, if it is still there."""
+
+    @abstractmethod
+    async def replace(self, old: Stored, new: Stored) -> Stored:
+        """Put `new` in the place of `old`, under the same id, and return it as it is then."""
+
+    @abstractmethod
+    async def remove(self, stored: Stored) -> bool:
+        """Remove the memory for good; return False where it was gone already."""
+
+    @abstractmethod
+    def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        """Yield every memory of the user; those created after `until` may be left out."""
+
+    @abstractmethod
+    async def rank(self, query: SearchQuery, count: int) -> Ranked:
+        """Return the vendor's best `count` hits; filters of the query may be applied, and are applied again here."""
+
+    def _locked_by(self, names: Sequence[Name]) -> AbstractAsyncContextManager[None]:
+        return _locks.hold([(self.store_name(), *name) for name in names])
+
+    def _locked(self, *ids: str) -> AbstractAsyncContextManager[None]:
+        return self._locked_by([("memory", id) for id in ids])
+
+    def _owned(self, stored: Stored, user_id: str) -> Stored:
+        """Raise ProviderError for another user's row: whatever the vendor's filter did, it goes no further."""
+        if stored.record.user_id != user_id:
+            raise another_users("the backend")
+        return stored
+
+    async def _existing(self, id: str, user_id: str | None) -> Stored:
+        found = await self.find(id, user_id)
+        if found is None or (user_id is not None and found.record.user_id != user_id):
+            raise no_such_memory()
+        return found
+
+    async def _finish_despite_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, which is several requests; when the caller is cancelled, it is still brought to its end."""
+        try:
+            _ = self.backend
+        except BaseException:
+            work.close()
+            raise
+        task = asyncio.create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finished)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):
+                raise self.closed_meanwhile() from None  # nobody cancelled the caller
+            asyncio.get_running_loop().call_later(self.traits.finish_seconds, task.cancel)
+            raise
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._finishing.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks a failure as seen even when the caller has left
+
+
+async def connect_in(threads: Threads, make: Callable[P, B], /, *args: P.args, **kwargs: P.kwargs) -> B:
+    """Return what `make` returns, run in one of `threads`, which are closed where it fails."""
+    try:
+        return await threads(make, *args, **kwargs)
+    except BaseException:
+        threads.close()
+        raise

@@ -1,0 +1,77 @@
+"""The small parts that adapters share: what is forgotten, whose an id is, and what an answer of another shape is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from openproto import OpenProtoError, ProviderError
+from openproto.emulation import TOKEN, OwnedId, Recent, look_until, reading, user_token
+from openproto.http_status import error_of
+
+
+@dataclass(frozen=True, slots=True)
+class NoteId(OwnedId):
+    pattern: ClassVar[re.Pattern[str]] = re.compile(TOKEN + r"/(?P<note>[0-9]+)")
+
+    note: str
+
+
+def test_what_was_not_used_for_longest_is_forgotten_first() -> None:
+    recent: Recent[str, int] = Recent(2)
+    recent.put("a", 1)
+    recent.put("b", 2)
+    assert recent.get("a") == 1
+    recent.put("c", 3)
+    assert recent.items() == [("a", 1), ("c", 3)]
+    recent.pop("c", 4)
+    recent.pop("a")
+    assert [recent.get(key) for key in "abc"] == [None, None, 3]
+
+
+def test_what_is_too_old_is_forgotten() -> None:
+    recent: Recent[str, int] = Recent(2, within=-1.0)
+    recent.put("a", 1)
+    assert recent.get("a") is None
+    assert recent.items() == []
+
+
+def test_an_id_is_read_for_its_own_user_alone() -> None:
+    id = f"{user_token('ann')}/7"
+    assert NoteId.read(id) == NoteId.read(id, "ann") == NoteId(user_token("ann"), "7")
+    assert NoteId.read(id, "bob") is None
+    assert NoteId.read("../7") is None
+    with pytest.raises(ValueError, match="not made by"):
+        NoteId.of("7")
+
+
+@pytest.mark.parametrize("fault", [AttributeError, KeyError, TypeError, ValueError])
+def test_an_answer_of_another_shape_is_a_provider_error_that_repeats_nothing(fault: type[Exception]) -> None:
+    with pytest.raises(ProviderError, match="unexpected response from Acme") as caught, reading("Acme"):
+        raise fault("the secret of the mountain")
+    assert caught.value.__cause__ is None
+    assert "mountain" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_every_status_is_an_error_that_names_the_vendor(status: int) -> None:
+    error = error_of(status, vendor="Acme", key="ACME_API_KEY", retry_after=2.0)
+    assert isinstance(error, OpenProtoError)
+    assert "Acme" in error.message
+    assert ("ACME_API_KEY" in error.message) == (status == 401)
+    assert error.retryable == (status in (402, 429, 502, 503, 504))
+    assert (error.retry_after == 2.0) == (status in (429, 502, 503, 504))
+
+
+async def test_waiting_ends_with_the_first_answer_that_is_done_or_with_its_time() -> None:
+    answers = iter([1, 2, 3])
+
+    async def look() -> int:
+        return next(answers)
+
+    assert await look_until(lambda n: n == 2, look, 0) == 2
+    assert await look_until(lambda n: n == 9, look, 0, within=0.01) == 3
+    assert await look_until(lambda n: n == 0, look, 0) == 0
