@@ -23,7 +23,7 @@ import pytest
 from numpy.typing import NDArray
 from openproto_adapters.letta import Letta
 from openproto_adapters.mem0 import Mem0
-from openproto_adapters.mem0.importing import import_mem0
+from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_adapters.memori import Memori
 from openproto_adapters.memorysync import MemorySync
 from openproto_adapters.memsy import Memsy
