@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -62,17 +63,21 @@ class Threads:
         self._calls: set[_Call] = set()
         self._clients: list[httpx.Client] = []
         self._closed = False
-        # Also ends the threads of a pool that nobody closed, and idle ones before the interpreter is torn down.
+        # Also ends the threads of a pool that nobody closed. Not at exit, where its owner may still have work for it.
         self._end_threads = weakref.finalize(self, self._queue.put, None)
+        self._end_threads.atexit = False
 
     async def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what `function` returns, run in a worker with the caller's context variables.
 
         Cancelling returns at once: a waiting call is dropped, a running one aborted or left to end in the background.
-        Raises ProviderUnavailableError for a call that `close()` cuts off or forestalls.
+        Raises ProviderUnavailableError for a call that `close()` cuts off or forestalls, and RuntimeError where no
+        thread can run it, because the interpreter exits.
         """
         if self._closed:
             raise _closed_meanwhile()
+        if sys.is_finalizing():
+            raise RuntimeError(_TOO_LATE)
         call = _Call(self._name, partial(copy_context().run, function, *args, **kwargs))
         self._calls.add(call)
         try:
@@ -117,8 +122,14 @@ class Threads:
     def _start_thread(self) -> None:
         # A daemon, for nobody can stop one that is stuck, and the process must be able to end all the same.
         name = f"{self._name}_{self._started}"
-        threading.Thread(target=_work, args=(self._queue, self._idle), name=name, daemon=True).start()
-        self._started += 1
+        thread = threading.Thread(target=_work, args=(self._queue, self._idle), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # from Python 3.12 on, none starts once the interpreter began to exit
+            if not self._started:
+                raise RuntimeError(_TOO_LATE) from error
+        else:
+            self._started += 1
 
 
 class _Call:
@@ -176,6 +187,7 @@ class _Call:
             self.outcome.set_exception(_closed_meanwhile() if isinstance(error, CallAborted) else error)
 
 
+_TOO_LATE = "the interpreter is exiting, and no thread can be started: call, and close, before the program ends"
 _Queue: TypeAlias = "SimpleQueue[_Call | None]"
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may call from anywhere, also from inside `background_loop`
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
 
@@ -20,44 +22,70 @@ def background_loop() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="openproto-loop", daemon=True)
-            _thread.start()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="openproto-loop", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # from Python 3.12 on, none starts once the interpreter began to exit
+                loop.close()
+                raise RuntimeError(_TOO_LATE) from error
+            if _loop is None:
+                _loop, _thread = loop, thread
         return _loop
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run `coroutine` on the background loop and wait for it; an interrupt of this thread cancels it.
+def run(coroutine: Coroutine[Any, Any, T], *, within: float | None = None) -> T:
+    """Run `coroutine` on the background loop and wait for it, at most `within` seconds; an interrupt cancels it.
 
-    The caller's context variables are seen by the coroutine.
+    The caller's context variables are seen by the coroutine. Raises RuntimeError where waiting would never end: on
+    the background loop itself, and while the interpreter is torn down, when that loop runs no more.
     """
-    loop = background_loop()
-    if threading.current_thread() is _thread:
+    try:
+        if sys.is_finalizing():
+            raise RuntimeError(_TOO_LATE)
+        loop = background_loop()
+        if is_background():
+            raise RuntimeError(
+                "Memory was called on its own background loop, which would wait for itself; use AsyncMemory"
+            )
+    except RuntimeError:
         coroutine.close()
-        raise RuntimeError("Memory was called on its own background loop, which would wait for itself; use AsyncMemory")
+        raise
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
-        return future.result()
+        return future.result(within)
     except BaseException:
         future.cancel()
         raise
 
 
-def iterate(items: AsyncIterator[T]) -> Iterator[T]:
-    """Yield what `items` yields, each step run on the background loop."""
+def finish(coroutine: Coroutine[Any, Any, None], within: float) -> None:
+    """Run what closes a client, within a bound and wherever it is called from.
 
-    async def step() -> T | None:
-        return await anext(items, None)
+    A finalizer that the garbage collector runs on the background loop cannot wait for it: closing then goes on there.
+    While the interpreter is torn down nothing is left to close.
+    """
+    if sys.is_finalizing():
+        coroutine.close()
+    elif is_background():
+        asyncio.run_coroutine_threadsafe(coroutine, background_loop())
+    else:
+        with contextlib.suppress(TimeoutError):
+            run(coroutine, within=within)
 
-    while (item := run(step())) is not None:
-        yield item
+
+def is_background() -> bool:
+    """Say whether this is the background loop's own thread."""
+    return threading.current_thread() is _thread
 
 
 def _forget() -> None:
     """After a fork only the calling thread lives: the loop's thread is gone, so the child makes a loop of its own."""
     global _lock, _loop, _thread
-    _lock, _loop, _thread = threading.Lock(), None, None
+    _lock, _loop, _thread = threading.RLock(), None, None
 
+
+_TOO_LATE = "the interpreter is exiting, and Memory works no more: call it, and close it, before the program ends"
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
@@ -23,6 +24,26 @@ from openproto.requests import MemoryChanges, MemoryInput
 
 class _Core(AsyncMemory):
     _owner: ClassVar[str] = "Memory"
+
+
+class _Pages:
+    """The pages of a listing. No generator: an interrupt that meets one while it closes is printed and lost."""
+
+    def __init__(self, memory: Memory, user_id: str, **filters: Any) -> None:
+        self._turn = partial(memory.list, user_id, **filters)
+        self._cursor: str | None = None
+        self._ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Records:
+        if self._ended:
+            raise StopIteration
+        page = self._turn(cursor=self._cursor)
+        self._cursor = page.next_cursor
+        self._ended = page.next_cursor is None
+        return page.items
 
 
 class Memory:
@@ -263,11 +284,8 @@ class Memory:
         page_size: int = 100,
     ) -> Iterator[MemoryRecord]:
         """Yield every record that `list` would return, page by page."""
-        pages = self._async._pages(
-            user_id, scope=scope, tag=tag, since=since, until=until, as_of=as_of, limit=page_size
-        )
-        for page in loop.iterate(pages):
-            yield from page.items
+        pages = _Pages(self, user_id, scope=scope, tag=tag, since=since, until=until, as_of=as_of, limit=page_size)
+        return chain.from_iterable(pages)
 
     def wait_for_ingest(self, ids: Sequence[str], user_id: str, *, timeout: float | None = None) -> Records:
         """Wait until the backend has indexed every id and return the records in order.
@@ -287,7 +305,9 @@ class Memory:
 
     def close(self) -> None:
         """Close the client: running calls get half of `close_timeout` to end, releasing the backend the rest."""
-        loop.run(self._async.aclose())
+        memory = self._async
+        if not memory._session.closed_unused():
+            loop.finish(memory.aclose(), memory._session.bound)
 
     def __enter__(self) -> Self:
         loop.run(self._async.__aenter__())

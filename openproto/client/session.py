@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from openproto.client.ending import Guard, guard
 from openproto.client.retry import with_retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
 from openproto.ids import unique_token
@@ -65,8 +66,11 @@ class Session:
         self._slots = asyncio.Semaphore(options.max_concurrency) if options.max_concurrency else None
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
+        self._guard: Guard | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
+        self._ended = False
+        self._draining = False
         self._in_flight = 0
         self._idle: asyncio.Event | None = None
         self.companions: list[Companion] = []
@@ -121,18 +125,39 @@ class Session:
             raise
 
     async def close(self) -> None:
-        """Close for good: wait for companions, running calls, and the provider, half of `close_timeout` each."""
-        if self._loop is None and not self.companions:
-            self._closed = True
+        """Close for good: companions and running calls get half of `close_timeout`, the provider the rest."""
+        if self.closed_unused():
             return
         self.check_loop()
-        # What companions still have to do needs the verbs, so these are refused only afterwards.
-        self._closed = self._closed or not self.companions
+        self._closed = True
         await asyncio.shield(self._start_closing())
+
+    def closed_unused(self) -> bool:
+        """Close a client that never ran anything, which needs no loop, or say that this one has."""
+        if self._loop is None and not self.companions:
+            self._closed = True
+        return self._loop is None and self._closed
+
+    async def end(self) -> None:
+        """Close what the owner left open: the event loop or the process ends."""
+        if self._guard is not None:
+            self._ended = True
+            await asyncio.shield(self._start_closing())
+            self._closing = None  # a finished task would keep the loop alive
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the client belongs to, while it exists."""
+        return self._loop() if self._loop is not None else None
+
+    @property
+    def bound(self) -> float:
+        """Seconds that closing takes at most."""
+        return self.options.close_timeout
 
     @property
     def left_open(self) -> bool:
-        """Whether the provider was opened and nobody closed it."""
+        """Whether the provider was opened and its owner has not closed it."""
         return (self._is_open or self._opening is not None) and not self._closed
 
     async def _bounded(self, what: str, request_id: str | None, run: Callable[[], Awaitable[T]]) -> T:
@@ -180,6 +205,8 @@ class Session:
 
     async def _open_provider(self) -> None:
         try:
+            if self._guard is None:
+                self._guard = await guard(self)
             await self.provider.open()
             self._is_open = True
         finally:
@@ -188,30 +215,39 @@ class Session:
 
     def _start_closing(self) -> asyncio.Task[None]:
         if self._closing is None:
+            # What companions still have to do needs the verbs, so these are refused only afterwards.
+            self._draining = bool(self.companions)
             self._closing = asyncio.create_task(self._shut_down())
             _closing_sessions.add(self._closing)
             self._closing.add_done_callback(_closing_sessions.discard)
         return self._closing
 
     async def _shut_down(self) -> None:
-        half = self.options.close_timeout / 2
-        if self.companions:
+        ends_at = asyncio.get_running_loop().time() + self.options.close_timeout
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends_at - self.options.close_timeout / 2):
+                await self._let_calls_end()
+        self._draining = False
+        try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(half):
-                    await asyncio.gather(*(companion.drain() for companion in self.companions))
-            self._closed = True
+                async with asyncio.timeout_at(ends_at):
+                    await self.provider.close()
+        finally:
+            watcher, self._guard = self._guard, None
+            if watcher is not None:
+                with contextlib.suppress(RuntimeError):  # it is the guard that waits for this
+                    await watcher.aclose()
+
+    async def _let_calls_end(self) -> None:
+        if self.companions:
+            await asyncio.gather(*(companion.drain() for companion in self.companions))
+            self._draining = False
         if self._opening is not None and not self._is_open:
-            opening = self._opening
-            opening.cancel()
-            await asyncio.wait([opening], timeout=half)
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self._in_flight:
             self._idle = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(half):
-                    await self._idle.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(half):
-                await self.provider.close()
+            await self._idle.wait()
 
     def stats(self) -> Stats:
         """Return the figures of the calls so far."""
@@ -219,9 +255,11 @@ class Session:
 
     def check_usable(self) -> None:
         """Raise RuntimeError for a client that is closed or belongs to another event loop."""
-        if self._closed:
+        if self._closed and not self._draining:
             raise RuntimeError(f"{self._owner} is closed")
         self.check_loop()
+        if self._ended and not self._draining:
+            raise RuntimeError(f"{self._owner} is closed, because its event loop or the process ends")
 
     def check_loop(self) -> None:
         """Bind the client to the running event loop, or raise RuntimeError when it belongs to another."""

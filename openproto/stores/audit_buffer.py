@@ -42,7 +42,7 @@ def audit_row(
 
 
 class AuditBuffer:
-    """Collects entries and hands them to `write` in batches, from one supervisor task.
+    """Collects entries and hands them to `write` in batches, from a task that lives only while it writes.
 
     `of` says what is lost when entries are: those of writes are missed more than those of reads.
     """
@@ -56,14 +56,15 @@ class AuditBuffer:
         self._waiting: list[AuditRow] = []
         self._taken = self._settled = 0  # how many entries ever came, and how many of them wait no more
         self._writing: asyncio.Task[None] | None = None
-        self._arrived = asyncio.Event()
-        self._supervisor = asyncio.create_task(self._run(), name="openproto-audit")
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
 
     def record(self, row: AuditRow) -> None:
         """Take an entry; when the store has refused many, the oldest are given up and the loss is logged."""
         self._waiting.append(row)
         self._taken += 1
-        self._arrived.set()
+        self._wake_later()
         if len(self._waiting) > MOST_WAITING:
             lost = len(self._waiting) - MOST_WAITING
             del self._waiting[:lost]
@@ -78,16 +79,13 @@ class AuditBuffer:
         """
         wanted = self._taken
         while self._settled < wanted:
-            if self._writing is None or self._writing.done():
-                self._writing = asyncio.create_task(self._write_waiting(), name="openproto-audit-write")
-                # Marks a failure as seen even when whoever waited for it was cancelled.
-                self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
-            await asyncio.shield(self._writing)
+            await asyncio.shield(self._write_now())
 
     async def close(self) -> None:
-        """Stop the supervisor and write the rest; what the store does not take now is lost, and logged."""
-        self._supervisor.cancel()
-        await asyncio.wait([self._supervisor])
+        """Write the rest; what the store does not take now is lost, and logged."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         reason = "closing took too long"
         try:
             await self.flush()
@@ -107,13 +105,23 @@ class AuditBuffer:
             raise
         self._settled += len(rows)
 
-    async def _run(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            await asyncio.sleep(FLUSH_EVERY)
-            try:
-                await self.flush()
-            except Exception as error:  # whatever it is, the entries to come must still be recorded
-                _log.debug("audit: %s entries wait for the store: %s", self._of, type(error).__name__)
-                self._arrived.set()
+    def _wake_later(self) -> None:
+        if self._timer is None and self._writing is None and not self._closed:
+            self._timer = self._loop.call_later(FLUSH_EVERY, self._write_now)
+
+    def _write_now(self) -> asyncio.Task[None]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is None:
+            self._writing = self._loop.create_task(self._write_waiting(), name="openproto-audit")
+            self._writing.add_done_callback(self._written)
+        return self._writing
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writing = None
+        if not task.cancelled() and (error := task.exception()):
+            # Whatever it is, the entries to come must still be recorded.
+            _log.debug("audit: %s entries wait for the store: %s", self._of, type(error).__name__)
+        if self._waiting:
+            self._wake_later()

@@ -1,0 +1,97 @@
+"""The end of an event loop or of the process: what a client that was left open still holds is written and released.
+
+One rule holds for whatever order finalizers, `atexit` handlers, and threads come in. A loop that is shut down, as
+`asyncio.run` does, closes the clients that were opened on it. The interpreter's exit closes the others, after every
+`atexit` handler that was registered once openproto was imported: in those, calls still work. Later calls fail at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeAlias
+
+_GRACE = 1.0
+"""Seconds that a loop may take, on top of a client's own bound, before it counts as stuck."""
+
+
+class LeftOpen(Protocol):
+    """What has to be closed."""
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that it belongs to, where that still exists."""
+        ...
+
+    @property
+    def bound(self) -> float:
+        """Seconds that `end` takes at most."""
+        ...
+
+    async def end(self) -> None:
+        """Close it without the owner's doing; nothing if it is closed already."""
+        ...
+
+
+_open: weakref.WeakSet[LeftOpen] = weakref.WeakSet()
+
+
+Guard: TypeAlias = AsyncGenerator[None, None]
+
+
+async def guard(client: LeftOpen) -> Guard:
+    """Return what closes `client` when its loop or the process ends first; to be kept, and closed with the client.
+
+    A loop that shuts down closes its asynchronous generators, and unlike a task one that is dropped makes no noise.
+    """
+    _open.add(client)
+    watcher = _end_with_loop(weakref.ref(client))
+    await anext(watcher)
+    return watcher
+
+
+async def _end_with_loop(client: Callable[[], LeftOpen | None]) -> Guard:
+    try:
+        yield
+    finally:
+        if (left := client()) is not None:
+            await left.end()
+
+
+def _end_all() -> None:
+    waiting: list[tuple[Future[None], float]] = []
+    for client in list(_open):
+        loop = client.home
+        if loop is None or loop.is_closed():
+            continue
+        if loop.is_running():  # in a thread of its own
+            waiting.append((asyncio.run_coroutine_threadsafe(client.end(), loop), client.bound + _GRACE))
+        else:
+            _run_to_the_end(loop, client.end())
+    for ending, bound in waiting:
+        with contextlib.suppress(TimeoutError):
+            ending.result(bound)
+
+
+def _run_to_the_end(loop: asyncio.AbstractEventLoop, ending: Coroutine[Any, Any, None]) -> None:
+    try:
+        loop.run_until_complete(ending)
+    except RuntimeError:  # the loop can run no more
+        ending.close()
+
+
+def _forget() -> None:
+    """After a fork the clients are the parent's, and so are the threads that their loops run in."""
+    global _open
+    _open = weakref.WeakSet()
+
+
+# Registered when openproto is imported and not when a client opens, so that it comes after the program's own handlers.
+atexit.register(_end_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
