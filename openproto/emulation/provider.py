@@ -27,7 +27,6 @@ from openproto.models import (
     Limits,
     MemoryPage,
     MemoryRecord,
-    MemorySource,
     SearchResult,
     Support,
     SupportDetails,

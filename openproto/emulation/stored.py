@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 from pydantic import JsonValue, ValidationError
 
 from openproto.emulation.answers import damaged
-from openproto.models import MemoryRecord
+from openproto.models import MemoryRecord, MemorySource
 from openproto.requests import MemoryInput, fingerprint
 
 Marks: TypeAlias = tuple[tuple[str, datetime], ...]
@@ -87,6 +87,8 @@ class Stored:
 
     def changed(self, **fields: Any) -> Self:
         """Return this with those fields of the record changed."""
+        if (source := fields.get("source")) is not None:
+            fields["source"] = MemorySource(**source.model_dump())
         return replace(self, record=self.record.model_copy(update=fields))
 
     def extended(self, extensions: Mapping[str, JsonValue]) -> Self:
