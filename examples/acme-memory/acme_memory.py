@@ -29,7 +29,7 @@ from openproto.models import Cancellation, Features
 from openproto.provider import Provider, SearchResults
 from openproto.requests import Filters, ListQuery, RecordRef, SearchQuery
 from openproto.stores.cursors import decode_cursor, encode_cursor
-from openproto.stores.ranking import coverage
+from openproto.stores.ranking import shares
 from openproto.stores.words import query_terms, terms
 
 Records: TypeAlias = list[MemoryRecord]
@@ -160,8 +160,7 @@ class Acme(Provider):
         """Return the memories that hold the query's words, those with its rarest words first."""
         records = self._newest_first(query, query.as_of)
         words = [set(terms(record.content)) for record in records]
-        postings = [[n for n, found in enumerate(words) if term in found] for term in query_terms(query.query)]
-        scores = coverage(len(records), postings)
+        scores = shares(query_terms(query.query), words)
         best = sorted(scores, key=lambda n: (-scores[n], n))
         hits = [SearchResult(memory=records[n], score=min(1.0, scores[n])) for n in best]
         return [hit for hit in hits if query.min_score is None or hit.score >= query.min_score][: query.limit]
@@ -186,5 +185,5 @@ class Acme(Provider):
             return [
                 record
                 for record in reversed(journal.records.values())
-                if record.user_id == filters.user_id and set(filters.tags) <= set(record.tags)
+                if record.user_id == filters.user_id and (filters.tag is None or filters.tag in record.tags)
             ]

@@ -41,7 +41,7 @@ async def answer(llm: AsyncOpenAI, question: str) -> str | None:
 async def main() -> None:
     async with AsyncMemory.from_env() as memory, AsyncOpenAI() as client:
         llm = wrap(client, memory, user_id="ada", scope="agent/forecaster")
-        print(await answer(llm, "Do I need an umbrella?"))
+        print(await answer(llm, "I live in Oslo. Do I need an umbrella?"))
     # Closing the memory has stored what was captured.
     async with AsyncMemory.from_env() as memory:
         async for record in memory.iter("ada"):

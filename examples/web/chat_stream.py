@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from openproto import AsyncMemory
-from openproto.integrations.llm import wrap
+from openproto.integrations.llm import CaptureQueue, wrap
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncMemory.from_env() as memory, AsyncAnthropic() as client:
         app.state.memory, app.state.client = memory, client
+        app.state.queue = CaptureQueue(memory, keep="both")
         yield
 
 
@@ -24,7 +25,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/chat/{user_id}")
 async def chat(user_id: str, message: str) -> StreamingResponse:
-    llm = wrap(app.state.client, app.state.memory, user_id=user_id)
+    llm = wrap(app.state.client, app.state.queue, user_id=user_id)
 
     async def events() -> AsyncIterator[str]:
         async with llm.messages.stream(

@@ -44,7 +44,7 @@ from openproto.requests import (
     fingerprint,
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
-from openproto.stores.ranking import coverage
+from openproto.stores.ranking import shares
 from openproto.stores.words import query_terms, terms
 
 
@@ -121,7 +121,7 @@ class EmulatedProvider(Vendor[B]):
     async def search(self, query: SearchQuery) -> SearchResults:
         """Ask for more hits until enough pass the filters; beyond the vendor's limit, look through all memories."""
         at = query.as_of or datetime.now(UTC)
-        narrowed = query.scope is not None or bool(query.tags)
+        narrowed = query.scope is not None or query.tag is not None
         count = min(self.traits.most_ranked, query.limit * 4 if narrowed else query.limit + 5)
         while True:
             ranked = await self.rank(query, count)
@@ -141,7 +141,7 @@ class EmulatedProvider(Vendor[B]):
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select, several at once."""
-        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags)
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag)
         async with aclosing(self.scan(filters.user_id)) as memories:
             chosen = [stored async for stored in memories if matches(self._owned(stored, filters.user_id), query)]
 
@@ -221,7 +221,7 @@ class EmulatedProvider(Vendor[B]):
                 fields["tags"] = fields["tags"] or []
             now = datetime.now(UTC)
             changed = replace(
-                old.changed(**fields, updated_at=now).extended(changes.extensions),
+                old.changed(**fields, updated_at=now),
                 holds_from=None if cleared else old.holds_from or (now if more else None),
             )
             new = await self.replace(old, changed)
@@ -248,21 +248,20 @@ class EmulatedProvider(Vendor[B]):
 
     async def _by_words(self, query: SearchQuery, at: datetime, seen: set[str], below: float) -> SearchResults:
         """Return what the vendor's search could not reach, by the share of the query's words it holds."""
-        records: dict[int, MemoryRecord] = {}
-        postings: dict[int, list[int]] = {term: [] for term in query_terms(query.query)}
+        records: list[MemoryRecord] = []
+        found: list[set[int]] = []
+        wanted = query_terms(query.query)
+        known = {*wanted.terms, *wanted.variants}
         async with aclosing(self.scan(query.user_id)) as memories:
             async for stored in memories:
                 record = self._owned(stored, query.user_id).record
                 if record.id in seen or not matches(stored, query) or not is_current(stored, at):
                     continue
-                number = len(records)
-                records[number] = record
-                for term in terms(record.content):
-                    if term in postings:
-                        postings[term].append(number)
+                records.append(record)
+                found.append(known.intersection(terms(record.content)))
                 await asyncio.sleep(0)  # splitting a long text takes a while
-        shares = coverage(len(records), postings.values())
-        return [SearchResult(memory=records[number], score=share * below) for number, share in shares.items()]
+        scores = shares(wanted, found)
+        return [SearchResult(memory=records[number], score=share * below) for number, share in scores.items()]
 
 
 def _position(record: MemoryRecord) -> tuple[datetime, str]:

@@ -20,7 +20,7 @@ from openproto.models import VERBS, Capabilities, Features, Limits, Support, Sup
 from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, fingerprint
 from openproto.stores.ranking import ScoreWeights
-from openproto.stores.words import query_terms
+from openproto.stores.words import QueryTerms, query_terms
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -68,7 +68,7 @@ IndexedBatch: TypeAlias = list[IndexedInput[W] | OpenProtoError]
 class IndexedQuery(NamedTuple):
     """What a query finds: memories of these terms, near this vector."""
 
-    terms: list[int]
+    terms: QueryTerms
     vector: Vector | None
 
 

@@ -1,11 +1,14 @@
 """The score of a memory for a query: how near its vector is, plus how much of the query's words it holds.
 
-    score = (max(0, cosine) + text_weight * coverage) / (1 + text_weight)
+    score = (nearness + text_weight * coverage) / (1 + text_weight)
+    nearness = 0.05 + max(0.95 * cosine, 0.05 * cosine)
     coverage = sum of idf over the query's terms that the memory has / sum of idf over all the query's terms
     idf(term) = ln(1 + (n - df + 0.5) / (df + 0.5))          (the idf of BM25, Robertson and Zaragoza 2009, 3.3)
 
 with `n` the number of the user's memories and `df` the number of them that have the term. The sum keeps how *much*
-better one memory is, which reciprocal-rank fusion throws away. Scores lie in [0, 1] and compare within one query.
+better one memory is, which reciprocal-rank fusion throws away. Scores lie in [0, 1] and compare within one query. A
+variant of a word counts half its idf, and nothing where no memory has it. A memory with a vector is never without a
+score: which side of a plane its vector lies on orders the memories, and is no reason to withhold one.
 
 Two settings belong to the embedder. `text_weight` is how much words count beside its vectors; without vectors the
 score is the coverage alone. `center_query` is for vectors that crowd into one direction, as static word vectors do:
@@ -19,14 +22,22 @@ which leaves a small store nearly as it was. The stores of this project compute 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from openproto.stores.words import QueryTerms
 
 CENTERING_HALF_LIFE = 20
 """How many memories there must be for their mean to count half in centring a query."""
 
 CENTERING_SAMPLE = 256
 """How many of the user's newest memories the mean is taken from: more cost time and move it little."""
+
+FLOOR = 0.05
+"""The nearness at a cosine of 0. What is farther than that shares the rest of the way down to 0."""
+
+VARIANT_WEIGHT = 0.5
+"""How much of its idf a variant of a word counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +53,36 @@ def idf(n: int, df: int) -> float:
     return math.log(1 + (n - df + 0.5) / (df + 0.5))
 
 
-def coverage(n: int, postings: Iterable[Collection[int]]) -> dict[int, float]:
+def coverage(n: int, postings: Iterable[Collection[int]], variants: Iterable[Collection[int]] = ()) -> dict[int, float]:
     """Return, for each memory that has any of the terms, the idf-weighted share of the terms that it has.
 
-    `postings` holds, for each term of the query, the memories that have it.
+    `postings` holds, for each term of the query, the memories that have it; `variants` those of each variant.
     """
-    total = 0.0
+    weighed = [(posting, idf(n, len(posting))) for posting in postings]
+    weighed += [(posting, VARIANT_WEIGHT * idf(n, len(posting))) for posting in variants if posting]
+    total = sum(weight for _, weight in weighed)
     covered: dict[int, float] = {}
-    for posting in postings:
-        weight = idf(n, len(posting))
-        total += weight
+    for posting, weight in weighed:
         for memory in posting:
             covered[memory] = covered.get(memory, 0.0) + weight
     return {memory: weight / total for memory, weight in covered.items()}
 
 
+def shares(query: QueryTerms, texts: Sequence[Collection[int]]) -> dict[int, float]:
+    """Return the coverage of each text, by its position among `texts`, where those are all that there are."""
+    postings, variants = ([[n for n, text in enumerate(texts) if term in text] for term in part] for part in query)
+    return coverage(len(texts), postings, variants)
+
+
+def nearness(cosine: float) -> float:
+    """Return a cosine as a share of 1: what is near keeps its cosine almost, and nothing is without any."""
+    return FLOOR + max((1 - FLOOR) * cosine, FLOOR * cosine)
+
+
 def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], text_weight: float) -> dict[int, float]:
     """Return the score of each memory that is related at all."""
     return {
-        memory: score
+        memory: ((nearness(cosines[memory]) if memory in cosines else 0.0) + text_weight * covered.get(memory, 0.0))
+        / (1 + text_weight)
         for memory in cosines.keys() | covered.keys()
-        if (score := (max(0.0, cosines.get(memory, 0.0)) + text_weight * covered.get(memory, 0.0)) / (1 + text_weight))
-        > 0
     }

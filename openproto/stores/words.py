@@ -1,31 +1,42 @@
 """Words for keyword search, the same for every store: so that they find and rank alike.
 
-Text becomes *terms*: words are normalised (NFKC, case folded, accents dropped) and stemmed (Snowball English, which
-leaves other languages' words nearly alone); scripts that write no spaces become overlapping pairs of characters. A
-term is an integer of 64 bits, the hash of its stem.
+Text becomes *terms*: words are normalised and stemmed (Snowball English, which leaves other languages' words nearly
+alone). A term is an integer of 64 bits, the hash of its stem. What words are, in any script, `scripts.py` says.
+
+Beside its words a text is found by *variants* of them: with their accents, without their endings, joined as in
+`user_id`. In a query a variant counts half, and only where a memory has it at all.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import TypeVar
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import Stemmer
 
+from openproto.stores.scripts import Forms, add_forms, joined, parts, prefixes, split_unicode
+
 T = TypeVar("T")
 
-_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+RULES = 2
+"""The version of these rules, which a store keeps: what was indexed by other rules is not found by these."""
+
 # Lower case, and blanks in the place of everything that is in no word.
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(128)) + bytes(128)
-# Han, kana, Thai, Lao, Myanmar, Khmer: written without spaces between words.
-_UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+)")
-_ACCENT = re.compile("[\u0300-\u036f]")
 
 MAX_QUERY_TERMS = 40
 _MOST_KNOWN_WORDS = 65_536
+
+_ENGLISH = frozenset(
+    """
+    the and my with that you your what when where which who how does did from they she this his our their would should
+    could about because been were
+    """.split()
+)
+"""Words by which an English text is told: in any other, endings are taken off as if they were glued on."""
 
 STOP_WORDS = frozenset(
     """
@@ -44,47 +55,65 @@ STOP_WORDS = frozenset(
 _stem = Stemmer.Stemmer("english").stemWord
 
 
+class QueryTerms(NamedTuple):
+    """What a query is looked up with; no term is in both."""
+
+    terms: list[int]
+    variants: list[int]
+
+
 def terms(text: str) -> list[int]:
-    """Return the distinct terms of `text`, in order."""
+    """Return the distinct terms of `text` and of the variants of its words."""
     return _distinct_terms(words(text))
 
 
-def query_terms(query: str) -> list[int]:
+def query_terms(query: str) -> QueryTerms:
     """Return the terms to look `query` up with: without the words that say nothing, and 40 at most.
 
     A query of nothing but such words keeps them: "who am I" still deserves its answer. Of a query with more than 40
     others the longest are kept, for long words are the rare ones.
     """
-    distinct = list(dict.fromkeys(words(query)))
+    forms = _forms(query)
+    distinct = list(dict.fromkeys(forms.main))
     telling = [word for word in distinct if word not in STOP_WORDS] or distinct
     if len(telling) > MAX_QUERY_TERMS:
         longest = set(sorted(telling, key=len, reverse=True)[:MAX_QUERY_TERMS])
         telling = [word for word in telling if word in longest]
-    return _distinct_terms(telling)
+    found = _distinct_terms(telling)
+    variants = [term for term in _distinct_terms(w for w in forms.more if w not in STOP_WORDS) if term not in found]
+    return QueryTerms(found, variants[: MAX_QUERY_TERMS - len(found)])
 
 
 def words(text: str) -> list[str]:
-    """Return the words of `text` in order, normalised but not stemmed."""
+    """Return the words of `text` in order, normalised but not stemmed, and behind them their variants."""
+    forms = _forms(text)
+    singles = () if text.isascii() else chain.from_iterable(map(parts, split_unicode(text)))
+    return [*forms.main, *forms.more, *singles]
+
+
+def plain_words(text: str) -> list[str]:
+    """Return the words of `text` in order, without their variants."""
+    return _forms(text).main
+
+
+def _forms(text: str) -> Forms:
     if text.isascii():
         # Most texts are: a table takes a third of the time of a regular expression.
-        return text.encode().translate(_ASCII_WORDS).decode().split()
-    # Decomposed, so that accents can be dropped; the marks of Indic scripts are letters' parts and stay.
-    text = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFKD", text)))
-    return [piece for word in _WORD.findall(text.casefold()) for piece in _pieces(word)]
+        forms = Forms(text.encode().translate(_ASCII_WORDS).decode().split(), joined(text))
+    else:
+        forms = Forms([], joined(unicodedata.normalize("NFC", text)))
+        for word in split_unicode(text):
+            if word.isascii():
+                forms.main.append(word)
+            else:
+                add_forms(word, forms)
+    if _ENGLISH.isdisjoint(forms.main):
+        forms.more.extend(prefix for word in forms.main if word.isascii() for prefix in prefixes(word))
+    return forms
 
 
 def _distinct_terms(words: Iterable[str]) -> list[int]:
     return list(dict.fromkeys(map(_TERMS.__getitem__, words)))
-
-
-def _pieces(word: str) -> list[str]:
-    pieces: list[str] = []
-    for run in _UNSPACED.split(word):
-        if len(run) > 2 and _UNSPACED.match(run):
-            pieces.extend(run[i : i + 2] for i in range(len(run) - 1))
-        elif run:
-            pieces.append(run)
-    return pieces
 
 
 class PerWord(dict[str, T]):

@@ -10,6 +10,7 @@ from openai import AsyncOpenAI, OpenAI
 from shelf import Shelf
 
 from openproto import Memory
+from openproto.integrations.llm import CaptureQueue
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def shelf() -> Shelf:
 @pytest.fixture
 def memory(shelf: Shelf) -> Iterator[Memory]:
     with Memory(shelf) as client:
+        CaptureQueue(client, keep="both")  # which is the one that CaptureQueue.of finds from now on
         yield client
 
 

@@ -93,7 +93,7 @@ async def test_each_shape_is_answered_as_without_memory_and_captured(
     given = copy.deepcopy([getattr(shapes, name) for name in ("CHAT", "RESPONSE", "MESSAGE", "CACHED")])
 
     shelf = Shelf(KNOWN)
-    queue = CaptureQueue(memory := kind(shelf))
+    queue = CaptureQueue(memory := kind(shelf), keep="both")
     result, llm = await run(make, each, lambda client: wrap(client, queue, user_id="ada"))
     assert await queue.flush(5)
     stats = queue.stats()

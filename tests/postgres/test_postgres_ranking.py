@@ -13,7 +13,7 @@ import pytest
 from postgres_tools import HashEmbedder, MakeClient
 
 from openproto import AsyncMemory, MemoryRecord
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, idf
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, VARIANT_WEIGHT, idf
 from openproto.stores.words import query_terms, terms
 
 NOW = datetime.now(UTC)
@@ -46,7 +46,10 @@ def dot(a: list[float], b: list[float]) -> float:
 def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | None) -> dict[str, float]:
     """The score of each record, straight from the formula."""
     words = {record.id: set(terms(record.content)) for record in mine}
-    weights = {term: idf(len(mine), sum(term in held for held in words.values())) for term in query_terms(search.query)}
+    wanted = query_terms(search.query)
+    df = {term: sum(term in held for held in words.values()) for term in (*wanted.terms, *wanted.variants)}
+    weights = {term: idf(len(mine), df[term]) for term in wanted.terms}
+    weights |= {term: VARIANT_WEIGHT * idf(len(mine), df[term]) for term in wanted.variants if df[term]}
     whole = sum(weights.values())
     covered = {
         id: sum(weight for term, weight in weights.items() if term in held) / whole if whole else 0.0
@@ -62,7 +65,9 @@ def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | No
         mean = [sum(column) / len(newest) for column in zip(*(vectors[r.id] for r in newest), strict=True)]
         asked = unit([x - share * m for x, m in zip(asked, mean, strict=True)])
     weight = embedder.text_weight
-    return {id: (max(0.0, dot(asked, vector)) + weight * covered[id]) / (1 + weight) for id, vector in vectors.items()}
+    cosines = {id: dot(asked, vector) for id, vector in vectors.items()}
+    near = {id: FLOOR + (1 - FLOOR if cosine > 0 else FLOOR) * cosine for id, cosine in cosines.items()}
+    return {id: (near[id] + weight * covered[id]) / (1 + weight) for id in vectors}
 
 
 def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryRecord]) -> bool:
@@ -71,7 +76,7 @@ def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryReco
     successors = [other.created_at for other in records.values() if record.id in other.supersedes]
     return (
         (search.scope is None or scope == search.scope or scope.startswith(f"{search.scope}/"))
-        and set(search.tags) <= set(record.tags)
+        and (search.tag is None or search.tag in record.tags)
         and (record.valid_from is None or record.valid_from <= moment)
         and (record.valid_to is None or moment < record.valid_to)
         and all(created_at > moment for created_at in successors)

@@ -170,7 +170,7 @@ class Library:
 
     def _score(self, query: SearchQuery, stored: Stored, cosine: float) -> float:
         weight = self._embeddings.text_weight if self._embeddings else DEFAULT_TEXT_WEIGHT
-        wanted = set(query_terms(query.query))
+        wanted = set(query_terms(query.query).terms)
         share = len(wanted.intersection(terms(stored.record.content))) / len(wanted) if wanted else 0.0
         # The last digits of a cosine differ from call to call, and with them the order of equal ones.
         return round((cosine + weight * share) / (1 + weight), _DIGITS)
@@ -190,7 +190,7 @@ class Library:
             return {}
         # Memories of other programs have such a scope without the key.
         by_scope = query.scope is not None and query.scope.partition("/")[0] != "agent"
-        wanted = {SCOPES: query.scope if by_scope else None, TAGS: query.tags[0] if query.tags else None}
+        wanted = {SCOPES: query.scope if by_scope else None, TAGS: query.tag}
         return {name: value for name, value in wanted.items() if value is not None}
 
     async def _all(self, filters: dict[str, str]) -> list[Stored]:

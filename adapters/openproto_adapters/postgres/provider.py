@@ -214,12 +214,6 @@ class Postgres(Provider):
                 where.assign(column, kind, values[column])
         if "tags" in values:
             where.assign("tags", "text[]", values["tags"] or [])
-        if "source" in values:
-            where.assign("source", "json", to_json(values["source"].model_dump()) if values["source"] else None)
-        if extensions := changes.extensions:
-            added = {name: value for name, value in extensions.items() if value is not None}
-            expression = queries.EXTEND.replace("<changed>", where.parameter([*extensions]))
-            where.assign_expression("extensions", expression.replace("<added>", where.parameter(to_json(added))))
         if "content" in values:
             await self._assign_content(where, values["content"])
         release = ""
@@ -270,15 +264,17 @@ class Postgres(Provider):
         indexed = await self._index.index_query(query.query)
         weights = self._index.weights
         vector = pack_halfvec(indexed.vector) if indexed.vector is not None else None
+        packed = pack_query(indexed.terms, queries.MASK_BITS)
         where = Arguments(
             self._index.model,
             query.user_id,
             vector,
-            *pack_query(indexed.terms, queries.MASK_BITS),
+            *packed[:3],
             weights.center_query,
             weights.text_weight,
             query.min_score or 0.0,
             query.limit,
+            packed.words,
         )
         where.add_filters(query, user=False)
         where.add_current(query.as_of)

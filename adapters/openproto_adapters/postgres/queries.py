@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from openproto.requests import Filters
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, VARIANT_WEIGHT
 from openproto_adapters.postgres.records import COLUMNS
 
 # How many words one inner product can tell apart: pgvector adds up in single precision, which holds 24 bits.
@@ -186,12 +186,6 @@ APPEND = """m.supersedes || ARRAY(
     WHERE id <> ALL (m.supersedes) ORDER BY place
 )"""
 
-# Changing extensions: <changed> and <added> are the names of all that change, and the new values.
-EXTEND = """(SELECT json_object_agg(key, value) FROM (
-    SELECT key, value FROM json_each(m.extensions) WHERE key <> ALL (<changed>::text[])
-    UNION ALL SELECT key, value FROM json_each(<added>::json)
-) AS kept)"""
-
 # Clearing `supersedes`: what another record supersedes as well stays superseded, by the newest of those.
 _OTHER = """(SELECT other.id FROM {schema}.memories other
     WHERE other.user_id = m.user_id AND other.id <> changed.id AND other.supersedes @> ARRAY[m.id]
@@ -242,7 +236,9 @@ STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memori
 # vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
 # covering index gives each memory's cosine and its words. The words of the query carry the weights 1, 2, 4, ... so that
 # one inner product says which of them the memory holds, as a mask; rarity and coverage are worked out per mask, of
-# which there are few, and not per memory. Parameters stand in subqueries so that a generic plan converts them once.
+# which there are few, and not per memory. $6 says how many words there are; those from $11 on are variants. Parameters
+# stand in subqueries so that a generic plan converts them once.
+_NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
 SEARCH = f"""
 WITH recent AS (
     SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
@@ -267,8 +263,10 @@ WITH recent AS (
 ), mask AS MATERIALIZED (
     SELECT mask, count(*) AS memories FROM mine GROUP BY mask
 ), rarity AS MATERIALIZED (
-    SELECT bit, ln(1 + (total - having_it + 0.5) / (having_it + 0.5)) AS idf FROM (
-        SELECT 1::bigint << place AS bit, sum(memories)::double precision AS total,
+    SELECT bit, ln(1 + (total - having_it + 0.5) / (having_it + 0.5)) * CASE
+            WHEN place < $11 THEN 1 WHEN having_it > 0 THEN {VARIANT_WEIGHT} ELSE 0 END AS idf
+    FROM (
+        SELECT place, 1::bigint << place AS bit, sum(memories)::double precision AS total,
             coalesce(sum(memories) FILTER (WHERE mask & (1::bigint << place) <> 0), 0)::double precision AS having_it
         FROM generate_series(0, $6 - 1) AS place CROSS JOIN mask GROUP BY place
     ) AS counted
@@ -277,7 +275,7 @@ WITH recent AS (
     FROM mask CROSS JOIN rarity GROUP BY mask
 ), scored AS (
     SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)
-        ELSE (greatest(0, coalesce(cosine, 0)) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score
+        ELSE (coalesce({_NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score
     FROM mine LEFT JOIN covered USING (mask) WHERE eligible
 ), best AS (
     SELECT id, score FROM scored WHERE score > 0 AND score >= $9 AND {_STORE_FITS}
@@ -334,8 +332,8 @@ class Arguments:
         if filters.scope is not None:
             # Compared as text, never as a pattern: `_` and `%` are ordinary characters of a scope.
             self.add("(m.scope = {0} OR starts_with(m.scope, {0} || '/'))", filters.scope)
-        for tag in filters.tags:
-            self.add("{} = ANY(m.tags)", tag)
+        if filters.tag is not None:
+            self.add("{} = ANY(m.tags)", filters.tag)
 
     def add_current(self, as_of: datetime | None) -> None:
         """Add that the record is current at `as_of`, or now."""
@@ -347,12 +345,8 @@ class Arguments:
 
     def assign(self, column: str, kind: str, value: Any) -> None:
         """Add the assignment of a value of an SQL type to a column."""
-        self.assign_expression(column, f"{self.parameter(value)}::{kind}")
-
-    def parameter(self, value: Any) -> str:
-        """Add a value and return how a statement refers to it."""
         self.values.append(value)
-        return f"${len(self.values)}"
+        self.assign_expression(column, f"${len(self.values)}::{kind}")
 
     def assign_expression(self, column: str, expression: str) -> None:
         """Add the assignment of an expression to a column."""
@@ -364,7 +358,8 @@ class Arguments:
         return template.replace("<filters>", f"({conditions})").replace("<changes>", "".join(self._assignments))
 
     def _parameter(self, value: Any) -> str:
-        position = self.parameter(value)
+        self.values.append(value)
+        position = f"${len(self.values)}"
         # A moment that is not given is the server's now; a type is said where PostgreSQL could not infer one.
         kind = _TYPES.get(type(value), "text")
         return f"coalesce({position}::timestamptz, now())" if kind == "timestamptz" else f"{position}::{kind}"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from openproto.embedding import Vector
-from openproto.stores.words import PerWord, term, words
+from openproto.stores.words import PerWord, QueryTerms, term, words
 
 # An entry of a B-tree index must stay below 2704 bytes. With user ids of 256 four-byte characters, this many words of
 # 8 bytes and this many dimensions of 2 bytes are what fits beside each other.
@@ -60,9 +60,20 @@ def pack_words(words: Iterable[str]) -> PackedWords:
     return PackedWords(_pack_places(places[:MOST_WORDS]), _pack_places(places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES]))
 
 
-def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
-    """Return two `sparsevec`s that weigh a query's words 1, 2, 4, ..., `bits` of them each, and how many there are."""
-    places = list(dict.fromkeys(map(_packed_place, terms)))[: 2 * bits]
+class PackedQuery(NamedTuple):
+    """The words of a query, and its variants behind them, as two `sparsevec`s that weigh them 1, 2, 4, ..."""
+
+    first: bytes
+    others: bytes
+    places: int
+    words: int
+    """How many of them are words and not variants."""
+
+
+def pack_query(query: QueryTerms, bits: int) -> PackedQuery:
+    """Return the query, `bits` of its words in each vector."""
+    own = list(dict.fromkeys(map(_packed_place, query.terms)))
+    places = list(dict.fromkeys([*own, *map(_packed_place, query.variants)]))[: 2 * bits]
     first, others = (
         _pack_places(weights, b"".join(weights[place] for place in sorted(weights)))
         for weights in (
@@ -70,7 +81,7 @@ def pack_query(terms: Sequence[int], bits: int) -> tuple[bytes, bytes, int]:
             for part in (places[:bits], places[bits:])
         )
     )
-    return first, others, len(places)
+    return PackedQuery(first, others, len(places), len(own))
 
 
 def _packed_place(term: int) -> bytes:

@@ -108,10 +108,6 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         columns["tags"] = to_json(changes["tags"] or [])
     if "supersedes" in changes:
         columns["supersedes"] = to_json(_change_supersedes(db, before, changes["supersedes"], now))
-    if "source" in changes:
-        columns["source"] = to_json(changes["source"].model_dump()) if changes["source"] else None
-    if change.extensions:
-        columns["extensions"] = to_json(change.changed_extensions(before.extensions))
     if new is not None:
         columns |= {
             "content": changes["content"],
@@ -161,16 +157,8 @@ def search(
     where, parameters = selection(query, query.as_of or now)
     eligible = dict(db.execute(f"SELECT number, embedding FROM memories WHERE {where}", parameters))
     (count,) = db.execute("SELECT count(*) FROM memories WHERE user_id = ?", (query.user_id,)).fetchone()
-    postings = [
-        [
-            number
-            for (number,) in db.execute(
-                "SELECT rowid FROM words WHERE words MATCH ?", (_tokens(query.user_id, [term]),)
-            )
-        ]
-        for term in indexed.terms
-    ]
-    covered = {number: share for number, share in coverage(count, postings).items() if number in eligible}
+    postings, variants = ([_posting(db, query.user_id, term) for term in terms] for terms in indexed.terms)
+    covered = {number: share for number, share in coverage(count, postings, variants).items() if number in eligible}
     recent = _recent_embeddings(db, query.user_id) if weights.center_query else []
     cosines = _cosines(eligible, indexed.vector, recent)
     # Words alone are the whole score where there are no vectors to weigh them against.
@@ -230,9 +218,9 @@ def selection(filters: Filters, as_of: datetime | None) -> tuple[str, Parameters
         # Compared as text, never as a pattern: `_` and `%` are ordinary characters of a scope.
         where += " AND (scope = :scope OR substr(scope, 1, length(:scope) + 1) = :scope || '/')"
         parameters["scope"] = filters.scope
-    for number, tag in enumerate(filters.tags):
-        where += f" AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag{number})"
-        parameters[f"tag{number}"] = tag
+    if filters.tag is not None:
+        where += " AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag)"
+        parameters["tag"] = filters.tag
     if as_of is not None:
         where += """ AND (valid_from IS NULL OR valid_from <= :as_of) AND (valid_to IS NULL OR valid_to > :as_of)
             AND (superseded_at IS NULL OR superseded_at > :as_of)"""
@@ -289,6 +277,12 @@ def _change_supersedes(db: Connection, record: MemoryRecord, wanted: list[str] |
 
 def _by_number(db: Connection, number: int) -> MemoryRecord:
     return to_record(db.execute(f"SELECT {COLUMNS} FROM memories WHERE number = ?", (number,)).fetchone())
+
+
+def _posting(db: Connection, user_id: str, term: int) -> list[int]:
+    """Return the numbers of the user's memories that have the term."""
+    found = db.execute("SELECT rowid FROM words WHERE words MATCH ?", (_tokens(user_id, [term]),))
+    return [number for (number,) in found]
 
 
 def _recent_embeddings(db: Connection, user_id: str) -> list[bytes]:

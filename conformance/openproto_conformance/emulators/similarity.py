@@ -13,7 +13,7 @@ def similarity(query: str, text: str) -> float:
 
     Assumed: the vendors' models know meanings, this knows words; only the order of clear cases is alike.
     """
-    wanted, found = set(query_terms(query)), set(terms(text))
+    wanted, found = set(query_terms(query).terms), set(terms(text))
     if not wanted:
         return 1.0 if query.strip() and query.strip() in text else UNRELATED
     shared = len(wanted & found)

@@ -4,8 +4,9 @@
 """
 
 from openproto.integrations.llm.capture import CaptureQueue
+from openproto.integrations.llm.facts import FactExtractor, facts
 from openproto.integrations.llm.stats import CaptureStats
 from openproto.integrations.llm.turns import Turn
 from openproto.integrations.llm.wrap import wrap
 
-__all__ = ["CaptureQueue", "CaptureStats", "Turn", "wrap"]
+__all__ = ["CaptureQueue", "CaptureStats", "FactExtractor", "Turn", "facts", "wrap"]

@@ -24,11 +24,15 @@ from openproto.client.memory import Memory
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.backlog import Backlog
 from openproto.integrations.llm.faults import FaultLog
+from openproto.integrations.llm.sifting import Keep
 from openproto.integrations.llm.stats import CaptureStats
 from openproto.integrations.llm.storing import Job, Storing
-from openproto.integrations.llm.turns import Extractor, Turn, whole_turn
+from openproto.integrations.llm.turns import BatchExtractor, Extractor, Turn
 
 Policy: TypeAlias = Literal["drop", "wait"]
+
+GATHER_SECONDS = 0.5
+"""How long an extractor of batches waits for more turns before it takes those that there are."""
 
 EXIT_TIMEOUT = 5.0
 """Seconds that all queues together may take to store what is left when the interpreter exits."""
@@ -40,9 +44,13 @@ class CaptureQueue:
     Args:
         memory: Where they go. A `Memory` takes turns from every thread and loop, an `AsyncMemory` from its own loop.
             Closing it first stores what the queue holds, for as long as half of its `close_timeout`.
-        extract: Makes memories of a turn: texts, mappings of `add`'s keywords, or `MemoryInput`s; none to skip it. A
-            plain function runs in a thread, a coroutine function on the memory's loop; at most `max_workers` at once.
-            By default what the user said and what the model replied are one memory each.
+        extract: Makes memories of a turn: `facts(client, model=...)`, or a function that returns texts, mappings of
+            `add`'s keywords, or `MemoryInput`s; none to skip it. A plain function runs in a thread, a coroutine
+            function on the memory's loop; at most `max_workers` at once.
+        keep: Without `extract`, what is kept of a turn: "user", the default, what the user stated, without questions,
+            requests, and greetings; "both" all that the user said and the model replied, one memory each; or a
+            function of the role and the text that says whether to keep it. A reply that repeats what was recalled for
+            it is never kept.
         max_workers: Batches being stored at once.
         batch_size: Memories in one batch, and turns that a worker takes at once, at most.
         maxsize: Turns that may wait to be stored.
@@ -56,7 +64,8 @@ class CaptureQueue:
         self,
         memory: Memory | AsyncMemory,
         *,
-        extract: Extractor = whole_turn,
+        extract: Extractor | None = None,
+        keep: Keep | None = None,
         max_workers: int = 8,
         batch_size: int = 50,
         maxsize: int = 1000,
@@ -68,10 +77,19 @@ class CaptureQueue:
             raise ValueError("max_workers, batch_size, and maxsize must be 1 or more, retries 0 or more")
         if policy not in ("drop", "wait"):
             raise ValueError("policy must be 'drop' or 'wait'")
+        if extract is not None and keep is not None:
+            raise ValueError("extract= decides what is kept: leave keep= out")
+        if keep not in (None, "user", "both") and not callable(keep):
+            raise ValueError("keep must be 'user', 'both', or a function of the role and the text")
         self.home = BoundClient(memory)
         self._faults = FaultLog()
-        self._storing = Storing(self.home, extract, max_workers, batch_size, retries, self.report, self._retried)
-        self._max_workers = max_workers
+        self._storing = Storing(
+            self.home, extract, keep or "user", max_workers, batch_size, retries, self.report, self._retried
+        )
+        # One worker for an extractor of batches: what comes while it is at work is its next batch, and of two at once
+        # neither would know what the other finds.
+        self._gathers = isinstance(extract, BatchExtractor)
+        self._max_workers = 1 if self._gathers else max_workers
         self._batch_size = batch_size
         self._maxsize = maxsize
         self._waits = policy == "wait"
@@ -253,7 +271,10 @@ class CaptureQueue:
             self._spawn()
 
     async def _work(self) -> None:
-        while jobs := self._backlog.take(self._batch_size):
+        while self._backlog:
+            if self._gathers:
+                await asyncio.sleep(GATHER_SECONDS)
+            jobs = self._backlog.take(self._batch_size)
             try:
                 await self._storing.store(jobs)
             except asyncio.CancelledError:

@@ -14,6 +14,11 @@ class Said(NamedTuple):
     text: str | None
     is_new: bool
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to be found by it, nor to be kept of it."""
+        return not self.text or self.text.isspace()
+
 
 @dataclass
 class Reply:
@@ -22,6 +27,8 @@ class Reply:
     parts: list[str] = field(default_factory=list)
     id: str | None = None
     complete: bool = False
+    choices: int = 1
+    """How many replies the caller asked for."""
 
     @property
     def text(self) -> str:

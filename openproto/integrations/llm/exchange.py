@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.dialect import Dialect, Reply, Said
 from openproto.integrations.llm.identity import Named, Owner, current_owner
 from openproto.integrations.llm.recall import Recall
+from openproto.integrations.llm.sifting import clean
 from openproto.integrations.llm.turns import Turn
 
 
@@ -29,7 +30,11 @@ class WrapOptions:
         """Start a call; raises ValueError when there is no user id now."""
         owner = current_owner(self.user_id, self.scope)
         arguments = dialect.readable(arguments)
-        return Exchange(self, dialect, owner, arguments, dialect.said(arguments))
+        said = dialect.said(arguments)
+        said = said._replace(text=clean(said.text) if said.text else None)
+        wanted = arguments.get("n")
+        reply = Reply(choices=wanted if isinstance(wanted, int) else 1)
+        return Exchange(self, dialect, owner, arguments, said, reply)
 
 
 @dataclass
@@ -41,18 +46,19 @@ class Exchange:
     owner: Owner
     arguments: dict[str, Any]
     said: Said
-    reply: Reply = field(default_factory=Reply)
+    reply: Reply
+    recalled_block: str | None = None
     captured: bool = False
 
     def recalled(self) -> dict[str, Any]:
         """Return the arguments to call with, the user's memories among them."""
-        recall, text = self.options.recall, self.said.text
+        recall, text = self.options.recall, None if self.said.is_blank else self.said.text
         return self._with(recall.block(self.owner, text) if recall and text else None)
 
     async def arecalled(self) -> dict[str, Any]:
         """Return the arguments to call with; raises RuntimeError on a loop that the memory does not serve."""
         self.options.queue.home.check()
-        recall, text = self.options.recall, self.said.text
+        recall, text = self.options.recall, None if self.said.is_blank else self.said.text
         return self._with(await recall.ablock(self.owner, text) if recall and text else None)
 
     def take(self, response: Any, *, raw: bool) -> None:
@@ -87,6 +93,7 @@ class Exchange:
             self.options.queue.put_nowait(turn)
 
     def _with(self, block: str | None) -> dict[str, Any]:
+        self.recalled_block = block
         return self.dialect.with_memories(self.arguments, block) if block else self.arguments
 
     def _read(self, response: Any) -> None:
@@ -105,8 +112,8 @@ class Exchange:
         if self.captured or not self.options.capture:
             return None
         self.captured = True
-        user = self.said.text if self.said.is_new else None
-        reply = self.reply.text or None
+        user = self.said.text if self.said.is_new and not self.said.is_blank else None
+        reply = clean(self.reply.text) or None
         if not (user or reply):
             return None
         return Turn(
@@ -116,4 +123,5 @@ class Exchange:
             reply=reply,
             response_id=self.reply.id,
             partial=not self.reply.complete,
+            recalled=self.recalled_block,
         )

@@ -32,7 +32,8 @@ class ChatCompletions(Dialect):
         """Note a chunk; the helper wraps each in an event, and adds events of its own that repeat the text."""
         chunk = event.chunk if getattr(event, "type", None) == "chunk" else event
         for choice in getattr(chunk, "choices", None) or ():
-            if choice.index == 0:
+            # Some servers number their chunks here, or nothing: an index means something only where several were asked.
+            if reply.choices == 1 or not choice.index:
                 reply.parts.append((choice.delta and choice.delta.content) or "")
                 reply.complete = reply.complete or choice.finish_reason is not None
         reply.id = reply.id or getattr(chunk, "id", None)

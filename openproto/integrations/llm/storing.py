@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from openproto.blocking.threads import Threads
 from openproto.client.retry import with_retries
 from openproto.errors import InvalidRequestError, OpenProtoError, PayloadTooLargeError
 from openproto.integrations.bound_client import BoundClient
-from openproto.integrations.llm.turns import Extracted, Extractor, Turn, memory_fields, whole_turn
+from openproto.integrations.llm.sifting import Keep
+from openproto.integrations.llm.turns import BatchExtractor, Extracted, Extractor, Turn, kept_of, memory_fields
 
 Verdict: TypeAlias = Literal["stored", "skipped", "failed", "dropped"]
 
 _NOT_TAKEN = (InvalidRequestError, PayloadTooLargeError)
 """What a backend says of content that it will never take, such as a text that is too short for it."""
+
+
+_SHORT = 4_000
+"""Characters up to which sifting a turn takes less time than a thread's hand-over."""
 
 
 class Job:
@@ -42,7 +48,7 @@ class Job:
 
 
 class _Item(NamedTuple):
-    job: Job
+    jobs: Sequence[Job]
     fields: dict[str, Any]
 
 
@@ -52,7 +58,8 @@ class Storing:
     def __init__(
         self,
         home: BoundClient,
-        extract: Extractor,
+        extract: Extractor | None,
+        keep: Keep,
         max_workers: int,
         batch_size: int,
         retries: int,
@@ -61,6 +68,7 @@ class Storing:
     ) -> None:
         self._home = home
         self._extract = extract
+        self._keep: Keep = keep
         self._max_workers = max_workers
         self._batch_size = batch_size
         self._retries = retries
@@ -75,17 +83,26 @@ class Storing:
     def close(self) -> None:
         """Let go of the extractor's threads."""
         self._threads.close()
+        if isinstance(self._extract, BatchExtractor):
+            self._extract.close()
 
     async def store(self, jobs: Sequence[Job]) -> None:
         """Store what is to be kept of each job's turn and set its verdict."""
-        items = [item for found in await asyncio.gather(*map(self._items, jobs)) for item in found]
+        if isinstance(self._extract, BatchExtractor):
+            groups: dict[tuple[str, str | None], list[Job]] = {}
+            for job in jobs:
+                groups.setdefault((job.turn.user_id, job.turn.scope), []).append(job)
+            making = [self._items_of_all(self._extract, group) for group in groups.values()]
+        else:
+            making = [self._items(job) for job in jobs]
+        items = [item for found in await asyncio.gather(*making) for item in found]
         for start in range(0, len(items), self._batch_size):
             await self._store_batch(items[start : start + self._batch_size])
 
     async def _items(self, job: Job) -> list[_Item]:
         try:
             found = await self._extracted(job.turn)
-            items = [_Item(job, memory_fields(job.turn, at, item)) for at, item in enumerate(found)]
+            items = [_Item([job], memory_fields(job.turn, at, item)) for at, item in enumerate(found)]
         except Exception as error:
             # Storing the turn as it is instead might keep what the extractor exists to leave out.
             self._failed("the extractor failed", error)
@@ -93,13 +110,34 @@ class Storing:
         job.parts = len(items)
         return items
 
+    async def _items_of_all(self, extract: BatchExtractor, jobs: Sequence[Job]) -> list[_Item]:
+        """Return what is to be stored of turns of one user, each item for all of them."""
+        turns = [job.turn for job in jobs]
+        async with self._extracting:
+            found = await extract.extract(turns, self._home.client)
+        if found.error is not None:
+            self._failed("the extractor failed", found.error)
+            if not found.items:
+                return []
+        ended = datetime.now(UTC)
+        for id in found.ended:
+            try:
+                await self._home.client.update(id, user_id=turns[0].user_id, valid_to=ended)
+            except OpenProtoError as error:
+                self._failed("a memory that is no longer true could not be ended", error)
+        for job in jobs:
+            job.parts = len(found.items)
+        return [_Item(jobs, memory_fields(turns[-1], at, item)) for at, item in enumerate(found.items)]
+
     async def _extracted(self, turn: Turn) -> Extracted:
         extract = self._extract
-        if extract is whole_turn:
-            return whole_turn(turn)
+        if extract is None:
+            if len(turn.user or "") + len(turn.reply or "") <= _SHORT and not callable(self._keep):
+                return kept_of(turn, self._keep)
+            return await self._threads(lambda: list(kept_of(turn, self._keep)))
         async with self._extracting:
             if inspect.iscoroutinefunction(extract):
-                return cast(Extracted, await extract(turn))
+                return await cast(Callable[[Turn], Awaitable[Extracted]], extract)(turn)
             # A list, so that a generator runs in the thread too.
             return await self._threads(lambda: list(cast(Callable[[Turn], Extracted], extract)(turn)))
 
@@ -116,7 +154,8 @@ class Storing:
                     again.append(item)
                     reasons.append(outcome)
                 else:
-                    self._judge(item.job, outcome)
+                    for job in item.jobs:
+                        self._judge(job, outcome)
             left = again
             if reasons:
                 raise max(reasons, key=lambda error: error.retry_after or 0.0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from openproto.integrations.llm.sifting import Keep, adds_nothing, statements
 from openproto.requests import MemoryInput
+
+if TYPE_CHECKING:
+    from openproto.client.async_memory import AsyncMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,44 +29,66 @@ class Turn:
     scope: str | None = None
     response_id: str | None = None
     partial: bool = False
+    recalled: str | None = None
+    """The memories that stood in the prompt."""
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False, compare=False)
+    """What tells this turn from every other: ids of responses do not, some servers give all of them one."""
 
 
 Extracted: TypeAlias = Iterable[str | Mapping[str, Any] | MemoryInput]
-Extractor: TypeAlias = Callable[[Turn], Extracted] | Callable[[Turn], Awaitable[Extracted]]
 
 
-def whole_turn(turn: Turn) -> Iterator[Mapping[str, Any]]:
-    """Return a memory of what the user said and one of the reply; used when no other extractor is given."""
+class Extraction(NamedTuple):
+    """What an extractor made of a batch of turns: memories to add, and the ids of those that are no longer true."""
+
+    items: Sequence[Mapping[str, Any]]
+    ended: Sequence[str]
+    error: Exception | None = None
+    """Why it failed, where it did; `items` are then what is kept all the same."""
+
+
+class BatchExtractor(ABC):
+    """An extractor that takes several turns of one user and scope together, and sees the memory."""
+
+    @abstractmethod
+    async def extract(self, turns: Sequence[Turn], memory: AsyncMemory) -> Extraction:
+        """Return what is to be done; runs on the memory's loop."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what it holds; may be called twice."""
+
+
+Extractor: TypeAlias = Callable[[Turn], Extracted] | Callable[[Turn], Awaitable[Extracted]] | BatchExtractor
+
+
+def kept_of(turn: Turn, keep: Keep) -> Iterator[Mapping[str, Any]]:
+    """Return a memory of what the user said and one of the reply, as far as `keep` keeps them.
+
+    "user" keeps what the user stated, "both" all that either side said; a function says yes or no to each text. A
+    reply that repeats what was recalled for it is kept by none of them.
+    """
     source = {"type": "extracted", **({"ref": turn.response_id[:256]} if turn.response_id else {})}
-    if turn.user:
-        yield {"content": turn.user, "tags": ["user"], "source": source}
-    if turn.reply:
-        yield {
-            "content": turn.reply,
-            "tags": ["assistant", "partial"] if turn.partial else ["assistant"],
-            "source": source,
-        }
+    user = statements(turn.user) if turn.user and keep == "user" else turn.user
+    if user and (not callable(keep) or keep("user", user)):
+        yield {"content": user, "tags": ["user"], "source": source}
+    reply = None if keep == "user" else turn.reply
+    if reply and turn.recalled and adds_nothing(reply, f"{turn.recalled} {turn.user or ''}"):
+        reply = None
+    if reply and (not callable(keep) or keep("assistant", reply)):
+        tags = ["assistant", "partial"] if turn.partial else ["assistant"]
+        yield {"content": reply, "tags": tags, "source": source}
 
 
 def memory_fields(turn: Turn, position: int, item: str | Mapping[str, Any] | MemoryInput) -> dict[str, Any]:
     """Return the keywords of `add` for the item that an extractor made of `turn` at `position`.
 
-    The memory is always the turn's user's; the idempotency key is the same for the same item of the same response.
+    The memory is always the turn's user's; the idempotency key is the same however often the item is sent.
     """
     fields: dict[str, Any] = {"content": item} if isinstance(item, str) else dict(item)
     if fields.setdefault("user_id", turn.user_id) != turn.user_id:
         raise ValueError("an extractor made a memory for another user than the one who spoke")
     if fields.get("scope") is None:
         fields["scope"] = turn.scope
-    fields.setdefault("idempotency_key", _key(turn, position, str(fields.get("content"))))
+    fields.setdefault("idempotency_key", f"{turn.nonce}-{position}")
     return fields
-
-
-def _key(turn: Turn, position: int, content: str) -> str:
-    # Without an id of the response the same words may well be said twice, and both times count.
-    parts = (turn.user_id, turn.scope or "", turn.response_id or secrets.token_hex(16), str(position), content)
-    digest = hashlib.sha256()
-    for part in parts:
-        raw = part.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.hexdigest()
