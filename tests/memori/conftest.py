@@ -71,6 +71,6 @@ def memoris_own(sql: Sql) -> WriteFact:
 
 
 @pytest.fixture
-def server() -> str:
-    """The URL of a PostgreSQL, as its owner."""
-    return lasting.postgres_url("memori_alone")
+def server(request: pytest.FixtureRequest) -> str:
+    """The URL of a PostgreSQL database that only this module uses, as its owner."""
+    return lasting.postgres_url(request.path.stem)

@@ -223,7 +223,10 @@ async def test_connections_that_the_server_ended_are_replaced(server: str, model
     async with AsyncMemory(Memori(server, models=models), retries=0) as memory:
         await memory.add("before", user_id="restarted")
         with psycopg.connect(server) as other:
-            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
         await memory.add("after", user_id="restarted")
         assert await memory.delete_all("restarted") == 2
 
