@@ -6,7 +6,7 @@ WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-pgbouncer test-installs check check-http check-letta bench constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-installs check check-http check-letta bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,9 @@ test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS
 test-full: $(READY)  ## the same with every conformance case on every provider
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not pgbouncer and not installs"
 
+test-mutations: $(READY)  ## make 72 faults, one after another, each of which the tests must notice; takes an hour
+	@$(BIN)/python -m mutations
+
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
 	@$(BIN)/python -m pytest -m pgbouncer
 
@@ -44,7 +47,7 @@ check-http: $(READY)  ## ten thousand invented requests against the server's own
 	@$(BIN)/python tests/server/schemathesis_run.py
 
 check-letta: $(READY)  ## install, start, and certify a real Letta server, in an environment of its own
-	@$(BIN)/python tests/letta/real_server.py
+	@$(BIN)/python tests/vendors/letta/real_server.py
 
 bench: $(READY)  ## measure the figures side by side; writes .bench/figures.json and prints the table
 	@$(BIN)/python -m benchmarks

@@ -1,6 +1,6 @@
-"""Makes one fault after another in a copy of the repository, and sees that a test fails for each: `make test-mutations`.
+"""Makes one fault after another in a copy of the repository; a test must fail for each. `make test-mutations` runs it.
 
-`python -m mutations [WORD...]` tries the faults whose file or tests contain one of the words; without any, all of them.
+`python -m mutations [WORD...]` tries the faults whose file or tests contain one of the words, and without any all.
 """
 
 from __future__ import annotations

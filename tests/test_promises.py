@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LIST = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+LIST = (ROOT / "tests/PROMISES.md").read_text(encoding="utf-8")
 COUNT = 122
 NOT_PROMISED = {42}
 """What the vendor says of another language's SDK."""

@@ -45,7 +45,18 @@ NOWHERE = "http://127.0.0.1:1"
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
 everyday = pytest.mark.everyday(
-    *("errors", "cancellation", "lifecycle", "isolation", "fidelity", "idempotency", "ingestion", "search", "storm"),
+    *(
+        "errors",
+        "cancellation",
+        "concurrency",
+        "lifecycle",
+        "isolation",
+        "fidelity",
+        "idempotency",
+        "ingestion",
+        "search",
+        "storm",
+    ),
     faces=("async",),
 )
 

@@ -11,10 +11,6 @@ from postgres_tools import MakeClient, stored, value
 
 from openproto import (
     AsyncMemory,
-    ConflictError,
-    InvalidRequestError,
-    MemoryRecord,
-    NotFoundError,
 )
 
 MISSING = "01930000-0000-8000-8000-000000000000"
@@ -26,52 +22,6 @@ def item(content: str, **fields: Any) -> dict[str, Any]:
 
 async def test_an_empty_batch_is_no_outcome_and_no_work(memory: AsyncMemory, dsn: str) -> None:
     assert await memory.add_many([]) == []
-
-
-async def test_duplicates_within_a_batch_are_one_record_or_a_conflict(memory: AsyncMemory) -> None:
-    first, same, other, free = await memory.add_many(
-        [
-            item("one", idempotency_key="k"),
-            item("one", idempotency_key="k"),
-            item("two", idempotency_key="k"),
-            item("two"),
-        ]
-    )
-    assert isinstance(first, MemoryRecord)
-    assert first == same
-    assert isinstance(other, ConflictError)
-    assert isinstance(free, MemoryRecord)
-    assert (await memory.list("ada")).items == [free, first]
-    again = await memory.add_many([item("one", idempotency_key="k"), item("three", idempotency_key="k")])
-    assert again[0] == first
-    assert isinstance(again[1], ConflictError)
-
-
-async def test_a_batch_does_not_write_what_supersedes_an_unknown_or_foreign_record(memory: AsyncMemory) -> None:
-    mine = await memory.add("mine", user_id="ada")
-    yours = await memory.add("yours", user_id="bob")
-    outcomes = await memory.add_many(
-        [
-            item("good 1"),
-            item("unknown", supersedes=[MISSING]),
-            item("good 2", supersedes=[mine.id]),
-            item("foreign", supersedes=[yours.id]),
-            item("half", supersedes=[mine.id, yours.id]),
-            item("not an id", supersedes=["m-17"]),
-            item("upper", supersedes=[mine.id.upper()]),
-            item(" "),
-            item("good 3"),
-        ]
-    )
-    kinds = [type(outcome) for outcome in outcomes]
-    refused = [NotFoundError] * 4
-    assert kinds == [MemoryRecord, NotFoundError, MemoryRecord, *refused, InvalidRequestError, MemoryRecord]
-    contents = {record.content for record in (await memory.list("ada")).items}
-    assert contents == {"mine", "good 1", "good 2", "good 3"}
-    assert (await memory.get(mine.id)).superseded_by == stored(outcomes[2]).id
-    assert (await memory.get(yours.id)).superseded_by is None
-    added = [entry.memory_id for entry in await memory.audit("ada") if entry.action == "add"]
-    assert len(added) == 4
 
 
 async def test_the_last_of_a_batch_that_supersedes_a_record_is_its_successor(memory: AsyncMemory) -> None:
@@ -121,16 +71,6 @@ async def test_the_earliest_and_latest_moments_come_back_unchanged(memory: Async
     assert record.valid_from == moment
     for id in (record.id, stored(batched).id):
         assert (await memory.get(id)).valid_from == moment
-
-
-async def test_numbers_come_back_to_the_last_bit(memory: AsyncMemory) -> None:
-    for number in (0.92, 0.1 + 0.2, 5e-324, 1.0, 0.0, 1 - 2**-53):
-        record = await memory.add("a", user_id="ada", confidence=number, x_mem0={"n": number})
-        (batched,) = await memory.add_many([item("a", confidence=number, **{"x-mem0": {"n": number}})])
-        for id in (record.id, stored(batched).id):
-            kept = await memory.get(id)
-            assert kept.confidence == number
-            assert (kept.model_extra or {})["x-mem0"] == {"n": number}
 
 
 @pytest.mark.promise(31)

@@ -61,13 +61,6 @@ async def test_only_the_user_may_read_the_file_and_its_companions(path: Path) ->
     assert found == {"memory.db": 0o600, "memory.db-wal": 0o600, "memory.db-shm": 0o600}
 
 
-async def test_what_was_stored_is_there_when_the_file_is_opened_again(path: Path) -> None:
-    async with memory(path) as client:
-        added = await client.add("tea", user_id="ada", scope="a", tags=["t"], x_mem0={"k": [1]})
-    async with memory(path) as client:
-        assert await client.get(added.id) == added
-
-
 async def test_one_provider_object_can_serve_one_client_after_another(path: Path) -> None:
     first = memory(path)
     async with first:

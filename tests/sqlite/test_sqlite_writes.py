@@ -14,7 +14,6 @@ from openproto import (
     ConflictError,
     MemoryRecord,
     NotFoundError,
-    OpenProtoError,
     ProviderUnavailableError,
 )
 
@@ -108,16 +107,6 @@ async def test_a_full_disk_is_retried_with_the_same_key(path: Path) -> None:
 # -- keys -------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_key_of_a_deleted_memory_cannot_bring_it_back(path: Path) -> None:
-    async with memory(path) as client:
-        added = await client.add("tea", user_id="ada", idempotency_key="k")
-        await client.delete(added.id)
-        with pytest.raises(ConflictError, match="deleted"):
-            await client.add("tea", user_id="ada", idempotency_key="k")
-        assert check_consistent(path) == 0
-        await client.add("tea", user_id="bob", idempotency_key="k")
-
-
 async def test_keys_of_memories_deleted_all_at_once_cannot_bring_them_back_either(path: Path) -> None:
     async with memory(path) as client:
         for n in range(3):
@@ -127,29 +116,11 @@ async def test_keys_of_memories_deleted_all_at_once_cannot_bring_them_back_eithe
             await client.add("tea", user_id="ada", idempotency_key="k1")
 
 
-async def test_repeating_an_add_after_an_update_returns_the_memory_as_it_is_now(path: Path) -> None:
-    async with memory(path) as client:
-        added = await client.add("tea", user_id="ada", idempotency_key="k")
-        await client.update(added.id, content="coffee")
-        again = await client.add("tea", user_id="ada", idempotency_key="k")
-    assert (again.id, again.content) == (added.id, "coffee")
-    assert check_consistent(path) == 1
-
-
 async def test_a_repeated_add_leaves_no_second_audit_entry(path: Path) -> None:
     async with memory(path) as client:
         for _ in range(3):
             await client.add("tea", user_id="ada", idempotency_key="k")
     assert rows(path, "SELECT count(*) FROM audit WHERE action = 'add'") == [(1,)]
-
-
-async def test_a_key_used_twice_within_a_batch_is_one_memory_or_a_conflict(path: Path) -> None:
-    async with memory(path) as client:
-        items = [{"content": c, "user_id": "ada", "idempotency_key": "k"} for c in ("tea", "tea", "milk")]
-        one, two, three = await client.add_many(items)
-    assert isinstance(one, MemoryRecord)
-    assert one == two
-    assert isinstance(three, ConflictError)
 
 
 async def test_deleting_leaves_no_words_behind(path: Path) -> None:
@@ -159,15 +130,6 @@ async def test_deleting_leaves_no_words_behind(path: Path) -> None:
         assert await client.search("green", "ada") == []
     assert rows(path, "SELECT rowid FROM words") == []
     assert rows(path, "SELECT * FROM memories") == []
-
-
-async def test_new_content_is_found_and_old_content_is_not(path: Path) -> None:
-    async with memory(path) as client:
-        added = await client.add("green tea", user_id="ada")
-        await client.update(added.id, content="black coffee")
-        assert await client.search("green", "ada") == []
-        assert [hit.memory.id for hit in await client.search("coffee", "ada")] == [added.id]
-    check_consistent(path)
 
 
 async def test_the_words_of_one_user_are_no_index_into_anothers(path: Path) -> None:
@@ -198,35 +160,7 @@ async def test_an_item_that_is_refused_leaves_nothing_of_itself(path: Path) -> N
     assert check_consistent(path) == 4
 
 
-async def test_a_later_item_may_supersede_an_earlier_one_of_its_batch(path: Path) -> None:
-    async with memory(path) as client:
-        old = await client.add("old", user_id="ada")
-        _, newest = await client.add_many(
-            [{"content": c, "user_id": "ada", "supersedes": [old.id]} for c in ("newer", "newest")]
-        )
-        assert isinstance(newest, MemoryRecord)
-        assert (await client.get(old.id)).superseded_by == newest.id
-
-
-async def test_the_outcomes_of_a_batch_keep_their_order_in_the_list(path: Path) -> None:
-    async with memory(path) as client:
-        found = await client.add_many({"content": str(n), "user_id": "ada"} for n in range(100))
-        listed = [record.id async for record in client.iter("ada", page_size=7)]
-    assert listed == [outcome.id for outcome in reversed(found) if not isinstance(outcome, OpenProtoError)]
-
-
 # -- supersession -----------------------------------------------------------------------------------------------------
-
-
-async def test_clearing_what_a_memory_supersedes_makes_the_old_one_current_again(path: Path) -> None:
-    async with memory(path) as client:
-        old = await client.add("likes tea", user_id="ada")
-        new = await client.add("prefers cocoa", user_id="ada", supersedes=[old.id])
-        assert await client.search("tea", "ada") == []
-        cleared = await client.update(new.id, supersedes=None)
-        assert cleared.supersedes == []
-        assert (await client.get(old.id)).superseded_by is None
-        assert [hit.memory.id for hit in await client.search("tea", "ada")] == [old.id]
 
 
 async def test_a_memory_that_another_one_supersedes_too_stays_superseded(path: Path) -> None:
@@ -239,37 +173,3 @@ async def test_a_memory_that_another_one_supersedes_too_stays_superseded(path: P
         assert await client.search("tea", "ada") == []
         await client.update(one.id, supersedes=None)
         assert (await client.get(old.id)).superseded_by is None
-
-
-async def test_superseding_by_an_update_appends_without_duplicates(path: Path) -> None:
-    async with memory(path) as client:
-        a, b, new = [await client.add(text, user_id="ada") for text in ("a", "b", "new")]
-        await client.update(new.id, supersedes=[a.id])
-        changed = await client.update(new.id, supersedes=[b.id, a.id, b.id])
-        assert changed.supersedes == [a.id, b.id]
-        assert (await client.get(b.id)).superseded_by == new.id
-
-
-async def test_a_superseded_memory_was_current_before(path: Path) -> None:
-    async with memory(path) as client:
-        old = await client.add("likes tea", user_id="ada")
-        new = await client.add("prefers cocoa", user_id="ada", supersedes=[old.id])
-        assert [h.memory.id for h in await client.search("tea", "ada", as_of=old.created_at)] == [old.id]
-        assert await client.search("tea", "ada", as_of=new.created_at) == []
-
-
-async def test_validity_that_would_end_before_it_starts_is_refused_by_an_update_too(path: Path) -> None:
-    async with memory(path) as client:
-        added = await client.add("tea", user_id="ada")
-        limited = await client.add("tea", user_id="ada", valid_from=added.created_at)
-        with pytest.raises(ValueError, match="valid_to"):
-            await client.update(limited.id, valid_to=added.created_at)
-        assert (await client.get(limited.id)).valid_to is None
-
-
-async def test_the_extensions_of_a_memory_survive_the_file(path: Path) -> None:
-    given = {"text": "日本 🙂", "number": 1.5, "big": 10**30, "list": [None, True, {"deep": []}]}
-    async with memory(path) as client:
-        added = await client.add("tea", user_id="ada", x_mem0=given)
-    async with memory(path) as client:
-        assert (await client.get(added.id)).extensions == {"x-mem0": given}

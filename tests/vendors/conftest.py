@@ -41,3 +41,10 @@ async def memory(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator
     """An open client that retries nothing."""
     async with hosted.client(emulator, tmp_path) as client:
         yield client
+
+
+@pytest.fixture
+async def other(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator[AsyncMemory]:
+    """A client of another process, as far as anybody can see: it remembers nothing of the first one's."""
+    async with hosted.client(emulator, tmp_path) as client:
+        yield client

@@ -107,7 +107,7 @@ HOSTED = (
         adds="POST /v3/memories/add/",
         search="/v3/memories/search/",
         key_variable="MEM0_API_KEY",
-        statuses={409: InvalidRequestError, 413: RateLimitedError},
+        statuses={402: ProviderError, 409: InvalidRequestError, 413: RateLimitedError},
     ),
     Hosted(
         MemorySync,
@@ -128,7 +128,7 @@ HOSTED = (
         key_variable="MEMSY_API_KEY",
         url_variable="MEMSY_BASE_URL",
         says_when_to_return=False,
-        statuses={403: UnauthorizedError, 409: ScopeDeniedError},
+        statuses={409: ScopeDeniedError},
     ),
     Hosted(
         Supermemory,
@@ -140,3 +140,5 @@ HOSTED = (
         url_variable="SUPERMEMORY_BASE_URL",
     ),
 )
+
+BY_NAME = {hosted.name: hosted for hosted in HOSTED}

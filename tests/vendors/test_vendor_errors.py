@@ -59,7 +59,7 @@ async def test_when_to_return_is_known_where_the_sdk_passes_it_on(
     with pytest.raises(RateLimitedError) as caught:
         await memory.search("tea", "ann")
     assert caught.value.retry_after == (7.0 if hosted.says_when_to_return else None)
-    emulator.faults.next(Status(429, headers={"retry-after": "tomorrow"}), path=hosted.search)
+    emulator.faults.next(Status(429, {"retry_after": 0}, headers={"retry-after": "tomorrow"}), path=hosted.search)
     with pytest.raises(RateLimitedError) as caught:
         await memory.search("tea", "ann")
     assert caught.value.retry_after is None
@@ -179,9 +179,6 @@ def test_a_call_before_opening_is_refused_in_words(hosted: Hosted) -> None:
         hosted.provider(base_url="http://127.0.0.1:1", api_key="k").store_name()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"base_url": "https://ann:correct-horse@example.com"}])
-def test_options_that_cannot_work_are_refused_when_a_provider_is_made(hosted: Hosted, options: dict[str, Any]) -> None:
-    named = {hosted.width if name == "width" else name: value for name, value in options.items()}
-    with pytest.raises(ValueError) as caught:
-        hosted.provider(**{"api_key": "k", **named})
-    assert "correct-horse" not in str(caught.value)
+def test_a_width_of_nothing_is_refused_when_a_provider_is_made(hosted: Hosted) -> None:
+    with pytest.raises(ValueError, match=hosted.width):
+        hosted.provider(**{"api_key": "k", hosted.width: 0})

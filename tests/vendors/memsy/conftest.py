@@ -6,19 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hosted import BY_NAME, Hosted
 from memsy import AsyncMemsyClient
 from openproto_adapters.memsy import Memsy
 from openproto_conformance.emulators.memsy import Memsy as Emulator
 
 from openproto import AsyncMemory
 
-CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
-
-@pytest.fixture(autouse=True)
-def _one_authority_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each client read one certificate: all authorities take the SDK a tenth of a second, and none is used."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+@pytest.fixture
+def hosted() -> Hosted:
+    """The vendor of this folder."""
+    return BY_NAME["memsy"]
 
 
 @pytest.fixture
@@ -40,13 +39,6 @@ async def raw(emulator: Emulator) -> AsyncIterator[AsyncMemsyClient]:
 def path(tmp_path: Path) -> Path:
     """Where the records are kept."""
     return tmp_path / "records.db"
-
-
-@pytest.fixture
-async def memory(emulator: Emulator, path: Path) -> AsyncIterator[AsyncMemory]:
-    """An open client with a file, which retries nothing."""
-    async with AsyncMemory(Memsy(**emulator.provider_options(), path=path), retries=0) as client:
-        yield client
 
 
 @pytest.fixture

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 import httpx
 import pytest
-from openproto_adapters.supermemory import Supermemory, memories
+from hosted import BY_NAME, Hosted
+from openproto_adapters.supermemory import memories
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 
-from openproto import AsyncMemory
 from openproto.emulation import Recent
 
 
@@ -32,10 +32,9 @@ def raw(emulator: Emulator) -> Iterator[Any]:
 
 
 @pytest.fixture
-async def memory(emulator: Emulator) -> AsyncIterator[AsyncMemory]:
-    """An open client that retries nothing."""
-    async with AsyncMemory(Supermemory(**emulator.provider_options()), retries=0) as client:
-        yield client
+def hosted() -> Hosted:
+    """The vendor of this folder."""
+    return BY_NAME["supermemory"]
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import openproto_adapters.memorysync
 import pytest
 from memorysync import AddSkippedResponse, MemorySyncClient
 from openproto_adapters.memorysync import MemorySync, api
@@ -14,6 +17,8 @@ from openproto_conformance.emulators.memorysync import MemorySync as Emulator
 
 from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryRecord, NotFoundError, RateLimitedError
 from openproto.errors import ProviderError, ProviderUnavailableError
+
+SOURCES = sorted(Path(openproto_adapters.memorysync.__path__[0]).glob("*.py"))
 
 Sdk: TypeAlias = Callable[[str], MemorySyncClient]
 
@@ -452,3 +457,16 @@ async def test_a_project_is_named_with_every_memory(emulator: Emulator, monkeypa
         await memory.add("tea", user_id="ann")
         await memory.list("ann")
     assert seen == {(True, None), (False, "proj_1")}
+
+
+def test_nothing_in_the_adapter_can_erase_an_account() -> None:
+    used: set[str] = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                used.add(node.value)
+    assert "forget" in used
+    assert not [one for one in used if "purge" in one]
+    assert not used & {"_request", "_http", "delete", "request"}, "only the SDK's own methods reach MemorySync"

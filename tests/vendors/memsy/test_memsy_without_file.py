@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import memsy
 import pytest
 from memsy import AsyncMemsyClient, EventPayload
 from openproto_adapters.memsy import Memsy
@@ -137,3 +140,13 @@ async def test_what_other_programs_sent_is_passed_over(plain: AsyncMemory, raw: 
     record = await plain.add("tea of ours", user_id="ann")
     await plain.wait_for_ingest([record.id], "ann", timeout=10)
     assert [hit.memory.content for hit in await plain.search("tea", "ann")] == ["tea of ours"]
+
+
+@pytest.mark.parametrize("client", [memsy.MemsyClient, memsy.AsyncMemsyClient])
+def test_the_sdk_still_has_no_way_to_delete_or_change(client: type) -> None:
+    names = {name for name in dir(client) if not name.startswith("_")}
+    assert names == {"close", "health", "ingest", "search", "status"}, "there is more now: is anything native?"
+    for resource in ("MemoriesResource", "AsyncMemoriesResource"):
+        module: Any = importlib.import_module("memsy.resources.memories")
+        methods = {name for name, _ in inspect.getmembers(getattr(module, resource), inspect.isfunction)}
+        assert methods - {"__init__"} == {"get", "list", "stats"}

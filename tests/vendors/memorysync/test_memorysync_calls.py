@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Awaitable, Callable
-from statistics import median
 
 import anyio
 import pytest
@@ -17,41 +14,6 @@ from openproto_conformance.emulators.memorysync import MemorySync as Emulator
 
 from openproto import AsyncMemory
 from openproto.errors import ProviderUnavailableError
-
-PROMPT = 0.05
-"""Seconds within which the caller of a cancelled call has it back."""
-
-
-def calls(memory: AsyncMemory, id: str) -> list[Callable[[], Awaitable[object]]]:
-    return [
-        lambda: memory.add("coffee", user_id="ann"),
-        lambda: memory.get(id),
-        lambda: memory.search("tea", "ann"),
-        lambda: memory.list("ann"),
-        lambda: memory.update(id, tags=["a"]),
-        lambda: memory.delete(id),
-    ]
-
-
-@pytest.mark.promise(14)
-async def test_a_cancelled_call_ends_at_once_and_memorysync_sees_its_client_leave(
-    memory: AsyncMemory, emulator: Emulator
-) -> None:
-    record = await memory.add("tea", user_id="ann")
-    took: list[float] = []
-    with emulator.faults.always(Hang()):
-        for number, call in enumerate(calls(memory, record.id) * 3, start=1):
-            task = asyncio.ensure_future(call())
-            await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.in_flight == 1)
-            started = time.perf_counter()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            took.append(time.perf_counter() - started)
-            await asyncio.to_thread(emulator.counters.wait_for, lambda seen, n=number: seen.disconnects == n)
-    # The worst of them says how busy the machine is; benchmarks measure that.
-    assert median(took) < PROMPT
-    assert [one async for one in memory.iter("ann")] == [record]
 
 
 @pytest.mark.promise(15)
@@ -64,34 +26,6 @@ async def test_a_cancel_scope_and_a_timeout_cut_a_call_as_a_task_does(memory: As
             await asyncio.wait_for(memory.search("tea", "ann"), 0.1)
         await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.disconnects == 2)
     assert await memory.search("tea", "ann") == []
-
-
-async def test_a_hundred_cancelled_calls_leave_a_client_that_answers_at_once(
-    memory: AsyncMemory, emulator: Emulator
-) -> None:
-    before = threading.active_count()
-    with emulator.faults.always(Hang()):
-        tasks = [asyncio.ensure_future(memory.search("tea", f"user {n}")) for n in range(100)]
-        await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.in_flight == 32)
-        for task in tasks:
-            task.cancel()
-        assert all(
-            isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True)
-        )
-        assert threading.active_count() <= before + 1  # the one of `to_thread`, above
-    async with asyncio.timeout(1.0):
-        assert await memory.search("tea", "ann") == []
-
-
-async def test_a_cancelled_add_that_was_applied_is_known_again(memory: AsyncMemory, emulator: Emulator) -> None:
-    emulator.faults.next(Latency(30.0), path="/memory/bulk-add")
-    task = asyncio.ensure_future(memory.add("tea", user_id="ann", idempotency_key="k"))
-    await asyncio.to_thread(emulator.counters.wait_for, lambda seen: len(emulator.memories) == 1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    record = await memory.add("tea", user_id="ann", idempotency_key="k")
-    assert [one async for one in memory.iter("ann")] == [record]
 
 
 @pytest.mark.promise(4)
