@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from openproto.models import Citation, ContextBlock, SearchResult
+from openproto.models import Citation, ContextBlock, MemoryPage, SearchResult
+from openproto.requests import MAX_SEARCH_LIMIT, ContextQuery, ListQuery, SearchQuery
 
 TokenCounter: TypeAlias = Callable[[str], int]
 
 BYTES_PER_TOKEN = 4
 """What English text averages under the tokenizers of today's models; other scripts take fewer bytes a token."""
+
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han, their punctuation, and full-width forms.
+# A break stands before a letter, never before a mark that belongs to the letter before it, or after a vowel that is
+# written before its consonant.
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff60\U00020000-\U0003fffd"
+_BEFORE = rf"\u0e01-\u0e3a\u0e45-\u0e4e\u0e81-\u0ebd\u0ec6-\u0ece\u1000-\u109f\u1780-\u17d3\u3001-\u30ff{_HAN}"
+_AFTER = (
+    rf"\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4\u1000-\u102a\u1780-\u17b3\u3041-\u3096\u30a1-\u30fa{_HAN}"
+)
+_BREAK = re.compile(f" |(?<=[{_BEFORE}])(?=[{_AFTER}])")
 
 
 def estimate_tokens(text: str) -> int:
@@ -18,48 +30,101 @@ def estimate_tokens(text: str) -> int:
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
-def build_context(found: Iterable[SearchResult], token_budget: int, count_tokens: TokenCounter) -> ContextBlock:
-    """Return the block of as many results, best first, as fit into `token_budget` by `count_tokens`.
+async def fill_context(
+    query: ContextQuery,
+    count_tokens: TokenCounter,
+    search: Callable[[SearchQuery], Awaitable[Sequence[SearchResult]]],
+    list_page: Callable[[ListQuery], Awaitable[MemoryPage]] | None,
+) -> ContextBlock:
+    """Return the block of what `search` finds, best first, and then, while the budget lasts, the newest records.
+
+    The newest are current ones under the same filters, with score 0; none with `relevant_only`, or where the backend
+    has no listing.
+    """
+    # A line of a context is rarely shorter than ten tokens, so this many candidates fill the budget.
+    limit = max(10, min(MAX_SEARCH_LIMIT, query.token_budget // 10))
+    block = _Block(query.token_budget, count_tokens)
+    found = await search(query.as_search(limit))
+    block.add(found)
+    if query.relevant_only or list_page is None:
+        return block.finished()
+    known = {result.memory.id for result in found}
+    listing = query.as_listing(limit)
+    # A page of which nothing fits ends it: what is older is seldom so much shorter.
+    while block.has_room:
+        page = await list_page(listing)
+        lines = len(block)
+        block.add(SearchResult(memory=record, score=0.0) for record in page.items if record.id not in known)
+        if page.next_cursor is None or (len(block) == lines and not known.issuperset(r.id for r in page.items)):
+            break
+        listing = listing.model_copy(update={"cursor": page.next_cursor})
+    return block.finished()
+
+
+class _Block:
+    """A context block on its way, never longer than its budget.
 
     Each memory stands on one line that ends with its marker `[<id>]`; a memory whose words were seen before is left
-    out, one that does not fit is passed over for the next, and a first one that alone is too long is cut at a word.
+    out, one that does not fit is passed over for the next, and a first one that alone is too long is cut.
     """
-    lines: list[str] = []
-    citations: list[Citation] = []
-    seen: set[str] = set()
-    spent = 0
-    for result in found:
-        words = " ".join(result.memory.content.split())
-        if words.casefold() in seen:
-            continue
-        marker = f"[{result.memory.id}]"
-        line = f"{words} {marker}"
-        cost = count_tokens(f"\n{line}" if lines else line)
-        if spent + cost > token_budget:
-            shortened = None if lines else _cut(words, marker, token_budget, count_tokens)
-            if shortened is None:
+
+    def __init__(self, token_budget: int, count_tokens: TokenCounter) -> None:
+        self._budget = token_budget
+        self._count = count_tokens
+        self._lines: list[str] = []
+        self._citations: list[Citation] = []
+        self._seen: set[str] = set()
+        self._spent = 0
+        self._marker = "[]"
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a line of one letter would still fit."""
+        line = f"x {self._marker}"
+        return self._spent + self._count(f"\n{line}" if self._lines else line) <= self._budget
+
+    def add(self, found: Iterable[SearchResult]) -> None:
+        """Take as many of the results, best first, as fit."""
+        for result in found:
+            words = " ".join(result.memory.content.split())
+            if words.casefold() in self._seen:
                 continue
-            line, cost = shortened, count_tokens(shortened)
-        seen.add(words.casefold())
-        spent += cost
-        lines.append(line)
-        citations.append(Citation(memory_id=result.memory.id, score=result.score))
-    # Tokenizers are not additive: the lines' counts say which lines to try, only the whole text's count is the truth.
-    while lines and count_tokens("\n".join(lines)) > token_budget:
-        lines.pop()
-        citations.pop()
-    text = "\n".join(lines)
-    return ContextBlock(text=text, citations=citations, token_count=count_tokens(text) if lines else 0)
+            marker = self._marker = f"[{result.memory.id}]"
+            line = f"{words} {marker}"
+            cost = self._count(f"\n{line}" if self._lines else line)
+            if self._spent + cost > self._budget:
+                shortened = None if self._lines else self._cut(words, marker)
+                if shortened is None:
+                    continue
+                line, cost = shortened, self._count(shortened)
+            self._seen.add(words.casefold())
+            self._spent += cost
+            self._lines.append(line)
+            self._citations.append(Citation(memory_id=result.memory.id, score=result.score))
 
+    def finished(self) -> ContextBlock:
+        """Return the block."""
+        # Tokenizers are not additive: the lines' counts say which lines to try, only the whole text's count is true.
+        while self._lines and self._count("\n".join(self._lines)) > self._budget:
+            self._lines.pop()
+            self._citations.pop()
+        text = "\n".join(self._lines)
+        return ContextBlock(text=text, citations=self._citations, token_count=self._count(text) if text else 0)
 
-def _cut(words: str, marker: str, token_budget: int, count_tokens: TokenCounter) -> str | None:
-    """Return the longest run of whole words that fits with its marker, or None where not even one word does."""
-    parts = words.split(" ")
-    low, high = 0, len(parts) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if count_tokens(f"{' '.join(parts[:middle])} {marker}") <= token_budget:
-            low = middle
-        else:
-            high = middle - 1
-    return f"{' '.join(parts[:low])} {marker}" if low else None
+    def _cut(self, words: str, marker: str) -> str | None:
+        """Return the longest beginning that fits with its marker, or None where nothing does.
+
+        It ends at a word's end, or between two characters of a script that sets no spaces.
+        """
+        ends = [*(match.start() for match in _BREAK.finditer(words)), len(words)]
+        low, high = -1, len(ends) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._count(f"{words[: ends[middle]]} {marker}") <= self._budget:
+                low = middle
+            else:
+                high = middle - 1
+        return f"{words[: ends[low]]} {marker}" if low >= 0 else None

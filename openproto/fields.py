@@ -46,6 +46,15 @@ def _distinct(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
+def _wanted_tags(tags: Any) -> Any:
+    """Return the tags of a filter as a tuple; one text is one tag, and not its letters."""
+    if tags is None:
+        return ()
+    if isinstance(tags, str):
+        return (tags,)
+    return tuple(dict.fromkeys(tags)) if isinstance(tags, list | tuple | set | frozenset) else tags
+
+
 def _utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -108,6 +117,9 @@ RecordId = Annotated[str, StringConstraints(max_length=512), _TEXT, _PATTERN]
 RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]
 Tag = Annotated[str, StringConstraints(max_length=128), _TEXT, _PATTERN]
 Tags = Annotated[list[Tag], Field(max_length=64), BeforeValidator(_listed)]
+TagFilter = Annotated[tuple[Tag, ...], Field(max_length=64), BeforeValidator(_wanted_tags)]
+Key = Annotated[str, StringConstraints(max_length=512), _TEXT, _PATTERN]
+Version = Annotated[str, StringConstraints(max_length=64), _TEXT, _PATTERN]
 ScopePath = Annotated[
     str,
     StringConstraints(max_length=MAX_SCOPE_LENGTH),

@@ -19,7 +19,13 @@ VERBS: tuple[Verb, ...] = get_args(Verb)
 
 Status: TypeAlias = Literal["queued", "indexing", "done", "failed"]
 SourceType: TypeAlias = Literal["extracted", "explicit", "imported"]
+Operation: TypeAlias = Literal["key", "version", "put", "scopes", "users", "restore"]
+"""What a provider may have beyond its verbs."""
+
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
 Support: TypeAlias = Literal["native", "emulated", "none"]
+Restored: TypeAlias = Literal["restored", "exists", "refused"]
 ScopeSupport: TypeAlias = Literal["native", "tags", "none"]
 Cancellation: TypeAlias = Literal["native", "aborting", "detached"]
 
@@ -82,6 +88,8 @@ class MemoryRecord(Result):
     embedding_model: str | None = Field(default=None, exclude_if=is_absent)
     updated_at: Moment | None = Field(default=None, exclude_if=is_absent)
     status: Status | str | None = Field(default=None, exclude_if=is_absent)
+    key: str | None = Field(default=None, exclude_if=is_absent)
+    version: str | None = Field(default=None, exclude_if=is_absent)
 
     @property
     def extensions(self) -> dict[str, JsonValue]:
@@ -94,6 +102,36 @@ class MemoryPage(Result):
 
     items: list[MemoryRecord]
     next_cursor: str | None = Field(default=None, exclude_if=is_absent)
+
+
+class UserPage(Result):
+    """One page of `users`; `next_cursor` is None on the last page."""
+
+    items: list[str]
+    next_cursor: str | None = Field(default=None, exclude_if=is_absent)
+
+
+class ScopeCount(Result):
+    """A scope in use, and how many records stand in it."""
+
+    scope: str
+    records: int
+
+
+class PutResult(Result):
+    """The record that `put` wrote, and whether it is new."""
+
+    record: MemoryRecord
+    created: bool
+
+
+class RestoreOutcome(Result):
+    """What became of one record of `restore`; `error` says why it was refused."""
+
+    id: str
+    user_id: str
+    outcome: Restored | str
+    error: str | None = Field(default=None, exclude_if=is_absent)
 
 
 class SearchResult(Result):

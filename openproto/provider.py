@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-from openproto.context import TokenCounter, build_context
+from openproto.context import TokenCounter, fill_context
 from openproto.errors import OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
 from openproto.ids import new_id
 from openproto.models import (
+    OPERATIONS,
     VERBS,
     AuditEntry,
     Cancellation,
@@ -26,27 +27,36 @@ from openproto.models import (
     ContextBlock,
     MemoryPage,
     MemoryRecord,
+    Operation,
+    PutResult,
+    RestoreOutcome,
+    ScopeCount,
     SearchResult,
     SupportDetails,
+    UserPage,
     Verb,
 )
 from openproto.requests import (
     MAX_LIST_LIMIT,
-    MAX_SEARCH_LIMIT,
     AuditQuery,
     ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     RecordRef,
+    ScopesQuery,
     SearchQuery,
+    UsersQuery,
 )
 
 Outcome: TypeAlias = MemoryRecord | OpenProtoError
 SearchResults: TypeAlias = list[SearchResult]
 AuditEntries: TypeAlias = list[AuditEntry]
 Outcomes: TypeAlias = list[Outcome]
+ScopeCounts: TypeAlias = list[ScopeCount]
+RestoreOutcomes: TypeAlias = list[RestoreOutcome]
 _Verbs: TypeAlias = list[Verb | str]
 
 
@@ -121,6 +131,7 @@ class Provider:
     """Modules that the provider imports when it opens; the registry checks that they are installed."""
 
     _own_verbs: ClassVar[frozenset[Verb]] = frozenset({"capabilities"})
+    _own_operations: ClassVar[frozenset[Operation]] = frozenset()
     _made_of: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
@@ -136,6 +147,14 @@ class Provider:
         if "search" in verbs:
             verbs.add("context")
         cls._own_verbs = frozenset(verbs)
+        methods: dict[Operation, str] = {"key": "get_by_key", "version": "put"}
+        cls._own_operations = frozenset(
+            operation
+            for operation in OPERATIONS
+            if getattr(cls, methods.get(operation, operation))
+            is not getattr(Provider, methods.get(operation, operation))
+            or (operation == "scopes" and "list" in verbs)
+        )
 
     async def open(self) -> None:
         """Acquire what the verbs need; raise a typed error that says in words why it cannot be had."""
@@ -153,6 +172,14 @@ class Provider:
         """The verbs that this provider has."""
         return self._own_verbs
 
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What this provider has beyond its verbs; the client refuses what is not among them before it opens.
+
+        Whoever overrides `get_by_key` has keys, and whoever overrides `put` has versions.
+        """
+        return self._own_operations
+
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store `item`; the same key and item again return the first record, another item is a ConflictError."""
         raise self.unsupported("add")
@@ -162,11 +189,14 @@ class Provider:
         raise self.unsupported("get")
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        """Apply `changes` and return the record as it is then, or raise NotFoundError."""
+        """Apply `changes` and return the record as it is then, or raise NotFoundError.
+
+        With `ref.if_version`, raise ConflictError unless that is the record's version; compared with the change itself.
+        """
         raise self.unsupported("update")
 
     async def delete(self, ref: RecordRef) -> None:
-        """Remove the record for good, or raise NotFoundError."""
+        """Remove the record for good, or raise NotFoundError; ConflictError where `ref.if_version` is stale."""
         raise self.unsupported("delete")
 
     async def list(self, query: ListQuery) -> MemoryPage:
@@ -178,11 +208,8 @@ class Provider:
         raise self.unsupported("search")
 
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        """Return a context block of the best memories; built on `search` unless the backend has its own."""
-        # A line of a context is rarely shorter than ten tokens, so this many candidates fill the budget.
-        limit = max(10, min(MAX_SEARCH_LIMIT, query.token_budget // 10))
-        found = await self.search(query.as_search(limit))
-        return build_context(found, query.token_budget, count_tokens)
+        """Return a context block of the best memories; built on `search` and `list` unless the backend has its own."""
+        return await fill_context(query, count_tokens, self.search, self.list if "list" in self.verbs else None)
 
     async def audit(self, query: AuditQuery) -> AuditEntries:
         """Return who did what to the user's memories, newest first."""
@@ -203,10 +230,48 @@ class Provider:
                 outcomes.append(error)
         return outcomes
 
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the user's record of that key, or raise NotFoundError."""
+        raise self.unsupported("key")
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Write the record of `item.key`: create it, or replace all its fields and keep its id and `created_at`.
+
+        One atomic step. ConflictError where `if_version` is neither its version nor, where there is none, "absent".
+        """
+        raise self.unsupported("put")
+
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        """Return the scopes in use at or beneath the prefix, in order, each with its number of records."""
+        listing = ListQuery(user_id=query.user_id, scope=query.prefix, limit=MAX_LIST_LIMIT)
+        counts: dict[str, int] = {}
+        more = True
+        while more:
+            page = await self.list(listing)
+            for record in page.items:
+                if record.scope is not None:
+                    scope = "/".join(record.scope.split("/")[: query.depth])
+                    counts[scope] = counts.get(scope, 0) + 1
+            listing = listing.model_copy(update={"cursor": page.next_cursor})
+            more = page.next_cursor is not None
+        return [ScopeCount(scope=scope, records=counts[scope]) for scope in sorted(counts)]
+
+    async def users(self, query: UsersQuery) -> UserPage:
+        """Return a page of the ids of the users that have records, in order."""
+        raise self.unsupported("users")
+
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        """Write the records as they are and return what became of each, in order.
+
+        Ids, moments, supersession, and keys are kept. An id that the user has already is left alone ("exists"); one
+        of another user, a key in use, and what the store cannot keep are "refused".
+        """
+        raise self.unsupported("restore")
+
     async def delete_all(self, filters: Filters) -> int:
         """Remove every record that the filters select and return how many there were."""
         deleted = 0
-        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag, limit=MAX_LIST_LIMIT)
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=MAX_LIST_LIMIT)
         while (page := await self.list(query)).items:
             for record in page.items:
                 await self.delete(RecordRef(id=record.id, user_id=record.user_id))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,15 +32,17 @@ from openproto.fields import (
     Confidence,
     Content,
     Cursor,
+    Key,
     Label,
     Moment,
     RecordId,
     RecordIds,
     ScopeFilter,
     ScopePath,
-    Tag,
+    TagFilter,
     Tags,
     UserId,
+    Version,
     check_json,
     is_absent,
 )
@@ -83,30 +87,31 @@ class MemoryInput(Request):
     valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
     valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
     supersedes: RecordIds = Field(default_factory=list, exclude_if=is_absent)
+    key: Key | None = Field(default=None, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_validity(self.valid_from, self.valid_to)
         if self.model_extra:
-            self._check_extensions(self.model_extra)
+            _check_extensions(self.model_extra)
+            for name in [name for name, value in self.model_extra.items() if value is None]:
+                del self.model_extra[name]
         return self
-
-    @staticmethod
-    def _check_extensions(extensions: dict[str, Any]) -> None:
-        for key, value in list(extensions.items()):
-            if not EXTENSION_KEY.fullmatch(key):
-                raise ValueError(f"{key!r} is not a field of a memory")
-            if value is None:
-                del extensions[key]
-            try:
-                check_json(value)
-            except ValueError as error:
-                raise ValueError(f"{key}: {error}") from None
 
     @property
     def extensions(self) -> dict[str, JsonValue]:
         """The input's `x-*` fields, under their wire names."""
         return dict(self.model_extra or {})
+
+
+def _check_extensions(extensions: Mapping[str, Any]) -> None:
+    for key, value in extensions.items():
+        if not EXTENSION_KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a field of a memory")
+        try:
+            check_json(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def fingerprint(item: MemoryInput) -> bytes:
@@ -118,8 +123,8 @@ def fingerprint(item: MemoryInput) -> bytes:
     return blake2b(document.encode(), digest_size=16).digest()
 
 
-class MemoryChanges(TypedDict, total=False):
-    """The keywords of `update`: one not passed is left alone, None clears."""
+class MemoryChanges(TypedDict, total=False, extra_items=Any):  # type: ignore[call-arg]  # mypy lacks PEP 728
+    """The keywords of `update`: one not passed is left alone, None clears; `x_<provider>=` changes an extension."""
 
     content: str
     scope: str | None
@@ -127,10 +132,16 @@ class MemoryChanges(TypedDict, total=False):
     confidence: float | None
     valid_to: Any
     supersedes: list[str] | None
+    source: Any
 
 
 class MemoryUpdate(Request):
-    """Changes to a memory; `model_fields_set` says which fields were named, None among them clears."""
+    """Changes to a memory; `model_fields_set` says which fields were named, None among them clears.
+
+    `x-*` extensions are extra fields under their wire names.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", strict=True, defer_build=True)
 
     content: Content = ""
     scope: ScopePath | None = None
@@ -138,11 +149,27 @@ class MemoryUpdate(Request):
     confidence: Confidence | None = None
     valid_to: Moment | None = None
     supersedes: RecordIds | None = None
+    source: Annotated[Annotated[SourceInput, Strict(False)] | None, BeforeValidator(_source_fields)] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model_extra:
+            _check_extensions(self.model_extra)
+        return self
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields to change and their new values."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+        """The fields to change and their new values, without the extensions."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name not in (self.model_extra or ())}
+
+    @property
+    def extensions(self) -> dict[str, JsonValue]:
+        """The `x-*` fields to change, under their wire names; None clears one."""
+        return dict(self.model_extra or {})
+
+    def changed_extensions(self, before: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return the extensions that a record has after the change."""
+        return {name: value for name, value in {**before, **self.extensions}.items() if value is not None}
 
 
 class Filters(Request):
@@ -150,7 +177,8 @@ class Filters(Request):
 
     user_id: UserId
     scope: ScopeFilter | None = None
-    tag: Tag | None = None
+    tags: TagFilter = Field(default=(), validation_alias=AliasChoices("tag", "tags"))
+    """A record must bear all of them; callers name the filter `tag`."""
 
 
 class ListQuery(Filters):
@@ -178,6 +206,7 @@ class ContextQuery(Filters):
     query: Content
     as_of: Moment | None = None
     token_budget: int = Field(default=500, ge=1)
+    relevant_only: bool = False
 
     def as_search(self, limit: int) -> SearchQuery:
         """Return the search whose best results fill this context."""
@@ -185,8 +214,18 @@ class ContextQuery(Filters):
             query=self.query,
             user_id=self.user_id,
             scope=self.scope,
-            tag=self.tag,
+            tags=self.tags,
             as_of=self.as_of,
+            limit=limit,
+        )
+
+    def as_listing(self, limit: int) -> ListQuery:
+        """Return the listing of the newest records that may fill the rest of this context."""
+        return ListQuery(
+            user_id=self.user_id,
+            scope=self.scope,
+            tags=self.tags,
+            as_of=self.as_of or datetime.now(UTC),
             limit=limit,
         )
 
@@ -202,10 +241,39 @@ class AuditQuery(Request):
 
 
 class RecordRef(Request):
-    """The arguments of `get` and `delete`: an id, and the user it must belong to where one is given."""
+    """Which record a verb is about: its id, and where they are given the user and the version it must have."""
 
     id: RecordId
     user_id: UserId | None = None
+    if_version: Version | None = None
+
+
+class KeyRef(Request):
+    """Which record a verb is about, by the name that its user gave it."""
+
+    user_id: UserId
+    key: Key
+
+
+class PutCondition(Request):
+    """The version that `put` must find, or "absent" where there must be no record of that key."""
+
+    if_version: Version | None = None
+
+
+class ScopesQuery(Request):
+    """The arguments of `scopes`; `prefix` is a node, and `depth` how many segments a scope is cut to."""
+
+    user_id: UserId
+    prefix: ScopeFilter | None = None
+    depth: int | None = Field(default=None, ge=1)
+
+
+class UsersQuery(Request):
+    """The arguments of `users`."""
+
+    limit: int = Field(default=100, ge=1, le=MAX_LIST_LIMIT)
+    cursor: Cursor | None = None
 
 
 class IdempotencyKey(Request):

@@ -185,5 +185,5 @@ class Acme(Provider):
             return [
                 record
                 for record in reversed(journal.records.values())
-                if record.user_id == filters.user_id and (filters.tag is None or filters.tag in record.tags)
+                if record.user_id == filters.user_id and set(filters.tags) <= set(record.tags)
             ]

@@ -1,16 +1,18 @@
-"""`AsyncMemory`: the nine verbs over any provider. `Memory` (in `sync.py`) is its twin for code without a loop."""
+"""`AsyncMemory`: the client over any provider. `Memory` (in `memory.py`) is its twin for code without a loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias, Unpack
+from typing import Any, ClassVar, Self, TypeAlias
 
 from pydantic import JsonValue
 
 from openproto.client import inputs
+from openproto.client.async_verbs import AsyncVerbs, Ids, SourceFields, Tags, TagsWanted
 from openproto.client.messages import Messages
 from openproto.client.session import Options, Session
 from openproto.context import TokenCounter, estimate_tokens
@@ -23,36 +25,17 @@ from openproto.errors import (
 )
 from openproto.fanout import gather_bounded
 from openproto.instrumentation import Observer, Stats
-from openproto.models import (
-    Capabilities,
-    ContextBlock,
-    Health,
-    MemoryPage,
-    MemoryRecord,
-    MemorySource,
-)
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, SearchResults
+from openproto.models import Capabilities, Health, MemoryPage, MemoryRecord, UserPage
+from openproto.provider import KeyedInput, Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.registry import make_provider
-from openproto.requests import (
-    AuditQuery,
-    ContextQuery,
-    Filters,
-    ListQuery,
-    MemoryChanges,
-    MemoryInput,
-    MemoryUpdate,
-    RecordRef,
-    SearchQuery,
-    build,
-)
+from openproto.requests import Filters, MemoryInput, PutCondition, ScopesQuery, UsersQuery, build
 
 ADD_MANY_BATCH = 1000
 """Items that go to the provider at once; each batch has the client's whole `timeout`."""
 
+RESTORE_BATCH = 500
+"""Records that go to the provider at once."""
 
-SourceFields: TypeAlias = MemorySource | Mapping[str, str]
-Tags: TypeAlias = list[str]
-Ids: TypeAlias = list[str]
 Records: TypeAlias = list[MemoryRecord]
 Batch: TypeAlias = list[KeyedInput]
 
@@ -60,7 +43,7 @@ _POLL_FIRST, _POLL_LONGEST = 0.02, 1.0
 _POLLS_AT_ONCE = 16
 
 
-class AsyncMemory:
+class AsyncMemory(AsyncVerbs):
     """A memory client for asyncio, over the backend that `provider` names.
 
     `provider` is a registered name (`"sqlite"`, `"postgres"`, ...) with that backend's own options as further keywords,
@@ -126,132 +109,13 @@ class AsyncMemory:
 
         return cls(**options_from_env(overrides))
 
-    async def add(
-        self,
-        content: str | Messages,
-        *,
-        user_id: str,
-        scope: str | None = None,
-        tags: Tags | None = None,
-        source: SourceFields | None = None,
-        confidence: float | None = None,
-        valid_from: datetime | None = None,
-        valid_to: datetime | None = None,
-        supersedes: Ids | None = None,
-        idempotency_key: str | None = None,
-        **extensions: JsonValue,
-    ) -> MemoryRecord:
-        """Store a memory and return its record.
-
-        `content` is a text, or chat messages `[{"role": ..., "content": ...}, ...]`, which become one line each.
-        `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
-        first record; with another input it is a ConflictError.
-        """
-        fields: dict[str, Any] = {
-            "content": content,
-            "user_id": user_id,
-            "scope": scope,
-            "tags": tags,
-            "source": source,
-            "confidence": confidence,
-            "valid_from": valid_from,
-            "valid_to": valid_to,
-            "supersedes": supersedes,
-            **extensions,
-        }
-        for keyword in extensions:
-            if not keyword.startswith(("x_", "x-")):
-                raise TypeError(f"add() got an unexpected keyword argument {keyword!r}")
-        keyed = inputs.keyed(fields, idempotency_key)
-        return await self._session.call(
-            "add",
-            lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key),
-            repeatable=True,
-            scope=scope,
-        )
-
-    async def get(self, id: str, *, user_id: str | None = None) -> MemoryRecord:
-        """Return the record; NotFoundError when it does not exist or is not `user_id`'s."""
-        ref = build(RecordRef, {"id": id, "user_id": user_id})
-        return await self._session.call("get", lambda p: p.get(ref), repeatable=True)
-
-    async def update(self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]) -> MemoryRecord:
-        """Change the named fields and return the record; None clears a field, one not named is left alone."""
-        for keyword in changes:
-            if keyword not in MemoryChanges.__annotations__:
-                raise TypeError(f"update() got an unexpected keyword argument {keyword!r}")
-        ref = build(RecordRef, {"id": id, "user_id": user_id})
-        update = build(MemoryUpdate, changes)
-        if id in (update.supersedes or ()):
-            raise InvalidRequestError("supersedes: a record cannot supersede itself")
-        return await self._session.call("update", lambda p: p.update(ref, update), repeatable=False)
-
-    async def delete(self, id: str, *, user_id: str | None = None) -> None:
-        """Remove the record for good; NotFoundError when it does not exist or is not `user_id`'s."""
-        ref = build(RecordRef, {"id": id, "user_id": user_id})
-        await self._session.call("delete", lambda p: p.delete(ref), repeatable=False)
-
-    async def list(
-        self,
-        user_id: str,
-        *,
-        scope: str | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        as_of: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> MemoryPage:
-        """Return a page of at most `limit` (1..500) records, newest first; `next_cursor` leads to the next one."""
-        query = build(
-            ListQuery,
-            {
-                "user_id": user_id,
-                "scope": scope,
-                "tag": tag,
-                "since": since,
-                "until": until,
-                "as_of": as_of,
-                "limit": limit,
-                "cursor": cursor,
-            },
-        )
-        return await self._session.call("list", lambda p: p.list(query), repeatable=True, scope=scope)
-
-    async def search(
-        self,
-        query: str,
-        user_id: str,
-        *,
-        scope: str | None = None,
-        tag: str | None = None,
-        as_of: datetime | None = None,
-        limit: int = 10,
-        min_score: float | None = None,
-    ) -> SearchResults:
-        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
-        wanted = build(
-            SearchQuery,
-            {
-                "query": query,
-                "user_id": user_id,
-                "scope": scope,
-                "tag": tag,
-                "as_of": as_of,
-                "limit": limit,
-                "min_score": min_score,
-            },
-        )
-        return await self._session.call("search", lambda p: p.search(wanted), repeatable=True, scope=scope)
-
     async def search_many(
         self,
         user_ids: Iterable[str],
         query: str,
         *,
         scope: str | None = None,
-        tag: str | None = None,
+        tag: TagsWanted = None,
         as_of: datetime | None = None,
         limit: int = 10,
         min_score: float | None = None,
@@ -265,54 +129,6 @@ class AsyncMemory:
         )
         return dict(zip(users, await gather_bounded(searches, limit=concurrency), strict=True))
 
-    async def context(
-        self,
-        query: str,
-        user_id: str,
-        *,
-        scope: str | None = None,
-        tag: str | None = None,
-        as_of: datetime | None = None,
-        token_budget: int = 500,
-    ) -> ContextBlock:
-        """Return the best memories as text for a prompt, at most `token_budget` tokens by the client's counter."""
-        wanted = build(
-            ContextQuery,
-            {
-                "query": query,
-                "user_id": user_id,
-                "scope": scope,
-                "tag": tag,
-                "as_of": as_of,
-                "token_budget": token_budget,
-            },
-        )
-        return await self._session.call(
-            "context", lambda p: p.context(wanted, self._count_tokens), repeatable=True, scope=scope
-        )
-
-    async def audit(
-        self,
-        user_id: str,
-        *,
-        app: str | None = None,
-        memory_id: str | None = None,
-        since: datetime | None = None,
-        limit: int = 100,
-    ) -> AuditEntries:
-        """Return at most `limit` (1..1000) recorded calls on the user's memories, newest first."""
-        wanted = build(
-            AuditQuery,
-            {"user_id": user_id, "app": app, "memory_id": memory_id, "since": since, "limit": limit},
-        )
-        return await self._session.call("audit", lambda p: p.audit(wanted), repeatable=True)
-
-    async def capabilities(self) -> Capabilities:
-        """Return what the provider declares; asked once per client."""
-        if self._capabilities is None:
-            self._capabilities = await self._session.call("capabilities", lambda p: p.capabilities(), repeatable=True)
-        return self._capabilities
-
     async def add_many(self, items: Iterable[MemoryInput | Mapping[str, Any]]) -> Outcomes:
         """Store many memories and return, in order, each one's record or the error that kept it out.
 
@@ -322,13 +138,93 @@ class AsyncMemory:
         self._session.check_usable()
         outcomes: Outcomes = []
         remaining = iter(items)
+        refused = None if "key" in self._session.provider.operations else self._session.provider.unsupported("key")
         while batch := await inputs.validated(remaining, ADD_MANY_BATCH):
+            if refused is not None:
+                batch = [refused if isinstance(entry, KeyedInput) and entry.item.key else entry for entry in batch]
             valid = [keyed for keyed in batch if isinstance(keyed, KeyedInput)]
             stored = iter(await self._add_batch(valid))
             outcomes.extend(next(stored) if isinstance(entry, KeyedInput) else entry for entry in batch)
         return outcomes
 
-    async def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
+    async def put(
+        self,
+        content: str | Messages,
+        *,
+        user_id: str,
+        key: str,
+        if_version: str | None = None,
+        scope: str | None = None,
+        tags: Tags | None = None,
+        source: SourceFields | None = None,
+        confidence: float | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        supersedes: Ids | None = None,
+        **extensions: JsonValue,
+    ) -> MemoryRecord:
+        """Write the user's record of that `key` in one atomic step and return it.
+
+        Where there is one, all its fields are replaced, and its id and `created_at` stay; a new one has no
+        `updated_at`. With `if_version`, ConflictError unless that is its version; "absent" demands that there is none.
+        """
+        inputs.check_keywords("put", extensions)
+        condition = build(PutCondition, {"if_version": if_version})
+        fields: dict[str, Any] = {
+            "content": content,
+            "user_id": user_id,
+            "key": key,
+            "scope": scope,
+            "tags": tags,
+            "source": source,
+            "confidence": confidence,
+            "valid_from": valid_from,
+            "valid_to": valid_to,
+            "supersedes": supersedes,
+            **extensions,
+        }
+        item = inputs.keyed(fields).item
+        if item.key is None:
+            raise InvalidRequestError("key: put needs the record's key")
+        # Not repeated: a second attempt could find the version that the first one wrote.
+        written = await self._session.call(
+            "add",
+            lambda p: p.put(item, if_version=condition.if_version),
+            repeatable=False,
+            scope=scope,
+            needs="put",
+        )
+        return written.record
+
+    async def scopes(self, user_id: str, *, prefix: str | None = None, depth: int | None = None) -> ScopeCounts:
+        """Return the scopes in use, in order, each with its number of records.
+
+        Only those at or beneath `prefix`; with `depth`, a deeper scope counts towards its ancestor of that many
+        segments.
+        """
+        query = build(ScopesQuery, {"user_id": user_id, "prefix": prefix, "depth": depth})
+        return await self._session.call(
+            "list", lambda p: p.scopes(query), repeatable=True, scope=prefix, needs="scopes"
+        )
+
+    async def users(self, *, limit: int = 100, cursor: str | None = None) -> UserPage:
+        """Return a page of at most `limit` (1..500) ids of the users that have records, in order; for operators."""
+        query = build(UsersQuery, {"limit": limit, "cursor": cursor})
+        return await self._session.call("list", lambda p: p.users(query), repeatable=True, needs="users")
+
+    async def restore(self, records: Iterable[MemoryRecord]) -> RestoreOutcomes:
+        """Write records as they are: ids, moments, supersession, and keys kept; return what became of each, in order.
+
+        An id that the user has already is left alone ("exists"); one of another user is "refused".
+        """
+        self._session.check_usable()
+        outcomes: RestoreOutcomes = []
+        remaining = iter(records)
+        while batch := list(islice(remaining, RESTORE_BATCH)):
+            outcomes += await self._restore_batch(batch)
+        return outcomes
+
+    async def delete_all(self, user_id: str, *, scope: str | None = None, tag: TagsWanted = None) -> int:
         """Remove every record of the user that the filters select and return how many there were."""
         filters = build(Filters, {"user_id": user_id, "scope": scope, "tag": tag})
         return await self._session.call("delete", lambda p: p.delete_all(filters), repeatable=False, scope=scope)
@@ -338,7 +234,7 @@ class AsyncMemory:
         user_id: str,
         *,
         scope: str | None = None,
-        tag: str | None = None,
+        tag: TagsWanted = None,
         since: datetime | None = None,
         until: datetime | None = None,
         as_of: datetime | None = None,
@@ -420,6 +316,9 @@ class AsyncMemory:
             raise
         except OpenProtoError as error:
             return [error] * len(batch)
+
+    async def _restore_batch(self, batch: Records) -> RestoreOutcomes:
+        return await self._session.call("add", lambda p: p.restore(batch), repeatable=True, needs="restore")
 
     async def _ingested(self, id: str, user_id: str) -> MemoryRecord:
         pause = _POLL_FIRST

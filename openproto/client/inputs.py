@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -16,10 +16,22 @@ _PLAIN = frozenset(MemoryInput.model_fields)
 _AT_ONCE = 250  # validated without giving way: a few milliseconds of the loop's time
 
 
+def check_keywords(method: str, keywords: Iterable[str]) -> None:
+    """Raise TypeError for a keyword that is no extension, as a plain function would."""
+    for keyword in keywords:
+        if not keyword.startswith(("x_", "x-")):
+            raise TypeError(f"{method}() got an unexpected keyword argument {keyword!r}")
+
+
+def wire_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with extensions under their wire names: `x_mem0` is `x-mem0`."""
+    return {name.replace("_", "-") if name.startswith("x_") else name: value for name, value in fields.items()}
+
+
 def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> KeyedInput:
     """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
     if not _PLAIN.issuperset(fields):
-        fields = {name.replace("_", "-") if name.startswith("x_") else name: fields[name] for name in fields}
+        fields = wire_names(fields)
     if not isinstance(content := fields.get("content"), str):
         fields = {**fields, "content": as_content(content)}
     if idempotency_key is not None:

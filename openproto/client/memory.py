@@ -1,4 +1,4 @@
-"""`Memory`: the synchronous twin of `AsyncMemory`, one line a verb over the process's background loop."""
+"""`Memory`: the synchronous twin of `AsyncMemory` over the process's background loop."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from datetime import datetime
 from functools import partial
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self
 
 from pydantic import JsonValue
 
 from openproto.client import loop
-from openproto.client.async_memory import ADD_MANY_BATCH, AsyncMemory, Ids, Records, SourceFields, Tags
+from openproto.client.async_memory import ADD_MANY_BATCH, RESTORE_BATCH, AsyncMemory, Records
+from openproto.client.async_verbs import Ids, SourceFields, Tags, TagsWanted
 from openproto.client.messages import Messages
+from openproto.client.sync_verbs import SyncVerbs
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.instrumentation import Observer, Stats
-from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
-from openproto.provider import AuditEntries, Outcomes, Provider, SearchResults
-from openproto.requests import MemoryChanges, MemoryInput
+from openproto.models import Health, MemoryRecord, UserPage
+from openproto.provider import Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
+from openproto.requests import MemoryInput
 
 
 class _Core(AsyncMemory):
@@ -46,7 +48,7 @@ class _Pages:
         return page.items
 
 
-class Memory:
+class Memory(SyncVerbs):
     """A memory client for code without an event loop, over the backend that `provider` names.
 
     `provider` is a registered name (`"sqlite"`, `"postgres"`, ...) with that backend's own options as further keywords,
@@ -109,104 +111,13 @@ class Memory:
 
         return cls(**options_from_env(overrides))
 
-    def add(
-        self,
-        content: str | Messages,
-        *,
-        user_id: str,
-        scope: str | None = None,
-        tags: Tags | None = None,
-        source: SourceFields | None = None,
-        confidence: float | None = None,
-        valid_from: datetime | None = None,
-        valid_to: datetime | None = None,
-        supersedes: Ids | None = None,
-        idempotency_key: str | None = None,
-        **extensions: JsonValue,
-    ) -> MemoryRecord:
-        """Store a memory and return its record.
-
-        `content` is a text, or chat messages `[{"role": ..., "content": ...}, ...]`, which become one line each.
-        `x_<provider>=` keywords are stored as `x-<provider>` extensions. The same `idempotency_key` again returns the
-        first record; with another input it is a ConflictError.
-        """
-        return loop.run(
-            self._async.add(
-                content,
-                user_id=user_id,
-                scope=scope,
-                tags=tags,
-                source=source,
-                confidence=confidence,
-                valid_from=valid_from,
-                valid_to=valid_to,
-                supersedes=supersedes,
-                idempotency_key=idempotency_key,
-                **extensions,
-            )
-        )
-
-    def get(self, id: str, *, user_id: str | None = None) -> MemoryRecord:
-        """Return the record; NotFoundError when it does not exist or is not `user_id`'s."""
-        return loop.run(self._async.get(id, user_id=user_id))
-
-    def update(self, id: str, *, user_id: str | None = None, **changes: Unpack[MemoryChanges]) -> MemoryRecord:
-        """Change the named fields and return the record; None clears a field, one not named is left alone."""
-        return loop.run(self._async.update(id, user_id=user_id, **changes))
-
-    def delete(self, id: str, *, user_id: str | None = None) -> None:
-        """Remove the record for good; NotFoundError when it does not exist or is not `user_id`'s."""
-        return loop.run(self._async.delete(id, user_id=user_id))
-
-    def list(
-        self,
-        user_id: str,
-        *,
-        scope: str | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        as_of: datetime | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> MemoryPage:
-        """Return a page of at most `limit` (1..500) records, newest first; `next_cursor` leads to the next one."""
-        return loop.run(
-            self._async.list(
-                user_id,
-                scope=scope,
-                tag=tag,
-                since=since,
-                until=until,
-                as_of=as_of,
-                limit=limit,
-                cursor=cursor,
-            )
-        )
-
-    def search(
-        self,
-        query: str,
-        user_id: str,
-        *,
-        scope: str | None = None,
-        tag: str | None = None,
-        as_of: datetime | None = None,
-        limit: int = 10,
-        min_score: float | None = None,
-    ) -> SearchResults:
-        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
-        return loop.run(
-            self._async.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
-        )
-
     def search_many(
         self,
         user_ids: Iterable[str],
         query: str,
         *,
         scope: str | None = None,
-        tag: str | None = None,
+        tag: TagsWanted = None,
         as_of: datetime | None = None,
         limit: int = 10,
         min_score: float | None = None,
@@ -226,37 +137,6 @@ class Memory:
             )
         )
 
-    def context(
-        self,
-        query: str,
-        user_id: str,
-        *,
-        scope: str | None = None,
-        tag: str | None = None,
-        as_of: datetime | None = None,
-        token_budget: int = 500,
-    ) -> ContextBlock:
-        """Return the best memories as text for a prompt, at most `token_budget` tokens by the client's counter."""
-        return loop.run(
-            self._async.context(query, user_id, scope=scope, tag=tag, as_of=as_of, token_budget=token_budget)
-        )
-
-    def audit(
-        self,
-        user_id: str,
-        *,
-        app: str | None = None,
-        memory_id: str | None = None,
-        since: datetime | None = None,
-        limit: int = 100,
-    ) -> AuditEntries:
-        """Return at most `limit` (1..1000) recorded calls on the user's memories, newest first."""
-        return loop.run(self._async.audit(user_id, app=app, memory_id=memory_id, since=since, limit=limit))
-
-    def capabilities(self) -> Capabilities:
-        """Return what the provider declares; asked once per client."""
-        return loop.run(self._async.capabilities())
-
     def add_many(self, items: Iterable[MemoryInput | Mapping[str, Any]]) -> Outcomes:
         """Store many memories and return, in order, each one's record or the error that kept it out.
 
@@ -268,7 +148,67 @@ class Memory:
         batches = iter(lambda: list(islice(remaining, ADD_MANY_BATCH)), [])
         return [outcome for batch in batches for outcome in loop.run(self._async.add_many(batch))]
 
-    def delete_all(self, user_id: str, *, scope: str | None = None, tag: str | None = None) -> int:
+    def put(
+        self,
+        content: str | Messages,
+        *,
+        user_id: str,
+        key: str,
+        if_version: str | None = None,
+        scope: str | None = None,
+        tags: Tags | None = None,
+        source: SourceFields | None = None,
+        confidence: float | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        supersedes: Ids | None = None,
+        **extensions: JsonValue,
+    ) -> MemoryRecord:
+        """Write the user's record of that `key` in one atomic step and return it.
+
+        Where there is one, all its fields are replaced, and its id and `created_at` stay; a new one has no
+        `updated_at`. With `if_version`, ConflictError unless that is its version; "absent" demands that there is none.
+        """
+        return loop.run(
+            self._async.put(
+                content,
+                user_id=user_id,
+                key=key,
+                if_version=if_version,
+                scope=scope,
+                tags=tags,
+                source=source,
+                confidence=confidence,
+                valid_from=valid_from,
+                valid_to=valid_to,
+                supersedes=supersedes,
+                **extensions,
+            )
+        )
+
+    def scopes(self, user_id: str, *, prefix: str | None = None, depth: int | None = None) -> ScopeCounts:
+        """Return the scopes in use, in order, each with its number of records.
+
+        Only those at or beneath `prefix`; with `depth`, a deeper scope counts towards its ancestor of that many
+        segments.
+        """
+        return loop.run(self._async.scopes(user_id, prefix=prefix, depth=depth))
+
+    def users(self, *, limit: int = 100, cursor: str | None = None) -> UserPage:
+        """Return a page of at most `limit` (1..500) ids of the users that have records, in order; for operators."""
+        return loop.run(self._async.users(limit=limit, cursor=cursor))
+
+    def restore(self, records: Iterable[MemoryRecord]) -> RestoreOutcomes:
+        """Write records as they are: ids, moments, supersession, and keys kept; return what became of each, in order.
+
+        An id that the user has already is left alone ("exists"); one of another user is "refused".
+        """
+        # The records are read here, in the caller's thread: reading them may well use this client.
+        remaining = iter(records)
+        batches = iter(lambda: list(islice(remaining, RESTORE_BATCH)), [])
+        return [outcome for batch in batches for outcome in loop.run(self._async.restore(batch))]
+
+    def delete_all(self, user_id: str, *, scope: str | None = None, tag: TagsWanted = None) -> int:
         """Remove every record of the user that the filters select and return how many there were."""
         return loop.run(self._async.delete_all(user_id, scope=scope, tag=tag))
 
@@ -277,7 +217,7 @@ class Memory:
         user_id: str,
         *,
         scope: str | None = None,
-        tag: str | None = None,
+        tag: TagsWanted = None,
         since: datetime | None = None,
         until: datetime | None = None,
         as_of: datetime | None = None,

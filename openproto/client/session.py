@@ -16,7 +16,7 @@ from openproto.client.retry import with_retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
 from openproto.ids import unique_token
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
-from openproto.models import Verb
+from openproto.models import Operation, Verb
 from openproto.provider import Call, Provider, current_call, current_origin
 
 T = TypeVar("T")
@@ -77,12 +77,23 @@ class Session:
         self._meter = Meter(options.observers)
 
     async def call(
-        self, verb: Verb, run: Callable[[Provider], Awaitable[T]], *, repeatable: bool, scope: str | None = None
+        self,
+        verb: Verb,
+        run: Callable[[Provider], Awaitable[T]],
+        *,
+        repeatable: bool,
+        scope: str | None = None,
+        needs: Operation | None = None,
     ) -> T:
-        """Run one verb: refuse misuse, open if need be, bound it in time, and repeat it where that is safe."""
+        """Run one verb: refuse misuse, open if need be, bound it in time, and repeat it where that is safe.
+
+        `needs` is what the provider must have beyond the verb.
+        """
         self.check_usable()
         if verb not in self.provider.verbs:
             raise self.provider.unsupported(verb)
+        if needs is not None and needs not in self.provider.operations:
+            raise self.provider.unsupported(needs)
         origin = current_origin.get()
         request_id = origin.request_id if origin else unique_token(64)
         call = Call(verb, request_id, (origin and origin.app) or self.options.app)

@@ -34,7 +34,7 @@ def matches(stored: Stored, filters: Filters) -> bool:
         return False
     if filters.scope is not None and filters.scope not in scope_nodes(record.scope):
         return False
-    if filters.tag is not None and filters.tag not in record.tags:
+    if not set(filters.tags) <= set(record.tags):
         return False
     if not isinstance(filters, ListQuery):
         return True

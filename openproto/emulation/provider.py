@@ -121,7 +121,7 @@ class EmulatedProvider(Vendor[B]):
     async def search(self, query: SearchQuery) -> SearchResults:
         """Ask for more hits until enough pass the filters; beyond the vendor's limit, look through all memories."""
         at = query.as_of or datetime.now(UTC)
-        narrowed = query.scope is not None or query.tag is not None
+        narrowed = query.scope is not None or bool(query.tags)
         count = min(self.traits.most_ranked, query.limit * 4 if narrowed else query.limit + 5)
         while True:
             ranked = await self.rank(query, count)
@@ -141,7 +141,7 @@ class EmulatedProvider(Vendor[B]):
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select, several at once."""
-        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag)
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags)
         async with aclosing(self.scan(filters.user_id)) as memories:
             chosen = [stored async for stored in memories if matches(self._owned(stored, filters.user_id), query)]
 
@@ -221,7 +221,7 @@ class EmulatedProvider(Vendor[B]):
                 fields["tags"] = fields["tags"] or []
             now = datetime.now(UTC)
             changed = replace(
-                old.changed(**fields, updated_at=now),
+                old.changed(**fields, updated_at=now).extended(changes.extensions),
                 holds_from=None if cleared else old.holds_from or (now if more else None),
             )
             new = await self.replace(old, changed)

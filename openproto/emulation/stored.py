@@ -7,14 +7,15 @@ text. What a vendor must filter by is written beside it, in keys of the adapter'
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from openproto.emulation.answers import damaged
-from openproto.models import MemoryRecord
+from openproto.models import MemoryRecord, MemorySource
 from openproto.requests import MemoryInput, fingerprint
 
 Marks: TypeAlias = tuple[tuple[str, datetime], ...]
@@ -86,7 +87,17 @@ class Stored:
 
     def changed(self, **fields: Any) -> Self:
         """Return this with those fields of the record changed."""
+        if (source := fields.get("source")) is not None:
+            fields["source"] = MemorySource(**source.model_dump())
         return replace(self, record=self.record.model_copy(update=fields))
+
+    def extended(self, extensions: Mapping[str, JsonValue]) -> Self:
+        """Return this with those extensions changed; None removes one."""
+        if not extensions:
+            return self
+        kept = self.record.model_dump(exclude={*extensions})
+        wanted = {name: value for name, value in extensions.items() if value is not None}
+        return replace(self, record=MemoryRecord.model_validate({**kept, **wanted}))
 
     def superseded_by(self, id: str, since: datetime) -> Self:
         """Return this as superseded by `id` too."""

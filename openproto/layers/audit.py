@@ -25,17 +25,27 @@ from openproto.fanout import gather_bounded
 from openproto.layers.journals import journal_at
 from openproto.layers.journals.journal import Journal
 from openproto.layers.layer import Layer
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Verb
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, SearchResults
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, PutResult, Verb
+from openproto.provider import (
+    AuditEntries,
+    KeyedInput,
+    Outcomes,
+    Provider,
+    RestoreOutcomes,
+    ScopeCounts,
+    SearchResults,
+)
 from openproto.requests import (
     MAX_LIST_LIMIT,
     AuditQuery,
     ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     RecordRef,
+    ScopesQuery,
     SearchQuery,
 )
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
@@ -114,6 +124,28 @@ class Audited(Layer):
         await self._record_writes([audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
         return record
 
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Put through the provider: an add where the record is new, else an update."""
+        await self._ensure_journal()
+        result = await self.inner.put(item, if_version=if_version)
+        entry = _added(item, result.record)
+        await self._record_writes([entry if result.created else entry._replace(action="update")])
+        return result
+
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        """Restore through the provider, with an entry for each record that was written."""
+        await self._ensure_journal()
+        outcomes = await self.inner.restore(records)
+        pairs = zip(records, outcomes, strict=True)
+        await self._record_writes(
+            [
+                audit_row(record.user_id, memory_id=record.id, scope=record.scope)
+                for record, outcome in pairs
+                if outcome.outcome == "restored"
+            ]
+        )
+        return outcomes
+
     async def delete(self, ref: RecordRef) -> None:
         """Delete through the provider; without a user id the record is looked up first, to learn whose it was."""
         await self._ensure_journal()
@@ -125,7 +157,7 @@ class Audited(Layer):
         """List what the filters select and delete it record by record, each with its entry."""
         await self._ensure_journal()
         writes = self._open(self._writes)
-        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag, limit=MAX_LIST_LIMIT)
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=MAX_LIST_LIMIT)
         deleted = 0
         more = True
         while more:
@@ -149,6 +181,18 @@ class Audited(Layer):
         record = await self.inner.get(ref)
         self._record_read(record.user_id, memory_id=record.id)
         return record
+
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the provider's record."""
+        record = await self.inner.get_by_key(ref)
+        self._record_read(record.user_id, memory_id=record.id)
+        return record
+
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        """Return the provider's counts."""
+        counts = await self.inner.scopes(query)
+        self._record_read(query.user_id, scope=query.prefix)
+        return counts
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return the provider's page."""

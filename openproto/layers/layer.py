@@ -6,17 +6,29 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from openproto.context import TokenCounter
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Verb
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Operation, PutResult, UserPage, Verb
+from openproto.provider import (
+    AuditEntries,
+    KeyedInput,
+    Outcomes,
+    Provider,
+    ReindexProgress,
+    RestoreOutcomes,
+    ScopeCounts,
+    SearchResults,
+)
 from openproto.requests import (
     AuditQuery,
     ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     RecordRef,
+    ScopesQuery,
     SearchQuery,
+    UsersQuery,
 )
 
 
@@ -47,6 +59,11 @@ class Layer(Provider):
         """The inner provider's verbs."""
         return self.inner.verbs
 
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What the inner provider has beyond its verbs."""
+        return self.inner.operations
+
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Add through the inner provider."""
         return await self.inner.add(item, idempotency_key=idempotency_key)
@@ -66,6 +83,26 @@ class Layer(Provider):
     async def delete(self, ref: RecordRef) -> None:
         """Delete through the inner provider."""
         await self.inner.delete(ref)
+
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the inner provider's record of that key."""
+        return await self.inner.get_by_key(ref)
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Put through the inner provider."""
+        return await self.inner.put(item, if_version=if_version)
+
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        """Return the inner provider's counts."""
+        return await self.inner.scopes(query)
+
+    async def users(self, query: UsersQuery) -> UserPage:
+        """Return the inner provider's page."""
+        return await self.inner.users(query)
+
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        """Restore through the inner provider."""
+        return await self.inner.restore(records)
 
     async def delete_all(self, filters: Filters) -> int:
         """Delete what the filters select through the inner provider."""

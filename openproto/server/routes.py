@@ -40,6 +40,7 @@ from openproto.server.wire import (
     SearchBody,
     SearchParams,
     SearchResults,
+    arguments,
 )
 
 HEALTH_TIMEOUT = 3.0
@@ -113,14 +114,14 @@ async def add_memories(caller: CallerOf, memory: Memory, batch: Annotated[Batch,
 async def list_memories(caller: CallerOf, memory: Memory, params: Annotated[ListParams, Query()]) -> Response:
     """Return a page of a user's memories, newest first."""
     caller.require(params.user_id)
-    return _json(await memory.list(**params.model_dump()))
+    return _json(await memory.list(**arguments(params)))
 
 
 @routes.delete("/memories", responses=answers(200, Deleted))
 async def delete_memories(caller: CallerOf, memory: Memory, params: Annotated[DeleteParams, Query()]) -> Response:
     """Remove every memory of a user that the filters select."""
     caller.require(params.user_id)
-    return _json(Deleted(deleted=await memory.delete_all(**params.model_dump())))
+    return _json(Deleted(deleted=await memory.delete_all(**arguments(params))))
 
 
 @routes.get("/memories/search", responses=answers(200, SearchResults))
@@ -149,7 +150,8 @@ async def update_memory(
 
     async def update(user_id: str | None) -> MemoryRecord:
         await _check_version(memory, id, user_id, if_match)
-        return await memory.update(id, user_id=user_id, **changes.changes)
+        named: dict[str, Any] = {**changes.changes, **changes.extensions}
+        return await memory.update(id, user_id=user_id, **named)
 
     # One change of a record at a time, or two that name the same version could both find it current.
     async with changing.setdefault(id, asyncio.Lock()):
@@ -180,7 +182,7 @@ async def delete_memory(
 async def build_context(caller: CallerOf, memory: Memory, body: Annotated[ContextBody, Body()]) -> Response:
     """Return the best memories as text for a prompt, at most `token_budget` tokens by the server's counter."""
     caller.require(body.user_id)
-    return _json(await memory.context(**body.model_dump()))
+    return _json(await memory.context(**arguments(body)))
 
 
 @routes.get("/audit", responses=answers(200, AuditEntryList))
@@ -214,7 +216,7 @@ ROUTES: Sequence[ProtocolRoute] = [route for route in routes.routes if isinstanc
 
 async def _search(caller: Caller, memory: AsyncMemory, wanted: SearchBody) -> Response:
     caller.require(wanted.user_id)
-    return _json(SearchResults.model_construct(results=await memory.search(**wanted.model_dump())))
+    return _json(SearchResults.model_construct(results=await memory.search(**arguments(wanted))))
 
 
 def _checked(item: Any, caller: Caller) -> dict[str, Any] | OpenProtoError:

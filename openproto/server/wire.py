@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from openproto.fields import EXTENSION_KEY, Confidence, Content, Label, Moment, UserId, is_absent
+from openproto.fields import EXTENSION_KEY, Confidence, Content, Label, Moment, TagFilter, UserId, is_absent
 from openproto.models import AuditEntry, MemoryRecord, Result, SearchResult
 from openproto.requests import (
     MAX_AUDIT_LIMIT,
@@ -105,6 +105,7 @@ class Owner(Request, defer_build=False):
 class ListParams(ListQuery, defer_build=False):
     """The query string of `GET /memories`."""
 
+    tags: TagFilter = Field(default=(), alias="tag")
     since: WireMoment | None = None
     until: WireMoment | None = None
     as_of: WireMoment | None = None
@@ -114,11 +115,14 @@ class ListParams(ListQuery, defer_build=False):
 class DeleteParams(Filters, defer_build=False):
     """The query string of `DELETE /memories`."""
 
+    tags: TagFilter = Field(default=(), alias="tag")
+
 
 class SearchBody(SearchQuery, defer_build=False):
     """The body of `POST /memories/search`."""
 
     query: Content = Field(alias="q")
+    tags: TagFilter = Field(default=(), alias="tag")
     as_of: WireMoment | None = None
     limit: WireInteger = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
 
@@ -133,6 +137,7 @@ class SearchParams(SearchBody):
 class ContextBody(ContextQuery, defer_build=False):
     """The body of `POST /context`."""
 
+    tags: TagFilter = Field(default=(), alias="tag")
     as_of: WireMoment | None = None
     token_budget: WireInteger = Field(default=500, ge=1)
 
@@ -142,6 +147,13 @@ class AuditParams(AuditQuery, defer_build=False):
 
     since: WireMoment | None = None
     limit: QueryInteger = Field(default=100, ge=1, le=MAX_AUDIT_LIMIT)
+
+
+def arguments(params: Filters) -> dict[str, Any]:
+    """Return the parameters as the client's keywords."""
+    given = params.model_dump()
+    given["tag"] = given.pop("tags")
+    return given
 
 
 class SearchResults(Result):

@@ -51,5 +51,5 @@ def decode_cursor(query: ListQuery) -> tuple[datetime, str] | None:
 
 
 def _fingerprint(query: ListQuery, micros: int, id: str) -> bytes:
-    what = (micros, id, query.user_id, query.scope, query.tag, query.since, query.until, query.as_of)
+    what = (micros, id, query.user_id, query.scope, query.tags, query.since, query.until, query.as_of)
     return blake2b(repr(what).encode(), digest_size=8).digest()

@@ -192,7 +192,7 @@ class MixesUpABatch(Sqlite):
 @caught_by_area("basics")
 class EmptiesOnePage(Sqlite):
     async def delete_all(self, filters: Filters) -> int:
-        page = await self.list(ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag, limit=500))
+        page = await self.list(ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500))
         for record in page.items:
             await self.delete(RecordRef(id=record.id))
         return len(page.items)
@@ -328,16 +328,16 @@ class SearchDropsTheScope(Sqlite):
 class FiltersAfterTheLimit(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         page = await super().list(changed(query, tag=None))
-        return changed(page, items=[r for r in page.items if query.tag is None or query.tag in r.tags])
+        return changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)])
 
 
 @caught_by_area("filters")
 class TagIsASubstring(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
-        if query.tag is None:
+        if not query.tags:
             return await super().list(query)
         page = await super().list(changed(query, tag=None, limit=500))
-        return changed(page, items=[r for r in page.items if query.tag in ",".join(r.tags)])
+        return changed(page, items=[r for r in page.items if query.tags[0] in ",".join(r.tags)])
 
 
 @caught_by_area("filters")

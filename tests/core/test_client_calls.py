@@ -134,7 +134,7 @@ async def test_what_is_safe_to_repeat_is_repeated(verb: str, error: type[Provide
     provider = FakeProvider(acts=[error("busy"), error("busy")])
     async with AsyncMemory(provider) as memory:
         await CALLS[verb](memory)
-    assert len(provider.calls) == 3
+    assert len([call for call in provider.calls if (verb, call) != ("context", "list")]) == 3
 
 
 @pytest.mark.parametrize("verb", NOT_REPEATABLE)
@@ -374,7 +374,9 @@ async def test_a_context_and_its_search_are_one_call_named_context() -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:
         await memory.context("tea", "ada")
-    assert [call.verb for call in provider.contexts] == ["context"]
+    assert provider.calls == ["search", "list"]
+    assert [call.verb for call in provider.contexts] == ["context", "context"]
+    assert len({call.request_id for call in provider.contexts}) == 1
 
 
 async def test_every_call_has_a_request_id_of_its_own() -> None:
@@ -553,7 +555,7 @@ async def test_delete_all_without_a_statement_of_its_own_deletes_page_by_page() 
     async with AsyncMemory(provider) as memory:
         assert await memory.delete_all("ada", scope="s/*", tag="t") == 3
     assert provider.calls.count("delete") == 3
-    assert (provider.requests[0].scope, provider.requests[0].tag) == ("s", "t")
+    assert (provider.requests[0].scope, provider.requests[0].tags) == ("s", ("t",))
 
 
 @pytest.mark.promise(33)

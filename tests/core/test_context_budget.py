@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from fake_provider import FakeProvider, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openproto import AsyncMemory, SearchResult
-from openproto.context import build_context, estimate_tokens
+from openproto import AsyncMemory, MemoryPage, MemoryRecord, SearchResult
+from openproto.context import estimate_tokens, fill_context
+from openproto.models import ContextBlock
+from openproto.requests import ContextQuery, ListQuery, SearchQuery
 
 
 def hits(*contents: str) -> list[SearchResult]:
     return [SearchResult(memory=record(f"m{i}", content), score=1 / (i + 1)) for i, content in enumerate(contents)]
+
+
+def build_context(
+    found: Sequence[SearchResult],
+    budget: int,
+    count: Callable[[str], int],
+    newest: Sequence[MemoryRecord] = (),
+    **options: bool,
+) -> ContextBlock:
+    """Build the block of what a search finds and a listing, three records a page, then holds."""
+
+    async def search(query: SearchQuery) -> Sequence[SearchResult]:
+        return found
+
+    async def list_page(query: ListQuery) -> MemoryPage:
+        start = int(query.cursor or 0)
+        more = str(start + 3) if start + 3 < len(newest) else None
+        return MemoryPage(items=[*newest[start : start + 3]], next_cursor=more)
+
+    query = ContextQuery(query="tea", user_id="ada", token_budget=budget, **options)
+    return asyncio.run(fill_context(query, count, search, list_page))
+
+
+def records(*contents: str) -> list[MemoryRecord]:
+    return [record(f"n{number}", content) for number, content in enumerate(contents)]
 
 
 def by_words(text: str) -> int:
@@ -39,13 +67,13 @@ contents = st.lists(st.text(min_size=1, max_size=60).filter(str.strip), max_size
 
 @given(contents, st.integers(1, 200), counters)
 def test_the_text_never_exceeds_its_budget(texts: list[str], budget: int, count: Callable[[str], int]) -> None:
-    block = build_context(hits(*texts), budget, count)
+    block = build_context(hits(*texts[::2]), budget, count, records(*texts))
     assert block.text == "" or count(block.text) <= budget
 
 
 @given(contents, st.integers(1, 200), counters)
 def test_the_token_count_is_the_true_count(texts: list[str], budget: int, count: Callable[[str], int]) -> None:
-    block = build_context(hits(*texts), budget, count)
+    block = build_context(hits(*texts[::2]), budget, count, records(*texts))
     assert block.token_count == (count(block.text) if block.text else 0)
 
 
@@ -53,14 +81,14 @@ def test_the_token_count_is_the_true_count(texts: list[str], budget: int, count:
 def test_each_line_ends_with_the_marker_of_its_citation(
     texts: list[str], budget: int, count: Callable[[str], int]
 ) -> None:
-    block = build_context(hits(*texts), budget, count)
+    block = build_context(hits(*texts[::2]), budget, count, records(*texts))
     lines = block.text.split("\n") if block.text else []
     assert [line.rpartition(" ")[2] for line in lines] == [f"[{cited.memory_id}]" for cited in block.citations]
 
 
 @given(contents, st.integers(1, 200), counters)
 def test_the_best_records_come_first(texts: list[str], budget: int, count: Callable[[str], int]) -> None:
-    block = build_context(hits(*texts), budget, count)
+    block = build_context(hits(*texts[::2]), budget, count, records(*texts))
     assert [c.score for c in block.citations] == sorted((c.score for c in block.citations), reverse=True)
 
 
@@ -112,6 +140,44 @@ def test_only_the_first_memory_is_ever_cut() -> None:
 
 def test_a_duplicate_of_a_memory_that_did_not_fit_may_still_come() -> None:
     assert build_context(hits("x" * 50, "tea"), 10, len).text == "tea [m1]"
+
+
+def test_what_no_search_found_follows_with_score_0_while_the_budget_lasts() -> None:
+    newest = records("likes tea", "likes milk", "is from Ulm", "has a cat", "x" * 50, "has a dog")
+    block = build_context(hits("likes tea"), 90, len, newest)
+    assert block.text == "likes tea [m0]\nlikes milk [n1]\nis from Ulm [n2]\nhas a cat [n3]\nhas a dog [n5]"
+    assert [cited.score for cited in block.citations] == [1, 0, 0, 0, 0]
+
+
+def test_only_what_is_relevant_when_nothing_else_is_wanted() -> None:
+    block = build_context(hits("likes tea"), 500, len, records("likes milk"), relevant_only=True)
+    assert block.text == "likes tea [m0]"
+
+
+def test_a_full_block_asks_for_no_newer_records() -> None:
+    # 35 characters: no room for a letter and a marker.
+    block = build_context(hits("likes tea", "likes milk"), 35, len, records("milk", "nuts"))
+    assert block.text == "likes tea [m0]\nlikes milk [m1]"
+
+
+def test_a_record_that_was_found_and_did_not_fit_is_not_tried_again() -> None:
+    found = hits("likes tea", "x" * 500)
+    block = build_context(found, 100, len, [result.memory for result in found] + records("likes milk"))
+    assert block.text == "likes tea [m0]\nlikes milk [n0]"
+
+
+@pytest.mark.parametrize(
+    ("words", "cut"),
+    [
+        ("アレルギーはナッツです", "アレル [m0]"),
+        ("我对坚果过敏", "我对坚果 [m0]"),
+        ("ฉันแพ้ถั่ว", "ฉัน [m0]"),
+        ("allergic", ""),
+        ("我 allergic", "我 [m0]"),
+    ],
+)
+def test_a_text_without_spaces_is_cut_between_characters_and_others_between_words(words: str, cut: str) -> None:
+    assert build_context(hits(words), 9, len).text == cut
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("日本", 2), ("🙂🙂", 2)])

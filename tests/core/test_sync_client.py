@@ -60,13 +60,13 @@ def test_arguments_reach_the_provider_unchanged() -> None:
     with Memory(provider) as memory:
         memory.add("tea", user_id="ada", scope="a", tags=["t"], idempotency_key="k", x_mem0=1)
         memory.search("tea", "ada", scope="a", tag="t", limit=3, min_score=0.5)
-        memory.list("ada", scope="a", tag="t", limit=3)
+        memory.list("ada", scope="a", tag=["t", "u"], limit=3)
         memory.audit("ada", app="notes", memory_id="m1", limit=3)
     assert provider.keys == ["k"]
     assert provider.inputs[0].extensions == {"x-mem0": 1}
     search, listing, audit = provider.requests[1:]
-    assert (search.scope, search.tag, search.limit, search.min_score) == ("a", "t", 3, 0.5)
-    assert (listing.scope, listing.tag, listing.limit) == ("a", "t", 3)
+    assert (search.scope, search.tags, search.limit, search.min_score) == ("a", ("t",), 3, 0.5)
+    assert (listing.scope, listing.tags, listing.limit) == ("a", ("t", "u"), 3)
     assert (audit.app, audit.memory_id, audit.limit) == ("notes", "m1", 3)
 
 
@@ -346,5 +346,5 @@ def test_the_loop_of_memory_never_blocks_on_one_client() -> None:
 
 def _cancel_hanging() -> None:
     for task in asyncio.all_tasks():
-        if "AsyncMemory.get" in repr(task.get_coro()):
+        if "Verbs.get" in repr(task.get_coro()):
             task.cancel()

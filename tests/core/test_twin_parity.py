@@ -40,10 +40,14 @@ def test_row_78_the_public_names_are_the_verbs_and_the_helpers() -> None:
         "add_many",
         "delete_all",
         "iter",
+        "put",
+        "restore",
+        "scopes",
         "search_many",
         "wait_for_ingest",
         "health",
         "stats",
+        "users",
         "close",
         "from_env",
     }
@@ -133,12 +137,13 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "valid_from": None,
             "valid_to": None,
             "supersedes": None,
+            "key": None,
             "idempotency_key": None,
         },
     ),
-    "get": ({"id": REQUIRED}, {"user_id": None}),
-    "update": ({"id": REQUIRED}, {"user_id": None}),
-    "delete": ({"id": REQUIRED}, {"user_id": None}),
+    "get": ({"id": None}, {"user_id": None, "key": None}),
+    "update": ({"id": REQUIRED}, {"user_id": None, "if_version": None}),
+    "delete": ({"id": REQUIRED}, {"user_id": None, "if_version": None}),
     "list": (
         {"user_id": REQUIRED},
         {"scope": None, "tag": None, "since": None, "until": None, "as_of": None, "limit": 50, "cursor": None},
@@ -149,10 +154,28 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "context": (
         {"query": REQUIRED, "user_id": REQUIRED},
-        {"scope": None, "tag": None, "as_of": None, "token_budget": 500},
+        {"scope": None, "tag": None, "as_of": None, "token_budget": 500, "relevant_only": False},
     ),
     "audit": ({"user_id": REQUIRED}, {"app": None, "memory_id": None, "since": None, "limit": 100}),
     "capabilities": ({}, {}),
+    "put": (
+        {"content": REQUIRED},
+        {
+            "user_id": REQUIRED,
+            "key": REQUIRED,
+            "if_version": None,
+            "scope": None,
+            "tags": None,
+            "source": None,
+            "confidence": None,
+            "valid_from": None,
+            "valid_to": None,
+            "supersedes": None,
+        },
+    ),
+    "scopes": ({"user_id": REQUIRED}, {"prefix": None, "depth": None}),
+    "users": ({}, {"limit": 100, "cursor": None}),
+    "restore": ({"records": REQUIRED}, {}),
     "add_many": ({"items": REQUIRED}, {}),
     "delete_all": ({"user_id": REQUIRED}, {"scope": None, "tag": None}),
     "wait_for_ingest": ({"ids": REQUIRED, "user_id": REQUIRED}, {"timeout": None}),
@@ -195,7 +218,7 @@ def test_the_keywords_of_update_are_the_changes_of_the_protocol(cls: Any) -> Non
     hint = typing.get_type_hints(cls.update)["changes"]
     assert typing.get_args(hint) == (MemoryChanges,)
     assert set(MemoryChanges.__annotations__) == {
-        "content", "scope", "tags", "confidence", "valid_to", "supersedes",
+        "content", "scope", "tags", "confidence", "valid_to", "supersedes", "source",
     }  # fmt: skip
     assert MemoryChanges.__total__ is False
 

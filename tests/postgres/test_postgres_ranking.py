@@ -76,7 +76,7 @@ def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryReco
     successors = [other.created_at for other in records.values() if record.id in other.supersedes]
     return (
         (search.scope is None or scope == search.scope or scope.startswith(f"{search.scope}/"))
-        and (search.tag is None or search.tag in record.tags)
+        and set(search.tags) <= set(record.tags)
         and (record.valid_from is None or record.valid_from <= moment)
         and (record.valid_to is None or moment < record.valid_to)
         and all(created_at > moment for created_at in successors)

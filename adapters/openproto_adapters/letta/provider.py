@@ -235,7 +235,7 @@ class Letta(EmulatedProvider[_Backend]):
 
     async def delete_all(self, filters: Filters) -> int:
         """Delete the archive, or, where only a part is to go, memory by memory."""
-        if filters.scope is not None or filters.tag is not None:
+        if filters.scope is not None or filters.tags:
             return await super().delete_all(filters)
         async with aclosing(self.scan(filters.user_id)) as found:
             count = sum([1 async for _ in found])

@@ -190,7 +190,7 @@ class Library:
             return {}
         # Memories of other programs have such a scope without the key.
         by_scope = query.scope is not None and query.scope.partition("/")[0] != "agent"
-        wanted = {SCOPES: query.scope if by_scope else None, TAGS: query.tag}
+        wanted = {SCOPES: query.scope if by_scope else None, TAGS: query.tags[0] if query.tags else None}
         return {name: value for name, value in wanted.items() if value is not None}
 
     async def _all(self, filters: dict[str, str]) -> list[Stored]:

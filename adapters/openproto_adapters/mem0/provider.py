@@ -128,7 +128,7 @@ class Mem0(EmulatedProvider[Library | Platform]):
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select; at the platform everything at once where they select everything."""
         backend = self.backend
-        if isinstance(backend, Platform) and filters.scope is None and filters.tag is None:
+        if isinstance(backend, Platform) and filters.scope is None and not filters.tags:
             return await backend.remove_all(filters.user_id)
         return await super().delete_all(filters)
 

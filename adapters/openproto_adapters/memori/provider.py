@@ -153,7 +153,7 @@ class Memori(EmulatedProvider[_Backend]):
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select, in one statement where they select everything."""
-        if filters.scope is None and filters.tag is None:
+        if filters.scope is None and not filters.tags:
             return await self._write(self.backend.store.remove_all, filters.user_id)
         return await super().delete_all(filters)
 

@@ -300,8 +300,8 @@ def _narrowed(filters: Filters, at: int) -> Select[*tuple[Any, ...]]:
     if filters.scope is not None:
         beneath = kept.scope.startswith(filters.scope + "/", autoescape=True)
         wanted = wanted.where(or_(kept.scope == filters.scope, beneath))
-    if filters.tag is not None:
-        wanted = wanted.where(kept.tags.contains(tag_text(filters.tag), autoescape=True))
+    for tag in filters.tags:
+        wanted = wanted.where(kept.tags.contains(tag_text(tag), autoescape=True))
     return wanted.order_by(FACT.c.id.desc())
 
 

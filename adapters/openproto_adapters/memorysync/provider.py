@@ -211,7 +211,7 @@ class MemorySync(EmulatedProvider[_Backend]):
 
     async def delete_all(self, filters: Filters) -> int:
         """Forget everything of the user in one request, or what the filters select one by one."""
-        if filters.scope is not None or filters.tag is not None:
+        if filters.scope is not None or filters.tags:
             return await super().delete_all(filters)
         token = user_token(filters.user_id)
         memories = [one.stored for one in (await self._everything(token)).values()]

@@ -94,7 +94,7 @@ def wanted_tags(query: SearchQuery) -> list[str]:
     """Return tags of which a hit has one; MemorySync cannot ask for two at once, and so the scope goes first."""
     if query.scope is not None:
         return [_scope_tag(query.scope)]
-    return [query.tag] if query.tag is not None and not query.tag.startswith(_OURS) else []
+    return [tag for tag in query.tags if not tag.startswith(_OURS)][:1]
 
 
 def _version(row: Row, token: str) -> Version:

@@ -86,17 +86,18 @@ def delete(ref: RecordRef) -> Request:
 
 def delete_all(filters: Filters) -> Request:
     """Return `DELETE /memories`."""
-    return Request("DELETE", _query("/memories", filters.model_dump()))
+    return Request("DELETE", _query("/memories", _filters(filters)))
 
 
 def list_page(query: ListQuery) -> Request:
     """Return `GET /memories`."""
-    return Request("GET", _query("/memories", query.model_dump()))
+    return Request("GET", _query("/memories", _filters(query)))
 
 
 def search(query: SearchQuery, *, in_body: bool) -> Request:
     """Return `POST /memories/search`, or `GET` with the query in the URL, where logs and proxies can see it."""
-    parameters = {"q": query.query, **query.model_dump(exclude={"query"}, exclude_none=True)}
+    parameters = {"q": query.query, **_filters(query)}
+    del parameters["query"]
     if in_body:
         return Request("POST", "/memories/search", body=to_json(parameters))
     return Request("GET", _query("/memories/search", parameters))
@@ -104,7 +105,7 @@ def search(query: SearchQuery, *, in_body: bool) -> Request:
 
 def context(query: ContextQuery) -> Request:
     """Return `POST /context`."""
-    return Request("POST", "/context", body=to_json(query, exclude_none=True))
+    return Request("POST", "/context", body=to_json(_filters(query)))
 
 
 def audit(query: AuditQuery) -> Request:
@@ -144,7 +145,19 @@ def _query(path: str, parameters: Mapping[str, Any]) -> str:
         for name, value in parameters.items()
         if value is not None
     }
-    return f"{path}?{urlencode(given, quote_via=quote, safe='')}" if given else path
+    return f"{path}?{urlencode(given, doseq=True, quote_via=quote, safe='')}" if given else path
+
+
+def _filters(filters: Filters) -> dict[str, Any]:
+    """Return the members that are given, the tags under the name that they have on the wire."""
+    parameters = filters.model_dump(exclude_none=True)
+    tags = parameters.pop("tags")
+    if tags:
+        # One tag is a plain text, which older servers know.
+        parameters["tag"] = tags[0] if len(tags) == 1 else list(tags)
+    if not parameters.get("relevant_only", True):
+        del parameters["relevant_only"]
+    return parameters
 
 
 def _batch(texts: Sequence[bytes]) -> Request:

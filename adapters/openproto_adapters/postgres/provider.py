@@ -214,6 +214,12 @@ class Postgres(Provider):
                 where.assign(column, kind, values[column])
         if "tags" in values:
             where.assign("tags", "text[]", values["tags"] or [])
+        if "source" in values:
+            where.assign("source", "json", to_json(values["source"].model_dump()) if values["source"] else None)
+        if extensions := changes.extensions:
+            added = {name: value for name, value in extensions.items() if value is not None}
+            expression = queries.EXTEND.replace("<changed>", where.parameter([*extensions]))
+            where.assign_expression("extensions", expression.replace("<added>", where.parameter(to_json(added))))
         if "content" in values:
             await self._assign_content(where, values["content"])
         release = ""

@@ -186,6 +186,12 @@ APPEND = """m.supersedes || ARRAY(
     WHERE id <> ALL (m.supersedes) ORDER BY place
 )"""
 
+# Changing extensions: <changed> and <added> are the names of all that change, and the new values.
+EXTEND = """(SELECT json_object_agg(key, value) FROM (
+    SELECT key, value FROM json_each(m.extensions) WHERE key <> ALL (<changed>::text[])
+    UNION ALL SELECT key, value FROM json_each(<added>::json)
+) AS kept)"""
+
 # Clearing `supersedes`: what another record supersedes as well stays superseded, by the newest of those.
 _OTHER = """(SELECT other.id FROM {schema}.memories other
     WHERE other.user_id = m.user_id AND other.id <> changed.id AND other.supersedes @> ARRAY[m.id]
@@ -332,8 +338,8 @@ class Arguments:
         if filters.scope is not None:
             # Compared as text, never as a pattern: `_` and `%` are ordinary characters of a scope.
             self.add("(m.scope = {0} OR starts_with(m.scope, {0} || '/'))", filters.scope)
-        if filters.tag is not None:
-            self.add("{} = ANY(m.tags)", filters.tag)
+        for tag in filters.tags:
+            self.add("{} = ANY(m.tags)", tag)
 
     def add_current(self, as_of: datetime | None) -> None:
         """Add that the record is current at `as_of`, or now."""
@@ -345,8 +351,12 @@ class Arguments:
 
     def assign(self, column: str, kind: str, value: Any) -> None:
         """Add the assignment of a value of an SQL type to a column."""
+        self.assign_expression(column, f"{self.parameter(value)}::{kind}")
+
+    def parameter(self, value: Any) -> str:
+        """Add a value and return how a statement refers to it."""
         self.values.append(value)
-        self.assign_expression(column, f"${len(self.values)}::{kind}")
+        return f"${len(self.values)}"
 
     def assign_expression(self, column: str, expression: str) -> None:
         """Add the assignment of an expression to a column."""
@@ -358,8 +368,7 @@ class Arguments:
         return template.replace("<filters>", f"({conditions})").replace("<changes>", "".join(self._assignments))
 
     def _parameter(self, value: Any) -> str:
-        self.values.append(value)
-        position = f"${len(self.values)}"
+        position = self.parameter(value)
         # A moment that is not given is the server's now; a type is said where PostgreSQL could not infer one.
         kind = _TYPES.get(type(value), "text")
         return f"coalesce({position}::timestamptz, now())" if kind == "timestamptz" else f"{position}::{kind}"

@@ -108,6 +108,10 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         columns["tags"] = to_json(changes["tags"] or [])
     if "supersedes" in changes:
         columns["supersedes"] = to_json(_change_supersedes(db, before, changes["supersedes"], now))
+    if "source" in changes:
+        columns["source"] = to_json(changes["source"].model_dump()) if changes["source"] else None
+    if change.extensions:
+        columns["extensions"] = to_json(change.changed_extensions(before.extensions))
     if new is not None:
         columns |= {
             "content": changes["content"],
@@ -218,9 +222,9 @@ def selection(filters: Filters, as_of: datetime | None) -> tuple[str, Parameters
         # Compared as text, never as a pattern: `_` and `%` are ordinary characters of a scope.
         where += " AND (scope = :scope OR substr(scope, 1, length(:scope) + 1) = :scope || '/')"
         parameters["scope"] = filters.scope
-    if filters.tag is not None:
-        where += " AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag)"
-        parameters["tag"] = filters.tag
+    for number, tag in enumerate(filters.tags):
+        where += f" AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag{number})"
+        parameters[f"tag{number}"] = tag
     if as_of is not None:
         where += """ AND (valid_from IS NULL OR valid_from <= :as_of) AND (valid_to IS NULL OR valid_to > :as_of)
             AND (superseded_at IS NULL OR superseded_at > :as_of)"""

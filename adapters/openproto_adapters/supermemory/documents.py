@@ -81,8 +81,7 @@ def current_and_matching(query: SearchQuery, at: datetime) -> Filter:
     operands = [_is(_FROM, "lte", math.floor(at.timestamp())), _is(_UNTIL, "gte", math.floor(at.timestamp()))]
     if query.scope is not None:
         operands.append(_is(_SCOPES, "arrayContains", query.scope))
-    if query.tag is not None:
-        operands.append(_is(_TAGS, "arrayContains", query.tag))
+    operands += [_is(_TAGS, "arrayContains", tag) for tag in query.tags]
     return _all(operands)
 
 

@@ -208,9 +208,9 @@ class Supermemory(EmulatedProvider[_Backend]):
     async def delete_all(self, filters: Filters) -> int:
         """Delete the namespace and the keys, or, where only a part is to go, as many documents at once as can be."""
         memories = self.backend.memories
-        if filters.scope is None and filters.tag is None:
+        if filters.scope is None and not filters.tags:
             return await memories.remove_all(user_token(filters.user_id))
-        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tag=filters.tag)
+        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags)
         async with aclosing(self.scan(filters.user_id)) as found:
             chosen = [stored async for stored in found if matches(stored, query)]
         deleted = 0

@@ -187,7 +187,7 @@ async def a_misspelt_keyword_is_a_type_error(bench: Bench) -> None:
     }
     for verb, arguments in attempts.items():
         await raises(TypeError, getattr(client, verb), **arguments)
-    await raises(TypeError, client.update, "i", source={"app": "x"})
+    await raises(TypeError, client.update, "i", created_at=None)
     equal(calls, [], "what reached the provider")
 
 
