@@ -21,6 +21,7 @@ import httpcore
 import httpx
 
 from openproto.blocking.abort import Abort, current_abort, shut_down
+from openproto.blocking.unsolicited import discard_out_of_step
 
 _LOOK_EVERY_MS = 50
 """How often a thread that is connecting looks whether its call was given up; only a connected socket can be cut."""
@@ -39,6 +40,7 @@ def abortable_client(**options: Any) -> httpx.Client:
         if isinstance(transport, httpx.HTTPTransport):
             # httpcore's pools take a backend, but httpx, which builds them (for each proxy too), cannot pass it on.
             transport._pool._network_backend = backend
+    discard_out_of_step(client)
     return client
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from openproto.errors import InvalidRequestError
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -14,6 +21,53 @@ _NO_MODEL = {"provider": "openai", "config": {"api_key": "unused", "openai_base_
 _LOCAL = ("qdrant", "chroma", "faiss")
 _ELSEWHERE = ("host", "url", "client", "api_key")
 _SIZELESS = ("chroma", "databricks", "langchain", "neptune", "upstash_vector", "vertex_ai_vector_search")
+
+
+def as_mapping(config: Config | BaseModel | None) -> Config:
+    """Return a configuration as a mapping, also one that is mem0's own `MemoryConfig`, of which only what was set.
+
+    Such an object has a folder for its store even where none was named: the one that all programs share.
+    """
+    if not isinstance(config, BaseModel):
+        return dict(config or {})
+    given = config.model_dump(exclude_unset=True, warnings=False)
+    store = given.get("vector_store") or {}
+    settings = store.get("config") or {}
+    if settings.get("path") == f"/tmp/{store.get('provider', 'qdrant')}":  # noqa: S108 - which is what mem0 writes
+        del settings["path"]
+    return given
+
+
+def check_names(config: Config, known: type[BaseModel]) -> None:
+    """Raise InvalidRequestError for a name that mem0's configuration does not have, and would be silent about."""
+    for name, value in config.items():
+        if name not in known.model_fields:
+            raise _unknown_name(name, known.model_fields)
+        part = known.model_fields[name].annotation
+        if isinstance(value, Mapping) and isinstance(part, type) and issubclass(part, BaseModel):
+            check_names(value, part)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise InvalidRequestError where mem0 refuses its configuration, with the reason and without the values."""
+    try:
+        yield
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        reasons = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+        raise InvalidRequestError(f"config: mem0 refuses it: {reasons}") from None
+    except TypeError as error:
+        # Of a part's settings that no model checks, the constructor of the part says which name it does not know.
+        if match := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+            raise InvalidRequestError(f"config: mem0 knows no setting {match[1]!r}; look at its guide") from error
+        raise
+
+
+def _unknown_name(name: str, known: Mapping[str, object]) -> InvalidRequestError:
+    near = get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; it knows: {', '.join(known)}"
+    return InvalidRequestError(f"config: mem0 knows no {name!r}{hint}")
 
 
 def complete(config: Config, path: Path, dim: int | None) -> dict[str, Any]:

@@ -23,10 +23,21 @@ from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
 from openproto.stores.words import query_terms, terms
-from openproto_adapters.mem0.config import Config, complete, local_path
+from openproto_adapters.mem0.config import Config, check_names, complete, explained, local_path
 from openproto_adapters.mem0.errors import typed_errors
 from openproto_adapters.mem0.quiet_import import import_mem0
-from openproto_adapters.mem0.rows import KEY, SCOPES, TAGS, agent_and_run, entity, is_id, metadata_of, to_stored
+from openproto_adapters.mem0.rows import (
+    KEY,
+    SCOPES,
+    TAGS,
+    agent_and_run,
+    entity,
+    first_of,
+    is_id,
+    metadata_of,
+    nothing_inferred,
+    to_stored,
+)
 from openproto_adapters.mem0.shared_library import SharedLibrary, shared_library
 
 if TYPE_CHECKING:
@@ -87,20 +98,20 @@ class Library:
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Add the text as it is, or, with `infer`, what mem0's language model makes of it."""
         stored = Stored.new(item, key, id="")
-        metadata = {**metadata_of(stored), "created_at": stored.record.created_at.isoformat()}
+        metadata = metadata_of(stored)
+        if not self._infer:  # of several memories, mem0's own moments say which of them was the first
+            metadata["created_at"] = stored.record.created_at.isoformat()
         scope = {"user_id": entity(item.user_id), **agent_and_run(item.scope)}
         message = {"role": "user", "content": item.content}
 
         def add(memory: Any) -> list[dict[str, Any]]:
             added = memory.add([message], metadata=metadata, infer=self._infer, **scope)
-            return sorted(added["results"], key=lambda result: str(result["id"]))
+            results: list[dict[str, Any]] = added["results"]
+            return results
 
         results = await self._call(add, item.content)
         if not results:
-            raise ProviderError(
-                "mem0's language model found nothing to remember in this text, and nothing was stored; "
-                "with infer=False texts are stored as they are"
-            )
+            raise nothing_inferred()
         return stored.changed(id=results[0]["id"], content=results[0]["memory"])
 
     async def find(self, id: str) -> Stored | None:
@@ -112,8 +123,7 @@ class Library:
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the first memory under that key."""
-        found = await self._all({"user_id": entity(user_id), KEY: user_token(key)})
-        return min((one for one in found if one.idempotency_key == key), key=lambda one: one.record.id, default=None)
+        return first_of(key, await self._all({"user_id": entity(user_id), KEY: user_token(key)}))
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Update the memory if it is still there: mem0 would bring a deleted one back."""
@@ -239,6 +249,9 @@ class Library:
 
     def _enter(self, model: str | None) -> None:
         mem0 = import_mem0()
+        from mem0.configs.base import MemoryConfig
+
+        check_names(self._config, MemoryConfig)
         with typed_errors():
             self._shared.enter(self, {**self._complete, "model": model}, lambda _: self._build(mem0, model))
 
@@ -251,7 +264,8 @@ class Library:
         if folder:
             _check_folder(folder, model)
         try:
-            memory = mem0.Memory.from_config(self._complete)
+            with explained():
+                memory = mem0.Memory.from_config(self._complete)
         except RuntimeError as error:
             if not local:
                 raise

@@ -20,7 +20,16 @@ from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
 from openproto_adapters.mem0.errors import connecting_error, typed_errors
 from openproto_adapters.mem0.quiet_import import import_mem0
-from openproto_adapters.mem0.rows import KEY, Metadata, entity, is_id, metadata_of, to_stored
+from openproto_adapters.mem0.rows import (
+    KEY,
+    Metadata,
+    entity,
+    first_of,
+    is_id,
+    metadata_of,
+    nothing_inferred,
+    to_stored,
+)
 
 T = TypeVar("T")
 
@@ -77,10 +86,7 @@ class Platform:
         stored = Stored.new(item, key, id="")
         ids = await self._add(item, metadata_of(stored))
         if not ids and self._infer:
-            raise ProviderError(
-                "mem0's language model found nothing to remember in this text, and nothing was stored; "
-                "with infer=False texts are stored as they are"
-            )
+            raise nothing_inferred()
         if not ids:
             mark = f"\n\n[repeated: {user_token(key)}]"
             ids = await self._add(item, metadata_of(stored, mark), mark)
@@ -111,8 +117,7 @@ class Platform:
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the first memory under that key."""
         name = entity(user_id)
-        found = await self._all(name, _with_key(name, key))
-        return min((one for one in found if one.idempotency_key == key), key=lambda one: one.record.id, default=None)
+        return first_of(key, await self._all(name, _with_key(name, key)))
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Update text and metadata in one request; an unmarked text, for only adding drops repeats."""
@@ -206,7 +211,7 @@ class Platform:
         answer = await self._call(self._client.add, messages, **options)
         if isinstance(answer, dict) and answer.get("status") == "PENDING":
             answer = await self._event(answer)
-        return sorted(str(result["id"]) for result in _results(answer) if result.get("id"))
+        return [str(result["id"]) for result in _results(answer) if result.get("id")]
 
     async def _search(self, filters: Mapping[str, Any], query: str, count: int) -> list[dict[str, Any]]:
         options = {"filters": filters, "top_k": count, "threshold": 0.0, "show_expired": True}

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from platformdirs import user_data_path
+from pydantic import BaseModel
 
 from openproto.embedding import resolve_embedder
 from openproto.emulation import EmulatedProvider, Ranked, Stored, check_at_least_one
 from openproto.models import MemoryRecord
 from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
 from openproto.stores.indexer import EmbedderSpec
+from openproto_adapters.mem0.config import as_mapping
 from openproto_adapters.mem0.library import Library
 from openproto_adapters.mem0.platform import Platform
 
@@ -23,7 +25,8 @@ class Mem0(EmulatedProvider[Library | Platform]):
 
     Args:
         path: Of the library, the folder of its local store; by default one in the user's data directory.
-        config: Of the library, mem0's own configuration: `vector_store`, `embedder`, `llm`, `history_db_path`...
+        config: Of the library, mem0's own configuration: a mapping of `vector_store`, `embedder`, `llm`,
+            `history_db_path`..., or mem0's `MemoryConfig`.
         embedder: Of the library, "auto" (the local embedder), "openai/<model>", or an object, unless `config` has one.
         infer: Whether mem0 stores what a language model makes of a text (of the library: `config["llm"]`), in place of
             the text.
@@ -42,7 +45,7 @@ class Mem0(EmulatedProvider[Library | Platform]):
         self,
         path: str | Path | None = None,
         *,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | BaseModel | None = None,
         embedder: EmbedderSpec = "auto",
         infer: bool = False,
         api_key: str | None = None,
@@ -51,17 +54,18 @@ class Mem0(EmulatedProvider[Library | Platform]):
     ) -> None:
         super().__init__()
         self._is_hosted = api_key is not None or base_url is not None
-        own_embedder = bool(config and config.get("embedder"))
+        settings = as_mapping(config)
+        own_embedder = bool(settings.get("embedder"))
         if self._is_hosted and not (path is None and config is None and embedder == "auto"):
             raise ValueError("path, config, and embedder are of the library in this process, api_key of the platform")
         if own_embedder and embedder != "auto":
             raise ValueError("give embedder=, or config={'embedder': ...}, and not both")
-        if not self._is_hosted and infer and not (config and config.get("llm")):
+        if not self._is_hosted and infer and not settings.get("llm"):
             raise ValueError("infer=True needs a language model: config={'llm': {'provider': ..., 'config': {...}}}")
         check_at_least_one(width=width)
         resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._path = Path(path) if path is not None else None
-        self._config = dict(config or {})
+        self._config = settings
         self._embedder: EmbedderSpec = None if own_embedder else embedder
         self._infer = infer
         self._api_key = api_key

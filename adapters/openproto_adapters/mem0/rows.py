@@ -7,6 +7,7 @@ that another program added has none: then mem0's own fields are the record, and 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -14,6 +15,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, Field
 
 from openproto.emulation import Stored, another_users, damaged, reading, scope_nodes, user_token
+from openproto.errors import ProviderError
 from openproto.models import MemoryRecord
 from openproto.stores.moments import EPOCH
 
@@ -107,10 +109,25 @@ def to_stored(answer: Any, name: str | None = None) -> Stored | None:
     metadata = row.metadata or {}
     if (envelope := metadata.get(ENVELOPE)) is None:
         return _foreign(row, row.user_id, metadata)
-    stored = Stored.from_text(envelope, row.memory.removesuffix(str(metadata.get(MARK, ""))), id=row.id)
+    text = row.memory.removesuffix(str(metadata.get(MARK, "")))
+    stored = Stored.from_text(envelope, text, id=row.id, handle=row.created_at or "")
     if entity(stored.record.user_id) != row.user_id:
         raise damaged("names another user than mem0 does")
     return stored
+
+
+def first_of(key: str, found: Iterable[Stored]) -> Stored | None:
+    """Return the first of the memories that were added under an idempotency key: with `infer` there may be several."""
+    added = (stored for stored in found if stored.idempotency_key == key)
+    return min(added, key=lambda stored: (stored.handle, stored.record.id), default=None)
+
+
+def nothing_inferred() -> ProviderError:
+    """Return the error for a text that mem0's language model stored nothing of; it does not say which of the two."""
+    return ProviderError(
+        "mem0's language model found nothing new in this text: nothing to remember, or only what the user has already. "
+        "Nothing was stored; with infer=False texts are stored as they are"
+    )
 
 
 def _foreign(row: Row, user_id: str, metadata: Metadata) -> Stored:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import httpx
 from memorysync import AsyncMemorySyncClient
 
+from openproto.blocking.unsolicited import discard_out_of_step_of
 from openproto.emulation import Recent
 from openproto.errors import OpenProtoError
 from openproto_adapters.memorysync.errors import as_protocol_error, closed
@@ -44,6 +45,8 @@ class Connection:
         self._slots = asyncio.Semaphore(options.max_connections)
         tls = httpx.create_ssl_context()
         self._transports = [httpx.AsyncHTTPTransport(verify=tls) for _ in range(options.max_connections)]
+        for transport in self._transports:
+            discard_out_of_step_of(transport)
         self._free = [*self._transports]
         self._clients: Recent[str, AsyncMemorySyncClient] = Recent(MOST_CLIENTS)
         self._deadlines: set[asyncio.Timeout] = set()

@@ -320,7 +320,11 @@ def _client(base_url: str, api_key: str) -> Client:
     """Return the SDK's client; in a thread, for the import and the TLS certificates take their time."""
     from memsy import AsyncMemsyClient as Client
 
-    return Client(base_url, api_key, timeout=TIMEOUT, max_retries=0)
+    from openproto.blocking.unsolicited import discard_out_of_step
+
+    client = Client(base_url, api_key, timeout=TIMEOUT, max_retries=0)
+    discard_out_of_step(client._client)
+    return client
 
 
 def _new(item: MemoryInput, key: str) -> tuple[EventId, Stored]:

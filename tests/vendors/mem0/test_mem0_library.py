@@ -329,7 +329,7 @@ async def test_with_infer_the_language_model_decides_what_is_stored(
     url, facts = model_says
     config = {"llm": {"provider": "openai", "config": {"api_key": "k", "openai_base_url": url}}}
     async with AsyncMemory("mem0", path=folder, config=config, infer=True) as memory:
-        with pytest.raises(ProviderError, match="nothing to remember"):
+        with pytest.raises(ProviderError, match="nothing new"):
             await memory.add("hello", user_id="ann")
         facts += ["Ann drinks tea", "Ann lives in Berlin"]
         text = "I'm Ann, I drink tea, and I live in Berlin"
@@ -337,8 +337,38 @@ async def test_with_infer_the_language_model_decides_what_is_stored(
         listed = (await memory.list("ann", tag="a")).items
         assert {one.content for one in listed} == set(facts)
         assert record in listed
+        assert record.content == "Ann drinks tea"
         assert (await memory.add(text, user_id="ann", tags=["a"], idempotency_key="key")) == record
         assert "Ann lives in Berlin" in [hit.memory.content for hit in await memory.search("where in Berlin", "ann")]
+
+
+async def test_a_configuration_of_mem0s_own_class_is_read_as_what_was_set_in_it(folder: Path) -> None:
+    from mem0.configs.base import MemoryConfig
+    from mem0.vector_stores.configs import VectorStoreConfig
+
+    store = VectorStoreConfig(provider="qdrant", config={"collection_name": "mine"})
+    async with AsyncMemory("mem0", path=folder, config=MemoryConfig(vector_store=store)) as memory:
+        await memory.add("tea", user_id="ann")
+        assert str(folder) in (await memory._session.provider.describe())["store"]
+    assert (folder / "collection" / "mine").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"vector_store": {"provider": "sesame"}}, "Unsupported vector store provider: sesame"),
+        ({"vector_store": {"provider": "qdrant", "config": {"hots": "x"}}}, "hots"),
+        ({"vectorstore": {"provider": "qdrant"}}, "'vectorstore'; did you mean 'vector_store'"),
+        ({"llm": {"provder": "openai"}}, "'provder'; did you mean 'provider'"),
+        ({"llm": {"provider": "openai", "config": {"modell": "x", "api_key": "k-secret"}}}, "'modell'"),
+    ],
+)
+async def test_a_configuration_that_mem0_would_refuse_or_ignore_is_a_value_error_with_the_reason(
+    folder: Path, config: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
+        await AsyncMemory("mem0", path=folder, config=config).list("ann")
+    assert "k-secret" not in str(caught.value)
 
 
 async def test_bad_input_is_refused_before_mem0_is_imported_or_opened(folder: Path) -> None:

@@ -127,7 +127,7 @@ async def test_with_infer_an_add_waits_for_its_event(platform: Mem0Platform) -> 
     async with client(platform, infer=True) as memory:
         record = await memory.add("I like tea", user_id="ann", tags=["a"])
         assert (await memory.get(record.id)).tags == ["a"]
-        with pytest.raises(ProviderError, match="nothing to remember"):
+        with pytest.raises(ProviderError, match="nothing new"):
             await memory.add("I like tea", user_id="ann")
         platform.events_fail = True
         with pytest.raises(ProviderError, match="failed to carry it out"):
