@@ -12,6 +12,7 @@ import random
 import threading
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -70,6 +71,14 @@ def parse_id(id: str) -> uuid.UUID | None:
     except ValueError:
         return None
     return parsed if str(parsed) == id else None
+
+
+def moment_of(id: str) -> datetime | None:
+    """Return the millisecond in which this project made `id`, or None where it did not."""
+    parsed = parse_id(id)
+    if parsed is None or parsed.version != 8:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=parsed.int >> 80)
 
 
 def unique_token(bits: int) -> str:

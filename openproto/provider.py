@@ -11,7 +11,8 @@ every verb, and the conformance suite tries them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -103,6 +104,14 @@ def is_fresh(key: str) -> bool:
     """Say whether nothing can be written under `key` yet: the client made it, for a call that is no retry."""
     call = current_call.get(None)
     return isinstance(key, GeneratedKey) and call is not None and not call.is_retry
+
+
+def count_scopes(found: Iterable[tuple[str, int]], depth: int | None) -> ScopeCounts:
+    """Return each scope, cut to `depth` segments where that is given, with the sum of its records, in order."""
+    counts: Counter[str] = Counter()
+    for scope, records in found:
+        counts["/".join(scope.split("/")[:depth])] += records
+    return [ScopeCount(scope=scope, records=counts[scope]) for scope in sorted(counts)]
 
 
 class KeyedInput(NamedTuple):
@@ -244,17 +253,14 @@ class Provider:
     async def scopes(self, query: ScopesQuery) -> ScopeCounts:
         """Return the scopes in use at or beneath the prefix, in order, each with its number of records."""
         listing = ListQuery(user_id=query.user_id, scope=query.prefix, limit=MAX_LIST_LIMIT)
-        counts: dict[str, int] = {}
+        found: list[tuple[str, int]] = []
         more = True
         while more:
             page = await self.list(listing)
-            for record in page.items:
-                if record.scope is not None:
-                    scope = "/".join(record.scope.split("/")[: query.depth])
-                    counts[scope] = counts.get(scope, 0) + 1
+            found += [(record.scope, 1) for record in page.items if record.scope is not None]
             listing = listing.model_copy(update={"cursor": page.next_cursor})
             more = page.next_cursor is not None
-        return [ScopeCount(scope=scope, records=counts[scope]) for scope in sorted(counts)]
+        return count_scopes(found, query.depth)
 
     async def users(self, query: UsersQuery) -> UserPage:
         """Return a page of the ids of the users that have records, in order."""

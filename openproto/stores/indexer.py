@@ -16,7 +16,7 @@ from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
 from openproto.errors import OpenProtoError, ProviderError
 from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.ids import new_id
-from openproto.models import VERBS, Capabilities, Features, Limits, Support, SupportDetails
+from openproto.models import OPERATIONS, VERBS, Capabilities, Features, Limits, Support, SupportDetails
 from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, fingerprint
 from openproto.stores.ranking import ScoreWeights
@@ -217,6 +217,7 @@ def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
     support: dict[str, Support | str] = dict.fromkeys(VERBS, "native")
     for feature, has in features.model_dump().items():
         support[feature] = "native" if has else "none"
+    support |= dict.fromkeys([*OPERATIONS, "keys_outlive"], "native")
     return Capabilities(
         provider=store.name,
         verbs=list(VERBS),

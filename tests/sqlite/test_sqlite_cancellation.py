@@ -179,6 +179,7 @@ async def test_a_read_sees_one_unchanging_state(database: Database) -> None:
 
 
 async def test_a_read_can_write_nothing_for_good(database: Database) -> None:
+    await database.write(lambda db: None)
     await database.read(lambda db: db.execute("INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')"))
     assert rows(database.path, "SELECT * FROM keys") == []
 

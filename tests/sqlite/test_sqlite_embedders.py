@@ -70,9 +70,9 @@ async def test_the_same_model_opens_the_file_again(path: Path) -> None:
         assert len(await client.search("memory", "ada")) == 3
 
 
-async def test_the_first_to_open_a_file_gives_it_its_model(path: Path) -> None:
-    async with memory(path, Toy("one", 6)):
-        pass
+async def test_the_first_to_write_a_file_gives_it_its_model(path: Path) -> None:
+    async with memory(path, Toy("one", 6)) as client:
+        await client.add("tea", user_id="ada")
     assert store(path)[:2] == ("one", 6)
 
 

@@ -7,14 +7,17 @@ import sqlite3
 import stat
 import tempfile
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite.database import SCHEMA_VERSION
+from openproto_adapters.sqlite.schema import SCHEMA_VERSION
 from sqlite_tools import check_consistent, memory, rows
 
-from openproto import AsyncMemory, Memory, ProviderError
+from openproto import AsyncMemory, Memory, NotFoundError, ProviderError
+
+OLD_SCHEMA = Path(__file__).with_name("schema_1.sql")
 
 
 @pytest.fixture
@@ -39,7 +42,8 @@ def test_row_80_without_arguments_the_file_is_in_the_users_data_directory(run_py
 
 
 async def test_the_folder_of_the_file_is_made(tmp_path: Path) -> None:
-    async with memory(tmp_path / "a" / "b" / "memory.db"):
+    async with memory(tmp_path / "a" / "b" / "memory.db") as client:
+        await client.add("tea", user_id="ada")
         assert (tmp_path / "a" / "b" / "memory.db").is_file()
 
 
@@ -147,6 +151,7 @@ if os.getuid() == 0:
     os.setuid(65534)
 try:
     with openproto.Memory(path=sys.argv[1], embedder="none", retries=0) as memory:
+        print([record.content for record in memory.list("ada").items], flush=True)
         memory.add("tea", user_id="ada")
     print("stored")
 except openproto.ProviderError as error:
@@ -154,8 +159,11 @@ except openproto.ProviderError as error:
 """
 
 
+@pytest.mark.parametrize("open_folder", [False, True], ids=["a closed folder", "an open folder"])
 @pytest.mark.parametrize("exists", [False, True], ids=["a new file", "an old file"])
-def test_a_folder_that_may_not_be_written_is_a_typed_error(run_python: Any, exists: bool) -> None:
+def test_what_may_only_be_read_is_read_and_a_write_says_why_not(
+    run_python: Any, exists: bool, open_folder: bool
+) -> None:
     # pytest's own folders are closed to other users, and root may write anywhere: hence this folder and that user.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.db"
@@ -163,16 +171,122 @@ def test_a_folder_that_may_not_be_written_is_a_typed_error(run_python: Any, exis
             with Memory(path=path, embedder="none") as client:
                 client.add("tea", user_id="ada")
             path.chmod(0o444)
-        Path(folder).chmod(0o555)
+        Path(folder).chmod(0o777 if open_folder else 0o555)
         told = run_python(READ_ONLY, path)
         Path(folder).chmod(0o755)
-    assert told.stdout.startswith("provider_error "), told.stderr
-    assert "Permission denied" in told.stdout or "read-only" in told.stdout or "cannot be opened" in told.stdout
+        left = [file.name for file in Path(folder).iterdir()]
+    if exists:
+        assert told.stdout.startswith("['tea']\nprovider_error "), told.stderr
+        assert "may only be read: writes are refused" in told.stdout
+        assert open_folder or left == ["memory.db"]
+    elif open_folder:
+        assert told.stdout.startswith("[]\nstored"), told.stderr
+    else:
+        assert told.stdout.startswith("provider_error "), told.stderr
+        assert "Permission denied" in told.stdout
+        assert left == []
+
+
+async def test_a_read_makes_no_store(tmp_path: Path) -> None:
+    async with memory(tmp_path / "typo" / "memory.db") as client:
+        assert (await client.list("ada")).items == await client.search("tea", "ada") == []
+        assert (await client.context("tea", "ada")).text == ""
+        assert await client.delete_all("ada") == 0
+        with pytest.raises(NotFoundError):
+            await client.get("m1", user_id="ada")
+        with pytest.raises(NotFoundError):
+            await client.update("m1", content="tea")
+        assert (await client.audit("ada")) == []
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_store_that_another_made_meanwhile_is_read(path: Path) -> None:
+    async with memory(path) as reader:
+        assert (await reader.list("ada")).items == []
+        async with memory(path) as writer:
+            await writer.add("tea", user_id="ada")
+        assert len((await reader.list("ada")).items) == 1
+
+
+@pytest.mark.parametrize("fate", ["deleted", "moved", "replaced"])
+async def test_a_file_that_goes_underneath_is_noticed_before_anything_is_acknowledged(path: Path, fate: str) -> None:
+    async with memory(path) as client:
+        record = await client.add("tea", user_id="ada")
+        if fate == "replaced":
+            async with memory(path.with_name("other.db")) as other:
+                await other.add("other", user_id="ada")
+            os.replace(path.with_name("other.db"), path)
+        elif fate == "moved":
+            os.rename(path, path.with_name("moved.db"))
+        else:
+            os.unlink(path)
+        for call in (
+            client.add("milk", user_id="ada"),
+            client.update(record.id, content="milk"),
+            client.get(record.id),
+            client.list("ada"),
+            client.search("tea", "ada"),
+        ):
+            with pytest.raises(ProviderError, match="moved, deleted, or replaced"):
+                await call
+        assert ("memory.db" in os.listdir(path.parent)) == (fate == "replaced")
+
+
+@pytest.mark.parametrize("spelling", ["~/memory.db", "sqlite:///memory.db", "sqlite:///{folder}/memory.db"])
+def test_a_path_means_what_people_mean(run_python: Any, tmp_path: Path, spelling: str) -> None:
+    program = "import os, sys; os.chdir(sys.argv[1]); import openproto\n" + (
+        "with openproto.Memory.from_env() as memory: memory.add('tea', user_id='ada')"
+    )
+    env = {"HOME": str(tmp_path), "OPENPROTO_PATH": spelling.format(folder=tmp_path), "OPENPROTO_EMBEDDER": "none"}
+    told = run_python(program, tmp_path, env=env)
+    assert told.returncode == 0, told.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["memory.db"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["postgresql://u:secret@h/db", "https://h/x.db", "file:x.db", "sqlite://host/x.db", "sqlite:///x.db?mode=ro", ""],
+)
+def test_what_names_no_file_is_refused_by_name(wrong: str) -> None:
+    with pytest.raises(ValueError, match="path") as caught:
+        Memory(path=wrong)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_file_of_the_first_schema_is_upgraded_and_keeps_what_it_held(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD_SCHEMA.read_text())
+        names = dict(db.execute("SELECT content, id FROM memories"))
+    async with memory(path, audit_reads=False) as client:
+        tea = await client.get(names["likes tea"], user_id="ada")
+        assert (tea.scope, tea.tags, tea.confidence, tea.extensions) == (
+            "drinks/hot",
+            ["t", "u"],
+            0.5,
+            {"x-app": {"k": [1]}},
+        )
+        assert len({record.version async for record in client.iter("ada")}) == 7
+        now = {r.content async for r in client.iter("ada", as_of=datetime.now(UTC))}
+        assert now == {"likes tea", "lives in Bonn", "lives in Kiel", "works at Acme"}
+        later = {r.content async for r in client.iter("ada", as_of=datetime(2040, 1, 1, tzinfo=UTC))}
+        assert later == {"likes tea", "lives in Bonn", "lives in Kiel", "works at Initech"}
+        long_ago = {r.content async for r in client.iter("ada", as_of=datetime(2020, 1, 1, tzinfo=UTC))}
+        assert long_ago == {"likes tea", "lives in Ulm", "works at Acme", "has a cat"}
+        await client.update(names["lives in Kiel"], supersedes=None)
+        assert (await client.get(names["lives in Ulm"])).superseded_by == names["lives in Bonn"]
+        assert [hit.memory.content for hit in await client.search("tea", "ada")] == ["likes tea"]
+        again = await client.add(
+            "likes tea", user_id="ada", scope="drinks/hot", tags=["t", "u"], source={"app": "notes"}, confidence=0.5,
+            x_app={"k": [1]}, idempotency_key="once",
+        )  # fmt: skip
+        assert again == tea
+    assert rows(path, "SELECT version FROM store") == [(SCHEMA_VERSION,)]
+    check_consistent(path)
 
 
 async def test_a_file_of_a_newer_schema_is_refused_in_words(path: Path) -> None:
-    async with memory(path):
-        pass
+    async with memory(path) as client:
+        await client.add("tea", user_id="ada")
     rows(path, "UPDATE store SET version = ?", SCHEMA_VERSION + 1)
     message = (await open_fails(path)).message
     assert f"schema {SCHEMA_VERSION + 1}" in message
@@ -180,8 +294,8 @@ async def test_a_file_of_a_newer_schema_is_refused_in_words(path: Path) -> None:
 
 
 async def test_a_file_of_a_newer_schema_is_left_as_it_was(path: Path) -> None:
-    async with memory(path):
-        pass
+    async with memory(path) as client:
+        await client.add("tea", user_id="ada")
     rows(path, "UPDATE store SET version = ?", SCHEMA_VERSION + 1)
     rows(path, "DROP TABLE keys")  # as a newer schema might
     before = rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
-from importlib.resources import files
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal, TypeAlias, TypeVar
 
 from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Synchronous: TypeAlias = Literal["full", "normal"]
 
-SCHEMA_VERSION = 1
+_SAME_FILE = (
+    "the database file was moved, deleted, or replaced while it was open: {what}. Close this client, put the file back "
+    "or keep the new one, and open another client"
+)
 
 # How many steps of SQLite's virtual machine, well under a millisecond of them, pass between looks at a cancellation.
 _STEPS_BETWEEN_LOOKS = 20_000
@@ -37,12 +45,24 @@ class Database:
         self.path = path
         self._lock_timeout = lock_timeout
         self._synchronous = synchronous
-        self._readers = _Lane("openproto-sqlite-read", readers, self._connect)
-        self._writer = _Lane("openproto-sqlite-write", 1, self._connect)
+        self._readers = _Lane("openproto-sqlite-read", readers, self._connect_to_read)
+        self._writer = _Lane("openproto-sqlite-write", 1, self._connect_to_write)
+        self._identity: tuple[int, int] | None = None
+        self._is_immutable = False
+        self.read_only: str | None = None
+        """What it costs that the file may only be read, where that is so."""
 
     async def open(self) -> None:
-        """Create the file and its tables where they are missing; raise ProviderError where that cannot be."""
-        await self._writer.run(self._create)
+        """Bring an existing file to the newest schema; a missing one is made by the first write, never by a read.
+
+        Raise ProviderError where the file can be neither used nor made.
+        """
+        await self._writer.prepare(self._prepare)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file by now."""
+        return self._identity is not None or self.path.exists()
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which sees one unchanging state of the file."""
@@ -58,12 +78,18 @@ class Database:
 
     async def read_once(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which makes a single statement: that is a snapshot without a transaction."""
-        return await self._readers.run(lambda connection: self._when_free(connection, function))
+
+        def job(connection: Connection) -> T:
+            self._check_identity("nothing was read")
+            return self._when_free(connection, function)
+
+        return await self._readers.run(job)
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises."""
 
         def job(connection: Connection) -> T:
+            self._check_identity("nothing of this call was written")
             self._take_write_lock(connection)
             try:
                 result = function(connection)
@@ -72,6 +98,7 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            self._check_identity("what this call wrote is not in the file at that path")
             return result
 
         return await self._writer.run(job)
@@ -84,37 +111,117 @@ class Database:
             # One after the other: SQLite clears up behind the file only in a connection that is alone when it closes.
             await self._writer.close()
 
-    def _connect(self, job: _Job) -> Connection:
+    def _connect_to_write(self, job: _Job) -> Connection:
+        if self.read_only is not None:
+            raise ProviderError(f"{self.path} may only be read: {self.read_only}")
+        self._check_identity("nothing of this call was written")
+        if self._identity is None and not self.path.exists():
+            self._make_file()
+        connection = self._connect(job, f"{self.path.absolute().as_uri()}?mode=rw")
+        try:
+            self._when_free(connection, lambda c: c.execute(f"PRAGMA synchronous = {self._synchronous}"))
+            self._upgrade(connection)
+            self._identity = _identity(self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_to_read(self, job: _Job) -> Connection:
+        if self._identity is None and not self.path.exists():
+            # Nothing was ever written: what is asked is asked of an empty store that is nowhere.
+            connection = self._connect(job, ":memory:")
+            upgrade(connection)
+            connection.is_passing = True
+            return connection
+        if self._identity is None:  # another process made it meanwhile
+            self._prepare(job)
+        self._check_identity("nothing was read")
+        mode = "rw" if self.read_only is None else "ro"
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        return self._connect(job, uri + ("&immutable=1" if self._is_immutable else ""))
+
+    def _connect(self, job: _Job, uri: str) -> Connection:
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0, factory=Connection
+        )
+        connection.work_for(job)
+        return connection
+
+    def _make_file(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Memories are private: only this user may read the file (SQLite gives its companions the same mode).
             self.path.touch(mode=0o600)
         except OSError as error:
             raise ProviderError(f"{self.path} cannot be created: {error.strerror}; choose another path=") from error
-        connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=0, factory=Connection
-        )
-        connection.work_for(job)
-        try:
-            self._when_free(connection, lambda c: c.execute(f"PRAGMA synchronous = {self._synchronous}"))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
-    def _create(self, connection: Connection) -> None:
-        version = self._when_free(connection, _version)
-        if version > SCHEMA_VERSION:
+    def _prepare(self, job: _Job) -> None:
+        """Look at the file, if there is one, and bring it to the newest schema; see what may be done with it."""
+        try:
+            _identity(self.path)
+        except FileNotFoundError:
+            self._check_place()
+            return
+        except OSError as error:
+            raise ProviderError(f"{self.path} cannot be opened: {error.strerror}; choose another path=") from error
+        if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
+            self._connect_to_write(job).close()
+        else:
+            self._prepare_to_read(job)
+
+    def _check_place(self) -> None:
+        """Raise ProviderError where the first write could not make the file."""
+        nearest = next((folder for folder in self.path.absolute().parents if folder.exists()), self.path.parent)
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            reason = "Permission denied" if nearest.is_dir() else "Not a directory"
+            raise ProviderError(f"{self.path} cannot be created: {reason}; choose another path=")
+
+    def _prepare_to_read(self, job: _Job) -> None:
+        self.read_only = "writes are refused, and reads leave no entry in the audit log"
+        try:
+            version = self._version_read(job)
+        except sqlite3.OperationalError:
+            # Beside a file in WAL mode SQLite wants to keep two more, and in this folder it cannot.
+            self._is_immutable = True
+            self.read_only += "; what others write meanwhile, or left in the -wal file, is not seen"
+            version = self._version_read(job)
+        if version < SCHEMA_VERSION:
             raise ProviderError(
-                f"{self.path} was written by a newer openproto (schema {version}, this one knows {SCHEMA_VERSION}); "
-                "upgrade openproto"
+                f"{self.path} has tables of an older openproto (schema {version}) and may only be read: open it once "
+                "where it may be written, or read a copy"
             )
-        self._when_free(connection, lambda c: c.execute("PRAGMA journal_mode = wal"))
-        self._take_write_lock(connection)
-        for statement in _statements():
-            connection.execute(statement)
-        connection.execute("INSERT OR IGNORE INTO store (only_row, version) VALUES (1, ?)", (SCHEMA_VERSION,))
-        connection.execute("COMMIT")
+        check_version(self.path, version)
+        self._identity = _identity(self.path)
+        _log.warning("sqlite: %s is opened for reading only: %s", self.path, self.read_only)
+
+    def _version_read(self, job: _Job) -> int:
+        immutable = "&immutable=1" if self._is_immutable else ""
+        with closing(self._connect(job, f"{self.path.absolute().as_uri()}?mode=ro{immutable}")) as connection:
+            return self._when_free(connection, schema_version)
+
+    def _upgrade(self, connection: Connection) -> None:
+        version = self._when_free(connection, schema_version)
+        check_version(self.path, version)
+        if version < SCHEMA_VERSION:
+            self._when_free(connection, lambda c: c.execute("PRAGMA journal_mode = wal"))
+            self._take_write_lock(connection)
+            try:
+                upgrade(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _check_identity(self, what: str) -> None:
+        """Raise ProviderError where the path leads to another file than the one that was opened, or to none."""
+        try:
+            is_same = self._identity is None or _identity(self.path) == self._identity
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise ProviderError(_SAME_FILE.format(what=what))
 
     def _take_write_lock(self, connection: Connection) -> None:
         self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
@@ -141,6 +248,8 @@ class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
     job = _Job()
+    is_passing = False
+    """Whether it serves one job and is closed then."""
 
     def work_for(self, job: _Job) -> None:
         """Serve `job` from now on."""
@@ -161,10 +270,17 @@ class _Lane:
         self._running: set[_Job] = set()
 
     async def run(self, function: Callable[[Connection], T]) -> T:
+        return await self._in_thread(lambda job: self._work(job, function))
+
+    async def prepare(self, function: Callable[[_Job], None]) -> None:
+        """Run what comes before there is a connection."""
+        await self._in_thread(lambda job: _typed(lambda: function(job)))
+
+    async def _in_thread(self, work: Callable[[_Job], T]) -> T:
         job = _Job()
         self._running.add(job)
         try:
-            return await self._threads(self._work, job, function)
+            return await self._threads(work, job)
         finally:
             # Reached early only by a cancellation: the statement that runs for this job now stops.
             job.cancelled = True
@@ -188,11 +304,21 @@ class _Lane:
         except sqlite3.Error as error:
             raise typed_error(error) from error
         finally:
+            if connection is not None and connection.is_passing:
+                connection.close()
+                connection = None
             self._idle.put(connection)
 
     def _close_one(self) -> None:
         if (connection := self._idle.get()) is not None:
             connection.close()
+
+
+def _typed(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except sqlite3.Error as error:
+        raise typed_error(error) from error
 
 
 def typed_error(error: sqlite3.Error) -> OpenProtoError:
@@ -234,15 +360,6 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
 }
 
 
-def _version(connection: Connection) -> int:
-    """Return the version of the file's tables, 0 where it has none."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store'").fetchone() is None:
-        return 0
-    (version,) = connection.execute("SELECT version FROM store").fetchone() or (0,)
-    return int(version)
-
-
-def _statements() -> list[str]:
-    text = files("openproto_adapters.sqlite").joinpath("schema.sql").read_text(encoding="utf-8")
-    lines = (line.partition("--")[0] for line in text.splitlines())
-    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

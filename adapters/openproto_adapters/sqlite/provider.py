@@ -11,31 +11,52 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from platformdirs import user_data_path
 
+from openproto.context import TokenCounter, fill_context
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError
-from openproto.models import Cancellation, Capabilities, MemoryPage, MemoryRecord
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, ReindexProgress, SearchResults
+from openproto.models import Cancellation, Capabilities, ContextBlock, MemoryPage, MemoryRecord, PutResult, UserPage
+from openproto.provider import (
+    AuditEntries,
+    KeyedInput,
+    Outcomes,
+    Provider,
+    ReindexProgress,
+    RestoreOutcomes,
+    ScopeCounts,
+    SearchResults,
+    generated_key,
+)
 from openproto.requests import (
     AuditQuery,
+    ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     RecordRef,
+    ScopesQuery,
     SearchQuery,
+    UsersQuery,
 )
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.cursors import decode_cursor
 from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_capabilities
+from openproto.stores.restoring import index_records
 from openproto.stores.words import terms
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
 from openproto_adapters.sqlite.gets import GetBatcher
+from openproto_adapters.sqlite.location import file_at
 from openproto_adapters.sqlite.reindexing import reindex
+from openproto_adapters.sqlite.restoring import restore
+from openproto_adapters.sqlite.searching import search
+
+T = TypeVar("T")
 
 READERS = 3
 
@@ -46,7 +67,8 @@ class Sqlite(Provider):
     """Memories in one SQLite file, shared safely by threads and processes of one machine.
 
     Args:
-        path: The file; by default `memory.db` in the user's data directory. Its folder is made where missing.
+        path: The file; by default `memory.db` in the user's data directory. `~` and `sqlite:///memory.db` mean what
+            they say. The first write makes the file, and its folder; a file that may only be read can be read.
         embedder: "auto" (the local embedder where it is installed), "local", "openai/<model>", "none", or an object.
         audit_reads: Whether reads are recorded in the audit log too.
         lock_timeout: Seconds to wait for another process that is writing.
@@ -65,11 +87,9 @@ class Sqlite(Provider):
         lock_timeout: float = 10.0,
         synchronous: Synchronous = "full",
     ) -> None:
-        if path is not None and str(path) in ("", ":memory:"):
-            raise ValueError("path must name a file, which several connections share; use a temporary one for tests")
         if synchronous not in ("full", "normal"):
             raise ValueError("synchronous must be 'full' or 'normal'")
-        self._path = Path(path) if path is not None else None
+        self._path = file_at(path) if path is not None else None
         resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
@@ -81,14 +101,11 @@ class Sqlite(Provider):
         self._audit_buffer: AuditBuffer | None = None
 
     async def open(self) -> None:
-        """Open or create the file, load the embedder, and make sure that they fit each other."""
+        """Open the file if there is one, load the embedder, and make sure that they fit each other."""
         try:
             await self._open_file()
             self._indexer = Indexer(self._embedder, terms)
             await self._indexer.open(await self._db.read(statements.stored_model))
-            model, dim = self._indexer.model, self._indexer.dim
-            stored = await self._db.write(lambda db: statements.adopt_model(db, model, dim))
-            self._indexer.check(stored.model, stored.dim)
             self._audit_buffer = AuditBuffer(self._write_reads)
         except BaseException:
             await self.close()
@@ -113,7 +130,7 @@ class Sqlite(Provider):
         new = await self._index.index(KeyedInput(item, idempotency_key))
 
         def write(db: Connection) -> MemoryRecord:
-            self._check_model(db)
+            self._adopt_model(db)
             return self._add(db, new)
 
         return await self._db.write(write)
@@ -123,7 +140,7 @@ class Sqlite(Provider):
         batch = await self._index.index_many(items, list)
 
         def write(db: Connection) -> Outcomes:
-            self._check_model(db)
+            self._adopt_model(db)
             return [new if isinstance(new, OpenProtoError) else self._outcome(db, new) for new in batch]
 
         return await self._db.write(write)
@@ -140,42 +157,85 @@ class Sqlite(Provider):
         new = await self._index.index_content(content) if content is not None else None
 
         def write(db: Connection) -> MemoryRecord:
-            self._check_model(db)
+            self._adopt_model(db)
             record = statements.update(db, ref, changes, new)
             statements.write_audit(db, [audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
             return record
+
+        return await self._change(write, NotFoundError("no such memory"))
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Create or replace the record of that key, with its audit entry, in one transaction."""
+        new = await self._index.index(KeyedInput(item, generated_key(item.user_id)))
+
+        def write(db: Connection) -> PutResult:
+            self._adopt_model(db)
+            return statements.put(db, new, if_version, self._audit_of(new))
+
+        return await self._db.write(write)
+
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        """Write the records as they are, in one transaction; their vectors are made anew."""
+        batch = await index_records(self._index, records)
+
+        def write(db: Connection) -> RestoreOutcomes:
+            self._adopt_model(db)
+            return restore(db, records, batch, lambda r: audit_row(r.user_id, memory_id=r.id, scope=r.scope))
 
         return await self._db.write(write)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record and its words; only its idempotency key is remembered."""
-        where, parameters = "id = :id AND user_id = coalesce(:user_id, user_id)", ref.model_dump()
-        if not await self._delete(where, parameters):
-            raise NotFoundError("no such memory")
+
+        def write(db: Connection) -> None:
+            gone = statements.delete(db, ref)
+            statements.write_audit(db, [audit_row(gone.user_id, memory_id=gone.id)])
+
+        await self._change(write, NotFoundError("no such memory"))
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove every record that the filters select, in one transaction."""
-        return await self._delete(*statements.selection(filters, None))
+
+        def write(db: Connection) -> int:
+            gone = statements.delete_all(db, filters)
+            statements.write_audit(db, [audit_row(filters.user_id, memory_id=id) for id in gone])
+            return len(gone)
+
+        return await self._change(write, 0)
+
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the record."""
+        record = await self._db.read_once(lambda db: statements.get_by_key(db, ref))
+        self._record_read(record.user_id, memory_id=record.id)
+        return record
+
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        """Return the scopes in use, each with its number of records."""
+        counts = await self._db.read_once(lambda db: statements.list_scopes(db, query))
+        self._record_read(query.user_id, scope=query.prefix)
+        return counts
+
+    async def users(self, query: UsersQuery) -> UserPage:
+        """Return a page of the users that have records."""
+        return await self._db.read(lambda db: statements.list_users(db, query))
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return a page, newest first."""
-        decode_cursor(query)
-        page = await self._db.read(lambda db: statements.list_page(db, query))
+        page = await self._list(query)
         self._record_read(query.user_id, scope=query.scope)
         return page
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the best current records: exact over all of the user's memories."""
-        indexed = await self._index.index_query(query.query)
-        weights = self._index.weights
-
-        def read(db: Connection) -> SearchResults:
-            self._check_model(db)
-            return statements.search(db, query, indexed, weights, datetime.now(UTC))
-
-        found = await self._db.read(read)
+        found = await self._search(query)
         self._record_read(query.user_id, scope=query.scope)
         return found
+
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        """Return the block; the search and the listing behind it are one entry in the audit log."""
+        block = await fill_context(query, count_tokens, self._search, self._list)
+        self._record_read(query.user_id, scope=query.scope)
+        return block
 
     async def audit(self, query: AuditQuery) -> AuditEntries:
         """Return the user's audit entries; reads that wait to be written are written first."""
@@ -193,8 +253,9 @@ class Sqlite(Provider):
         await self._db.read(statements.stored_model)
 
     async def describe(self) -> dict[str, str]:
-        """Return the file and SQLite's version."""
-        return {"file": str(self._db.path), "SQLite": sqlite3.sqlite_version}
+        """Return the file, what may be done with it, and SQLite's version."""
+        access = {"access": f"read-only: {self._db.read_only}"} if self._db.read_only else {}
+        return {"file": str(self._db.path), **access, "SQLite": sqlite3.sqlite_version}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""
@@ -213,10 +274,29 @@ class Sqlite(Provider):
         self._gets = GetBatcher(self._database)
         await self._database.open()
 
+    async def _list(self, query: ListQuery) -> MemoryPage:
+        decode_cursor(query)
+        return await self._db.read(lambda db: statements.list_page(db, query))
+
+    async def _search(self, query: SearchQuery) -> SearchResults:
+        indexed = await self._index.index_query(query.query)
+        weights = self._index.weights
+
+        def read(db: Connection) -> SearchResults:
+            stored = statements.stored_model(db)
+            if not stored.has_memories:
+                return []
+            self._index.check(stored.model, stored.dim)
+            return search(db, query, indexed, weights, datetime.now(UTC))
+
+        return await self._db.read(read)
+
     def _add(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord:
+        return statements.add(db, new, self._audit_of(new))
+
+    def _audit_of(self, new: IndexedInput[Terms]) -> AuditRow:
         app = new.item.source.app if new.item.source else None
-        audit = audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
-        return statements.add(db, new, audit)
+        return audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
 
     def _outcome(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord | OpenProtoError:
         # `statements.add` refuses before it writes, so an item that fails leaves nothing of itself behind.
@@ -225,17 +305,17 @@ class Sqlite(Provider):
         except OpenProtoError as error:
             return error
 
-    async def _delete(self, where: str, parameters: statements.Parameters) -> int:
-        def write(db: Connection) -> int:
-            gone = statements.delete(db, where, parameters)
-            statements.write_audit(db, [audit_row(user_id, memory_id=id) for id, user_id in gone])
-            return len(gone)
+    async def _change(self, write: Callable[[Connection], T], nothing: T | OpenProtoError) -> T:
+        """Write to the file; where there is none yet there is nothing to change, and none is made."""
+        if self._db.exists:
+            return await self._db.write(write)
+        if isinstance(nothing, OpenProtoError):
+            raise nothing
+        return nothing
 
-        return await self._db.write(write)
-
-    def _check_model(self, db: Connection) -> None:
-        """A re-embedding by another process may have given the file another model since it was opened."""
-        stored = statements.stored_model(db)
+    def _adopt_model(self, db: Connection) -> None:
+        """Give an empty file its model; a re-embedding by another process may have given it another meanwhile."""
+        stored = statements.adopt_model(db, self._index.model, self._index.dim)
         self._index.check(stored.model, stored.dim)
 
     def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
@@ -243,7 +323,9 @@ class Sqlite(Provider):
             self._reads.record(audit_row(user_id, memory_id=memory_id, scope=scope))
 
     async def _write_reads(self, rows: Sequence[AuditRow]) -> None:
-        await self._db.write(lambda db: statements.write_audit(db, rows))
+        # A read makes no file, and leaves no trace in one that may only be read.
+        if self._db.exists and self._db.read_only is None:
+            await self._db.write(lambda db: statements.write_audit(db, rows))
 
     @property
     def _db(self) -> Database:

@@ -1,0 +1,60 @@
+"""The tables of the file: versioned migrations, each applied once."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from openproto.errors import ProviderError
+
+SCHEMA_VERSION = 2
+
+_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Return the version of the file's tables, 0 where it has none."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store'").fetchone() is None:
+        return 0
+    (version,) = connection.execute("SELECT version FROM store").fetchone() or (0,)
+    return int(version)
+
+
+def check_version(path: Path, version: int) -> None:
+    """Raise ProviderError for tables that a newer openproto made."""
+    if version > SCHEMA_VERSION:
+        raise ProviderError(
+            f"{path} was written by a newer openproto (schema {version}, this one knows {SCHEMA_VERSION}); "
+            "upgrade openproto"
+        )
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Apply the migrations that the file lacks; the caller holds the write lock and commits."""
+    # Looked at under the lock: another process may have been faster.
+    version = schema_version(connection)
+    for number, statements in migrations():
+        if number > version:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO store (only_row, version) VALUES (1, ?1) ON CONFLICT DO UPDATE SET version = ?1",
+                (number,),
+            )
+
+
+@lru_cache
+def migrations() -> list[tuple[int, list[str]]]:
+    """Return each migration's version and statements, oldest first."""
+    folder = files("openproto_adapters.sqlite").joinpath("migrations")
+    found = ((_MIGRATION.fullmatch(entry.name), entry) for entry in folder.iterdir())
+    texts = sorted((int(match[1]), entry.read_text(encoding="utf-8")) for match, entry in found if match)
+    return [(number, _statements(text)) for number, text in texts]
+
+
+def _statements(text: str) -> list[str]:
+    lines = (line.partition("--")[0] for line in text.splitlines())
+    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
