@@ -42,7 +42,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.promise(85)
 @pytest.mark.parametrize("verb", ["add", "get", "update", "delete", "list", "search", "context", "audit"])
-async def test_row_85_cancelling_a_verb_cancels_the_providers_coroutine_at_once(verb: str) -> None:
+async def test_cancelling_a_verb_cancels_the_providers_coroutine_at_once(verb: str) -> None:
     provider = FakeProvider(acts=[hang])
     async with AsyncMemory(provider) as memory:
         call = asyncio.create_task(CALLS[verb](memory))
@@ -275,7 +275,7 @@ async def test_a_cancellation_is_never_retried() -> None:
 
 
 @pytest.mark.promise(88)
-async def test_row_88_one_client_serves_many_tasks_at_once() -> None:
+async def test_one_client_serves_many_tasks_at_once() -> None:
     gate = Gate()
     provider = FakeProvider(acts=[gate] * 50)
     async with AsyncMemory(provider) as memory:

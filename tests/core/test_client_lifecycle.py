@@ -96,7 +96,7 @@ async def test_later_verbs_do_not_open_it_again() -> None:
 @pytest.mark.promise(82)
 @pytest.mark.promise(27)
 @pytest.mark.promise(98)
-async def test_row_82_async_with_opens_at_entry_and_closes_at_exit() -> None:
+async def test_async_with_opens_at_entry_and_closes_at_exit() -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider):
         assert (provider.opens, provider.closes) == (1, 0)
@@ -105,7 +105,7 @@ async def test_row_82_async_with_opens_at_entry_and_closes_at_exit() -> None:
 
 @pytest.mark.promise(82)
 @pytest.mark.promise(98)
-async def test_row_82_the_client_is_closed_when_its_block_raises() -> None:
+async def test_the_client_is_closed_when_its_block_raises() -> None:
     provider = FakeProvider()
     with pytest.raises(ZeroDivisionError):
         async with AsyncMemory(provider):
@@ -115,7 +115,7 @@ async def test_row_82_the_client_is_closed_when_its_block_raises() -> None:
 
 @pytest.mark.promise(82)
 @pytest.mark.promise(28)
-async def test_row_82_a_client_can_be_closed_by_hand() -> None:
+async def test_a_client_can_be_closed_by_hand() -> None:
     provider = FakeProvider()
     memory = AsyncMemory(provider)
     await memory.search("tea", "ada")
@@ -161,7 +161,7 @@ async def test_an_entry_that_is_cancelled_releases_the_backend() -> None:
 
 
 @pytest.mark.promise(88)
-async def test_row_88_concurrent_first_verbs_open_the_backend_once() -> None:
+async def test_concurrent_first_verbs_open_the_backend_once() -> None:
     gate = Gate()
     provider = FakeProvider(opening=[gate])
     memory = AsyncMemory(provider)
@@ -423,7 +423,7 @@ ELSEWHERE = "AsyncMemory is bound to a different event loop"
 @pytest.mark.promise(89)
 @pytest.mark.promise(24)
 @every_verb
-def test_row_89_a_verb_on_another_loop_is_a_runtime_error_before_any_backend_call(
+def test_a_verb_on_another_loop_is_a_runtime_error_before_any_backend_call(
     call: Callable[[AsyncMemory], Any],
 ) -> None:
     provider = FakeProvider()
@@ -442,7 +442,7 @@ async def drive(awaitable: Any) -> Any:
 
 
 @pytest.mark.promise(90)
-def test_row_90_a_client_cannot_be_carried_from_one_asyncio_run_to_the_next() -> None:
+def test_a_client_cannot_be_carried_from_one_asyncio_run_to_the_next() -> None:
     provider = FakeProvider()
     memory = AsyncMemory(provider)
     asyncio.run(drive(memory.get("m1")))
@@ -453,7 +453,7 @@ def test_row_90_a_client_cannot_be_carried_from_one_asyncio_run_to_the_next() ->
 
 
 @pytest.mark.promise(90)
-def test_row_90_a_client_cannot_be_used_by_the_loop_of_another_thread() -> None:
+def test_a_client_cannot_be_used_by_the_loop_of_another_thread() -> None:
     provider = FakeProvider()
     memory = AsyncMemory(provider)
 
@@ -468,7 +468,7 @@ def test_row_90_a_client_cannot_be_used_by_the_loop_of_another_thread() -> None:
 
 
 @pytest.mark.promise(83)
-def test_row_83_a_client_belongs_to_the_loop_that_it_was_entered_on() -> None:
+def test_a_client_belongs_to_the_loop_that_it_was_entered_on() -> None:
     memory = AsyncMemory(FakeProvider())
     with asyncio.Runner() as home, asyncio.Runner() as elsewhere:
         home.run(drive(memory.__aenter__()))

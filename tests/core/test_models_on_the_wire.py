@@ -76,7 +76,7 @@ def test_results_cannot_be_changed(model: Any) -> None:
 
 
 @pytest.mark.promise(81)
-def test_row_81_a_record_has_an_id_and_a_hit_has_a_memory_with_content() -> None:
+def test_a_record_has_an_id_and_a_hit_has_a_memory_with_content() -> None:
     hit = SearchResult.model_validate({"memory": LEAST, "score": 0.5})
     assert (hit.memory.id, hit.memory.content, hit.score) == ("1", "tea", 0.5)
 

@@ -54,7 +54,7 @@ def test_a_third_partys_provider_is_found_like_our_own(install: Install) -> None
 
 
 @pytest.mark.promise(80)
-def test_row_80_a_client_takes_the_providers_name_and_its_options(install: Install) -> None:
+def test_a_client_takes_the_providers_name_and_its_options(install: Install) -> None:
     install()
     for client in (AsyncMemory(provider="acme", url="http://x"), Memory("acme", url="http://x")):
         assert repr(client).endswith("provider='acme'>")

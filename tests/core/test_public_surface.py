@@ -56,7 +56,7 @@ def test_every_public_class_has_a_docstring() -> None:
 
 
 @pytest.mark.promise(77)
-def test_row_77_the_verbs_are_the_nine_of_the_protocol() -> None:
+def test_the_verbs_are_the_nine_of_the_protocol() -> None:
     nine = {"add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"}
     assert set(VERBS) == nine
     assert all(callable(getattr(face, verb)) for face in (openproto.AsyncMemory, openproto.Memory) for verb in nine)

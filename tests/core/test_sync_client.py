@@ -90,7 +90,7 @@ def test_a_verb_that_hangs_ends_in_a_provider_timeout() -> None:
 
 
 @pytest.mark.promise(90)
-def test_row_90_one_client_serves_any_number_of_threads() -> None:
+def test_one_client_serves_any_number_of_threads() -> None:
     provider = FakeProvider(acts=[lambda: asyncio.sleep(0.01)] * 64)
     with Memory(provider) as memory, ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda n: memory.get(f"m{n}").id, range(64)))

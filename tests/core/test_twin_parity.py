@@ -30,12 +30,12 @@ every_method = pytest.mark.parametrize("name", NAMES)
 @pytest.mark.promise(26)
 @pytest.mark.promise(35)
 @pytest.mark.promise(41)
-def test_row_78_both_clients_have_the_same_public_names() -> None:
+def test_both_clients_have_the_same_public_names() -> None:
     assert public(Memory) == set(NAMES)
 
 
 @pytest.mark.promise(78)
-def test_row_78_the_public_names_are_the_verbs_and_the_helpers() -> None:
+def test_the_public_names_are_the_verbs_and_the_helpers() -> None:
     helpers = {
         "add_many",
         "delete_all",
@@ -66,13 +66,13 @@ def parameters(cls: type, name: str) -> list[tuple[str, Any, Any, Any]]:
 @pytest.mark.promise(35)
 @pytest.mark.promise(41)
 @pytest.mark.parametrize("name", [*NAMES, "__init__"])
-def test_row_78_each_method_has_the_same_parameters_kinds_defaults_and_annotations(name: str) -> None:
+def test_each_method_has_the_same_parameters_kinds_defaults_and_annotations(name: str) -> None:
     assert parameters(AsyncMemory, name) == parameters(Memory, name)
 
 
 @pytest.mark.promise(78)
 @every_method
-def test_row_78_each_method_returns_the_same(name: str) -> None:
+def test_each_method_returns_the_same(name: str) -> None:
     one, two = (typing.get_type_hints(getattr(cls, name))["return"] for cls in (AsyncMemory, Memory))
     if typing.get_origin(one) is AsyncIterator:
         assert typing.get_origin(two) is Iterator
@@ -82,14 +82,14 @@ def test_row_78_each_method_returns_the_same(name: str) -> None:
 
 @pytest.mark.promise(78)
 @every_method
-def test_row_78_each_method_is_documented_and_in_the_same_words(name: str) -> None:
+def test_each_method_is_documented_and_in_the_same_words(name: str) -> None:
     one, two = inspect.getdoc(getattr(AsyncMemory, name)), inspect.getdoc(getattr(Memory, name))
     assert one
     assert one == two
 
 
 @pytest.mark.promise(78)
-def test_row_78_the_classes_document_the_same_options_and_errors() -> None:
+def test_the_classes_document_the_same_options_and_errors() -> None:
     one, two = ((inspect.getdoc(cls) or "").partition("Args:")[2] for cls in (AsyncMemory, Memory))
     assert one == two != ""
 
@@ -189,7 +189,7 @@ both = pytest.mark.parametrize("cls", [AsyncMemory, Memory])
 @pytest.mark.promise(32)
 @both
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_row_91_each_signature_is_that_of_the_protocol(cls: type, name: str) -> None:
+def test_each_signature_is_that_of_the_protocol(cls: type, name: str) -> None:
     found = [p for p in inspect.signature(getattr(cls, name)).parameters.values() if p.name != "self"]
     positional = {p.name: p.default for p in found if p.kind is p.POSITIONAL_OR_KEYWORD}
     keyword = {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
@@ -198,7 +198,7 @@ def test_row_91_each_signature_is_that_of_the_protocol(cls: type, name: str) -> 
 
 @pytest.mark.promise(91)
 @both
-def test_row_91_search_takes_query_and_user_by_position(cls: Any) -> None:
+def test_search_takes_query_and_user_by_position(cls: Any) -> None:
     inspect.signature(cls.search).bind(None, "tea", "ada")
     with pytest.raises(TypeError):
         inspect.signature(cls.search).bind(None, "tea", "ada", "scope")
@@ -206,7 +206,7 @@ def test_row_91_search_takes_query_and_user_by_position(cls: Any) -> None:
 
 @pytest.mark.promise(91)
 @both
-def test_row_91_add_takes_content_by_keyword_or_position_and_the_user_by_keyword(cls: Any) -> None:
+def test_add_takes_content_by_keyword_or_position_and_the_user_by_keyword(cls: Any) -> None:
     inspect.signature(cls.add).bind(None, content="tea", user_id="ada")
     inspect.signature(cls.add).bind(None, "tea", user_id="ada")
     with pytest.raises(TypeError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -15,10 +14,8 @@ from raw_server import CAPABILITIES, RawServer, Request, answer, refusal
 
 from openproto import (
     AsyncMemory,
-    Memory,
     MemoryRecord,
     NotFoundError,
-    OpenProtoError,
     PayloadTooLargeError,
     UnauthorizedError,
 )
@@ -130,33 +127,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-async def test_a_memory_travels_to_the_server_and_back_unchanged(url: str) -> None:
-    moment = datetime(2026, 1, 31, 12, 0, 0, 1, tzinfo=UTC)
-    fields: dict[str, Any] = {
-        "content": "Ünïcode 茶 🍵\n\ttea",
-        "user_id": "a/b?c#d%2F",
-        "scope": "kitchen/top shelf",
-        "tags": ["ключ", "b&c"],
-        "source": {"app": "notebook", "type": "imported", "ref": "x"},
-        "confidence": 0.1 + 0.2,
-        "valid_from": moment,
-        "valid_to": moment + timedelta(days=99999),
-        "x-note": {"deep": [[[{"n": 2**70, "f": 1e-7}]]]},
-    }
-    async with AsyncMemory("passthrough", base_url=url, api_key=KEY) as client:
-        record = await client.add(**fields)
-        assert await client.get(record.id, user_id=fields["user_id"]) == record
-        (listed,) = (await client.list(fields["user_id"], scope="kitchen", tag="b&c")).items
-        assert listed == record
-        cleared = await client.update(record.id, scope=None, confidence=None)
-    wire = record.to_wire()
-    assert {name: wire[name] for name in fields if not name.startswith("valid")} == {
-        name: value for name, value in fields.items() if not name.startswith("valid")
-    }
-    assert (record.valid_from, record.valid_to) == (fields["valid_from"], fields["valid_to"])
-    assert (cleared.scope, cleared.confidence, cleared.tags) == (None, None, fields["tags"])
-
-
 async def test_a_clients_app_and_request_id_stand_in_the_servers_audit(url: str) -> None:
     async with AsyncMemory("passthrough", base_url=url, api_key=KEY, app="Schlüssel 日本") as client:
         record = await client.add("tea", user_id="carl")
@@ -168,28 +138,9 @@ async def test_a_clients_app_and_request_id_stand_in_the_servers_audit(url: str)
     assert entry.request_id != caught.value.request_id
 
 
-async def test_a_key_works_the_same_in_an_add_and_in_a_batch(url: str) -> None:
-    async with AsyncMemory("passthrough", base_url=url, api_key=KEY) as client:
-        for key in ("plain", "ключ", "100%25", "line\nbreak"):
-            first = await client.add(key, user_id="eve", idempotency_key=key)
-            (second,) = await client.add_many([{"content": key, "user_id": "eve", "idempotency_key": key}])
-            assert isinstance(second, MemoryRecord)
-            assert second.id == first.id
-
-
 async def test_a_wrong_key_is_told_by_the_first_verb_and_by_every_item_of_a_batch(url: str) -> None:
     async with AsyncMemory("passthrough", base_url=url, api_key="op_wrong") as client:
         with pytest.raises(UnauthorizedError):
             await client.list("ann")
         for outcome in await client.add_many([{"content": "tea", "user_id": "ann"}] * 3):
             assert isinstance(outcome, UnauthorizedError)
-
-
-def test_the_sync_client_speaks_it_too(url: str) -> None:
-    with Memory("passthrough", base_url=url, api_key=KEY) as client:
-        record = client.add("tea", user_id="fred")
-        assert [hit.memory.id for hit in client.search("tea", "fred")] == [record.id]
-        outcomes = client.add_many([{"content": f"note {n}", "user_id": "fred"} for n in range(1001)])
-        assert not [outcome for outcome in outcomes if isinstance(outcome, OpenProtoError)]
-        assert sum(1 for _ in client.iter("fred")) == 1002
-        assert client.delete_all("fred") == 1002

@@ -62,7 +62,7 @@ async def cancel(task: asyncio.Task[Any]) -> None:
 
 
 @pytest.mark.promise(85)
-async def test_row_85_a_cancelled_query_is_interrupted_and_its_connection_is_free(database: Database) -> None:
+async def test_a_cancelled_query_is_interrupted_and_its_connection_is_free(database: Database) -> None:
     slow = Slow()
     reading = asyncio.create_task(database.read(slow))
     await until(slow.began.is_set)

@@ -35,7 +35,7 @@ with openproto.Memory(embedder="none") as memory:
 
 
 @pytest.mark.promise(80)
-def test_row_80_without_arguments_the_file_is_in_the_users_data_directory(run_python: Any, tmp_path: Path) -> None:
+def test_without_arguments_the_file_is_in_the_users_data_directory(run_python: Any, tmp_path: Path) -> None:
     told = run_python(DEFAULT, env={"XDG_DATA_HOME": str(tmp_path), "HOME": "/nowhere"})
     assert told.returncode == 0, told.stderr
     assert check_consistent(tmp_path / "openproto" / "memory.db") == 1

@@ -94,6 +94,7 @@ async def test_a_client_that_is_closed_while_calls_hang_ends_them_and_frees_ever
         await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.open == 0)
 
 
+@pytest.mark.promise(39)
 async def test_leaving_closes_every_connection(hosted: Hosted, emulator: Any, tmp_path: Path) -> None:
     async with hosted.client(emulator, tmp_path) as memory:
         await memory.add("tea", user_id="ann")

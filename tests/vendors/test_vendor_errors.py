@@ -149,6 +149,7 @@ async def test_a_wrong_key_and_an_absent_server_are_reported_when_the_client_ope
         assert WRONG_KEY not in f"{caught.value!r} {hosted.make(emulator, tmp_path, **change)!r}"
 
 
+@pytest.mark.promise(8)
 async def test_key_and_address_come_from_the_environment_and_a_missing_key_is_named(
     hosted: Hosted, emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,9 +115,3 @@ async def test_the_environment_fills_in_what_was_not_given(emulator: Emulator, m
     with pytest.raises(ProviderUnavailableError):  # nothing is there, and LETTA_BASE_URL does not count
         async with AsyncMemory(Letta(environment="local"), retries=0):
             pass
-
-
-@pytest.mark.parametrize("options", [{"base_url": "http://x", "environment": "local"}, {"width": 0}])
-def test_options_that_cannot_work_are_refused_when_they_are_given(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"environment|width"):
-        Letta(**options)

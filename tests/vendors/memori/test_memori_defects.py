@@ -21,7 +21,7 @@ from openproto_adapters.memori.rows import entity
 from openproto import AsyncMemory, Memory
 
 
-async def test_m1_a_user_called_by_a_number_sees_none_of_the_users_with_that_row_number(memory: AsyncMemory) -> None:
+async def test_a_user_called_by_a_number_sees_none_of_the_users_with_that_row_number(memory: AsyncMemory) -> None:
     await memory.add("Alice's cat is called Momo", user_id="alice")  # the first entity, and so number 1
     await memory.add("my own dog", user_id="1")
     assert [found.memory.content for found in await memory.search("what is the pet called", "1")] == ["my own dog"]
@@ -29,13 +29,13 @@ async def test_m1_a_user_called_by_a_number_sees_none_of_the_users_with_that_row
 
 
 @pytest.mark.parametrize("user_id", ["1", "12345", "١٢", " alice", "alice ", "a" * 101, "openproto:x"])
-def test_m1_ids_that_memori_takes_for_something_else_are_never_its_names(user_id: str) -> None:
+def test_ids_that_memori_takes_for_something_else_are_never_its_names(user_id: str) -> None:
     assert entity(user_id) != user_id
     assert not entity(user_id).isdigit()
     assert len(entity(user_id)) <= 100
 
 
-async def test_m2_texts_without_latin_letters_are_kept_apart(memory: AsyncMemory) -> None:
+async def test_texts_without_latin_letters_are_kept_apart(memory: AsyncMemory) -> None:
     texts = ["我喜欢咖啡", "我住在北京", "Я люблю чай", "I like C++", "I like C#", "I like C", "I like C"]
     for text in texts:
         await memory.add(text, user_id="ann")
@@ -43,7 +43,7 @@ async def test_m2_texts_without_latin_letters_are_kept_apart(memory: AsyncMemory
 
 
 @pytest.mark.parametrize("vector", [b"", b"\0" * 8], ids=["no vector", "the vector of another model"])
-async def test_m3_a_fact_without_a_vector_does_not_break_the_search(
+async def test_a_fact_without_a_vector_does_not_break_the_search(
     memory: AsyncMemory, memoris_own: WriteFact, vector: bytes
 ) -> None:
     await memory.add("the cat sleeps on the sofa", user_id="ann")
@@ -52,13 +52,13 @@ async def test_m3_a_fact_without_a_vector_does_not_break_the_search(
     assert sorted(found) == ["the cat sleeps on the sofa", "the parrot Kiwi sings"]
 
 
-async def test_m3_no_fact_is_written_without_a_vector_of_full_length(memory: AsyncMemory, sql: Sql) -> None:
+async def test_no_fact_is_written_without_a_vector_of_full_length(memory: AsyncMemory, sql: Sql) -> None:
     await memory.add("\u200b\u200b", user_id="ann")  # nothing that Memori's engine embeds
     await memory.add("a text", user_id="ann")
     assert {length for (length,) in sql("SELECT length(content_embedding) FROM memori_entity_fact")} == {4 * 384}
 
 
-async def test_m12_concurrent_users_of_one_client_keep_what_is_theirs(memory: AsyncMemory) -> None:
+async def test_concurrent_users_of_one_client_keep_what_is_theirs(memory: AsyncMemory) -> None:
     users = [f"user {n}" for n in range(20)]
     await asyncio.gather(*(memory.add(f"the secret of {user}", user_id=user) for user in users))
     found = await asyncio.gather(*(memory.search("secret", user) for user in users))
@@ -69,7 +69,7 @@ async def test_m12_concurrent_users_of_one_client_keep_what_is_theirs(memory: As
 @pytest.mark.promise(68)
 @pytest.mark.promise(72)
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
-async def test_m17_a_hundred_workers_are_served_with_as_many_threads_and_connections_as_the_width_says(
+async def test_a_hundred_workers_are_served_with_as_many_threads_and_connections_as_the_width_says(
     where: str, database: Path, server: str, models: Path
 ) -> None:
     width, names = 3, set[str]()
@@ -102,7 +102,7 @@ def _connections(server: str) -> int:
 
 
 @pytest.mark.promise(74)
-async def test_m17_clients_share_one_engine_so_that_memory_does_not_grow_with_them(
+async def test_clients_share_one_engine_so_that_memory_does_not_grow_with_them(
     memory: AsyncMemory, tmp_path: Path, models: Path
 ) -> None:
     await memory.add("the first client has loaded the model", user_id="ann")
@@ -122,9 +122,7 @@ def _native_threads() -> int:
     return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 
-async def test_m23_closing_twice_is_closing_once_and_a_later_call_says_what_happened(
-    database: Path, models: Path
-) -> None:
+async def test_closing_twice_is_closing_once_and_a_later_call_says_what_happened(database: Path, models: Path) -> None:
     provider = Memori(database, models=models)
     memory = AsyncMemory(provider)
     await memory.add("a note", user_id="ann")
@@ -135,7 +133,7 @@ async def test_m23_closing_twice_is_closing_once_and_a_later_call_says_what_happ
         await memory.get("x")
 
 
-def test_m23_what_was_added_is_there_for_the_next_process_without_any_waiting(
+def test_what_was_added_is_there_for_the_next_process_without_any_waiting(
     run_python: RunPython, database: Path, models: Path
 ) -> None:
     program = """
@@ -258,7 +256,7 @@ assert "site-packages" in memori_python.__file__, memori_python.__file__
     assert ended.returncode == 0, ended.stderr
 
 
-async def test_m1_memoris_own_search_finds_what_was_added_here(memory: AsyncMemory, database: Path, sql: Sql) -> None:
+async def test_memoris_own_search_finds_what_was_added_here(memory: AsyncMemory, database: Path, sql: Sql) -> None:
     await memory.add("Our cat sleeps on the sofa", user_id="ann")
     ((number, embedding),) = sql("SELECT entity_id, content_embedding FROM memori_entity_fact")
     assert number == 1

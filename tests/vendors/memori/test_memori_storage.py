@@ -222,25 +222,6 @@ async def test_an_answer_of_the_engine_that_is_no_ranking_is_a_provider_error(
             await memory.search("note", "ann")
 
 
-async def test_add_many_keeps_the_order_and_gives_each_item_its_outcome(memory: AsyncMemory) -> None:
-    old = await memory.add("the old note", user_id="ann")
-    outcomes = await memory.add_many(
-        [
-            {"content": "one", "user_id": "ann"},
-            {"content": "two", "user_id": "bob", "supersedes": [old.id]},
-            {"content": "three", "user_id": "ann", "supersedes": [old.id]},
-            {"content": "four", "user_id": "ann"},
-        ]
-    )
-    assert [getattr(outcome, "content", type(outcome).__name__) for outcome in outcomes] == [
-        "one",
-        "NotFoundError",
-        "three",
-        "four",
-    ]
-    assert [record.content for record in (await memory.list("ann")).items] == ["three", "four", "one", "the old note"]
-
-
 async def test_two_clients_on_one_file_work_from_any_thread(database: Path, models: Path) -> None:
     def work(n: int) -> int:
         with Memory(Memori(database, models=models, width=2)) as memory:

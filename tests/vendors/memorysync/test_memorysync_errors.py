@@ -126,20 +126,6 @@ async def test_the_timeout_bounds_an_answer_that_comes_byte_by_byte(emulator: Em
         assert time.perf_counter() - started < 2.0
 
 
-@pytest.mark.promise(8)
-async def test_key_and_address_come_from_the_environment_and_a_missing_key_is_named(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MEMORYSYNC_API_KEY", raising=False)
-    monkeypatch.setenv("MEMORYSYNC_BASE_URL", emulator.url + "/")
-    with pytest.raises(UnauthorizedError, match="MEMORYSYNC_API_KEY"):
-        await AsyncMemory(MemorySync()).__aenter__()
-    monkeypatch.setenv("MEMORYSYNC_API_KEY", emulator.api_key)
-    async with AsyncMemory(MemorySync()) as memory:
-        await memory.add("tea", user_id="ann")
-    assert len(emulator.memories) == 1
-
-
 @pytest.mark.parametrize("lists_projects", [True, False])
 async def test_a_wrong_key_is_told_when_the_client_opens(emulator: Emulator, lists_projects: bool) -> None:
     emulator.lists_projects = lists_projects

@@ -25,15 +25,6 @@ async def test_waiting_for_the_processing_can_be_cancelled(emulator: Emulator, p
         assert [one.content for one in (await memory.list("ann")).items] == ["tea"]
 
 
-@pytest.mark.promise(36)
-async def test_parallel_searches_come_back_in_order(memory: AsyncMemory) -> None:
-    records = [await memory.add(f"the colour {n}", user_id=f"user {n}") for n in range(10)]
-    for n, record in enumerate(records):
-        await memory.wait_for_ingest([record.id], f"user {n}", timeout=10)
-    found = await asyncio.gather(*(memory.search("colour", f"user {n}", limit=5) for n in range(10)))
-    assert [[hit.memory.id for hit in hits] for hits in found] == [[record.id] for record in records]
-
-
 @pytest.mark.promise(37, 38, 40)
 async def test_one_client_serves_many_callers_over_few_connections(emulator: Emulator, path: Path) -> None:
     async with AsyncMemory(Memsy(**emulator.provider_options(), path=path, width=6), retries=0) as memory:
@@ -43,18 +34,6 @@ async def test_one_client_serves_many_callers_over_few_connections(emulator: Emu
         for _ in range(10):
             await memory.search("note", "user 1")
         assert emulator.counters.opened <= 6
-
-
-@pytest.mark.promise(27, 28, 39)
-async def test_leaving_closes_every_connection(emulator: Emulator, path: Path) -> None:
-    async with AsyncMemory(Memsy(**emulator.provider_options(), path=path)) as memory:
-        await memory.add("tea", user_id="ann")
-        assert emulator.counters.open >= 1
-    await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.open == 0)
-    memory = AsyncMemory(Memsy(**emulator.provider_options(), path=path))
-    await memory.add("tea", user_id="ann")
-    await memory.close()
-    await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.open == 0)
 
 
 @pytest.mark.promise(26, 35, 41)
