@@ -298,7 +298,7 @@ class AsyncMemory(AsyncVerbs):
 
     def __del__(self) -> None:
         if "_session" in self.__dict__:
-            self._session.warn_if_left_open(self)
+            self._session.abandon(self)
 
     async def _pages(self, user_id: str, **filters: Any) -> AsyncIterator[MemoryPage]:
         page = await self.list(user_id, **filters)

@@ -11,8 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import os
-import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeAlias
 
@@ -38,29 +37,29 @@ class LeftOpen(Protocol):
         ...
 
 
-_open: weakref.WeakSet[LeftOpen] = weakref.WeakSet()
-
+_open: set[LeftOpen] = set()
+"""Held here, an open client is not torn down by the garbage collector: its finalizers would do it piece by piece."""
 
 Guard: TypeAlias = AsyncGenerator[None, None]
 
 
 async def guard(client: LeftOpen) -> Guard:
-    """Return what closes `client` when its loop or the process ends first; to be kept, and closed with the client.
+    """Return what closes `client` when its loop or the process ends first; to be closed with the client.
 
     A loop that shuts down closes its asynchronous generators, and unlike a task one that is dropped makes no noise.
     """
-    _open.add(client)
-    watcher = _end_with_loop(weakref.ref(client))
+    watcher = _end_with_loop(client)
     await anext(watcher)
     return watcher
 
 
-async def _end_with_loop(client: Callable[[], LeftOpen | None]) -> Guard:
+async def _end_with_loop(client: LeftOpen) -> Guard:
+    _open.add(client)
     try:
         yield
     finally:
-        if (left := client()) is not None:
-            await left.end()
+        _open.discard(client)
+        await client.end()
 
 
 def _end_all() -> None:
@@ -86,9 +85,17 @@ def _run_to_the_end(loop: asyncio.AbstractEventLoop, ending: Coroutine[Any, Any,
 
 
 def _forget() -> None:
-    """After a fork the clients are the parent's, and so are the threads that their loops run in."""
+    """After a fork the clients are the parent's, and so are the threads that their loops run in.
+
+    Nor may anything of theirs ever be finalized in the child: closing a connection takes it out of the epoll object,
+    which parent and child share.
+    """
     global _open
-    _open = weakref.WeakSet()
+    import ctypes  # needed by few processes
+
+    for client in _open:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    _open = set()
 
 
 # Registered when openproto is imported and not when a client opens, so that it comes after the program's own handlers.

@@ -225,7 +225,7 @@ class Session:
             self._opening = None
 
     def _start_closing(self) -> asyncio.Task[None]:
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():
             # What companions still have to do needs the verbs, so these are refused only afterwards.
             self._draining = bool(self.companions)
             self._closing = asyncio.create_task(self._shut_down())
@@ -286,16 +286,21 @@ class Session:
         child._closed, self._closed = self._closed, True
         return child
 
-    def warn_if_left_open(self, source: object) -> None:
-        """Emit a ResourceWarning for a client that is collected while open."""
-        if self.left_open:
-            close = "close()" if self._owner == "Memory" else "aclose()"
-            warnings.warn(
-                f"unclosed {self._owner} on {self.provider.name!r}: call {close} or use a with block",
-                ResourceWarning,
-                source=source,
-                stacklevel=3,
-            )
+    def abandon(self, source: object) -> None:
+        """Emit a ResourceWarning for a client that is collected while open, and close it."""
+        if not self.left_open:
+            return
+        loop = self.home
+        if loop is not None and not self._ended:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._start_closing)
+        close = "close()" if self._owner == "Memory" else "aclose()"
+        warnings.warn(
+            f"unclosed {self._owner} on {self.provider.name!r}: call {close} or use a with block",
+            ResourceWarning,
+            source=source,
+            stacklevel=3,
+        )
 
 
 _closing_sessions: set[asyncio.Task[None]] = set()
