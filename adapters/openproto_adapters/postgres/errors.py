@@ -33,6 +33,22 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         ScopeDeniedError,
         "this role may not use openproto's tables: their owner must GRANT it USAGE on the schema and all on the tables",
     ),
+    (
+        asyncpg.UntranslatableCharacterError,
+        InvalidRequestError,
+        "the database's encoding has no such character, so nothing was written: use a database of encoding UTF8",
+    ),
+    (
+        asyncpg.InvalidSchemaNameError,
+        ProviderError,
+        "no schema to work in: the role's search_path is empty or names none that exists; set it, or pass schema=",
+    ),
+    (
+        asyncpg.UndefinedObjectError,
+        ProviderError,
+        "PostgreSQL does not know a setting, type, or role that was named: look at the options after '?' in url=, "
+        "which are sent to the server as settings",
+    ),
     (asyncpg.CheckViolationError, InvalidRequestError, "valid_to must be later than valid_from"),
     (
         asyncpg.DiskFullError,
@@ -112,17 +128,21 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         OSError,
         ProviderUnavailableError,
-        "PostgreSQL cannot be reached: is the server running, and are host and port in url= right?",
+        "PostgreSQL cannot be reached at {at}: is the server running, and are host and port in url= right?",
     ),
 )
 
 CAUGHT = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
-def typed_error(error: BaseException) -> OpenProtoError:
-    """Return the protocol's error for one of `CAUGHT`."""
+def typed_error(error: BaseException, at: str = "its address") -> OpenProtoError:
+    """Return the protocol's error for one of `CAUGHT`; `at` is the server's address."""
     for theirs, ours, text in _ERRORS:
         if isinstance(error, theirs):
-            return ours(text, provider="postgres")
+            return ours(text.replace("{at}", at), provider="postgres")
     state = getattr(error, "sqlstate", None) or type(error).__name__
-    return ProviderError(f"PostgreSQL failed with {state}; its log says why", provider="postgres")
+    return ProviderError(
+        f"PostgreSQL failed with {state}, which openproto does not expect: the server's log says what it was; if that "
+        "is no fault of the database, report it",
+        provider="postgres",
+    )

@@ -15,6 +15,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from openproto.errors import InvalidRequestError, ProviderUnavailableError
+from openproto_adapters.postgres.connecting import Connector, address, tls_error
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
 from openproto_adapters.postgres.migrate import migrate
 
@@ -47,9 +48,19 @@ class PoolOptions(NamedTuple):
 class Pool:
     """A pool of asyncpg connections on one event loop."""
 
-    def __init__(self, pool: asyncpg.Pool, vector_schema: str, options: PoolOptions, unsettled: set[int]) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool: asyncpg.Pool,
+        connector: Connector,
+        vector_schema: str,
+        options: PoolOptions,
+        unsettled: set[int],
+    ) -> None:
         self.vector_schema = vector_schema
+        self._url = url
         self._pool = pool
+        self._connector = connector
         self._options = options
         self._releases: set[asyncio.Task[None]] = set()
         self._unsettled = unsettled
@@ -57,23 +68,30 @@ class Pool:
     @classmethod
     async def connect(cls, url: str, schema: str, options: PoolOptions) -> Pool:
         """Return an open pool over a database that has the tables, or raise the typed error that says why not."""
+        connector = Connector()
         try:
-            connection, settings = await _first_connection(url, options)
+            connection, settings = await _first_connection(connector, url, options)
             try:
                 vector_schema = await migrate(connection, schema)
             finally:
                 connection.terminate()
             unsettled: set[int] = set()
-            pool = await _create(url, options, settings, vector_schema, unsettled)
-            return cls(pool, vector_schema, options, unsettled)
-        except ValueError:
-            pass  # asyncpg's own text repeats parts of the URL, the password among them: told below, without it
+            pool = await _create(connector, url, options, settings, vector_schema, unsettled)
+            return cls(url, pool, connector, vector_schema, options, unsettled)
+        except asyncio.CancelledError:
+            await connector.close(RELEASE_TIMEOUT)
+            raise
         except TimeoutError as error:
             raise ProviderUnavailableError(
-                f"PostgreSQL did not answer within {options.connect_timeout:g} s: is it reachable from here?"
+                f"PostgreSQL at {address(url)} did not answer within {options.connect_timeout:g} s: is it reachable "
+                "from here?"
             ) from error
-        except CAUGHT as error:
-            raise typed_error(error) from error
+        except (ValueError, *CAUGHT) as error:
+            if (fault := tls_error(error, url)) is not None:
+                raise fault from None
+            if not isinstance(error, ValueError):
+                raise typed_error(error, address(url)) from error
+            # asyncpg's own text repeats parts of the URL, the password among them: told below, without it
         raise InvalidRequestError(
             "url= is not a PostgreSQL URL, such as postgresql://user:password@host:5432/database", provider="postgres"
         )
@@ -100,13 +118,14 @@ class Pool:
             await self._pool.release(connection)
             return result
         except CAUGHT as error:
-            raise typed_error(error) from error
+            raise tls_error(error, self._url) or typed_error(error, address(self._url)) from error
 
     async def close(self) -> None:
         """Close every connection at once; statements still running fail."""
         self._pool.terminate()
         if self._releases:
             await asyncio.wait(self._releases, timeout=RELEASE_TIMEOUT)
+        await self._connector.close(RELEASE_TIMEOUT)
 
     async def _acquire(self) -> PoolConnectionProxy:
         if self._pool.get_idle_size():
@@ -131,15 +150,17 @@ class Pool:
             task.exception()  # asyncpg has closed the connection then; marked as seen
 
 
-async def _first_connection(url: str, options: PoolOptions) -> tuple[asyncpg.Connection, dict[str, str]]:
+async def _first_connection(
+    connector: Connector, url: str, options: PoolOptions
+) -> tuple[asyncpg.Connection, dict[str, str]]:
     """Return a connection, and the session settings that the other side of it takes."""
     settings = SESSION_SETTINGS
     try:
-        return await asyncpg.connect(url, **_arguments(options, settings)), settings
+        return await connector(url, **_arguments(options, settings)), settings
     except (asyncpg.ProtocolViolationError, asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
         # PgBouncer refuses settings that it does not track, and an old server those that it does not know.
         settings = {"application_name": SESSION_SETTINGS["application_name"]}
-        return await asyncpg.connect(url, **_arguments(options, settings)), settings
+        return await connector(url, **_arguments(options, settings)), settings
 
 
 def _arguments(options: PoolOptions, settings: dict[str, str]) -> dict[str, Any]:
@@ -151,7 +172,12 @@ def _arguments(options: PoolOptions, settings: dict[str, str]) -> dict[str, Any]
 
 
 async def _create(
-    url: str, options: PoolOptions, settings: dict[str, str], vector_schema: str, unsettled: set[int]
+    connector: Connector,
+    url: str,
+    options: PoolOptions,
+    settings: dict[str, str],
+    vector_schema: str,
+    unsettled: set[int],
 ) -> asyncpg.Pool:
     async def prepare(connection: asyncpg.Connection) -> None:
         for name in ("halfvec", "sparsevec"):
@@ -171,4 +197,5 @@ async def _create(
         **_arguments(options, settings),
         init=prepare,
         reset=settle,
+        connect=connector,
     )
