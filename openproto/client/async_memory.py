@@ -29,6 +29,7 @@ from openproto.models import Capabilities, Health, MemoryPage, MemoryRecord, Use
 from openproto.provider import KeyedInput, Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.registry import make_provider
 from openproto.requests import Filters, MemoryInput, PutCondition, ScopesQuery, UsersQuery, build
+from openproto.reranking import Reranker
 
 ADD_MANY_BATCH = 1000
 """Items that go to the provider at once; each batch has the client's whole `timeout`."""
@@ -60,6 +61,8 @@ class AsyncMemory(AsyncVerbs):
         app: Names this program in audit entries.
         audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
             PostgreSQL URL. With `audit_reads=False` beside it only writes are recorded.
+        rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
+            `openproto.layers.rerank`.
         observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
         options: The provider's own options, such as `url=` or `path=`.
 
@@ -83,6 +86,7 @@ class AsyncMemory(AsyncVerbs):
         token_counter: TokenCounter = estimate_tokens,
         app: str | None = None,
         audit: str | None = None,
+        rerank: Reranker | None = None,
         observers: Sequence[Observer] = (),
         **options: Any,
     ) -> None:
@@ -97,6 +101,10 @@ class AsyncMemory(AsyncVerbs):
             from openproto.layers.audit import Audited
 
             provider = Audited(provider, audit, reads=audit_reads)
+        if rerank is not None:
+            from openproto.layers.rerank import Reranked
+
+            provider = Reranked(provider, rerank)
         self._session = Session(provider, self._owner, bounds)
         self._count_tokens = token_counter
         self._capabilities: Capabilities | None = None

@@ -22,6 +22,7 @@ from openproto.instrumentation import Observer, Stats
 from openproto.models import Health, MemoryRecord, UserPage
 from openproto.provider import Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.requests import MemoryInput
+from openproto.reranking import Reranker
 
 
 class _Core(AsyncMemory):
@@ -65,6 +66,8 @@ class Memory(SyncVerbs):
         app: Names this program in audit entries.
         audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
             PostgreSQL URL. With `audit_reads=False` beside it only writes are recorded.
+        rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
+            `openproto.layers.rerank`.
         observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
         options: The provider's own options, such as `url=` or `path=`.
 
@@ -86,6 +89,7 @@ class Memory(SyncVerbs):
         token_counter: TokenCounter = estimate_tokens,
         app: str | None = None,
         audit: str | None = None,
+        rerank: Reranker | None = None,
         observers: Sequence[Observer] = (),
         **options: Any,
     ) -> None:
@@ -98,6 +102,7 @@ class Memory(SyncVerbs):
             token_counter=token_counter,
             app=app,
             audit=audit,
+            rerank=rerank,
             observers=observers,
             **options,
         )

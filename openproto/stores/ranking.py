@@ -7,8 +7,9 @@
 
 with `n` the number of the user's memories and `df` the number of them that have the term. The sum keeps how *much*
 better one memory is, which reciprocal-rank fusion throws away. Scores lie in [0, 1] and compare within one query. A
-variant of a word counts half its idf, and nothing where no memory has it. A memory with a vector is never without a
-score: which side of a plane its vector lies on orders the memories, and is no reason to withhold one.
+variant of a word is one more term, of half its idf, where any memory has it; a memory that has the word has its
+variants too, but for those that say more than the word. A memory with a vector is never without a score: which side of
+a plane its vector lies on orders the memories, and is no reason to withhold one.
 
 Two settings belong to the embedder. `text_weight` is how much words count beside its vectors; without vectors the
 score is the coverage alone. `center_query` is for vectors that crowd into one direction, as static word vectors do:
@@ -22,7 +23,7 @@ which leaves a small store nearly as it was. The stores of this project compute 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from openproto.stores.words import QueryTerms
@@ -53,25 +54,34 @@ def idf(n: int, df: int) -> float:
     return math.log(1 + (n - df + 0.5) / (df + 0.5))
 
 
-def coverage(n: int, postings: Iterable[Collection[int]], variants: Iterable[Collection[int]] = ()) -> dict[int, float]:
+def coverage(
+    n: int, postings: Sequence[Collection[int]], variants: Sequence[Collection[int]] = (), of: Sequence[int] = ()
+) -> dict[int, float]:
     """Return, for each memory that has any of the terms, the idf-weighted share of the terms that it has.
 
-    `postings` holds, for each term of the query, the memories that have it; `variants` those of each variant.
+    `postings` holds, for each term of the query, the memories that have it; `variants` those of each variant, and `of`
+    says which term that one stands in for, or -1.
     """
-    weighed = [(posting, idf(n, len(posting))) for posting in postings]
-    weighed += [(posting, VARIANT_WEIGHT * idf(n, len(posting))) for posting in variants if posting]
+    weighed: list[tuple[Collection[int], float]] = [(posting, idf(n, len(posting))) for posting in postings]
+    for posting, place in zip(variants, of, strict=True):
+        # What has the word itself has all that stands in for it, whether or not it was indexed under that as well.
+        having = {*posting, *postings[place]} if place >= 0 else posting
+        if having:
+            weighed.append((having, VARIANT_WEIGHT * idf(n, len(having))))
     total = sum(weight for _, weight in weighed)
     covered: dict[int, float] = {}
-    for posting, weight in weighed:
-        for memory in posting:
+    for memories, weight in weighed:
+        for memory in memories:
             covered[memory] = covered.get(memory, 0.0) + weight
     return {memory: weight / total for memory, weight in covered.items()}
 
 
 def shares(query: QueryTerms, texts: Sequence[Collection[int]]) -> dict[int, float]:
     """Return the coverage of each text, by its position among `texts`, where those are all that there are."""
-    postings, variants = ([[n for n, text in enumerate(texts) if term in text] for term in part] for part in query)
-    return coverage(len(texts), postings, variants)
+    postings, variants = (
+        [[n for n, text in enumerate(texts) if term in text] for term in part] for part in (query.terms, query.variants)
+    )
+    return coverage(len(texts), postings, variants, query.of)
 
 
 def nearness(cosine: float) -> float:

@@ -69,8 +69,10 @@ class Forms(NamedTuple):
 
     main: list[str]
     """Its words: one form for each, in order."""
-    more: list[str]
-    """Other forms of those words: exacter ones, shorter ones, and words that several of them are together."""
+    exact: list[str]
+    """What says more than one of those words: accents, and words that several of them are together."""
+    loose: list[tuple[str, str]]
+    """What says less, and the word that it stands for: a beginning, a rest, a character."""
 
 
 class _Characters(dict[int, str | None]):
@@ -106,14 +108,20 @@ def add_forms(word: str, forms: Forms) -> None:
         text = run[0]
         match run.lastgroup:
             case "han":
-                _add_pairs(list(text), forms)
-                forms.more.extend(_IDEOGRAPH.findall(text))
+                pairs = _add_pairs(list(text), forms)
+                forms.loose.extend(
+                    (character, pairs[min(n, len(pairs) - 1)])
+                    for n, character in enumerate(text)
+                    if len(text) > 1 and _IDEOGRAPH.match(character)
+                )
             case "stacked":
                 _add_pairs(_CLUSTER.findall(text), forms)
             case "hangul":
-                _add_pairs(list(text), forms)
-                forms.more.append(text[0])
-                forms.more.append(text)
+                pairs = _add_pairs(list(text), forms)
+                if len(text) > 1:
+                    forms.loose.append((text[0], pairs[0]))
+                if len(text) > 2:
+                    forms.exact.append(text)
             case "flags":
                 forms.main.extend(text[i : i + 2] for i in range(0, len(text), 2))
             case _:
@@ -151,11 +159,10 @@ def joined(text: str) -> list[str]:
     return found
 
 
-def _add_pairs(characters: list[str], forms: Forms) -> None:
-    if len(characters) == 1:
-        forms.main.extend(characters)
-    else:
-        forms.main.extend(a + b for a, b in pairwise(characters))
+def _add_pairs(characters: list[str], forms: Forms) -> list[str]:
+    pairs = [a + b for a, b in pairwise(characters)] or characters
+    forms.main.extend(pairs)
+    return pairs
 
 
 def _add_word(word: str, forms: Forms) -> None:
@@ -164,8 +171,8 @@ def _add_word(word: str, forms: Forms) -> None:
     plain = unicodedata.normalize("NFC", plain).translate(_SAME_LETTER) or word
     forms.main.append(plain)
     if plain != word:
-        forms.more.append(word)
-    forms.more.extend(prefixes(plain))
+        forms.exact.append(word)
+    forms.loose.extend((prefix, plain) for prefix in prefixes(plain))
     if _ARABIC.match(plain):
         article = _ARTICLE.match(plain)
         _add_rest(plain, article.end() if article and len(plain) > article.end() + 1 else 1, forms)
@@ -176,4 +183,5 @@ def _add_word(word: str, forms: Forms) -> None:
 def _add_rest(word: str, start: int, forms: Forms) -> None:
     """Add the word without the particles that may be glued to its beginning."""
     if len(word) > start + 1:
-        forms.more.extend((word[start:], *prefixes(word[start:])))
+        rest = word[start:]
+        forms.loose.extend((form, word) for form in (rest, *prefixes(rest)))

@@ -3,8 +3,8 @@
 Text becomes *terms*: words are normalised and stemmed (Snowball English, which leaves other languages' words nearly
 alone). A term is an integer of 64 bits, the hash of its stem. What words are, in any script, `scripts.py` says.
 
-Beside its words a text is found by *variants* of them: with their accents, without their endings, joined as in
-`user_id`. In a query a variant counts half, and only where a memory has it at all.
+Beside its words a text is found by *variants* of them. Some say more: with their accents, joined as in `user_id`.
+Others say less, and stand in for a word that a memory has in another form only: without its ending, or its article.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ _stem = Stemmer.Stemmer("english").stemWord
 
 
 class QueryTerms(NamedTuple):
-    """What a query is looked up with; no term is in both."""
+    """What a query is looked up with; no term is in both lists."""
 
     terms: list[int]
     variants: list[int]
+    of: list[int]
+    """For each variant that says less, the position among `terms` of what it stands in for; else -1."""
 
 
 def terms(text: str) -> list[int]:
@@ -80,15 +82,20 @@ def query_terms(query: str) -> QueryTerms:
         longest = set(sorted(telling, key=len, reverse=True)[:MAX_QUERY_TERMS])
         telling = [word for word in telling if word in longest]
     found = _distinct_terms(telling)
-    variants = [term for term in _distinct_terms(w for w in forms.more if w not in STOP_WORDS) if term not in found]
-    return QueryTerms(found, variants[: MAX_QUERY_TERMS - len(found)])
+    places = {term: place for place, term in enumerate(found)}
+    of = {_TERMS[variant]: -1 for variant in forms.exact}
+    for variant, word in forms.loose:
+        if variant not in STOP_WORDS and (place := places.get(_TERMS[word], -1)) >= 0:
+            of.setdefault(_TERMS[variant], place)
+    variants = [(term, place) for term, place in of.items() if term not in places][: MAX_QUERY_TERMS - len(found)]
+    return QueryTerms(found, [term for term, _ in variants], [place for _, place in variants])
 
 
 def words(text: str) -> list[str]:
     """Return the words of `text` in order, normalised but not stemmed, and behind them their variants."""
     forms = _forms(text)
     singles = () if text.isascii() else chain.from_iterable(map(parts, split_unicode(text)))
-    return [*forms.main, *forms.more, *singles]
+    return [*forms.main, *forms.exact, *(variant for variant, _ in forms.loose), *singles]
 
 
 def plain_words(text: str) -> list[str]:
@@ -99,16 +106,16 @@ def plain_words(text: str) -> list[str]:
 def _forms(text: str) -> Forms:
     if text.isascii():
         # Most texts are: a table takes a third of the time of a regular expression.
-        forms = Forms(text.encode().translate(_ASCII_WORDS).decode().split(), joined(text))
+        forms = Forms(text.encode().translate(_ASCII_WORDS).decode().split(), joined(text), [])
     else:
-        forms = Forms([], joined(unicodedata.normalize("NFC", text)))
+        forms = Forms([], joined(unicodedata.normalize("NFC", text)), [])
         for word in split_unicode(text):
             if word.isascii():
                 forms.main.append(word)
             else:
                 add_forms(word, forms)
     if _ENGLISH.isdisjoint(forms.main):
-        forms.more.extend(prefix for word in forms.main if word.isascii() for prefix in prefixes(word))
+        forms.loose.extend((prefix, word) for word in forms.main if word.isascii() for prefix in prefixes(word))
     return forms
 
 

@@ -61,7 +61,7 @@ def test_a_query_of_nothing_but_such_words_keeps_them() -> None:
 
 def test_a_long_query_is_looked_up_by_its_longest_words() -> None:
     long = [f"longer{i:03}" for i in range(MAX_QUERY_TERMS)]
-    assert query_terms(" ".join(["ox", *long, "emu"])) == (query_terms(" ".join(long)).terms, [])
+    assert query_terms(" ".join(["ox", *long, "emu"])) == (query_terms(" ".join(long)).terms, [], [])
 
 
 def test_the_words_that_say_nothing_are_spelled_as_words_are() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import openproto.embedding
 from openproto.embedding import Embedder, LocalEmbedder, OpenAIEmbedder, resolve, resolve_embedder
+from openproto.embedding.minilm import MiniLMEmbedder
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,7 @@ def test_none(spec: str | None) -> None:
 
 def test_local() -> None:
     assert isinstance(resolve_embedder("local"), LocalEmbedder)
+    assert isinstance(resolve_embedder("local/minilm"), MiniLMEmbedder)
 
 
 @pytest.mark.parametrize(("installed", "kind"), [(True, LocalEmbedder), (False, type(None))])
@@ -74,7 +76,7 @@ def test_an_object_passes_through() -> None:
 
 @pytest.mark.parametrize("spec", ["", "loca", "openai", "openai/", "openai-x", "fastembed/x", object(), Own, 3])
 def test_anything_else_is_refused_with_the_choices(spec: object) -> None:
-    with pytest.raises(ValueError, match=r"'auto', 'local', 'none', 'openai/<model>'"):
+    with pytest.raises(ValueError, match=r"'auto', 'local', 'none', 'openai/<model>', 'local/minilm'.*pip install"):
         resolve_embedder(spec)  # type: ignore[arg-type]  # that is the point
 
 
@@ -82,8 +84,9 @@ def test_importing_and_resolving_import_no_library() -> None:
     code = """
 import sys
 from openproto.embedding import *
-resolve_embedder("auto"), resolve_embedder("openai/m")
-print([name for name in ("httpx", "tenacity", "wordllama", "numpy", "tokenizers") if name in sys.modules])
+resolve_embedder("auto"), resolve_embedder("openai/m"), resolve_embedder("local/minilm")
+names = ("httpx", "tenacity", "wordllama", "numpy", "tokenizers", "onnxruntime")
+print([name for name in names if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

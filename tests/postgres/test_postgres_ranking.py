@@ -47,6 +47,10 @@ def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | No
     """The score of each record, straight from the formula."""
     words = {record.id: set(terms(record.content)) for record in mine}
     wanted = query_terms(search.query)
+    for term, place in zip(wanted.variants, wanted.of, strict=True):
+        for held in words.values():
+            if place >= 0 and wanted.terms[place] in held:
+                held.add(term)
     df = {term: sum(term in held for held in words.values()) for term in (*wanted.terms, *wanted.variants)}
     weights = {term: idf(len(mine), df[term]) for term in wanted.terms}
     weights |= {term: VARIANT_WEIGHT * idf(len(mine), df[term]) for term in wanted.variants if df[term]}
@@ -76,7 +80,7 @@ def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryReco
     successors = [other.created_at for other in records.values() if record.id in other.supersedes]
     return (
         (search.scope is None or scope == search.scope or scope.startswith(f"{search.scope}/"))
-        and set(search.tags) <= set(record.tags)
+        and (search.tag is None or search.tag in record.tags)
         and (record.valid_from is None or record.valid_from <= moment)
         and (record.valid_to is None or moment < record.valid_to)
         and all(created_at > moment for created_at in successors)

@@ -242,8 +242,9 @@ STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memori
 # vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
 # covering index gives each memory's cosine and its words. The words of the query carry the weights 1, 2, 4, ... so that
 # one inner product says which of them the memory holds, as a mask; rarity and coverage are worked out per mask, of
-# which there are few, and not per memory. $6 says how many words there are; those from $11 on are variants. Parameters
-# stand in subqueries so that a generic plan converts them once.
+# which there are few, and not per memory. $6 says for each word, and for each variant behind the $11 words, which bits
+# of a mask stand for it: a variant's own, and that of the word that it stands in for. Parameters stand in subqueries
+# so that a generic plan converts them once.
 _NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
 SEARCH = f"""
 WITH recent AS (
@@ -269,15 +270,15 @@ WITH recent AS (
 ), mask AS MATERIALIZED (
     SELECT mask, count(*) AS memories FROM mine GROUP BY mask
 ), rarity AS MATERIALIZED (
-    SELECT bit, ln(1 + (total - having_it + 0.5) / (having_it + 0.5)) * CASE
-            WHEN place < $11 THEN 1 WHEN having_it > 0 THEN {VARIANT_WEIGHT} ELSE 0 END AS idf
+    SELECT bits, ln(1 + (total - having_it + 0.5) / (having_it + 0.5)) * CASE
+            WHEN place <= $11 THEN 1 WHEN having_it > 0 THEN {VARIANT_WEIGHT} ELSE 0 END AS idf
     FROM (
-        SELECT place, 1::bigint << place AS bit, sum(memories)::double precision AS total,
-            coalesce(sum(memories) FILTER (WHERE mask & (1::bigint << place) <> 0), 0)::double precision AS having_it
-        FROM generate_series(0, $6 - 1) AS place CROSS JOIN mask GROUP BY place
+        SELECT place, bits, sum(memories)::double precision AS total,
+            coalesce(sum(memories) FILTER (WHERE mask & bits <> 0), 0)::double precision AS having_it
+        FROM unnest($6::bigint[]) WITH ORDINALITY AS term (bits, place) CROSS JOIN mask GROUP BY place, bits
     ) AS counted
 ), covered AS MATERIALIZED (
-    SELECT mask, sum(idf) FILTER (WHERE mask & bit <> 0) / sum(idf) AS coverage
+    SELECT mask, sum(idf) FILTER (WHERE mask & bits <> 0) / sum(idf) AS coverage
     FROM mask CROSS JOIN rarity GROUP BY mask
 ), scored AS (
     SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)

@@ -65,15 +65,21 @@ class PackedQuery(NamedTuple):
 
     first: bytes
     others: bytes
-    places: int
+    bits: list[int]
+    """For each of them the bits that stand for it in a mask of both vectors: its own, and that of its word."""
     words: int
     """How many of them are words and not variants."""
 
 
 def pack_query(query: QueryTerms, bits: int) -> PackedQuery:
     """Return the query, `bits` of its words in each vector."""
-    own = list(dict.fromkeys(map(_packed_place, query.terms)))
-    places = list(dict.fromkeys([*own, *map(_packed_place, query.variants)]))[: 2 * bits]
+    own = [_packed_place(term) for term in query.terms]
+    standing_for = dict.fromkeys(own, 0)
+    for variant, number in zip(query.variants, query.of, strict=True):
+        standing_for.setdefault(
+            _packed_place(variant), 1 << list(standing_for).index(own[number]) if number >= 0 else 0
+        )
+    places = list(standing_for)[: 2 * bits]
     first, others = (
         _pack_places(weights, b"".join(weights[place] for place in sorted(weights)))
         for weights in (
@@ -81,7 +87,8 @@ def pack_query(query: QueryTerms, bits: int) -> PackedQuery:
             for part in (places[:bits], places[bits:])
         )
     )
-    return PackedQuery(first, others, len(places), len(own))
+    masks = [1 << n | standing_for[place] for n, place in enumerate(places)]
+    return PackedQuery(first, others, masks, len(set(own)))
 
 
 def _packed_place(term: int) -> bytes:

@@ -30,8 +30,12 @@ def search(
     where, parameters = selection(query, query.as_of or now)
     eligible = dict(db.execute(ELIGIBLE.format(where=where), parameters))
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
-    postings, variants = ([_posting(db, query.user_id, term) for term in terms] for terms in indexed.terms)
-    covered = {number: share for number, share in coverage(count, postings, variants).items() if number in eligible}
+    wanted = indexed.terms
+    postings, variants = (
+        [_posting(db, query.user_id, term) for term in part] for part in (wanted.terms, wanted.variants)
+    )
+    shares = coverage(count, postings, variants, wanted.of)
+    covered = {number: share for number, share in shares.items() if number in eligible}
     recent = _recent_embeddings(db, query.user_id) if weights.center_query else []
     cosines = _cosines(eligible, indexed.vector, recent)
     # Words alone are the whole score where there are no vectors to weigh them against.
