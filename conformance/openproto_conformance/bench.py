@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
 from openproto import AsyncMemory, Capabilities, Memory, MemoryRecord, OpenProtoError, Provider
+from openproto_conformance import outside
 from openproto_conformance.backend import Backend
 from openproto_conformance.checks import Violation, ensure
 from openproto_conformance.faces import AwaitableMemory, Face
@@ -35,6 +36,8 @@ class Bench:
         self.quick = quick
         self.random = random.Random(case)  # noqa: S311 - repeatable on purpose, and no secret
         self.measures: dict[str, float] = {}
+        self.lacking: set[str] = set()
+        """The hooks that the case would have used, and that neither the suite has nor anything outside replaces."""
         self._users: dict[str, str] = {}
         self._opened: list[tuple[AsyncMemory, Provider]] = []
         self._threads = ThreadPoolExecutor(SYNC_CALLERS, thread_name_prefix="openproto-caller")
@@ -151,7 +154,9 @@ class Bench:
     @contextlib.contextmanager
     def backend_stalled(self) -> Iterator[bool]:
         """Hold the backend up inside, where the suite's author gave a way to; yield whether it is held up."""
-        stalled = self.backend.stalled()
+        stalled = self.backend.stalled() or outside.stalled(self.provider_of(self.client))
+        if stalled is None:
+            self.lacking.add("stalled")
         with stalled if stalled is not None else contextlib.nullcontext():
             yield stalled is not None
 
@@ -174,6 +179,24 @@ class Bench:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise
             await asyncio.sleep(0.02)
+
+    async def unreachable(self) -> Callable[[], Provider] | None:
+        """Return what makes providers whose backend cannot be reached; None where there is no way to."""
+        if (known := self.backend.unreachable()) is not None:
+            return lambda: self.backend.unreachable() or known
+        if (made := outside.unreachable(self.backend.provider())) is not None:
+            try:
+                await self.build(made, timeout=CALL_WITHIN, retries=0).capabilities()
+            except Exception:
+                return lambda: outside.unreachable(self.backend.provider()) or made
+        self.lacking.add("unreachable")
+        return None
+
+    @property
+    def calls_ended(self) -> int:
+        """How many calls of this bench's clients have ended."""
+        faces = (client.memory if isinstance(client, AwaitableMemory) else client for client, _ in self._opened)
+        return sum(client.stats().calls for client in faces)
 
     async def _check_connections(self) -> None:
         for _, provider in self._opened:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from openproto_conformance.checks import Violation
+from openproto_conformance.conduct import under_way
+from openproto_conformance.loops import sync_loop
 
+LOOP_ENDED = "the provider raised SystemExit, as sys.exit does, and ended the loop of every Memory with it"
+LOOK_EVERY = 0.2
 GRACE = 2.0
 """Seconds that cancelled work gets to end, and again that a blocked loop gets to come back."""
 
@@ -22,6 +27,8 @@ class Ended:
     error: BaseException | None = None
     hung: bool = False
     leaks: list[str] = field(default_factory=list)
+    under_way: str = ""
+    """Of what had to be given up: the verbs whose calls had not ended."""
 
 
 def run_bounded(main: Callable[[], Awaitable[None]], seconds: float) -> Ended:
@@ -29,7 +36,11 @@ def run_bounded(main: Callable[[], Awaitable[None]], seconds: float) -> Ended:
     ended = Ended()
     thread = threading.Thread(target=_run, args=(main, seconds, ended), name="openproto-case", daemon=True)
     thread.start()
-    thread.join(seconds + 5 * GRACE)
+    deadline = time.monotonic() + seconds + 5 * GRACE
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(LOOK_EVERY)
+        if not sync_loop().is_running():
+            return Ended(Violation(LOOP_ENDED), hung=True)
     if thread.is_alive():
         return Ended(Violation(f"the event loop was blocked: nothing ran on it for {seconds:g} s"), hung=True)
     return ended
@@ -58,6 +69,7 @@ async def _supervise(main: Callable[[], Awaitable[None]], seconds: float, ended:
     await asyncio.wait({task}, timeout=seconds)
     if not task.done():
         ended.hung = True
+        ended.under_way = under_way(asyncio.get_running_loop(), sync_loop())
         ended.error = Violation(f"did not end within {seconds:g} s")
         task.cancel()
         await asyncio.wait({task}, timeout=GRACE)

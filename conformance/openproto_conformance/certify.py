@@ -19,14 +19,15 @@ from openproto.cli.call import Call
 from openproto.cli.exits import Exit
 from openproto.cli.reporting import Misuse
 from openproto.errors import OpenProtoError
-from openproto_conformance.background_run import THREAD, BackgroundRun
+from openproto_conformance.background_run import BackgroundRun
 from openproto_conformance.display import progress, show, show_differences
 from openproto_conformance.emulate import emulator_named, report_violations
 from openproto_conformance.how import How
+from openproto_conformance.leaks import BACKGROUND_LOOP
 from openproto_conformance.outcome import Result
 from openproto_conformance.report import Report, write_reports
 from openproto_conformance.runner import suite_of, work_in
-from openproto_conformance.target import made_by
+from openproto_conformance.target import Made, made_by
 from openproto_conformance.verify import differences
 
 LEAVE_WITHIN = 2.0
@@ -104,7 +105,7 @@ async def _run(
         if path is not None:
             write_reports(path, [final])
         if status is None:
-            _raise_usage(background)
+            _raise_usage(background, made)
         show_it(final)
         if status is Exit.INTERRUPTED:
             resume = "what had not been tried is missing in the report"
@@ -130,23 +131,24 @@ def _ended_by_sigterm() -> Iterator[None]:
             loop.remove_signal_handler(signal.SIGTERM)
 
 
-def _raise_usage(background: BackgroundRun) -> None:
+def _raise_usage(background: BackgroundRun, made: Made) -> None:
     """Raise what opening raised, where that was no answer of the backend but a package or an option at fault."""
     error = background.opening_error
     if isinstance(error, ImportError) and "pip install" in str(error):
         raise error
-    if isinstance(error, ValueError) and not isinstance(error, OpenProtoError):
+    if isinstance(error, ValueError) and not isinstance(error, OpenProtoError) and not made.broken:
         raise Misuse(str(error)) from error
 
 
 def _leave(status: Exit) -> Exit:
     """Return `status`; but leave the process with it at once where a provider's threads do not end.
 
-    The interpreter waits for threads when it ends, and a hung backend would keep the command with it.
+    The interpreter waits for threads when it ends, for workers of an executor even where they are daemons, and a hung
+    backend would keep the command with it.
     """
     deadline = time.monotonic() + LEAVE_WITHIN
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and (not thread.daemon or thread.name == THREAD):
+        if thread is not threading.current_thread() and thread.name != BACKGROUND_LOOP:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -11,9 +12,10 @@ from collections.abc import Iterable
 from openproto import Capabilities
 from openproto_conformance.backend import Backend
 from openproto_conformance.bench import Bench
-from openproto_conformance.bounded import Ended, run_bounded
+from openproto_conformance.bounded import LOOP_ENDED, Ended, run_bounded
 from openproto_conformance.cases import CASES
 from openproto_conformance.checks import Violation
+from openproto_conformance.conduct import Printed, lasting_threads
 from openproto_conformance.leaks import Snapshot
 from openproto_conformance.loops import sync_loop
 from openproto_conformance.outcome import Result, Work
@@ -42,7 +44,8 @@ class SuiteRun:
         self.provider_module = ""
         self.problem: str | None = None
         self.opening_error: BaseException | None = None
-        self._hangs = 0
+        self._hung: list[str] = []
+        self._lasting_threads: list[str] = []
         self._warm = False
 
     def execute(self, backend: Backend, work: Work) -> Result:
@@ -60,22 +63,43 @@ class SuiteRun:
         measures: dict[str, float] = {}
         refused: list[str] = []
 
+        bench = Bench(backend, work.case.name, work.face, quick=self.quick)
+
         async def main() -> None:
-            async with Bench(backend, work.case.name, work.face, quick=self.quick) as bench:
+            async with bench:
                 bench.measures = measures
                 refused.extend(await _run_or_refuse(bench, work))
 
-        ended = run_bounded(main, work.case.seconds * backend.patience)
-        self._hangs += ended.hung or isinstance(ended.error, TimeoutError)
+        with Printed() as printed:
+            ended = run_bounded(main, work.case.seconds * backend.patience)
         if ended.error is None:
             ended.leaks += before.leaked_since() + _new_background_tasks(tasks_before)
-        if self._hangs >= MOST_HANGS:
-            self.problem = f"given up: {MOST_HANGS} cases did not end in time; the backend, or the provider, hangs"
-        return _result(backend, work, ended, refused, measures, time.monotonic() - started)
+            ended.leaks += printed.complaint + self._lasting_threads
+            self._lasting_threads = []
+        if ended.hung or isinstance(ended.error, TimeoutError):
+            self._hung.append(str(work))
+            where = f"{ended.under_way or 'no call'} under way, {bench.calls_ended} calls had ended"
+            ended.error = Violation(f"{ended.error}: {where}")
+        self._give_up()
+        result = _result(backend, work, ended, refused, measures, time.monotonic() - started)
+        if result.outcome == "passed" and bench.lacking:
+            result.outcome = "unseen"
+            result.detail = f"as far as can be seen without the hook {' and '.join(sorted(bench.lacking))}"
+        return result
+
+    def _give_up(self) -> None:
+        """Say why the rest is not tried, where it makes no sense to go on."""
+        if not sync_loop().is_running():
+            self.problem = f"given up: {LOOP_ENDED}"
+        elif len(self._hung) >= MOST_HANGS:
+            named = ", ".join(self._hung)
+            hangs = "the backend, or the provider, hangs"
+            self.problem = f"given up: {MOST_HANGS} cases did not end in time, and so {hangs}: {named}"
 
     def _warm_up(self, backend: Backend) -> None:
         """Open the backend once on each face: what it keeps for good is no leak, and whether it can be had is told."""
         sync_loop()
+        threads = threading.enumerate()
 
         async def main() -> None:
             for face in ("async", "sync"):
@@ -83,7 +107,9 @@ class SuiteRun:
                     self.capabilities = bench.capabilities
                     self.provider_module = type(bench.provider_of(bench.client)).__module__
 
-        ended = run_bounded(main, WARM_UP_SECONDS * backend.patience)
+        with Printed() as printed:
+            ended = run_bounded(main, WARM_UP_SECONDS * backend.patience)
+        self._lasting_threads = printed.complaint + lasting_threads(threads)
         if ended.error is not None:
             self.opening_error = ended.error
             self.problem = f"the provider could not be opened: {_describe(ended.error)}"
@@ -129,6 +155,8 @@ def _result(
 
 def _describe(error: BaseException) -> str:
     text = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        text = f"the provider raised SystemExit({error}), as sys.exit does"
     return numbered(text)
 
 

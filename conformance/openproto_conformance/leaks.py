@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FD_FOLDERS = ("/proc/self/fd", "/dev/fd")
-_BACKGROUND_LOOP = "openproto-loop"  # the process's own, kept for good by `Memory`
+BACKGROUND_LOOP = "openproto-loop"  # the process's own, kept for good by `Memory`
 
 _NUMBER = re.compile(r"\d+")
 
@@ -29,7 +29,7 @@ class Snapshot:
     @classmethod
     def take(cls) -> Snapshot:
         """Look now."""
-        return cls(frozenset(threading.enumerate()), _open_files())
+        return cls(frozenset(threading.enumerate()), open_files())
 
     def leaked_since(self, grace: float = GRACE) -> list[str]:
         """Return what is there now and was not then, after waiting at most `grace` seconds for it to go."""
@@ -44,7 +44,7 @@ class Snapshot:
         threads = Counter(
             f"thread {thread.name.rstrip('0123456789')!r}"
             for thread in now.threads - self.threads
-            if thread.is_alive() and thread.name != _BACKGROUND_LOOP
+            if thread.is_alive() and thread.name != BACKGROUND_LOOP
         )
         files = Counter(
             f"open {_kind(target)}" for fd, target in now.files.items() if self.files.get(fd) != target
@@ -52,7 +52,8 @@ class Snapshot:
         return [f"{count} x {what}" for what, count in sorted((threads + files).items())]
 
 
-def _open_files() -> dict[int, str]:
+def open_files() -> dict[int, str]:
+    """Return what each descriptor of this process is, as the system names it."""
     folder = next((folder for folder in _FD_FOLDERS if Path(folder).is_dir()), None)
     files: dict[int, str] = {}
     for name in os.listdir(folder) if folder else ():

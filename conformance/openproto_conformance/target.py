@@ -13,7 +13,7 @@ from openproto.cli.call import Call, Target
 from openproto.cli.coerce import pairs
 from openproto.cli.reporting import Misuse
 from openproto.provider import Provider
-from openproto.registry import provider_class, provider_options
+from openproto.registry import make_provider, provider_class, provider_options
 from openproto_conformance.how import How
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class Made(NamedTuple):
-    """The provider's name, what makes one, and the secrets among its options."""
+    """The provider's name, what makes one, the secrets among its options, and whether its constructor fails."""
 
     name: str
     make: Callable[[], Provider]
     secrets: tuple[str, ...]
+    broken: bool
 
 
 def made_by(call: Call, how: How, stack: ExitStack, emulator: Emulator | None) -> Made:
@@ -56,8 +57,9 @@ def made_by(call: Call, how: How, stack: ExitStack, emulator: Emulator | None) -
         broken = True
     except Exception:
         broken = True
-    make = target.make_provider if broken else _audited(target, how.audit, stack, emulator)
-    return Made(name, make, call.redact.secrets)
+    if broken:
+        return Made(name, lambda: make_provider(name, target.provider_options), call.redact.secrets, broken)
+    return Made(name, _audited(target, how.audit, stack, emulator), call.redact.secrets, broken)
 
 
 def _on_a_temporary_path(target: Target, stack: ExitStack) -> Target:

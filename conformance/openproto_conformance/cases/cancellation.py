@@ -13,6 +13,7 @@ from openproto_conformance.bench import RETURN_WITHIN, Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 from openproto_conformance.faces import Face
+from openproto_conformance.leaks import open_files
 from openproto_conformance.probe import ATTEMPTS, PROMPT, strike_everywhere, strike_once
 
 area = Area("cancellation")
@@ -20,6 +21,7 @@ area = Area("cancellation")
 ASYNC: tuple[Face, ...] = ("async",)
 FIELDS: dict[str, Any] = {"scope": "kitchen", "tags": ["a", "b"], "confidence": 0.5, "x-note": {"n": 1}}
 WATCHED = 1.0
+MOST_OPEN = 40
 HINT_WHOLE = "one verb, one statement: look for an await, or a commit, between the parts of the write"
 HINT_PROMPT = "what the verb awaits once it is cancelled: a finally, an except that goes on, a thread that is joined"
 
@@ -260,6 +262,27 @@ async def the_pool_is_back_after_cancellations(bench: Bench) -> None:
     if bench.capabilities.x_openproto.cancellation != "detached":
         bench.measure("pool_back_ms", fastest * 1000)
         ensure(fastest <= RETURN_WITHIN, f"the next read took {fastest:.2f} s in the best of {ATTEMPTS} attempts")
+    if bench.backend.busy(bench.provider_of(bench.client)) is None:
+        bench.lacking.add("busy")
+
+
+@area.case("add", "get", faces=ASYNC, hint="the connection or file of a cancelled read: back in the pool, or closed")
+async def cancelled_reads_keep_nothing_open(bench: Bench) -> None:
+    """However many reads are cancelled, the process's open connections and files stay bounded."""
+    record = await bench.add("tea", user_id=bench.user())
+    before = len(open_files())
+    for at in range(2 * MOST_OPEN):
+        reading = asyncio.ensure_future(bench.client.get(record.id))
+        await asyncio.sleep(at % 4 * 0.0005)
+        reading.cancel()
+        await asyncio.wait({reading})
+    more = len(open_files()) - before
+    for _ in range(int(RETURN_WITHIN / 0.05)):
+        if more <= MOST_OPEN:
+            break
+        await asyncio.sleep(0.05)
+        more = len(open_files()) - before
+    ensure(more <= MOST_OPEN, f"{2 * MOST_OPEN} cancelled reads left {more} connections or files open")
 
 
 @area.case(

@@ -16,6 +16,7 @@ from openproto import (
     ProviderError,
     UnauthorizedError,
 )
+from openproto_conformance import outside
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import Violation, ensure, equal, raises
@@ -240,18 +241,19 @@ async def nothing_private_is_told(bench: Bench) -> None:
 @area.case(hint="opening: the vendor's errors mapped by class, in words of our own, without the options' values")
 async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
     """A backend that cannot be reached is a typed error within bounded time, and no secret is told."""
-    provider = bench.backend.unreachable()
-    if provider is None:
+    make = await bench.unreachable()
+    if make is None:
         for secret in (repr(bench.client), repr(bench.backend.provider())):
             _check_secrets(bench, secret)
         return
+    provider = make()
     with _log_lines() as lines:
         client = bench.build(provider, timeout=10.0, retries=0)
         error = await raises(OpenProtoError, client.capabilities)
     ensure(isinstance(error, ProviderError | UnauthorizedError), f"{type(error).__name__} does not say unreachable")
     for text in (str(error), repr(error), repr(error.to_envelope()), repr(client), repr(provider), *lines):
         _check_secrets(bench, text)
-    health = await bench.build(bench.backend.unreachable(), timeout=10.0).health()
+    health = await bench.build(make(), timeout=10.0).health()
     equal(health.status, "unavailable", "the health of a backend that cannot be reached")
     _check_secrets(bench, repr(health))
 
@@ -262,8 +264,9 @@ def _check_error(error: OpenProtoError, code: str, type: str, status: int) -> No
 
 
 def _check_secrets(bench: Bench, text: str) -> None:
-    for secret in bench.backend.secrets:
+    for secret in {*bench.backend.secrets, *outside.secrets_of(bench.provider_of(bench.client))}:
         ensure(secret not in text, "a message, a log line, or a repr holds one of the provider's secrets")
+    ensure(not outside.CREDENTIALS.search(text), "a message, a log line, or a repr holds a URL with a password")
 
 
 @contextlib.contextmanager
