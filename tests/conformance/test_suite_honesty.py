@@ -113,24 +113,25 @@ def test_a_provider_that_does_not_open_is_told_in_words() -> None:
     assert report.problem in report.to_markdown()
 
 
-@pytest.mark.parametrize("patience", [1.0, 3.0])
-def test_a_backend_that_hangs_is_given_up(patience: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class HalfOpen(Sqlite):
         async def list(self, query: ListQuery) -> MemoryPage:
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr(bench, "CALL_WITHIN", 0.3)
+    monkeypatch.setattr(bench, "CALL_WITHIN", 1.0)
     started = time.monotonic()
-    report = run(lambda: HalfOpen(tmp_path / "m.db", embedder="none"), only=["paging"], quick=True, patience=patience)
-    assert 3 * 0.3 * patience <= time.monotonic() - started < 10.0
+    report = run(lambda: HalfOpen(tmp_path / "m.db", embedder="none"), only=["paging"], quick=True, patience=2.0)
+    assert time.monotonic() - started >= 3 * 1.0 * 2.0
     assert (report.verdict, report.exit_status) == ("fails", 1)
     assert report.problem is not None
     assert "given up: 3 cases did not end in time" in report.problem
     hung = [entry for entry in report.cases if entry.outcome == "failed"]
-    assert all(entry.work in report.problem for entry in hung), "they are named"
-    assert all("calls had ended" in entry.detail for entry in hung)
-    assert report.tally["failed"] == 3
+    assert len(hung) == 3
+    for entry in hung:
+        assert entry.work in report.problem, "they are named"
+        assert "listing on 'sqlite'" in entry.detail or "'list' on 'sqlite'" in entry.detail
+        assert "calls had ended" in entry.detail
 
 
 @pytest.mark.parametrize(("patience", "failed"), [(1.0, True), (20.0, False)])
