@@ -99,20 +99,22 @@ async def one_slow_call_starves_no_other(bench: Bench) -> None:
     with bench.backend_stalled() as stalled:
         if stalled:
             slow = asyncio.ensure_future(bench.client.add("slow", user_id=user))
-        else:
-            items = [{"content": f"note {n} " * 50, "user_id": user} for n in range(bench.size(5000, 1000))]
-            slow = asyncio.ensure_future(_first(bench, items))
-        await asyncio.sleep(0.02)
-        reading = asyncio.ensure_future(read())
-        await asyncio.wait({reading}, timeout=within)
-        if not stalled:  # a backend may be busy with the write, and the slower; then it ends long after the reads
-            await asyncio.wait({reading, slow}, return_when=asyncio.FIRST_COMPLETED)
-        answered, ended = reading.done(), slow.done()
-    reading.cancel()
-    await asyncio.wait({reading})
-    ensure(answered, f"{READS} reads were not answered within {within:.1f} s, nor while a write was under way")
-    await reading
-    ensure(not (stalled and ended), "the stalled write ended while the backend was held up")
+            await asyncio.sleep(0.02)
+            reading = asyncio.ensure_future(read())
+            await asyncio.wait({reading}, timeout=within)
+            answered, ended = reading.done(), slow.done()
+    if stalled:
+        await _answered(reading, answered, f"within {within:.1f} s of a write that was held up")
+        ensure(not ended, "the stalled write ended while the backend was held up")
+        await slow
+    items = [{"content": f"note {n} " * 50, "user_id": user} for n in range(bench.size(5000, 1000))]
+    slow = asyncio.ensure_future(_first(bench, items))
+    await asyncio.sleep(0.02)
+    reading = asyncio.ensure_future(read())
+    await asyncio.wait({reading}, timeout=within)
+    # A backend may be busy with the write, and the slower; then that ends long after the reads.
+    await asyncio.wait({reading, slow}, return_when=asyncio.FIRST_COMPLETED)
+    await _answered(reading, reading.done(), f"within {within:.1f} s, nor while many writes were under way")
     await slow
 
 
@@ -175,6 +177,14 @@ class _Pauses:
             await asyncio.sleep(0)
             self._longest = max(self._longest, (time.perf_counter() - before) * 1000)
             await asyncio.sleep(0.001)
+
+
+async def _answered(reading: asyncio.Future[None], answered: bool, when: str) -> None:
+    """Fail unless the reads had been answered; they are not under way any more then."""
+    reading.cancel()
+    await asyncio.wait({reading})
+    ensure(answered, f"{READS} reads were not answered {when}")
+    await reading
 
 
 async def _first(bench: Bench, items: list[dict[str, str]]) -> MemoryRecord:
