@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from openproto.models import Citation, ContextBlock, MemoryPage, SearchResult
@@ -35,6 +36,8 @@ async def fill_context(
     count_tokens: TokenCounter,
     search: Callable[[SearchQuery], Awaitable[Sequence[SearchResult]]],
     list_page: Callable[[ListQuery], Awaitable[MemoryPage]] | None,
+    *,
+    temporal: bool = True,
 ) -> ContextBlock:
     """Return the block of what `search` finds, best first, and then, while the budget lasts, the newest records.
 
@@ -49,7 +52,7 @@ async def fill_context(
     if query.relevant_only or list_page is None:
         return block.finished()
     known = {result.memory.id for result in found}
-    listing = query.as_listing(limit)
+    listing = query.as_listing(limit, datetime.now(UTC) if temporal else None)
     # A page of which nothing fits ends it: what is older is seldom so much shorter.
     while block.has_room:
         page = await list_page(listing)

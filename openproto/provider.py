@@ -218,7 +218,11 @@ class Provider:
 
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
         """Return a context block of the best memories; built on `search` and `list` unless the backend has its own."""
-        return await fill_context(query, count_tokens, self.search, self.list if "list" in self.verbs else None)
+        if "list" not in self.verbs:
+            return await fill_context(query, count_tokens, self.search, None)
+        # Without validity and supersession every record is current, and there is no moment to ask for.
+        temporal = (await self.capabilities()).features.temporal
+        return await fill_context(query, count_tokens, self.search, self.list, temporal=temporal)
 
     async def audit(self, query: AuditQuery) -> AuditEntries:
         """Return who did what to the user's memories, newest first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
@@ -219,13 +219,13 @@ class ContextQuery(Filters):
             limit=limit,
         )
 
-    def as_listing(self, limit: int) -> ListQuery:
-        """Return the listing of the newest records that may fill the rest of this context."""
+    def as_listing(self, limit: int, now: datetime | None) -> ListQuery:
+        """Return the listing of the newest records, current `now`, that may fill the rest of this context."""
         return ListQuery(
             user_id=self.user_id,
             scope=self.scope,
             tags=self.tags,
-            as_of=self.as_of or datetime.now(UTC),
+            as_of=self.as_of or now,
             limit=limit,
         )
 
