@@ -17,7 +17,8 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from openproto.context import TokenCounter, fill_context
-from openproto.errors import OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
+from openproto.errors import NotFoundError, OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
+from openproto.fanout import gather_bounded
 from openproto.ids import new_id
 from openproto.models import (
     OPERATIONS,
@@ -59,6 +60,9 @@ Outcomes: TypeAlias = list[Outcome]
 ScopeCounts: TypeAlias = list[ScopeCount]
 RestoreOutcomes: TypeAlias = list[RestoreOutcome]
 _Verbs: TypeAlias = list[Verb | str]
+
+
+_WRITES_AT_ONCE = 16
 
 
 class Call(NamedTuple):
@@ -234,14 +238,22 @@ class Provider:
         return Capabilities(provider=self.name, verbs=verbs, x_openproto=SupportDetails(cancellation=self.cancellation))
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Store each item on its own and return each outcome in order; one round trip where the backend has one."""
-        outcomes: Outcomes = []
-        for keyed in items:
-            try:
-                outcomes.append(await self.add(keyed.item, idempotency_key=keyed.idempotency_key))
-            except OpenProtoError as error:
-                outcomes.append(error)
-        return outcomes
+        """Store each item on its own, several at once, and return the outcomes in order; or in one round trip."""
+        numbers: dict[str, list[int]] = {}
+        for number, keyed in enumerate(items):
+            numbers.setdefault(keyed.idempotency_key, []).append(number)
+        outcomes: dict[int, Outcome] = {}
+
+        async def add_in_turn(numbers: Sequence[int]) -> None:
+            # Items of one key in their order: the first is the one that is stored.
+            for number in numbers:
+                try:
+                    outcomes[number] = await self.add(items[number].item, idempotency_key=items[number].idempotency_key)
+                except OpenProtoError as error:
+                    outcomes[number] = error
+
+        await gather_bounded(map(add_in_turn, numbers.values()), limit=_WRITES_AT_ONCE)
+        return [outcomes[number] for number in range(len(items))]
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
         """Return the user's record of that key, or raise NotFoundError."""
@@ -283,10 +295,15 @@ class Provider:
         deleted = 0
         query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=MAX_LIST_LIMIT)
         while (page := await self.list(query)).items:
-            for record in page.items:
-                await self.delete(RecordRef(id=record.id, user_id=record.user_id))
-            deleted += len(page.items)
+            deleted += sum(await gather_bounded(map(self._has_deleted, page.items), limit=_WRITES_AT_ONCE))
         return deleted
+
+    async def _has_deleted(self, record: MemoryRecord) -> bool:
+        try:
+            await self.delete(RecordRef(id=record.id, user_id=record.user_id))
+        except NotFoundError:  # somebody else was faster
+            return False
+        return True
 
     async def health(self) -> None:
         """Return if the backend answers now; raise the typed error that says why not otherwise."""

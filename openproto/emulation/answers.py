@@ -39,6 +39,11 @@ def another_users(vendor: str) -> ProviderError:
     return ProviderError(f"{vendor} answered with another user's memory, which was dropped")
 
 
+def stale_version() -> ConflictError:
+    """Return the error for a change of a record that has changed since the caller read it."""
+    return ConflictError("if_version: the record is not of that version (any more); read it again before changing it")
+
+
 def damaged(how: str = "is not what was written") -> ProviderError:
     """Return the error for a memory whose metadata another program has changed or broken."""
     return ProviderError(f"a stored memory is damaged: its metadata {how}")

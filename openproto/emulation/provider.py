@@ -13,28 +13,31 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from openproto.emulation.answers import no_such_memory
+from openproto.emulation.answers import no_such_memory, stale_version
 from openproto.emulation.locks import Name
 from openproto.emulation.matching import is_current, matches
-from openproto.emulation.stored import Stored
+from openproto.emulation.stored import Stored, new_version
 from openproto.emulation.vendor import B, Vendor
 from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
 from openproto.fanout import gather_all, gather_bounded
 from openproto.models import (
+    OPERATIONS,
     VERBS,
     Capabilities,
     Features,
     Limits,
     MemoryPage,
     MemoryRecord,
+    PutResult,
     SearchResult,
     Support,
     SupportDetails,
 )
-from openproto.provider import GeneratedKey, KeyedInput, Outcomes, Provider, SearchResults, is_fresh
+from openproto.provider import GeneratedKey, KeyedInput, Outcomes, SearchResults, generated_key, is_fresh
 from openproto.requests import (
     MAX_SEARCH_LIMIT,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
@@ -61,7 +64,7 @@ class EmulatedProvider(Vendor[B]):
         parts: list[list[int]] = []
         simple: dict[str, list[int]] = {}
         for number, (item, key) in enumerate(items):
-            if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not item.supersedes:
+            if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not item.supersedes and not item.key:
                 simple.setdefault(item.user_id, []).append(number)
             else:
                 parts.append([number])
@@ -85,6 +88,17 @@ class EmulatedProvider(Vendor[B]):
         """Return the record."""
         return (await self._existing(ref.id, ref.user_id)).record
 
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the record that bears the key."""
+        found = await self.find_named(ref.user_id, ref.key)
+        if found is None:
+            raise no_such_memory()
+        return await self.get(RecordRef(id=found.record.id, user_id=ref.user_id))
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Create the record of the key or write it anew; whoever else writes a record of that key waits."""
+        return await self._finish_despite_cancellation(self._write_named(item, if_version))
+
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Write the memory anew with the changes; whoever else updates it waits."""
         updating = self._update(ref, changes)
@@ -94,7 +108,7 @@ class EmulatedProvider(Vendor[B]):
     async def delete(self, ref: RecordRef) -> None:
         """Remove the memory."""
         async with self._locked(ref.id):
-            if not await self.remove(await self._existing(ref.id, ref.user_id)):
+            if not await self.remove(await self._expected(ref)):
                 raise no_such_memory()
 
     async def list(self, query: ListQuery) -> MemoryPage:
@@ -168,6 +182,10 @@ class EmulatedProvider(Vendor[B]):
         for name in names:
             has = name in verbs or getattr(features, name, None) not in (None, False, "none")
             support[name] = "none" if not has else "native" if name in self.traits.native else "emulated"
+        for operation in OPERATIONS:
+            has = operation in self.operations
+            support[operation] = "none" if not has else "native" if operation in self.traits.native else "emulated"
+        support["keys_outlive"] = self.traits.keys_outlive
         return Capabilities(
             provider=self.name,
             verbs=list(verbs),
@@ -180,17 +198,65 @@ class EmulatedProvider(Vendor[B]):
 
     async def _add(self, item: MemoryInput, key: str) -> Stored:
         locks: list[Name] = [("key", item.user_id, key), *(("memory", id) for id in item.supersedes)]
+        if item.key is not None:
+            locks.append(_name_of(item.user_id, item.key))
         async with self._locked_by(locks):
             if not is_fresh(key):
                 before = await self.find_key(item.user_id, key)
                 if before is not None:
                     return await self._completed(self._same_input(before, item), item.supersedes)
-            old = [await self._existing(id, item.user_id) for id in item.supersedes]
-            return await self._mark(await self.create(item, key), old)
+            if item.key is not None and await self.find_named(item.user_id, item.key) is not None:
+                raise ConflictError("key: another record of this user bears it; use put to replace that one")
+            return await self._create(item, key)
+
+    async def _create(self, item: MemoryInput, key: str) -> Stored:
+        """Write a memory whose locks are held."""
+        old = [await self._existing(id, item.user_id) for id in item.supersedes]
+        return await self._mark(await self.create(item, key), old)
+
+    async def _write_named(self, item: MemoryInput, if_version: str | None) -> PutResult:
+        user_id, key = item.user_id, item.key or ""
+        async with self._locked_by([_name_of(user_id, key)]):
+            while True:
+                found = await self.find_named(user_id, key)
+                touched = [found.record.id, *found.record.supersedes] if found else []
+                async with self._locked(*touched, *item.supersedes):
+                    old = await self.find(found.record.id, user_id) if found else None
+                    if found and (old is None or old.record.supersedes != found.record.supersedes):
+                        continue  # changed before its locks were held
+                    _check_version(old, if_version)
+                    if old is None:
+                        return PutResult(record=(await self._create(item, generated_key(user_id))).record, created=True)
+                    return PutResult(record=(await self._write_over(old, item)).record, created=False)
+
+    async def _write_over(self, old: Stored, item: MemoryInput) -> Stored:
+        """Write `item` in place of `old`, of which the id, the moment, the idempotency key, and the marks stay."""
+        before = old.record
+        if before.id in item.supersedes:
+            raise InvalidRequestError("supersedes: a record cannot supersede itself")
+        superseded = [await self._existing(id, item.user_id) for id in item.supersedes]
+        now = datetime.now(UTC)
+        new = Stored.new(item, old.idempotency_key, id=before.id, created_at=before.created_at)
+        new = replace(
+            new.changed(updated_at=now, superseded_by=before.superseded_by),
+            fingerprint=old.fingerprint,
+            superseded=old.superseded,
+            holds_from=now if item.supersedes else None,
+            handle=old.handle,
+        )
+        written = await self.replace(old, new)
+        await self._release(before, [id for id in before.supersedes if id not in item.supersedes])
+        return await self._mark(written, superseded)
 
     async def add_each(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Add one item after the other: what `create_many` falls back on to learn which of them is at fault."""
-        return await Provider.add_many(self, items)
+        outcomes: Outcomes = []
+        for item, key in items:
+            try:
+                outcomes.append(await self.add(item, idempotency_key=key))
+            except OpenProtoError as error:
+                outcomes.append(error)
+        return outcomes
 
     async def _completed(self, before: Stored, supersedes: Sequence[str]) -> Stored:
         """Return the memory of an earlier attempt, with the marks that the attempt may not have come to make."""
@@ -205,11 +271,12 @@ class EmulatedProvider(Vendor[B]):
 
     async def _update(self, ref: RecordRef, changes: MemoryUpdate) -> Stored:
         fields = changes.changes
-        more: list[str] = fields.get("supersedes") or []
+        named: list[str] = fields.get("supersedes") or []
         before = (await self._existing(ref.id, ref.user_id)).record
         cleared = "supersedes" in fields and fields["supersedes"] is None
-        async with self._locked(ref.id, *more, *(before.supersedes if cleared else ())):
-            old = await self._existing(ref.id, before.user_id)
+        async with self._locked(ref.id, *named, *(before.supersedes if cleared else ())):
+            old = await self._expected(ref)
+            more = [id for id in named if id not in old.record.supersedes]
             try:
                 check_validity(old.record.valid_from, fields.get("valid_to"))
             except ValueError as error:
@@ -221,15 +288,27 @@ class EmulatedProvider(Vendor[B]):
                 fields["tags"] = fields["tags"] or []
             now = datetime.now(UTC)
             changed = replace(
-                old.changed(**fields, updated_at=now).extended(changes.extensions),
+                old.changed(**fields, updated_at=now, version=new_version()).extended(changes.extensions),
                 holds_from=None if cleared else old.holds_from or (now if more else None),
             )
             new = await self.replace(old, changed)
-            for id in old.record.supersedes if cleared else ():
-                released = await self.find(id, before.user_id)
-                if released is not None:
-                    await self.replace(released, released.released_by(ref.id))
+            if cleared:
+                await self._release(old.record, old.record.supersedes)
             return await self._mark(new, added)
+
+    async def _expected(self, ref: RecordRef) -> Stored:
+        """Return the memory, of the version that the caller has read where one is given."""
+        found = await self._existing(ref.id, ref.user_id)
+        if ref.if_version is not None:
+            _check_version(found, ref.if_version)
+        return found
+
+    async def _release(self, successor: MemoryRecord, ids: Sequence[str]) -> None:
+        """Take the successor's mark from memories that it no longer supersedes."""
+        for id in ids:
+            released = await self.find(id, successor.user_id)
+            if released is not None:
+                await self.replace(released, released.released_by(successor.id))
 
     async def _mark(self, new: Stored, old: Sequence[Stored]) -> Stored:
         if old:
@@ -262,6 +341,16 @@ class EmulatedProvider(Vendor[B]):
                 await asyncio.sleep(0)  # splitting a long text takes a while
         scores = shares(wanted, found)
         return [SearchResult(memory=records[number], score=share * below) for number, share in scores.items()]
+
+
+def _name_of(user_id: str, key: str) -> Name:
+    # Sorts before the locks of memories, which `put` takes while it holds this one.
+    return ("a name", user_id, key)
+
+
+def _check_version(found: Stored | None, if_version: str | None) -> None:
+    if if_version is not None and if_version != (found.record.version if found else "absent"):
+        raise stale_version()
 
 
 def _position(record: MemoryRecord) -> tuple[datetime, str]:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
+from secrets import token_hex
 from typing import Any, Self, TypeAlias
 
 from pydantic import JsonValue, ValidationError
@@ -21,6 +23,11 @@ from openproto.requests import MemoryInput, fingerprint
 Marks: TypeAlias = tuple[tuple[str, datetime], ...]
 
 _NOT_KEPT = {"content", "status", "superseded_by"}
+
+
+def new_version() -> str:
+    """Return a version that no record has had before."""
+    return token_hex(8)  # of the system: a program may seed Python's own generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,19 @@ class Stored:
             user_id=item.user_id,
             created_at=created_at or datetime.now(UTC),
             status="done",
+            version=new_version(),
             **fields,
         )
         # A successor without `valid_from` holds from the write that named its predecessors.
         holds_from = record.created_at if item.supersedes and item.valid_from is None else None
         return cls(record, key, fingerprint(item).hex(), holds_from=holds_from)
+
+    @classmethod
+    def foreign(cls, *, handle: str = "", **fields: Any) -> Self:
+        """Return a memory that another program wrote; its version is a digest of what the vendor says of it."""
+        record = MemoryRecord.model_validate({"status": "done", **fields})
+        version = _digest(record.model_dump_json(exclude={"status"}))
+        return cls(record.model_copy(update={"version": version}), handle=handle)
 
     def to_text(self) -> str:
         """Return everything but the content, as JSON for the vendor's metadata."""
@@ -78,6 +93,8 @@ class Stored:
             envelope = json.loads(text)
             superseded = tuple((str(by), datetime.fromisoformat(since)) for by, since in envelope["superseded"])
             marks = {"superseded_by": superseded[-1][0] if superseded else None, "status": "done"}
+            if "version" not in envelope["record"]:  # written before there were versions
+                marks["version"] = _digest(text)
             record = MemoryRecord.model_validate({**envelope["record"], **marks, "content": content, **fields})
             holds_from = datetime.fromisoformat(envelope["holds_from"]) if "holds_from" in envelope else None
             return cls(record, envelope["key"], envelope["fingerprint"], superseded, holds_from, handle)
@@ -116,4 +133,9 @@ class Stored:
         return tuple((by, since) for by, since in self.superseded if by != id)
 
     def _marked(self, marks: Marks) -> Self:
-        return replace(self.changed(superseded_by=marks[-1][0] if marks else None), superseded=marks)
+        by = marks[-1][0] if marks else None
+        return replace(self.changed(superseded_by=by, version=new_version()), superseded=marks)
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openproto.fields import MAX_CONTENT_LENGTH
+from openproto.models import Support
 
 NATIVE = frozenset({"add", "get", "delete", "search", "list", "capabilities", "vector_search"})
 
@@ -30,6 +31,9 @@ class Traits:
 
     most_ranked: int = 1000
     """The most hits that `rank` can be asked for."""
+
+    keys_outlive: Support = "none"
+    """Whether an idempotency key is still known when its memory was deleted, and an old request brings nothing back."""
 
     most_created: int = 1
     """How many memories `create_many` can write in one request; 1 where there is no such request."""

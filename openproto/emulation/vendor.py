@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar
@@ -64,10 +64,10 @@ class Vendor(Provider, ABC, Generic[B]):
         return self._backend
 
     async def open(self) -> None:
-        """Connect, and ask for the backend's health; after a failure the provider may be opened again."""
+        """Connect, and check that the backend works; after a failure the provider may be opened again."""
         try:
             self._backend = await self.connect()
-            await self.health()
+            await self.check()
         except BaseException:
             await self.close()
             raise
@@ -84,6 +84,14 @@ class Vendor(Provider, ABC, Generic[B]):
         finally:
             if backend is not None:
                 await self.disconnect(backend)
+
+    async def check(self) -> None:
+        """Ask the backend for something that it answers only while it works; by default nothing is asked."""
+
+    async def health(self) -> None:
+        """Return if the backend answers now."""
+        _ = self.backend
+        await self.check()
 
     async def describe(self) -> dict[str, str]:
         """Return the version of the SDK."""
@@ -110,6 +118,14 @@ class Vendor(Provider, ABC, Generic[B]):
     @abstractmethod
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         """Return the user's memory that was added under this idempotency key, if it is still there."""
+
+    async def find_named(self, user_id: str, key: str) -> Stored | None:
+        """Return the user's memory that bears this key as its name; by default looked for among all of them."""
+        async with aclosing(self.scan(user_id)) as memories:
+            async for stored in memories:
+                if self._owned(stored, user_id).record.key == key:
+                    return stored
+        return None
 
     @abstractmethod
     async def replace(self, old: Stored, new: Stored) -> Stored:

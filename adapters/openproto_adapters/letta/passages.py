@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from openproto.emulation import Stored, user_token
 from openproto.errors import ProviderError
-from openproto.models import MemoryRecord
 from openproto_adapters.letta.api import Hit, NewPassage, Passage
 from openproto_adapters.letta.ids import PassageId
 
@@ -79,16 +78,13 @@ def _own(passage: Passage, token: str) -> tuple[int, Stored]:
 def _foreign(passage: Passage, token: str, user_id: str) -> Stored:
     """Return a passage that another program wrote into the archive."""
     extensions: dict[str, Any] = {"x-letta": passage.metadata} if passage.metadata else {}
-    return Stored(
-        MemoryRecord(
-            id=PassageId.of_foreign(token, passage.created_at, passage.id).id,
-            content=passage.text,
-            user_id=user_id,
-            created_at=passage.created_at,
-            tags=passage.tags or [],
-            status="done",
-            **extensions,
-        )
+    return Stored.foreign(
+        id=PassageId.of_foreign(token, passage.created_at, passage.id).id,
+        content=passage.text,
+        user_id=user_id,
+        created_at=passage.created_at,
+        tags=passage.tags or [],
+        **extensions,
     )
 
 

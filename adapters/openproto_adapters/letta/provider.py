@@ -107,7 +107,12 @@ class Letta(EmulatedProvider[_Backend]):
     sdk = "letta-client"
     tested_with = "1.12.1"
     traits = Traits(
-        native=NATIVE - {"list"}, replaces_at_once=False, scans_newest_first=True, most_ranked=PAGE, most_created=10
+        native=NATIVE - {"list"},
+        replaces_at_once=False,
+        scans_newest_first=True,
+        most_ranked=PAGE,
+        keys_outlive="emulated",
+        most_created=10,
     )
 
     def __init__(
@@ -142,7 +147,7 @@ class Letta(EmulatedProvider[_Backend]):
         """Cut what is under way and close the connections."""
         backend.threads.close()
 
-    async def health(self) -> None:
+    async def check(self) -> None:
         """Ask for an archive, which needs an accepted key and a server with its database."""
         await self.backend.api.find_archives(None, 1)
 

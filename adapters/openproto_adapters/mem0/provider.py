@@ -136,7 +136,7 @@ class Mem0(EmulatedProvider[Library | Platform]):
             return await backend.remove_all(filters.user_id)
         return await super().delete_all(filters)
 
-    async def health(self) -> None:
+    async def check(self) -> None:
         """Reach the store, or the platform."""
         await self.backend.health()
 

@@ -16,7 +16,6 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from openproto.emulation import Stored, another_users, damaged, reading, scope_nodes, user_token
 from openproto.errors import ProviderError
-from openproto.models import MemoryRecord
 from openproto.stores.moments import EPOCH
 
 ENVELOPE = "openproto"
@@ -132,21 +131,18 @@ def nothing_inferred() -> ProviderError:
 
 def _foreign(row: Row, user_id: str, metadata: Metadata) -> Stored:
     expires = _moment(row.expiration_date)
-    record = MemoryRecord.model_validate(
-        {
-            "id": row.id,
-            "content": row.memory,
-            "user_id": user_id,
-            "created_at": _moment(row.created_at) or EPOCH,
-            "updated_at": _moment(row.updated_at),
-            "scope": f"agent/{row.agent_id}" + (f"/run/{row.run_id}" if row.run_id else "") if row.agent_id else None,
-            # mem0 shows a memory until the end of that day, UTC.
-            "valid_to": expires + timedelta(days=1) if expires else None,
-            "status": "done",
-            EXTENSION: metadata,
-        }
+    extensions: dict[str, Any] = {EXTENSION: metadata}
+    return Stored.foreign(
+        id=row.id,
+        content=row.memory,
+        user_id=user_id,
+        created_at=_moment(row.created_at) or EPOCH,
+        updated_at=_moment(row.updated_at),
+        scope=f"agent/{row.agent_id}" + (f"/run/{row.run_id}" if row.run_id else "") if row.agent_id else None,
+        # mem0 shows a memory until the end of that day, UTC.
+        valid_to=expires + timedelta(days=1) if expires else None,
+        **extensions,
     )
-    return Stored(record)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -17,7 +17,7 @@ from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, check_at_least_one, connect_in
 from openproto.errors import OpenProtoError
 from openproto.models import Cancellation
-from openproto.provider import KeyedInput, Outcome, Outcomes, is_fresh
+from openproto.provider import KeyedInput, Outcomes, is_fresh
 from openproto.requests import Filters, MemoryInput, SearchQuery
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_BATCH = 200
-"""How many memories are written in one transaction: as many as others may have to wait for."""
 
 
 class _Backend(NamedTuple):
@@ -61,7 +58,7 @@ class Memori(EmulatedProvider[_Backend]):
     requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
     sdk = "memori"
     tested_with = "3.3.6"
-    traits = Traits(scans_newest_first=True)
+    traits = Traits(scans_newest_first=True, most_created=200)
 
     def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
         super().__init__()
@@ -137,19 +134,15 @@ class Memori(EmulatedProvider[_Backend]):
         """Let the engine rank all facts that pass the filters, however many there are."""
         return await self._call(_rank, self.backend.store, self.backend.engine, query, count)
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Store items with nothing to look up many at a time; the others as the base does."""
-        plain = [keyed for keyed in items if is_fresh(keyed.idempotency_key) and not keyed.item.supersedes]
-        done: dict[str, Outcome] = {}
-        for start in range(0, len(plain), _BATCH):
-            new = [Stored.new(item, key, id=str(uuid4())) for item, key in plain[start : start + _BATCH]]
-            try:
-                if await self._insert(new):
-                    done.update((stored.idempotency_key, stored.record) for stored in new)
-            except OpenProtoError as error:
-                done.update((stored.idempotency_key, error) for stored in new)
-        others = iter(await super().add_many([keyed for keyed in items if keyed.idempotency_key not in done]))
-        return [done.get(keyed.idempotency_key) or next(others) for keyed in items]
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Write the memories in one transaction; one by one where some may be there already."""
+        if not all(is_fresh(key) for _, key in items):
+            return await self.add_each(items)
+        new = [Stored.new(item, key, id=str(uuid4())) for item, key in items]
+        try:
+            return [stored.record for stored in new] if await self._insert(new) else await self.add_each(items)
+        except OpenProtoError as error:
+            return [error] * len(items)
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select, in one statement where they select everything."""
@@ -157,7 +150,7 @@ class Memori(EmulatedProvider[_Backend]):
             return await self._write(self.backend.store.remove_all, filters.user_id)
         return await super().delete_all(filters)
 
-    async def health(self) -> None:
+    async def check(self) -> None:
         """Reach the database."""
         await self._call(self.backend.store.ping)
 

@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from openproto.emulation import Stored, another_users, damaged, user_token
-from openproto.models import MemoryRecord
 from openproto.stores.moments import from_micros, to_micros
 
 if TYPE_CHECKING:
@@ -78,15 +77,11 @@ def to_stored(row: Row[*tuple[Any, ...]], name: str | None = None) -> Stored | N
 
 def _foreign(row: Row[*tuple[Any, ...]]) -> Stored:
     """Return a fact that another program wrote, with what Memori knows of it."""
-    return Stored(
-        MemoryRecord.model_validate(
-            {
-                "id": row.uuid,
-                "content": row.content,
-                "user_id": row.external_id,
-                "created_at": from_micros(row.created),
-                "status": "done",
-                EXTENSION: {"num_times": row.num_times},
-            }
-        )
+    extensions: dict[str, Any] = {EXTENSION: {"num_times": row.num_times}}
+    return Stored.foreign(
+        id=row.uuid,
+        content=row.content,
+        user_id=row.external_id,
+        created_at=from_micros(row.created),
+        **extensions,
     )

@@ -86,7 +86,7 @@ class MemorySync(EmulatedProvider[_Backend]):
     requires: ClassVar[tuple[str, ...]] = ("memorysync", "httpx")
     sdk = "memorysync"
     tested_with = "1.10.1"
-    traits = Traits(replaces_at_once=False, most_ranked=100, most_created=50)
+    traits = Traits(replaces_at_once=False, keys_outlive="native", most_ranked=100, most_created=50)
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class MemorySync(EmulatedProvider[_Backend]):
         """Stop what is under way and close the connections."""
         await backend.connection.close()
 
-    async def health(self) -> None:
+    async def check(self) -> None:
         """Ask for a memory that nobody has, which needs an accepted key, and once for the tenant."""
         await gather_all(self.backend.api.find_tenant(), self.backend.api.get("health", 1))
 
@@ -148,7 +148,7 @@ class MemorySync(EmulatedProvider[_Backend]):
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Store the memory's text; MemorySync knows the key again, whoever sent it first."""
-        (created,) = await self._create([KeyedInput(item, key)])
+        (created,) = await self._store([KeyedInput(item, key)])
         if isinstance(created, OpenProtoError):
             raise created
         return created
@@ -156,7 +156,7 @@ class MemorySync(EmulatedProvider[_Backend]):
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the memories in one request, each with its outcome."""
         try:
-            created = await self._create(items)
+            created = await self._store(items)
         except OpenProtoError as error:
             if error.retryable:
                 raise
@@ -239,7 +239,7 @@ class MemorySync(EmulatedProvider[_Backend]):
         # An account over its plan is answered as if it had nothing. Whether it has, the listing tells.
         return Ranked(ranked, complete=len(hits.rows) < count and not hits.is_bare)
 
-    async def _create(self, items: Sequence[KeyedInput]) -> list[Stored | OpenProtoError]:
+    async def _store(self, items: Sequence[KeyedInput]) -> list[Stored | OpenProtoError]:
         """Store memories of one user in one request."""
         names = [name_of(item.user_id, key) for item, key in items]
         news = [Stored.new(item, key, id="") for item, key in items]

@@ -34,7 +34,7 @@ from openproto.errors import (
     UnsupportedCapabilityError,
 )
 from openproto.fanout import gather_all
-from openproto.models import Cancellation, MemoryPage, MemoryRecord, Verb
+from openproto.models import Cancellation, MemoryPage, MemoryRecord, Operation, Verb
 from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto_adapters.memsy.api import MOST_RANKED, Api
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
     from memsy import AsyncMemsyClient as Client
 
 TIMEOUT = 30.0
-TOGETHER = 100
-"""How many memories one request adds; Memsy recommends tens to low hundreds."""
-
 _NEED_FILE: frozenset[Verb] = frozenset({"list", "update", "delete"})
 
 
@@ -83,10 +80,12 @@ class Memsy(EmulatedProvider[_Backend]):
     traits = Traits(
         native=frozenset({"add", "search", "capabilities", "vector_search", "async_ingestion"}),
         async_ingestion=True,
+        keys_outlive="emulated",
         max_content_length=MAX_CONTENT,
         replaces_at_once=False,
         scans_newest_first=True,
         most_ranked=MOST_RANKED,
+        most_created=100,  # Memsy recommends tens to low hundreds
     )
 
     def __init__(
@@ -115,6 +114,11 @@ class Memsy(EmulatedProvider[_Backend]):
     def verbs(self) -> frozenset[Verb]:
         """Every verb but `audit`; without a file only what Memsy can do."""
         return super().verbs if self._path is not None else super().verbs - _NEED_FILE
+
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What the file makes possible; without one, records have a version, which never changes."""
+        return super().operations if self._path is not None else frozenset({"version"})
 
     async def connect(self) -> _Backend:
         """Import the SDK, make its client, and open the file."""
@@ -148,7 +152,7 @@ class Memsy(EmulatedProvider[_Backend]):
         finally:
             await backend.memories.close()
 
-    async def health(self) -> None:
+    async def check(self) -> None:
         """Ask Memsy whether it works, and whether it accepts the key."""
         await self.backend.api.check()
 
@@ -167,18 +171,22 @@ class Memsy(EmulatedProvider[_Backend]):
             raise refusal
         return await self._processed(await super().add(item, idempotency_key=idempotency_key))
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Send what needs no look-up in batches, and the rest one by one."""
-        alone: list[int] = []
-        simple: list[int] = []
-        for number, (item, key) in enumerate(items):
-            is_simple = isinstance(key, GeneratedKey) and not item.supersedes and self._refusal(item) is None
-            (simple if is_simple else alone).append(number)
-        outcomes = dict(zip(alone, await super().add_many([items[number] for number in alone]), strict=True))
-        for start in range(0, len(simple), TOGETHER):
-            batch = simple[start : start + TOGETHER]
-            outcomes.update(zip(batch, await self._add_together([items[number] for number in batch]), strict=True))
-        return [outcomes[number] for number in range(len(items))]
+    async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        """Send memories with one request, each with an outcome of its own."""
+        if any(self._refusal(item) is not None for item, _ in items):
+            return await self.add_each(items)
+        try:
+            kept = await self._send(items)
+        except OpenProtoError as error:
+            return [error] * len(items)
+
+        async def outcome(stored: Kept) -> Outcome:
+            try:
+                return deleted_since() if stored == "deleted" else await self._processed(stored.record)
+            except OpenProtoError as error:
+                return error
+
+        return await gather_all(*map(outcome, kept))
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Change the record; a new text is a new event."""
@@ -268,6 +276,8 @@ class Memsy(EmulatedProvider[_Backend]):
             return _too_long()
         if self._path is not None:
             return None
+        if item.key is not None:
+            return self.unsupported("key")
         if item.supersedes:
             return UnsupportedCapabilityError(
                 f"provider {self.name!r} does not support 'supersedes' without path=: Memsy changes no memory"
@@ -278,21 +288,6 @@ class Memsy(EmulatedProvider[_Backend]):
                 "that Memsy keeps; shorten them, or give path="
             )
         return None
-
-    async def _add_together(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Send memories with one request, each with an outcome of its own."""
-        try:
-            kept = await self._send(items)
-        except OpenProtoError as error:
-            return [error] * len(items)
-
-        async def outcome(stored: Kept) -> Outcome:
-            try:
-                return deleted_since() if stored == "deleted" else await self._processed(stored.record)
-            except OpenProtoError as error:
-                return error
-
-        return await gather_all(*map(outcome, kept))
 
     async def _send(self, items: Sequence[KeyedInput | tuple[MemoryInput, str]]) -> Sequence[Kept]:
         """Send events with one request, and return what is kept of them."""

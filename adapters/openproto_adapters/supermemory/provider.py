@@ -93,6 +93,7 @@ class Supermemory(EmulatedProvider[_Backend]):
     traits = Traits(
         native=NATIVE | {"update", "async_ingestion"},
         async_ingestion=True,
+        keys_outlive="emulated",
         scans_newest_first=True,
         most_created=100,  # Supermemory takes up to 600 in one request, which may be long ones
         most_ranked=PAGE,
@@ -140,7 +141,7 @@ class Supermemory(EmulatedProvider[_Backend]):
         """Cut what is under way and close the connections."""
         backend.threads.close()
 
-    async def health(self) -> None:
+    async def check(self) -> None:
         """Ask for the namespaces, which needs an accepted key."""
         await self.backend.api.ping()
 
@@ -198,7 +199,7 @@ class Supermemory(EmulatedProvider[_Backend]):
         own = DocumentId.read(ref.id, ref.user_id)
         if own is None:
             raise no_such_memory()
-        if own.has_key:  # nothing is to be remembered of a key that never had a memory
+        if own.has_key or ref.if_version is not None:  # nothing is to be remembered of a key that never had a memory
             await super().delete(ref)
             return
         async with self._locked(ref.id):
