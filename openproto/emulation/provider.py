@@ -61,27 +61,29 @@ class EmulatedProvider(Vendor[B]):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the items, several at once, each with an outcome of its own; what needs no look-up goes together."""
-        parts: list[list[int]] = []
         simple: dict[str, list[int]] = {}
+        others: dict[tuple[str, str], list[int]] = {}
         for number, (item, key) in enumerate(items):
-            if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not item.supersedes and not item.key:
+            if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not (item.supersedes or item.key):
                 simple.setdefault(item.user_id, []).append(number)
             else:
-                parts.append([number])
-        for numbers in simple.values():
-            starts = range(0, len(numbers), self.traits.most_created)
-            parts += [numbers[start : start + self.traits.most_created] for start in starts]
+                # Items of one key, and named ones, in their order: the first is the one that is stored.
+                others.setdefault((item.user_id, "" if item.key else key), []).append(number)
         outcomes: dict[int, MemoryRecord | OpenProtoError] = {}
         slots = asyncio.Semaphore(self.traits.most_writes)
 
-        async def write(part: Sequence[int]) -> None:
+        async def write(part: Sequence[int], together: bool) -> None:
             async with slots:
                 batch = [items[number] for number in part]
-                written = await (self.add_each(batch) if len(batch) == 1 else self.create_many(batch))
+                written = await (self.create_many(batch) if together else self.add_each(batch))
                 outcomes.update(zip(part, written, strict=True))
 
-        # Parts start in order, and so the first of equal keys is the one that is stored.
-        await gather_all(*map(write, parts))
+        parts = [write(numbers, False) for numbers in others.values()]
+        for numbers in simple.values():
+            for start in range(0, len(numbers), self.traits.most_created):
+                part = numbers[start : start + self.traits.most_created]
+                parts.append(write(part, len(part) > 1))
+        await gather_all(*parts)
         return [outcomes[number] for number in range(len(items))]
 
     async def get(self, ref: RecordRef) -> MemoryRecord:

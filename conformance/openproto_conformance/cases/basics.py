@@ -193,6 +193,6 @@ def _one(name: str, value: Any) -> Any:
 
 def _equal_but_for(after: MemoryRecord, before: MemoryRecord, *names: str) -> None:
     """Check that nothing but the named fields, and what follows every change, differs."""
-    free = {*names, "updated_at", "status", "embedding_model"}
+    free = {*names, "updated_at", "version", "status", "embedding_model"}
     what = f"every field but {', '.join(names) or 'updated_at'}"
     equal(after.model_dump(exclude=free), before.model_dump(exclude=free), what)

@@ -167,7 +167,8 @@ async def absent_stays_absent(bench: Bench) -> None:
         for name in ("scope", "source", "confidence", "valid_from", "valid_to", "superseded_by"):
             equal(getattr(record, name), None, f"{name} from {verb}")
         equal((record.tags, record.supersedes, record.extensions), ([], [], {}), f"lists and extensions from {verb}")
-        unasked = record.to_wire().keys() - {"id", "content", "user_id", "created_at", "status", "embedding_model"}
+        assigned = {"id", "content", "user_id", "created_at", "status", "version", "embedding_model"}
+        unasked = record.to_wire().keys() - assigned
         equal(unasked, set(), f"fields on the wire from {verb} that nobody gave")
 
 
@@ -208,7 +209,7 @@ async def an_update_loses_nothing(bench: Bench) -> None:
         **EXTENSIONS,
     )
     await bench.client.update(record.id, content="second words")
-    free = {"content", "updated_at", "status", "embedding_model"}
+    free = {"content", "updated_at", "version", "status", "embedding_model"}
     after = await bench.client.get(record.id)
     equal(after.content, "second words", "content")
     equal(after.model_dump(exclude=free), record.model_dump(exclude=free), "everything else")
