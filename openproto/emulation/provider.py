@@ -65,7 +65,7 @@ class EmulatedProvider(Vendor[B]):
         others: dict[tuple[str, str], list[int]] = {}
         for number, (item, key) in enumerate(items):
             if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not (item.supersedes or item.key):
-                simple.setdefault(item.user_id, []).append(number)
+                simple.setdefault("" if self.traits.mixes_users else item.user_id, []).append(number)
             else:
                 # Items of one key, and named ones, in their order: the first is the one that is stored.
                 others.setdefault((item.user_id, "" if item.key else key), []).append(number)

@@ -38,6 +38,9 @@ class Traits:
     most_created: int = 1
     """How many memories `create_many` can write in one request; 1 where there is no such request."""
 
+    mixes_users: bool = False
+    """Whether one such request may hold memories of several users."""
+
     most_writes: int = 8
     """How many writes of one batch are under way at once."""
 

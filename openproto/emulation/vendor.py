@@ -108,7 +108,7 @@ class Vendor(Provider, ABC, Generic[B]):
         """Write a new memory, by `Stored.new`, and return it under the id it has for good."""
 
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Write up to `most_created` new memories of one user in one request, each with its outcome."""
+        """Write up to `most_created` new memories in one request, each with its outcome."""
         raise NotImplementedError
 
     @abstractmethod

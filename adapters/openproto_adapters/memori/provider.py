@@ -58,7 +58,7 @@ class Memori(EmulatedProvider[_Backend]):
     requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
     sdk = "memori"
     tested_with = "3.3.6"
-    traits = Traits(scans_newest_first=True, most_created=200)
+    traits = Traits(scans_newest_first=True, most_created=200, mixes_users=True)
 
     def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
         super().__init__()

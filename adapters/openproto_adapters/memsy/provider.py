@@ -85,6 +85,7 @@ class Memsy(EmulatedProvider[_Backend]):
         replaces_at_once=False,
         scans_newest_first=True,
         most_ranked=MOST_RANKED,
+        mixes_users=True,
         most_created=100,  # Memsy recommends tens to low hundreds
     )
 
