@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,6 +60,17 @@ class Call:
         """What hides this call's secrets in a text."""
         given = [text.partition("=") for text in self.common.option]
         return Redactor([("url", self.common.url or ""), *((name, value) for name, _, value in given)])
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask on a terminal whether to go on, unless `yes` says so; a Misuse where the answer is not yes."""
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise Misuse("this cannot be undone, and there is no terminal to ask on", "--yes goes ahead without asking")
+        sys.stderr.write(f"{question[:1].upper()}{question[1:]} [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Misuse("nothing was changed")
 
     def target(self, **overrides: Any) -> Target:
         """Return what to open: `overrides`, then the options, then the environment."""

@@ -17,6 +17,13 @@ from openproto.cli.reporting import report
 
 Body = TypeVar("Body", bound=Callable[..., Awaitable[Exit | None] | Exit | None])
 
+ALL = frozenset(field.name for field in fields(Common))
+OUTPUT = frozenset({"json", "debug"})
+"""The options of a command that opens no backend."""
+
+BACKEND = ALL - {"user"}
+"""The options of a command that is about a backend and no user of it."""
+
 MEMORIES, MOVING, CARE = "Memories", "Moving memories", "Looking after the backend"
 
 app = typer.Typer(
@@ -38,20 +45,23 @@ app = typer.Typer(
 )
 
 
-def command(panel: str, *, name: str | None = None) -> Callable[[Body], Body]:
-    """Register a body as a command of `app`, named after it.
+def command(
+    panel: str, *, name: str | None = None, takes: frozenset[str] = ALL, group: typer.Typer = app
+) -> Callable[[Body], Body]:
+    """Register a body as a command of `app` or of a group of it, named after it.
 
-    Every command takes the options of `Common` too, unless the body has a parameter of that name itself. What the body
-    raises is reported and becomes the exit status; what it returns is the status otherwise, None being success.
+    A command takes those of the options of `Common` that `takes` names too, unless the body has a parameter of that
+    name itself. What the body raises is reported and becomes the exit status; what it returns is the status otherwise,
+    None being success.
     """
 
     def register(body: Body) -> Body:
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
-        taken = {parameter.name for parameter in own}
+        wanted = takes - {parameter.name for parameter in own}
         shared = [
             parameter
             for parameter in inspect.signature(Common, eval_str=True).parameters.values()
-            if parameter.name not in taken
+            if parameter.name in wanted
         ]
 
         def run(**values: Any) -> None:
@@ -62,7 +72,7 @@ def command(panel: str, *, name: str | None = None) -> Callable[[Body], Body]:
         run.__doc__ = body.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name or body.__name__, rich_help_panel=panel)(run)
+        group.command(name or body.__name__, rich_help_panel=panel)(run)
         return body
 
     return register

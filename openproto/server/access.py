@@ -27,10 +27,14 @@ from openproto.fields import Label, UserId
 from openproto.provider import Origin, current_origin
 from openproto.requests import Request as Model
 from openproto.requests import build
-from openproto.server.keys import EVERYONE, ApiKey, find_key
+from openproto.server.key_ring import KeyRing
+from openproto.server.keys import EVERYONE, ApiKey
 from openproto.server.settings import ServerSettings
 
 T = TypeVar("T")
+
+ONLY_USER = "openproto.only_user"
+"""Where a request's scope holds the user that need not be named, or None."""
 
 
 class IdentityHeaders(Model):
@@ -42,9 +46,25 @@ class IdentityHeaders(Model):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent the request; `users` are those it may act for, None for all."""
+    """Who sent the request; `users` are those it may act for, None for all."""
 
     users: frozenset[str] | None = None
+    read_only: bool = False
+
+    @property
+    def only_user(self) -> str | None:
+        """The one user that the caller may act for, and so need not name; None where there are more."""
+        return next(iter(self.users)) if self.users is not None and len(self.users) == 1 else None
+
+    def require_write(self) -> None:
+        """Raise ScopeDeniedError where the key may only read."""
+        if self.read_only:
+            raise ScopeDeniedError("this key may only read")
+
+    def require_all_users(self) -> None:
+        """Raise ScopeDeniedError where the key is bound to users."""
+        if self.users is not None:
+            raise ScopeDeniedError("this needs a key of all users, and no X-User-Id")
 
     def require(self, user_id: str) -> None:
         """Raise ScopeDeniedError unless the caller may act for the user; nothing is looked up, so nothing shows."""
@@ -71,8 +91,8 @@ class Caller:
 class Gate:
     """Lets requests in: with a good key where keys are configured, and no more often than the limit says."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self._keys: Sequence[ApiKey] = settings.keys
+    def __init__(self, settings: ServerSettings, keys: KeyRing) -> None:
+        self._keys = keys
         self._limit = parse(settings.rate_limit) if settings.rate_limit else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage()) if self._limit else None
 
@@ -87,12 +107,14 @@ class Gate:
         told = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
         build(IdentityHeaders, told)
         current_origin.set(Origin(request.scope["openproto.request_id"], told["app"]))
-        if (user_id := told["user_id"]) is None:
-            return Caller(users)
-        return Caller(frozenset({user_id}) if users is None else users & {user_id})
+        if (user_id := told["user_id"]) is not None:
+            users = frozenset({user_id}) if users is None else users & {user_id}
+        caller = Caller(users, read_only=key is not None and key.read_only)
+        request.scope[ONLY_USER] = caller.only_user
+        return caller
 
     def _key(self, request: Request) -> ApiKey | None:
-        if not self._keys:
+        if not self._keys.required:
             return None
         authorization, presented = header(request, b"authorization"), header(request, b"x-api-key")
         if authorization is not None:
@@ -102,10 +124,7 @@ class Gate:
             presented = token.strip() if scheme.lower() == "bearer" and same else None
         if not presented:
             raise UnauthorizedError("an API key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`")
-        key = find_key(self._keys, presented.encode())
-        if key is None:
-            raise UnauthorizedError("this API key is not known here")
-        return key
+        return self._keys.authenticate(presented)
 
     async def _count(self, who: str) -> None:
         if self._limit is None or self._limiter is None or await self._limiter.hit(self._limit, who):

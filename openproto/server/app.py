@@ -21,6 +21,7 @@ from openproto.errors import NotFoundError
 from openproto.server.access import Gate
 from openproto.server.guard import Guard
 from openproto.server.http_errors import MethodNotAllowedError, error_response
+from openproto.server.key_ring import KeyRing
 from openproto.server.openapi import describe
 from openproto.server.route import SERVICES, ProtocolRoute, Services
 from openproto.server.routes import ROUTES
@@ -36,18 +37,19 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
     `settings` default to the environment's; where and with how many workers to serve is for whoever runs the app.
     """
     settings = settings or ServerSettings()
+    keys = KeyRing(settings)
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        async with memory:
+        async with memory, keys.following():
             with suppress(asyncio.CancelledError):  # a second Ctrl-C; the client is closed all the same
                 yield
 
-    app: ASGIApp = _Dispatch(ROUTES, describe_as=to_json(describe(ROUTES, with_keys=bool(settings.keys))))
+    app: ASGIApp = _Dispatch(ROUTES, describe_as=to_json(describe(ROUTES, with_keys=keys.required)))
     if origins := settings.cors_origins:
         app = _Cors(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED)
     app = Trace(Guard(app, settings))
-    services = Services(memory, Gate(settings), WeakValueDictionary())
+    services = Services(memory, Gate(settings, keys), keys, WeakValueDictionary())
     startup_and_shutdown = Router(lifespan=lifespan)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from openproto.errors import InvalidRequestError, PayloadTooLargeError
 from openproto.requests import Request as Model
 from openproto.requests import build
-from openproto.server.access import header
+from openproto.server.access import ONLY_USER, header
 from openproto.server.disconnect import LATE_BODY, ClientGoneError
 from openproto.server.http_errors import RequestTimeoutError, UnsupportedMediaTypeError
 
@@ -28,7 +28,7 @@ async def read_model(request: Request, model: type[M]) -> M:
         media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
     ):
         raise UnsupportedMediaTypeError("the body must be JSON, sent with Content-Type: application/json")
-    return build(model, read_object(await _read(request)))
+    return build(model, _with_user(request, model, read_object(await _read(request))))
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def read_query(request: Request, model: type[M]) -> M:
     """Return the query string as `model`; a parameter that is not known, or given twice, is refused."""
     query: bytes = request.scope["query_string"]
     if not query:
-        return build(model, {})
+        return build(model, _with_user(request, model, {}))
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
@@ -54,7 +54,14 @@ def read_query(request: Request, model: type[M]) -> M:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise InvalidRequestError("the query string names a parameter twice")
-    return build(model, found)
+    return build(model, _with_user(request, model, found))
+
+
+def _with_user(request: Request, model: type[Model], found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found with the user that the caller's key makes plain, where the model has one."""
+    if "user_id" in model.model_fields and (user_id := request.scope.get(ONLY_USER)) is not None:
+        found.setdefault("user_id", user_id)
+    return found
 
 
 async def _read(request: Request) -> bytes:

@@ -1,7 +1,7 @@
-"""API keys: how one is made, kept, and recognised.
+"""API keys: how one is made, stored, and recognised.
 
-A key is 256 random bits, so one SHA-256 of it is all that needs keeping: there is nothing to guess, and a stolen file
-of hashes opens nothing. Each is bound to the user ids that it may act for, or to all of them.
+A key is 256 random bits, so its SHA-256 is all that is stored: there is nothing to guess, and a stolen file of hashes
+opens nothing. Each key is bound to the user ids that it may act for, or to all of them.
 """
 
 from __future__ import annotations
@@ -10,34 +10,55 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
-from openproto.fields import Label, UserId
+from openproto.fields import Label, UserId, is_absent
 
 PREFIX = "op_"
 EVERYONE: Literal["*"] = "*"
 
 
 class ApiKey(BaseModel):
-    """A key as the server keeps it: a name for people, the hash, and the users it may act for (`"*"`: all)."""
+    """A key as the server stores it: a name for people, the hash, and the users it may act for (`"*"`: all)."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Label
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     users: list[UserId] | Literal["*"]
+    expires: Annotated[AwareDatetime, Strict(False)] | None = Field(default=None, exclude_if=is_absent)
+    read_only: bool = Field(default=False, exclude_if=lambda value: value is False)
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the key opens nothing any more."""
+        return self.expires is not None and self.expires <= datetime.now(UTC)
 
 
 ApiKeys = TypeAdapter(list[ApiKey])
 
 
-def new_key(name: str, users: list[str]) -> tuple[str, ApiKey]:
-    """Return a new key, which is shown once and kept nowhere, and its entry for the server's file of keys."""
+def new_key(
+    name: str, users: list[str], *, expires: datetime | None = None, read_only: bool = False
+) -> tuple[str, ApiKey]:
+    """Return a new key, which is shown once and stored nowhere, and its entry for the file of keys."""
     key = PREFIX + secrets.token_urlsafe(32)
-    return key, ApiKey(name=name, sha256=_hash(key.encode()), users=EVERYONE if users == [EVERYONE] else users)
+    whose: list[str] | Literal["*"] = EVERYONE if users == [EVERYONE] else users
+    entry = ApiKey(name=name, sha256=_hash(key.encode()), users=whose, expires=expires, read_only=read_only)
+    return key, entry
 
 
 def read_keys(path: Path) -> list[ApiKey]:
@@ -47,9 +68,7 @@ def read_keys(path: Path) -> list[ApiKey]:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise ValueError(f"{path} is no list of keys: {where}{': ' if where else ''}{fault['msg']}") from None
-    if not keys:
-        raise ValueError(f"{path} holds no keys; without any the server would ask for none")
+        raise ValueError(f"{path} is not a list of keys: {where}{': ' if where else ''}{fault['msg']}") from None
     return keys
 
 

@@ -41,6 +41,7 @@ _HEADERS = {
 }
 _ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The version of the record, for If-Match"}}
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds"}}
+_USER = "Whose memories. May be left out where the key, or X-User-Id, leaves only one user"
 _LABEL = {"type": "string", "pattern": "\\S", "maxLength": 256}
 _TOLD: list[dict[str, Any]] = [
     {
@@ -87,6 +88,9 @@ def describe(routes: Sequence[BaseRoute], *, with_keys: bool) -> dict[str, Any]:
     for leftover in ("HTTPValidationError", "ValidationError"):
         schemas.pop(leftover, None)
     schemas.update(_schemas(Envelope, Problem))
+    for model in ("NewMemory", "SearchBody", "ContextBody"):
+        schemas[model]["required"].remove("user_id")
+        schemas[model]["properties"]["user_id"]["description"] = _USER
     if with_keys:
         found["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -98,6 +102,9 @@ def describe(routes: Sequence[BaseRoute], *, with_keys: bool) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             if "429" not in operation["responses"]:
                 continue
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "user_id":
+                    parameter |= {"required": False, "description": _USER}
             operation["parameters"] = [*operation.get("parameters", ()), *_TOLD]
             if with_keys:
                 operation["security"] = [{"bearer": []}, {"header": []}]

@@ -27,6 +27,7 @@ from openproto.server.access import Gate, header
 from openproto.server.body import read_model, read_query
 from openproto.server.disconnect import ClientGoneError, while_connected
 from openproto.server.http_errors import error_response
+from openproto.server.key_ring import KeyRing
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ class Services(NamedTuple):
 
     memory: AsyncMemory
     gate: Gate
-    changing: WeakValueDictionary[str, asyncio.Lock]
-    """Held while the record of this id is changed. The app's own: one app may stand behind another, on another loop."""
+    keys: KeyRing
+    record_locks: WeakValueDictionary[str, asyncio.Lock]
+    """Held while the record of this id is changed. One app may stand behind another, on another loop."""
 
 
 class ProtocolRoute(APIRoute):

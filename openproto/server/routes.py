@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from openproto import AsyncMemory
 from openproto.errors import InvalidRequestError, OpenProtoError, ProviderUnavailableError
-from openproto.models import Capabilities, ContextBlock, Health, MemoryPage, MemoryRecord
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord
 from openproto.provider import current_origin
 from openproto.requests import build
 from openproto.server.access import Caller
 from openproto.server.http_errors import ErrorBody, PreconditionFailedError, envelope
+from openproto.server.key_ring import KeyRing
 from openproto.server.openapi import answers
 from openproto.server.route import SERVICES, ProtocolRoute, Services
 from openproto.server.wire import (
@@ -40,6 +41,7 @@ from openproto.server.wire import (
     SearchBody,
     SearchParams,
     SearchResults,
+    ServerHealth,
     arguments,
 )
 
@@ -62,9 +64,21 @@ class _RecordIdConvertor(Convertor[str]):
 register_url_convertor("record_id", _RecordIdConvertor())
 
 
-async def _caller(request: Request) -> Caller:
+async def _reader(request: Request) -> Caller:
     services: Services = request.scope[SERVICES]
     return await services.gate.admit(request)
+
+
+async def _writer(request: Request) -> Caller:
+    caller = await _reader(request)
+    caller.require_write()
+    return caller
+
+
+async def _operator(request: Request) -> Caller:
+    caller = await _reader(request)
+    caller.require_all_users()
+    return caller
 
 
 def _memory(request: Request) -> AsyncMemory:
@@ -72,14 +86,21 @@ def _memory(request: Request) -> AsyncMemory:
     return services.memory
 
 
-def _changing(request: Request) -> WeakValueDictionary[str, asyncio.Lock]:
+def _keys(request: Request) -> KeyRing:
     services: Services = request.scope[SERVICES]
-    return services.changing
+    return services.keys
 
 
-CallerOf = Annotated[Caller, Depends(_caller)]
+def _record_locks(request: Request) -> WeakValueDictionary[str, asyncio.Lock]:
+    services: Services = request.scope[SERVICES]
+    return services.record_locks
+
+
+Reader = Annotated[Caller, Depends(_reader)]
+Writer = Annotated[Caller, Depends(_writer)]
 Memory = Annotated[AsyncMemory, Depends(_memory)]
-UpdateLocks = Annotated[WeakValueDictionary[str, asyncio.Lock], Depends(_changing)]
+Keys = Annotated[KeyRing, Depends(_keys)]
+RecordLocks = Annotated[WeakValueDictionary[str, asyncio.Lock], Depends(_record_locks)]
 RecordId = Annotated[str, Path()]
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
@@ -89,20 +110,20 @@ routes = APIRouter(route_class=ProtocolRoute)
 
 # First, since the router asks one route after the other, and this is the one asked for most.
 @routes.get("/memories/{id:record_id}", responses=answers(200, MemoryRecord, 404, etag=True))
-async def get_memory(id: RecordId, caller: CallerOf, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
+async def get_memory(id: RecordId, caller: Reader, memory: Memory, owner: Annotated[Owner, Query()]) -> Response:
     """Return a memory; with `user_id`, only if it is that user's."""
     return _record(await caller.on_record(owner.user_id, lambda user_id: memory.get(id, user_id=user_id)))
 
 
 @routes.post("/memories", status_code=201, responses=answers(201, MemoryRecord, 404, 409, 413, 415, etag=True))
-async def add_memory(caller: CallerOf, memory: Memory, item: Annotated[NewMemory, Body()], key: Key = None) -> Response:
+async def add_memory(caller: Writer, memory: Memory, item: Annotated[NewMemory, Body()], key: Key = None) -> Response:
     """Store a memory. The same `Idempotency-Key` again returns the first record and stores nothing new."""
     caller.require(item.user_id)
     return _record(await memory.add(**item.model_dump(), idempotency_key=key), 201)
 
 
 @routes.post("/memories/batch", status_code=207, responses=answers(207, BatchOutcomes, 413, 415))
-async def add_memories(caller: CallerOf, memory: Memory, batch: Annotated[Batch, Body()]) -> Response:
+async def add_memories(caller: Writer, memory: Memory, batch: Annotated[Batch, Body()]) -> Response:
     """Store up to 500 memories; each has an outcome of its own, in order."""
     checked = [_checked(item, caller) for item in batch.items]
     stored = iter(await memory.add_many([item for item in checked if isinstance(item, dict)]))
@@ -111,27 +132,27 @@ async def add_memories(caller: CallerOf, memory: Memory, batch: Annotated[Batch,
 
 
 @routes.get("/memories", responses=answers(200, MemoryPage))
-async def list_memories(caller: CallerOf, memory: Memory, params: Annotated[ListParams, Query()]) -> Response:
+async def list_memories(caller: Reader, memory: Memory, params: Annotated[ListParams, Query()]) -> Response:
     """Return a page of a user's memories, newest first."""
     caller.require(params.user_id)
     return _json(await memory.list(**arguments(params)))
 
 
 @routes.delete("/memories", responses=answers(200, Deleted))
-async def delete_memories(caller: CallerOf, memory: Memory, params: Annotated[DeleteParams, Query()]) -> Response:
+async def delete_memories(caller: Writer, memory: Memory, params: Annotated[DeleteParams, Query()]) -> Response:
     """Remove every memory of a user that the filters select."""
     caller.require(params.user_id)
     return _json(Deleted(deleted=await memory.delete_all(**arguments(params))))
 
 
 @routes.get("/memories/search", responses=answers(200, SearchResults))
-async def search_memories(caller: CallerOf, memory: Memory, params: Annotated[SearchParams, Query()]) -> Response:
+async def search_memories(caller: Reader, memory: Memory, params: Annotated[SearchParams, Query()]) -> Response:
     """Return a user's current memories that answer the query, best first."""
     return await _search(caller, memory, params)
 
 
 @routes.post("/memories/search", responses=answers(200, SearchResults, 413, 415))
-async def search_memories_privately(caller: CallerOf, memory: Memory, body: Annotated[SearchBody, Body()]) -> Response:
+async def search_memories_privately(caller: Reader, memory: Memory, body: Annotated[SearchBody, Body()]) -> Response:
     """Search as `GET` does, with a query that stands in no URL and so in no log."""
     return await _search(caller, memory, body)
 
@@ -139,11 +160,11 @@ async def search_memories_privately(caller: CallerOf, memory: Memory, body: Anno
 @routes.patch("/memories/{id:record_id}", responses=answers(200, MemoryRecord, 404, 409, 412, 413, 415, etag=True))
 async def update_memory(
     id: RecordId,
-    caller: CallerOf,
+    caller: Writer,
     memory: Memory,
     owner: Annotated[Owner, Query()],
     changes: Annotated[Changes, Body()],
-    changing: UpdateLocks,
+    locks: RecordLocks,
     if_match: IfMatch = None,
 ) -> Response:
     """Change the members that the body names; null clears one. With `If-Match`, only if the ETag is still this."""
@@ -154,17 +175,17 @@ async def update_memory(
         return await memory.update(id, user_id=user_id, **named)
 
     # One change of a record at a time, or two that name the same version could both find it current.
-    async with changing.setdefault(id, asyncio.Lock()):
+    async with locks.setdefault(id, asyncio.Lock()):
         return _record(await caller.on_record(owner.user_id, update))
 
 
 @routes.delete("/memories/{id:record_id}", status_code=204, responses=answers(204, None, 404, 412))
 async def delete_memory(
     id: RecordId,
-    caller: CallerOf,
+    caller: Writer,
     memory: Memory,
     owner: Annotated[Owner, Query()],
-    changing: UpdateLocks,
+    locks: RecordLocks,
     if_match: IfMatch = None,
 ) -> Response:
     """Remove a memory for good. With `If-Match`, only if the ETag is still this."""
@@ -173,20 +194,20 @@ async def delete_memory(
         await _check_version(memory, id, user_id, if_match)
         await memory.delete(id, user_id=user_id)
 
-    async with changing.setdefault(id, asyncio.Lock()):
+    async with locks.setdefault(id, asyncio.Lock()):
         await caller.on_record(owner.user_id, delete)
     return Response(status_code=204)
 
 
 @routes.post("/context", responses=answers(200, ContextBlock, 413, 415))
-async def build_context(caller: CallerOf, memory: Memory, body: Annotated[ContextBody, Body()]) -> Response:
+async def build_context(caller: Reader, memory: Memory, body: Annotated[ContextBody, Body()]) -> Response:
     """Return the best memories as text for a prompt, at most `token_budget` tokens by the server's counter."""
     caller.require(body.user_id)
     return _json(await memory.context(**arguments(body)))
 
 
 @routes.get("/audit", responses=answers(200, AuditEntryList))
-async def list_audit(caller: CallerOf, memory: Memory, params: Annotated[AuditParams, Query()]) -> Response:
+async def list_audit(caller: Reader, memory: Memory, params: Annotated[AuditParams, Query()]) -> Response:
     """Return who did what to a user's memories, newest first."""
     caller.require(params.user_id)
     return _json(AuditEntryList.model_construct(entries=await memory.audit(**params.model_dump())))
@@ -198,9 +219,9 @@ async def show_capabilities(memory: Memory) -> Response:
     return _json(await memory.capabilities())
 
 
-@routes.get("/healthz", responses=answers(200, Health, open=True))
-async def show_health(memory: Memory) -> Response:
-    """Ask the backend whether it answers; 503 when it does not, or not soon."""
+@routes.get("/healthz", responses=answers(200, ServerHealth, open=True))
+async def show_health(memory: Memory, keys: Keys) -> Response:
+    """Ask the backend whether it answers; 503 when it does not, or not soon. "degraded" where the server needs care."""
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT):
             health = await memory.health()
@@ -208,7 +229,9 @@ async def show_health(memory: Memory) -> Response:
         raise ProviderUnavailableError(f"the backend did not answer within {HEALTH_TIMEOUT:g} s") from None
     if health.status != "ok":
         raise ProviderUnavailableError(health.detail or "the backend does not answer", provider=health.provider)
-    return _json(health)
+    if keys.problem is not None:
+        return _json(ServerHealth(status="degraded", provider=health.provider, detail="the file of API keys is broken"))
+    return _json(ServerHealth(status="ok", provider=health.provider))
 
 
 ROUTES: Sequence[ProtocolRoute] = [route for route in routes.routes if isinstance(route, ProtocolRoute)]
@@ -224,7 +247,7 @@ def _checked(item: Any, caller: Caller) -> dict[str, Any] | OpenProtoError:
     try:
         if not isinstance(item, dict):
             raise InvalidRequestError("an item of a batch must be a JSON object")
-        checked = build(BatchMemory, item)
+        checked = build(BatchMemory, {"user_id": caller.only_user, **item} if caller.only_user else item)
         caller.require(checked.user_id)
     except OpenProtoError as error:
         return error

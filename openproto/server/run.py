@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -39,12 +40,14 @@ def serve(provider: str, options: Mapping[str, Any], settings: ServerSettings) -
         log_config=log_config(settings),
         **uvicorn_options(settings),
     )
-    # SIGTERM means the same as Ctrl-C, also before and after uvicorn takes care of both.
+    # SIGTERM means the same as Ctrl-C, also before and after uvicorn handles both. SIGHUP ends nothing: a worker
+    # inherits that it is ignored, and looks at the file of keys because of it once it can.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with _bound(settings) as listener, suppress(KeyboardInterrupt):
         ready = f"serving {provider} on {_description(listener, settings)}"
         if settings.workers > 1:
-            supervisor = Multiprocess(config, [listener])
+            supervisor = _Supervisor(config, [listener])
             _log.info(ready)  # callers who come before the workers do wait in the socket's queue
             supervisor.run()
         else:
@@ -61,6 +64,16 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         _log.info(self._ready)
+
+
+class _Supervisor(Multiprocess):
+    """Hands SIGHUP on to the workers, where uvicorn would replace them."""
+
+    def handle_hup(self) -> None:
+        for worker in self.processes:
+            if worker.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGHUP)
 
 
 def _make_app(provider: str, options: Mapping[str, Any], settings: ServerSettings) -> ASGIApp:

@@ -43,7 +43,7 @@ class ServerSettings(BaseSettings):
         host: The address to bind; only a loopback one is allowed without keys.
         port: The port to bind; 0 takes a free one.
         workers: Processes that share the port, each with its own client of the backend.
-        keys_file: A JSON file of API keys.
+        keys_file: A JSON file of API keys; the server follows its changes.
         keys: The same list inline, as JSON.
         allow_unauthenticated: Serve without keys on an address that others can reach.
         rate_limit: Requests a key (without keys: an address) may make, such as "600/minute"; each worker counts alone.
@@ -103,9 +103,12 @@ class ServerSettings(BaseSettings):
     def _with_keys_of_the_file(cls, values: dict[str, object]) -> dict[str, object]:
         if path := values.get("keys_file"):
             try:
-                values = {**values, "keys": read_keys(Path(str(path)))}
+                keys = read_keys(Path(str(path)))
             except OSError as error:
                 raise ValueError(f"{path}: {error.strerror}") from None
+            if not keys:
+                raise ValueError(f"{path} holds no keys: `openproto keys add` makes one")
+            values = {**values, "keys": keys}
         return values
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
@@ -154,6 +154,14 @@ def arguments(params: Filters) -> dict[str, Any]:
     given = params.model_dump()
     given["tag"] = given.pop("tags")
     return given
+
+
+class ServerHealth(Result):
+    """Whether the server can do its work; `detail` says what needs care where it is "degraded"."""
+
+    status: Literal["ok", "degraded"]
+    provider: str
+    detail: str | None = Field(default=None, exclude_if=is_absent)
 
 
 class SearchResults(Result):

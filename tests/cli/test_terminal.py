@@ -83,7 +83,7 @@ def test_json_stays_json_on_a_terminal(cli: Run, terminal: Callable[..., str]) -
 
 def test_deleting_everything_asks_first(cli: Run, terminal: Callable[..., str]) -> None:
     cli("add", "x")
-    assert "nothing was deleted" in terminal("delete", "--all", keys="n\n")
+    assert "nothing was changed" in terminal("delete", "--all", keys="n\n")
     assert len(cli("list").out.splitlines()) == 1
     assert "deleted 1" in terminal("delete", "--all", keys="y\n")
     assert cli("list").out == ""

@@ -1,4 +1,4 @@
-"""`openproto serve` and `openproto new-key`: flags, mistakes told in a line, several workers, the log."""
+"""`openproto serve`: flags, mistakes told in a line, several workers, the log."""
 
 from __future__ import annotations
 
@@ -118,20 +118,6 @@ def test_several_workers_serve_one_postgres(start: Start, database: str, schema:
         assert {record["id"] for record in page["items"]} == made
     server.stop()
     assert server.process.returncode == 0
-
-
-def test_a_new_key_opens_a_server_that_knows_its_entry(start: Start, tmp_path: Path) -> None:
-    command = [*COMMAND[:-1], "new-key", "ada", "--name", "laptop", "--json"]
-    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    keys = tmp_path / "keys.json"
-    keys.write_text(json.dumps([made["entry"]]))
-    server = start("--keys", str(keys), OPENPROTO_PATH=str(tmp_path / "memory.db"))
-    assert "1 API key)" in server.first_line
-    url = f"{server.url}/memories"
-    assert httpx.get(url, params={"user_id": "ada"}).status_code == 401
-    assert httpx.get(url, params={"user_id": "ada"}, headers={"X-API-Key": made["key"]}).status_code == 200
-    assert httpx.get(url, params={"user_id": "bob"}, headers={"X-API-Key": made["key"]}).status_code == 403
-    assert made["key"] not in server.stop()
 
 
 @pytest.mark.parametrize(

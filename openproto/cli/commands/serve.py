@@ -1,4 +1,4 @@
-"""`serve`: any backend as an OMP server; `new-key`: a key for it."""
+"""`serve`: any backend as an OMP server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openproto.cli.call import Call, open_client
-from openproto.cli.coerce import explain
-from openproto.cli.command import CARE, command
+from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.reporting import Misuse
 from openproto.errors import ProviderUnavailableError
 
@@ -22,14 +21,15 @@ if TYPE_CHECKING:
 _NEEDS = ("fastapi", "limits", "uvicorn")
 
 
-@command(CARE)
+@command(CARE, takes=BACKEND)
 def serve(
     call: Call,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", help="8080 by default; 0 takes a free one.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes that share the port; 1.")] = None,
     keys: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="API keys, a JSON list; `openproto new-key` makes entries.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file of API keys, which is followed; see `openproto keys`."),
     ] = None,
     allow_unauthenticated: Annotated[
         bool | None,
@@ -102,33 +102,8 @@ def serve(
     run(target.name, target.provider_options | target.client_options, settings)
 
 
-@command(CARE, name="new-key")
-def new_key(
-    call: Call,
-    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Whom the key may act for; * for everyone.")],
-    name: Annotated[str, typer.Option(metavar="NAME", help="What people call the key.")] = "key",
-) -> None:
-    """Make an API key for `openproto serve`: the key, which is shown only now, and its entry for the file of keys.
-
-    Piped fields: the key, the entry as JSON.
-    """
-    _require_server()
-    from pydantic import ValidationError
-
-    from openproto.server.keys import new_key as make
-
-    try:
-        key, entry = make(name, users)
-    except ValidationError as error:
-        raise Misuse(explain(error)) from None
-    if call.out.as_json:
-        call.out.json({"key": key, "entry": entry.model_dump()})
-    else:
-        call.out.table(("key", "entry of the file"), [(key, entry.model_dump_json())])
-
-
 def _settings(flags: dict[str, Any]) -> ServerSettings:
-    _require_server()
+    require_server()
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
@@ -148,7 +123,8 @@ def _settings(flags: dict[str, Any]) -> ServerSettings:
         ) from None
 
 
-def _require_server() -> None:
+def require_server() -> None:
+    """Raise the ImportError with the pip line where the server's packages are not installed."""
     from importlib.util import find_spec
 
     for module in _NEEDS:

@@ -135,8 +135,9 @@ async def delete(
     if not everything and (scope or tag):
         raise Misuse("--scope and --tag go with --all; an id alone says which memory")
     user = call.user if everything else call.common.user
-    if everything and not yes:
-        _confirm(f"Delete every memory of {user!r}" + "".join(f" in {part!r}" for part in (scope, tag) if part) + "?")
+    if everything:
+        where = "".join(f" in {part!r}" for part in (scope, tag) if part)
+        call.confirm(f"delete every memory of {user!r}{where}?", yes=yes)
     async with call.client() as memory:
         if id is None:
             deleted = await memory.delete_all(user or "", scope=scope, tag=tag)
@@ -168,12 +169,3 @@ def _json(name: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise Misuse(f"--extension {name} wants JSON; a plain text stands in double quotes") from None
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise Misuse("deleting all of a user's memories wants --yes where nobody can be asked")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Misuse("nothing was deleted")
