@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPMethod
-from weakref import WeakValueDictionary
 
 from pydantic_core import to_json
 from starlette.datastructures import Headers
@@ -49,7 +48,7 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
     if origins := settings.cors_origins:
         app = _Cors(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED)
     app = Trace(Guard(app, settings))
-    services = Services(memory, Gate(settings, keys), keys, WeakValueDictionary())
+    services = Services(memory, Gate(settings, keys), keys)
     startup_and_shutdown = Router(lifespan=lifespan)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:

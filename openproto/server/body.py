@@ -17,6 +17,8 @@ from openproto.server.http_errors import RequestTimeoutError, UnsupportedMediaTy
 
 M = TypeVar("M", bound=Model)
 
+_REPEATABLE = "tag"
+
 MAX_BODY = 2**20
 """Bytes of a request's body; counted while it arrives."""
 
@@ -43,7 +45,7 @@ def read_object(data: bytes) -> dict[str, Any]:
 
 
 def read_query(request: Request, model: type[M]) -> M:
-    """Return the query string as `model`; a parameter that is not known, or given twice, is refused."""
+    """Return the query string as `model`; an unknown parameter is refused, and one given twice, unless it may be."""
     query: bytes = request.scope["query_string"]
     if not query:
         return build(model, _with_user(request, model, {}))
@@ -51,9 +53,14 @@ def read_query(request: Request, model: type[M]) -> M:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
         raise InvalidRequestError("the query string must be percent-encoded UTF-8") from None
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise InvalidRequestError("the query string names a parameter twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name == _REPEATABLE:
+            found.setdefault(name, []).append(value)
+        elif name in found:
+            raise InvalidRequestError("the query string names a parameter twice")
+        else:
+            found[name] = value
     return build(model, _with_user(request, model, found))
 
 

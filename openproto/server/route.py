@@ -13,7 +13,6 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias, get_args
-from weakref import WeakValueDictionary
 
 from fastapi import params
 from fastapi.routing import APIRoute
@@ -44,8 +43,6 @@ class Services(NamedTuple):
     memory: AsyncMemory
     gate: Gate
     keys: KeyRing
-    record_locks: WeakValueDictionary[str, asyncio.Lock]
-    """Held while the record of this id is changed. One app may stand behind another, on another loop."""
 
 
 class ProtocolRoute(APIRoute):

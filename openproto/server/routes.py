@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any
-from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query
 from pydantic import BaseModel
@@ -16,13 +14,14 @@ from starlette.responses import Response
 
 from openproto import AsyncMemory
 from openproto.errors import InvalidRequestError, OpenProtoError, ProviderUnavailableError
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, UserPage
 from openproto.provider import current_origin
 from openproto.requests import build
 from openproto.server.access import Caller
-from openproto.server.http_errors import ErrorBody, PreconditionFailedError, envelope
+from openproto.server.http_errors import ErrorBody, envelope
 from openproto.server.key_ring import KeyRing
 from openproto.server.openapi import answers
+from openproto.server.preconditions import etag_of, precondition, wanted_version
 from openproto.server.route import SERVICES, ProtocolRoute, Services
 from openproto.server.wire import (
     AuditEntryList,
@@ -34,14 +33,21 @@ from openproto.server.wire import (
     ContextBody,
     Deleted,
     DeleteParams,
+    KeyParams,
     ListParams,
     NewMemory,
     Outcome,
     Owner,
+    PutMemory,
+    Restoration,
+    RestoreOutcomes,
+    ScopeCounts,
+    ScopesParams,
     SearchBody,
     SearchParams,
     SearchResults,
     ServerHealth,
+    UsersParams,
     arguments,
 )
 
@@ -50,9 +56,9 @@ HEALTH_TIMEOUT = 3.0
 
 
 class _RecordIdConvertor(Convertor[str]):
-    """Ids are opaque and may hold slashes; the two words that are routes of their own are no ids."""
+    """Ids are opaque and may hold slashes; the words that are routes are not ids."""
 
-    regex = r"(?!(?:search|batch)$)(?s:.+)"
+    regex = r"(?!(?:search|batch|by-key|restore)$)(?s:.+)"
 
     def convert(self, value: str) -> str:
         return value
@@ -91,19 +97,15 @@ def _keys(request: Request) -> KeyRing:
     return services.keys
 
 
-def _record_locks(request: Request) -> WeakValueDictionary[str, asyncio.Lock]:
-    services: Services = request.scope[SERVICES]
-    return services.record_locks
-
-
 Reader = Annotated[Caller, Depends(_reader)]
 Writer = Annotated[Caller, Depends(_writer)]
+Operator = Annotated[Caller, Depends(_operator)]
 Memory = Annotated[AsyncMemory, Depends(_memory)]
 Keys = Annotated[KeyRing, Depends(_keys)]
-RecordLocks = Annotated[WeakValueDictionary[str, asyncio.Lock], Depends(_record_locks)]
 RecordId = Annotated[str, Path()]
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 
 routes = APIRouter(route_class=ProtocolRoute)
 
@@ -116,10 +118,50 @@ async def get_memory(id: RecordId, caller: Reader, memory: Memory, owner: Annota
 
 
 @routes.post("/memories", status_code=201, responses=answers(201, MemoryRecord, 404, 409, 413, 415, etag=True))
-async def add_memory(caller: Writer, memory: Memory, item: Annotated[NewMemory, Body()], key: Key = None) -> Response:
+async def add_memory(
+    caller: Writer, memory: Memory, item: Annotated[NewMemory, Body()], idempotency_key: IdempotencyKey = None
+) -> Response:
     """Store a memory. The same `Idempotency-Key` again returns the first record and stores nothing new."""
     caller.require(item.user_id)
-    return _record(await memory.add(**item.model_dump(), idempotency_key=key), 201)
+    return _record(await memory.add(**item.model_dump(), idempotency_key=idempotency_key), 201)
+
+
+@routes.put(
+    "/memories",
+    responses=answers(200, MemoryRecord, 404, 409, 412, 413, 415, etag=True)
+    | {201: answers(201, MemoryRecord, etag=True)[201]},
+)
+async def put_memory(
+    caller: Writer,
+    memory: Memory,
+    item: Annotated[PutMemory, Body()],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Write the memory of that `key`: a new one, or new values for all fields of the one there is.
+
+    With `If-Match`, only if that is its version; with `If-None-Match: *`, only if there is none.
+    """
+    caller.require(item.user_id)
+    version = wanted_version(if_match, if_none_match)
+    with precondition(version):
+        record = await memory.put(**item.model_dump(), if_version=version)
+    return _record(record, 201 if record.updated_at is None else 200)
+
+
+@routes.get("/memories/by-key", responses=answers(200, MemoryRecord, 404, etag=True))
+async def get_memory_by_key(caller: Reader, memory: Memory, params: Annotated[KeyParams, Query()]) -> Response:
+    """Return the user's memory of that key."""
+    found = await caller.on_record(params.user_id, lambda user_id: memory.get(user_id=user_id, key=params.key))
+    return _record(found)
+
+
+@routes.post("/memories/restore", responses=answers(200, RestoreOutcomes, 413, 415))
+async def restore_memories(caller: Operator, memory: Memory, body: Annotated[Restoration, Body()]) -> Response:
+    """Write up to 500 memories as they are, with their ids, moments, supersession, and keys; for keys of all users."""
+    caller.require_write()
+    outcomes = await memory.restore(body.records)
+    return _json(RestoreOutcomes.model_construct(outcomes=outcomes))
 
 
 @routes.post("/memories/batch", status_code=207, responses=answers(207, BatchOutcomes, 413, 415))
@@ -164,19 +206,16 @@ async def update_memory(
     memory: Memory,
     owner: Annotated[Owner, Query()],
     changes: Annotated[Changes, Body()],
-    locks: RecordLocks,
     if_match: IfMatch = None,
 ) -> Response:
-    """Change the members that the body names; null clears one. With `If-Match`, only if the ETag is still this."""
-
-    async def update(user_id: str | None) -> MemoryRecord:
-        await _check_version(memory, id, user_id, if_match)
-        named: dict[str, Any] = {**changes.changes, **changes.extensions}
-        return await memory.update(id, user_id=user_id, **named)
-
-    # One change of a record at a time, or two that name the same version could both find it current.
-    async with locks.setdefault(id, asyncio.Lock()):
-        return _record(await caller.on_record(owner.user_id, update))
+    """Change the members that the body names; null clears one. With `If-Match`, only if that is still its version."""
+    named: dict[str, Any] = {**changes.changes, **changes.extensions}
+    version = wanted_version(if_match)
+    with precondition(version):
+        record = await caller.on_record(
+            owner.user_id, lambda user_id: memory.update(id, user_id=user_id, if_version=version, **named)
+        )
+    return _record(record)
 
 
 @routes.delete("/memories/{id:record_id}", status_code=204, responses=answers(204, None, 404, 412))
@@ -185,18 +224,26 @@ async def delete_memory(
     caller: Writer,
     memory: Memory,
     owner: Annotated[Owner, Query()],
-    locks: RecordLocks,
     if_match: IfMatch = None,
 ) -> Response:
-    """Remove a memory for good. With `If-Match`, only if the ETag is still this."""
-
-    async def delete(user_id: str | None) -> None:
-        await _check_version(memory, id, user_id, if_match)
-        await memory.delete(id, user_id=user_id)
-
-    async with locks.setdefault(id, asyncio.Lock()):
-        await caller.on_record(owner.user_id, delete)
+    """Remove a memory for good. With `If-Match`, only if that is still its version."""
+    version = wanted_version(if_match)
+    with precondition(version):
+        await caller.on_record(owner.user_id, lambda user_id: memory.delete(id, user_id=user_id, if_version=version))
     return Response(status_code=204)
+
+
+@routes.get("/scopes", responses=answers(200, ScopeCounts))
+async def list_scopes(caller: Reader, memory: Memory, params: Annotated[ScopesParams, Query()]) -> Response:
+    """Return the scopes that a user's memories are in, each with how many."""
+    caller.require(params.user_id)
+    return _json(ScopeCounts.model_construct(scopes=await memory.scopes(**params.model_dump())))
+
+
+@routes.get("/users", responses=answers(200, UserPage))
+async def list_users(caller: Operator, memory: Memory, params: Annotated[UsersParams, Query()]) -> Response:
+    """Return a page of the ids of users that have memories; for keys of all users."""
+    return _json(await memory.users(**params.model_dump()))
 
 
 @routes.post("/context", responses=answers(200, ContextBlock, 413, 415))
@@ -262,23 +309,9 @@ def _outcome(outcome: MemoryRecord | OpenProtoError) -> Outcome:
     return Outcome(status=outcome.http_status, error=ErrorBody.model_validate(envelope(outcome)["error"]))
 
 
-async def _check_version(memory: AsyncMemory, id: str, user_id: str | None, wanted: str | None) -> None:
-    if wanted is None:
-        return
-    record = await memory.get(id, user_id=user_id)
-    tags = [tag.strip() for tag in wanted.split(",")]
-    if "*" not in tags and _etag(record.model_dump_json().encode()) not in tags:
-        raise PreconditionFailedError("the record has changed since; read it again and decide anew")
-
-
 def _record(record: MemoryRecord, status: int = 200) -> Response:
-    body = record.model_dump_json().encode()
-    return Response(body, status, {"ETag": _etag(body)}, "application/json")
+    return Response(record.model_dump_json(), status, etag_of(record), "application/json")
 
 
 def _json(model: BaseModel, status: int = 200) -> Response:
     return Response(model.model_dump_json(), status, media_type="application/json")
-
-
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'

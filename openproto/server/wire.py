@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from openproto.fields import EXTENSION_KEY, Confidence, Content, Label, Moment, TagFilter, UserId, is_absent
-from openproto.models import AuditEntry, MemoryRecord, Result, SearchResult
+from openproto.fields import EXTENSION_KEY, Confidence, Content, Key, Label, Moment, TagFilter, UserId, is_absent
+from openproto.models import AuditEntry, MemoryRecord, RestoreOutcome, Result, ScopeCount, SearchResult
 from openproto.requests import (
     MAX_AUDIT_LIMIT,
     MAX_LIST_LIMIT,
@@ -20,11 +20,14 @@ from openproto.requests import (
     AuditQuery,
     ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     Request,
+    ScopesQuery,
     SearchQuery,
+    UsersQuery,
 )
 from openproto.server.http_errors import ErrorBody
 
@@ -78,6 +81,12 @@ class NewMemory(
     valid_to: WireMoment | None = Field(default=None, exclude_if=is_absent)
 
 
+class PutMemory(NewMemory):
+    """A memory to write under its key."""
+
+    key: Key
+
+
 class BatchMemory(NewMemory):
     """A memory of a batch, which may carry its own idempotency key."""
 
@@ -90,7 +99,17 @@ class Batch(Request, defer_build=False):
     items: list[JsonValue] = Field(max_length=MAX_BATCH)
 
 
-class Changes(MemoryUpdate, defer_build=False):
+class Restoration(Request, defer_build=False):
+    """Up to 500 memories to write as they are."""
+
+    records: list[MemoryRecord] = Field(max_length=MAX_BATCH)
+
+
+class Changes(
+    MemoryUpdate,
+    defer_build=False,
+    json_schema_extra={"additionalProperties": False, "patternProperties": {f"^{EXTENSION_KEY.pattern}$": {}}},
+):
     """Changes to a memory: what is absent is left alone, null clears."""
 
     valid_to: WireMoment | None = None
@@ -100,6 +119,22 @@ class Owner(Request, defer_build=False):
     """Whose record it must be."""
 
     user_id: UserId | None = None
+
+
+class KeyParams(KeyRef, defer_build=False):
+    """The query string of `GET /memories/by-key`."""
+
+
+class ScopesParams(ScopesQuery, defer_build=False):
+    """The query string of `GET /scopes`."""
+
+    depth: QueryInteger | None = Field(default=None, ge=1)
+
+
+class UsersParams(UsersQuery, defer_build=False):
+    """The query string of `GET /users`."""
+
+    limit: QueryInteger = Field(default=100, ge=1, le=MAX_LIST_LIMIT)
 
 
 class ListParams(ListQuery, defer_build=False):
@@ -168,6 +203,18 @@ class SearchResults(Result):
     """What a search found, best first."""
 
     results: list[SearchResult]
+
+
+class ScopeCounts(Result):
+    """The scopes in use, in order."""
+
+    scopes: list[ScopeCount]
+
+
+class RestoreOutcomes(Result):
+    """What became of each memory of a restoration, in order."""
+
+    outcomes: list[RestoreOutcome]
 
 
 class AuditEntryList(Result):
