@@ -21,7 +21,7 @@ from openproto.server.access import Caller
 from openproto.server.http_errors import ErrorBody, envelope
 from openproto.server.key_ring import KeyRing
 from openproto.server.openapi import answers
-from openproto.server.preconditions import etag_of, precondition, wanted_version
+from openproto.server.preconditions import etag_of, precondition, put_condition, wanted_version
 from openproto.server.route import SERVICES, ProtocolRoute, Services
 from openproto.server.wire import (
     AuditEntryList,
@@ -143,7 +143,7 @@ async def put_memory(
     With `If-Match`, only if that is its version; with `If-None-Match: *`, only if there is none.
     """
     caller.require(item.user_id)
-    version = wanted_version(if_match, if_none_match)
+    version = put_condition(if_match, if_none_match)
     with precondition(version):
         record = await memory.put(**item.model_dump(), if_version=version)
     return _record(record, 201 if record.updated_at is None else 200)

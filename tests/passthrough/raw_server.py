@@ -13,7 +13,12 @@ from typing import Any, NamedTuple, Self
 from openproto import AsyncMemory
 
 VERBS = ["add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"]
-CAPABILITIES: dict[str, Any] = {"omp_version": "0.1", "provider": "raw", "verbs": VERBS, "x-openproto": {}}
+CAPABILITIES: dict[str, Any] = {
+    "omp_version": "0.1",
+    "provider": "raw",
+    "verbs": VERBS,
+    "x-openproto": {"support": {"scopes": "native"}},
+}
 RECORD: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ann", "created_at": "2026-01-31T12:00:00Z"}
 
 

@@ -56,7 +56,7 @@ async def test_an_id_stays_one_segment_of_the_path(id: str) -> None:
     assert "x-evil" not in with_user.headers
 
 
-@pytest.mark.parametrize("id", [".", "..", "search", "batch"])
+@pytest.mark.parametrize("id", [".", "..", "search", "batch", "by-key", "restore"])
 async def test_an_id_that_no_url_can_name_is_not_found_and_not_sent(id: str) -> None:
     """However it is escaped, `..` is a step up: a DELETE of it would reach the route above, and delete everything."""
     async with RawServer(always(answer({"deleted": 1}))) as server, server.client() as client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,42 +37,6 @@ def add(client: httpx.Client, content: str = "tea at noon", user_id: str = "ada"
 
 def test_a_moment_with_another_offset_is_the_same_moment_in_utc(client: httpx.Client) -> None:
     assert add(client, valid_from="2024-06-01T12:00:00.5+02:00")["valid_from"] == "2024-06-01T10:00:00.500000Z"
-
-
-def test_a_change_may_be_bound_to_the_version_that_was_read(client: httpx.Client) -> None:
-    made = client.post("/memories", json={"content": "tea", "user_id": "ada"})
-    path, version = f"/memories/{made.json()['id']}", made.headers["etag"]
-    assert client.get(path).headers["etag"] == version
-    changed = client.patch(path, json={"content": "milk"}, headers={"If-Match": version})
-    assert changed.headers["etag"] != version
-    late = client.patch(path, json={"content": "wine"}, headers={"If-Match": version})
-    error_of(late, 412, "conflict")
-    assert client.get(path).json()["content"] == "milk"
-    assert client.patch(
-        path, json={"tags": ["x"]}, headers={"If-Match": f'"other", {changed.headers["etag"]}'}
-    ).is_success
-    assert client.patch(path, json={"tags": ["y"]}, headers={"If-Match": "*"}).is_success
-
-
-def test_of_many_changes_bound_to_one_version_exactly_one_is_made(client: httpx.Client) -> None:
-    made = client.post("/memories", json={"content": "0", "user_id": "ada"})
-    path, headers = f"/memories/{made.json()['id']}", {"If-Match": made.headers["etag"]}
-
-    def change(number: int) -> int:
-        return client.patch(path, json={"content": str(number)}, headers=headers).status_code
-
-    with ThreadPoolExecutor(19) as crowd:
-        assert sorted(crowd.map(change, range(1, 20))) == [200] + [412] * 18
-
-
-def test_a_memory_may_be_deleted_only_in_the_version_that_was_read(client: httpx.Client) -> None:
-    made = client.post("/memories", json={"content": "tea", "user_id": "ada"})
-    path, read = f"/memories/{made.json()['id']}", {"If-Match": made.headers["etag"]}
-    now = client.patch(path, json={"content": "milk"}).headers["etag"]
-    error_of(client.delete(path, headers=read), 412, "conflict")
-    assert client.get(path).json()["content"] == "milk"
-    assert client.delete(path, headers={"If-Match": now}).status_code == 204
-    error_of(client.delete(path, headers={"If-Match": "*"}), 404, "not_found")
 
 
 def test_a_server_may_stand_before_another_in_one_process(serve: Serve, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from openproto.errors import (
     UnsupportedCapabilityError,
 )
 from openproto.http_status import read_retry_after
-from openproto.models import AuditEntry, MemoryRecord, Result, SearchResult
+from openproto.models import AuditEntry, MemoryRecord, RestoreOutcome, Result, ScopeCount, SearchResult
 
 LONGEST_MESSAGE = 500
 
@@ -51,6 +51,7 @@ _BY_STATUS: dict[int, type[OpenProtoError]] = {
     403: ScopeDeniedError,
     404: NotFoundError,
     409: ConflictError,
+    412: ConflictError,
     413: PayloadTooLargeError,
     422: InvalidRequestError,
     429: RateLimitedError,
@@ -112,6 +113,18 @@ class BatchOutcomes(Result):
     """The answer to a batch, in the order of its items."""
 
     outcomes: list[Outcome]
+
+
+class Scopes(Result):
+    """The answer with the scopes in use."""
+
+    scopes: list[ScopeCount]
+
+
+class RestoreResults(Result):
+    """The answer to a restoration, in the order of its records."""
+
+    outcomes: list[RestoreOutcome]
 
 
 class Alive(Result):

@@ -15,17 +15,42 @@ from urllib.parse import urlsplit
 from openproto.blocking.threads import Threads
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.errors import OpenProtoError, PayloadTooLargeError, ProviderError, ProviderUnavailableError
-from openproto.models import VERBS, Cancellation, Capabilities, ContextBlock, MemoryPage, MemoryRecord, Result, Verb
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, Provider, SearchResults, current_call
+from openproto.models import (
+    OPERATIONS,
+    VERBS,
+    Cancellation,
+    Capabilities,
+    ContextBlock,
+    MemoryPage,
+    MemoryRecord,
+    Operation,
+    PutResult,
+    Result,
+    UserPage,
+    Verb,
+)
+from openproto.provider import (
+    AuditEntries,
+    KeyedInput,
+    Outcomes,
+    Provider,
+    RestoreOutcomes,
+    ScopeCounts,
+    SearchResults,
+    current_call,
+)
 from openproto.requests import (
     AuditQuery,
     ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     RecordRef,
+    ScopesQuery,
     SearchQuery,
+    UsersQuery,
 )
 from openproto_adapters.passthrough import answers, wire
 from openproto_adapters.passthrough.answers import Reply
@@ -105,9 +130,18 @@ class Passthrough(Provider):
             return frozenset(VERBS)
         return frozenset(verb for verb in VERBS if verb in self._declared.verbs or verb == "capabilities")
 
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What the server declares beyond its verbs; everything while it was not asked yet, as with `verbs`."""
+        if self._declared is None:
+            return frozenset(OPERATIONS)
+        support = self._declared.x_openproto.support if self._extended else {}
+        found = {operation for operation in OPERATIONS if support.get(operation, "none") != "none"}
+        return frozenset(found | ({"scopes"} if "list" in self.verbs else set()))
+
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; a key that no header can hold travels in a batch of one."""
-        self._check_declared("add")
+        self._check_declared("add", needs="key" if item.key is not None else None)
         if self._extended and not wire.in_header(idempotency_key):
             (outcome,) = await self.add_many([KeyedInput(item, idempotency_key)])
             if isinstance(outcome, OpenProtoError):
@@ -119,6 +153,9 @@ class Passthrough(Provider):
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store up to 500 items a request; a request that is refused is the outcome of its own items alone."""
         self._check_declared("add")
+        if "key" not in self.operations and any(keyed.item.key is not None for keyed in items):
+            stored = iter(await self.add_many([keyed for keyed in items if keyed.item.key is None]))
+            return [next(stored) if keyed.item.key is None else self.unsupported("key") for keyed in items]
         outcomes: Outcomes = []
         for part, request in wire.batches(items):
             try:
@@ -138,14 +175,52 @@ class Passthrough(Provider):
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Send the fields that were named, None as null."""
-        self._check_declared("update")
+        self._check_declared("update", needs="version" if ref.if_version is not None else None)
         reply = await self._send(wire.update(ref, changes))
         return answers.own(await self._parse(MemoryRecord, reply), ref.user_id)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record."""
-        self._check_declared("delete")
+        self._check_declared("delete", needs="version" if ref.if_version is not None else None)
         await self._send(wire.delete(ref))
+
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the record of that key."""
+        self._check_declared("get", needs="key")
+        record = answers.own(await self._parse(MemoryRecord, await self._send(wire.get_by_key(ref))), ref.user_id)
+        if record.key != ref.key:
+            raise ProviderError("the server answered with a memory of another key; it is not passed on")
+        return record
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Write the record of the key; the status says whether it is new."""
+        self._check_declared("add", needs="put")
+        reply = await self._send(wire.put(item, if_version))
+        record = answers.own(await self._parse(MemoryRecord, reply), item.user_id)
+        return PutResult(record=record, created=reply.status == wire.CREATED)
+
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        """Return the server's counts, or count what it lists."""
+        self._check_declared("list", needs="scopes")
+        if not self._declares("scopes"):
+            return await super().scopes(query)
+        return (await self._parse(answers.Scopes, await self._send(wire.scopes(query)))).scopes
+
+    async def users(self, query: UsersQuery) -> UserPage:
+        """Return a page of the server's users."""
+        self._check_declared("list", needs="users")
+        return await self._parse(UserPage, await self._send(wire.users(query)))
+
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        """Restore as many records a request as a server takes."""
+        self._check_declared("add", needs="restore")
+        outcomes: RestoreOutcomes = []
+        for part, request in wire.restorations(records):
+            told = (await self._parse(answers.RestoreResults, await self._send(request))).outcomes
+            if [(each.id, each.user_id) for each in told] != [(record.id, record.user_id) for record in part]:
+                raise ProviderError("the server answered with outcomes of other records than were sent")
+            outcomes += told
+        return outcomes
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove what the filters select: in one request, or record by record."""
@@ -157,7 +232,7 @@ class Passthrough(Provider):
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return a page."""
-        self._check_declared("list")
+        self._check_declared("list", tags=query.tags)
         page = await self._parse(MemoryPage, await self._send(wire.list_page(query)))
         for record in page.items:
             answers.own(record, query.user_id)
@@ -167,7 +242,7 @@ class Passthrough(Provider):
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Search; the query stands in the URL only where the server takes it nowhere else."""
-        self._check_declared("search")
+        self._check_declared("search", tags=query.tags)
         reply = await self._send_extension(wire.search(query, in_body=True))
         if reply is None:
             reply = await self._send(wire.search(query, in_body=False))
@@ -177,10 +252,14 @@ class Passthrough(Provider):
         return found.results
 
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        """Let the server build the block; a counter of the caller's own cannot travel, so that block is built here."""
-        self._check_declared("context")
-        if count_tokens is estimate_tokens:
-            block = await self._parse(ContextBlock, await self._send(wire.context(query)))
+        """Let the server build the block; here where it must be counted or filled as only this client can."""
+        self._check_declared("context", tags=query.tags)
+        # openproto's servers fill what the budget leaves since they count scopes; others return what is relevant alone,
+        # and do not know the word for it.
+        fills = self._declares("scopes")
+        if count_tokens is estimate_tokens and (fills or query.relevant_only):
+            sent = query if fills else query.model_copy(update={"relevant_only": False})
+            block = await self._parse(ContextBlock, await self._send(wire.context(sent)))
             if (count := count_tokens(block.text)) <= query.token_budget:
                 return block.model_copy(update={"token_count": count})
         return await super().context(query, count_tokens)
@@ -213,10 +292,19 @@ class Passthrough(Provider):
         self._declared = declared.model_copy(update={"x_openproto": details})
         self.name = declared.provider  # the class's until the server has told its own
 
-    def _check_declared(self, verb: Verb) -> None:
-        """The client looks at `verbs` before it opens, which is before the server could tell."""
+    def _check_declared(self, verb: Verb, *, needs: Operation | None = None, tags: Sequence[str] = ()) -> None:
+        """The client looks at `verbs` and `operations` before it opens, which is before the server could tell."""
         if verb not in self.verbs:
             raise self.unsupported(verb)
+        if needs is not None and needs not in self.operations:
+            raise self.unsupported(needs)
+        if len(tags) > 1 and not self._extended:
+            raise self.unsupported("several tags in one filter")
+
+    def _declares(self, operation: Operation) -> bool:
+        """Whether the server has a route of its own for it."""
+        declared = self._declared
+        return self._extended and declared is not None and declared.x_openproto.support.get(operation) is not None
 
     async def _send(self, request: wire.Request) -> Reply:
         """Return the answer to a request that succeeded, or raise what it was refused with."""
@@ -233,7 +321,7 @@ class Passthrough(Provider):
         return self._successful(request, reply)
 
     def _successful(self, request: wire.Request, reply: Reply) -> Reply:
-        if reply.status != request.success:
+        if reply.status not in (request.success, request.also_success):
             raise answers.refusal(reply, self._base_url, self._api_key)
         return reply
 

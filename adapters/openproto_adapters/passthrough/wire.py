@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 
-from openproto.errors import NotFoundError
+from openproto.errors import ConflictError, NotFoundError
+from openproto.models import MemoryRecord
 from openproto.provider import KeyedInput
 from openproto.requests import (
     AuditQuery,
     ContextQuery,
     Filters,
+    KeyRef,
     ListQuery,
     MemoryInput,
     MemoryUpdate,
     RecordRef,
+    ScopesQuery,
     SearchQuery,
+    UsersQuery,
 )
+
+T = TypeVar("T")
 
 MOST_ITEMS = 500
 """Items that a server takes in one batch."""
@@ -31,10 +37,10 @@ LARGEST_BODY = 2**20
 LONGEST_URL = 2**16
 """Characters; httpx knows no longer ones, and few servers do."""
 
-_AROUND = b'{"items":[%b]}'
+CREATED = 201
 
 # URLs cannot spell them as ids: `.` and `..` are steps in a path however they are escaped, the others are routes.
-_NO_IDS = frozenset({".", "..", "search", "batch"})
+_NO_IDS = frozenset({".", "..", "search", "batch", "by-key", "restore"})
 
 
 class Request(NamedTuple):
@@ -45,6 +51,7 @@ class Request(NamedTuple):
     success: int = 200
     body: bytes | None = None
     headers: Mapping[bytes, bytes] = {}
+    also_success: int | None = None
 
 
 def add(item: MemoryInput, idempotency_key: str) -> Request:
@@ -54,19 +61,9 @@ def add(item: MemoryInput, idempotency_key: str) -> Request:
 
 def batches(items: Sequence[KeyedInput]) -> Iterator[tuple[Sequence[KeyedInput], Request]]:
     """Yield `POST /memories/batch` for as many items at a time as a server takes, and those items."""
-    batch: list[KeyedInput] = []
-    texts: list[bytes] = []
-    size = len(_AROUND)
-    for keyed in items:
-        text = to_json({**keyed.item.model_dump(), "idempotency_key": keyed.idempotency_key})
-        if batch and (len(batch) == MOST_ITEMS or size + len(text) > LARGEST_BODY):
-            yield batch, _batch(texts)
-            batch, texts, size = [], [], len(_AROUND)
-        batch.append(keyed)
-        texts.append(text)
-        size += len(text) + 1
-    if batch:
-        yield batch, _batch(texts)
+    texts = (to_json({**keyed.item.model_dump(), "idempotency_key": keyed.idempotency_key}) for keyed in items)
+    for part, body in _parts(items, texts, b'{"items":[%b]}'):
+        yield part, Request("POST", "/memories/batch", 207, body)
 
 
 def get(ref: RecordRef) -> Request:
@@ -76,12 +73,40 @@ def get(ref: RecordRef) -> Request:
 
 def update(ref: RecordRef, changes: MemoryUpdate) -> Request:
     """Return `PATCH /memories/{id}`: a null clears."""
-    return Request("PATCH", _record(ref), body=to_json(changes.changes))
+    body = to_json({**changes.changes, **changes.extensions})
+    return Request("PATCH", _record(ref), body=body, headers=_if_match(ref.if_version))
 
 
 def delete(ref: RecordRef) -> Request:
     """Return `DELETE /memories/{id}`."""
-    return Request("DELETE", _record(ref), 204)
+    return Request("DELETE", _record(ref), 204, headers=_if_match(ref.if_version))
+
+
+def get_by_key(ref: KeyRef) -> Request:
+    """Return `GET /memories/by-key`."""
+    return Request("GET", _query("/memories/by-key", ref.model_dump()))
+
+
+def put(item: MemoryInput, if_version: str | None) -> Request:
+    """Return `PUT /memories`: 201 for a new record, 200 for one that was there."""
+    headers = {b"if-none-match": b"*"} if if_version == "absent" else _if_match(if_version)
+    return Request("PUT", "/memories", body=to_json(item), headers=headers, also_success=CREATED)
+
+
+def scopes(query: ScopesQuery) -> Request:
+    """Return `GET /scopes`."""
+    return Request("GET", _query("/scopes", query.model_dump()))
+
+
+def users(query: UsersQuery) -> Request:
+    """Return `GET /users`."""
+    return Request("GET", _query("/users", query.model_dump()))
+
+
+def restorations(records: Sequence[MemoryRecord]) -> Iterator[tuple[Sequence[MemoryRecord], Request]]:
+    """Yield `POST /memories/restore` for as many records at a time as a server takes, and those records."""
+    for part, body in _parts(records, map(to_json, records), b'{"records":[%b]}'):
+        yield part, Request("POST", "/memories/restore", body=body)
 
 
 def delete_all(filters: Filters) -> Request:
@@ -160,5 +185,23 @@ def _filters(filters: Filters) -> dict[str, Any]:
     return parameters
 
 
-def _batch(texts: Sequence[bytes]) -> Request:
-    return Request("POST", "/memories/batch", 207, _AROUND % b",".join(texts))
+def _if_match(version: str | None) -> dict[bytes, bytes]:
+    if version is None:
+        return {}
+    if not (version.isascii() and version.isprintable() and '"' not in version and " " not in version):
+        raise ConflictError("the record does not have this version: no server sends one like it")
+    return {b"if-match": b'"%b"' % version.encode()}
+
+
+def _parts(things: Sequence[T], texts: Iterable[bytes], around: bytes) -> Iterator[tuple[Sequence[T], bytes]]:
+    """Yield the things in parts, and the body of each: as many as fit into one request, made when it is its turn."""
+    start, size = 0, len(around)
+    part: list[bytes] = []
+    for text in texts:
+        if part and (len(part) == MOST_ITEMS or size + len(text) > LARGEST_BODY):
+            yield things[start : start + len(part)], around % b",".join(part)
+            start, size, part = start + len(part), len(around), []
+        part.append(text)
+        size += len(text) + 1
+    if part:
+        yield things[start:], around % b",".join(part)
