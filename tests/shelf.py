@@ -72,6 +72,7 @@ class Shelf(Provider):
 
     async def list(self, query: ListQuery) -> MemoryPage:
         of_user = [record for record in self.records.values() if record.user_id == query.user_id]
+        of_user.sort(key=lambda record: (record.created_at, record.id), reverse=True)
         return MemoryPage(items=[record for record in of_user if {*query.tags} <= {*record.tags}][: query.limit])
 
     async def search(self, query: SearchQuery) -> SearchResults:

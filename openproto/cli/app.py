@@ -17,7 +17,19 @@ from openproto.cli.exits import Exit
 from openproto.cli.redact import Redactor
 from openproto.cli.reporting import Misuse, report
 
-GROUPS = ("demo", "providers", "doctor", "writing", "reading", "exporting", "importing", "upkeep", "serve", "keys")
+GROUPS = (
+    "demo",
+    "providers",
+    "doctor",
+    "writing",
+    "reading",
+    "exporting",
+    "importing",
+    "restoring",
+    "upkeep",
+    "serve",
+    "keys",
+)
 """The modules of `commands/`, in the order in which `--help` shows what they hold."""
 
 # Typer carries click within itself since 0.27 and had it beside itself before: its own class is found the same way.

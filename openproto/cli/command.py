@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from openproto.cli.call import Call
 from openproto.cli.exits import MEANINGS, Exit
@@ -26,8 +27,32 @@ BACKEND = ALL - {"user"}
 
 MEMORIES, MOVING, CARE = "Memories", "Moving memories", "Looking after the backend"
 
+
+class _Command(TyperCommand):
+    """A command whose flags stand in the help without a word for their type."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help`."""
+        return _bare(super().get_help_option(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands, likewise."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help`."""
+        return _bare(super().get_help_option(ctx))
+
+
+def _bare(option: Any) -> Any:
+    if option is not None and option.metavar is None:
+        option.metavar = ""
+    return option
+
+
 app = typer.Typer(
     name="openproto",
+    cls=Group,
     help="One command line over every AI-memory backend: sqlite, Postgres, and whatever else is installed.",
     epilog="\n".join(
         [
@@ -72,7 +97,10 @@ def command(
         run.__doc__ = body.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        group.command(name or body.__name__, rich_help_panel=panel)(run)
+        for parameter in parameters:
+            if parameter.default in (True, False) or parameter.annotation.__origin__ == bool | None:
+                _bare(parameter.annotation.__metadata__[0])
+        group.command(name or body.__name__, cls=_Command, rich_help_panel=panel)(run)
         return body
 
     return register

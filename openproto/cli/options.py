@@ -101,7 +101,14 @@ Query = Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, i
 Scope = Annotated[
     str | None, typer.Option("--scope", "-s", metavar="PATH", help="Only this scope and those beneath it.")
 ]
-Tag = Annotated[str | None, typer.Option("--tag", "-t", metavar="TAG", help="Only memories with this tag.")]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", "-t", metavar="TAG", help="Only memories with this tag; repeatable: with all of them."),
+]
+IfVersion = Annotated[
+    str | None, typer.Option("--if-version", metavar="V", help="Only if that is still the memory's version.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Since = Annotated[datetime | None, moment_option("--since", "Only what was made at or after this moment.")]
 Until = Annotated[datetime | None, moment_option("--until", "Only what was made at or before this moment.")]
 AsOf = Annotated[datetime | None, moment_option("--as-of", "What was current then, instead of now.")]

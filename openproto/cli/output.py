@@ -28,6 +28,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}"
 
 
+def _longest_word(texts: Iterable[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(word) for text in texts for word in ("", *text.split()))
+
+
 class Progress(Protocol):
     """How far a long command is."""
 
@@ -61,14 +67,34 @@ class Output:
             for row in rows:
                 self._write("\t".join(clean_field(cell) for cell in row) + "\n")
             return
+        cells = [[clean_line(cell) for cell in row] for row in rows]
+        widths = [_longest_word(column) for column in zip(headings, *cells, strict=True)]
+        if sum(widths) + len(widths) > self.console().width:
+            for row in cells:  # no room for columns without breaking a word: one under the other
+                self.fields((heading, cell) for heading, cell in zip(headings, row, strict=True) if cell)
+                self.console().print()
+            return
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in headings:
-            table.add_column(heading, overflow="fold")
-        for row in rows:
-            table.add_row(*(self.text(clean_line(cell)) for cell in row))
+        for heading, width in zip(headings, widths, strict=True):
+            table.add_column(heading, min_width=width, overflow="fold")
+        for row in cells:
+            table.add_row(*map(self.text, row))
         self.console().print(table)
+
+    def hanging(self, first: str, text: str, style: str = "") -> None:
+        """Print a line; on a terminal what does not fit goes on beneath the beginning of `text`."""
+        if not self.for_people:
+            self.line((first + text).rstrip(), style)
+            return
+        from rich.table import Table
+
+        grid = Table.grid()
+        grid.add_column(width=len(first))
+        grid.add_column(overflow="fold")
+        grid.add_row(self.text(first, style), self.text(text, style))
+        self.console().print(grid)
 
     def fields(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Print names and values, a pair a line; on a terminal the values keep their own line breaks."""

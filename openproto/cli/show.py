@@ -26,6 +26,14 @@ def show_record(out: Output, record: MemoryRecord) -> None:
         out.fields((name, _spell(value)) for name, value in record.to_wire().items())
 
 
+def show_written(out: Output, done: str, record: MemoryRecord) -> None:
+    """Print what was done and the id of the record; all of it as JSON."""
+    if out.as_json:
+        out.json(record.to_wire())
+    else:
+        out.line(f"{done} {record.id}" if out.for_people else record.id)
+
+
 def show_page(out: Output, page: MemoryPage) -> None:
     """Print a page of records, and how to get the next one."""
     if out.as_json:

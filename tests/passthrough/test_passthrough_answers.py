@@ -359,7 +359,7 @@ async def test_a_verb_that_the_server_refuses_after_all_is_unsupported() -> None
 async def test_a_context_is_never_longer_than_the_clients_own_counter_allows() -> None:
     """A server that counts otherwise, or a counter that cannot travel: the block is built here."""
     long = {"text": "much too long " * 100, "citations": [], "token_count": 3}
-    found = {"results": [{"memory": {**RECORD, "content": "green tea"}, "score": 0.5}]}
+    found = {"results": [{"memory": {**RECORD, "content": "green tea"}, "score": 0.5}], "items": []}
 
     async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
         return answer(long if request.route == "POST /context" else found)
@@ -371,7 +371,8 @@ async def test_a_context_is_never_longer_than_the_clients_own_counter_allows() -
         async with server.client(token_counter=len) as client:
             block = await client.context("tea", "ann", token_budget=20)
         assert (block.text, block.token_count) == ("green tea [1]", 13)
-    assert [r.route for r in server.requests] == ["POST /context", "POST /memories/search", "POST /memories/search"]
+    built_here = ["POST /memories/search", "GET /memories"]
+    assert [request.route for request in server.requests] == ["POST /context", *built_here, *built_here]
 
 
 async def test_the_count_of_a_context_is_the_clients() -> None:

@@ -71,14 +71,14 @@ def test_an_unknown_route_is_not_found(client: httpx.Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/memories", "DELETE, GET, POST"),
+        ("PATCH", "/memories", "DELETE, GET, POST, PUT"),
         ("POST", "/memories/some-id", "DELETE, GET, PATCH"),
         ("DELETE", "/memories/search", "GET, POST"),
         ("GET", "/memories/batch", "POST"),
         ("GET", "/context", "POST"),
         ("POST", "/healthz", "GET"),
         ("POST", "/openapi.json", "GET"),
-        ("OPTIONS", "/memories", "DELETE, GET, POST"),
+        ("OPTIONS", "/memories", "DELETE, GET, POST, PUT"),
         ("TRACE", "/audit", "GET"),
     ],
 )

@@ -15,12 +15,16 @@ from openproto.server import ServerSettings
 from openproto.server.keys import new_key
 
 ROUTES = {
-    "/memories": {"post", "get", "delete"},
+    "/memories": {"post", "put", "get", "delete"},
+    "/memories/by-key": {"get"},
+    "/memories/restore": {"post"},
     "/memories/batch": {"post"},
     "/memories/search": {"get", "post"},
     "/memories/{id}": {"get", "patch", "delete"},
     "/context": {"post"},
     "/audit": {"get"},
+    "/scopes": {"get"},
+    "/users": {"get"},
     "/capabilities": {"get"},
     "/healthz": {"get"},
 }

@@ -74,5 +74,5 @@ def test_capabilities_tell_the_protocol_s_version_and_the_verbs(client: httpx.Cl
 
 def test_no_path_has_a_version_prefix(client: httpx.Client) -> None:
     assert client.get("/v1/memories", params={"user_id": "ada"}).status_code == 404
-    assert all(path.startswith(("/memories", "/context", "/audit", "/capabilities", "/healthz"))
+    assert all(path.startswith(("/memories", "/context", "/audit", "/capabilities", "/healthz", "/scopes", "/users"))
                for path in client.get("/openapi.json").json()["paths"])  # fmt: skip

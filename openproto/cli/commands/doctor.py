@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from openproto.cli.call import Call, Target, open_client
 from openproto.cli.clean import clean_line
-from openproto.cli.command import CARE, command
+from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.commands.providers import distribution_of
 from openproto.cli.exits import Exit
 from openproto.cli.reporting import explain_fault, show_traceback
@@ -73,12 +73,13 @@ class Checkup:
         out = self._call.out
         if out.as_json:
             return
-        out.line(f"{check.status:<5} {check.name:<11} {clean_line(check.detail)}".rstrip(), _STYLES[check.status])
+        first = f"{check.status:<5} {check.name:<11} "
+        out.hanging(first, clean_line(check.detail), _STYLES[check.status])
         if check.remedy:
-            out.line(f"{'':17} -> {clean_line(check.remedy)}")
+            out.hanging(" " * len(first), f"-> {clean_line(check.remedy)}")
 
 
-@command(CARE)
+@command(CARE, takes=BACKEND)
 async def doctor(call: Call) -> Exit:
     """Check the backend step by step: packages, connection, search, and a round trip with an invented user.
 

@@ -12,7 +12,7 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
-from openproto.cli.options import Scope, Tag
+from openproto.cli.options import Scope, Tags
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
 from openproto.client.async_memory import AsyncMemory
@@ -24,9 +24,9 @@ from openproto.requests import MAX_LIST_LIMIT
 @command(MOVING)
 async def export(
     call: Call,
-    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Where to write; - is stdout.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write; - is stdout.")] = "-",
     scope: Scope = None,
-    tag: Tag = None,
+    tag: Tags = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Write all of a user's memories as JSON Lines, oldest first.
@@ -61,7 +61,9 @@ async def export(
         call.out.note(f"exported {count(len(spool), 'memory')} of {user}" + (f" to {file}" if path is not None else ""))
 
 
-async def _gather(call: Call, memory: AsyncMemory, spool: Spool, user: str, scope: str | None, tag: str | None) -> None:
+async def _gather(
+    call: Call, memory: AsyncMemory, spool: Spool, user: str, scope: str | None, tag: list[str] | None
+) -> None:
     if spool.oldest is not None:
         try:
             await memory.get(spool.oldest.id, user_id=user)

@@ -64,7 +64,7 @@ async def import_(
     A line that cannot be stored is reported and the others go on. Running it again, after an interruption too, stores
     nothing twice: each line has an idempotency key, made of its id, or of its content and its place in the file.
     """
-    with _opened(file) as source:
+    with opened(file) as source:
         work = _Import(call, user, lines.survey(source))
         with call.out.progress("checking" if dry_run else "importing") as bar:
             if dry_run:
@@ -187,7 +187,7 @@ class _Import:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def opened(file: str) -> Iterator[BinaryIO]:
     """Open what is imported for reading it twice; stdin is kept in a nameless file meanwhile."""
     with ExitStack() as stack:
         source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))

@@ -12,9 +12,9 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.coerce import explain
-from openproto.cli.command import CARE, OUTPUT, app, command
+from openproto.cli.command import CARE, OUTPUT, Group, app, command
 from openproto.cli.commands.serve import require_server
-from openproto.cli.options import moment_option
+from openproto.cli.options import Yes, moment_option
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
 from openproto.cli.show import stamp
@@ -22,7 +22,9 @@ from openproto.cli.show import stamp
 if TYPE_CHECKING:
     from openproto.server.keys import ApiKey
 
-group = typer.Typer(help="Make, list, rotate, and revoke the API keys of `openproto serve`.", no_args_is_help=True)
+group = typer.Typer(
+    cls=Group, help="Make, list, rotate, and revoke the API keys of `openproto serve`.", no_args_is_help=True
+)
 app.add_typer(group, name="keys", rich_help_panel=CARE)
 
 File = Annotated[
@@ -32,7 +34,8 @@ File = Annotated[
         "-f",
         metavar="FILE",
         envvar="OPENPROTO_SERVER_KEYS_FILE",
-        help="The JSON file that `openproto serve --keys` reads.",
+        show_envvar=False,
+        help="The file of `openproto serve --keys` (OPENPROTO_SERVER_KEYS_FILE).",
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What people call the key.")]
@@ -42,7 +45,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="What people call the 
 def add(
     call: Call,
     name: Name,
-    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Whom it may act for; * for everyone.")],
+    users: Annotated[list[str], typer.Argument(metavar="USER", help="Whom it may act for; * for everyone.")],
     file: File,
     expires: Annotated[datetime | None, moment_option("--expires", "When it stops opening anything.")] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="It may not write.")] = False,
@@ -98,7 +101,7 @@ def revoke(
     call: Call,
     name: Name,
     file: File,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Take a key out of the file; a running server refuses it within a second."""
     call.confirm(f"revoke the key {name!r}? what uses it stops working", yes=yes)
@@ -121,7 +124,7 @@ def rotate(
     expires: Annotated[
         datetime | None, moment_option("--expires", "When the new key stops; as before where left out.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Put a new key in the place of one, with the same name and rights, and print it.
 

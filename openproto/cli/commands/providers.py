@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from openproto.cli.call import Call
-from openproto.cli.command import CARE, command
+from openproto.cli.command import CARE, OUTPUT, command
 from openproto.registry import GROUP, provider_class, provider_names, provider_options
 
 READY = "ready"
@@ -27,7 +27,7 @@ class Registered:
     options: dict[str, str] = field(default_factory=dict)
 
 
-@command(CARE)
+@command(CARE, takes=OUTPUT)
 async def providers(
     call: Call,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the options of each.")] = False,

@@ -1,4 +1,4 @@
-"""The verbs that read: `search`, `context`, `get`, `list`, `audit`, `capabilities`."""
+"""What reads: `search`, `context`, `get`, `list`, `audit`, `scopes`, `users`, `capabilities`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import typer
 
 from openproto.cli import show
 from openproto.cli.call import Call
-from openproto.cli.command import CARE, MEMORIES, command
-from openproto.cli.options import AsOf, Id, Query, Scope, Since, Tag, Until, limit_option
+from openproto.cli.command import BACKEND, CARE, MEMORIES, command
+from openproto.cli.options import AsOf, Query, Scope, Since, Tags, Until, limit_option
 from openproto.cli.output import count
+from openproto.cli.reporting import Misuse
+from openproto.models import MemoryPage
 from openproto.requests import MAX_AUDIT_LIMIT, MAX_LIST_LIMIT, MAX_SEARCH_LIMIT
 
 
@@ -19,7 +21,7 @@ async def search(
     call: Call,
     query: Query,
     scope: Scope = None,
-    tag: Tag = None,
+    tag: Tags = None,
     as_of: AsOf = None,
     limit: Annotated[int, limit_option(MAX_SEARCH_LIMIT)] = 10,
     min_score: Annotated[
@@ -41,11 +43,14 @@ async def context(
     call: Call,
     query: Query,
     scope: Scope = None,
-    tag: Tag = None,
+    tag: Tags = None,
     as_of: AsOf = None,
     token_budget: Annotated[
         int, typer.Option("--token-budget", "--budget", "-b", metavar="N", help="At most this many tokens.")
     ] = 500,
+    relevant_only: Annotated[
+        bool, typer.Option("--relevant-only", help="Do not fill what is left of the budget with the newest.")
+    ] = False,
 ) -> None:
     """Print the best memories as text for a prompt, within a token budget.
 
@@ -53,7 +58,15 @@ async def context(
     """
     user = call.user
     async with call.client() as memory:
-        block = await memory.context(query, user, scope=scope, tag=tag, as_of=as_of, token_budget=token_budget)
+        block = await memory.context(
+            query,
+            user,
+            scope=scope,
+            tag=tag,
+            as_of=as_of,
+            token_budget=token_budget,
+            relevant_only=relevant_only,
+        )
     if call.out.as_json:
         call.out.json(block.to_wire())
         return
@@ -64,13 +77,20 @@ async def context(
 
 
 @command(MEMORIES)
-async def get(call: Call, id: Id) -> None:
+async def get(
+    call: Call,
+    id: Annotated[str | None, typer.Argument(metavar="ID", help="The memory's id; or see --key.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The key that --user gave it.")] = None,
+) -> None:
     """Show one memory, every field of it.
 
     Piped fields: name, value.
     """
+    if (id is None) == (key is None):
+        raise Misuse("get wants either an ID, or --key")
+    user = call.common.user if key is None else call.user
     async with call.client() as memory:
-        record = await memory.get(id, user_id=call.common.user)
+        record = await memory.get(id, user_id=user, key=key)
     show.show_record(call.out, record)
 
 
@@ -78,7 +98,7 @@ async def get(call: Call, id: Id) -> None:
 async def list(
     call: Call,
     scope: Scope = None,
-    tag: Tag = None,
+    tag: Tags = None,
     since: Since = None,
     until: Until = None,
     as_of: AsOf = None,
@@ -86,13 +106,22 @@ async def list(
     cursor: Annotated[
         str | None, typer.Option(metavar="CURSOR", help="Go on where the page that printed this ended.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every page, in one listing.")] = False,
 ) -> None:
     """List memories, newest first, a page at a time.
 
-    Piped fields: id, when it was made, scope, tags, content. `openproto export` writes them all.
+    Piped fields: id, when it was made, scope, tags, content.
     """
     user = call.user
+    if everything and cursor is not None:
+        raise Misuse("--all lists every page, and --cursor one")
     async with call.client() as memory:
+        if everything:
+            records = memory.iter(
+                user, scope=scope, tag=tag, since=since, until=until, as_of=as_of, page_size=MAX_LIST_LIMIT
+            )
+            show.show_page(call.out, MemoryPage(items=[record async for record in records]))
+            return
         page = await memory.list(
             user, scope=scope, tag=tag, since=since, until=until, as_of=as_of, limit=limit, cursor=cursor
         )
@@ -119,7 +148,50 @@ async def audit(
     show.show_audit(call.out, entries)
 
 
-@command(CARE)
+@command(MEMORIES)
+async def scopes(
+    call: Call,
+    prefix: Annotated[str | None, typer.Option(metavar="PATH", help="Only this scope and those beneath it.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(metavar="N", help="Count deeper scopes towards their ancestor of N segments.")
+    ] = None,
+) -> None:
+    """Show the scopes that a user's memories are in, and how many are in each.
+
+    Piped fields: scope, memories.
+    """
+    user = call.user
+    async with call.client() as memory:
+        counts = await memory.scopes(user, prefix=prefix, depth=depth)
+    if call.out.as_json:
+        call.out.json({"scopes": [each.to_wire() for each in counts]})
+    else:
+        call.out.table(("scope", "memories"), [(each.scope, str(each.records)) for each in counts])
+
+
+@command(CARE, takes=BACKEND)
+async def users(
+    call: Call,
+    limit: Annotated[int, limit_option(MAX_LIST_LIMIT)] = 100,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on where the page that printed this ended.")
+    ] = None,
+) -> None:
+    """List the ids of the users that have memories, a page at a time.
+
+    Piped: a user a line.
+    """
+    async with call.client() as memory:
+        page = await memory.users(limit=limit, cursor=cursor)
+    if call.out.as_json:
+        call.out.json(page.to_wire())
+        return
+    call.out.table(("user",), [(user,) for user in page.items])
+    if page.next_cursor is not None:
+        call.out.note(f"there are more: --cursor {page.next_cursor}")
+
+
+@command(CARE, takes=BACKEND)
 async def capabilities(call: Call) -> None:
     """Show what the provider can do.
 

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from openproto.cli.call import Call
-from openproto.cli.command import CARE, command
+from openproto.cli.command import BACKEND, CARE, command
+from openproto.cli.options import Yes
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
 from openproto.errors import OpenProtoError
 from openproto.provider import ReindexProgress
 
 
-@command(CARE)
+@command(CARE, takes=BACKEND)
 async def reindex(
     call: Call,
     embedder: Annotated[
@@ -25,12 +26,16 @@ async def reindex(
             help="auto, local, none, or openai/MODEL; else OPENPROTO_EMBEDDER, else the provider's default.",
         ),
     ] = None,
+    yes: Yes = False,
 ) -> None:
     """Give every memory the vectors of another embedder, while the backend is in use.
 
     May be stopped at any time; the same command goes on where it was.
     """
-    provider = call.target(**({"embedder": embedder} if embedder else {})).make_provider()
+    target = call.target(**({"embedder": embedder} if embedder else {}))
+    if target.provider_options.get("embedder") == "none":
+        call.confirm("drop all vectors? Search then finds words alone, until another reindex", yes=yes)
+    provider = target.make_provider()
     last = ReindexProgress(0, 0)
 
     def show(progress: ReindexProgress) -> None:
@@ -58,7 +63,7 @@ async def reindex(
         call.out.line(f"re-embedded {count(last.total, 'memory')}")
 
 
-@command(CARE)
+@command(CARE, takes=BACKEND)
 async def schema(call: Call) -> None:
     """Print the SQL that makes the backend's tables, for a database owner to run."""
     provider = call.target().make_provider()
