@@ -6,13 +6,17 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
+from openproto import notebook
 from openproto.fields import EXTENSION_KEY, Moment, is_absent
 
 OMP_VERSION = "0.1"
+
+ReprArgs: TypeAlias = Iterable[tuple[str | None, Any]]
 
 Verb: TypeAlias = Literal["add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
@@ -96,12 +100,44 @@ class MemoryRecord(Result):
         """The record's `x-*` fields, under their wire names."""
         return {key: value for key, value in (self.model_extra or {}).items() if EXTENSION_KEY.fullmatch(key)}
 
+    def __repr_args__(self) -> ReprArgs:
+        # Without the content, which logs and tracebacks would otherwise carry off.
+        named = ("id", "user_id", "scope", "key")
+        return [(name, value) for name in named if (value := getattr(self, name)) is not None]
+
+    def _repr_html_(self) -> str:
+        return notebook.table(("field", "value"), self.to_wire().items())
+
 
 class MemoryPage(Result):
-    """One page of `list`; `next_cursor` is None on the last page."""
+    """One page of `list`, a sequence of records; `next_cursor` is None on the last page."""
 
     items: list[MemoryRecord]
     next_cursor: str | None = Field(default=None, exclude_if=is_absent)
+
+    def __iter__(self) -> Iterator[MemoryRecord]:  # type: ignore[override]  # pydantic's yields names and values
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __bool__(self) -> bool:
+        return True  # a page is there, also where nothing is on it
+
+    def __getitem__(self, index: int) -> MemoryRecord:
+        return self.items[index]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return the records as dictionaries with Python values, for a data frame."""
+        return [record.model_dump() for record in self.items]
+
+    def __repr_args__(self) -> ReprArgs:
+        return [("records", len(self.items)), ("next_cursor", self.next_cursor)]
+
+    def _repr_html_(self) -> str:
+        rows = [(each.created_at, each.content, each.scope, each.tags, each.id) for each in self.items]
+        note = "there are more, under next_cursor" if self.next_cursor is not None else ""
+        return notebook.table(("created_at", "content", "scope", "tags", "id"), rows, note)
 
 
 class UserPage(Result):
@@ -140,6 +176,12 @@ class SearchResult(Result):
     memory: MemoryRecord
     score: float
 
+    def __repr_args__(self) -> ReprArgs:
+        return [("score", round(self.score, 4)), ("memory", self.memory)]
+
+    def _repr_html_(self) -> str:
+        return notebook.table(("score", "content", "id"), [(f"{self.score:.4f}", self.memory.content, self.memory.id)])
+
 
 class Citation(Result):
     """A memory that stands in a context block."""
@@ -154,6 +196,13 @@ class ContextBlock(Result):
     text: str
     citations: list[Citation]
     token_count: int
+
+    def __repr_args__(self) -> ReprArgs:
+        return [("token_count", self.token_count), ("citations", len(self.citations))]
+
+    def _repr_html_(self) -> str:
+        cited = ", ".join(each.memory_id for each in self.citations)
+        return notebook.table(("tokens", "text", "cites"), [(self.token_count, self.text, cited)])
 
 
 class AuditEntry(Result):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
 from typing import Annotated, Any
@@ -59,8 +61,31 @@ def look_up(name: str) -> Registered:
         )
     except Exception as error:
         return Registered(name, distribution, f"broken: {type(error).__name__}")
-    options = {option: _spell(parameter) for option, parameter in provider_options(cls).items()}
-    return Registered(name, distribution, READY, (inspect.getdoc(cls) or "").partition("\n")[0], options)
+    parameters = provider_options(cls)
+    options = {option: _spell(parameter) for option, parameter in parameters.items()}
+    about = (inspect.getdoc(cls) or "").partition("\n")[0]
+    return Registered(name, distribution, _missing(name, parameters) or READY, about, options)
+
+
+def _missing(name: str, parameters: Mapping[str, inspect.Parameter]) -> str | None:
+    """Return what the environment does not say and the provider cannot do without, or None."""
+    from openproto.settings import options_from_env
+
+    try:
+        given = options_from_env({"provider": name})
+    except ValueError as error:
+        return str(error)
+    needed = [
+        option
+        for option, parameter in parameters.items()
+        if parameter.default is parameter.empty and option not in given
+    ]
+    if needed:
+        return "needs " + ", ".join(f"{option} (OPENPROTO_{option.upper()})" for option in needed)
+    own = f"{name.upper()}_API_KEY"
+    if "api_key" in parameters and "api_key" not in given and not os.environ.get(own):
+        return f"no key: OPENPROTO_API_KEY or {own}, where its server wants one"
+    return None
 
 
 def distribution_of(name: str) -> str:
