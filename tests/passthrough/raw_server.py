@@ -17,7 +17,7 @@ CAPABILITIES: dict[str, Any] = {
     "omp_version": "0.1",
     "provider": "raw",
     "verbs": VERBS,
-    "x-openproto": {"support": {"scopes": "native"}},
+    "x-openproto": {"support": {"key": "none", "scopes": "native"}},
 }
 RECORD: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ann", "created_at": "2026-01-31T12:00:00Z"}
 

@@ -69,7 +69,9 @@ async def test_scopes_users_tags_and_restore_go_through(memory: AsyncMemory) -> 
     assert await memory.get(records[0].id) == records[0]
 
 
-@pytest.mark.parametrize("extension", [{}, {"x-openproto": {"support": {"key": "none"}}}], ids=["foreign", "older"])
+@pytest.mark.parametrize(
+    "extension", [{}, {"x-openproto": {"support": {"scopes": "native"}}}], ids=["foreign", "older"]
+)
 async def test_what_a_server_does_not_declare_is_refused_and_never_dropped(extension: dict[str, Any]) -> None:
     plain = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}
     async with (

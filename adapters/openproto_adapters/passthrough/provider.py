@@ -135,7 +135,7 @@ class Passthrough(Provider):
         """What the server declares beyond its verbs; everything while it was not asked yet, as with `verbs`."""
         if self._declared is None:
             return frozenset(OPERATIONS)
-        support = self._declared.x_openproto.support if self._extended else {}
+        support = self._declared.x_openproto.support if self._knows_operations else {}
         found = {operation for operation in OPERATIONS if support.get(operation, "none") != "none"}
         return frozenset(found | ({"scopes"} if "list" in self.verbs else set()))
 
@@ -202,7 +202,7 @@ class Passthrough(Provider):
     async def scopes(self, query: ScopesQuery) -> ScopeCounts:
         """Return the server's counts, or count what it lists."""
         self._check_declared("list", needs="scopes")
-        if not self._declares("scopes"):
+        if not self._knows_operations:
             return await super().scopes(query)
         return (await self._parse(answers.Scopes, await self._send(wire.scopes(query)))).scopes
 
@@ -254,9 +254,9 @@ class Passthrough(Provider):
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
         """Let the server build the block; here where it must be counted or filled as only this client can."""
         self._check_declared("context", tags=query.tags)
-        # openproto's servers fill what the budget leaves since they count scopes; others return what is relevant alone,
-        # and do not know the word for it.
-        fills = self._declares("scopes")
+        # Servers that know operations fill what the budget leaves; others return only what is relevant, and do not
+        # know the word for it.
+        fills = self._knows_operations
         if count_tokens is estimate_tokens and (fills or query.relevant_only):
             sent = query if fills else query.model_copy(update={"relevant_only": False})
             block = await self._parse(ContextBlock, await self._send(wire.context(sent)))
@@ -301,10 +301,11 @@ class Passthrough(Provider):
         if len(tags) > 1 and not self._extended:
             raise self.unsupported("several tags in one filter")
 
-    def _declares(self, operation: Operation) -> bool:
-        """Whether the server has a route of its own for it."""
+    @property
+    def _knows_operations(self) -> bool:
+        """Whether the server says of each operation how it stands; older ones of openproto's say nothing of keys."""
         declared = self._declared
-        return self._extended and declared is not None and declared.x_openproto.support.get(operation) is not None
+        return self._extended and declared is not None and "key" in declared.x_openproto.support
 
     async def _send(self, request: wire.Request) -> Reply:
         """Return the answer to a request that succeeded, or raise what it was refused with."""
