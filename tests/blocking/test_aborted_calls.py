@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from waiting import until
 
 from openproto import Memory, MemoryRecord, Provider, ProviderTimeoutError
 from openproto.blocking.threads import Threads
@@ -100,12 +101,6 @@ async def threads() -> AsyncIterator[Threads]:
     pool = Threads(1, "one-thread")
     yield pool
     pool.close()
-
-
-async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # threads and sockets set no asyncio.Event
-            await asyncio.sleep(0.002)
 
 
 async def cancel(call: asyncio.Task[Any]) -> None:

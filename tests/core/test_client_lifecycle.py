@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fake_provider import FakeProvider, hang
+from waiting import until
 
 from openproto import (
     AsyncMemory,
@@ -519,9 +520,3 @@ def discard(memory: AsyncMemory) -> None:
     with pytest.warns(ResourceWarning):
         memory.__del__()
     memory._session._closed = True
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)

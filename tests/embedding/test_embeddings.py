@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from waiting import until
 
 from openproto.embedding import Embedder, Embeddings
 from openproto.errors import (
@@ -93,12 +94,6 @@ async def running(embedder: Embedder, **options: Any) -> AsyncIterator[Embedding
         yield embeddings
     finally:
         await embeddings.aclose()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # threads cannot set an asyncio.Event
-            await asyncio.sleep(0.001)
 
 
 async def hold(plain: Plain, embeddings: Embeddings) -> asyncio.Task[Any]:

@@ -43,7 +43,7 @@ both = pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def url_of(kind: str, folder: Path) -> str:
     if kind == "sqlite":
         return f"sqlite:///{folder}/audit.db"
-    return f"{lasting.postgres_url('journals')}&schema=t_{os.urandom(6).hex()}"
+    return f"{lasting.postgres_url('audit_journal')}&schema=t_{os.urandom(6).hex()}"
 
 
 @pytest.fixture
@@ -230,8 +230,9 @@ def test_only_its_user_may_read_the_file(tmp_path: Path, journal: str) -> None:
 async def test_a_write_that_is_cancelled_once_it_happened_is_recorded(memory: AsyncMemory, journal: str) -> None:
     with locked(journal):
         call = asyncio.create_task(memory.add("tea", user_id="ann"))
-        await asyncio.sleep(0.2)
-        [record] = (await memory.list("ann")).items
+        while not (stored := (await memory.list("ann")).items):
+            await asyncio.sleep(0.01)
+        [record] = stored
         started = time.perf_counter()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -361,7 +362,7 @@ async def test_the_environment_may_name_the_journal(
 
 
 async def test_a_role_that_may_only_write_to_the_table_is_enough(tmp_path: Path) -> None:
-    url, schema, role = lasting.postgres_url("journals"), f"t_{os.urandom(6).hex()}", f"r_{os.urandom(6).hex()}"
+    url, schema, role = lasting.postgres_url("audit_journal"), f"t_{os.urandom(6).hex()}", f"r_{os.urandom(6).hex()}"
     restricted = url.replace("postgres@", f"{role}@", 1) + f"&schema={schema}"
     owner = await asyncpg.connect(url)
     try:
@@ -385,12 +386,13 @@ async def test_a_role_that_may_only_write_to_the_table_is_enough(tmp_path: Path)
 
 
 async def test_a_postgres_journal_survives_lost_connections(tmp_path: Path) -> None:
-    url = f"{lasting.postgres_url('journals')}&schema=t_{os.urandom(6).hex()}"
+    url = f"{lasting.postgres_url('audit_journal')}&schema=t_{os.urandom(6).hex()}"
     async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url) as memory:
         first = await memory.add("tea", user_id="ann")
-        owner = await asyncpg.connect(lasting.postgres_url("journals"))
+        owner = await asyncpg.connect(lasting.postgres_url("audit_journal"))
         await owner.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'openproto-audit'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'openproto-audit' AND datname = current_database()"
         )
         await owner.close()
         second = await memory.add("milk", user_id="ann")
@@ -400,8 +402,11 @@ async def test_a_postgres_journal_survives_lost_connections(tmp_path: Path) -> N
 async def test_an_audit_that_the_server_does_not_answer_is_cancelled_promptly(tmp_path: Path) -> None:
     async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=url_of("postgres", tmp_path)) as memory:
         record = await memory.add("tea", user_id="ann")
-        owner = await asyncpg.connect(lasting.postgres_url("journals"))
-        rows = await owner.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'openproto-audit'")
+        owner = await asyncpg.connect(lasting.postgres_url("audit_journal"))
+        rows = await owner.fetch(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE application_name = 'openproto-audit' AND datname = current_database()"
+        )
         await owner.close()
         for row in rows:
             os.kill(row["pid"], signal.SIGSTOP)

@@ -145,9 +145,3 @@ def always(reply: bytes) -> Callable[[Request, asyncio.StreamWriter], Awaitable[
 
 async def never(request: Request, writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
-
-
-async def until(condition: Callable[[], Any], seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)

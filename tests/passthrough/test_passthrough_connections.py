@@ -13,7 +13,8 @@ from typing import Any
 import anyio
 import pytest
 from openproto_adapters.passthrough import Passthrough, transport
-from raw_server import RECORD, RawServer, Request, always, answer, never, refusal, until
+from raw_server import RECORD, RawServer, Request, always, answer, never, refusal
+from waiting import until
 
 from openproto import (
     AsyncMemory,

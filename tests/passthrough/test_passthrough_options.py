@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from openproto_adapters.passthrough import Passthrough
-from raw_server import CAPABILITIES, RECORD, RawServer, always, answer, refusal, until
+from raw_server import CAPABILITIES, RECORD, RawServer, always, answer, refusal
+from waiting import until
 
 from openproto import AsyncMemory, OpenProtoError, ProviderUnavailableError
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from raw_server import RECORD, RawServer, Request, answer, until
+from raw_server import RECORD, RawServer, Request, answer
+from waiting import until
 
 from openproto import AsyncMemory, Memory
 

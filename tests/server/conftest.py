@@ -67,9 +67,9 @@ def start() -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def database() -> str:
-    """The DSN of a PostgreSQL."""
-    return lasting.postgres_url("server")
+def database(request: pytest.FixtureRequest) -> str:
+    """The DSN of a PostgreSQL database that only this module uses."""
+    return lasting.postgres_url(request.path.stem)
 
 
 @pytest.fixture

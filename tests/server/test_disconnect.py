@@ -15,7 +15,10 @@ from server_tools import LONG, Serve, connect, scripted_app
 from openproto import AsyncMemory
 from openproto.server import ServerSettings, create_app
 
-RUNNING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'openproto' AND state <> 'idle'"
+RUNNING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'openproto' AND state <> 'idle'"
+)
 WITHIN = 1.0
 
 REQUESTS = {

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from openproto_adapters.sqlite.database import Connection, Database
-from sqlite_tools import check_consistent, memory, rows, until
+from sqlite_tools import check_consistent, memory, rows
+from waiting import until
 
 from openproto import OpenProtoError, ProviderUnavailableError
 

@@ -10,7 +10,8 @@ from typing import Any, Self
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_adapters.sqlite.reindexing import BATCH
-from sqlite_tools import Toy, check_consistent, memory, rows, until
+from sqlite_tools import Toy, check_consistent, memory, rows
+from waiting import until
 
 from openproto import MemoryRecord, PayloadTooLargeError, ProviderError
 from openproto.provider import ReindexProgress

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_adapters.sqlite.database import Database
+from waiting import until
 
 from openproto import AsyncMemory, MemoryRecord, NotFoundError, ProviderUnavailableError
 
@@ -65,13 +66,11 @@ async def test_gets_behind_a_lock_end_when_all_are_cancelled_and_the_next_one_wo
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("openproto_adapters.sqlite.gets._get", lambda db, ref: waits(db))
             gets = [asyncio.create_task(memory.get(record.id)) for _ in range(5)]
-            await asyncio.sleep(0.1)
-            assert len(database._readers._running) == 1
+            await until(lambda: len(database._readers._running) == 1)
             for call in gets:
                 call.cancel()
             await asyncio.wait(gets, timeout=5)
-            await asyncio.sleep(0.05)
-            assert not database._readers._running
+            await until(lambda: not database._readers._running)
         async with asyncio.timeout(5):
             assert await memory.get(record.id) == record
 

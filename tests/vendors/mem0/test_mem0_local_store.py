@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from openproto_adapters.mem0 import Mem0
 from openproto_adapters.mem0.shared_library import shared_library
+from waiting import until
 
 from openproto import (
     AsyncMemory,
@@ -46,12 +47,6 @@ def held(folder: Path) -> Any:
     """Hold the lock of the store, as a slow call does."""
     with shared_library("qdrant", str(folder)).lock:
         yield
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def test_after_1600_adds_from_many_threads_clients_and_loops_every_memory_is_found(folder: Path) -> None:
@@ -173,8 +168,7 @@ async def test_a_hundred_cancelled_calls_leave_one_thread_and_a_client_that_answ
         record = await memory.add("tea", user_id="ann")
         with held(folder):
             calls = [asyncio.ensure_future(memory.get(record.id)) for _ in range(100)]
-            await asyncio.sleep(0.1)
-            assert threads() == 1
+            await until(lambda: threads() == 1)
             for call in calls:
                 call.cancel()
             _, pending = await asyncio.wait(calls, timeout=0.5)

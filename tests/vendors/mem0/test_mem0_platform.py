@@ -145,7 +145,7 @@ async def test_memories_of_other_programs_are_records_too_whatever_their_run_is_
             {"x-mem0": {"mood": "calm"}},
         )
         assert (await memory.list("ann", scope="agent/7/run/1")).items == [record]
-        await asyncio.sleep(2 * platform.lag)
+        (record,) = await memory.wait_for_ingest([id], "ann")
         assert [hit.memory for hit in await memory.search("tea", "ann")] == [record]
         updated = await memory.update(id, tags=["drink"])
         assert (updated.tags, updated.scope) == (["drink"], "agent/7/run/1")
