@@ -20,7 +20,7 @@ from openproto.models import OPERATIONS, VERBS, Capabilities, Features, Limits, 
 from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, fingerprint
 from openproto.stores.ranking import ScoreWeights
-from openproto.stores.words import QueryTerms, query_terms
+from openproto.stores.words import RULES, QueryTerms, query_terms
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -28,6 +28,11 @@ W = TypeVar("W")
 _log = logging.getLogger(__name__)
 
 EmbedderSpec: TypeAlias = str | Embedder | None
+
+_OLD_WORDS = (
+    "the words of this store were made by the rules of an older openproto, which know English only: run `openproto "
+    "reindex`, which works while the store is in use, and open the client again"
+)
 
 # Up to this many characters, splitting and hashing a text takes less time than a thread's hand-over.
 _SMALL = 4_000
@@ -39,6 +44,8 @@ class StoredModel(NamedTuple):
     model: str | None
     dim: int | None
     has_memories: bool
+    rules: int = RULES
+    """By which rules its words were made."""
 
 
 class IndexedInput(NamedTuple, Generic[W]):
@@ -91,6 +98,7 @@ class Indexer(Generic[W]):
         self._spec = embedder
         self._split_text = split
         self._embeddings: Embeddings | None = None
+        self._has_old_words = False
         self._threads = Threads(1, "openproto-indexer")
 
     @property
@@ -112,6 +120,9 @@ class Indexer(Generic[W]):
 
     async def open(self, stored: StoredModel) -> None:
         """Load the embedder; raise ProviderError, naming both models, where it is not the store's."""
+        self._has_old_words = stored.rules < RULES
+        if self._has_old_words:
+            _log.warning("search: %s", _OLD_WORDS)
         await self.load()
         if stored.model is None and stored.has_memories and self._spec == "auto" and self._embeddings:
             _log.info("the store works by text alone; `openproto reindex` would add vectors of %s to it", self.model)
@@ -161,6 +172,9 @@ class Indexer(Generic[W]):
 
     async def index_query(self, query: str) -> IndexedQuery:
         """Return the query ready to be searched with."""
+        if self._has_old_words and not query.isascii():
+            # English words are the same by both rules; others would be missed without a word.
+            raise ProviderError(_OLD_WORDS)
         return IndexedQuery(await self._split(query, query_terms), await self.embed(query))
 
     async def index_content(self, content: str) -> IndexedText[W]:

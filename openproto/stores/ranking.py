@@ -17,16 +17,24 @@ the query's vector is then moved away from what the user's memories have in comm
 
     cosine = unit(query - mean * n / (n + 20)) . memory        (mean and n: of the user's newest memories, 256 at most)
 
-which leaves a small store nearly as it was. The stores of this project compute exactly this, each in its own way.
+which leaves a small store nearly as it was.
+
+A turn of a conversation answers together with the turns beside it, so the best hits lend these a fifth of their score
+(`lend`). Which memories are turns, the extension `x-openproto` says: {"conversation": any text, "turn": 0, 1, ...}.
+The stores of this project compute exactly this, each in its own way.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from openproto.stores.words import QueryTerms
+
+K = TypeVar("K")
 
 CENTERING_HALF_LIFE = 20
 """How many memories there must be for their mean to count half in centring a query."""
@@ -39,6 +47,14 @@ FLOOR = 0.05
 
 VARIANT_WEIGHT = 0.5
 """How much of its idf a variant of a word counts."""
+
+LENT = 0.2
+"""How much of its score a hit lends to the turns of the conversation that stand beside it."""
+
+LENDERS = 64
+"""How many of the best hits lend."""
+
+MOST_TURNS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +112,41 @@ def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], text_weight
         / (1 + text_weight)
         for memory in cosines.keys() | covered.keys()
     }
+
+
+class Place(NamedTuple):
+    """Where a memory stands in a conversation; facts stand in none."""
+
+    conversation: str
+    turn: int
+
+
+def place_of(extensions: Mapping[str, object]) -> Place | None:
+    """Return the place that the extension `x-openproto` tells."""
+    told = extensions.get("x-openproto")
+    if not isinstance(told, Mapping):
+        return None
+    conversation, turn = told.get("conversation"), told.get("turn")
+    if not isinstance(conversation, str) or type(turn) is not int or not 0 <= turn < MOST_TURNS:
+        return None
+    return Place(conversation, turn)
+
+
+def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]:
+    """Return the scores after each of the best has lent a part of its own to the turns beside it.
+
+    Beside a turn are the one before and the one after; where there is none, for one side may not have been kept, the
+    one before or after that. Whoever is lent `x` comes that much nearer to 1: s + x * (1 - s). `scores` are in the
+    order in which equal ones stand, the first of them before the others.
+    """
+    at = {place: memory for memory, place in reversed(list(places.items())) if memory in scores}
+    lent: dict[K, float] = {}
+    for memory in heapq.nlargest(LENDERS, scores, key=scores.__getitem__) if at else ():
+        if scores[memory] > 0 and (place := places.get(memory)) is not None:
+            for side in (-1, 1):
+                beside = at.get(place._replace(turn=place.turn + side))
+                if beside is None:
+                    beside = at.get(place._replace(turn=place.turn + 2 * side))
+                if beside is not None:
+                    lent[beside] = lent.get(beside, 0.0) + LENT * scores[memory]
+    return {memory: score + lent.get(memory, 0.0) * (1 - score) for memory, score in scores.items()}

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from openproto.requests import Filters
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, VARIANT_WEIGHT
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, LENDERS, LENT, VARIANT_WEIGHT
 from openproto_adapters.postgres.records import COLUMNS
 
 # How many words one inner product can tell apart: pgvector adds up in single precision, which holds 24 bits.
@@ -236,7 +236,7 @@ ADOPT_MODEL = """
 UPDATE {schema}.store SET model = $1, dim = $2 WHERE model IS NULL AND NOT EXISTS (SELECT FROM {schema}.memories)
 """
 
-STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memories FROM {schema}.store"
+STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memories, rules FROM {schema}.store"
 
 # The score of openproto.stores.ranking over every memory of the user: exact, for an approximate index over everybody's
 # vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
@@ -245,6 +245,13 @@ STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memori
 # which there are few, and not per memory. $6 says for each word, and for each variant behind the $11 words, which bits
 # of a mask stand for it: a variant's own, and that of the word that it stands in for. Parameters stand in subqueries
 # so that a generic plan converts them once.
+#
+# The best lend to the turns beside them: those at a distance of one or else two, found by the index of turns.
+_CONVERSATION = "md5(m.extensions #>> '{x-openproto,conversation}')"
+_TURN = """(CASE WHEN json_typeof(m.extensions #> '{x-openproto,turn}') = 'number'
+            AND m.extensions #>> '{x-openproto,turn}' ~ '^[0-9]{1,9}$'
+        THEN (m.extensions #>> '{x-openproto,turn}')::integer END)"""
+_IS_TURN = "m.extensions #>> '{x-openproto,conversation}' IS NOT NULL"
 _NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
 SEARCH = f"""
 WITH recent AS (
@@ -284,8 +291,25 @@ WITH recent AS (
     SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)
         ELSE (coalesce({_NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score
     FROM mine LEFT JOIN covered USING (mask) WHERE eligible
+), lender AS MATERIALIZED (
+    SELECT m.id, best.score, {_CONVERSATION} AS conversation, {_TURN} AS turn
+    FROM (SELECT id, score FROM scored WHERE score > 0 ORDER BY score DESC, id DESC LIMIT {LENDERS}) AS best
+    JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2 WHERE {_IS_TURN}
+), beside AS (
+    SELECT DISTINCT ON (lender.id, near.turn > lender.turn) near.id, lender.score
+    FROM lender CROSS JOIN LATERAL (
+        SELECT m.id, {_TURN} AS turn FROM {{schema}}.memories m
+        WHERE m.user_id = $2 AND {_IS_TURN} AND {_CONVERSATION} = lender.conversation
+          AND {_TURN} BETWEEN lender.turn - 2 AND lender.turn + 2 AND {_TURN} <> lender.turn
+    ) AS near JOIN scored ON scored.id = near.id
+    ORDER BY lender.id, near.turn > lender.turn, abs(near.turn - lender.turn), near.id DESC
+), lent AS (
+    SELECT id, sum({LENT} * score) AS lent FROM beside GROUP BY id
 ), best AS (
-    SELECT id, score FROM scored WHERE score > 0 AND score >= $9 AND {_STORE_FITS}
+    SELECT id, score FROM (
+        SELECT id, score + coalesce(lent, 0) * (1 - score) AS score FROM scored LEFT JOIN lent USING (id)
+    ) AS together
+    WHERE score > 0 AND score >= $9 AND {_STORE_FITS}
     ORDER BY score DESC, id DESC LIMIT $10
 )
 SELECT {_RECORD}, score FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2

@@ -19,10 +19,11 @@ from asyncpg.pool import PoolConnectionProxy
 from openproto.errors import ConflictError, ProviderUnavailableError
 from openproto.provider import ReindexProgress
 from openproto.stores.indexer import Indexer
+from openproto.stores.words import RULES
 from openproto_adapters.postgres.pool import Pool
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.schema import cover_index, includes_embedding
-from openproto_adapters.postgres.vectors import pack_halfvec
+from openproto_adapters.postgres.vectors import index_text, pack_halfvec
 
 BATCH = 256
 LOCK_TIMEOUT = "3s"
@@ -44,6 +45,15 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::{vector}.halfvec[])
 WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT FROM new.updated_at
   AND EXISTS (SELECT FROM {schema}.store WHERE next_model = $5 AND next_dim = $6)
 """
+_WORDS_BATCH = f"""
+SELECT id, user_id, content, updated_at FROM {{schema}}.memories WHERE id > $1 ORDER BY id LIMIT {BATCH}
+"""
+_KEEP_WORDS = """
+UPDATE {schema}.memories m SET words = new.words, more_words = new.more_words
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::{vector}.sparsevec[], $5::{vector}.sparsevec[])
+    AS new (id, user_id, updated_at, words, more_words)
+WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT FROM new.updated_at
+"""
 _HOLD_WRITERS = f"""
 SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true);
 LOCK TABLE {{schema}}.memories IN EXCLUSIVE MODE;
@@ -63,6 +73,7 @@ async def reindex(
     pool: Pool, queries: Queries, indexer: Indexer[Any], report: Callable[[ReindexProgress], None]
 ) -> None:
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
+    await _renew_words(pool, queries)
     run = _Run(pool, queries, indexer, report)
     await run.begin()
     await run.embed_most()
@@ -76,6 +87,19 @@ async def reindex(
     raise ProviderUnavailableError(
         "the vectors are ready, but the table was never free for the last step; run it again at a quieter moment"
     )
+
+
+async def _renew_words(pool: Pool, queries: Queries) -> None:
+    """Make the words of every memory anew where they were made by other rules; a run that was stopped starts again."""
+    last = UUID(int=0)
+    ((rules,),) = await pool.fetch(queries.sql("SELECT rules FROM {schema}.store"))
+    while rules != RULES and (batch := await pool.fetch(queries.sql(_WORDS_BATCH), last)):
+        packed = await asyncio.to_thread(lambda rows: [index_text(row["content"]) for row in rows], batch)
+        columns = ([row[name] for row in batch] for name in ("id", "user_id", "updated_at"))
+        words = ([words.first for words in packed], [words.others for words in packed])
+        await pool.fetch(queries.sql(_KEEP_WORDS), *columns, *words)
+        last = batch[-1]["id"]
+    await pool.fetch(queries.sql("UPDATE {schema}.store SET rules = $1 WHERE rules <> $1"), RULES)
 
 
 class _Run:

@@ -15,8 +15,10 @@ from openproto.embedding import Vector
 from openproto.errors import ConflictError
 from openproto.provider import ReindexProgress
 from openproto.stores.indexer import Indexer
+from openproto.stores.words import RULES, terms
 from openproto_adapters.sqlite.database import Connection, Database
 from openproto_adapters.sqlite.records import pack_embedding
+from openproto_adapters.sqlite.searching import tokens
 
 Batch: TypeAlias = list[tuple[int, str]]
 
@@ -25,6 +27,7 @@ BATCH = 256
 
 async def reindex(database: Database, indexer: Indexer[Any], report: Callable[[ReindexProgress], None]) -> None:
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
+    await _renew_words(database)
     run = _Run(indexer.model, indexer.dim)
     await database.write(run.begin)
     while not await database.write(run.finish):
@@ -32,6 +35,31 @@ async def reindex(database: Database, indexer: Indexer[Any], report: Callable[[R
         vectors = await indexer.embed_many([content for _, content in batch])
         await database.write(partial(run.keep, batch=batch, vectors=vectors))
         report(await database.read(_progress))
+
+
+async def _renew_words(database: Database) -> None:
+    """Make the words of every memory anew where they were made by other rules; a run that was stopped starts again."""
+
+    def renew(db: Connection) -> bool:
+        (rules,) = db.execute("SELECT rules FROM store").fetchone()
+        if rules == RULES:
+            return False
+        batch = db.execute(
+            "SELECT number, user_id, content FROM memories WHERE number > ? ORDER BY number LIMIT ?", (last[0], BATCH)
+        ).fetchall()
+        db.executemany(
+            "UPDATE words SET terms = ? WHERE rowid = ?",
+            ((tokens(user_id, terms(content)), number) for number, user_id, content in batch),
+        )
+        if not batch:
+            db.execute("UPDATE store SET rules = ?", (RULES,))
+        else:
+            last[0] = batch[-1][0]
+        return bool(batch)
+
+    last = [0]
+    while await database.write(renew):
+        pass
 
 
 class _Run:

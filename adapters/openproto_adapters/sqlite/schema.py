@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openproto.errors import ProviderError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
@@ -10,12 +11,13 @@ from openproto.embedding import Vector
 from openproto.models import MemoryRecord, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse, lend, place_of
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, pack_embedding, to_record
 from openproto_adapters.sqlite.selection import foreign, own, selection
 
-ELIGIBLE = "SELECT number, embedding FROM memories WHERE {where}"
+ELIGIBLE = """SELECT number, embedding, CASE WHEN extensions LIKE '%"x-openproto"%' THEN extensions END
+    FROM memories WHERE {where}"""
 COUNT = "SELECT count(*) FROM memories WHERE user_id = :user_id"
 POSTINGS = "SELECT rowid FROM words WHERE words MATCH :term"
 FOUND = f"SELECT {COLUMNS} FROM memories WHERE number = :number AND user_id = :user_id"
@@ -28,7 +30,10 @@ def search(
 ) -> list[SearchResult]:
     """Score every current record that the filters select (openproto.stores.ranking has the formula)."""
     where, parameters = selection(query, query.as_of or now)
-    eligible = dict(db.execute(ELIGIBLE.format(where=where), parameters))
+    rows = db.execute(ELIGIBLE.format(where=where), parameters).fetchall()
+    eligible = {number: embedding for number, embedding, _ in rows}
+    turns = ((number, place_of(json.loads(told))) for number, _, told in sorted(rows, reverse=True) if told)
+    places = {number: place for number, place in turns if place is not None}
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
     wanted = indexed.terms
     postings, variants = (
@@ -40,6 +45,9 @@ def search(
     cosines = _cosines(eligible, indexed.vector, recent)
     # Words alone are the whole score where there are no vectors to weigh them against.
     scores = fuse(cosines, covered, weights.text_weight) if indexed.vector is not None else covered
+    if places:
+        scores = {number: scores.get(number, 0.0) for number in sorted(eligible, reverse=True)}
+        scores = {number: score for number, score in lend(scores, places).items() if score > 0}
     best = sorted(scores, key=lambda number: (scores[number], number), reverse=True)[: query.limit]
     return [
         SearchResult(memory=_found(db, number, query.user_id), score=scores[number])

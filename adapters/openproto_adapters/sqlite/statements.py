@@ -86,9 +86,9 @@ INSERT_AUDIT = """INSERT INTO audit (user_id, timestamp, app, action, memory_id,
 
 def stored_model(db: Connection) -> StoredModel:
     """Return what the file was built with."""
-    model, dim = db.execute("SELECT model, dim FROM store").fetchone()
+    model, dim, rules = db.execute("SELECT model, dim, rules FROM store").fetchone()
     (has_memories,) = db.execute("SELECT EXISTS (SELECT 1 FROM memories)").fetchone()
-    return StoredModel(model, dim, bool(has_memories))
+    return StoredModel(model, dim, bool(has_memories), rules)
 
 
 def adopt_model(db: Connection, model: str | None, dim: int | None) -> StoredModel:
