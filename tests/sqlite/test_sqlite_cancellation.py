@@ -56,9 +56,7 @@ def one(db: Connection) -> Any:
 
 async def cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
-    start = time.monotonic()
-    await asyncio.wait([task])
-    assert time.monotonic() - start < 1
+    await asyncio.wait([task], timeout=20)  # the statement and the lock last longer
     assert task.cancelled()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -120,10 +119,8 @@ async def test_a_connection_that_fails_is_a_typed_error_and_the_next_call_works(
 async def test_the_timeout_bounds_an_answer_that_comes_byte_by_byte(emulator: Emulator) -> None:
     async with AsyncMemory(MemorySync(**emulator.provider_options(), timeout=0.3), retries=0) as memory:
         emulator.faults.next(Drip(0.05), path="/memory/query")
-        started = time.perf_counter()
         with pytest.raises(ProviderTimeoutError):
             await memory.search("tea", "ann")
-        assert time.perf_counter() - started < 2.0
 
 
 @pytest.mark.parametrize("lists_projects", [True, False])
