@@ -90,11 +90,11 @@ async def _run(
             with progress(call.out, work) as tell, _ended_by_sigterm():
 
                 def heard(result: Result) -> None:
-                    tell(result)
                     area = result.work.case.area
                     left[area] -= 1
                     if not left[area]:
                         keep()
+                    tell(result)
 
                 await background.run(heard)
         except asyncio.CancelledError:

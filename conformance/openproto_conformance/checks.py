@@ -10,9 +10,13 @@ import reprlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from openproto.errors import OpenProtoError
 
 E = TypeVar("E", bound=BaseException)
+
+_ABSENT = object()
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 160
@@ -31,10 +35,27 @@ def ensure(condition: object, message: str) -> None:
 
 
 def equal(got: object, wanted: object, what: str) -> None:
-    """Fail unless `got == wanted`, showing both."""
+    """Fail unless `got == wanted`, showing both, and of records and mappings only what differs."""
     __tracebackhide__ = True
     if got != wanted:
-        raise Violation(f"{what}: wanted {shown(wanted)}, got {shown(got)}")
+        where, got, wanted = _narrowed(got, wanted)
+        raise Violation(f"{what}{where}: wanted {shown(wanted)}, got {shown(got)}")
+
+
+def _narrowed(got: object, wanted: object, where: str = "") -> tuple[str, object, object]:
+    """Return the first place at which two values differ, and what each has there."""
+    if isinstance(got, BaseModel) and type(got) is type(wanted):
+        return _narrowed(dict(got), dict(wanted), where)  # type: ignore[call-overload]  # both are models
+    if isinstance(got, dict) and isinstance(wanted, dict):
+        names = [name for name in {**wanted, **got} if got.get(name, _ABSENT) != wanted.get(name, _ABSENT)]
+        if len(names) == 1 and names[0] in got and names[0] in wanted:
+            return _narrowed(got[names[0]], wanted[names[0]], f"{where}.{names[0]}")
+        return where, *({name: value[name] for name in names if name in value} for value in (got, wanted))
+    if isinstance(got, list) and isinstance(wanted, list) and len(got) == len(wanted):
+        at = [n for n, (mine, theirs) in enumerate(zip(got, wanted, strict=True)) if mine != theirs]
+        if len(at) == 1 and isinstance(got[at[0]], BaseModel | dict):
+            return _narrowed(got[at[0]], wanted[at[0]], f"{where}[{at[0]}]")
+    return where, got, wanted
 
 
 def shown(value: object) -> str:

@@ -164,21 +164,25 @@ def test_a_refusing_backend_fails() -> None:
     assert "problem: the provider could not be opened: ProviderUnavailableError" in done.stdout
 
 
-def test_an_interrupt_is_130_and_what_was_not_tried_is_missing() -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_130_and_what_was_not_tried_is_missing(sent: signal.Signals) -> None:
     command = [*PROGRAM, "sqlite", "embedder=none", "--report", "report.json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr
-    assert "basics" in process.stderr.readline()
-    os.kill(process.pid, signal.SIGINT)
+    while "] basics:" not in process.stderr.readline():
+        assert process.poll() is None
+    (kept,) = read_reports(Path("report.json"))
+    assert kept.tally["missing"] < len(ALL_WORK), "it is written after each area"
+    os.kill(process.pid, sent)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
-    assert "sqlite: incomplete" in out
+    assert "cases were not tried" in out
     (report,) = read_reports(Path("report.json"))
-    assert report.verdict == "incomplete"
+    assert report.exit_status == 1
     assert report.tally["missing"] > len(ALL_WORK) / 2
-    assert report.tally["passed"] >= 30
+    assert report.tally["passed"] >= 20
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_table() -> None:

@@ -8,6 +8,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,7 @@ from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import ProviderSuite, Report, bench, bounded, probe, run
 from openproto_conformance.bounded import run_bounded
 from openproto_conformance.cases import CASES, concurrency
-from openproto_conformance.checks import Violation
+from openproto_conformance.checks import Violation, equal
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.probe import STRIKES, Strike, strike_everywhere, strike_once
 from openproto_conformance.report import schema, to_matrix, write_reports
@@ -332,3 +333,14 @@ async def test_a_probe_sees_a_slow_end() -> None:
 
     with pytest.raises(Violation, match="took longer than 50 ms each time"):
         await strike_everywhere(dawdle, after, lambda _: None)
+
+
+def test_a_difference_shows_what_differs_and_nothing_else() -> None:
+    record = MemoryRecord(id="i", content="tea", user_id="u", created_at=datetime(2026, 1, 1, tzinfo=UTC), tags=["a"])
+    other = record.model_copy(update={"content": "milk"})
+    with pytest.raises(Violation, match=r"^the record\.content: wanted 'milk', got 'tea'$"):
+        equal(record, other, "the record")
+    with pytest.raises(Violation, match=r"^all\[1\]\.content: wanted 'milk', got 'tea'$"):
+        equal([record, record], [record, other], "all")
+    with pytest.raises(Violation, match=r"^the values: wanted \{\}, got \{'b': 2\}$"):
+        equal({"a": 1, "b": 2}, {"a": 1}, "the values")
