@@ -45,12 +45,13 @@ def equal(got: object, wanted: object, what: str) -> None:
 def _narrowed(got: object, wanted: object, where: str = "") -> tuple[str, object, object]:
     """Return the first place at which two values differ, and what each has there."""
     if isinstance(got, BaseModel) and type(got) is type(wanted):
-        return _narrowed(dict(got), dict(wanted), where)  # type: ignore[call-overload]  # both are models
+        return _narrowed(dict(got), dict(wanted), where)
     if isinstance(got, dict) and isinstance(wanted, dict):
         names = [name for name in {**wanted, **got} if got.get(name, _ABSENT) != wanted.get(name, _ABSENT)]
         if len(names) == 1 and names[0] in got and names[0] in wanted:
             return _narrowed(got[names[0]], wanted[names[0]], f"{where}.{names[0]}")
-        return where, *({name: value[name] for name in names if name in value} for value in (got, wanted))
+        few_got, few_wanted = ({name: value[name] for name in names if name in value} for value in (got, wanted))
+        return where, few_got, few_wanted
     if isinstance(got, list) and isinstance(wanted, list) and len(got) == len(wanted):
         at = [n for n, (mine, theirs) in enumerate(zip(got, wanted, strict=True)) if mine != theirs]
         if len(at) == 1 and isinstance(got[at[0]], BaseModel | dict):
