@@ -71,3 +71,19 @@ def test_words_with_control_characters_and_blank_tails_are_stored_and_searched_w
     assert [query.query for query in shelf.queries] == ["I like tea", "I like coffee"]
     stats = CaptureQueue.of(memory).stats()
     assert (stats.stored, stats.recalled, stats.failed) == (2, 2, 0)
+
+
+def test_turns_of_one_conversation_know_each_other(llm: FakeLLM, gpt: OpenAI, memory: Memory, shelf: Shelf) -> None:
+    client = wrap(gpt, memory, user_id="ada")
+    messages: list[Any] = []
+    for text in ("I like tea", "I live in Oslo"):
+        messages.append({"role": "user", "content": text})
+        reply = client.chat.completions.create(model="m", messages=messages).choices[0].message
+        messages.append({"role": "assistant", "content": reply.content})
+        assert CaptureQueue.of(memory).wait(5)
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": "I have a cat"}])
+    assert CaptureQueue.of(memory).wait(5)
+    places: list[Any] = [record.extensions["x-openproto"] for record in shelf.kept.values()]
+    assert [place["turn"] for place in places] == [0, 1, 2, 3, 0, 1]
+    names = [place["conversation"] for place in places]
+    assert (len(set(names[:4])), names[4] == names[5], len(set(names))) == (1, True, 2)

@@ -65,6 +65,13 @@ class Dialect(ABC):
             is_new = is_new and look(message, "role") in ("system", "developer", "assistant")
         return Said(None, is_new=False)
 
+    def spoken_before(self, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the role and the text of everything that was said in the conversation, the newest last."""
+        conversation = arguments.get(self.conversation)
+        messages = conversation if isinstance(conversation, Sequence) and not isinstance(conversation, str) else ()
+        said = ((str(look(message, "role")), _text_of(look(message, "content"))) for message in messages)
+        return [(role, text) for role, text in said if text and role in ("user", "assistant")]
+
     def spoken(self, message: Any) -> str | None:
         """Return the user's own words in `message`."""
         if look(message, "role") != "user":
@@ -89,6 +96,14 @@ class Dialect(ABC):
     @abstractmethod
     def feed(self, event: Any, reply: Reply) -> None:
         """Note an event of a stream, as it comes from the API or from the SDK's helpers."""
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content.strip()
+    blocks = content if isinstance(content, Sequence) else ()
+    texts = [look(block, "text") for block in blocks if look(block, "type") in ("text", "input_text", "output_text")]
+    return "\n".join(text for text in texts if isinstance(text, str)).strip()
 
 
 def look(thing: Any, name: str) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from openproto.integrations.llm.capture import CaptureQueue
@@ -92,6 +93,15 @@ class Exchange:
         if turn := self._turn():
             self.options.queue.put_nowait(turn)
 
+    def _place(self, reply: str) -> dict[str, Any]:
+        """Return which conversation the turn belongs to, by how it began, and at which position."""
+        spoken = self.dialect.spoken_before(self.arguments)
+        began_with = next((text for role, text in spoken if role == "user"), self.said.text or "")
+        answered = next((text for role, text in spoken if role == "assistant"), reply.strip())
+        name = blake2b(f"{len(began_with)}:{began_with}{answered}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        asked_at = max((n for n, (role, _) in enumerate(spoken) if role == "user"), default=0)
+        return {"conversation": name, "position": asked_at}
+
     def _with(self, block: str | None) -> dict[str, Any]:
         self.recalled_block = block
         return self.dialect.with_memories(self.arguments, block) if block else self.arguments
@@ -124,4 +134,5 @@ class Exchange:
             response_id=self.reply.id,
             partial=not self.reply.complete,
             recalled=self.recalled_block,
+            **self._place(reply or ""),
         )

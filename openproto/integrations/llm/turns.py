@@ -31,6 +31,10 @@ class Turn:
     partial: bool = False
     recalled: str | None = None
     """The memories that stood in the prompt."""
+    conversation: str | None = None
+    """The conversation that it is a turn of; what was said in one is found together."""
+    position: int = 0
+    """Where in it the user spoke, counted in what either side said."""
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False, compare=False)
     """What tells this turn from every other: ids of responses do not, some servers give all of them one."""
 
@@ -71,13 +75,19 @@ def kept_of(turn: Turn, keep: Keep) -> Iterator[Mapping[str, Any]]:
     source = {"type": "extracted", **({"ref": turn.response_id[:256]} if turn.response_id else {})}
     user = statements(turn.user) if turn.user and keep == "user" else turn.user
     if user and (not callable(keep) or keep("user", user)):
-        yield {"content": user, "tags": ["user"], "source": source}
+        yield {"content": user, "tags": ["user"], "source": source, **_placed(turn, 0)}
     reply = None if keep == "user" else turn.reply
     if reply and turn.recalled and adds_nothing(reply, f"{turn.recalled} {turn.user or ''}"):
         reply = None
     if reply and (not callable(keep) or keep("assistant", reply)):
         tags = ["assistant", "partial"] if turn.partial else ["assistant"]
-        yield {"content": reply, "tags": tags, "source": source}
+        yield {"content": reply, "tags": tags, "source": source, **_placed(turn, 1)}
+
+
+def _placed(turn: Turn, after: int) -> dict[str, Any]:
+    if turn.conversation is None:
+        return {}
+    return {"x_openproto": {"conversation": turn.conversation, "turn": turn.position + after}}
 
 
 def memory_fields(turn: Turn, position: int, item: str | Mapping[str, Any] | MemoryInput) -> dict[str, Any]:
