@@ -98,7 +98,8 @@ class Exchange:
         spoken = self.dialect.spoken_before(self.arguments)
         began_with = next((text for role, text in spoken if role == "user"), self.said.text or "")
         answered = next((text for role, text in spoken if role == "assistant"), reply.strip())
-        name = blake2b(f"{len(began_with)}:{began_with}{answered}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        beginning = f"{len(began_with)}:{began_with}{answered}".encode("utf-8", "surrogatepass")
+        name = blake2b(beginning, digest_size=12).hexdigest()
         asked_at = max((n for n, (role, _) in enumerate(spoken) if role == "user"), default=0)
         return {"conversation": name, "position": asked_at}
 
