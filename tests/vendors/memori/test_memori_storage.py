@@ -21,7 +21,7 @@ from memori_tools import Sql, WriteFact
 from openproto_adapters.memori import Memori, store
 from openproto_adapters.memori.native import Engine
 
-from openproto import AsyncMemory, ConflictError, Memory, NotFoundError, ProviderError
+from openproto import AsyncMemory, ConflictError, Memory, NotFoundError, OpenProtoError, ProviderError
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -260,3 +260,18 @@ def test_a_web_application_opens_the_database_when_it_starts_and_serves_it_from_
             assert web.post("/users/1/notes", params={"text": f"note {n}"}).status_code == 200
         assert sorted(web.get("/users/1/notes", params={"query": "note"}).json()) == ["note 0", "note 1", "note 2"]
         assert web.get("/users/2/notes", params={"query": "note"}).json() == []
+
+
+async def test_a_file_that_could_not_be_opened_once_can_be_later(tmp_path: Path, models: Path) -> None:
+    (tmp_path / "memori.db").mkdir()
+    provider = Memori(tmp_path / "memori.db", models=models)
+    with pytest.raises(OpenProtoError):
+        await provider.open()
+    with pytest.raises(RuntimeError, match="is not open"):
+        await provider.health()
+    (tmp_path / "memori.db").rmdir()
+    async with AsyncMemory(provider) as memory:
+        old = await memory.add("tea", user_id="ann", key="drink")
+        assert (await memory.update(old.id, content="green tea")).content == "green tea"
+        new = await memory.add("coffee", user_id="ann", supersedes=[old.id])
+        assert (await memory.get(key="drink", user_id="ann")).superseded_by == new.id
