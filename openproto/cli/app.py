@@ -27,6 +27,7 @@ GROUPS = (
     "importing",
     "restoring",
     "upkeep",
+    "bench",
     "serve",
     "keys",
 )

@@ -242,11 +242,9 @@ STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memori
 # vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
 # covering index gives each memory's cosine and its words. The words of the query carry the weights 1, 2, 4, ... so that
 # one inner product says which of them the memory holds, as a mask; rarity and coverage are worked out per mask, of
-# which there are few, and not per memory. $6 says for each word, and for each variant behind the $11 words, which bits
-# of a mask stand for it: a variant's own, and that of the word that it stands in for. Parameters stand in subqueries
-# so that a generic plan converts them once.
-#
-# The best lend to the turns beside them: those at a distance of one or else two, found by the index of turns.
+# which there are few, and not per memory. $6 says which bits of a mask stand for each word, and each variant behind the
+# $11 words. The best lend to the turns at a distance of one or else two. Parameters stand in subqueries so that a
+# generic plan converts them once.
 _CONVERSATION = "md5(m.extensions #>> '{x-openproto,conversation}')"
 _TURN = """(CASE WHEN json_typeof(m.extensions #> '{x-openproto,turn}') = 'number'
             AND m.extensions #>> '{x-openproto,turn}' ~ '^[0-9]{1,9}$'

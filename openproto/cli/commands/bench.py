@@ -1,0 +1,98 @@
+"""`bench`: the figures of a memory, of any provider, on conversations of one's own or the shipped set."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Annotated, Any
+
+import typer
+
+from openproto.benchmark.asking import ask
+from openproto.benchmark.control import MIN_SCORE, control
+from openproto.benchmark.conversations import read_conversations
+from openproto.benchmark.figures import table
+from openproto.cli.call import Call
+from openproto.cli.command import BACKEND, CARE, command
+from openproto.cli.reporting import Misuse
+
+
+@dataclass
+class _Report:
+    """What is printed: each ranking's figures, and the figures of control and of cost."""
+
+    rankings: Mapping[str, Mapping[str, Sequence[float]]]
+    control: dict[str, Any]
+
+
+@command(CARE, takes=BACKEND)
+async def bench(
+    call: Call,
+    conversations: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="A conversation in LoCoMo's format or JSON Lines, or a folder of them."),
+    ] = None,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write a row for each question and ranking.")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compute the table again from such rows, and ask nothing.")
+    ] = None,
+) -> None:
+    """Measure how well a memory finds what answers a question, and whether it keeps to its rules.
+
+    Everything is stored under users of its own and removed again. Without PATH only the shipped set is asked.
+    """
+    if verify is not None:
+        try:
+            written = [json.loads(line) for line in verify.read_text(encoding="utf-8").splitlines()]
+            _print(call, _Report(table(written), {}))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise Misuse(f"{verify} holds no rows of `openproto bench`", "write them with --rows FILE") from error
+        return
+    try:
+        asked_about = read_conversations(conversations) if conversations is not None else []
+    except (OSError, ValueError) as error:
+        raise Misuse(str(error)) from error
+    prefix = f"openproto-bench-{secrets.token_hex(4)}"
+    async with call.client() as memory:
+        kept = await control(memory, prefix)
+        with call.out.progress("asking") as bar:
+            asked = await ask(memory, asked_about, prefix, bar)
+    if rows is not None:
+        rows.write_text("".join(json.dumps(row) + "\n" for row in asked.rows), encoding="utf-8")
+    times = sorted([*kept.seconds, *asked.seconds])
+    cuts = quantiles(times, n=20)
+    figures = {
+        "STALE": kept.stale,
+        "LEAK": kept.leak,
+        "GHOST": kept.ghost,
+        "ECHO": kept.echo,
+        f"INVENTED (min_score {MIN_SCORE})": kept.invented,
+        "write to searchable, ms": round(kept.lag * 1e3, 1),
+        "search p50, ms": round(cuts[9] * 1e3, 2),
+        "search p95, ms": round(cuts[18] * 1e3, 2),
+    }
+    _print(call, _Report(table(asked.rows), figures))
+
+
+def _print(call: Call, report: _Report) -> None:
+    if call.out.as_json:
+        rankings = {
+            name: {mark: list(figure) for mark, figure in marks.items()} for name, marks in report.rankings.items()
+        }
+        call.out.json({"rankings": rankings, "control": report.control})
+        return
+    names = list(next(iter(report.rankings.values()), {}))
+    if names:
+        lines = [
+            [name, *(f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in marks.values())]
+            for name, marks in report.rankings.items()
+        ]
+        call.out.table(["ranking", *names], lines)
+    if report.control:
+        call.out.table(["figure", "value"], [[name, str(value)] for name, value in report.control.items()])

@@ -1,0 +1,82 @@
+"""`openproto bench`: figures that can be computed again, a memory that beats its rivals, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openproto import Memory
+from openproto.benchmark.conversations import read_conversations
+from openproto.benchmark.figures import marks
+from openproto.cli import main
+
+TURNS = [
+    ("a1", "Ada: I adopted a tortoise called Bo"),
+    ("a2", "Bob: what does it eat"),
+    ("a3", "Ada: mostly dandelions"),
+    ("a4", "Bob: we painted the fence green"),
+    ("a5", "Ada: my train to Lyon was late"),
+    ("a6", "Bob: the choir sings on Monday"),
+]
+QUESTIONS = [
+    ("What is the tortoise called?", ["a1"]),
+    ("Which colour is the fence?", ["a4"]),
+    ("Where did the train go?", ["a5"]),
+]
+
+
+def conversation(folder: Path) -> Path:
+    file = folder / "talk.jsonl"
+    lines: list[Any] = [{"id": id, "text": text} for id, text in TURNS]
+    lines += [{"question": question, "evidence": evidence} for question, evidence in QUESTIONS]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return file
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_figures_are_measured_kept_and_computed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+    path, rows = tmp_path / "memory.db", tmp_path / "rows.jsonl"
+    told = run(capsys, "bench", str(conversation(tmp_path)), "--path", str(path), "--rows", str(rows))
+    assert set(told["rankings"]) == {"memory", "random", "recency", "BM25", "full dump"}
+    assert told["rankings"]["memory"]["any@1"] == [1.0, 1.0, 1.0]
+    assert told["rankings"]["recency"]["MRR"][0] < 1
+    assert [told["control"][name] for name in ("STALE", "LEAK", "GHOST", "ECHO")] == [0] * 4
+    assert len(rows.read_text(encoding="utf-8").splitlines()) == 5 * len(QUESTIONS)
+    assert run(capsys, "bench", "--verify", str(rows))["rankings"] == told["rankings"]
+    with Memory("sqlite", path=path, embedder="none") as memory:
+        assert memory.users().items == []
+
+
+def test_what_is_no_conversation_and_what_are_no_rows_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.jsonl").write_text("[1]\n", encoding="utf-8")
+    assert main(["bench", str(tmp_path / "x.jsonl")]) == 2
+    assert "x.jsonl is no conversation" in capsys.readouterr().err
+    assert main(["bench", "--verify", str(tmp_path / "x.jsonl")]) == 2
+    assert "holds no rows" in capsys.readouterr().err
+
+
+def test_locomo_is_read_with_its_sessions_and_without_what_cannot_be_answered(tmp_path: Path) -> None:
+    turn = {"speaker": "Ada", "dia_id": "D1:1", "text": "hi", "blip_caption": "a dog"}
+    asked = [{"question": "q", "category": category, "evidence": ["D1:1"]} for category in (1, 5)]
+    (tmp_path / "1.json").write_text(json.dumps({"session_1": [turn], "qa": asked}), encoding="utf-8")
+    (one,) = read_conversations(tmp_path)
+    assert (one.turns[0].text, one.turns[0].session, len(one.questions)) == ("Ada: hi [a dog]", "session_1", 1)
+
+
+def test_the_marks_of_a_question() -> None:
+    found = marks([2, 6], wanted=3)
+    assert (found["any@1"], found["any@5"], found["all@10"], found["MRR"]) == (0.0, 1.0, 0.0, 0.5)
+    assert marks([1, 2], wanted=2)["nDCG@10"] == pytest.approx(1.0)
+    assert set(marks([], wanted=1).values()) == {0.0}
