@@ -113,13 +113,15 @@ class AuditBuffer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing is None:
+        # One that has ended and was not noticed yet would be waited for without ever giving way to the loop.
+        if self._writing is None or self._writing.done():
             self._writing = self._loop.create_task(self._write_waiting(), name="openproto-audit")
             self._writing.add_done_callback(self._written)
         return self._writing
 
     def _written(self, task: asyncio.Task[None]) -> None:
-        self._writing = None
+        if self._writing is task:
+            self._writing = None
         if not task.cancelled() and (error := task.exception()):
             # Whatever it is, the entries to come must still be recorded.
             _log.debug("audit: %s entries wait for the store: %s", self._of, type(error).__name__)

@@ -187,3 +187,25 @@ async def test_flushing_ends_though_entries_keep_coming() -> None:
         await buffer.flush()
     assert store.rows == [row(0)]
     await buffer.close()
+
+
+async def test_a_flush_that_comes_just_as_a_writing_ends_gives_way_to_the_loop() -> None:
+    store, written = Store(), asyncio.Event()
+
+    async def write(rows: Sequence[AuditRow]) -> None:
+        await store(rows)
+        written.set()
+
+    buffer = AuditBuffer(write)
+
+    async def record_more() -> None:
+        await written.wait()
+        buffer.record(row(2))
+        await buffer.flush()
+
+    buffer.record(row(1))
+    more = asyncio.create_task(record_more())
+    await asyncio.sleep(0)
+    await buffer.flush()
+    await more
+    assert store.rows == [row(1), row(2)]
