@@ -1,0 +1,56 @@
+"""What an audit log must hold: each write once, each read at least once, newest first, nothing of other users."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from openproto.models import AuditEntry
+
+WRITES = ("add", "update", "delete")
+
+
+class Deed(NamedTuple):
+    """Something that was done, as an entry must name it."""
+
+    action: str
+    user_id: str
+    memory_id: str | None = None
+    scope: str | None = None
+
+
+def audit_faults(
+    entries: Sequence[AuditEntry],
+    done: Sequence[Deed],
+    *,
+    user_id: str,
+    memory_id: str | None,
+    limit: int,
+    in_order: bool,
+) -> list[str]:
+    """Return what is wrong with the entries of a user, of one memory or of all; `done` is oldest first.
+
+    Of writes at once nobody knows the order: without `in_order` only their number is compared.
+    """
+    faults = [f"{len(entries)} entries for a limit of {limit}"] if len(entries) > limit else []
+    moments = [entry.timestamp for entry in entries]
+    if moments != sorted(moments, reverse=True):
+        faults.append("the entries are not in order, newest first")
+    faults += [f"an entry of another user: {entry.action}" for entry in entries if entry.user_id != user_id]
+    if memory_id is not None:
+        faults += [f"an entry of another memory: {entry.action}" for entry in entries if entry.memory_id != memory_id]
+    due = [deed for deed in reversed(done) if deed.user_id == user_id and memory_id in (None, deed.memory_id)]
+    writes = [(deed.action, deed.memory_id) for deed in due if deed.action in WRITES]
+    recorded = [(entry.action, entry.memory_id) for entry in entries if entry.action in WRITES]
+    if len(entries) >= limit:
+        wrong = Counter(recorded) - Counter(writes) if not in_order else recorded != writes[: len(recorded)]
+    else:
+        wrong = Counter(recorded) != Counter(writes) if not in_order else recorded != writes
+        reads = {deed[:1] + deed[2:] for deed in due if deed.action not in WRITES}
+        read = {(entry.action, entry.memory_id, entry.scope) for entry in entries}
+        if any(entry.action == "get" for entry in entries):  # where reads are recorded at all
+            faults += [f"no entry of a read: {deed}" for deed in sorted(reads - read, key=repr)]
+    if wrong:
+        faults.append(f"the writes: wanted {writes[:limit]}, got {recorded}")
+    return faults
