@@ -21,6 +21,7 @@ from openproto_conformance.loops import sync_loop
 Records: TypeAlias = list[MemoryRecord]
 
 SYNC_CALLERS = 32
+USER_ID_BYTES = 10
 RETURN_WITHIN = 0.5  # PROTOCOL 4.4: when a connection must be back in its pool
 CALL_WITHIN = 10.0
 _INGESTED_WITHIN = 60.0  # thousands of memories, each asked for; a case has a deadline of its own
@@ -30,11 +31,11 @@ CLOSE_WITHIN = 2.0
 class Bench:
     """Everything that one case on one face uses; it closes all of it."""
 
-    def __init__(self, backend: Backend, case: str, face: Face, *, quick: bool) -> None:
+    def __init__(self, backend: Backend, case: str, face: Face, *, quick: bool, seed: int = 0) -> None:
         self.backend = backend
         self.face: Face = face
         self.quick = quick
-        self.random = random.Random(case)  # noqa: S311 - repeatable on purpose, and no secret
+        self.random = random.Random(f"{seed} {case} {face}")  # noqa: S311 - repeatable on purpose, and no secret
         self.measures: dict[str, float] = {}
         self.lacking: set[str] = set()
         """The hooks that the case would have used, and that neither the suite has nor anything outside replaces."""
@@ -65,7 +66,7 @@ class Bench:
 
         The id says nothing about the case or the name: a provider must not be able to behave while it is watched.
         """
-        return self._users.setdefault(name, secrets.token_hex(8))
+        return self._users.setdefault(name, secrets.token_hex(USER_ID_BYTES))
 
     def supported(self, **fields: Any) -> dict[str, Any]:
         """Return `fields` without the scope, where the provider does not declare scopes."""

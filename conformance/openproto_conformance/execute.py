@@ -22,7 +22,7 @@ from openproto_conformance.outcome import Result, Work
 from openproto_conformance.refusals import check_refused, undeclared_features, undeclared_verbs
 
 # Ids and invented users differ from run to run, and two reports of one fault should not.
-_USER = r"(?<![0-9A-Za-z])[0-9a-f]{16}(?![0-9a-f])"
+_USER = r"(?<![0-9A-Za-z])[0-9a-f]{20}(?![0-9a-f])"
 _ID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 _NAMED = re.compile(f"(?P<user>{_USER})|(?P<id>{_ID})")
 
@@ -37,8 +37,9 @@ ALL_WORK = tuple(Work(case, face) for case in CASES for face in case.faces)
 class SuiteRun:
     """One run of the suite against one backend; every piece of work starts as `missing`."""
 
-    def __init__(self, *, quick: bool = False, work: Iterable[Work] = ALL_WORK) -> None:
+    def __init__(self, *, quick: bool = False, seed: int = 0, work: Iterable[Work] = ALL_WORK) -> None:
         self.quick = quick
+        self.seed = seed
         self.results = {piece: Result(piece) for piece in work}
         self.capabilities: Capabilities | None = None
         self.provider_module = ""
@@ -63,7 +64,7 @@ class SuiteRun:
         measures: dict[str, float] = {}
         refused: list[str] = []
 
-        bench = Bench(backend, work.case.name, work.face, quick=self.quick)
+        bench = Bench(backend, work.case.name, work.face, quick=self.quick, seed=self.seed)
 
         async def main() -> None:
             async with bench:

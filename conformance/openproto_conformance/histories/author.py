@@ -1,0 +1,347 @@
+"""Writing a history: steps at random, of the kinds that a theme is about, within what the provider declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeAlias
+
+from openproto import Capabilities
+from openproto.models import Verb
+from openproto_conformance.case import Feature
+from openproto_conformance.histories import values
+from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
+
+READ_BACK_EVERY = 9
+Several: TypeAlias = list[Made]
+
+_NEEDS = {"put": "put", "scopes": "scopes", "users": "users", "restore": "restore"}
+_VERBS = {
+    "add_many": "add",
+    "put": "add",
+    "delete_all": "delete",
+    "scopes": "list",
+    "users": "list",
+    "restore": "add",
+    "race": "add",
+    "at once": "add",
+    "cancelled": "add",
+}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a history is about: which steps how often, which fields, how many users and clients."""
+
+    name: str
+    sentence: str
+    hint: str
+    steps: Mapping[str, int]
+    fields: tuple[str, ...] = ("scope", "tags", "source", "confidence", "validity", "extensions")
+    filters: tuple[str, ...] = ("scope", "tag")
+    verbs: tuple[Verb, ...] = ("add", "get", "list")
+    features: tuple[Feature, ...] = ()
+    needs: str | None = None
+    """An operation without which there is nothing to try."""
+    users: int = 2
+    clients: int = 2
+    long: bool = False
+    crowd: int = 0
+    """How many plain records there are from the start, beyond what a page or a default limit holds."""
+    share: float = 1.0
+    """How long its histories are beside those of other themes."""
+    unicode_users: bool = False
+
+
+@dataclass
+class Author:
+    """Writes one history; it knows which records a step would make, and nothing of what a store answers."""
+
+    random: Random
+    capabilities: Capabilities
+    theme: Theme
+    made: list[tuple[Made, int]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def write(self, length: int) -> History:
+        """Return a history of about `length` steps, read back now and then and at its end."""
+        kinds = {kind: weight for kind, weight in self.theme.steps.items() if self.has(kind)}
+        if self.theme.crowd:
+            crowd = [{"content": f"one of many, {n}", "user_id": User(0)} for n in range(self.theme.crowd)]
+            self._append("add_many", {"items": crowd})
+        for _ in range(3):
+            self._append("add", self.add())
+        for n in range(length - 3):
+            kind = self.random.choices(tuple(kinds), tuple(kinds.values()))[0]
+            getattr(self, f"_{kind.replace(' ', '_')}", lambda kind=kind: self._append(kind, getattr(self, kind)()))()
+            if n % READ_BACK_EVERY == READ_BACK_EVERY - 1:
+                self._append("read back", {})
+        self._append("reopen", {})
+        self._append("read back", {})
+        return tuple(self.steps)
+
+    def has(self, kind: str) -> bool:
+        """Whether the provider declares what a step needs."""
+        support = self.capabilities.x_openproto.support
+        if kind in _NEEDS and support.get(_NEEDS[kind], "none") == "none":
+            return False
+        verb = _VERBS.get(kind, kind)
+        return verb == "reopen" or verb in self.capabilities.verbs
+
+    def supports(self, operation: str) -> bool:
+        """Whether the provider has an operation beyond its verbs."""
+        return self.capabilities.x_openproto.support.get(operation, "none") != "none"
+
+    # Arguments
+
+    def add(self, *, keyed: bool = True, user: int | None = None) -> dict[str, Any]:
+        """Return the arguments of an `add`."""
+        user = self.user() if user is None else user
+        longest = min(self.capabilities.features.max_content_length or values.LONG[-1], 100_000)
+        fields = {"content": values.content(self.random, longest, long=self.theme.long), "user_id": User(user)}
+        fields |= self.fields()
+        if keyed and self.some("idempotency", 0.3):
+            fields["idempotency_key"] = self.random.choice(values.IDEMPOTENCY_KEYS)
+        if self.some("supersedes", 0.4) and (old := self.of(user)):
+            fields["supersedes"] = self.random.sample(old, min(len(old), self.random.choice((1, 1, 2))))
+        if keyed and self.some("key", 0.4) and self.supports("key"):
+            fields["key"] = self.random.choice(values.KEYS)
+        return fields
+
+    def fields(self) -> dict[str, Any]:
+        """Return some of the optional fields that callers may write when they like."""
+        fields: dict[str, Any] = {}
+        if self.some("scope", 0.5) and self.capabilities.features.scopes != "none":
+            fields["scope"] = self.random.choice(values.SCOPES)
+        if self.some("tags", 0.5):
+            fields["tags"] = values.tags(self.random)
+        if self.some("source", 0.4):
+            fields["source"] = self.random.choice(values.SOURCES)
+        if self.some("confidence", 0.4):
+            fields["confidence"] = self.random.choice(values.CONFIDENCES)
+        if self.some("validity", 0.4):
+            fields |= values.interval(self.random)
+        if self.some("extensions", 0.4):
+            fields |= values.extensions(self.random)
+        return fields
+
+    def get(self) -> dict[str, Any]:
+        """By id or by key, with the right user, another one, or none."""
+        made, user = self.any()
+        if self.some("key", 0.5) and self.supports("key"):
+            return {"user_id": User(self.user()), "key": self.random.choice(values.KEYS)}
+        change = self.random.choice(("case", "longer", "blank")) if self.random.random() < 0.15 else ""
+        arguments: dict[str, Any] = {"id": Made(made.step, made.item, change)}
+        return arguments | self.whose(user)
+
+    def update(self) -> dict[str, Any]:
+        """Change some fields to new values and clear others."""
+        made, user = self.any()
+        changes: dict[str, Any] = {"id": made} | self.whose(user)
+        if self.random.random() < 0.5:
+            changes["content"] = self.add()["content"]
+        for name, value in self.fields().items():
+            if name in ("scope", "tags", "confidence", "valid_to", "source") or name.startswith("x-"):
+                changes[name] = None if self.random.random() < 0.25 else value
+        if self.some("supersedes", 0.3):
+            old = [other for other in self.of(user) if other != made]
+            clears = self.random.random() < 0.3 or not old
+            changes["supersedes"] = None if clears else [self.random.choice(old)]
+        if self.some("version", 0.5) and self.supports("version"):
+            changes["if_version"] = VersionOf(made) if self.random.random() < 0.7 else "stale"
+        return changes
+
+    def put(self) -> dict[str, Any]:
+        """Create or replace the record of one of a few keys."""
+        arguments = self.add(keyed=False)
+        arguments.pop("supersedes", None)
+        arguments["key"] = self.random.choice(values.KEYS)
+        if self.random.random() < 0.3:
+            arguments["if_version"] = self.random.choice(("absent", "stale", VersionOf(self.any()[0])))
+        return arguments
+
+    def delete(self) -> dict[str, Any]:
+        """By id, with the right user, another one, or none."""
+        made, user = self.any()
+        arguments: dict[str, Any] = {"id": made} | self.whose(user)
+        if self.some("version", 0.5) and self.supports("version"):
+            arguments["if_version"] = VersionOf(made) if self.random.random() < 0.6 else "stale"
+        return arguments
+
+    def delete_all(self) -> dict[str, Any]:
+        """Everything that one or two filters select; seldom everything of a user."""
+        filters = self.filters(likely=0.8)
+        return {"user_id": User(self.user())} | (filters or {"tag": "no such tag"})
+
+    def list(self) -> dict[str, Any]:
+        """With any filters at once; all pages, of any size."""
+        arguments = {"user_id": User(self.user())} | self.filters() | self.moments()
+        if "bounds" in self.theme.filters:
+            made = self.any()[0]
+            for name in ("since", "until"):
+                if self.random.random() < 0.4:
+                    arguments[name] = self.random.choice((made, self.any()[0], values.moment(self.random)))
+        return arguments | {"limit": self.random.choice((1, 2, 3, 7, 50, 500))}
+
+    def search(self) -> dict[str, Any]:
+        """For a word that some of the memories have, under any filters."""
+        arguments = {"query": self.query(), "user_id": User(self.user())} | self.filters() | self.moments()
+        if self.random.random() < 0.2:
+            arguments["min_score"] = self.random.choice((0.0, 0.2, 0.5, 1.0))
+        return arguments | {"limit": self.random.choice((1, 3, 100, 100))}
+
+    def context(self) -> dict[str, Any]:
+        """As `search`, within any budget."""
+        arguments = {"query": self.query(), "user_id": User(self.user())} | self.filters() | self.moments()
+        return arguments | {"token_budget": self.random.choice((1, 20, 60, 200, 5_000, 200_000))}
+
+    def scopes(self) -> dict[str, Any]:
+        """Of a prefix or not, cut to a depth or not."""
+        arguments: dict[str, Any] = {"user_id": User(self.user())}
+        if self.random.random() < 0.5:
+            arguments["prefix"] = self.random.choice(values.SCOPES) + self.random.choice(values.FILTER_ENDINGS)
+        if self.random.random() < 0.5:
+            arguments["depth"] = self.random.choice((1, 2, 3))
+        return arguments
+
+    def users(self) -> dict[str, Any]:
+        """Every user that has records."""
+        return {}
+
+    def restore(self) -> dict[str, Any]:
+        """A few records as they were last seen, deleted or not."""
+        chosen = [self.any()[0] for _ in range(self.random.choice((1, 2, 4)))]
+        return {"records": Copies(tuple(dict.fromkeys(chosen)))}
+
+    def audit(self) -> dict[str, Any]:
+        """Of a user, of one memory or of all, many or few."""
+        arguments: dict[str, Any] = {"user_id": User(self.user()), "limit": self.random.choice((1, 3, 60, 1000))}
+        if self.random.random() < 0.5:
+            arguments["memory_id"] = self.any()[0]
+        return arguments
+
+    # Steps of several calls
+
+    def _add(self) -> None:
+        self._append("add", self.add())
+
+    def _reopen(self) -> None:
+        self.steps.append(Step(self._number(), "reopen", client=self.random.randrange(self.theme.clients)))
+
+    def _put(self) -> None:
+        self._append("put", self.put())
+
+    def _add_many(self) -> None:
+        self._append("add_many", {"items": [self.add() for _ in range(self.random.choice((1, 3, 6)))]})
+
+    def _at_once(self) -> None:
+        """Different calls at once, none of which changes what another one answers."""
+        if self.random.random() < 0.5 or "update" not in self.capabilities.verbs:
+            verbs = [verb for verb in ("get", "list", "search", "context", "audit") if self.has(verb)]
+            calls = [(verb, getattr(self, verb)()) for verb in self.random.choices(verbs, k=12)]
+        else:
+            distinct = self.random.sample(self.made, min(len(self.made), 6))
+            calls = [
+                ("update", {"id": made, "content": f"changed at once {n}"}) for n, (made, _) in enumerate(distinct)
+            ]
+        parts = [self._step(verb, arguments) for verb, arguments in calls]
+        self.steps.append(Step(self._number(), "at once", parts=tuple(parts)))
+
+    def _race(self) -> None:
+        """The same call many times at once: one wins, or all are answered alike."""
+        made, _ = self.any()
+        calls: list[tuple[str, dict[str, Any]]] = [
+            ("add", self.add(keyed=False) | {"idempotency_key": f"race {len(self.steps)}"}),
+            ("delete", {"id": made}),
+        ]
+        if self.supports("put"):
+            fields = self.put() | {"key": f"race {len(self.steps)}", "if_version": "absent"}
+            calls.append(("put", fields))
+        if self.supports("version") and self.has("update"):
+            calls.append(("update", {"id": made, "content": "the winner's", "if_version": VersionOf(made)}))
+        verb, arguments = self.random.choice([call for call in calls if self.has(call[0])])
+        if verb == "add":
+            arguments.pop("supersedes", None)
+        parts = tuple(self._step(verb, arguments) for _ in range(8))
+        self.steps.append(Step(self._number(), "race", parts=parts))
+        if verb in ("add", "put"):
+            self.made.append((Made(self.steps[-1].number), arguments["user_id"].number))
+
+    def _cancelled(self) -> None:
+        """A write that is cancelled at one of its suspensions: it happened whole, or not at all."""
+        verbs = [verb for verb in ("add", "add", "update", "delete", "put") if self.has(verb)]
+        verb = self.random.choice(verbs)
+        arguments = getattr(self, verb)()
+        arguments.pop("if_version", None)
+        arguments.pop("idempotency_key", None)
+        part = self._step(verb, arguments)
+        number = self._number()
+        self.steps.append(Step(number, "cancelled", {"at": self.random.randrange(1, 9)}, parts=(part,)))
+        if verb in ("add", "put"):
+            self.made.append((Made(number), arguments["user_id"].number))
+
+    # Choices
+
+    def some(self, name: str, chance: float) -> bool:
+        """Whether a field that the theme is about stands in this step."""
+        if name == "supersedes" and not self.capabilities.features.supports_supersession:
+            return False
+        return name in self.theme.fields and self.random.random() < chance
+
+    def user(self) -> int:
+        """Return one of the users, mostly the first one."""
+        return self.random.choice((0, 0, self.random.randrange(self.theme.users)))
+
+    def of(self, user: int) -> Several:
+        """Return what was made for a user, or now and then for another one."""
+        return [made for made, owner in self.made if owner == user or self.random.random() < 0.05]
+
+    def any(self) -> tuple[Made, int]:
+        """Return a record, newer ones more often, and its user."""
+        return self.made[-1 - int(abs(self.random.gauss(0, 1)) * len(self.made) / 2) % len(self.made)]
+
+    def whose(self, owner: int) -> dict[str, Any]:
+        """Return `user_id` as callers give it: not at all, rightly, or wrongly."""
+        choice = self.random.random()
+        if choice < 0.4:
+            return {}
+        return {"user_id": User(owner if choice < 0.85 else self.user())}
+
+    def query(self) -> str:
+        """Return a question."""
+        return self.random.choice((*values.WORDS, *values.WORDS, *values.TEXTS))
+
+    def filters(self, likely: float = 0.4) -> dict[str, Any]:
+        """Return a scope, tags, both, or neither."""
+        filters: dict[str, Any] = {}
+        scopes = self.capabilities.features.scopes != "none"
+        if scopes and "scope" in self.theme.filters and self.random.random() < likely:
+            filters["scope"] = self.random.choice(values.SCOPES) + self.random.choice(values.FILTER_ENDINGS)
+            if self.random.random() < 0.1:
+                filters["scope"] = "*"
+        if "tag" in self.theme.filters and self.random.random() < likely:
+            filters["tag"] = self.random.choice(values.TAGS)
+            if self.random.random() < 0.3:
+                filters["tag"] = self.random.choices(values.TAGS[:6], k=2)
+        return filters
+
+    def moments(self) -> dict[str, Any]:
+        """Return `as_of`, or nothing."""
+        if self.capabilities.features.temporal and self.random.random() < 0.4:
+            return {"as_of": values.moment(self.random)}
+        return {}
+
+    def _append(self, verb: str, arguments: dict[str, Any]) -> None:
+        step = self._step(verb, arguments)
+        self.steps.append(step)
+        if verb == "add_many":
+            self.made += [(Made(step.number, n), item["user_id"].number) for n, item in enumerate(arguments["items"])]
+        elif verb in ("add", "put"):
+            self.made.append((Made(step.number), arguments["user_id"].number))
+
+    def _step(self, verb: str, arguments: dict[str, Any]) -> Step:
+        return Step(self._number(), verb, arguments, self.random.randrange(self.theme.clients))
+
+    def _number(self) -> int:
+        return len(self.steps) + 1

@@ -1,0 +1,151 @@
+"""Comparing what the reading verbs answer with the model: page by page, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError
+from openproto_conformance.bench import Bench
+from openproto_conformance.histories import compare
+from openproto_conformance.model import Model, ranking
+from openproto_conformance.model.auditing import Deed
+from openproto_conformance.model.selection import node_of
+
+PLAIN_LENGTH = 500
+"""A word may be too little to find a text by that is longer."""
+
+
+class Differs(Exception):
+    """Ends the playing of a history: which call, and in what its answer differs."""
+
+
+class Reader:
+    """Reads for the invented users of one history, and holds what comes against one model."""
+
+    def __init__(self, bench: Bench, suffixes: Sequence[str]) -> None:
+        self.bench = bench
+        self.model = Model()
+        self.users = [f"{bench.user(str(bench.random.random()))}{suffix}" for suffix in suffixes]
+        self._last_seen: dict[str, MemoryRecord] = {}
+        self._reads: list[tuple[AsyncMemory, Deed]] = []
+        """Each with the client that asked: another one may not have written it down yet."""
+        self._declared = bench.capabilities
+        self._own = f"x-{bench.capabilities.provider}"
+
+    async def _compare_list(self, client: AsyncMemory, arguments: dict[str, Any]) -> None:
+        arguments = dict(arguments)
+        limit, user = arguments.pop("limit"), arguments.pop("user_id")
+        what = f"list({names_of({**arguments, 'limit': limit})})"
+        wanted = value_of(lambda: self.model.list(user, **arguments))
+        got: list[MemoryRecord] = []
+        cursor: str | None = None
+        for start in range(0, 10_000, limit):
+            page = await outcome_of(client.list(user, limit=limit, cursor=cursor, **arguments))
+            if (faults := compare.outcome_faults(page, wanted)) is not None:
+                return self._differ(what, faults)
+            got += page.items
+            due = wanted[start : start + limit]
+            self._differ(f"{what}, page {start // limit + 1}", compare.ids_faults([r.id for r in page.items], due))
+            more = len(wanted) > start + limit
+            if more != (page.next_cursor is not None):
+                self._differ(
+                    what, [f"next_cursor: {'none, and there is more' if more else 'one, and there is no more'}"]
+                )
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+            if start == 0:
+                await self._try_cursor_elsewhere(client, user, cursor, limit, arguments)
+        for record in got:
+            self._compare(what, record, record.id)
+        self._has_read(client, "list", {**arguments, "user_id": user})
+        return None
+
+    async def _try_cursor_elsewhere(
+        self, client: AsyncMemory, user: str, cursor: str, limit: int, arguments: dict[str, Any]
+    ) -> None:
+        """A cursor is good for the question that it came from, and for no other."""
+        others: list[dict[str, Any]] = [{**arguments, "user_id": other} for other in self.users if other != user][:1]
+        others.append({**arguments, "user_id": user, "tag": "another tag"})
+        if self._declared.features.scopes != "none":
+            others.append({**arguments, "user_id": user, "scope": "another/scope"})
+        if self._declared.features.temporal:
+            others.append({**arguments, "user_id": user, "as_of": datetime(1815, 6, 18, tzinfo=UTC)})
+        others.append({**arguments, "user_id": user, "since": datetime(1815, 6, 18, tzinfo=UTC)})
+        for other in others:
+            got = await outcome_of(client.list(limit=limit, cursor=cursor, **other))
+            if getattr(got, "code", "an answer") != "invalid_request":
+                changed = next(name for name, value in other.items() if arguments.get(name, user) != value)
+                self._differ(
+                    "list", [f"a cursor of another {changed}: wanted invalid_request, got {type(got).__name__}"]
+                )
+
+    async def _compare_search(self, client: AsyncMemory, arguments: dict[str, Any]) -> None:
+        filters = {name: value for name, value in arguments.items() if name in ("scope", "tag", "as_of")}
+        user, limit = arguments["user_id"], arguments["limit"]
+        before = datetime.now(UTC)
+        got = await outcome_of(client.search(**arguments))
+        wanted = value_of(lambda: ranking.eligible(self.model, user, before, **filters))
+        what = f"search({names_of(arguments)})"
+        if (faults := compare.outcome_faults(got, wanted)) is None:
+            faults = ranking.search_faults(got, wanted, limit, arguments.get("min_score"))
+            if not faults and self._declared.features.keyword_search and "min_score" not in arguments:
+                faults = self._missed(arguments["query"], [hit.memory.id for hit in got], wanted, limit)
+        self._differ(what, faults)
+        self._has_read(client, "search", arguments)
+        for hit in got if isinstance(got, list) else []:
+            self._compare(what, hit.memory, hit.memory.id)
+
+    def _has_read(self, client: AsyncMemory, verb: str, arguments: dict[str, Any]) -> None:
+        scope = arguments.get("scope")
+        deed = Deed(verb, arguments["user_id"], None, None if scope is None else node_of(scope))
+        self._reads.append((client, deed))
+
+    def _missed(self, query: str, found: list[str], allowed: list[str], limit: int) -> list[str]:
+        """A memory that holds the very word asked for is found, where there is room for all of them."""
+        if not query.isascii() or not query.isalpha() or len(allowed) > limit:
+            return []
+        contents = {id: self.model.records[id]["content"] for id in allowed}
+        holds = [id for id, content in contents.items() if len(content) < PLAIN_LENGTH and query in content.split()]
+        return [f"not found, although it holds the word {query!r}: {id}" for id in holds if id not in found]
+
+    def _compare(self, what: str, got: Any, wanted: Any) -> None:
+        faults = compare.outcome_faults(got, wanted)
+        if faults is None:
+            faults = compare.ids_faults([got.id], [wanted])
+            if not faults:
+                self.model.see(got)
+                faults = compare.record_faults(got, self.model.record(got.id), self._own)
+                if got.status not in (None, "done"):
+                    faults.append(f"status: {got.status!r} of a record that is there")
+                self._last_seen[got.id] = got
+                if getattr(got, "version", None):
+                    self.model.versions.setdefault(got.id, set()).add(got.version)
+        self._differ(what, faults)
+
+    def _differ(self, what: str, faults: Sequence[str]) -> None:
+        if faults:
+            raise Differs(what, faults)
+
+
+async def outcome_of(call: Awaitable[Any]) -> Any:
+    """Return what a call answers, or the error that it raises."""
+    try:
+        return await call
+    except OpenProtoError as error:
+        return error
+
+
+def value_of(wanted: Callable[[], Any]) -> Any:
+    """Return what the model answers, or the error that it raises."""
+    try:
+        return wanted()
+    except OpenProtoError as error:
+        return error
+
+
+def names_of(arguments: dict[str, Any]) -> str:
+    """Say which arguments a call had; their values stand in the program."""
+    return ", ".join(arguments)
