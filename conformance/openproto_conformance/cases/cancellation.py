@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from openproto import AsyncMemory, MemoryRecord, NotFoundError, ProviderTimeoutError
+from openproto import AsyncMemory, MemoryRecord, ProviderTimeoutError
 from openproto_conformance.bench import RETURN_WITHIN, Bench
+from openproto_conformance.cancelled_writes import CancelledWrite, cancelled_writes, check_audited
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
 from openproto_conformance.faces import Face
@@ -26,98 +27,24 @@ HINT_WHOLE = "one verb, one statement: look for an await, or a commit, between t
 HINT_PROMPT = "what the verb awaits once it is cancelled: a finally, an except that goes on, a thread that is joined"
 
 
-@area.case("add", "get", "list", faces=ASYNC, hint=HINT_WHOLE)
-async def a_cancelled_add_is_whole_or_absent(bench: Bench) -> None:
-    """An add struck at any await is stored whole or not at all, supersession included; its key makes repeating safe."""
-    user, numbers = bench.user(), itertools.count()
-    supersede = bench.capabilities.features.supports_supersession
-    state: dict[str, Any] = {}
-
-    async def add() -> None:
-        n = next(numbers)
-        old = await bench.client.add(f"old {n}", user_id=user) if supersede else None
-        fields = bench.supported(**FIELDS)
-        state.update(n=n, old=old, fields={**fields, "supersedes": [old.id]} if old else fields)
-
-    def make() -> Awaitable[MemoryRecord]:
-        n, fields = state["n"], state["fields"]
-        return bench.client.add(f"tea {n}", user_id=user, idempotency_key=f"key-{n}", **fields)
-
-    async def whole_or_absent() -> None:
-        stored = [record for record in await bench.inventory(user) if record.content == f"tea {state['n']}"]
-        ensure(len(stored) <= 1, f"one add made {len(stored)} records")
-        if state["old"] is not None:
-            by = (await bench.client.get(state["old"].id)).superseded_by
-            equal(by, stored[0].id if stored else None, "superseded_by of the old record after a cancelled add")
-        if "search" in bench.capabilities.verbs and not bench.capabilities.features.async_ingestion:
-            found = [hit.memory.id for hit in await bench.client.search(f"tea {state['n']}", user, tag="a", limit=100)]
-            ensure(not stored or stored[0].id in found, "what a cancelled add stored is not found by search")
-        state["stored"] = stored
-
-    async def check() -> None:
-        await bench.comes_to_hold(whole_or_absent)
-        again = await make()
-        for record in state["stored"]:
-            equal(again.id, record.id, "the id under the cancelled add's key")
-        equal((again.tags, again.extensions), (["a", "b"], {"x-note": {"n": 1}}), "the fields of what was stored")
-        await whole_or_absent()
-        equal(len(state["stored"]), 1, "the number of records after the add was repeated")
-        await add()
-
-    await add()
-    await strike_everywhere(make, check, _measure(bench), bench.backend.patience)
+@area.case("add", "get", "list", faces=ASYNC, seconds=120, hint=HINT_WHOLE)
+async def each_cancelled_write_is_whole_or_absent(bench: Bench) -> None:
+    """Every writing verb struck at any await has happened whole, audit entry included, or not at all, nor later."""
+    await asyncio.gather(*(_strike(bench, write) for write in cancelled_writes(bench)))
 
 
-@area.case("add", "get", "update", faces=ASYNC, hint=HINT_WHOLE)
-async def a_cancelled_update_is_whole_or_absent(bench: Bench) -> None:
-    """An update struck at any await has changed every field that it names, or none, in the index too."""
-    user = bench.user()
-    record = await bench.add("the wombat number 0", user_id=user, tags=["tag 0"], **bench.supported(scope="scope/0"))
-    numbers = itertools.count(1)
-    state = {"n": 0}
+async def _strike(bench: Bench, write: CancelledWrite) -> None:
+    async def after() -> None:
+        await write.prepare()
 
-    def make() -> Awaitable[MemoryRecord]:
-        n = state["n"] = next(numbers)
-        fields = bench.supported(content=f"the wombat number {n}", tags=[f"tag {n}"], scope=f"scope/{n}")
-        return bench.client.update(record.id, **fields)
-
-    async def whole() -> None:
-        got = await bench.client.get(record.id)
-        n = got.content.rpartition(" ")[2]
-        scope = bench.supported(scope=f"scope/{n}").get("scope")
-        equal((got.tags, got.scope), ([f"tag {n}"], scope), "tags and scope, beside the content")
-        ensure(int(n) <= state["n"], "a content that nobody wrote")
-        if "search" in bench.capabilities.verbs:
-            equal(await bench.found("wombat", user, tag=f"tag {n}"), [record.id], "what search finds by the tag it has")
-
-    await strike_everywhere(make, lambda: bench.comes_to_hold(whole), _measure(bench), bench.backend.patience)
-
-
-@area.case("add", "list", "get", "delete", faces=ASYNC, hint=HINT_WHOLE)
-async def a_cancelled_delete_is_whole_or_absent(bench: Bench) -> None:
-    """After a delete struck at any await, the record is in every verb or in none."""
-    user, numbers = bench.user(), itertools.count()
-    state: dict[str, MemoryRecord] = {}
-
-    async def add() -> None:
-        state["record"] = await bench.add(f"wombat{next(numbers)}", user_id=user)
-
-    async def whole_or_absent() -> None:
-        record = state["record"]
-        listed = [r.id for r in await bench.inventory(user) if r.id == record.id]
-        if "search" in bench.capabilities.verbs:
-            equal(await bench.found(record.content, user, min_score=0.01), listed, "the ids from search, beside list")
-
-    async def check() -> None:
-        await bench.comes_to_hold(whole_or_absent)
-        await asyncio.gather(bench.client.delete(state["record"].id), return_exceptions=True)
-        await raises(NotFoundError, bench.client.get, state["record"].id)
-        await add()
-
-    await add()
-    await strike_everywhere(
-        lambda: bench.client.delete(state["record"].id), check, _measure(bench), bench.backend.patience
-    )
+    await write.prepare()
+    await strike_everywhere(write.make, after, _measure(bench), bench.backend.patience)
+    write.subjects.pop()  # nobody struck the last one
+    await asyncio.sleep(RETURN_WITHIN)
+    states = await write.states()
+    await asyncio.sleep(WATCHED)
+    equal(await write.states(), states, f"which cancelled calls of {write.verb} have happened, a second later")
+    await check_audited(write, states)
 
 
 @area.case(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from openproto import InvalidRequestError, OpenProtoError, PayloadTooLargeError
 from openproto.models import OMP_VERSION, VERBS
 from openproto_conformance.bench import Bench
@@ -106,11 +108,12 @@ async def support_agrees_with_the_declaration(bench: Bench) -> None:
 
 @area.case("add", "get", hint="async_ingestion: undeclared, every add must return done")
 async def ingestion_is_as_declared(bench: Bench) -> None:
-    """A provider without async ingestion returns every memory as done."""
-    for n in range(5):
-        record = await bench.client.add(f"note {n}", user_id=bench.user())
-        if not bench.capabilities.features.async_ingestion:
-            ensure(record.status in ("done", None), f"status is {record.status!r}, and async_ingestion is not declared")
+    """A provider without async ingestion returns every memory as done, and one with it does not."""
+    statuses = {(await bench.client.add(f"note {n}", user_id=bench.user())).status for n in range(5)}
+    if bench.capabilities.features.async_ingestion:
+        ensure(statuses & {"queued", "indexing"}, "async_ingestion is declared, and every memory is done at once")
+    else:
+        ensure(statuses <= {"done", None}, f"async_ingestion is not declared, and the statuses are {statuses}")
 
 
 @area.case(
@@ -159,11 +162,33 @@ async def the_content_limit_is_as_declared(bench: Bench) -> None:
     ensure(False, f"max_content_length is {longest}, and one character more was taken")
 
 
+@area.case("add", "list", faces=("async",), hint="the cancellation tier: what stops in the backend is not `detached`")
+async def the_tier_is_not_below_what_is_kept(bench: Bench) -> None:
+    """Where `detached` is declared, a call that is under way in the backend does go on after it was cancelled."""
+    if bench.capabilities.x_openproto.cancellation != "detached":
+        return
+    user = bench.user()
+    with bench.backend_stalled() as stalled:
+        if not stalled:
+            return
+        calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=user)) for n in range(20)]
+        await asyncio.sleep(0.3)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    for _ in range(20):
+        if await bench.inventory(user):
+            return
+        await asyncio.sleep(0.2 * bench.backend.patience)
+    ensure(False, "all calls stopped in the backend when they were cancelled: the tier is better than `detached`")
+
+
 @area.case("add", "search", hint="max_search_results: so many must really come")
 async def the_search_limit_is_as_declared(bench: Bench) -> None:
-    """A search with the greatest declared limit returns that many results where as many match."""
+    """A search with the greatest declared limit returns that many results where as many match, and never more."""
     user = bench.user()
     most = bench.capabilities.limits.max_search_results or 100
     ensure(1 <= most <= 100, f"max_search_results is {most}, and the protocol knows 1 to 100")
     await bench.add_many([{"content": f"the river note {n}", "user_id": user} for n in range(most + 5)])
-    equal(len(await bench.client.search("river note", user, limit=most)), most, "the number of results")
+    for limit in {most, 100}:
+        equal(len(await bench.client.search("river note", user, limit=limit)), most, "the number of results")

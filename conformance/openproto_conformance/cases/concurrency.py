@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from typing import Any
 
@@ -21,30 +20,6 @@ READS = 10
 READ_WITHIN = 2.0
 SLOWED_DOWN = 10
 """How many times longer than alone reads may take beside a write."""
-
-
-@area.case(
-    "add", "get", "list", hint="results by position: a shared buffer, a reply matched to the wrong call, a lost write"
-)
-async def results_come_back_to_their_callers(bench: Bench) -> None:
-    """Of 250 adds and 250 gets at once, each returns its own record."""
-    user, fan_out = bench.user(), bench.size(FAN_OUT, 100)
-    added = await asyncio.gather(*(bench.client.add(f"note {n}", user_id=user) for n in range(fan_out)))
-    equal([record.content for record in added], [f"note {n}" for n in range(fan_out)], "the contents, in order")
-    equal(len(await bench.inventory(user)), fan_out, "the number of records")
-    got = await asyncio.gather(*(bench.client.get(record.id) for record in added))
-    equal([record.id for record in got], [record.id for record in added], "the ids from get, in order")
-
-
-@area.case("add", "search", hint="searches at once: state of one query seen by another")
-async def searches_at_once_do_not_mix(bench: Bench) -> None:
-    """Many different searches at once each find what they asked for."""
-    user = bench.user()
-    names = [f"zeppelin{n:03}" for n in range(40)]
-    await bench.add_many([{"content": f"the {name} is grey", "user_id": user} for name in names])
-    found = await asyncio.gather(*(bench.client.search(name, user, limit=1) for name in names * 3))
-    firsts = [hits[0].memory.content for hits in found]
-    equal(firsts, [f"the {name} is grey" for name in names * 3], "the first results")
 
 
 @area.case(
@@ -115,67 +90,6 @@ async def one_slow_call_starves_no_other(bench: Bench) -> None:
     await asyncio.wait({reading, slow}, return_when=asyncio.FIRST_COMPLETED)
     await _answered(reading, reading.done(), f"within {within:.1f} s, nor while many writes were under way")
     await slow
-
-
-@area.case("add", "get", faces=("async",), hint="blocking I/O, hashing, or embedding on the loop: hand it to a thread")
-async def the_loop_is_never_blocked(bench: Bench) -> None:
-    """While many slow calls are in flight, the event loop never stands still for 20 ms."""
-    user = bench.user()
-    best = float("inf")
-    for attempt in range(ATTEMPTS):  # the machine may be busy; a provider that blocks does so every time
-        with bench.backend_stalled() as stalled:
-            pause = _Pauses()
-            content = "a longer note about rivers and their names " * 100
-            calls = [
-                asyncio.ensure_future(bench.client.add(f"{content}{attempt} {n}", user_id=user))
-                for n in range(bench.size(100, 25))
-            ]
-            if stalled:
-                await asyncio.sleep(0.3)
-            else:
-                await asyncio.wait(calls, timeout=10.0)
-            best = min(best, await pause.longest())
-        await asyncio.gather(*calls)
-        if best < STALL_MS:
-            break
-    bench.measure("longest_stall_ms", best)
-    ensure(best < STALL_MS, f"the loop stood still for {best:.0f} ms at best of {ATTEMPTS} attempts")
-
-
-@area.case("add", "get", hint="how many threads a client may start: a private, bounded pool")
-async def threads_are_bounded(bench: Bench) -> None:
-    """However many calls are in flight, the provider's threads stay within its bound."""
-    before = threading.active_count()
-    own = 32 if bench.face == "sync" else 0  # the callers of the sync face are the suite's own
-    calls = [asyncio.ensure_future(bench.client.add(f"note {n}", user_id=bench.user())) for n in range(FAN_OUT)]
-    most = 0
-    while not all(call.done() for call in calls):
-        most = max(most, threading.active_count() - before)
-        await asyncio.sleep(0.001)
-    await asyncio.gather(*calls)
-    ensure(most <= bench.backend.threads + own, f"there were {most - own} threads, of at most {bench.backend.threads}")
-
-
-class _Pauses:
-    """Measures how long the loop did not come round."""
-
-    def __init__(self) -> None:
-        self._longest = 0.0
-        self._task = asyncio.ensure_future(self._watch())
-
-    async def longest(self) -> float:
-        """Return the longest pause so far, in ms, and stop watching."""
-        await asyncio.sleep(0)
-        self._task.cancel()
-        await asyncio.wait({self._task})
-        return self._longest
-
-    async def _watch(self) -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0)
-            self._longest = max(self._longest, (time.perf_counter() - before) * 1000)
-            await asyncio.sleep(0.001)
 
 
 async def _answered(reading: asyncio.Future[None], answered: bool, when: str) -> None:

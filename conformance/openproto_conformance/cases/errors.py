@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +16,7 @@ from openproto import (
 from openproto_conformance import outside
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
+from openproto_conformance.cases.every_verb import log_lines
 from openproto_conformance.checks import Violation, ensure, equal, raises
 from openproto_conformance.spy import spy_on
 
@@ -213,31 +211,6 @@ async def an_error_says_what_and_where(bench: Bench) -> None:
     ensure(unknown.request_id != conflict.request_id, "two calls have one request id")
 
 
-@area.case("add", "get", "update", hint="messages, log lines, and reprs: they name fields and ids, never values")
-async def nothing_private_is_told(bench: Bench) -> None:
-    """No message, log line, or repr holds memory content or one of the provider's secrets."""
-    user, told = bench.user(), []
-    with _log_lines() as lines:
-        client = await bench.open()
-        record = await client.add(MARKER, user_id=user, tags=[MARKER], idempotency_key="key-1", x_note=MARKER)
-        for kind, verb, arguments in (
-            (ConflictError, "add", {"content": f"{MARKER} 2", "user_id": user, "idempotency_key": "key-1"}),
-            (InvalidRequestError, "update", {"id": record.id, "content": MARKER, "confidence": 2.0}),
-            (NotFoundError, "update", {"id": "no-such-id", "content": MARKER}),
-            (NotFoundError, "update", {"id": record.id, "user_id": bench.user("bob"), "content": MARKER}),
-            (NotFoundError, "get", {"id": record.id, "user_id": bench.user("bob")}),
-        ):
-            error = await raises(kind, getattr(client, verb), **arguments)
-            told += [str(error), repr(error), repr(error.to_envelope())]
-        if "search" in bench.capabilities.verbs:
-            await client.search(MARKER, user)
-        told += [repr(client), repr(bench.provider_of(client))]
-        await client.close()
-    for text in (*told, *lines):
-        ensure(MARKER not in text, "a message, a log line, or a repr holds memory content")
-        _check_secrets(bench, text)
-
-
 @area.case(hint="opening: the vendor's errors mapped by class, in words of our own, without the options' values")
 async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
     """A backend that cannot be reached is a typed error within bounded time, and no secret is told."""
@@ -247,7 +220,7 @@ async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
             _check_secrets(bench, secret)
         return
     provider = make()
-    with _log_lines() as lines:
+    with log_lines() as lines:
         client = bench.build(provider, timeout=10.0, retries=0)
         error = await raises(OpenProtoError, client.capabilities)
     ensure(isinstance(error, ProviderError | UnauthorizedError), f"{type(error).__name__} does not say unreachable")
@@ -267,23 +240,3 @@ def _check_secrets(bench: Bench, text: str) -> None:
     for secret in {*bench.backend.secrets, *outside.secrets_of(bench.provider_of(bench.client))}:
         ensure(secret not in text, "a message, a log line, or a repr holds one of the provider's secrets")
     ensure(not outside.CREDENTIALS.search(text), "a message, a log line, or a repr holds a URL with a password")
-
-
-@contextlib.contextmanager
-def _log_lines() -> Iterator[list[str]]:
-    """Collect every line that anybody logs inside, at any level."""
-    lines: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.getMessage()} {record.exc_info or ''}")
-
-    root, collector = logging.getLogger(), Collector()
-    level = root.level
-    root.addHandler(collector)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield lines
-    finally:
-        root.setLevel(level)
-        root.removeHandler(collector)
