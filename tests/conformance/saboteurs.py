@@ -61,10 +61,11 @@ _log = logging.getLogger("saboteur")
 
 @dataclass(frozen=True)
 class Saboteur:
-    """A broken provider, and the areas of which one must catch it."""
+    """A broken provider, and the areas, or the cases, of which one must catch it."""
 
     provider: type[Sqlite]
-    areas: tuple[str, ...]
+    areas: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
 
 
 SABOTEURS: list[Saboteur] = []
@@ -73,6 +74,14 @@ SABOTEURS: list[Saboteur] = []
 def caught_by_area(*areas: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
     def register(cls: type[Sqlite]) -> type[Sqlite]:
         SABOTEURS.append(Saboteur(cls, areas))
+        return cls
+
+    return register
+
+
+def caught_by_case(*cases: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
+    def register(cls: type[Sqlite]) -> type[Sqlite]:
+        SABOTEURS.append(Saboteur(cls, cases=cases))
         return cls
 
     return register
@@ -111,10 +120,10 @@ class SuiteOf(ProviderSuite):
 
 
 def catch(saboteur: Saboteur, folder: Path) -> str | None:
-    """Return the first case of the right areas that fails, or None."""
+    """Return the first case of the right areas or names that fails, or None."""
     run, suite = SuiteRun(quick=True), SuiteOf(saboteur.provider, folder)
     for work in ALL_WORK:
-        if work.case.area in saboteur.areas:
+        if work.case.area in saboteur.areas or work.case.name in saboteur.cases:
             result = run.execute(suite, work)
             if result.outcome == "failed":
                 return f"{work}: {result.detail}"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faults_in_reads
+import faults_in_writes
+import faults_under_way
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance.runner import run_suite
 from saboteurs import SABOTEURS, Saboteur, SuiteOf, catch
+
+MODULES = (faults_in_reads, faults_in_writes, faults_under_way)
+"""Each puts its providers among the saboteurs when it is imported."""
 
 
 # Some of them leave files and clients behind on purpose; whenever those are collected is not this test's failure.

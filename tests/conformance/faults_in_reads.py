@@ -1,0 +1,273 @@
+"""Broken providers whose faults lie in what they answer: filters, pages, moments, caches, and the audit log."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from openproto_adapters.sqlite import Sqlite
+from saboteurs import caught_by_case, changed
+
+from openproto import (
+    Capabilities,
+    ContextBlock,
+    InvalidRequestError,
+    MemoryPage,
+    MemoryRecord,
+    NotFoundError,
+    TokenCounter,
+)
+from openproto.provider import AuditEntries, Call, SearchResults, current_call
+from openproto.requests import AuditQuery, ContextQuery, Filters, ListQuery, MemoryUpdate, RecordRef, SearchQuery
+
+FILTERS = ("histories_of_filters",)
+PAGES = ("histories_of_pages",)
+AUDITS = ("histories_of_audits",)
+UNIX = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@caught_by_case("histories_of_adds")
+class ListShowsAPreview(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        page = await super().list(query)
+        return changed(page, items=[changed(record, content=record.content[:500]) for record in page.items])
+
+
+@caught_by_case("histories_of_adds")
+class SearchShowsASnippet(Sqlite):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        hits = await super().search(query)
+        return [changed(hit, memory=changed(hit.memory, content=hit.memory.content[:20])) for hit in hits]
+
+
+@caught_by_case("histories_of_updates")
+class GetAnswersFromACache(Sqlite):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: dict[str, MemoryRecord] = {}
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        if ref.id not in self.seen or ref.user_id not in (None, self.seen[ref.id].user_id):
+            self.seen[ref.id] = await super().get(ref)
+        return self.seen[ref.id]
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        self.seen.pop(ref.id, None)
+        return await super().update(ref, changes)
+
+    async def delete(self, ref: RecordRef) -> None:
+        self.seen.pop(ref.id, None)
+        await super().delete(ref)
+
+
+@caught_by_case(*FILTERS)
+class DeleteAllIgnoresTheTagBesideAScope(Sqlite):
+    async def delete_all(self, filters: Filters) -> int:
+        return await super().delete_all(filters if filters.scope is None else changed(filters, tags=()))
+
+
+@caught_by_case(*FILTERS)
+class SinceIsIgnoredBesideAScope(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        return await super().list(query if query.scope is None else changed(query, since=None))
+
+
+@caught_by_case("histories_of_validity", *FILTERS)
+class AsOfIsIgnoredBesideAScope(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        return await super().list(query if query.scope is None else changed(query, as_of=None))
+
+
+@caught_by_case("histories_of_searches", *FILTERS)
+class ContextIgnoresTheTag(Sqlite):
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        return await super().context(changed(query, tags=()), count_tokens)
+
+
+@caught_by_case(*FILTERS)
+class OneTagOfSeveralIsEnough(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        return await super().list(changed(query, tags=query.tags[:1]))
+
+
+@caught_by_case(*PAGES, *FILTERS)
+class SinceIsForgottenOnLaterPages(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        page = await super().list(query)
+        if query.cursor is None or query.since is None or page.next_cursor is not None:
+            return page
+        older = await super().list(changed(query, cursor=None, since=None, limit=500))
+        more = [record for record in older.items if record.created_at < query.since]
+        return changed(page, items=[*page.items, *more][: query.limit])
+
+
+@caught_by_case(*PAGES, *FILTERS)
+class AsOfIsAppliedAfterTheLimit(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        if query.as_of is None:
+            return await super().list(query)
+        current = await super().list(changed(query, cursor=None, limit=500))
+        ids = {record.id for record in current.items}
+        page = await super().list(changed(query, as_of=None))
+        return changed(page, items=[record for record in page.items if record.id in ids])
+
+
+class Cursors(Sqlite):
+    """Takes cursors that were made for something else."""
+
+    forgives: str
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        try:
+            return await super().list(query)
+        except InvalidRequestError:
+            if query.cursor is None or getattr(query, self.forgives) is None:
+                raise
+            return await super().list(changed(query, cursor=None))
+
+
+@caught_by_case(*PAGES)
+class ACursorOfAnotherScopeIsTaken(Cursors):
+    forgives = "scope"
+
+
+@caught_by_case(*PAGES)
+class ACursorOfAnotherMomentIsTaken(Cursors):
+    forgives = "as_of"
+
+
+@caught_by_case("histories_of_validity")
+class BeforeUnixIsNow(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        early = query.as_of is not None and query.as_of < UNIX
+        return await super().list(changed(query, as_of=datetime.now(UTC)) if early else query)
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        early = query.as_of is not None and query.as_of < UNIX
+        return await super().search(changed(query, as_of=None) if early else query)
+
+
+@caught_by_case("histories_of_validity")
+class MomentsAreRoundedToMilliseconds(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        if query.as_of is None:
+            return await super().list(query)
+        coarse = timedelta(microseconds=query.as_of.microsecond % 1000)
+        return await super().list(changed(query, as_of=query.as_of - coarse))
+
+
+@caught_by_case("histories_of_users", "histories_of_adds")
+class IdsAreTrimmed(Sqlite):
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        return await super().get(changed(ref, id=ref.id.strip()))
+
+
+@caught_by_case("histories_of_idempotency", "histories_of_audits")
+class DeletedRecordsComeBackAfterReopening(Sqlite):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gone: set[str] = set()
+
+    async def delete(self, ref: RecordRef) -> None:
+        await self.get(ref)
+        self.gone.add(ref.id)
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        if ref.id in self.gone:
+            raise NotFoundError("no such memory")
+        return await super().get(ref)
+
+    async def list(self, query: ListQuery) -> MemoryPage:
+        page = await super().list(query)
+        return changed(page, items=[record for record in page.items if record.id not in self.gone])
+
+
+@caught_by_case("histories_of_updates")
+class UpdatesAreLostOnReopening(Sqlite):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.before: dict[str, str] = {}
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        before = await super().get(RecordRef(id=ref.id, user_id=ref.user_id))
+        record = await super().update(ref, changes)
+        self.before.setdefault(ref.id, before.content)
+        return record
+
+    async def close(self) -> None:
+        while self.before and self._database is not None:
+            id, content = self.before.popitem()
+            token = current_call.set(Call("update", "closing"))
+            with contextlib.suppress(NotFoundError):
+                await super().update(RecordRef(id=id), MemoryUpdate(content=content))
+            current_call.reset(token)
+        await super().close()
+
+
+@caught_by_case("histories_of_searches")
+class DeletedRecordsAreStillFound(Sqlite):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.old: list[Any] = []
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        hits = await super().search(query)
+        known = {hit.memory.id for hit in hits}
+        ghosts = [hit for hit in self.old if hit.memory.id not in known and hit.memory.user_id == query.user_id]
+        self.old += hits
+        return (hits + [changed(ghost, score=0.0) for ghost in ghosts])[: query.limit]
+
+
+@caught_by_case("histories_of_searches")
+class ContextGoesOverItsBudget(Sqlite):
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        return await super().context(changed(query, token_budget=query.token_budget + 10), count_tokens)
+
+
+@caught_by_case(*AUDITS)
+class NeverMoreThanFiftyEntries(Sqlite):
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        return (await super().audit(query))[:50]
+
+
+@caught_by_case(*AUDITS)
+class TheAuditsLimitComesFirst(Sqlite):
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        entries = await super().audit(changed(query, memory_id=None))
+        return [entry for entry in entries if query.memory_id in (None, entry.memory_id)]
+
+
+@caught_by_case(*AUDITS)
+class TheScopeOfReadsIsForgotten(Sqlite):
+    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
+        super()._record_read(user_id, memory_id=memory_id)
+
+
+class Declares(Sqlite):
+    """Declares something else than it does."""
+
+    def declare(self, real: Capabilities) -> Capabilities:
+        return real
+
+    async def capabilities(self) -> Capabilities:
+        return self.declare(await super().capabilities())
+
+
+@caught_by_case("ingestion_is_as_declared")
+class ClaimsToIndexLater(Declares):
+    def declare(self, real: Capabilities) -> Capabilities:
+        support = {name: how for name, how in real.x_openproto.support.items() if name != "async_ingestion"}
+        details = changed(real.x_openproto, support=support)
+        return changed(real, features=changed(real.features, async_ingestion=True), x_openproto=details)
+
+
+@caught_by_case("the_search_limit_is_as_declared")
+class FindsMoreThanItClaims(Declares):
+    def declare(self, real: Capabilities) -> Capabilities:
+        return changed(real, limits=changed(real.limits, max_search_results=20))
+
+
+@caught_by_case("the_tier_is_not_below_what_is_kept")
+class NativeSaysDetached(Declares):
+    cancellation = "detached"

@@ -1,0 +1,290 @@
+"""Broken providers whose faults lie in what they write: batches, updates, JSON, values with a look, and keys."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from openproto_adapters.sqlite import Sqlite
+from saboteurs import Inbound, caught_by_case, changed
+
+from openproto import ConflictError, MemoryInput, MemoryRecord, NotFoundError
+from openproto.provider import GeneratedKey, KeyedInput, Outcomes
+from openproto.requests import MemoryUpdate, RecordRef
+
+ADDS = ("histories_of_adds",)
+BATCHES = ("histories_of_batches",)
+UPDATES = ("histories_of_updates",)
+KEYS = ("histories_of_idempotency",)
+
+
+class Batches(Sqlite):
+    """Spoils what comes in a batch, and only that."""
+
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return item
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        return await super().add_many([KeyedInput(self.spoil(k.item), k.idempotency_key) for k in items])
+
+
+@caught_by_case(*BATCHES)
+class BatchLosesTheSource(Batches):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, source=None)
+
+
+@caught_by_case(*BATCHES)
+class BatchLosesTheConfidence(Batches):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, confidence=None)
+
+
+@caught_by_case(*BATCHES)
+class BatchStripsContent(Batches):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, content=item.content.strip())
+
+
+@caught_by_case(*BATCHES)
+class BatchLosesMicroseconds(Batches):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, valid_to=item.valid_to and item.valid_to.replace(microsecond=0))
+
+
+@caught_by_case(*KEYS, *BATCHES)
+class BatchComparesOnlyTheContentOfAKey(Sqlite):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.first: dict[tuple[str, str], MemoryInput] = {}
+
+    def under_key(self, keyed: KeyedInput) -> MemoryInput:
+        first = self.first.setdefault((keyed.item.user_id, keyed.idempotency_key), keyed.item)
+        return first if first.content == keyed.item.content else keyed.item
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        self.under_key(KeyedInput(item, idempotency_key))
+        return await super().add(item, idempotency_key=idempotency_key)
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        return await super().add_many([KeyedInput(self.under_key(k), k.idempotency_key) for k in items])
+
+
+@caught_by_case("histories_of_users", *BATCHES)
+class BatchSupersedesAnothersMemory(Sqlite):
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        mine: list[KeyedInput] = []
+        for keyed in items:
+            kept = []
+            for old in keyed.item.supersedes:
+                try:
+                    owner = (await super().get(RecordRef(id=old))).user_id
+                except NotFoundError:
+                    owner = keyed.item.user_id
+                if owner == keyed.item.user_id:
+                    kept.append(old)
+                else:
+                    taken = MemoryInput(content=keyed.item.content, user_id=owner, supersedes=[old])
+                    await super().add(taken, idempotency_key=f"taken {keyed.idempotency_key}")
+            mine.append(KeyedInput(changed(keyed.item, supersedes=kept), keyed.idempotency_key))
+        return await super().add_many(mine)
+
+
+class Updates(Sqlite):
+    """Spoils new content on its way in."""
+
+    def spoil(self, content: str) -> str:
+        return content
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        if changes.content:
+            changes = changed(changes, content=self.spoil(changes.content))
+        return await super().update(ref, changes)
+
+
+@caught_by_case(*UPDATES)
+class UpdateStripsContent(Updates):
+    def spoil(self, content: str) -> str:
+        return content.strip()
+
+
+@caught_by_case(*UPDATES)
+class UpdateNormalisesContent(Updates):
+    def spoil(self, content: str) -> str:
+        return unicodedata.normalize("NFC", content)
+
+
+@caught_by_case(*UPDATES)
+class UpdateCutsContent(Updates):
+    def spoil(self, content: str) -> str:
+        return content[:8_000]
+
+
+@caught_by_case(*UPDATES)
+class UpdateSortsTags(Sqlite):
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        return await super().update(ref, changed(changes, tags=sorted(changes.tags)) if changes.tags else changes)
+
+
+@caught_by_case("histories_of_supersession")
+class UpdateDropsWhatItSuperseded(Sqlite):
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        record = await super().update(ref, changes)
+        if "supersedes" in changes.changes or not record.supersedes:
+            return record
+        return await super().update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
+
+
+@caught_by_case("histories_of_supersession")
+class UpdateBringsBackToLife(Sqlite):
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        record = await super().update(ref, changes)
+        if record.superseded_by is not None:
+            try:
+                await super().update(RecordRef(id=record.superseded_by), MemoryUpdate(supersedes=None))
+            except NotFoundError:
+                return record
+        return await super().get(RecordRef(id=record.id))
+
+
+class Json(Inbound):
+    """Spoils the JSON of extensions on its way in."""
+
+    def json(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self.json(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self.json(part) for part in value]
+        return value
+
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, **{name: self.json(value) for name, value in item.extensions.items()})
+
+
+@caught_by_case(*ADDS)
+class TrueBecomesOne(Json):
+    def json(self, value: Any) -> Any:
+        return int(value) if isinstance(value, bool) else super().json(value)
+
+
+@caught_by_case(*ADDS)
+class IntegersBecomeFloats(Json):
+    def json(self, value: Any) -> Any:
+        return float(value) if type(value) is int else super().json(value)
+
+
+@caught_by_case(*ADDS)
+class NullsInObjectsVanish(Json):
+    def json(self, value: Any) -> Any:
+        there = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        return super().json(there)
+
+
+@caught_by_case(*ADDS)
+class TextsInExtensionsAreCut(Json):
+    def json(self, value: Any) -> Any:
+        return value[:255] if isinstance(value, str) else super().json(value)
+
+
+@caught_by_case(*ADDS)
+class TheEleventhExtensionIsDropped(Inbound):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        fields = {name: getattr(item, name) for name in type(item).model_fields}
+        kept = dict(list(item.extensions.items())[:10])
+        return MemoryInput.model_construct(item.model_fields_set, **fields, **kept)
+
+
+@caught_by_case(*ADDS)
+class NumericTagsLoseTheirZeros(Inbound):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, tags=[str(int(tag)) if tag.isascii() and tag.isdigit() else tag for tag in item.tags])
+
+
+@caught_by_case(*ADDS)
+class JsonContentIsWrittenAnew(Inbound):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        try:
+            value = json.loads(item.content)
+        except ValueError:
+            return item
+        return changed(item, content=json.dumps(value)) if isinstance(value, dict | list) else item
+
+
+@caught_by_case(*ADDS)
+class RepeatedTagsAreDropped(Inbound):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, tags=list(dict.fromkeys(item.tags)))
+
+
+@caught_by_case(*ADDS)
+class TheSourcesRefIsCut(Inbound):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        ref = item.source and item.source.ref
+        return changed(item, source=changed(item.source, ref=ref[:128])) if ref else item
+
+
+class Keys(Sqlite):
+    """Spoils idempotency keys, but for those that the client makes itself."""
+
+    def spoil(self, key: str) -> str:
+        return key
+
+    def _spoilt(self, key: str) -> str:
+        return key if isinstance(key, GeneratedKey) else self.spoil(key)
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        return await super().add(item, idempotency_key=self._spoilt(idempotency_key))
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        return await super().add_many([KeyedInput(k.item, self._spoilt(k.idempotency_key)) for k in items])
+
+
+@caught_by_case(*KEYS)
+class KeysHaveNoCase(Keys):
+    def spoil(self, key: str) -> str:
+        return key.casefold()
+
+
+@caught_by_case(*KEYS)
+class KeysAreCut(Keys):
+    def spoil(self, key: str) -> str:
+        return key[:64]
+
+
+@caught_by_case(*KEYS)
+class KeysAreForgottenWithTheClient(Keys):
+    def spoil(self, key: str) -> str:
+        return f"{id(self)} {key}"
+
+
+@caught_by_case(*KEYS)
+class KeysIgnoreWhatIsSuperseded(Sqlite):
+    first: ClassVar[dict[tuple[str, str], MemoryInput]] = {}
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        first = self.first.setdefault((item.user_id, idempotency_key), item)
+        if changed(first, supersedes=[]) == changed(item, supersedes=[]):
+            try:
+                return await super().add(item, idempotency_key=idempotency_key)
+            except ConflictError:
+                item = first
+        return await super().add(item, idempotency_key=idempotency_key)
+
+
+@caught_by_case("histories_of_users")
+class UserIdsAreCut(Inbound):
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        return changed(item, user_id=item.user_id[:191])
+
+
+@caught_by_case("histories_of_supersession", "histories_of_validity")
+class ASupersessionIsDatedBack(Inbound):
+    """The successor is taken to have been valid for ever."""
+
+    def spoil(self, item: MemoryInput) -> MemoryInput:
+        if not item.supersedes or item.valid_from is not None:
+            return item
+        return changed(item, valid_from=datetime(1900, 1, 1, tzinfo=UTC))
