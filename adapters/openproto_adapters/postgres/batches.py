@@ -10,7 +10,7 @@ from openproto.errors import NotFoundError, OpenProtoError
 from openproto.ids import parse_id
 from openproto.requests import MemoryInput
 from openproto.stores.indexer import IndexedBatch, IndexedInput
-from openproto_adapters.postgres.records import to_json
+from openproto_adapters.postgres.records import key_hash, to_json
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
 
 _ITEMS = TypeAdapter(list[MemoryInput])
@@ -41,9 +41,14 @@ def pack_batch(batch: IndexedBatch[PackedWords]) -> Batch:
         [new.words.others for new in writable],
         pack_halfvecs(vectors) if vectors else [None] * len(items),
     )
-    if all(new.has_own_id and not new.item.supersedes for new in writable):
+    if all(new.has_own_id and not new.item.supersedes and new.item.key is None for new in writable):
         return Batch(entries, columns, ())
-    return Batch(entries, columns, ([new.idempotency_key for new in writable], [new.fingerprint for new in writable]))
+    keys = (
+        [new.idempotency_key for new in writable],
+        [new.fingerprint for new in writable],
+        [key_hash(item.key) for item in items],
+    )
+    return Batch(entries, columns, keys)
 
 
 def _writable(new: IndexedInput[PackedWords] | OpenProtoError) -> IndexedInput[PackedWords] | OpenProtoError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from openproto.errors import (
+    ConflictError,
     InvalidRequestError,
     OpenProtoError,
     ProviderError,
@@ -48,6 +49,11 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         ProviderError,
         "PostgreSQL does not know a setting, type, or role that was named: look at the options after '?' in url=, "
         "which are sent to the server as settings",
+    ),
+    (
+        asyncpg.UniqueViolationError,
+        ConflictError,
+        "key: another record of this user bears it; put() replaces that record",
     ),
     (asyncpg.CheckViolationError, InvalidRequestError, "valid_to must be later than valid_from"),
     (

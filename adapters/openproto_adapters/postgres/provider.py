@@ -9,18 +9,30 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from uuid import UUID
 
 from openproto.blocking.threads import Threads
+from openproto.context import TokenCounter, fill_context
 from openproto.embedding import resolve_embedder
-from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OpenProtoError,
+    ProviderError,
+    ProviderUnavailableError,
+)
 from openproto.fanout import gather_all
 from openproto.models import (
     AuditEntry,
     Cancellation,
     Capabilities,
+    ContextBlock,
     MemoryPage,
     MemoryRecord,
+    PutResult,
     SearchResult,
+    UserPage,
 )
 from openproto.provider import (
     AuditEntries,
@@ -28,17 +40,64 @@ from openproto.provider import (
     Outcomes,
     Provider,
     ReindexProgress,
+    RestoreOutcomes,
+    ScopeCounts,
     SearchResults,
+    count_scopes,
     current_call,
+    generated_key,
 )
-from openproto.requests import AuditQuery, Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
+from openproto.requests import (
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    KeyRef,
+    ListQuery,
+    MemoryInput,
+    MemoryUpdate,
+    RecordRef,
+    ScopesQuery,
+    SearchQuery,
+    UsersQuery,
+)
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.cursors import decode_cursor, encode_cursor
-from openproto.stores.indexer import EmbedderSpec, IndexedBatch, IndexedInput, Indexer, StoredModel, store_capabilities
+from openproto.stores.indexer import (
+    EmbedderSpec,
+    IndexedBatch,
+    IndexedInput,
+    IndexedText,
+    Indexer,
+    StoredModel,
+    store_capabilities,
+)
+from openproto.stores.restoring import index_records
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.batches import pack_batch
+from openproto_adapters.postgres.changes import (
+    APPEND,
+    BY_ID,
+    BY_KEY,
+    COUNT_OWN,
+    DELETE,
+    EXTEND,
+    PLAIN_CHANGES,
+    STARTS,
+    STARTS_NO_MORE,
+    VERSION,
+    changing,
+)
 from openproto_adapters.postgres.queries import Arguments, Queries
-from openproto_adapters.postgres.records import record_without_date, to_json, to_record, to_uuid, with_created_at
+from openproto_adapters.postgres.records import (
+    check_owner,
+    key_hash,
+    record_without_date,
+    to_json,
+    to_record,
+    to_uuid,
+    with_created_at,
+)
+from openproto_adapters.postgres.restoring import restore
 from openproto_adapters.postgres.schema import (
     check_name,
     cover_without_embedding,
@@ -165,14 +224,17 @@ class Postgres(Provider):
             (item.source.app if item.source else None) or call.app,
             call.request_id,
         )
-        if new.has_own_id and not item.supersedes:
+        if new.has_own_id and not item.supersedes and item.key is None:
             rows = await self._fetch(queries.RETRY_NEW if call.is_retry else queries.ADD_NEW, *common)
         else:
             supersedes = [to_uuid(id) for id in item.supersedes]
             statement = queries.ADD_SUPERSEDING if supersedes else queries.ADD
-            rows = await self._fetch(statement, *common, idempotency_key, new.fingerprint, supersedes)
+            keys = (idempotency_key, new.fingerprint, supersedes, item.key, key_hash(item.key))
+            rows = await self._fetch(statement, *common, *keys)
         if not rows:
             return await self._added_before(new)
+        if item.supersedes:
+            check_owner(rows[0]["owners"], item.user_id)
         return with_created_at(record_without_date(new, self._index.model), rows[0]["created_at"])
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
@@ -184,9 +246,12 @@ class Postgres(Provider):
         else:
             statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
         arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
-        ((ids, moments),), outcomes = await gather_all(
-            self._fetch(statement, *arguments), self._undated_records(batch.entries)
-        )
+        try:
+            ((ids, moments),), outcomes = await gather_all(
+                self._fetch(statement, *arguments), self._undated_records(batch.entries)
+            )
+        except ConflictError:  # a key that another record bears refuses its own item, not the batch
+            return await super().add_many(items)
         created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
         for number, new in enumerate(batch.entries):
             if isinstance(new, IndexedInput):
@@ -198,8 +263,13 @@ class Postgres(Provider):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        rows = await self._fetch(queries.GET, to_uuid(ref.id), ref.user_id)
-        record = self._found(rows)
+        record = await self._get(ref)
+        self._record_read(record.user_id, memory_id=record.id)
+        return record
+
+    async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
+        """Return the record."""
+        record = self._own(await self._fetch(queries.GET_BY_KEY, ref.user_id, key_hash(ref.key), ref.key), ref.user_id)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -207,9 +277,8 @@ class Postgres(Provider):
         """Apply the changes; new content is embedded and indexed anew."""
         values = changes.changes
         supersedes = [to_uuid(id) for id in values.get("supersedes") or ()]
-        call = current_call.get()
-        where = Arguments(self._index.model, to_uuid(ref.id), ref.user_id, supersedes, call.app, call.request_id)
-        for column, kind in queries.PLAIN_CHANGES.items():
+        where = self._changing(to_uuid(ref.id), ref.user_id, supersedes, ref.if_version)
+        for column, kind in PLAIN_CHANGES.items():
             if column in values:
                 where.assign(column, kind, values[column])
         if "tags" in values:
@@ -218,18 +287,62 @@ class Postgres(Provider):
             where.assign("source", "json", to_json(values["source"].model_dump()) if values["source"] else None)
         if extensions := changes.extensions:
             added = {name: value for name, value in extensions.items() if value is not None}
-            expression = queries.EXTEND.replace("<changed>", where.parameter([*extensions]))
+            expression = EXTEND.replace("<changed>", where.parameter([*extensions]))
             where.assign_expression("extensions", expression.replace("<added>", where.parameter(to_json(added))))
         if "content" in values:
-            await self._assign_content(where, values["content"])
-        release = ""
-        if "supersedes" in values:
-            where.assign_expression("supersedes", queries.APPEND if supersedes else "'{}'")
-            release = "" if supersedes else queries.RELEASE
-        rows = await self._fetch(where.fill(queries.UPDATE.replace("<release>", release)), *where.values)
+            self._assign_content(where, values["content"], await self._index.index_content(values["content"]))
+        clears = "supersedes" in values and values["supersedes"] is None
+        if supersedes or clears:
+            where.assign_expression("supersedes", APPEND if supersedes else "'{}'")
+            for column, start in (STARTS if supersedes else STARTS_NO_MORE).items():
+                where.assign_expression(column, start)
+        statement = changing(BY_ID, names=bool(supersedes), releases=clears)
+        rows = await self._fetch(where.fill(statement), *where.values)
         if not rows:
             await self._check_model()
-        return self._found(rows)
+            self._check_version(await self._get(ref), ref.if_version)
+            raise NotFoundError("supersedes: no such memory")
+        owners, *columns = rows[0]
+        record = self._own([columns], ref.user_id)
+        check_owner(owners, record.user_id)
+        return record
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        """Replace the record of that key or create it: whichever statement finds its case does all of it."""
+        content = await self._index.index_content(item.content)
+        while True:
+            if if_version != "absent":
+                rows = await self._replace(item, content, if_version)
+                if rows:
+                    owners, *columns = rows[0]
+                    check_owner(owners, item.user_id)
+                    return PutResult(record=self._own([columns], item.user_id), created=False)
+            if await self._is_absent(item, if_version):
+                try:
+                    key = generated_key(item.user_id)
+                    return PutResult(record=await self.add(item, idempotency_key=key), created=True)
+                except ConflictError:
+                    if if_version == "absent":
+                        raise
+            # Another put was faster: its record is there now, or is gone again.
+
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        """Write the records as they are, in one transaction; their vectors are made anew."""
+        batch = await index_records(self._index, records)
+        call = current_call.get()
+
+        async def write(connection: Any) -> RestoreOutcomes:
+            async with connection.transaction():
+                return await restore(
+                    lambda template, *args: connection.fetch(self._queries.sql(template), *args),
+                    records,
+                    batch,
+                    self._index.model,
+                    (call.app, call.request_id),
+                )
+
+        await self._check_model()
+        return await self._pool.use(write)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record; only its idempotency key is remembered."""
@@ -237,67 +350,58 @@ class Postgres(Provider):
         where.add("m.id = {}", to_uuid(ref.id))
         if ref.user_id is not None:
             where.add("m.user_id = {}", ref.user_id)
-        if not await self._delete(where):
+        if ref.if_version is not None:
+            where.add(VERSION + " = {}", ref.if_version)
+        if not await self._delete(where, ref.user_id):
+            if ref.if_version is not None:
+                self._check_version(await self._get(ref), ref.if_version)
             raise NotFoundError("no such memory")
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove every record that the filters select, in one statement."""
         where = self._deleting()
         where.add_filters(filters)
-        return await self._delete(where)
+        return await self._delete(where, filters.user_id)
+
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        """Return the scopes in use, each with its number of records."""
+        where = Arguments()
+        where.add_filters(Filters(user_id=query.user_id, scope=query.prefix))
+        rows = await self._fetch(where.fill(queries.SCOPES), *where.values)
+        check_owner([row[0] for row in rows], query.user_id)
+        self._record_read(query.user_id, scope=query.prefix)
+        return count_scopes(((scope, records) for _, scope, records in rows), query.depth)
+
+    async def users(self, query: UsersQuery) -> UserPage:
+        """Return a page of the users that have records."""
+        users = [row[0] for row in await self._fetch(queries.USERS, query.cursor or "", query.limit + 1)]
+        more = len(users) > query.limit
+        return UserPage(items=users[: query.limit], next_cursor=users[query.limit - 1] if more else None)
 
     async def list(self, query: ListQuery) -> MemoryPage:
         """Return a page, newest first, by keyset."""
-        where = Arguments(query.limit + 1)
-        where.add_filters(query)
-        if position := decode_cursor(query):
-            where.add("(m.created_at, m.id) < ({}, {})", position[0], to_uuid(position[1]))
-        if query.since is not None:
-            where.add("m.created_at >= {}", query.since)
-        if query.until is not None:
-            where.add("m.created_at <= {}", query.until)
-        if query.as_of is not None:
-            where.add_current(query.as_of)
-        rows = await self._fetch(where.fill(queries.LIST), *where.values)
+        page = await self._list(query)
         self._record_read(query.user_id, scope=query.scope)
-        items = [self._mine(to_record(row), query.user_id) for row in rows[: query.limit]]
-        more = len(rows) > query.limit
-        cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
-        return MemoryPage(items=items, next_cursor=cursor)
+        return page
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the best current records: exact over all of the user's memories."""
-        indexed = await self._index.index_query(query.query)
-        weights = self._index.weights
-        vector = pack_halfvec(indexed.vector) if indexed.vector is not None else None
-        packed = pack_query(indexed.terms, queries.MASK_BITS)
-        where = Arguments(
-            self._index.model,
-            query.user_id,
-            vector,
-            *packed[:3],
-            weights.center_query,
-            weights.text_weight,
-            query.min_score or 0.0,
-            query.limit,
-            packed.words,
-        )
-        where.add_filters(query, user=False)
-        where.add_current(query.as_of)
-        rows = await self._fetch(where.fill(queries.SEARCH), *where.values)
-        if not rows:
-            await self._check_model()
+        found = await self._search(query)
         self._record_read(query.user_id, scope=query.scope)
-        return [
-            SearchResult(memory=self._mine(to_record(columns), query.user_id), score=min(score, 1.0))
-            for *columns, score in rows
-        ]
+        return found
+
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        """Return the block; the search and the listing behind it are one entry in the audit log."""
+        block = await fill_context(query, count_tokens, self._search, self._list)
+        self._record_read(query.user_id, scope=query.scope)
+        return block
 
     async def audit(self, query: AuditQuery) -> AuditEntries:
         """Return the user's audit entries; reads that wait to be written are written first."""
         if self._audit_buffer is not None:
             await self._audit_buffer.flush()
         rows = await self._fetch(queries.AUDIT, query.user_id, query.app, query.memory_id, query.since, query.limit)
+        check_owner([row["user_id"] for row in rows], query.user_id)
         self._record_read(query.user_id, memory_id=query.memory_id)
         return [AuditEntry(**dict(row)) for row in rows]
 
@@ -321,6 +425,48 @@ class Postgres(Provider):
         await self._index.load()
         module = importlib.import_module("openproto_adapters.postgres.reindexing")
         await module.reindex(self._pool, self._queries, self._index, report)
+
+    async def _list(self, query: ListQuery) -> MemoryPage:
+        where = Arguments(query.limit + 1)
+        where.add_filters(query)
+        if position := decode_cursor(query):
+            where.add("(m.created_at, m.id) < ({}, {})", position[0], to_uuid(position[1]))
+        if query.since is not None:
+            where.add("m.created_at >= {}", query.since)
+        if query.until is not None:
+            where.add("m.created_at <= {}", query.until)
+        if query.as_of is not None:
+            where.add_current(query.as_of)
+        rows = await self._fetch(where.fill(queries.LIST), *where.values)
+        items = [self._own([row], query.user_id) for row in rows[: query.limit]]
+        more = len(rows) > query.limit
+        cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
+        return MemoryPage(items=items, next_cursor=cursor)
+
+    async def _search(self, query: SearchQuery) -> SearchResults:
+        indexed = await self._index.index_query(query.query)
+        weights = self._index.weights
+        vector = pack_halfvec(indexed.vector) if indexed.vector is not None else None
+        packed = pack_query(indexed.terms, queries.MASK_BITS)
+        where = Arguments(
+            self._index.model,
+            query.user_id,
+            vector,
+            *packed[:3],
+            weights.center_query,
+            weights.text_weight,
+            query.min_score or 0.0,
+            query.limit,
+            packed.words,
+        )
+        where.add_filters(query, user=False)
+        where.add_current(query.as_of)
+        rows = await self._fetch(where.fill(queries.SEARCH), *where.values)
+        if not rows:
+            await self._check_model()
+        return [
+            SearchResult(memory=self._own([columns], query.user_id), score=min(score, 1.0)) for *columns, score in rows
+        ]
 
     async def _connect(self) -> None:
         self._starting = threads = Threads(1, "openproto-postgres-open")
@@ -364,7 +510,7 @@ class Postgres(Provider):
         if fingerprint is not None and fingerprint != new.fingerprint:
             raise ConflictError("idempotency_key: was used before with another input")
         if columns[0] is not None:
-            return to_record(columns)
+            return self._own([columns], new.item.user_id)
         if fingerprint is None and new.item.supersedes:
             raise NotFoundError("supersedes: no such memory")
         raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
@@ -375,9 +521,14 @@ class Postgres(Provider):
         except OpenProtoError as error:
             return error
 
-    async def _assign_content(self, arguments: Arguments, content: str) -> None:
+    def _changing(
+        self, id: UUID | None, user_id: str | None, supersedes: Sequence[UUID], if_version: str | None
+    ) -> Arguments:
+        call = current_call.get()
+        return Arguments(self._index.model, id, user_id, supersedes, call.app, call.request_id, if_version)
+
+    def _assign_content(self, arguments: Arguments, content: str, new: IndexedText[PackedWords]) -> None:
         """Let the words and the vector follow the content."""
-        new = await self._index.index_content(content)
         words, more_words = new.words
         arguments.assign("content", "text", content)
         arguments.assign("words", "{vector}.sparsevec", words)
@@ -385,23 +536,69 @@ class Postgres(Provider):
         arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector is not None else None)
         arguments.assign_expression("next_embedding", "NULL")
 
+    async def _replace(
+        self, item: MemoryInput, content: IndexedText[PackedWords], if_version: str | None
+    ) -> Sequence[Any]:
+        """Replace the fields of the record of the item's key, if it is there."""
+        where = self._changing(None, item.user_id, [to_uuid(id) for id in item.supersedes], if_version)
+        where.parameter(key_hash(item.key))
+        where.parameter(item.key)
+        self._assign_content(where, item.content, content)
+        where.assign("scope", "text", item.scope)
+        where.assign("tags", "text[]", item.tags)
+        where.assign("source", "json", to_json(item.source.model_dump()) if item.source else None)
+        where.assign("confidence", "double precision", item.confidence)
+        where.assign("valid_to", "timestamptz", item.valid_to)
+        where.assign("extensions", "json", to_json(item.extensions) if item.model_extra else None)
+        where.assign_expression("supersedes", "$4::uuid[]")
+        starts_by_handover = item.valid_from is None and bool(item.supersedes)
+        where.assign("starts_by_handover", "boolean", starts_by_handover)
+        if starts_by_handover:
+            where.assign_expression("valid_from", "(SELECT now FROM moment)")
+        else:
+            where.assign("valid_from", "timestamptz", item.valid_from)
+        statement = changing(BY_KEY, names=bool(item.supersedes), releases=True)
+        return await self._fetch(where.fill(statement), *where.values)
+
+    async def _is_absent(self, item: MemoryInput, if_version: str | None) -> bool:
+        """Return whether there is no record of the item's key, or raise why it cannot be replaced."""
+        rows = await self._fetch(queries.GET_BY_KEY, item.user_id, key_hash(item.key), item.key)
+        if not rows:
+            if if_version not in (None, "absent"):
+                raise _stale()
+            return True
+        record = self._own(rows, item.user_id)
+        await self._check_model()
+        self._check_version(record, if_version)
+        if record.id in item.supersedes:
+            raise InvalidRequestError("supersedes: a record cannot supersede itself")
+        ids = [to_uuid(id) for id in item.supersedes]
+        if ids and (await self._fetch(COUNT_OWN, item.user_id, ids))[0][0] < len(ids):
+            raise NotFoundError("supersedes: no such memory")
+        return False
+
+    def _check_version(self, record: MemoryRecord, if_version: str | None) -> None:
+        if if_version is not None and record.version != if_version:
+            raise _stale()
+
     def _deleting(self) -> Arguments:
         call = current_call.get()
         return Arguments(call.app, call.request_id)
 
-    async def _delete(self, where: Arguments) -> int:
-        rows = await self._fetch(where.fill(queries.DELETE), *where.values)
-        return int(rows[0][0])
+    async def _delete(self, where: Arguments, user_id: str | None) -> int:
+        ((count, owners),) = await self._fetch(where.fill(DELETE), *where.values)
+        check_owner(owners, user_id)
+        return int(count)
 
-    def _found(self, rows: Sequence[Any]) -> MemoryRecord:
+    async def _get(self, ref: RecordRef) -> MemoryRecord:
+        return self._own(await self._fetch(queries.GET, to_uuid(ref.id), ref.user_id), ref.user_id)
+
+    def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
+        """Return the record of the only row, after checking whose it is."""
         if not rows:
             raise NotFoundError("no such memory")
-        return to_record(rows[0])
-
-    def _mine(self, record: MemoryRecord, user_id: str) -> MemoryRecord:
-        """Every row that leaves is checked again: a wrong filter must end in an error, never in a leak."""
-        if record.user_id != user_id:
-            raise ProviderError("the database answered with another user's memory, which was withheld")
+        record = to_record(rows[0])
+        check_owner([record.user_id], user_id)
         return record
 
     async def _stored_model(self) -> StoredModel:
@@ -440,3 +637,7 @@ class Postgres(Provider):
         if self._live_indexer is None:
             raise self.closed_meanwhile()
         return self._live_indexer
+
+
+def _stale() -> ConflictError:
+    return ConflictError("if_version: is not the version of the record there is; read it again and decide anew")

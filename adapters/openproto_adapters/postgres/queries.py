@@ -21,11 +21,11 @@ from openproto_adapters.postgres.records import COLUMNS
 MASK_BITS = 20
 
 # Every vector of a store is of the store's model, so a record need not remember its own.
-_RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM {schema}.store) AS embedding_model"])
+RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM {schema}.store) AS embedding_model"])
 
 # The store's model is compared inside each statement that reads or writes vectors: a re-embedding may have switched
 # it since this process opened.
-_STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)"
+STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)"
 
 _COLUMNS = """id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
         words, more_words, embedding, supersedes"""
@@ -44,7 +44,7 @@ SELECT created_at FROM new
 _NEW = f"""
 WITH new AS (
     INSERT INTO {{schema}}.memories ({_COLUMNS})
-    SELECT $2, $3, {_VALUES}, '{{}}' WHERE {_STORE_FITS}<unwritten>
+    SELECT $2, $3, {_VALUES}, '{{}}' WHERE {STORE_FITS}<unwritten>
     RETURNING id, user_id, scope, created_at
 ), {_ADDED}
 """
@@ -54,42 +54,55 @@ _UNWRITTEN = """ AND NOT EXISTS (
 RETRY_NEW = _NEW.replace("<unwritten>", _UNWRITTEN.replace("<user>", "$3").replace("<id>", "$2::uuid"))
 ADD_NEW = _NEW.replace("<unwritten>", "")
 
+# $17 the idempotency key, $18 the fingerprint, $19 what it supersedes, $20 the key and $21 its hash.
 _ADD = f"""
-WITH claimed AS (
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), claimed AS (
     INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
-    SELECT $2, $3, $17, $18 WHERE {_STORE_FITS}<all found>
+    SELECT $2, $3, $17, $18 WHERE {STORE_FITS}<all found>
     ON CONFLICT DO NOTHING
     RETURNING memory_id
 ), new AS (
-    INSERT INTO {{schema}}.memories ({_COLUMNS})
-    SELECT memory_id, $3, {_VALUES}, $19::uuid[] FROM claimed
-    RETURNING id, user_id, scope, created_at
+    INSERT INTO {{schema}}.memories ({_COLUMNS}, created_at, key, key_hash<starts>)
+    SELECT memory_id, $3, {_VALUES}, $19::uuid[], (SELECT now FROM moment), $20, $21<started> FROM claimed
+    RETURNING id, user_id, scope, created_at, valid_from
 ), <supersede>{_ADDED}
 """
 # In the order of ids, here and below: writers that supersede the same records in another order would deadlock.
-_OLD = "SELECT id FROM {schema}.memories WHERE user_id = $3 AND id = ANY($19::uuid[]) ORDER BY id FOR UPDATE"
+_OLD = """old AS (
+    SELECT m.id FROM {schema}.memories m WHERE m.user_id = $3 AND m.id = ANY($19::uuid[]) ORDER BY m.id FOR UPDATE
+)"""
 _SUPERSEDE = """superseded AS (
     UPDATE {schema}.memories m
-    SET superseded_by = new.id, superseded_at = coalesce(m.superseded_at, new.created_at)
+    SET superseded_by = new.id, superseded_at = least(m.superseded_at, new.valid_from), revision = m.revision + 1,
+        successors = m.successors || new.id, handovers = m.handovers || new.valid_from
     FROM new, old WHERE m.user_id = $3 AND m.id = old.id
+    RETURNING m.user_id
 ), """
 ADD_SUPERSEDING = (
-    _ADD.replace("WITH claimed", f"WITH old AS ({_OLD}), claimed")
+    _ADD.replace("WITH moment", f"WITH {_OLD}, moment")
     .replace("<all found>", " AND (SELECT count(*) FROM old) = cardinality($19::uuid[])")
     .replace("<supersede>", _SUPERSEDE)
+    .replace("<starts>", ", starts_by_handover")
+    .replace("<started>", ", $9::timestamptz IS NULL")
+    .replace("$9, $10", "coalesce($9, (SELECT now FROM moment)), $10")
+    .replace(
+        "SELECT created_at FROM new", "SELECT created_at, ARRAY(SELECT user_id FROM superseded) AS owners FROM new"
+    )
 )
 # Most memories supersede nothing, and what is not asked for costs the server a tenth of the statement.
-ADD = _ADD.replace("<all found>", "").replace("<supersede>", "")
+ADD = _ADD.replace("<all found>", "").replace("<supersede>", "").replace("<starts>", "").replace("<started>", "")
 
 # A batch: $1 the model, $2 the app, $3 the request. What varies in length comes as one JSON document, the rest beside
 # it in the same order.
 _FIELDS = """user_id text, content text, scope text, tags text[], source json, confidence double precision,
-            valid_from timestamptz, valid_to timestamptz, supersedes uuid[]"""
+            valid_from timestamptz, valid_to timestamptz, supersedes uuid[], key text"""
 _ROWS = f"""ROWS FROM (
         json_to_recordset($4::json) AS ({_FIELDS}),
         unnest($5::uuid[]), unnest($6::json[]),
         unnest($7::{{vector}}.sparsevec[]), unnest($8::{{vector}}.sparsevec[]), unnest($9::{{vector}}.halfvec[])<keys>
-    ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes,
+    ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes, key,
         id, extensions, words, more_words, embedding<key names>, position)"""
 _ITEM = """id, user_id, content, scope, coalesce(tags, '{}'), source, confidence, valid_from, valid_to, extensions,
         words, more_words, embedding, coalesce(supersedes, '{}')"""
@@ -104,7 +117,7 @@ _MANY_NEW = f"""
 WITH new AS (
     INSERT INTO {{schema}}.memories ({_COLUMNS})
     SELECT {_ITEM} FROM {_ROWS.replace("<keys>", "").replace("<key names>", "")}
-    WHERE {_STORE_FITS}<unwritten>
+    WHERE {STORE_FITS}<unwritten>
     RETURNING id, user_id, scope, source, created_at
 ), {_ALL_ADDED}
 """
@@ -113,11 +126,15 @@ RETRY_MANY_NEW = _MANY_NEW.replace(
 )
 ADD_MANY_NEW = _MANY_NEW.replace("<unwritten>", "")
 
-_KEYED_ROWS = _ROWS.replace("<keys>", ", unnest($10::text[]), unnest($11::bytea[])").replace(
-    "<key names>", ", idempotency_key, fingerprint"
+_KEYED_ROWS = _ROWS.replace("<keys>", ", unnest($10::text[]), unnest($11::bytea[]), unnest($12::bytea[])").replace(
+    "<key names>", ", idempotency_key, fingerprint, key_hash"
 )
+# A successor without a valid_from holds from the moment of this write on.
+_BEGINS = "CASE WHEN supersedes IS NULL THEN valid_from ELSE coalesce(valid_from, (SELECT now FROM moment)) END"
 ADD_MANY = f"""
-WITH item AS MATERIALIZED (
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), item AS MATERIALIZED (
     SELECT * FROM {_KEYED_ROWS}
 ), old AS (
     SELECT m.id, m.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
@@ -126,93 +143,59 @@ WITH item AS MATERIALIZED (
 ), claimed AS (
     INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
     SELECT id, user_id, idempotency_key, fingerprint FROM item
-    WHERE {_STORE_FITS} AND (supersedes IS NULL
+    WHERE {STORE_FITS} AND (supersedes IS NULL
         OR (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
     ORDER BY position
     ON CONFLICT DO NOTHING
     RETURNING memory_id
 ), new AS (
-    INSERT INTO {{schema}}.memories ({_COLUMNS})
-    SELECT {_ITEM} FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
-    RETURNING id, user_id, scope, source, created_at
+    INSERT INTO {{schema}}.memories ({_COLUMNS}, created_at, key, key_hash, starts_by_handover)
+    SELECT {_ITEM.replace("valid_from", _BEGINS)}, (SELECT now FROM moment), key, key_hash,
+        valid_from IS NULL AND supersedes IS NOT NULL
+    FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
+    RETURNING id, user_id, scope, source, created_at, valid_from
 ), successor AS (
-    SELECT DISTINCT ON (old.id) old.id, old.user_id, new.id AS by, new.created_at
-    FROM old JOIN new ON new.id = old.by ORDER BY old.id, position DESC
+    SELECT old.id, old.user_id, array_agg(new.id ORDER BY position) AS ids, min(new.valid_from) AS first,
+        array_agg(new.valid_from ORDER BY position) AS moments
+    FROM old JOIN new ON new.id = old.by GROUP BY old.id, old.user_id
 ), superseded AS (
     UPDATE {{schema}}.memories m
-    SET superseded_by = successor.by, superseded_at = coalesce(m.superseded_at, successor.created_at)
+    SET superseded_by = successor.ids[cardinality(successor.ids)], revision = m.revision + 1,
+        superseded_at = least(m.superseded_at, successor.first),
+        successors = m.successors || successor.ids, handovers = m.handovers || successor.moments
     FROM successor WHERE m.user_id = successor.user_id AND m.id = successor.id
 ), {_ALL_ADDED}
 """
 
 # Why an add wrote nothing: the store's model, and what its key, or the id that is one, wrote before, where it did.
 EXPLAIN_ADD = f"""
-SELECT store.model, store.dim, keys.fingerprint, {_RECORD}
+SELECT store.model, store.dim, keys.fingerprint, {RECORD}
 FROM {{schema}}.store
 LEFT JOIN {{schema}}.keys ON keys.user_id = $1 AND keys.idempotency_key = $2
 LEFT JOIN {{schema}}.memories m ON m.id = coalesce(keys.memory_id, $3) AND m.user_id = $1
 """
 
-GET = f"SELECT {_RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"
+GET = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"
 
-# <changes> assigns the new values; $4 is what the record supersedes from now on as well.
-UPDATE = f"""
-WITH target AS (
-    SELECT id, user_id FROM {{schema}}.memories WHERE id = $2 AND user_id = coalesce($3, user_id) FOR UPDATE
-), old AS (
-    SELECT m.id FROM {{schema}}.memories m JOIN target USING (user_id) WHERE m.id = ANY($4::uuid[])
-    ORDER BY m.id FOR UPDATE OF m
-), changed AS (
-    UPDATE {{schema}}.memories m SET updated_at = clock_timestamp()<changes> FROM target
-    WHERE m.id = target.id AND m.user_id = target.user_id AND {_STORE_FITS}
-      AND (SELECT count(*) FROM old) = cardinality($4::uuid[])
-    RETURNING m.*
-), superseded AS (
-    UPDATE {{schema}}.memories m
-    SET superseded_by = changed.id, superseded_at = coalesce(m.superseded_at, changed.updated_at)
-    FROM changed, old WHERE m.user_id = changed.user_id AND m.id = old.id
-)<release>, audited AS (
-    INSERT INTO {{schema}}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, updated_at, $5, 'update', id::text, scope, $6 FROM changed
-)
-SELECT {_RECORD} FROM changed m
+GET_BY_KEY = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE m.user_id = $1 AND m.key_hash = $2 AND m.key = $3"
+
+LIST = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE <filters> ORDER BY m.created_at DESC, m.id DESC LIMIT $1"
+
+SCOPES = """
+SELECT m.user_id, m.scope, count(*) FROM {schema}.memories m WHERE <filters> AND m.scope IS NOT NULL
+GROUP BY m.user_id, m.scope
 """
 
-PLAIN_CHANGES = {"scope": "text", "confidence": "double precision", "valid_to": "timestamptz"}
-
-# Appending to `supersedes`: each id once, in order.
-APPEND = """m.supersedes || ARRAY(
-    SELECT id FROM unnest($4::uuid[]) WITH ORDINALITY AS wanted (id, place)
-    WHERE id <> ALL (m.supersedes) ORDER BY place
-)"""
-
-# Changing extensions: <changed> and <added> are the names of all that change, and the new values.
-EXTEND = """(SELECT json_object_agg(key, value) FROM (
-    SELECT key, value FROM json_each(m.extensions) WHERE key <> ALL (<changed>::text[])
-    UNION ALL SELECT key, value FROM json_each(<added>::json)
-) AS kept)"""
-
-# Clearing `supersedes`: what another record supersedes as well stays superseded, by the newest of those.
-_OTHER = """(SELECT other.id FROM {schema}.memories other
-    WHERE other.user_id = m.user_id AND other.id <> changed.id AND other.supersedes @> ARRAY[m.id]
-    ORDER BY other.created_at DESC, other.id DESC LIMIT 1)"""
-RELEASE = f""", released AS (
-    UPDATE {{schema}}.memories m
-    SET superseded_by = {_OTHER}, superseded_at = CASE WHEN {_OTHER} IS NULL THEN NULL ELSE m.superseded_at END
-    FROM changed WHERE m.user_id = changed.user_id AND m.superseded_by = changed.id
-)"""
-
-DELETE = """
-WITH gone AS (
-    DELETE FROM {schema}.memories m WHERE <filters> RETURNING id, user_id, scope
-), audited AS (
-    INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, clock_timestamp(), $1, 'delete', id::text, scope, $2 FROM gone
+# A look into the index for each user, however many records there are of them.
+USERS = """
+WITH RECURSIVE found AS (
+    (SELECT m.user_id FROM {schema}.memories m WHERE m.user_id > $1 ORDER BY m.user_id LIMIT 1)
+    UNION ALL SELECT (
+        SELECT m.user_id FROM {schema}.memories m WHERE m.user_id > found.user_id ORDER BY m.user_id LIMIT 1
+    ) FROM found WHERE found.user_id IS NOT NULL
 )
-SELECT count(*) FROM gone
+SELECT user_id FROM found WHERE user_id IS NOT NULL LIMIT $2
 """
-
-LIST = f"SELECT {_RECORD} FROM {{schema}}.memories m WHERE <filters> ORDER BY m.created_at DESC, m.id DESC LIMIT $1"
 
 AUDIT = """
 SELECT timestamp, action, user_id, app, memory_id, scope, request_id FROM {schema}.audit
@@ -307,10 +290,10 @@ WITH recent AS (
     SELECT id, score FROM (
         SELECT id, score + coalesce(lent, 0) * (1 - score) AS score FROM scored LEFT JOIN lent USING (id)
     ) AS together
-    WHERE score > 0 AND score >= $9 AND {_STORE_FITS}
+    WHERE score > 0 AND score >= $9 AND {STORE_FITS}
     ORDER BY score DESC, id DESC LIMIT $10
 )
-SELECT {_RECORD}, score FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
+SELECT {RECORD}, score FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
 ORDER BY score DESC, m.id DESC
 """
 

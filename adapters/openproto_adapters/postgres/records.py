@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
-from openproto.errors import NotFoundError
+from openproto.errors import NotFoundError, ProviderError
 from openproto.ids import parse_id
 from openproto.models import MemoryRecord, MemorySource
 from openproto.stores.indexer import IndexedInput
 
 COLUMNS = (
     "id", "content", "user_id", "created_at", "scope", "tags", "source", "confidence", "valid_from", "valid_to",
-    "supersedes", "superseded_by", "extensions", "updated_at",
+    "supersedes", "superseded_by", "extensions", "updated_at", "key", "revision", "starts_by_handover",
 )  # fmt: skip
 
 
@@ -33,6 +34,25 @@ def to_uuid(id: str) -> UUID:
     if parsed is None:
         raise NotFoundError("no such memory")
     return parsed
+
+
+def version_of(id: str, revision: int) -> str:
+    """Return a record's version: another one for each state of each record."""
+    return f"{id[-12:]}-{revision}"
+
+
+def key_hash(key: str | None) -> bytes | None:
+    """Return what an index holds of a key, which may be too long for it."""
+    return None if key is None else blake2b(key.encode(), digest_size=16).digest()
+
+
+def check_owner(owners: Iterable[str] | None, user_id: str | None) -> None:
+    """Raise ProviderError unless the rows that were read or changed are the user's.
+
+    The second line of defence: a wrong condition ends in an error, and never in a leak.
+    """
+    if user_id is not None and any(owner != user_id for owner in owners or ()):
+        raise ProviderError("the database answered with another user's memory, which was withheld")
 
 
 def _aware(moment: datetime | None) -> datetime | None:
@@ -60,6 +80,8 @@ def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryReco
             "embedding_model": model,
             "updated_at": None,
             "status": "done",
+            "key": item.key,
+            "version": version_of(new.id, 1),
         },
         item.extensions,
     )
@@ -75,7 +97,7 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
     """Return the record of a row of `COLUMNS` and the store's model."""
     (
         id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
-        superseded_by, extensions, updated_at, embedding_model,
+        superseded_by, extensions, updated_at, key, revision, starts_by_handover, embedding_model,
     ) = row  # fmt: skip
     return MemoryRecord(
         id=str(id),
@@ -86,12 +108,14 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
         tags=tags,
         source=json.loads(source) if source else None,
         confidence=confidence,
-        valid_from=_aware(valid_from),
+        valid_from=None if starts_by_handover else _aware(valid_from),
         valid_to=_aware(valid_to),
         supersedes=[str(old) for old in supersedes],
         superseded_by=str(superseded_by) if superseded_by else None,
         embedding_model=embedding_model,
         updated_at=updated_at,
         status="done",
+        key=key,
+        version=version_of(str(id), revision),
         **(json.loads(extensions) if extensions else {}),
     )
