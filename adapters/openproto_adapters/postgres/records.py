@@ -52,7 +52,12 @@ def check_owner(owners: Iterable[str] | None, user_id: str | None) -> None:
     The second line of defence: a wrong condition ends in an error, and never in a leak.
     """
     if user_id is not None and any(owner != user_id for owner in owners or ()):
-        raise ProviderError("the database answered with another user's memory, which was withheld")
+        raise foreign()
+
+
+def foreign() -> ProviderError:
+    """Return the error for a row of another user."""
+    return ProviderError("the database answered with another user's memory, which was withheld")
 
 
 def _aware(moment: datetime | None) -> datetime | None:

