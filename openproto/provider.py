@@ -241,11 +241,11 @@ class Provider:
         """Store each item on its own, several at once, and return the outcomes in order; or in one round trip."""
         numbers: dict[str, list[int]] = {}
         for number, keyed in enumerate(items):
-            numbers.setdefault(keyed.idempotency_key, []).append(number)
+            numbers.setdefault(keyed.item.key or keyed.idempotency_key, []).append(number)
         outcomes: dict[int, Outcome] = {}
 
         async def add_in_turn(numbers: Sequence[int]) -> None:
-            # Items of one key in their order: the first is the one that is stored.
+            # Items of one key, of either kind, in their order: the first is the one that is stored.
             for number in numbers:
                 try:
                     outcomes[number] = await self.add(items[number].item, idempotency_key=items[number].idempotency_key)
