@@ -96,6 +96,23 @@ async def test_a_store_that_refuses_gets_the_entries_again(quick: None) -> None:
     await buffer.close()
 
 
+async def test_entries_that_come_while_others_are_refused_stay_behind_them(quick: None) -> None:
+    store = Store()
+    store.go.clear()
+    store.refusals = [ProviderUnavailableError("locked")]
+    buffer = AuditBuffer(store)
+    buffer.record(row(0))
+    flushing = asyncio.create_task(buffer.flush())
+    await asyncio.sleep(0.05)  # the store has been asked, and has not answered
+    buffer.record(row(1))
+    store.go.set()
+    with pytest.raises(ProviderUnavailableError):
+        await flushing
+    await rows(store, 2)
+    assert store.rows == [row(0), row(1)]
+    await buffer.close()
+
+
 async def test_a_flush_that_is_cancelled_loses_nothing() -> None:
     store = Store()
     store.go.clear()

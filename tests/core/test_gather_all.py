@@ -34,6 +34,21 @@ async def test_an_error_is_raised_as_it_is_once_the_others_have_ended() -> None:
     assert ended.is_set()
 
 
+async def test_of_several_errors_the_first_is_raised() -> None:
+    first_has_failed = asyncio.Event()
+
+    async def fails_later() -> None:
+        await first_has_failed.wait()
+        raise KeyError("second")
+
+    async def fails() -> None:
+        first_has_failed.set()
+        raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        await gather_all(fails_later(), fails())
+
+
 @pytest.mark.parametrize("by_scope", [False, True])
 async def test_cancelling_ends_them_all(by_scope: bool) -> None:
     cancelled: list[int] = []
