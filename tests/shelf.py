@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from openproto.errors import ConflictError, NotFoundError
 from openproto.models import (
@@ -27,8 +27,8 @@ from openproto.requests import KeyRef, ListQuery, MemoryInput, MemoryUpdate, Rec
 class Shelf(Provider):
     """Every verb but `audit`, and keys, versions, `put`, `scopes`, `users`, and `restore`."""
 
-    name: ClassVar[str] = "shelf"
-    cancellation: ClassVar[Cancellation] = "native"
+    name = "shelf"
+    cancellation: Cancellation = "native"
 
     def __init__(self) -> None:
         self.records: dict[str, MemoryRecord] = {}

@@ -84,7 +84,7 @@ class NewMemory(
 class PutMemory(NewMemory):
     """A memory to write under its key."""
 
-    key: Key
+    key: Key = Field(...)  # pyright: ignore[reportIncompatibleVariableOverride]  # what `add` leaves open is required
 
 
 class BatchMemory(NewMemory):

@@ -136,8 +136,12 @@ class Passthrough(Provider):
         if self._declared is None:
             return frozenset(OPERATIONS)
         support = self._declared.x_openproto.support if self._knows_operations else {}
-        found = {operation for operation in OPERATIONS if support.get(operation, "none") != "none"}
-        return frozenset(found | ({"scopes"} if "list" in self.verbs else set()))
+        counted = "list" in self.verbs  # scopes can be counted here
+        return frozenset(
+            operation
+            for operation in OPERATIONS
+            if support.get(operation, "none") != "none" or (operation == "scopes" and counted)
+        )
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; a key that no header can hold travels in a batch of one."""
