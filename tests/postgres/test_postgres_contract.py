@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from datetime import UTC, datetime
 
 import pytest
 from openproto_adapters.postgres import changes, queries, restoring
+from openproto_adapters.postgres import schema as tables
+from postgres_tools import MakeClient, execute
 from store_contract import CASES, Case, probe_isolation
 
 from openproto import AsyncMemory, ProviderError
@@ -51,3 +54,41 @@ async def test_without_one_condition_no_foreign_row_comes_out_or_changes(
 
 async def test_with_every_condition_nothing_is_withheld(memory: AsyncMemory) -> None:
     assert await probe_isolation(memory) == 0
+
+
+OLD = """
+INSERT INTO {schema}.memories (id, user_id, content, created_at, words, tags, supersedes, superseded_by, superseded_at)
+SELECT id::uuid, 'ada', content, at::timestamptz, '{{}}/1000'::sparsevec, '{{}}', old::uuid[], by::uuid,
+    since::timestamptz
+FROM (VALUES
+    ('00000000-0000-8000-8000-000000000001', 'note one', '2026-01-01Z', '{{}}',
+        '00000000-0000-8000-8000-000000000002', '2026-01-02Z'),
+    ('00000000-0000-8000-8000-000000000002', 'note two', '2026-01-02Z', '{{00000000-0000-8000-8000-000000000001}}',
+        NULL, NULL),
+    ('00000000-0000-8000-8000-000000000003', 'note three', '2026-01-01Z', '{{}}',
+        '00000000-0000-8000-8000-000000000009', '2026-01-03Z')
+) AS old (id, content, at, old, by, since)
+"""
+
+
+async def test_tables_of_the_first_version_are_upgraded_and_keep_what_they_held(
+    dsn: str, schema: str, make: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tables.migrations()[:1]
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "migrations", lambda: first)
+        await execute(dsn, tables.schema_script(schema), OLD.format(schema=schema))
+    async with make() as memory:
+        one, two, three = [
+            await memory.get(f"00000000-0000-8000-8000-00000000000{number}", user_id="ada") for number in (1, 2, 3)
+        ]
+        assert (two.valid_from, one.superseded_by, len({one.version, two.version, three.version})) == (None, two.id, 3)
+
+        async def current(day: int) -> set[str]:
+            return {r.content async for r in memory.iter("ada", as_of=datetime(2026, 1, day, tzinfo=UTC))}
+
+        assert await current(1) == {"note one", "note three"}
+        assert await current(2) == {"note two", "note three"}
+        assert await current(3) == {"note two"}
+        await memory.update(two.id, supersedes=None)
+        assert await current(1) == {"note one", "note two", "note three"}
