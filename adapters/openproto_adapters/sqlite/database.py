@@ -43,6 +43,7 @@ class Database:
 
     def __init__(self, path: Path, *, readers: int, lock_timeout: float, synchronous: Synchronous) -> None:
         self.path = path
+        self._path_text = str(path)  # looked at before every call: asking a Path takes longer
         self._lock_timeout = lock_timeout
         self._synchronous = synchronous
         self._readers = _Lane("openproto-sqlite-read", readers, self._connect_to_read)
@@ -217,7 +218,7 @@ class Database:
     def _check_identity(self, what: str) -> None:
         """Raise ProviderError where the path leads to another file than the one that was opened, or to none."""
         try:
-            is_same = self._identity is None or _identity(self.path) == self._identity
+            is_same = self._identity is None or _identity(self._path_text) == self._identity
         except OSError:
             is_same = False
         if not is_same:
@@ -360,6 +361,6 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
 }
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
+def _identity(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
     return found.st_dev, found.st_ino
