@@ -86,7 +86,10 @@ def test_providers_says_what_is_ready_and_what_is_missing(cli: Run, terminal: Ca
     assert "pip install 'faulty[broken]'" in found["broken"]["status"]
     assert found["faulty"]["distribution"] == "faulty 1.2"
     lines = [line.split("\t") for line in cli("providers").out.splitlines()]
-    assert ["faulty", "faulty 1.2", "ready", "Fails as its options say."] in lines
+    (row,) = [line for line in lines if line[0] == "faulty"]
+    assert (row[1], row[3]) == ("faulty 1.2", "Fails as its options say.")
+    assert "FAULTY_API_KEY" in row[2]
+    assert "OPENPROTO_BASE_URL" in found["passthrough"]["status"]
     verbose = [line.split("\t") for line in cli("providers", "-v").out.splitlines()]
     assert any(row[:2] == ["faulty", "size"] and row[2].endswith("= 1") for row in verbose)
     assert "what it is" in terminal("providers")
