@@ -33,7 +33,7 @@ async def reindex(
     May be stopped at any time; the same command goes on where it was.
     """
     target = call.target(**({"embedder": embedder} if embedder else {}))
-    if target.provider_options.get("embedder") == "none":
+    if embedder == "none":
         call.confirm("drop all vectors? Search then finds words alone, until another reindex", yes=yes)
     provider = target.make_provider()
     last = ReindexProgress(0, 0)
