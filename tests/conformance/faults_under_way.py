@@ -194,7 +194,7 @@ class AddManyIsLogged(Sqlite):
 class ListIsLogged(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         page = await super().list(query)
-        _log.debug("listed %r", page)
+        _log.debug("listed %r", [record.content for record in page.items])
         return page
 
 
@@ -202,7 +202,7 @@ class ListIsLogged(Sqlite):
 class ContextIsLogged(Sqlite):
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
         block = await super().context(query, count_tokens)
-        _log.debug("made %r", block)
+        _log.debug("made %r", block.text)
         return block
 
 

@@ -63,6 +63,7 @@ class Author:
     theme: Theme
     made: list[tuple[Made, int]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    keyed: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, length: int) -> History:
         """Return a history of about `length` steps, read back now and then and at its end."""
@@ -97,23 +98,37 @@ class Author:
 
     def add(self, *, keyed: bool = True, user: int | None = None) -> dict[str, Any]:
         """Return the arguments of an `add`."""
+        if keyed and self.keyed and self.some("idempotency", 0.4):
+            return self.repeated()
         user = self.user() if user is None else user
         longest = min(self.capabilities.features.max_content_length or values.LONG[-1], 100_000)
         fields = {"content": values.content(self.random, longest, long=self.theme.long), "user_id": User(user)}
         fields |= self.fields()
         if keyed and self.some("idempotency", 0.3):
             fields["idempotency_key"] = self.random.choice(values.IDEMPOTENCY_KEYS)
+            self.keyed.append(fields)
         if self.some("supersedes", 0.4) and (old := self.of(user)):
             fields["supersedes"] = self.random.sample(old, min(len(old), self.random.choice((1, 1, 2))))
         if keyed and self.some("key", 0.4) and self.supports("key"):
             fields["key"] = self.random.choice(values.KEYS)
         return fields
 
+    def repeated(self) -> dict[str, Any]:
+        """Return an earlier `add` under its key, the very same or with one field that is another."""
+        fields = dict(self.random.choice(self.keyed))
+        if self.random.random() < 0.6:
+            optional = [name for name in fields if name not in ("content", "user_id", "idempotency_key")]
+            if optional and self.random.random() < 0.5:
+                del fields[self.random.choice(optional)]
+            else:
+                fields["confidence"] = self.random.choice(values.CONFIDENCES)
+        return fields
+
     def fields(self) -> dict[str, Any]:
         """Return some of the optional fields that callers may write when they like."""
         fields: dict[str, Any] = {}
         if self.some("scope", 0.5) and self.capabilities.features.scopes != "none":
-            fields["scope"] = self.random.choice(values.SCOPES)
+            fields["scope"] = values.scope(self.random)
         if self.some("tags", 0.5):
             fields["tags"] = values.tags(self.random)
         if self.some("source", 0.4):
@@ -290,7 +305,9 @@ class Author:
         return name in self.theme.fields and self.random.random() < chance
 
     def user(self) -> int:
-        """Return one of the users, mostly the first one."""
+        """Return one of the users, mostly the first one, but where they are what the theme is about."""
+        if self.theme.unicode_users and self.theme.users > 3:
+            return self.random.randrange(self.theme.users)
         return self.random.choice((0, 0, self.random.randrange(self.theme.users)))
 
     def of(self, user: int) -> Several:
@@ -317,13 +334,13 @@ class Author:
         filters: dict[str, Any] = {}
         scopes = self.capabilities.features.scopes != "none"
         if scopes and "scope" in self.theme.filters and self.random.random() < likely:
-            filters["scope"] = self.random.choice(values.SCOPES) + self.random.choice(values.FILTER_ENDINGS)
+            filters["scope"] = values.scope(self.random) + self.random.choice(values.FILTER_ENDINGS)
             if self.random.random() < 0.1:
                 filters["scope"] = "*"
         if "tag" in self.theme.filters and self.random.random() < likely:
-            filters["tag"] = self.random.choice(values.TAGS)
-            if self.random.random() < 0.3:
-                filters["tag"] = self.random.choices(values.TAGS[:6], k=2)
+            filters["tag"] = values.tags(self.random)[0]
+            if self.random.random() < 0.5:
+                filters["tag"] = self.random.sample(values.TAGS[: values.FEW], 2)
         return filters
 
     def moments(self) -> dict[str, Any]:

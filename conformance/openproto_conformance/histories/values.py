@@ -28,6 +28,8 @@ TEXTS = (
     " blanks at both ends  ",
     "\ttabs\tand line ends\r\n",
     "e\u0301 is not \u00e9",
+    "cafe\u0301, a\u0308, n\u0303",
+    "\u1112\u1161\u11ab of three letters",
     "\u00e9 is not e\u0301",
     "STRASSE, straße, Strasse",
     "İstanbul, ISTANBUL, istanbul",
@@ -133,6 +135,7 @@ SOURCES: tuple[dict[str, str], ...] = (
     {"app": "a" * 256, "ref": "007"},
     {"ref": '{"page": 7}'},
 )
+FEW = 4
 LONG = (500, 501, 2_000, 8_001, 65_537)
 
 
@@ -152,7 +155,12 @@ def tags(random: Random) -> list[str]:
     """Return a few tags, repeated ones among them; now and then as many as there may be."""
     if random.random() < 0.08:
         return [f"tag {n}" for n in range(64)]
-    return random.choices(TAGS, k=random.randrange(1, 5))
+    return random.choices(TAGS if random.random() < 0.4 else TAGS[:FEW], k=random.randrange(1, 5))
+
+
+def scope(random: Random) -> str:
+    """Return a scope, mostly one of a few, so that filters meet what they are about."""
+    return random.choice(SCOPES if random.random() < 0.4 else SCOPES[:FEW])
 
 
 def extensions(random: Random) -> dict[str, Any]:
