@@ -6,7 +6,7 @@ WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations test-pgbouncer test-installs check check-http check-letta bench constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-installs check check-hard check-http check-letta bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 
 check-http: $(READY)  ## ten thousand invented requests against the server's own OpenAPI
 	@$(BIN)/python tests/server/schemathesis_run.py
+
+check-hard: $(READY)  ## kills, network faults, storms, probes, and a soak of half an hour; writes docs/reliability.md
+	@$(BIN)/python tests/hard --write
 
 check-letta: $(READY)  ## install, start, and certify a real Letta server, in an environment of its own
 	@$(BIN)/python tests/vendors/letta/real_server.py

@@ -179,7 +179,7 @@ class ProviderUnavailableError(ProviderError):
 
 
 class ProviderTimeoutError(ProviderError, TimeoutError):
-    """The verb did not finish within the client's `timeout`; a write may or may not have happened."""
+    """The verb did not finish within the client's `timeout`; a write may have happened all the same."""
 
     code: str = "provider_timeout"
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 
+from openproto.plain import moment
+
 MAX_CONTENT_LENGTH = 100_000
 MAX_JSON_DEPTH = 100
 MAX_INTEGER_BITS = 4096
@@ -39,6 +41,8 @@ def _text(text: str) -> str:
 
 
 def _listed(values: Any) -> Any:
+    if isinstance(values, str):
+        raise ValueError("must be a list of texts, and is a single one; put it in brackets")
     return [] if values is None else values
 
 
@@ -52,7 +56,9 @@ def _wanted_tags(tags: Any) -> Any:
         return ()
     if isinstance(tags, str):
         return (tags,)
-    return tuple(dict.fromkeys(tags)) if isinstance(tags, list | tuple | set | frozenset) else tags
+    if not isinstance(tags, list | tuple | set | frozenset):
+        return tags
+    return tuple(dict.fromkeys(tags)) if all(isinstance(tag, str) for tag in tags) else tuple(tags)
 
 
 def _utc(moment: datetime) -> datetime:
@@ -130,7 +136,7 @@ ScopePath = Annotated[
 ScopeFilter = Annotated[str, _TEXT, _PATTERN, AfterValidator(_filter)]
 Cursor = Label
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(moment), AfterValidator(_utc)]
 
 
 def is_absent(value: Any) -> bool:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,28 @@ def provider_class(name: str) -> type[Provider]:
     return loaded
 
 
-def make_provider(name: str, options: Mapping[str, Any]) -> Provider:
-    """Return an unopened provider; a keyword it does not take is a TypeError that lists those it does."""
+CLIENT_OPTIONS = (
+    "app",
+    "audit",
+    "audit_reads",
+    "close_timeout",
+    "max_concurrency",
+    "observers",
+    "retries",
+    "timeout",
+    "token_counter",
+)
+"""What every client takes, whatever its provider."""
+
+
+def make_provider(name: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> Provider:
+    """Return an unopened provider; a keyword it does not take is a TypeError that lists those it does, and `others`."""
     cls = provider_class(name)
     known = provider_options(cls)
     if unknown := [option for option in options if option not in known]:
         raise TypeError(
-            f"provider {name!r} got an unexpected option {unknown[0]!r}{_did_you_mean(unknown[0], known)}; "
-            f"it takes: {', '.join(known)}"
+            f"provider {name!r} got an unexpected option {unknown[0]!r}{_did_you_mean(unknown[0], [*known, *others])}; "
+            f"it takes: {', '.join([*known, *others])}"
         )
     return cls(**options)
 

@@ -47,6 +47,7 @@ from openproto.fields import (
     is_absent,
 )
 from openproto.models import MemorySource, SourceType
+from openproto.plain import plain_field
 
 MAX_LIST_LIMIT = 500
 MAX_SEARCH_LIMIT = 100
@@ -57,6 +58,13 @@ class Request(BaseModel):
     """The base of everything that a caller sends."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping):
+            return fields
+        return {name: plain_field(name, value) for name, value in fields.items()}
 
 
 class SourceInput(Request):
@@ -305,6 +313,21 @@ def _explain(error: ValidationError) -> str:
     faults: list[str] = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in fault["loc"])
-        what = LONE_SURROGATE if fault["type"] == "string_unicode" else fault["msg"].removeprefix("Value error, ")
+        what = _IN_WORDS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
         faults.append(f"{where}: {what}" if where else what)
     return "; ".join(faults)
+
+
+_IN_WORDS = {
+    "string_unicode": LONE_SURROGATE,
+    "missing": "is missing",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be True or False",
+    "extra_forbidden": "is not known here",
+    "timezone_aware": "must be a moment with an offset, such as datetime.now(UTC)",
+}
+"""What pydantic says of these speaks of its own types."""

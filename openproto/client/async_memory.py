@@ -26,8 +26,9 @@ from openproto.errors import (
 from openproto.fanout import gather_bounded
 from openproto.instrumentation import Observer, Stats
 from openproto.models import Capabilities, Health, MemoryPage, MemoryRecord, UserPage
+from openproto.plain import texts
 from openproto.provider import KeyedInput, Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
-from openproto.registry import make_provider
+from openproto.registry import CLIENT_OPTIONS, make_provider
 from openproto.requests import Filters, MemoryInput, PutCondition, ScopesQuery, UsersQuery, build
 from openproto.reranking import Reranker
 
@@ -93,7 +94,7 @@ class AsyncMemory(AsyncVerbs):
         bounds = Options(timeout, retries, close_timeout, max_concurrency, app, tuple(observers))
         audit_reads = audit is None or options.pop("audit_reads", True)
         if isinstance(provider, str):
-            provider = make_provider(provider, options)
+            provider = make_provider(provider, options, CLIENT_OPTIONS)
         elif options:
             raise TypeError(f"options {sorted(options)} belong in the provider object's own constructor")
         if audit is not None:
@@ -130,7 +131,7 @@ class AsyncMemory(AsyncVerbs):
         concurrency: int = 8,
     ) -> dict[str, SearchResults]:
         """Return the results of one query for each user, at most `concurrency` searches under way at once."""
-        users = list(dict.fromkeys(user_ids))
+        users = list(dict.fromkeys(texts("user_ids", user_ids)))
         searches = (
             self.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
             for user_id in users
@@ -145,7 +146,7 @@ class AsyncMemory(AsyncVerbs):
         """
         self._session.check_usable()
         outcomes: Outcomes = []
-        remaining = iter(items)
+        remaining = inputs.each(items)
         refused = None if "key" in self._session.provider.operations else self._session.provider.unsupported("key")
         while batch := await inputs.validated(remaining, ADD_MANY_BATCH):
             if refused is not None:
@@ -261,6 +262,7 @@ class AsyncMemory(AsyncVerbs):
         Raises IngestionTimeoutError after `timeout` seconds (default: the client's own), ProviderError when an
         ingestion failed.
         """
+        ids = texts("ids", ids)
         seconds = timeout if timeout is not None else self._session.options.timeout
         try:
             async with asyncio.timeout(seconds):

@@ -20,7 +20,8 @@ def check_keywords(method: str, keywords: Iterable[str]) -> None:
     """Raise TypeError for a keyword that is no extension, as a plain function would."""
     for keyword in keywords:
         if not keyword.startswith(("x_", "x-")):
-            raise TypeError(f"{method}() got an unexpected keyword argument {keyword!r}")
+            hint = "; data of your own goes into an extension, such as x_app={...}"
+            raise TypeError(f"{method}() got an unexpected keyword argument {keyword!r}{hint}")
 
 
 def wire_names(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> Keye
     """Validate an input and give it the caller's idempotency key, or one of our own so that it can be retried."""
     if not _PLAIN.issuperset(fields):
         fields = wire_names(fields)
-    if not isinstance(content := fields.get("content"), str):
+    if "content" in fields and not isinstance(content := fields["content"], str):
         fields = {**fields, "content": as_content(content)}
     if idempotency_key is not None:
         build(IdempotencyKey, {"idempotency_key": idempotency_key})
@@ -49,14 +50,25 @@ async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int)
     return batch
 
 
+def each(items: Iterable[MemoryInput | Mapping[str, Any]]) -> Iterator[MemoryInput | Mapping[str, Any]]:
+    """Return an iterator over memories; InvalidRequestError for what is no iterable of them."""
+    if isinstance(items, str | bytes | Mapping | MemoryInput) or not isinstance(items, Iterable):
+        raise InvalidRequestError(f"items: must be an iterable of memories, and is a {type(items).__name__}")
+    return iter(items)
+
+
 def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
     if isinstance(item, MemoryInput):
         return KeyedInput(item, generated_key(item.user_id))
-    key = None
-    if "idempotency_key" in item:
-        item = dict(item)
-        key = item.pop("idempotency_key")
+    if not isinstance(item, Mapping) or not all(isinstance(name, str) for name in item):
+        return InvalidRequestError(f"must be a mapping of add's keywords or a MemoryInput, and is a {_kind(item)}")
+    fields = dict(item)
+    key = fields.pop("idempotency_key", None)
     try:
-        return keyed(item, key)
+        return keyed(fields, key)
     except InvalidRequestError as error:
         return error
+
+
+def _kind(item: object) -> str:
+    return "mapping with keys that are no texts" if isinstance(item, Mapping) else type(item).__name__

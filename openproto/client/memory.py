@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import JsonValue
 
-from openproto.client import loop
+from openproto.client import inputs, loop
 from openproto.client.async_memory import ADD_MANY_BATCH, RESTORE_BATCH, AsyncMemory, Records
 from openproto.client.async_verbs import Ids, SourceFields, Tags, TagsWanted
 from openproto.client.messages import Messages
@@ -20,6 +20,7 @@ from openproto.client.sync_verbs import SyncVerbs
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.instrumentation import Observer, Stats
 from openproto.models import Health, MemoryRecord, UserPage
+from openproto.plain import texts
 from openproto.provider import Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.requests import MemoryInput
 from openproto.reranking import Reranker
@@ -131,7 +132,7 @@ class Memory(SyncVerbs):
         """Return the results of one query for each user, at most `concurrency` searches under way at once."""
         return loop.run(
             self._async.search_many(
-                list(user_ids),
+                texts("user_ids", user_ids),
                 query,
                 scope=scope,
                 tag=tag,
@@ -149,7 +150,7 @@ class Memory(SyncVerbs):
         the backend says of an item or a batch is raised: look at each outcome.
         """
         # The items are read here, in the caller's thread: reading them may well use this client.
-        remaining = iter(items)
+        remaining = inputs.each(items)
         batches = iter(lambda: list(islice(remaining, ADD_MANY_BATCH)), [])
         return [outcome for batch in batches for outcome in loop.run(self._async.add_many(batch))]
 

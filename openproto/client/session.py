@@ -22,6 +22,8 @@ from openproto.provider import Call, Provider, current_call, current_origin
 T = TypeVar("T")
 
 
+_WRITES: frozenset[Verb] = frozenset({"add", "update", "delete"})
+_MAYBE_WRITTEN = "the write may or may not have happened"
 _NO_LIMIT = contextlib.nullcontext()
 
 
@@ -38,6 +40,12 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the client is made."""
+        for name in ("timeout", "close_timeout"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float | None):
+                raise TypeError(f"{name} must be a number of seconds, and is a {type(value).__name__}")
+        for name in ("retries", "max_concurrency"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | None):
+                raise TypeError(f"{name} must be a whole number, and is a {type(value).__name__}")
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError("timeout must be a positive number of seconds, or None for no deadline")
         if self.retries < 0:
@@ -109,7 +117,10 @@ class Session:
 
         try:
             return await self._bounded(
-                repr(verb), call.request_id, lambda: with_retries(lambda: run(self.provider), retries, repeat)
+                repr(verb),
+                call.request_id,
+                lambda: with_retries(lambda: run(self.provider), retries, repeat),
+                is_write=verb in _WRITES,
             )
         except BaseException as error:
             outcome = outcome_of(error)
@@ -171,7 +182,9 @@ class Session:
         """Whether the provider was opened and its owner has not closed it."""
         return (self._is_open or self._opening is not None) and not self._closed
 
-    async def _bounded(self, what: str, request_id: str | None, run: Callable[[], Awaitable[T]]) -> T:
+    async def _bounded(
+        self, what: str, request_id: str | None, run: Callable[[], Awaitable[T]], *, is_write: bool = False
+    ) -> T:
         """Open the provider if need be and run, both within `timeout`; errors tell the provider and the request."""
         seconds = self.options.timeout
         deadline = asyncio.timeout(seconds)
@@ -187,9 +200,10 @@ class Session:
             if not deadline.expired():
                 text = f"{self.provider.name}: a timeout of its own stopped {what}"
                 raise self._signed(ProviderError(text), request_id) from error
+            happened = _MAYBE_WRITTEN if is_write else "nothing was changed"
             text = (
-                f"{what} on {self.provider.name!r} did not finish within {seconds:g} s; a write may or may not have "
-                "happened. Raise timeout=, or look at the backend's load"
+                f"{what} on {self.provider.name!r} did not finish within {seconds:g} s; {happened}. Raise timeout=, or "
+                "look at the backend's load"
             )
             raise self._signed(ProviderTimeoutError(text), request_id) from error
 

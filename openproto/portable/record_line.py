@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import blake2b
 from typing import Any, BinaryIO
 
@@ -88,7 +87,8 @@ def parse(number: int, raw: bytes | None, user: str | None) -> Line:
     supersedes = _ids(fields)
     id = fields.get("id")
     if id is not None and not (isinstance(id, str) and id):
-        raise InvalidRequestError("id: must be a text")
+        kind = "a number: write it as a text, in quotes" if isinstance(id, int) else "no text"
+        raise InvalidRequestError(f"id: is {kind}")
     named = fields.get("user_id")
     if id is not None:
         fields = _split(fields)
@@ -99,7 +99,7 @@ def parse(number: int, raw: bytes | None, user: str | None) -> Line:
     if user is not None:
         fields["user_id"] = user
     key = fields.pop("idempotency_key", None) or _key(number, id, fields)
-    return Line(number, id, {**_with_moments(fields), "idempotency_key": key}, supersedes)
+    return Line(number, id, {**fields, "idempotency_key": key}, supersedes)
 
 
 def _split(record: dict[str, Any]) -> dict[str, Any]:
@@ -120,10 +120,18 @@ def _object(raw: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise InvalidRequestError("is not JSON") from None
+        raise InvalidRequestError(_not_json(raw)) from None
     if not isinstance(fields, dict):
         raise InvalidRequestError("is not a JSON object")
     return fields
+
+
+def _not_json(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+        return "is not UTF-8 but UTF-16, as shells of Windows write: save the file as UTF-8"
+    if raw.strip() in (b"[", b"{", b"]", b"},", b"}"):
+        return "is part of a JSON document of several lines: write one object a line (jq -c '.[]' does that)"
+    return "is not JSON"
 
 
 def _ids(fields: dict[str, Any]) -> list[str]:
@@ -141,13 +149,3 @@ def _key(number: int, id: str | None, fields: dict[str, Any]) -> str:
 
 def _digest(text: str) -> str:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-
-
-def _with_moments(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return `fields` with datetimes where JSON has texts; one that is no moment stays a text, for `add` to refuse."""
-    moments: dict[str, Any] = {}
-    for name in ("valid_from", "valid_to"):
-        if isinstance(text := fields.get(name), str):
-            with suppress(ValueError):
-                moments[name] = datetime.fromisoformat(text)
-    return fields | moments

@@ -1,4 +1,4 @@
-"""The protocol's requests as HTTP spells them: RFC 3339 moments, and numbers that came as text in a query string.
+"""The protocol's requests as HTTP spells them: numbers that came as text in a query string.
 
 Each is the model of `openproto.requests` with the same limits and the same errors; only the spelling differs.
 """
@@ -6,7 +6,6 @@ Each is the model of `openproto.requests` with the same limits and the same erro
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
@@ -33,20 +32,8 @@ from openproto.server.http_errors import ErrorBody
 
 MAX_BATCH = 500
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-
-
-def _moment(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("must be a moment such as '2026-01-31T12:00:00Z'")
-    if not _RFC_3339.fullmatch(value):
-        raise ValueError("must be a moment with an offset, such as '2026-01-31T12:00:00Z'")
-    try:
-        return datetime.fromisoformat(value.upper())
-    except ValueError:
-        raise ValueError("names a day or time that does not exist") from None
 
 
 def _integer(text: object) -> object:
@@ -61,7 +48,6 @@ def _number(text: object) -> object:
     return float(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
 
 
-WireMoment = Annotated[Moment, BeforeValidator(_moment)]
 WireInteger = Annotated[int, BeforeValidator(_whole)]
 """JSON has one kind of number: to its schemas 5.0 is the integer 5, and some languages write it so."""
 
@@ -77,8 +63,8 @@ class NewMemory(
 ):
     """A memory to store. `x-<provider>` members are extensions, kept and returned unchanged."""
 
-    valid_from: WireMoment | None = Field(default=None, exclude_if=is_absent)
-    valid_to: WireMoment | None = Field(default=None, exclude_if=is_absent)
+    valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
+    valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
 
 
 class PutMemory(NewMemory):
@@ -112,7 +98,7 @@ class Changes(
 ):
     """Changes to a memory: what is absent is left alone, null clears."""
 
-    valid_to: WireMoment | None = None
+    valid_to: Moment | None = None
 
 
 class Owner(Request, defer_build=False):
@@ -141,9 +127,9 @@ class ListParams(ListQuery, defer_build=False):
     """The query string of `GET /memories`."""
 
     tags: TagFilter = Field(default=(), alias="tag")
-    since: WireMoment | None = None
-    until: WireMoment | None = None
-    as_of: WireMoment | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    as_of: Moment | None = None
     limit: QueryInteger = Field(default=50, ge=1, le=MAX_LIST_LIMIT)
 
 
@@ -158,7 +144,7 @@ class SearchBody(SearchQuery, defer_build=False):
 
     query: Content = Field(alias="q")
     tags: TagFilter = Field(default=(), alias="tag")
-    as_of: WireMoment | None = None
+    as_of: Moment | None = None
     limit: WireInteger = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
 
 
@@ -173,14 +159,14 @@ class ContextBody(ContextQuery, defer_build=False):
     """The body of `POST /context`."""
 
     tags: TagFilter = Field(default=(), alias="tag")
-    as_of: WireMoment | None = None
+    as_of: Moment | None = None
     token_budget: WireInteger = Field(default=500, ge=1)
 
 
 class AuditParams(AuditQuery, defer_build=False):
     """The query string of `GET /audit`."""
 
-    since: WireMoment | None = None
+    since: Moment | None = None
     limit: QueryInteger = Field(default=100, ge=1, le=MAX_AUDIT_LIMIT)
 
 

@@ -145,7 +145,6 @@ BEYOND: list[tuple[str, str, Any]] = [
     ("add", "tags", [""]),
     ("add", "tags", [" "]),
     ("add", "tags", "tea"),
-    ("add", "tags", ("tea",)),
     ("add", "tags", {"tea"}),
     ("add", "tags", [1]),
     ("add", "tags", [None]),

@@ -1,0 +1,250 @@
+"""Values that look like others become the protocol's plain types, or are refused by name, before anything sees them."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_provider import FakeProvider
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openproto import AsyncMemory, InvalidRequestError, MemoryRecord, ProviderTimeoutError
+from openproto.plain import moment, plain
+from openproto.registry import CLIENT_OPTIONS
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class Text(str):
+    def __str__(self) -> str:
+        raise AssertionError("the subclass's own method was called")
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
+class Count(int):
+    pass
+
+
+class Clock(datetime):
+    def astimezone(self, tz: tzinfo | None = None) -> Clock:
+        raise AttributeError("value")
+
+
+class Broken(datetime):
+    @property
+    def year(self) -> int:
+        raise AttributeError("year")
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+def clock(at: datetime) -> Clock:
+    return Clock(*at.timetuple()[:6], tzinfo=at.tzinfo)
+
+
+def disguised(value: Any) -> st.SearchStrategy[Any]:
+    """Strategies of what looks like `value` and is not."""
+    looks: list[Any] = [value]
+    if isinstance(value, str):
+        looks += [Text(value), np.str_(value)]
+    elif isinstance(value, int):
+        looks += [Count(value), np.int64(value)]
+    elif isinstance(value, datetime):
+        looks += [clock(value), value.isoformat(), value.astimezone(timezone(timedelta(hours=5, minutes=30)))]
+    return st.sampled_from(looks)
+
+
+@settings(max_examples=40)
+@given(st.data())
+async def test_row_7_look_alikes_reach_the_provider_as_plain_types(data: st.DataObject) -> None:
+    provider = FakeProvider()
+    fields: dict[str, Any] = {
+        "user_id": data.draw(disguised("ada")),
+        "scope": data.draw(disguised("a/b")),
+        "tags": data.draw(st.sampled_from([["x"], ("x",), [Text("x")]])),
+        "valid_from": data.draw(disguised(NOON)),
+        "confidence": data.draw(st.sampled_from([0.5, np.float64(0.5), np.float32(0.5)])),
+        "x_app": data.draw(st.sampled_from([{"n": 1, "c": "red"}, {Text("n"): Count(1), "c": Colour.RED}])),
+    }
+    async with AsyncMemory(provider) as memory:
+        await memory.add(data.draw(disguised("tea")), **fields)
+        await memory.list("ada", since=data.draw(disguised(NOON)), limit=data.draw(disguised(5)))
+    item, query = provider.requests
+    assert item.model_dump(exclude_defaults=True) == {
+        "content": "tea",
+        "user_id": "ada",
+        "scope": "a/b",
+        "tags": ["x"],
+        "valid_from": NOON,
+        "confidence": 0.5,
+        "x-app": {"n": 1, "c": "red"},
+    }
+    for value in (item.content, item.user_id, item.scope, *item.tags, *item.extensions["x-app"]):
+        assert type(value) is str
+    assert (type(item.valid_from), type(query.since), type(query.limit)) == (datetime, datetime, int)
+    assert item.valid_from == query.since == NOON
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_what_is_plain_stays_as_it_is(value: Any) -> None:
+    assert plain(value) == value
+    assert type(plain(value)) is type(value)
+
+
+async def test_a_value_whose_own_methods_fail_is_refused_by_name() -> None:
+    async with AsyncMemory(FakeProvider()) as memory:
+        with pytest.raises(InvalidRequestError, match="since"):
+            await memory.list("ada", since=Broken(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-31T12:00:00Z", NOON),
+        ("2026-01-31t12:00:00z", NOON),
+        ("2026-01-31 12:00:00 +00:00", NOON),
+        ("2026-01-31T12:00Z", NOON),
+        ("2026-01-31T17:30:00+0530", NOON),
+        ("2026-01-31T17+05:30", None),
+        ("2026-01-31T14:00:00+02", NOON),
+        ("2026-01-31T12:00:00-00:00", NOON),
+        ("2026-01-31T12:00:00.25Z", NOON.replace(microsecond=250000)),
+        ("2026-01-31T12:00:00,123456789Z", NOON.replace(microsecond=123456)),
+        ("2026-01-31T11:59:60Z", NOON),
+        ("2026-01-31T12:00:00", None),
+        ("2026-01-31", None),
+        ("2026-W05-6T12:00:00Z", None),
+        ("20260131T120000Z", None),
+        ("2026-02-30T12:00:00Z", None),
+        ("2026-01-31T24:00:00Z", None),
+        ("2026-01-31T12:00:00+25:00", None),
+        ("9999-12-31T23:59:60Z", None),
+        ("٢٠٢٦-01-31T12:00:00Z", None),
+        ("", None),
+        (1738324800, None),
+    ],
+)
+def test_row_10_every_spelling_of_a_moment_means_the_same_everywhere(text: Any, expected: datetime | None) -> None:
+    if expected is None:
+        with pytest.raises(ValueError, match=r"moment|does not exist"):
+            moment(text)
+    else:
+        assert moment(text) == expected
+
+
+@given(st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)), st.integers(-1439, 1439))
+def test_what_python_writes_is_read_back(at: datetime, minutes: int) -> None:
+    written = at.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    assert moment(written.isoformat()) == written
+
+
+async def test_row_8_an_item_that_is_no_memory_is_that_items_error() -> None:
+    async with AsyncMemory(FakeProvider()) as memory:
+        good = {"content": "tea", "user_id": "ada"}
+        items: list[Any] = [
+            good,
+            "",
+            [1],
+            None,
+            {1: 2},
+            {"user_id": "ada"},
+            {**good, "tags": "x"},
+            {**good, "tags": None},
+        ]
+        stored, *refused, last = await memory.add_many(items)
+        assert isinstance(stored, MemoryRecord)
+        assert isinstance(last, MemoryRecord)
+        told = [str(outcome) for outcome in refused if isinstance(outcome, InvalidRequestError)]
+        assert len(told) == 6
+        assert [text.partition(" and is a ")[2] for text in told[:4]] == [
+            "str", "list", "NoneType", "mapping with keys that are no texts",
+        ]  # fmt: skip
+        assert told[4] == "content: is missing"
+        assert "brackets" in told[5]
+        for whole in (None, "ada", {"content": "tea"}, 5):
+            with pytest.raises(InvalidRequestError, match="items: "):
+                await memory.add_many(whole)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["ada", b"ada", {"ada": 1}, 5, None, [1]])
+async def test_row_9_one_text_is_no_list_of_its_letters(wrong: Any) -> None:
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        with pytest.raises(InvalidRequestError, match=r"^user_ids"):
+            await memory.search_many(wrong, "tea")
+        with pytest.raises(InvalidRequestError, match=r"^ids"):
+            await memory.wait_for_ingest(wrong, "ada")
+    assert provider.calls == []
+
+
+async def test_row_11_message_objects_of_the_sdks_are_messages() -> None:
+    from anthropic.types import Message, TextBlock, Usage
+    from openai.types.chat import ChatCompletionMessage
+
+    usage = Usage(input_tokens=1, output_tokens=1)
+    claude = Message(
+        id="m",
+        content=[TextBlock(text="Noted.", type="text")],
+        model="c",
+        role="assistant",
+        type="message",
+        usage=usage,
+    )
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        said: list[Any] = [{"role": "user", "content": "hi"}, ChatCompletionMessage(role="assistant", content="Hello.")]
+        await memory.add(said, user_id="ada")
+        await memory.add(claude, user_id="ada")  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequestError, match="must be a message"):
+            await memory.add([SimpleNamespace(content="x")], user_id="ada")  # type: ignore[list-item]
+    assert [item.content for item in provider.inputs] == ["user: hi\nassistant: Hello.", "assistant: Noted."]
+
+
+def test_row_13_a_misspelt_client_option_finds_the_clients_own() -> None:
+    with pytest.raises(TypeError, match="did you mean 'timeout'") as caught:
+        AsyncMemory("sqlite", timeuot=1)
+    assert all(option in str(caught.value) for option in (*CLIENT_OPTIONS, "path"))
+    named = inspect.signature(AsyncMemory).parameters.keys() - {"provider", "options"}
+    assert {*named, "audit_reads"} == set(CLIENT_OPTIONS)
+
+
+async def test_row_13_metadata_is_pointed_to_extensions() -> None:
+    with pytest.raises(TypeError, match=r"x_app=\{"):
+        await AsyncMemory(FakeProvider()).add("tea", user_id="ada", metadata={"a": 1})
+
+
+@pytest.mark.parametrize("options", [{"retries": 2.5}, {"retries": True}, {"timeout": "30"}, {"max_concurrency": 1.5}])
+def test_bounds_of_another_type_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="must be a"):
+        AsyncMemory(FakeProvider(), **options)
+
+
+async def test_row_42_only_a_write_may_have_happened() -> None:
+    from fake_provider import hang
+
+    told: dict[str, str] = {}
+    provider = FakeProvider(acts=[hang, hang])
+    async with AsyncMemory(provider, timeout=0.05) as memory:
+        for verb, call in (("add", memory.add("tea", user_id="ada")), ("list", memory.list("ada"))):
+            with pytest.raises(ProviderTimeoutError) as caught:
+                await call
+            told[verb] = caught.value.message
+    assert "may or may not have happened" in told["add"]
+    assert "may or may not" not in told["list"]

@@ -1,0 +1,278 @@
+"""The parts of `make check-hard`: each takes a seed and a size, and returns a figure, or raises what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError
+from openproto.server import ServerSettings, create_app, running
+
+CALL_BOUND = 20.0
+"""Seconds that any call may take, faults and a busy machine included."""
+SOAK_LIMIT = 0.05
+"""Kilobytes an operation by which memory may grow once it is warm; what was found and ended was ten times that."""
+
+
+class Broken(AssertionError):
+    """Something that must hold did not."""
+
+
+def ensure(holds: object, what: str) -> None:
+    """Raise Broken, which unlike `assert` no option turns off."""
+    if not holds:
+        raise Broken(what)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="openproto-hard-") as made:
+        yield Path(made)
+
+
+def sqlite(path: Path, **options: Any) -> AsyncMemory:
+    return AsyncMemory("sqlite", path=str(path), embedder="none", **options)
+
+
+@contextmanager
+def served(path: Path) -> Iterator[str]:
+    with running(create_app(sqlite(path, synchronous="normal"), ServerSettings())) as url:
+        yield url
+
+
+# -- kill -9 ----------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from openproto import Memory
+memory = Memory("sqlite", path=sys.argv[1], embedder="none")
+number = 0
+while True:
+    key = f"{sys.argv[2]}-{number}"
+    memory.add(key, user_id="ada", idempotency_key=key)
+    print(key, flush=True)
+    number += 1
+"""
+
+
+async def kills(chance: random.Random, rounds: int) -> str:
+    """Kill a writer at any moment; what it was told is stored must be there, once, and the file must be whole."""
+    acknowledged: set[str] = set()
+    with folder() as home:
+        path = home / "m.db"
+        for number in range(rounds):
+            command = [sys.executable, "-c", WRITER, str(path), str(number)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: ASYNC220  alone here
+                ensure(writer.stdout, "no pipe")
+                acknowledged |= {writer.stdout.readline().strip() for _ in range(chance.randint(1, 40))}
+                writer.send_signal(signal.SIGKILL)
+                # What it wrote to the pipe before it died was acknowledged as well.
+                acknowledged |= {line.strip() for line in writer.stdout if line.endswith("\n")}
+        async with sqlite(path) as memory:
+            stored = [record.content async for record in memory.iter("ada", page_size=500)]
+    ensure(len(stored) == len(set(stored)), "a memory was stored twice")
+    ensure(acknowledged <= set(stored), f"{len(acknowledged - set(stored))} acknowledged memories were lost")
+    return f"{rounds} kills, {len(acknowledged):,} acknowledged adds, none lost or doubled"
+
+
+# -- network faults ---------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def bad_network(url: str, chance: random.Random) -> Any:
+    """Yield the URL of a proxy that cuts, delays, garbles, and swallows what passes through it."""
+    host, port = url.removeprefix("http://").split(":")
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(4096):
+                match chance.randrange(12):
+                    case 0:
+                        break
+                    case 1:
+                        data = data[: chance.randrange(len(data))]
+                    case 2:
+                        data = bytes(byte ^ (chance.random() < 0.02) for byte in data)
+                    case 3:
+                        await asyncio.sleep(chance.uniform(0, 0.2))
+                    case 4:
+                        data += data
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, out = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pipe(reader, out), pipe(inner, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+
+
+async def network(chance: random.Random, calls: int) -> str:
+    """Call through a bad network: each call ends in bounded time, in an answer of this user's or a typed error."""
+    right = typed = 0
+    with folder() as home, served(home / "m.db") as url:
+        async with bad_network(url, chance) as bad:
+            for _ in range(calls // 10):
+                memory = AsyncMemory("passthrough", base_url=bad, timeout=3.0)
+                try:
+                    async with asyncio.timeout(CALL_BOUND * 10):
+                        for _ in range(10):
+                            try:
+                                await _one_call(memory, chance)
+                                right += 1
+                            except OpenProtoError:
+                                typed += 1
+                finally:
+                    await memory.aclose()
+    return f"{right + typed:,} calls, {right:,} answered, {typed:,} typed errors"
+
+
+async def _one_call(memory: AsyncMemory, chance: random.Random) -> None:
+    user = f"u{chance.randrange(20)}"
+    match chance.randrange(5):
+        case 0:
+            found: list[Any] = [await memory.add(f"likes tea {chance.random()}", user_id=user)]
+        case 1:
+            found = (await memory.list(user, limit=5)).items
+        case 2:
+            found = [result.memory for result in await memory.search("tea", user, limit=5)]
+        case 3:
+            await memory.context("tea", user)
+            found = []
+        case _:
+            record = await memory.add("likes milk", user_id=user)
+            found = [await memory.update(record.id, user_id=user, content="likes water")]
+            await memory.delete(record.id, user_id=user)
+    ensure(all(record.user_id == user for record in found), "another user's memory came out")
+
+
+# -- storms of cancellations ------------------------------------------------------------------------------------------
+
+
+async def storm(chance: random.Random, cancellations: int) -> str:
+    """Cancel calls at any moment; the client works afterwards, and no task is left."""
+    with folder() as home, served(home / "s.db") as url:
+        for memory in (sqlite(home / "m.db", synchronous="normal"), AsyncMemory("passthrough", base_url=url)):
+            before = asyncio.all_tasks()
+            async with memory:
+                for _ in range(cancellations // 100):
+                    calls = [asyncio.create_task(_one_call(memory, chance)) for _ in range(50)]
+                    await asyncio.sleep(chance.uniform(0, 0.01))
+                    for call in calls:
+                        call.cancel()
+                    ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), CALL_BOUND)
+                    wrong = [e for e in ended if e and not isinstance(e, asyncio.CancelledError | OpenProtoError)]
+                    ensure(not wrong, f"a cancelled call ended in {wrong[:1]!r}")
+                async with asyncio.timeout(CALL_BOUND):
+                    await _one_call(memory, chance)
+            ensure(asyncio.all_tasks() <= before, "a task was left behind")
+    return f"{cancellations // 100 * 100:,} cancelled calls on two providers"
+
+
+# -- random probes ----------------------------------------------------------------------------------------------------
+
+
+def _value(chance: random.Random, depth: int = 0) -> Any:
+    texts = ["", " ", "ada", "a/b", "a/*", "\0", "\ud800", "é" * 300, "2026-01-31T12:00Z", "x" * 600]
+    kinds: list[Callable[[], Any]] = [
+        lambda: chance.choice(texts),
+        lambda: "".join(chance.choices(string.printable, k=chance.randrange(20))),
+        lambda: chance.choice([None, True, 0, -1, 2**70, 0.5, float("nan"), b"x", object, ...]),
+        lambda: datetime(2026, 1, 1, tzinfo=chance.choice([UTC, None])) + timedelta(days=chance.randrange(900)),
+        lambda: [_value(chance, depth + 1) for _ in range(chance.randrange(4))],
+        lambda: {chance.choice(texts): _value(chance, depth + 1) for _ in range(chance.randrange(4))},
+    ]
+    return chance.choice(kinds if depth < 3 else kinds[:3])()
+
+
+PROBES: dict[str, tuple[str, ...]] = {
+    "add": ("content", "user_id", "scope", "tags", "source", "confidence", "valid_from", "valid_to", "x_app"),
+    "get": ("id", "user_id", "key"),
+    "update": ("id", "user_id", "content", "scope", "tags", "confidence", "valid_to", "source", "x_app"),
+    "delete": ("id", "user_id"),
+    "list": ("user_id", "scope", "tag", "since", "until", "as_of", "limit", "cursor"),
+    "search": ("query", "user_id", "scope", "tag", "as_of", "limit", "min_score"),
+    "context": ("query", "user_id", "scope", "tag", "as_of", "token_budget"),
+    "audit": ("user_id", "app", "memory_id", "since", "limit"),
+    "add_many": ("items",),
+}
+
+
+async def probes(chance: random.Random, calls: int) -> str:
+    """Call with random values: each ends in an answer, a typed error, or the TypeError of a missing argument."""
+    right = refused = 0
+    with folder() as home:
+        async with sqlite(home / "m.db", synchronous="normal") as memory:
+            for _ in range(calls):
+                verb = chance.choice(list(PROBES))
+                given = {name: _value(chance) for name in PROBES[verb] if chance.random() < 0.6}
+                if "user_id" in PROBES[verb] and chance.random() < 0.8:
+                    given["user_id"] = chance.choice(["ada", "bob"])
+                try:
+                    call: Awaitable[Any] = getattr(memory, verb)(**given)
+                    found = await asyncio.wait_for(call, CALL_BOUND)
+                    right += 1
+                    if isinstance(found, MemoryRecord) and given.get("user_id") is not None:
+                        ensure(found.user_id == given["user_id"], "another user's memory came out")
+                except OpenProtoError as error:
+                    refused += 1
+                    ensure(error.message.strip(), "an error says nothing")
+                except TypeError as error:
+                    ensure("argument" in str(error), f"{verb} ended in {error!r}")
+                    refused += 1
+    return f"{calls:,} calls, {right:,} answered, {refused:,} refused"
+
+
+# -- soak -------------------------------------------------------------------------------------------------------------
+
+
+async def soak(chance: random.Random, seconds: int) -> str:
+    """Run a mixed load and look at the memory of the process: once it is warm, it must not grow with the operations."""
+    with folder() as home, served(home / "s.db") as url:
+        clients = [sqlite(home / "m.db", synchronous="normal"), AsyncMemory("passthrough", base_url=url)]
+        started, operations, samples = time.monotonic(), 0, []
+        while (elapsed := time.monotonic() - started) < seconds:
+            for memory in clients:
+                for _ in range(100):
+                    await _one_call(memory, chance)
+                user = f"u{chance.randrange(20)}"
+                if len((await memory.list(user, limit=500)).items) > 100:
+                    await memory.delete_all(user)  # so that what is stored does not grow either
+            operations += 200
+            if elapsed > seconds / 3:
+                gc.collect()
+                samples.append((operations, _resident()))
+        for memory in clients:
+            await memory.aclose()
+    slope = _slope(samples)
+    ensure(slope < SOAK_LIMIT, f"memory grows by {slope:.3f} kB an operation")
+    return f"{seconds / 60:g} minutes, {operations:,} operations, {slope:+.4f} kB an operation"
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1024
+
+
+def _slope(samples: list[tuple[int, float]]) -> float:
+    middle_x = sum(x for x, _ in samples) / len(samples)
+    middle_y = sum(y for _, y in samples) / len(samples)
+    spread = sum((x - middle_x) ** 2 for x, _ in samples)
+    return sum((x - middle_x) * (y - middle_y) for x, y in samples) / spread if spread else 0.0
