@@ -26,7 +26,7 @@ def test_results_are_tables_with_headings(cli: Run, terminal: Callable[..., str]
     assert "\x1b[" in searched
     assert "when" in terminal("audit")
     assert f"stored {id}" != terminal("add", "x").strip()
-    assert "tokens, 1 memory" in terminal("context", "tea")
+    assert "tokens, 2 memories" in terminal("context", "tea")
     assert "nothing found" in terminal("search", "zebra")
 
 
