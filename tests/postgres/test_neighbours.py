@@ -1,4 +1,4 @@
-"""Turns of a conversation are found together with those beside them, on both stores alike; facts stand alone."""
+"""Turns are found together with those beside them, on both stores alike; words of older rules are made anew."""
 
 from __future__ import annotations
 
@@ -66,3 +66,16 @@ async def test_both_stores_lend_alike(make: MakeClient, tmp_path: Path, embedder
             one, two = [await scores(memory, query, scope=scope) for memory in (postgres, sqlite)]
             assert all(0 < score <= 1 for score in one.values())
             assert sorted(one.values()) == pytest.approx(sorted(two.values()), abs=3e-3)
+
+
+async def test_words_of_other_rules_are_made_anew(make: MakeClient) -> None:
+    async with make(embedder="none") as memory:
+        await memory.add_many([{"content": f"पिछले दिन {n}", "user_id": "ada"} for n in range(300)])
+        provider: Any = memory._session.provider
+        await provider._fetch("UPDATE {schema}.store SET rules = 1")
+        await provider._fetch("UPDATE {schema}.memories SET words = '{1:1}/1000000000'")
+        assert await memory.search("दिन", "ada") == []
+        renewing: Any = provider.fresh()
+        await renewing.reindex(lambda progress: None)
+        await renewing.close()
+        assert len(await memory.search("दिन", "ada", limit=100)) == 100
