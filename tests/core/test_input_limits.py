@@ -172,7 +172,6 @@ BEYOND: list[tuple[str, str, Any]] = [
     ("add", "supersedes", [{}]),
     ("add", "supersedes", ["i" * 513]),
     ("add", "valid_from", NAIVE),
-    ("add", "valid_from", NOON.isoformat()),
     ("add", "valid_from", NOON.timestamp()),
     ("add", "valid_from", date(2026, 1, 1)),
     ("add", "valid_from", datetime(2026, 1, 1, tzinfo=NoOffset())),
@@ -366,7 +365,6 @@ async def test_an_extension_key_that_is_none_is_refused(key: str) -> None:
     [
         object(),
         {1, 2},
-        (1, 2),
         b"bytes",
         NOON,
         {1: "integer key"},
@@ -379,7 +377,7 @@ async def test_an_extension_key_that_is_none_is_refused(key: str) -> None:
         10**5000,
     ],
     ids=[
-        *("object", "set", "tuple", "bytes", "datetime", "integer key", "bytes key", "null key", "nan", "infinity"),
+        *("object", "set", "bytes", "datetime", "integer key", "bytes key", "null key", "nan", "infinity"),
         *("too deep", "much too deep", "huge integer"),
     ],
 )
