@@ -77,13 +77,14 @@ def scores(search: Search, mine: list[MemoryRecord], embedder: HashEmbedder | No
 def eligible(search: Search, record: MemoryRecord, records: dict[str, MemoryRecord]) -> bool:
     moment = search.as_of or datetime.now(UTC)
     scope = record.scope or ""
-    successors = [other.created_at for other in records.values() if record.id in other.supersedes]
+    handovers = [other.valid_from or other.created_at for other in records.values() if record.id in other.supersedes]
+    holds_from = record.valid_from or (record.created_at if record.supersedes else None)
     return (
         (search.scope is None or scope == search.scope or scope.startswith(f"{search.scope}/"))
         and (search.tag is None or search.tag in record.tags)
-        and (record.valid_from is None or record.valid_from <= moment)
+        and (holds_from is None or holds_from <= moment)
         and (record.valid_to is None or moment < record.valid_to)
-        and all(created_at > moment for created_at in successors)
+        and all(handover > moment for handover in handovers)
     )
 
 
