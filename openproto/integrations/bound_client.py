@@ -7,10 +7,14 @@ used it and serves that loop alone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from openproto.client.async_memory import AsyncMemory
-from openproto.client.loop import background_loop
+from openproto.client.loop import background_loop, run
 from openproto.client.memory import Memory
+
+T = TypeVar("T")
 
 
 class BoundClient:
@@ -45,3 +49,16 @@ class BoundClient:
             raise RuntimeError(
                 "AsyncMemory is bound to a different event loop; give wrap() a Memory to serve several loops"
             )
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work`, which uses `client`, and wait for it; raises TypeError for an `AsyncMemory`."""
+        if not self.is_shared:
+            work.close()
+            raise TypeError("a synchronous call needs a Memory; an AsyncMemory serves asynchronous calls only")
+        return run(work)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, which uses `client`, on the client's own loop; cancelling cancels it there."""
+        if not self.is_shared or background_loop() is asyncio.get_running_loop():
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, background_loop()))
