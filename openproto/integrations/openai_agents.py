@@ -6,8 +6,8 @@
     await Runner.run(agent, "What is on today?", session=session)
 
 Every item is a record under the scope of its session, in the order in which the items came, exactly as the SDK wrote
-it. The records are never current: `search` and `context` do not find the history, which the session itself puts into every
-prompt. What a conversation should leave behind is for `openproto.integrations.llm` to decide.
+it. The records are never current: `search` and `context` do not find the history, which the session itself puts into
+every prompt. What a conversation should leave behind is for `openproto.integrations.llm` to decide.
 """
 
 from __future__ import annotations
