@@ -1,7 +1,7 @@
 """The MCP server: the protocol's verbs as tools, memories as resources, and recall as a prompt.
 
-Whose memories they are is decided by configuration or by the verified token, never by an argument: a model cannot name a
-user. What is stored comes back as data, in structured results; nothing of it becomes a description or an instruction.
+Whose memories they are is decided by configuration or by the verified token, never by an argument: a model cannot name
+a user. What is stored comes back as data, in structured results; nothing of it becomes a description or an instruction.
 """
 
 from __future__ import annotations
