@@ -33,7 +33,8 @@ class OpenProtoContextProvider(ContextProvider):
     """Recall before a run, capture after it.
 
     Args:
-        memory: Where memories are kept. A `Memory` serves every event loop, an `AsyncMemory` the one that first used it.
+        memory: Where memories are kept. A `Memory` serves every event loop, an `AsyncMemory` the one that first used
+            it.
         user_id: Whose memories they are.
         source_id: The framework's name for this provider.
         token_budget: Tokens that recalled memories may take.

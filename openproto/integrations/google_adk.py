@@ -4,7 +4,8 @@
 
     runner = Runner(..., memory_service=OpenProtoMemoryService(AsyncMemory()))
 
-Every event with a text is a memory of its user, once, however often its session is added; what was deleted stays deleted.
+Every event with a text is a memory of its user, once, however often its session is added; what was deleted stays
+deleted.
 """
 
 from __future__ import annotations
