@@ -85,7 +85,7 @@ def test_a_hundred_random_commands_end_as_on_a_filesystem(seed: int, memory: Mem
 def test_a_path_that_leaves_the_root_is_refused(memory: Memory) -> None:
     tool = MemoryTool(memory, user_id="ada")
     for path in ("/memories/../etc", "/memories/a/../../b", "/etc/passwd", "memories/a", "/memoriesfoo", ""):
-        with pytest.raises(ToolError, match="escape /memories|start with /memories"):
+        with pytest.raises(ToolError, match=r"escape /memories|start with /memories"):
             tool.call({"command": "create", "path": path, "file_text": "x"})
     assert memory.list("ada").items == []
 

@@ -85,7 +85,8 @@ def test_an_item_keeps_its_creation_and_shows_its_change(store: OpenProtoStore) 
     first = store.get(("a",), "k")
     store.put(("a",), "k", {"n": 2})
     second = store.get(("a",), "k")
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert (second.created_at, second.value) == (first.created_at, {"n": 2})
     assert second.updated_at > first.updated_at
 
@@ -118,7 +119,7 @@ def test_fields_are_found_each_for_itself(tmp_path: Path) -> None:
         store.put(("a",), "one", {"title": "xxx", "parts": [{"text": "yyy"}, {"text": "zzz"}], "other": "www"})
         store.put(("a",), "two", {"title": "zzz"})
         store.put(("a",), "hidden", {"title": "zzz"}, index=False)
-        assert [item.key for item in store.search(("a",), query="yyy")][0] == "one"
+        assert next(item.key for item in store.search(("a",), query="yyy")) == "one"
         both = store.search(("a",), query="zzz")
         assert {item.key for item in both} == {"one", "two"}
         assert all(item.score is not None and item.score > 0.9 for item in both)
