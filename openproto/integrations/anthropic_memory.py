@@ -328,6 +328,7 @@ class _Files:
         for _ in range(_ATTEMPTS):
             tree = await self._tree()
             change(tree)
+            names: dict[str, Any] = {"files": tree.files, "directories": sorted(tree.directories)}
             try:
                 await self._memory.put(
                     f"Files of {ROOT}",
@@ -336,7 +337,7 @@ class _Files:
                     if_version=tree.version,
                     scope=self._scope,
                     valid_to=_NEVER,
-                    x_anthropic_memory={"files": tree.files, "directories": sorted(tree.directories)},
+                    x_anthropic_memory=names,
                 )
             except ConflictError:
                 continue

@@ -130,7 +130,7 @@ class OpenProtoStore(BaseStore):
         if not self._waiting:
             loop.call_soon(self._start_waiting)
         self._waiting += zip(ops, mine, strict=True)
-        return await asyncio.gather(*mine)
+        return [*await asyncio.gather(*mine)]
 
     def _start_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
