@@ -12,10 +12,12 @@ from google.adk.events.event import Event
 from google.adk.memory.memory_entry import MemoryEntry
 from google.adk.sessions.session import Session
 from google.genai import types
+from strands.memory import MemoryManager
 
 from openproto import AsyncMemory, NotFoundError
 from openproto.integrations.agent_framework import OpenProtoContextProvider
 from openproto.integrations.google_adk import OpenProtoMemoryService
+from openproto.integrations.strands import OpenProtoMemoryStore
 
 
 @pytest.fixture
@@ -87,3 +89,17 @@ async def test_a_memory_that_is_closed_leaves_the_run_alone(memory: AsyncMemory,
     await provider.after_run(context=asked, **arguments)
     assert asked.instructions == []
     await down.aclose()
+
+
+async def test_a_strands_store_remembers_once_and_finds(memory: AsyncMemory) -> None:
+    store = OpenProtoMemoryStore(memory, user_id="ada", name="notes")
+    manager = MemoryManager(stores=[store])
+    await manager.add("I take my coffee black", {"metadata": {"mood": "calm"}})
+    await store.add("I take my coffee black", {"mood": "calm"})  # extraction writes at least once
+    await OpenProtoMemoryStore(memory, user_id="bob", name="notes").add("Bob's coffee is white")
+    entries = await manager.search("coffee")
+    assert [entry.content for entry in entries] == ["I take my coffee black"]
+    assert (entries[0].metadata or {})["mood"] == "calm"
+    await memory.delete((entries[0].metadata or {})["id"], user_id="ada")
+    await store.add("I take my coffee black", {"mood": "calm"})
+    assert len(await store.search("coffee")) == 1
