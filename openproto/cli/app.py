@@ -30,6 +30,7 @@ GROUPS = (
     "bench",
     "serve",
     "keys",
+    "mcp",
 )
 """The modules of `commands/`, in the order in which `--help` shows what they hold."""
 

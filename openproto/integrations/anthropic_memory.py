@@ -279,17 +279,17 @@ class _Files:
         old, new = _resolved(old_path), _resolved(new_path)
         if not old:
             raise ToolError(f"Cannot rename the {ROOT} directory itself")
-        is_missing = False
+        is_inside, is_missing = new.startswith(f"{old}/"), False
 
         def move(tree: _Tree) -> None:
             nonlocal is_missing
             if tree.exists(new):
                 raise ToolError(f"The destination {new_path} already exists")
-            if new.startswith(f"{old}/") and tree.exists(old):
-                raise ToolError(f"The path {old_path} cannot be moved into itself: {new_path}")
-            # Made even where there is nothing to move, as the filesystem tool does.
+            # Made even where nothing can be moved, as the filesystem tool does.
             tree.make_parents(new)
             is_missing = not tree.exists(old)
+            if is_missing or is_inside:
+                return
 
             def moved(path: str) -> str:
                 return new + path[len(old) :] if path == old or path.startswith(f"{old}/") else path
@@ -300,6 +300,8 @@ class _Files:
         await self._change(move)
         if is_missing:
             raise ToolError(f"The path {old_path} does not exist")
+        if is_inside:
+            raise ToolError(f"The path {old_path} cannot be moved into itself: {new_path}")
         return f"Successfully renamed {old_path} to {new_path}"
 
     async def clear(self) -> str:

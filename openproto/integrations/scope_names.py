@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-_RESERVED = re.compile(r"[%/*]|^$")
+_RESERVED = re.compile(r"[%/*]")
 
 
 def scope_segment(name: str) -> str:
-    """Return `name` as one segment of a scope: `%`, `/`, and `*` are percent-encoded, and the empty name is `%`."""
-    return _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}" if found[0] else "%", name)
+    """Return `name` as one segment of a scope.
+
+    `%`, `/`, and `*` are percent-encoded, and so is all of a blank name; the empty name is `%`.
+    """
+    if not name.strip():
+        return quote(name, safe="") or "%"
+    return _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def segment_name(segment: str) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anthropic.lib.tools import BetaLocalFilesystemMemoryTool, ToolError
+from anthropic.lib.tools import ToolError
+from anthropic.tools.memory import BetaLocalFilesystemMemoryTool
 
 from openproto import AsyncMemory, Memory
 from openproto.integrations.anthropic_memory import AsyncMemoryTool, MemoryTool

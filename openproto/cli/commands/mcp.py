@@ -10,7 +10,7 @@ import typer
 
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, command
-from openproto.cli.faults import Misuse
+from openproto.cli.reporting import Misuse
 from openproto.client.async_memory import AsyncMemory
 
 if TYPE_CHECKING:
