@@ -60,7 +60,7 @@ class OpenProtoSession(SessionABC):
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = session_id
-        self.session_settings = coerce_session_settings(session_settings or SessionSettings())
+        self.session_settings: SessionSettings | None = coerce_session_settings(session_settings or SessionSettings())
         self._bound = BoundClient(memory)
         self._memory = self._bound.client
         self._user_id = user_id

@@ -22,6 +22,8 @@ class IndexEmbedder:
 
     def __init__(self, index: IndexConfig, model: str = "langgraph-index") -> None:
         self.model = model
+        if "dims" not in index or "embed" not in index:
+            raise ValueError("an index wants dims and embed: how long its vectors are, and what makes them")
         self.dim = index["dims"]
         self._embeddings = ensure_embeddings(index["embed"])
 
