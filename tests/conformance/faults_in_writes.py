@@ -24,34 +24,38 @@ KEYS = ("histories_of_idempotency",)
 class Batches(Sqlite):
     """Spoils what comes in a batch, and only that."""
 
-    def spoil(self, item: MemoryInput) -> MemoryInput:
+    def spoil_item(self, item: MemoryInput) -> MemoryInput:
         return item
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        return await super().add_many([KeyedInput(self.spoil(k.item), k.idempotency_key) for k in items])
+        return await super().add_many([KeyedInput(self.spoil_item(k.item), k.idempotency_key) for k in items])
 
 
 @caught_by_case(*BATCHES)
 class BatchLosesTheSource(Batches):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
+    def spoil_item(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil_item(item)
         return changed(item, source=None)
 
 
 @caught_by_case(*BATCHES)
 class BatchLosesTheConfidence(Batches):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
+    def spoil_item(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil_item(item)
         return changed(item, confidence=None)
 
 
 @caught_by_case(*BATCHES)
 class BatchStripsContent(Batches):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
+    def spoil_item(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil_item(item)
         return changed(item, content=item.content.strip())
 
 
 @caught_by_case(*BATCHES)
 class BatchLosesMicroseconds(Batches):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
+    def spoil_item(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil_item(item)
         return changed(item, valid_to=item.valid_to and item.valid_to.replace(microsecond=0))
 
 
@@ -96,30 +100,33 @@ class BatchSupersedesAnothersMemory(Sqlite):
 class Updates(Sqlite):
     """Spoils new content on its way in."""
 
-    def spoil(self, content: str) -> str:
+    def spoil_content(self, content: str) -> str:
         return content
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         if changes.content:
-            changes = changed(changes, content=self.spoil(changes.content))
+            changes = changed(changes, content=self.spoil_content(changes.content))
         return await super().update(ref, changes)
 
 
 @caught_by_case(*UPDATES)
 class UpdateStripsContent(Updates):
-    def spoil(self, content: str) -> str:
+    def spoil_content(self, content: str) -> str:
+        content = super().spoil_content(content)
         return content.strip()
 
 
 @caught_by_case(*UPDATES)
 class UpdateNormalisesContent(Updates):
-    def spoil(self, content: str) -> str:
+    def spoil_content(self, content: str) -> str:
+        content = super().spoil_content(content)
         return unicodedata.normalize("NFC", content)
 
 
 @caught_by_case(*UPDATES)
 class UpdateCutsContent(Updates):
-    def spoil(self, content: str) -> str:
+    def spoil_content(self, content: str) -> str:
+        content = super().spoil_content(content)
         return content[:8_000]
 
 
@@ -161,6 +168,7 @@ class Json(Inbound):
         return value
 
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         return changed(item, **{name: self.json(value) for name, value in item.extensions.items()})
 
 
@@ -192,6 +200,7 @@ class TextsInExtensionsAreCut(Json):
 @caught_by_case(*ADDS)
 class TheEleventhExtensionIsDropped(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         fields = {name: getattr(item, name) for name in type(item).model_fields}
         kept = dict(list(item.extensions.items())[:10])
         return MemoryInput.model_construct(item.model_fields_set, **fields, **kept)
@@ -200,12 +209,14 @@ class TheEleventhExtensionIsDropped(Inbound):
 @caught_by_case(*ADDS)
 class NumericTagsLoseTheirZeros(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         return changed(item, tags=[str(int(tag)) if tag.isascii() and tag.isdigit() else tag for tag in item.tags])
 
 
 @caught_by_case(*ADDS)
 class JsonContentIsWrittenAnew(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         try:
             value = json.loads(item.content)
         except ValueError:
@@ -216,12 +227,14 @@ class JsonContentIsWrittenAnew(Inbound):
 @caught_by_case(*ADDS)
 class RepeatedTagsAreDropped(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         return changed(item, tags=list(dict.fromkeys(item.tags)))
 
 
 @caught_by_case(*ADDS)
 class TheSourcesRefIsCut(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         ref = item.source and item.source.ref
         return changed(item, source=changed(item.source, ref=ref[:128])) if ref else item
 
@@ -229,11 +242,11 @@ class TheSourcesRefIsCut(Inbound):
 class Keys(Sqlite):
     """Spoils idempotency keys, but for those that the client makes itself."""
 
-    def spoil(self, key: str) -> str:
+    def spoil_key(self, key: str) -> str:
         return key
 
     def _spoilt(self, key: str) -> str:
-        return key if isinstance(key, GeneratedKey) else self.spoil(key)
+        return key if isinstance(key, GeneratedKey) else self.spoil_key(key)
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         return await super().add(item, idempotency_key=self._spoilt(idempotency_key))
@@ -244,19 +257,22 @@ class Keys(Sqlite):
 
 @caught_by_case(*KEYS)
 class KeysHaveNoCase(Keys):
-    def spoil(self, key: str) -> str:
+    def spoil_key(self, key: str) -> str:
+        key = super().spoil_key(key)
         return key.casefold()
 
 
 @caught_by_case(*KEYS)
 class KeysAreCut(Keys):
-    def spoil(self, key: str) -> str:
+    def spoil_key(self, key: str) -> str:
+        key = super().spoil_key(key)
         return key[:64]
 
 
 @caught_by_case(*KEYS)
 class KeysAreForgottenWithTheClient(Keys):
-    def spoil(self, key: str) -> str:
+    def spoil_key(self, key: str) -> str:
+        key = super().spoil_key(key)
         return f"{id(self)} {key}"
 
 
@@ -277,6 +293,7 @@ class KeysIgnoreWhatIsSuperseded(Sqlite):
 @caught_by_case("histories_of_users")
 class UserIdsAreCut(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         return changed(item, user_id=item.user_id[:191])
 
 
@@ -285,6 +302,7 @@ class ASupersessionIsDatedBack(Inbound):
     """The successor is taken to have been valid for ever."""
 
     def spoil(self, item: MemoryInput) -> MemoryInput:
+        item = super().spoil(item)
         if not item.supersedes or item.valid_from is not None:
             return item
         return changed(item, valid_from=datetime(1900, 1, 1, tzinfo=UTC))

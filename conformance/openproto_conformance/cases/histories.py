@@ -18,7 +18,7 @@ from openproto_conformance.histories.themes import THEMES
 
 area = Area("histories")
 
-HISTORIES, QUICK = 10, 4
+HISTORIES, QUICK = 10, 7
 STEPS, QUICK_STEPS = 36, 24
 AT_ONCE = 5
 SHRINK_SECONDS, QUICK_SHRINK_SECONDS = 12.0, 4.0

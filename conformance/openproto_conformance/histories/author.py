@@ -231,7 +231,7 @@ class Author:
 
     def audit(self) -> dict[str, Any]:
         """Of a user, of one memory or of all, many or few."""
-        arguments: dict[str, Any] = {"user_id": User(self.user()), "limit": self.random.choice((1, 3, 60, 1000))}
+        arguments: dict[str, Any] = {"user_id": User(self.user()), "limit": self.random.choice((1, 3, 1000, 1000))}
         if self.random.random() < 0.5:
             arguments["memory_id"] = self.any()[0]
         return arguments
