@@ -75,7 +75,7 @@ class CancelledAdd(CancelledWrite):
 
     def _call(self, subject: Any) -> Awaitable[Any]:
         word, old = subject
-        fields = self.bench.supported(**FIELDS) | ({"supersedes": [old.id]} if old else {})
+        fields: dict[str, Any] = self.bench.supported(**FIELDS) | ({"supersedes": [old.id]} if old else {})
         return self.bench.client.add(f"the {word} is red", user_id=self.user, idempotency_key=word, **fields)
 
     async def _happened(self, subject: Any) -> bool:

@@ -44,7 +44,7 @@ def equal(got: object, wanted: object, what: str) -> None:
 
 def _narrowed(got: object, wanted: object, where: str = "") -> tuple[str, object, object]:
     """Return the first place at which two values differ, and what each has there."""
-    if isinstance(got, BaseModel) and type(got) is type(wanted):
+    if isinstance(got, BaseModel) and isinstance(wanted, type(got)):
         return _narrowed(dict(got), dict(wanted), where)
     if isinstance(got, dict) and isinstance(wanted, dict):
         names = [name for name in {**wanted, **got} if got.get(name, _ABSENT) != wanted.get(name, _ABSENT)]

@@ -613,15 +613,15 @@ class KeysAreEverybodys(Sqlite):
 
 @caught_by_area("isolation")
 class SearchShowsANeighbour(Sqlite):
-    users: ClassVar[set[str]] = set()
+    seen: ClassVar[set[str]] = set()
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        self.users.add(item.user_id)
+        self.seen.add(item.user_id)
         return await super().add(item, idempotency_key=idempotency_key)
 
     async def search(self, query: SearchQuery) -> SearchResults:
         hits = await super().search(query)
-        for neighbour in sorted(self.users - {query.user_id}):
+        for neighbour in sorted(self.seen - {query.user_id}):
             hits += await super().search(changed(query, user_id=neighbour))
         return hits[: query.limit]
 

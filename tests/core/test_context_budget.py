@@ -38,7 +38,7 @@ def build_context(
         more = str(start + 3) if start + 3 < len(newest) else None
         return MemoryPage(items=[*newest[start : start + 3]], next_cursor=more)
 
-    query = ContextQuery(query="tea", user_id="ada", token_budget=budget, **options)
+    query = ContextQuery.model_validate({"query": "tea", "user_id": "ada", "token_budget": budget, **options})
     return asyncio.run(fill_context(query, count, search, list_page))
 
 

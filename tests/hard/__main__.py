@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests" / "server"))
 
 import parts  # noqa: E402
-import schemathesis_run  # noqa: E402
+import schemathesis_run  # pyright: ignore[reportMissingImports]  # noqa: E402  found by the line above
 
 TABLE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,7 +75,7 @@ async def kills(chance: random.Random, rounds: int) -> str:
         for number in range(rounds):
             command = [sys.executable, "-c", WRITER, str(path), str(number)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: ASYNC220  alone here
-                ensure(writer.stdout, "no pipe")
+                assert writer.stdout is not None
                 acknowledged |= {writer.stdout.readline().strip() for _ in range(chance.randint(1, 40))}
                 writer.send_signal(signal.SIGKILL)
                 # What it wrote to the pipe before it died was acknowledged as well.
@@ -91,7 +91,7 @@ async def kills(chance: random.Random, rounds: int) -> str:
 
 
 @asynccontextmanager
-async def bad_network(url: str, chance: random.Random) -> Any:
+async def bad_network(url: str, chance: random.Random) -> AsyncIterator[str]:
     """Yield the URL of a proxy that cuts, delays, garbles, and swallows what passes through it."""
     host, port = url.removeprefix("http://").split(":")
 

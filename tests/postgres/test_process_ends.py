@@ -27,7 +27,7 @@ CLOSERS = ("before import", "after import", "after open")
 @pytest.fixture(scope="module")
 def options(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("ends")
-    stored = {"path": str(folder / "served.db"), "embedder": "none"}
+    stored: dict[str, Any] = {"path": str(folder / "served.db"), "embedder": "none"}
     with Memsy() as emulator, running(create_app(AsyncMemory("sqlite", **stored), ServerSettings())) as url:
         yield {
             "sqlite": {"path": str(folder / "m.db"), "embedder": "none"},

@@ -139,10 +139,11 @@ async def test_neither_the_log_nor_any_repr_holds_contents_or_the_key(
 async def test_a_wrong_key_and_an_absent_server_are_reported_when_the_client_opens_without_the_key(
     hosted: Hosted, emulator: Any, tmp_path: Path
 ) -> None:
-    for change, expected in (
+    changes: tuple[tuple[dict[str, Any], type[OpenProtoError]], ...] = (
         ({"api_key": WRONG_KEY}, UnauthorizedError),
         ({"api_key": WRONG_KEY, "base_url": "http://127.0.0.1:1"}, ProviderUnavailableError),
-    ):
+    )
+    for change, expected in changes:
         with pytest.raises(expected) as caught:
             async with hosted.client(emulator, tmp_path, **change):
                 pass

@@ -37,10 +37,10 @@ class Backing(Protocol):
         """Return the memory of that id."""
         ...
 
-    async def of_hits(self, token: str, hits: Sequence[Hit]) -> Mapping[str, Stored]:
+    async def of_hits(self, actor: str, hits: Sequence[Hit]) -> Mapping[str, Stored]:
         """Return the memories that hits are about, by event."""
         ...
 
-    def scan(self, token: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
+    def scan(self, actor: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
         """Yield a user's memories, newest first, as far as they can be listed."""
         ...

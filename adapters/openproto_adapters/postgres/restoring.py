@@ -122,7 +122,7 @@ async def _settle(fetch: Fetch, id: str, user_id: str, written: Mapping[str, Mem
         return
     owner, successors, moments = rows[0]
     check_owner([owner], user_id)
-    before = list(zip(map(str, successors or ()), moments or (), strict=True))
+    before: list[tuple[str, datetime]] = [*zip(map(str, successors or ()), moments or (), strict=True)]
     existing: dict[str, datetime] = {}
     for owner, successor, moment in await fetch(SUCCESSORS, user_id, UUID(id)):
         check_owner([owner], user_id)

@@ -66,7 +66,7 @@ def _settle(db: Connection, id: str, user_id: str, written: Mapping[str, MemoryR
     successors: dict[str, datetime] = {}
     for owner, successor, moment in db.execute(SUCCESSORS, {"id": id, "user_id": user_id}).fetchall():
         check_owner(owner, user_id)
-        successors[successor] = from_micros(moment)
+        successors[successor] = from_micros(int(moment))
     known = [(by, from_micros(moment)) for by, moment in before]
     after = settled(known, successors, written.keys(), written.get(id))
     if after != known:
