@@ -1,4 +1,4 @@
-"""Each vendor's extra, installed into an environment of its own: it works alone, and brings no other."""
+"""Each vendor's and each integration's extra, installed into an environment of its own: it works alone."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ SDK = {
     "memsy": "memsy",
     "memori": "memori",
 }
+INTEGRATIONS = {
+    "langgraph": "langgraph",
+    "openai-agents": "openai_agents",
+    "anthropic": "anthropic_memory",
+    "mcp": "mcp",
+    "google-adk": "google_adk",
+    "agent-framework": "agent_framework",
+    "strands": "strands",
+    "opentelemetry": "opentelemetry",
+    "prometheus": "prometheus",
+}
+"""The module of `openproto.integrations` that each extra is for."""
 
 PROGRAM = """
 import json, sys
@@ -40,17 +52,22 @@ print(json.dumps({"told": told, "found": found}))
 pytestmark = pytest.mark.installs
 
 
-def installed(folder: Path, extras: str) -> dict[str, object]:
-    """Install the project with `extras` and return what its environment then has."""
+def run(folder: Path, extras: str, *program: str) -> str:
+    """Install the project with `extras` and return what a program prints there."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=120)
     python = folder / "venv/bin/python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"]
     subprocess.run([*pip, ROOT / "constraints.txt", f"{ROOT}{extras}"], check=True, timeout=900, cwd=folder)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENPROTO_", "PYTHON"))}
-    command = [python, "-c", PROGRAM, json.dumps(SDK)]
+    command = [python, "-c", *program]
     done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    told: dict[str, object] = json.loads(done.stdout)
+    return done.stdout
+
+
+def installed(folder: Path, extras: str) -> dict[str, object]:
+    """Install the project with `extras` and return which vendors' SDKs its environment then has."""
+    told: dict[str, object] = json.loads(run(folder, extras, PROGRAM, json.dumps(SDK)))
     return told
 
 
@@ -72,3 +89,9 @@ def test_each_vendors_extra_works_alone(name: str, tmp_path: Path) -> None:
 def test_all_of_them_work_together(tmp_path: Path) -> None:
     told = installed(tmp_path, "[all]")
     assert told["told"] == {name: name for name in SDK}
+
+
+@pytest.mark.parametrize(("extra", "module"), INTEGRATIONS.items())
+def test_each_integrations_extra_works_alone(extra: str, module: str, tmp_path: Path) -> None:
+    program = f"import openproto.integrations.{module} as it; print(*it.__all__)"
+    assert run(tmp_path, f"[{extra}]", program).strip()

@@ -4,7 +4,8 @@
 
     memory = AsyncMemory(observers=[count_calls()])
 
-`openproto serve --metrics` shows them at `/metrics`. Labels hold verbs, providers, and outcomes, and nothing of users.
+`prometheus_client.start_http_server` shows them to Prometheus. Labels hold verbs, providers, and outcomes, and nothing
+of users.
 """
 
 from __future__ import annotations

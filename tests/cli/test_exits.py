@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -199,6 +200,15 @@ def test_a_reader_that_had_left_already_is_too(cli: Run, command: list[str]) -> 
     os.close(write)
 
 
+def holds(pid: int, path: Path) -> bool:
+    """Whether a process has the file open."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            if descriptor.samefile(path):
+                return True
+    return False
+
+
 @pytest.mark.parametrize("extra", [[], ["--json"]])
 def test_an_interrupt_is_130_and_one_line(extra: list[str], environment: Path) -> None:
     # Another process holds the lock, so the command waits until it is interrupted.
@@ -208,9 +218,11 @@ def test_an_interrupt_is_130_and_one_line(extra: list[str], environment: Path) -
     holder = sqlite3.connect(environment, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     process = subprocess.Popen([*PROGRAM, "add", "y", *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(1.2)
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    while not holds(process.pid, environment):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
     holder.close()
     assert process.returncode == 130
     assert out == b""

@@ -142,8 +142,13 @@ def test_no_optional_library_is_a_base_dependency() -> None:
 def test_the_extra_all_holds_every_extra_that_a_program_may_need() -> None:
     extras = _project()["optional-dependencies"]
     inside = [name for line in extras["all"] for name in line.removeprefix("openproto[").removesuffix("]").split(",")]
-    # Who tests a backend asks for the suite by name, and async brings nothing.
-    assert set(inside) == set(extras) - {"all", "async", "conformance"}
+    # Who tests a backend asks for the suite by name, async brings nothing, and an integration is for whoever already
+    # has the library.
+    integrations = {
+        *("langgraph", "openai-agents", "anthropic", "mcp", "google-adk", "agent-framework", "strands"),
+        *("opentelemetry", "prometheus"),
+    }
+    assert set(inside) == set(extras) - {"all", "async", "conformance"} - integrations
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgres"])

@@ -36,6 +36,11 @@ def reach(url: str, key: str, user: str = "ada") -> int:
     return httpx.get(f"{url}/memories", params={"user_id": user}, headers={"X-API-Key": key}, timeout=LONG).status_code
 
 
+def health(url: str) -> str:
+    status: str = httpx.get(f"{url}/healthz", timeout=LONG).json()["status"]
+    return status
+
+
 def until(reached: Callable[[], bool]) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + LONG
@@ -70,11 +75,11 @@ def test_a_running_server_follows_its_file_and_no_request_of_a_good_key_fails(
     os.kill(server.process.pid, signal.SIGHUP)
     until(lambda: [reach(server.url, key) for key in (first, second, third) for _ in range(3)] == [401] * 6 + [200] * 3)
     file.write_text('[{"name": "broken')
-    until(lambda: httpx.get(f"{server.url}/healthz").json()["status"] == "degraded")
+    until(lambda: health(server.url) == "degraded")
     assert reach(server.url, third) == 200
     keys(file, "list", status=2)
     file.write_text("[]")
-    until(lambda: httpx.get(f"{server.url}/healthz").json()["status"] == "ok" and reach(server.url, third) == 401)
+    until(lambda: health(server.url) == "ok" and reach(server.url, third) == 401)
     stop.set()
     for thread in threads:
         thread.join()

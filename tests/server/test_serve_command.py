@@ -33,7 +33,7 @@ def refused(*arguments: str, **environment: str) -> tuple[int, str]:
 def test_it_says_where_it_listens_and_with_which_provider(start: Start, tmp_path: Path) -> None:
     server = start(OPENPROTO_PATH=str(tmp_path / "memory.db"))
     assert f"serving sqlite on {server.url} (1 worker, no API keys)" in server.first_line
-    assert httpx.get(f"{server.url}/healthz").json() == {"status": "ok", "provider": "sqlite"}
+    assert httpx.get(f"{server.url}/healthz", timeout=LONG).json() == {"status": "ok", "provider": "sqlite"}
 
 
 def test_flags_win_over_the_environment_and_that_over_defaults(start: Start, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_an_access_line_says_method_template_status_time_and_id_and_nothing_of_t
     start: Start, tmp_path: Path
 ) -> None:
     server = start("--log-format", "json", OPENPROTO_PATH=str(tmp_path / "memory.db"))
-    with httpx.Client(base_url=server.url, headers={"X-API-Key": "xyzzy-key"}) as client:
+    with httpx.Client(base_url=server.url, headers={"X-API-Key": "xyzzy-key"}, timeout=LONG) as client:
         made = client.post("/memories", json={"content": "xyzzy-content", "user_id": "xyzzy-user"})
         id = made.json()["id"]
         client.get(f"/memories/{id}", params={"user_id": "xyzzy-user"}, headers={"X-Request-Id": "r-1"})
@@ -76,7 +76,7 @@ def test_an_access_line_says_method_template_status_time_and_id_and_nothing_of_t
 
 def test_the_default_command_logs_each_request_once_in_a_line_for_people(start: Start, tmp_path: Path) -> None:
     server = start(OPENPROTO_PATH=str(tmp_path / "memory.db"))
-    httpx.get(f"{server.url}/capabilities", headers={"X-Request-Id": "r-2"})
+    httpx.get(f"{server.url}/capabilities", headers={"X-Request-Id": "r-2"}, timeout=LONG)
     (line,) = server.stop().splitlines()
     assert re.fullmatch(r"\S+Z info GET /capabilities 200 \d+\.\d ms r-2", line)
 
@@ -114,7 +114,7 @@ def test_several_workers_serve_one_postgres(start: Start, database: str, schema:
         )
         made.add(answer.json()["id"])
     for _ in range(6):
-        page = httpx.get(f"{server.url}/memories", params={"user_id": "ada"}).json()
+        page = httpx.get(f"{server.url}/memories", params={"user_id": "ada"}, timeout=LONG).json()
         assert {record["id"] for record in page["items"]} == made
     server.stop()
     assert server.process.returncode == 0
