@@ -46,7 +46,6 @@ def test_messages_are_taken_by_both_clients_and_in_batches() -> None:
         [{"role": 1, "content": "x"}],
         3,
         None,
-        {"role": "user", "content": "not in a list"},
     ],
 )
 async def test_what_are_no_messages_is_refused(content: Any) -> None:

@@ -62,8 +62,8 @@ def _server(call: Call, keys: Path | None, url: str, *, read_only: bool, allow_d
     from openproto.server.keys import read_keys
 
     try:
-        verifier = KeyVerifier(read_keys(keys))
+        verifier = KeyVerifier(read_keys(keys), read_only=read_only)
     except ValueError as error:
-        raise Misuse(str(error), "`openproto new-key USER` makes a key of one user") from None
+        raise Misuse(str(error), "`openproto keys add NAME USER` makes a key of one user") from None
     auth = AuthSettings(issuer_url=AnyHttpUrl(url), resource_server_url=AnyHttpUrl(f"{url}/mcp"))
     return create_server(memory, token_verifier=verifier, auth=auth, read_only=read_only, allow_delete=allow_delete)
