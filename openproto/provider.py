@@ -239,20 +239,24 @@ class Provider:
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store each item on its own, several at once, and return the outcomes in order; or in one round trip."""
-        numbers: dict[str, list[int]] = {}
-        for number, keyed in enumerate(items):
-            numbers.setdefault(keyed.item.key or keyed.idempotency_key, []).append(number)
+        keys = Counter(key for item, key in items) + Counter(item.key for item, _ in items if item.key is not None)
         outcomes: dict[int, Outcome] = {}
 
         async def add_in_turn(numbers: Sequence[int]) -> None:
-            # Items of one key, of either kind, in their order: the first is the one that is stored.
             for number in numbers:
                 try:
                     outcomes[number] = await self.add(items[number].item, idempotency_key=items[number].idempotency_key)
                 except OpenProtoError as error:
                     outcomes[number] = error
 
-        await gather_bounded(map(add_in_turn, numbers.values()), limit=_WRITES_AT_ONCE)
+        # Those that share a key with another one, of either kind, or supersede, in their order: the first one wins.
+        groups: list[list[int]] = [[]]
+        for number, (item, key) in enumerate(items):
+            if item.supersedes or keys[key] > 1 or (item.key is not None and keys[item.key] > 1):
+                groups[0].append(number)
+            else:
+                groups.append([number])
+        await gather_bounded(map(add_in_turn, groups), limit=_WRITES_AT_ONCE)
         return [outcomes[number] for number in range(len(items))]
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:

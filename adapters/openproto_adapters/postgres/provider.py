@@ -343,6 +343,7 @@ class Postgres(Store):
         model, dim, fingerprint, *columns = rows[0]
         self._index.check(model, dim)
         if fingerprint is not None and fingerprint != new.fingerprint:
+            await self._check_predecessors(new.item)  # without them it was refused before the key was used
             raise ConflictError("idempotency_key: was used before with another input")
         if columns[0] is not None:
             return self._own([columns], new.item.user_id)
@@ -374,10 +375,13 @@ class Postgres(Store):
         self._check_version(record, if_version)
         if record.id in item.supersedes:
             raise InvalidRequestError("supersedes: a record cannot supersede itself")
+        await self._check_predecessors(item)
+        return False
+
+    async def _check_predecessors(self, item: MemoryInput) -> None:
         ids = [to_uuid(id) for id in item.supersedes]
         if ids and (await self._fetch(COUNT_OWN, item.user_id, ids))[0][0] < len(ids):
             raise NotFoundError("supersedes: no such memory")
-        return False
 
     def _check_version(self, record: MemoryRecord, if_version: str | None) -> None:
         if if_version is not None and record.version != if_version:

@@ -30,7 +30,7 @@ AWARE = NAIVE.replace(tzinfo=UTC)
 NUL, SURROGATE = "a\0b", "a\ud800b"
 BAD_USERS = ("", " ", "u" * 257, NUL, SURROGATE, 5, None)
 BAD_SCOPES = ("", " ", "s" * 513, NUL, SURROGATE, 5, "a*")
-BAD_MOMENTS = (NAIVE, "2024-01-01T00:00:00Z", 0)
+BAD_MOMENTS = (NAIVE, "2024-01-01T00:00:00", "yesterday", 0)
 
 INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     "add": (

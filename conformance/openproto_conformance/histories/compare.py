@@ -8,6 +8,7 @@ from typing import Any
 
 from openproto import MemoryRecord, OpenProtoError
 from openproto_conformance.checks import shown
+from openproto_conformance.model.either import EitherError
 from openproto_conformance.model.inputs import same
 
 
@@ -46,7 +47,8 @@ def ids_faults(got: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def outcome_faults(got: object, wanted: object) -> list[str] | None:
     """Return how an error differs from the outcome wanted; None where both are answers that must be looked at."""
     if isinstance(wanted, OpenProtoError):
-        if isinstance(got, OpenProtoError) and got.code == wanted.code:
+        codes = wanted.codes if isinstance(wanted, EitherError) else {wanted.code}
+        if isinstance(got, OpenProtoError) and got.code in codes:
             return []
         return [f"wanted {type(wanted).__name__} ({wanted}), got {_kind(got)}"]
     if isinstance(got, BaseException):

@@ -6,14 +6,15 @@ the record that the real store `assigned`, and takes those fields from it; every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
+from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
 from openproto.models import MemoryRecord, RestoreOutcome, ScopeCount
 from openproto_conformance.model import limits
 from openproto_conformance.model.auditing import Deed
+from openproto_conformance.model.either import refuse_any
 from openproto_conformance.model.handovers import Handovers
 from openproto_conformance.model.inputs import change_fields, input_fields, same
 from openproto_conformance.model.selection import Selection, is_within, node_of
@@ -51,15 +52,17 @@ class Model:
         was deleted, it is a conflict.
         """
         fields = input_fields(given)
+        used: Stored = {}
         if idempotency_key is not None:
             limits.CHECKS["idempotency_key"](idempotency_key)
-            first, id = self._used.get((fields["user_id"], idempotency_key), ({}, ""))
-            if first:
-                if not same(first, fields) or id not in self.records:
-                    raise ConflictError("the idempotency key was used for another input, or for what was deleted")
-                return str(id)
-        self._check_key(fields)
-        self._check_predecessors(fields["user_id"], fields["supersedes"])
+            used, id = self._used.get((fields["user_id"], idempotency_key), ({}, ""))
+            if used and same(used, fields) and id in self.records:
+                return id
+        refuse_any(
+            lambda: _check_unused(used),
+            lambda: self._check_key(fields),
+            lambda: self._check_predecessors(fields["user_id"], fields["supersedes"]),
+        )
         record = {**fields, **_decided(assigned, ASSIGNED)}
         id = str(record["id"])
         self.records[id] = record
@@ -68,17 +71,6 @@ class Model:
             self._used[fields["user_id"], idempotency_key] = (fields, id)
         self._wrote("add", record)
         return id
-
-    def add_many(self, items: Sequence[Mapping[str, Any]], assigned: Sequence[object]) -> list[str | OpenProtoError]:
-        """Add each item by itself, in order: one that is refused leaves the others alone."""
-        outcomes: list[str | OpenProtoError] = []
-        for item, answer in zip(items, assigned, strict=True):
-            record = answer if isinstance(answer, MemoryRecord) else None
-            try:
-                outcomes.append(self.add(assigned=record, **item))
-            except OpenProtoError as error:
-                outcomes.append(error)
-        return outcomes
 
     def update(
         self,
@@ -94,11 +86,13 @@ class Model:
         if id in (changes.get("supersedes") or ()):
             raise InvalidRequestError("a record cannot supersede itself")
         record = self._of(id, user_id)
-        self._check_version(record, if_version)
-        limits.check_interval(record["valid_from"], changes.get("valid_to"))
         named = changes.pop("supersedes", ())
         new = [old for old in named or () if old not in record["supersedes"]]
-        self._check_predecessors(record["user_id"], new)
+        refuse_any(
+            lambda: self._check_version(record, if_version),
+            lambda: limits.check_interval(record["valid_from"], changes.get("valid_to")),
+            lambda: self._check_predecessors(record["user_id"], new),
+        )
         if named is None:
             self.stirred.update(self.handovers.release(id))
             record["supersedes"] = []
@@ -115,16 +109,12 @@ class Model:
         """Create the record of that key, or replace all its fields and keep its id and the moment of its creation."""
         fields = input_fields({**given, "key": key})
         known = self._by_key(fields["user_id"], key)
-        if if_version == "absent":
-            if known is not None:
-                raise ConflictError("a record has that key")
-        elif if_version is not None:
-            if known is None:
-                raise ConflictError("no record has that key, so none has that version")
-            self._check_version(known, if_version)
+        refuse_any(
+            lambda: self._check_state(known, if_version),
+            lambda: self._check_predecessors(fields["user_id"], fields["supersedes"]),
+        )
         if known is None:
             return self.add(assigned=assigned, **{**given, "key": key})
-        self._check_predecessors(fields["user_id"], fields["supersedes"])
         self.stirred.update(self.handovers.release(known["id"]))
         kept = {"id": known["id"], "created_at": known["created_at"]}
         known.clear()
@@ -256,6 +246,15 @@ class Model:
         if wanted is not None and (wanted != record["version"] or record["id"] in self.stirred):
             raise ConflictError("the record has another version")
 
+    def _check_state(self, known: Stored | None, wanted: str | None) -> None:
+        if wanted == "absent":
+            if known is not None:
+                raise ConflictError("a record has that key")
+        elif wanted is not None:
+            if known is None:
+                raise ConflictError("no record has that key, so none has that version")
+            self._check_version(known, wanted)
+
     def _take_over(self, record: Stored, ids: Iterable[str], now: datetime) -> None:
         for old in ids:
             self.handovers.write(old, record["id"], record["valid_from"], now)
@@ -274,6 +273,11 @@ class Model:
 
     def _wrote(self, verb: str, record: Stored) -> None:
         self.writes.append(Deed(verb, record["user_id"], record["id"]))
+
+
+def _check_unused(used: Stored) -> None:
+    if used:
+        raise ConflictError("the idempotency key was used for another input, or for what was deleted")
 
 
 def _decided(record: MemoryRecord | None, names: Sequence[str]) -> Stored:
