@@ -105,6 +105,11 @@ def nearness(cosine: float) -> float:
     return FLOOR + max((1 - FLOOR) * cosine, FLOOR * cosine)
 
 
+def cosine_of(near: float) -> float:
+    """Return the cosine that `nearness` made `near` of."""
+    return (near - FLOOR) / (1 - FLOOR if near >= FLOOR else FLOOR)
+
+
 def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], text_weight: float) -> dict[int, float]:
     """Return the score of each memory that is related at all."""
     return {

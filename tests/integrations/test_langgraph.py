@@ -86,6 +86,9 @@ def test_numbers_are_compared_and_what_is_none_is_left_out(store: OpenProtoStore
     found = store.search(("a",), filter={"n": {"$gte": 1, "$lt": 2.5}})
     assert [item.key for item in found] == ["one"]
     assert {item.key for item in store.search(("a",), filter={"n": {"$gt": 1}})} == {"two"}
+    store.put(("a",), "nested", {"user": {"access-level": "x"}, "user.name": "dotted"})
+    for wanted in ({"user.access-level": "x"}, {"user.name": "dotted"}, {"user": {"access-level": "x"}}):
+        assert [item.key for item in store.search(("a",), filter=wanted)] == ["nested"]
 
 
 def test_an_item_keeps_its_creation_and_shows_its_change(store: OpenProtoStore) -> None:

@@ -16,11 +16,18 @@ _ORDER: dict[str, Callable[[float, float], bool]] = {
 
 
 def matches_value(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
-    """Return whether `value` has every field of the filter.
+    """Return whether `value` has every field of the filter; `user.name` is the field `name` of the field `user`.
 
     Raises ValueError for an operator that LangGraph does not have.
     """
-    return all(_matches(value.get(name), condition) for name, condition in (wanted or {}).items())
+    return all(_matches(_field(value, name), condition) for name, condition in (wanted or {}).items())
+
+
+def _field(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping) and name not in value and "." in name:
+        first, _, rest = name.partition(".")
+        return _field(value.get(first), rest)
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _matches(value: Any, wanted: Any) -> bool:

@@ -137,6 +137,7 @@ def records_of(op: PutOp, fields: list[str], now: datetime) -> Iterator[dict[str
 
 def _texts(value: Any, fields: list[str]) -> Iterator[str]:
     for path in fields:
-        for text in get_text_at_path(value, tokenize_path(path)):
+        # LangGraph knows the whole value by the bare path alone.
+        for text in get_text_at_path(value, "$" if path == "$" else tokenize_path(path)):
             if text.strip():
                 yield text

@@ -20,6 +20,7 @@ from langgraph.store.base import (
     SearchItem,
     SearchOp,
     TTLConfig,
+    ensure_embeddings,
 )
 
 from openproto.client.async_memory import AsyncMemory
@@ -30,6 +31,7 @@ from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.langgraph.filters import matches_value, select_namespaces
 from openproto.integrations.langgraph.items import StoredItem, namespace_of, record_key, records_of, scope_of
 from openproto.requests import MAX_SEARCH_LIMIT
+from openproto.stores.ranking import cosine_of
 
 Ops: TypeAlias = list[Op]
 Results: TypeAlias = list[Result]
@@ -61,6 +63,9 @@ class OpenProtoStore(BaseStore):
         ttl: TTLConfig | None = None,
     ) -> None:
         self.index_config = index
+        # With a function of one's own, scores are what LangGraph's stores give: cosines.
+        self._ranks_by_cosine = index is not None and "embed" in index
+        self.embeddings = ensure_embeddings(index["embed"]) if index is not None and "embed" in index else None
         self.ttl_config = ttl
         self._given = memory
         self._bound = BoundClient(memory)
@@ -240,7 +245,7 @@ class OpenProtoStore(BaseStore):
                 seen.add((stored.namespace, stored.key))
                 whole = stored if stored.part == 0 else await self._get(GetOp(stored.namespace, stored.key, False))
                 if whole is not None:
-                    yield whole, hit.score
+                    yield whole, cosine_of(hit.score) if self._ranks_by_cosine else hit.score
         async for record in self._memory.iter(self._user_id, scope=scope):
             stored = StoredItem.of(record)
             if stored is None or stored.part or (stored.namespace, stored.key) in seen:
