@@ -5,8 +5,8 @@ what looks equal, and words end where UAX #29 ends them, with three differences 
 that write no spaces are cut into overlapping pairs, which takes no dictionary; parts of a joined word (`user_id`,
 `3.2`) are words as well; marks that writers may leave out make a second form and not another word.
 
-The standard library's `unicodedata` and one table per character are enough for this. `regex` and PyICU were looked at:
-both know where a word ends, neither which marks are optional or what a joined word consists of.
+The standard library's `unicodedata` and `re` do this, with the tables below. `regex` and PyICU are not used: both find
+where a word ends, but neither says which marks are optional or what a joined word consists of, and that is most of it.
 """
 
 from __future__ import annotations
