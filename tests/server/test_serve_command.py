@@ -133,7 +133,7 @@ def test_several_workers_serve_one_postgres(start: Start, database: str, schema:
         (["--allowed-host", "memory.example:443"], "allowed_hosts.0: "),
         (["--log-level", "loud"], "log_level: "),
         (["--provider", "postgress"], "did you mean 'postgres'"),
-        (["--path", "/proc/none/memory.db"], "cannot be created"),
+        (["--path", "/dev/null/memory.db"], "cannot be opened"),
         (["--provider", "postgres", "--url", "postgresql://me:xyzzy@127.0.0.1:1/x"], "cannot be reached"),
         (["--provider", "postgres", "--url", "nonsense"], "url"),
         (["--host", "no-such-host.invalid", "--allow-unauthenticated"], "no-such-host.invalid port"),
