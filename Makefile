@@ -23,7 +23,7 @@ demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real
 	@$(BIN)/openproto demo --provider postgres
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not pgbouncer and not installs and not full"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --openproto-quick -m "not pgbouncer and not installs and not full"
 
 test-full: $(READY)  ## the same with every conformance case on every provider
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not pgbouncer and not installs"

@@ -56,7 +56,7 @@ class CancelledWrite:
         bench = self.bench
         if "search" in bench.capabilities.verbs and not bench.capabilities.features.async_ingestion:
             hits = await bench.client.search(word, self.user, limit=100)
-            found = [hit.memory.id for hit in hits if word in hit.memory.content]
+            found = [hit.memory.id for hit in hits if word in hit.memory.content.split()]
             equal(found, wanted, f"what search finds for {word!r} after a cancelled {self.verb}")
 
     async def stored(self, word: str) -> list[MemoryRecord]:

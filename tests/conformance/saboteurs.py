@@ -336,7 +336,7 @@ class SearchDropsTheScope(Sqlite):
 @caught_by_area("filters")
 class FiltersAfterTheLimit(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(changed(query, tag=None))
+        page = await super().list(changed(query, tags=()))
         return changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)])
 
 
@@ -345,14 +345,14 @@ class TagIsASubstring(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         if not query.tags:
             return await super().list(query)
-        page = await super().list(changed(query, tag=None, limit=500))
+        page = await super().list(changed(query, tags=(), limit=500))
         return changed(page, items=[r for r in page.items if query.tags[0] in ",".join(r.tags)])
 
 
 @caught_by_area("filters")
 class EmptiesEveryTag(Sqlite):
     async def delete_all(self, filters: Filters) -> int:
-        return await super().delete_all(changed(filters, tag=None))
+        return await super().delete_all(changed(filters, tags=()))
 
 
 @caught_by_area("filters")
@@ -667,7 +667,7 @@ class ValidatesAfterWriting(Sqlite):
         return await super().update(ref, changes)
 
 
-@caught_by_area("errors")
+@caught_by_area("errors", "every verb")
 class QuotesTheContent(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         try:
@@ -676,7 +676,7 @@ class QuotesTheContent(Sqlite):
             raise ConflictError(f"the key was used before, not for {item.content!r}") from None
 
 
-@caught_by_area("errors")
+@caught_by_area("errors", "every verb")
 class LogsTheContent(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         _log.debug("adding %r", item)
@@ -800,14 +800,14 @@ class KeepsTheLoopInAFork(Sqlite):
 # Concurrency
 
 
-@caught_by_area("concurrency")
+@caught_by_area("concurrency", "every verb")
 class BlocksTheLoop(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         time.sleep(0.03)  # noqa: ASYNC251 - the bug
         return await super().add(item, idempotency_key=idempotency_key)
 
 
-@caught_by_area("concurrency")
+@caught_by_area("concurrency", "every verb")
 class MixesUpResults(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         self._last = await super().add(item, idempotency_key=idempotency_key)

@@ -15,7 +15,7 @@ from openproto import Provider
 from openproto.cli import main
 
 
-@pytest.mark.parametrize("base", ["emulated", "provider"])
+@pytest.mark.parametrize("base", ["emulated", pytest.param("provider", marks=pytest.mark.full)])
 def test_what_it_writes_conforms(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new-provider", "my-notes", "--base", base]) == 0

@@ -44,6 +44,9 @@ def serve(**options: str) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.mark.everyday(
+    "basics", "cancellation", "errors", "every verb", "fidelity", "filters", "idempotency", "lifecycle"
+)
 class TestPassthroughToSqlite(SqliteSuite):
     secrets = (KEY,)
 
@@ -58,7 +61,7 @@ class TestPassthroughToSqlite(SqliteSuite):
         return Passthrough("http://127.0.0.1:1", api_key=KEY)
 
 
-@pytest.mark.everyday("errors", "cancellation", "storm")
+@pytest.mark.everyday("cancellation", "errors")
 class TestPassthroughToPostgres(PostgresSuite):
     secrets = (KEY,)
 
