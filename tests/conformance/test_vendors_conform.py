@@ -44,7 +44,7 @@ from openproto.layers.audit import Audited
 NOWHERE = "http://127.0.0.1:1"
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
-everyday = pytest.mark.everyday("cancellation", "errors", "fidelity", "idempotency", "isolation", faces=("async",))
+everyday = pytest.mark.everyday("cancellation", "errors", "isolation", faces=("async",))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -102,7 +102,9 @@ async def nothing_private_is_told_by_any_verb(bench: Bench) -> None:
         items = [{"content": f"{MARKER} {n}", "user_id": user, "idempotency_key": "key-1"} for n in range(2)]
         outcomes = await client.add_many(items)
         equal([getattr(o, "code", None) for o in outcomes], ["conflict"] * 2, "the outcomes of a used key in a batch")
-        check_untold([repr(outcome) for outcome in outcomes], "an outcome of add_many tells")
+        again = client.add(f"{MARKER} 2", user_id=user, idempotency_key="key-1")
+        refused = await asyncio.gather(again, return_exceptions=True)
+        check_untold([repr(outcome) for outcome in (*refused, *outcomes)], "a conflict tells")
         check_untold([repr(client), repr(bench.provider_of(client))], "a repr tells")
         await client.close()
     check_untold(lines, "closing logs")
