@@ -15,14 +15,16 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from agent_framework import AgentSession, ContextProvider, Message, SessionContext, SupportsAgentRun
-
 from openproto.client.async_memory import AsyncMemory
 from openproto.client.memory import Memory
 from openproto.errors import OpenProtoError
 from openproto.integrations.bound_client import BoundClient
+from openproto.integrations.extras import needs
 from openproto.integrations.llm.recall import MAX_QUERY, render
 from openproto.integrations.scope_names import scope_segment
+
+with needs("agent-framework"):
+    from agent_framework import AgentSession, ContextProvider, Message, SessionContext, SupportsAgentRun
 
 __all__ = ["OpenProtoContextProvider"]
 

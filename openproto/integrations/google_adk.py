@@ -16,18 +16,20 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, cast
 
-from google.adk.events.event import Event
-from google.adk.memory.base_memory_service import BaseMemoryService, SearchMemoryResponse
-from google.adk.memory.memory_entry import MemoryEntry
-from google.adk.sessions.session import Session
-from google.genai import types
-
 from openproto.client.async_memory import AsyncMemory
 from openproto.client.memory import Memory
 from openproto.errors import ConflictError, OpenProtoError
 from openproto.integrations.bound_client import BoundClient
+from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
 from openproto.models import MemoryRecord
+
+with needs("google-adk"):
+    from google.adk.events.event import Event
+    from google.adk.memory.base_memory_service import BaseMemoryService, SearchMemoryResponse
+    from google.adk.memory.memory_entry import MemoryEntry
+    from google.adk.sessions.session import Session
+    from google.genai import types
 
 __all__ = ["OpenProtoMemoryService"]
 

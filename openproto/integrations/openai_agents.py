@@ -19,16 +19,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
-from agents.items import TResponseInputItem
-from agents.memory.session import SessionABC
-from agents.memory.session_settings import SessionSettings, coerce_session_settings, resolve_session_limit
-
 from openproto.client.async_memory import AsyncMemory
 from openproto.client.memory import Memory
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.integrations.bound_client import BoundClient
+from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
 from openproto.models import MemoryRecord
+
+with needs("openai-agents"):
+    from agents.items import TResponseInputItem
+    from agents.memory.session import SessionABC
+    from agents.memory.session_settings import SessionSettings, coerce_session_settings, resolve_session_limit
 
 __all__ = ["OpenProtoSession"]
 

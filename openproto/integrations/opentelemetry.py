@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import time
 
-from opentelemetry.metrics import MeterProvider, get_meter
-from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer
-
 from openproto import __version__
 from openproto.instrumentation import CallEvent, Observer
+from openproto.integrations.extras import needs
+
+with needs("opentelemetry"):
+    from opentelemetry.metrics import MeterProvider, get_meter
+    from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer
 
 __all__ = ["trace_calls"]
 

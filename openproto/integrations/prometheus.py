@@ -10,9 +10,11 @@ of users.
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
-
 from openproto.instrumentation import CallEvent, Observer
+from openproto.integrations.extras import needs
+
+with needs("prometheus"):
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 __all__ = ["count_calls"]
 

@@ -12,15 +12,17 @@ import json
 from hashlib import blake2b
 from typing import Any
 
-from strands.memory import MemoryEntry, MemoryStore
-from strands.memory.extraction.types import ExtractionConfig
-from strands.memory.types import Metadata, SearchOptions
-
 from openproto.client.async_memory import AsyncMemory
 from openproto.client.memory import Memory
 from openproto.errors import ConflictError
 from openproto.integrations.bound_client import BoundClient
+from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
+
+with needs("strands"):
+    from strands.memory import MemoryEntry, MemoryStore
+    from strands.memory.extraction.types import ExtractionConfig
+    from strands.memory.types import Metadata, SearchOptions
 
 __all__ = ["OpenProtoMemoryStore"]
 

@@ -12,6 +12,9 @@ created, deleted, or renamed at one moment. That record is never current, so no 
 Answers and errors have the wording of the SDK's own filesystem tool, which the model knows.
 """
 
-from openproto.integrations.anthropic_memory.tool import AsyncMemoryTool, MemoryTool
+from openproto.integrations.extras import needs
+
+with needs("anthropic"):
+    from openproto.integrations.anthropic_memory.tool import AsyncMemoryTool, MemoryTool
 
 __all__ = ["AsyncMemoryTool", "MemoryTool"]
