@@ -9,11 +9,11 @@ from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.ids import parse_id
-from openproto.provider import Outcomes
+from openproto.provider import Call, Outcomes
 from openproto.requests import MemoryInput
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto_adapters.postgres.records import key_hash, record_without_date, to_json
-from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
+from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_halfvecs
 
 _ITEMS = TypeAdapter(list[MemoryInput])
 
@@ -64,6 +64,27 @@ async def undated_records(entries: IndexedBatch[PackedWords], model: str | None)
         part = entries[start : start + _AT_ONCE]
         outcomes += [record_without_date(new, model) if isinstance(new, IndexedInput) else new for new in part]
     return outcomes
+
+
+def pack_one(new: IndexedInput[PackedWords], call: Call) -> tuple[Any, ...]:
+    """Return what the statements of a single add are given, behind the store's model."""
+    item = new.item
+    return (
+        new.id,
+        item.user_id,
+        item.content,
+        item.scope,
+        item.tags,
+        to_json(item.source.model_dump()) if item.source else None,
+        item.confidence,
+        item.valid_from,
+        item.valid_to,
+        to_json(item.extensions) if item.model_extra else None,
+        *new.words,
+        pack_halfvec(new.vector) if new.vector is not None else None,
+        (item.source.app if item.source else None) or call.app,
+        call.request_id,
+    )
 
 
 def _writable(new: IndexedInput[PackedWords] | OpenProtoError) -> IndexedInput[PackedWords] | OpenProtoError:

@@ -49,12 +49,10 @@ from openproto.requests import (
     UsersQuery,
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
-from openproto.stores.indexer import (
-    IndexedInput,
-)
+from openproto.stores.indexer import IndexedInput
 from openproto.stores.restoring import index_records
 from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.batches import pack_batch, undated_records
+from openproto_adapters.postgres.batches import pack_batch, pack_one, undated_records
 from openproto_adapters.postgres.changes import (
     BY_ID,
     BY_KEY,
@@ -72,7 +70,6 @@ from openproto_adapters.postgres.records import (
     foreign,
     key_hash,
     record_without_date,
-    to_json,
     to_uuid,
     with_created_at,
 )
@@ -104,23 +101,7 @@ class Postgres(Store):
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
         new = await self._index.index(KeyedInput(item, idempotency_key))
         call = current_call.get()
-        common = (
-            self._index.model,
-            new.id,
-            item.user_id,
-            item.content,
-            item.scope,
-            item.tags,
-            to_json(item.source.model_dump()) if item.source else None,
-            item.confidence,
-            item.valid_from,
-            item.valid_to,
-            to_json(item.extensions) if item.model_extra else None,
-            *new.words,
-            pack_halfvec(new.vector) if new.vector is not None else None,
-            (item.source.app if item.source else None) or call.app,
-            call.request_id,
-        )
+        common = (self._index.model, *pack_one(new, call))
         if new.has_own_id and not item.supersedes and item.key is None:
             rows = await self._fetch(queries.RETRY_NEW if call.is_retry else queries.ADD_NEW, *common)
         else:
