@@ -51,7 +51,7 @@ async def test_health_is_told_while_a_shared_client_is_busy(memory: AsyncMemory)
     ],
 )
 async def test_a_forgotten_await_is_told_by_name(memory: AsyncMemory, verb: str, arguments: dict[str, Any]) -> None:
-    name = f"AsyncMemory.{getattr(AsyncMemory, verb).__name__}"
+    name = getattr(AsyncMemory, verb).__qualname__  # AsyncVerbs.add: the class that the verb stands in
     with pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
         getattr(memory, verb)(**arguments)
     assert (await memory.list("ada")).items == []

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from openproto.context import TokenCounter, fill_context
-from openproto.errors import (
-    ConflictError,
-    InvalidRequestError,
-    NotFoundError,
-    OpenProtoError,
-)
+from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
 from openproto.fanout import gather_all
 from openproto.models import (
     AuditEntry,
