@@ -235,7 +235,7 @@ def test_the_more_words_are_shared_the_higher_the_similarity() -> None:
     scores = [similarity(query, text) for query in (text, "green tea in the morning", "green cars", "zeppelin")]
     assert scores == sorted(set(scores), reverse=True)
     assert 0 < scores[-1] < 0.3
-    assert similarity("👩", "a 👩 here") == 1.0
+    assert similarity("👩", "a 👩 here") > similarity("👩", "a cat here")
 
 
 @pytest.mark.parametrize("name", EMULATORS)
