@@ -34,7 +34,7 @@ class Room:
 
     def run(self, *command: str | Path, status: int) -> str:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENPROTO_", "PYTHON"))}
-        done = subprocess.run(command, cwd=self.work, env=kept, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=self.work, env=kept, capture_output=True, text=True, timeout=300)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 

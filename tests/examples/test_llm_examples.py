@@ -69,7 +69,7 @@ def serve(environment: Environment) -> Iterator[Serve]:
 
 def run(environment: Environment, *command: str | Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", *command], env=environment, capture_output=True, text=True, timeout=60, cwd=LLM
+        [sys.executable, "-W", "error", *command], env=environment, capture_output=True, text=True, timeout=180, cwd=LLM
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
