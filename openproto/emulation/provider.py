@@ -64,11 +64,12 @@ class EmulatedProvider(Vendor[B]):
         simple: dict[str, list[int]] = {}
         others: dict[tuple[str, str], list[int]] = {}
         for number, (item, key) in enumerate(items):
-            if self.traits.most_created > 1 and isinstance(key, GeneratedKey) and not (item.supersedes or item.key):
+            alone = isinstance(key, GeneratedKey) and not (item.supersedes or item.key)
+            if self.traits.most_created > 1 and alone:
                 simple.setdefault("" if self.traits.mixes_users else item.user_id, []).append(number)
             else:
-                # Items of one key, and named ones, in their order: the first is the one that is stored.
-                others.setdefault((item.user_id, "" if item.key else key), []).append(number)
+                # What may share a key or a predecessor is written in its order: the first is the one that is stored.
+                others.setdefault((item.user_id, key if alone else ""), []).append(number)
         outcomes: dict[int, MemoryRecord | OpenProtoError] = {}
         slots = asyncio.Semaphore(self.traits.most_writes)
 
