@@ -157,8 +157,14 @@ class Acme(Provider):
         return MemoryPage(items=page, next_cursor=cursor)
 
     async def search(self, query: SearchQuery) -> SearchResults:
-        """Return the memories that hold the query's words, those with its rarest words first."""
-        records = self._newest_first(query, query.as_of)
+        """Return the memories valid now that hold the query's words, those with its rarest words first."""
+        now = datetime.now(UTC)
+        records = [
+            record
+            for record in self._newest_first(query, query.as_of)
+            if (record.valid_from is None or record.valid_from <= now)
+            and (record.valid_to is None or now < record.valid_to)
+        ]
         words = [set(terms(record.content)) for record in records]
         scores = shares(query_terms(query.query), words)
         best = sorted(scores, key=lambda n: (-scores[n], n))
