@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from openproto.models import Citation, ContextBlock, MemoryPage, SearchResult
+from openproto.models import Citation, ContextBlock, MemoryPage, MemoryRecord, SearchResult
 from openproto.requests import MAX_SEARCH_LIMIT, ContextQuery, ListQuery, SearchQuery
 
 TokenCounter: TypeAlias = Callable[[str], int]
@@ -52,16 +52,25 @@ async def fill_context(
     if query.relevant_only or list_page is None:
         return block.finished()
     known = {result.memory.id for result in found}
-    listing = query.as_listing(limit, datetime.now(UTC) if temporal else None)
+    now = datetime.now(UTC)
+    listing = query.as_listing(limit, now if temporal else None)
     # A page of which nothing fits ends it: what is older is seldom so much shorter.
     while block.has_room:
         page = await list_page(listing)
         lines = len(block)
-        block.add(SearchResult(memory=record, score=0.0) for record in page.items if record.id not in known)
+        # A backend that is asked for no moment lists what has ended, too.
+        current = page.items if temporal else [record for record in page.items if _is_valid(record, now)]
+        block.add(SearchResult(memory=record, score=0.0) for record in current if record.id not in known)
         if page.next_cursor is None or (len(block) == lines and not known.issuperset(r.id for r in page.items)):
             break
         listing = listing.model_copy(update={"cursor": page.next_cursor})
     return block.finished()
+
+
+def _is_valid(record: MemoryRecord, now: datetime) -> bool:
+    return (record.valid_from is None or record.valid_from <= now) and (
+        record.valid_to is None or now < record.valid_to
+    )
 
 
 class _Block:
