@@ -42,6 +42,7 @@ class Journal:
         self._path = path
         self._end = 0
         self.records: dict[str, MemoryRecord] = {}  # oldest first
+        self.words: dict[str, set[int]] = {}  # found once for each record, for that takes longest
         self.keys: dict[tuple[str, str], str] = {}
         self._asked: dict[str, Any] = {}
         self.newest = datetime.min.replace(tzinfo=UTC)
@@ -79,10 +80,11 @@ class Journal:
 
     def _take_in(self, change: dict[str, Any]) -> None:
         if "delete" in change:
-            del self.records[change["delete"]]
+            del self.records[change["delete"]], self.words[change["delete"]]
             return
         record = MemoryRecord.model_validate(change["add"])
         self.records[record.id] = record
+        self.words[record.id] = set(terms(record.content))
         self.newest = record.created_at
         self.keys[record.user_id, change["key"]] = record.id
         self._asked[record.id] = change["asked"]
@@ -165,7 +167,7 @@ class Acme(Provider):
             if (record.valid_from is None or record.valid_from <= now)
             and (record.valid_to is None or now < record.valid_to)
         ]
-        words = [set(terms(record.content)) for record in records]
+        words = [self._journal.words.get(record.id, set()) for record in records]
         scores = shares(query_terms(query.query), words)
         best = sorted(scores, key=lambda n: (-scores[n], n))
         hits = [SearchResult(memory=records[n], score=min(1.0, scores[n])) for n in best]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/acme-memory"
-HEADLINE = "conforms · 7/9 verbs · cancellation native"
+# What ends before it can be interrupted or overtaken is not seen, and how often that is depends on the machine.
+CERTIFIED = re.compile(r"^acme: conforms · 7/9 verbs · cancellation native( · \d+ unseen)? · quick$", re.MULTILINE)
 VERBS = ["add", "search", "context", "get", "list", "delete", "capabilities"]
 
 
@@ -52,11 +54,11 @@ def test_it_is_a_provider_like_any_other(room: Room) -> None:
 
 def test_the_command_certifies_it(room: Room) -> None:
     said = room.run(room.bin / "openproto", "conformance", "acme", "--quick", "--report", "report.json", status=0)
-    assert said.splitlines()[-1] == f"acme: {HEADLINE} · quick"
+    assert CERTIFIED.search(said)
     (report,) = json.loads((room.work / "report.json").read_text())["reports"]
     assert (report["verdict"], report["provider_version"]) == ("conforms", "1.0.0")
     assert report["verbs"] == VERBS
-    assert set(report["tally"]) == {"passed", "refused"}
+    assert {"passed", "refused"} <= set(report["tally"]) <= {"passed", "refused", "unseen"}
     matrix = room.run(room.bin / "openproto", "conformance", "matrix", "report.json", status=0)
     assert "| verbs | 7/9 |" in matrix
 
@@ -64,4 +66,4 @@ def test_the_command_certifies_it(room: Room) -> None:
 def test_its_own_tests_certify_it(room: Room) -> None:
     plugins = ("-p", "no:cacheprovider", "-p", "no:asyncio")  # lent with the libraries; the suite needs neither
     said = room.run(room.bin / "python", "-m", "pytest", "-q", "--openproto-quick", *plugins, status=0)
-    assert f"acme: {HEADLINE} · quick" in said
+    assert CERTIFIED.search(said)
