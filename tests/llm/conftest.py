@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from fake_llm import FakeLLM
 from openai import AsyncOpenAI, OpenAI
-from shelf import Shelf
+from remembering_shelf import Shelf
 
 from openproto import Memory
 from openproto.integrations.llm import CaptureQueue

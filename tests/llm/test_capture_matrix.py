@@ -15,8 +15,8 @@ from anthropic import Anthropic, AsyncAnthropic
 from fake_llm import MEMORIES, FakeLLM
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
+from remembering_shelf import Shelf
 from shapes import ANTHROPIC, OPENAI, Shape, got
-from shelf import Shelf
 
 from openproto import AsyncMemory, Memory
 from openproto.integrations.llm import CaptureQueue, wrap

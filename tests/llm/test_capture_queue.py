@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from fake_llm import FakeLLM
 from openai import AsyncOpenAI, OpenAI
-from shelf import Shelf
+from remembering_shelf import Shelf
 
 from openproto import AsyncMemory, Memory, MemoryInput, ProviderError, ProviderUnavailableError
 from openproto.integrations.llm import CaptureQueue, CaptureStats, Turn, wrap
@@ -219,7 +219,7 @@ def test_a_program_that_just_ends_loses_nothing(llm: FakeLLM, tmp_path: Path, ru
 ENDED_LOOP = """
 import asyncio, logging, sys
 sys.path.insert(0, sys.argv[1])
-from shelf import Shelf
+from remembering_shelf import Shelf
 from openproto import AsyncMemory
 from openproto.integrations.llm import CaptureQueue, Turn
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fake_llm import FakeLLM
 from openai import AsyncOpenAI
-from shelf import Shelf
+from remembering_shelf import Shelf
 
 from openproto import AsyncMemory
 from openproto.integrations.llm import CaptureQueue, wrap

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_llm import FakeLLM
 from openai import OpenAI
-from shelf import Shelf
+from remembering_shelf import Shelf
 
 from openproto import Memory
 from openproto.integrations.llm import CaptureQueue, wrap

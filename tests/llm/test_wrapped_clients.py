@@ -20,7 +20,7 @@ from anthropic import Anthropic
 from fake_llm import FakeLLM
 from openai import AsyncOpenAI, OpenAI
 from openai.resources.chat import Completions
-from shelf import Shelf
+from remembering_shelf import Shelf
 
 from openproto import AsyncMemory, InvalidRequestError, Memory, ProviderUnavailableError, RateLimitedError
 from openproto.integrations.llm import CaptureQueue, Turn, faults, wrap

@@ -31,7 +31,8 @@ CHANGING = ASSIGNED[2:]
 class Model:
     """What a store of this protocol holds and answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keys_outlive: bool = True) -> None:
+        self._keys_outlive = keys_outlive
         self.records: dict[str, Stored] = {}
         self.deleted: set[str] = set()
         self.handovers = Handovers()
@@ -264,6 +265,8 @@ class Model:
         del self.records[record["id"]]
         self.stirred.discard(record["id"])
         self.deleted.add(record["id"])
+        if not self._keys_outlive:
+            self._used = {key: used for key, used in self._used.items() if used[1] != record["id"]}
         self._wrote("delete", record)
 
     def _bring_back(self, record: MemoryRecord) -> None:
