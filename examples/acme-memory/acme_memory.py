@@ -6,11 +6,12 @@ no audit log: its capabilities say so, and whoever asks for them is refused.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -106,13 +107,14 @@ class Acme(Provider):
     """
 
     name = "acme"
-    cancellation: Cancellation = "native"  # a verb here never waits, so it is never interrupted halfway
+    cancellation: Cancellation = "native"  # a verb waits before it begins, so it is never interrupted halfway
 
     def __init__(self, path: str = "acme.jsonl") -> None:
         self._path = path
 
     async def open(self) -> None:
         """Read the journal."""
+        self._turn = asyncio.Lock()
         self._journal = _journal(Path(self._path))
         with self._journal.locked():
             pass
@@ -124,7 +126,7 @@ class Acme(Provider):
         if item.supersedes:
             raise self.unsupported("supersedes")
         asked = item.model_dump(mode="json")
-        with self._journal.locked() as journal:
+        async with self._locked() as journal:
             known = journal.keys.get((item.user_id, idempotency_key))
             if known is not None:
                 if known not in journal.records or journal.was_asked(known) != asked:
@@ -136,12 +138,12 @@ class Acme(Provider):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        with self._journal.locked() as journal:
+        async with self._locked() as journal:
             return self._find(journal, ref)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record."""
-        with self._journal.locked() as journal:
+        async with self._locked() as journal:
             journal.write({"delete": self._find(journal, ref).id})
 
     async def list(self, query: ListQuery) -> MemoryPage:
@@ -149,7 +151,7 @@ class Acme(Provider):
         after = decode_cursor(query)
         items = [
             record
-            for record in self._newest_first(query, query.as_of)
+            for record in await self._newest_first(query, query.as_of)
             if (after is None or (record.created_at, record.id) < after)
             and (query.since is None or record.created_at >= query.since)
             and (query.until is None or record.created_at <= query.until)
@@ -163,7 +165,7 @@ class Acme(Provider):
         now = datetime.now(UTC)
         records = [
             record
-            for record in self._newest_first(query, query.as_of)
+            for record in await self._newest_first(query, query.as_of)
             if (record.valid_from is None or record.valid_from <= now)
             and (record.valid_to is None or now < record.valid_to)
         ]
@@ -178,18 +180,26 @@ class Acme(Provider):
         declared = await super().capabilities()
         return declared.model_copy(update={"features": Features(keyword_search=True)})
 
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[Journal]:
+        # Calls that come together take turns, and the loop is free between any two of them.
+        async with self._turn:
+            await asyncio.sleep(0)
+            with self._journal.locked() as journal:
+                yield journal
+
     def _find(self, journal: Journal, ref: RecordRef) -> MemoryRecord:
         record = journal.records.get(ref.id)
         if record is None or ref.user_id not in (None, record.user_id):
             raise NotFoundError("no such memory", provider=self.name)
         return record
 
-    def _newest_first(self, filters: Filters, as_of: datetime | None) -> Records:
+    async def _newest_first(self, filters: Filters, as_of: datetime | None) -> Records:
         if filters.scope is not None:
             raise self.unsupported("scopes")
         if as_of is not None:
             raise self.unsupported("as_of")
-        with self._journal.locked() as journal:
+        async with self._locked() as journal:
             return [
                 record
                 for record in reversed(journal.records.values())
