@@ -36,8 +36,9 @@ LEAVE_WITHIN = 2.0
 
 async def certify(call: Call, how: How, path: Path | None, *, markdown: bool = False) -> Exit:
     """Run the suite, show its report, and return the exit status; `path` is where the report is kept."""
+    before = threading.enumerate()
     report, status = await _run(call, how, path, lambda final: show(call.out, final, markdown=markdown))
-    return _leave(Exit(report.exit_status) if status is None else status)
+    return _leave(Exit(report.exit_status) if status is None else status, before)
 
 
 async def compare(call: Call, how: How, old: Report, path: Path | None) -> Exit:
@@ -48,8 +49,9 @@ async def compare(call: Call, how: How, old: Report, path: Path | None) -> Exit:
         told.extend(differences(old, new))
         show_differences(call.out, new, told)
 
+    before = threading.enumerate()
     report, status = await _run(call, how, path, show_them)
-    return _leave((Exit.FAILED if told else Exit(report.exit_status)) if status is None else status)
+    return _leave((Exit.FAILED if told else Exit(report.exit_status)) if status is None else status, before)
 
 
 async def _run(
@@ -140,15 +142,17 @@ def _raise_usage(background: BackgroundRun, made: Made) -> None:
         raise Misuse(str(error)) from error
 
 
-def _leave(status: Exit) -> Exit:
+def _leave(status: Exit, before: list[threading.Thread]) -> Exit:
     """Return `status`; but leave the process with it at once where a provider's threads do not end.
 
-    The interpreter waits for threads when it ends, for workers of an executor even where they are daemons, and a hung
-    backend would keep the command with it.
+    Threads that ran `before` the suite belong to the program that called it. For the others the interpreter waits when
+    it ends, for workers of an executor even where they are daemons, and a hung backend would keep the command with it;
+    not for threads that no Python code started, which nobody can join.
     """
     deadline = time.monotonic() + LEAVE_WITHIN
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.name != BACKGROUND_LOOP:
+        foreign = thread in before or isinstance(thread, threading._DummyThread)
+        if not foreign and thread.name != BACKGROUND_LOOP:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 sys.stdout.flush()

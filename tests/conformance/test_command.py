@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_two_runs_without_times_write_one_file(cli: Callable[..., Ended]) -> Non
     for name in ("one", "two"):
         cli("sqlite", *SMALL, "--report", name, "--no-times")
     assert Path("one").read_bytes() == Path("two").read_bytes()
+
+
+def test_threads_of_the_program_that_calls_it_may_run_on(cli: Callable[..., Ended]) -> None:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    try:
+        assert cli("sqlite", "embedder=none", "--only", "what_was_added_is_found", "--quick").status == 1
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_json_and_markdown(cli: Callable[..., Ended]) -> None:
