@@ -88,7 +88,7 @@ def _server(options: argparse.Namespace, names: list[str], watch: Watch) -> Iter
 
 
 def _locomo(given: Path | None) -> Path | None:
-    """Return the folder that was named, or the place beside the repository; None where there is nothing to read."""
+    """Return the folder that was named, or the default next to the repository; None where there is nothing to read."""
     named = given or os.environ.get("OPENPROTO_LOCOMO")
     folder = Path(named) if named else REPOSITORY.parent / "shared" / "data" / "locomo"
     return folder.resolve() if any(folder.glob("*.json")) else None

@@ -1,4 +1,4 @@
-"""What an adapter adds to its vendor's SDK: a call through openproto beside the SDK's own in a thread, in turns.
+"""What an adapter adds to its vendor's SDK: a call through openproto next to the SDK's own in a thread, in turns.
 
 One function an adapter; each yields the two sides, which ask the same backend for the same memory.
 """
@@ -28,7 +28,7 @@ async def run(bench: Bench) -> list[Figure]:
 
 
 async def _measured(name: str, sides: Callable[[], Sides], bench: Bench) -> Figure:
-    what = f"{name}: a get through openproto beside the SDK's in a thread, p50 of the difference"
+    what = f"{name}: a get through openproto next to the SDK's in a thread, p50 of the difference"
     try:
         async with sides() as (ours, theirs):
             took = await take_turns({"openproto": ours, "SDK": theirs}, bench.size(1000, 200), warm=50)

@@ -1,4 +1,4 @@
-"""`add_many` on postgres beside COPY into the same table."""
+"""`add_many` on postgres next to COPY into the same table."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Seen:
 
 
 class Observer:
-    """Looks at pg_stat_activity over a connection of its own."""
+    """Looks at pg_stat_activity over a separate connection."""
 
     def __init__(self, connection: Any, schema: str) -> None:
         self._connection = connection
@@ -157,7 +157,7 @@ async def _until_running(observer: Observer, searches: Sequence[asyncio.Task[Any
 
 
 async def _ended(search: asyncio.Task[Any]) -> float:
-    """Return when whoever awaits the search goes on."""
+    """Return when the awaiting task goes on."""
     await asyncio.wait([search])
     return time.perf_counter()
 

@@ -18,7 +18,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 
 
 async def run(bench: Bench) -> list[Figure]:
-    """Search stores of every size in turns, each in a schema of its own."""
+    """Search stores of every size in turns, each in a separate schema."""
     sizes = SIZES[:2] if bench.quick else SIZES
     async with AsyncExitStack() as stack:
         sides: dict[str, Step] = {}

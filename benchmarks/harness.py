@@ -1,4 +1,4 @@
-"""What every benchmark shares: figures with bounds, timing of several sides in turn, and what a run was told."""
+"""What every benchmark shares: figures with bounds, timing of several sides in turn, and the options of a run."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a run was told: `size(full, quick)` chooses between the sizes of the two kinds of run."""
+    """The options of a run: `size(full, quick)` chooses between the sizes of the two kinds of run."""
 
     url: str
     folder: Path

@@ -1,4 +1,4 @@
-"""`get` through passthrough beside a plain httpx client, over sockets, against a server that costs next to nothing."""
+"""`get` through passthrough next to a plain httpx client, over sockets, against a server that costs next to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server in a process of its own: `python -m benchmarks.http_process empty|trivial|sqlite [FILE]`.
+"""A server in a separate process: `python -m benchmarks.http_process empty|trivial|sqlite [FILE]`.
 
 Prints its port once it listens, and at its end, on SIGTERM, how late its event loop let a sampler run.
 """
@@ -65,7 +65,7 @@ def _empty() -> FastAPI:
 
 
 def _sampled(app: ASGIApp, lags: list[float]) -> ASGIApp:
-    """Start the sampler with the app, beside its requests."""
+    """Start the sampler with the app, next to its requests."""
     sampler: asyncio.Task[None] | None = None
 
     async def sample() -> None:

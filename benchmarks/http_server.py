@@ -49,7 +49,7 @@ async def _measure(bench: Bench) -> list[Figure]:
 async def _rates(bench: Bench, folder: Path) -> list[Figure]:
     """Take turns between the servers; what the machine does besides strikes all alike.
 
-    The empty route runs as uvicorn is when nobody configures it: with httptools, uvloop, and its access log.
+    The empty route runs as uvicorn is by default: with httptools, uvloop, and its access log.
     """
     seconds, rounds = bench.size(3, 1), bench.size(7, 3)
     async with (

@@ -1,6 +1,6 @@
 """How long the event loop stands still while a vendor's SDK is imported, constructed, and called for the first time.
 
-Each time in a process of its own, for nothing is imported twice: `python -m benchmarks.import_stall PROVIDER OPTIONS`.
+Each time in a new process, because nothing is imported twice: `python -m benchmarks.import_stall PROVIDER OPTIONS`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EMULATED = {
 }
 EMBEDDER = "local embedder"
 BLOCKING = {"mem0", "letta", "supermemory"}
-"""Whose stalls are judged. The others are told: one constructor of Memori's engine holds every thread for 60 ms."""
+"""Whose stalls are judged. The others are reported: one constructor of Memori's engine holds every thread for 60 ms."""
 
 Stalls: TypeAlias = dict[str, float]
 
@@ -94,7 +94,7 @@ async def _embedder_stalls() -> Stalls:
 async def _stalls(provider: str, options: Mapping[str, Any]) -> Stalls:
     """Return the milliseconds that the loop was late: idle for a second, opening, and in all until the end.
 
-    The local embedder is loaded before, which is a figure of its own.
+    The local embedder is loaded before, which is a separate figure.
     """
     await _embedder_stalls()
     client = AsyncMemory(provider, **options)

@@ -1,4 +1,4 @@
-"""`add` on postgres beside plain INSERTs of the same columns into the same table, eight at a time."""
+"""`add` on postgres next to plain INSERTs of the same columns into the same table, eight at a time."""
 
 from __future__ import annotations
 

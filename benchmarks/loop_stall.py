@@ -18,7 +18,7 @@ ADDS = 100
 
 
 async def run(bench: Bench) -> list[Figure]:
-    """Measure both stores with the local embedder, each with an idle loop beside it."""
+    """Measure both stores with the local embedder, each with an idle loop next to it."""
     rounds = bench.size(25, 9)
     figures: list[Figure] = []
     async with new_schema(bench.url, "stall") as schema:

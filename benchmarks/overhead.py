@@ -63,7 +63,7 @@ async def run(bench: Bench) -> list[Figure]:
 
 
 async def _sync_over_async(bench: Bench) -> Figure:
-    """Call the twins in turns from one thread; blocking this loop is no matter, for Memory runs on its own."""
+    """Call the twins in turns from one thread; blocking this loop does not matter, because Memory has its own."""
     async with AsyncMemory(Trivial()) as memory:
         twin = Memory(Trivial())
         try:
@@ -128,7 +128,7 @@ def _seconds(program: str) -> float:
 
 
 def _python(program: str) -> str:
-    """Run a program in a Python of its own, away from this folder, and return what it prints."""
+    """Run a program in a separate Python, away from this folder, and return what it prints."""
     return subprocess.run(
         [sys.executable, "-c", program], cwd=tempfile.gettempdir(), capture_output=True, text=True, check=True
     ).stdout

@@ -41,7 +41,7 @@ def print_table(results: Results) -> None:
         for figure in found:
             table.add_row(figure.name, _measured(figure), figure.bound, _verdict(figure))
         table.add_section()
-    # Where there is no terminal whose width counts, a line of the table is never broken.
+    # Without a terminal, whose width would count, a line of the table is never broken.
     console = Console()
     Console(width=None if console.is_terminal else 140).print(table)
 

@@ -1,4 +1,4 @@
-"""How well `search` finds the turns that answer the questions of LoCoMo, on both stores, beside each half alone."""
+"""How well `search` finds the turns that answer the questions of LoCoMo, on both stores, next to each half alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`search` on postgres beside its own statement on a bare asyncpg connection."""
+"""`search` on postgres next to the same statement on a bare asyncpg connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL that the benchmarks use, and plain asyncpg beside the provider: same session, same types."""
+"""The PostgreSQL that the benchmarks use, and plain asyncpg next to the provider: same session, same types."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def prepare(connection: Any) -> None:
 
 
 def _wait_until_ended(place: Path) -> None:
-    """Wait for whoever keeps the server: until it has ended it writes to its folder."""
+    """Wait for the server's keeper: until it has ended it writes to its folder."""
     deadline = time.monotonic() + _LONGEST_STOP
     while (taken := keeper.lock(place / "keeper.lock", fcntl.LOCK_EX)) is None and time.monotonic() < deadline:
         time.sleep(0.1)

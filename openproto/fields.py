@@ -111,7 +111,7 @@ def check_json(value: object) -> None:
             raise ValueError(f"must be JSON, which has no {type(node).__name__}")
 
 
-# The patterns are for JSON Schema, which is told as much of the rules as it can say.
+# The patterns are for JSON Schema, which states as much of the rules as it can express.
 _PATH_PATTERN = r"^[^\x00*/]*[^\x00*/\s][^\x00*/]*(/[^\x00*/]*[^\x00*/\s][^\x00*/]*)*$"
 # The bound of the length stands first: checked by the core of pydantic, before anything of Python's is called.
 _TEXT = AfterValidator(_text)

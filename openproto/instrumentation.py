@@ -1,4 +1,4 @@
-"""What a client tells of its own calls: an event for every observer, and running figures.
+"""What a client reports about its calls: an event for every observer, and running figures.
 
 An event holds no content, no query, and no credential, so that it may go into any log.
 """
@@ -72,7 +72,7 @@ class Stats:
 
 
 class Meter:
-    """Counts the calls of one client and tells its observers of each."""
+    """Counts the calls of one client and reports each to its observers."""
 
     def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
         self.observers = observers

@@ -62,7 +62,7 @@ def moment(value: Any) -> datetime:
     """Return the moment that `value` is or spells, as RFC 3339 does and as people write it; ValueError otherwise.
 
     Beyond RFC 3339 a blank or an underscore may stand for the `T`, the seconds and the colon of the offset may be left
-    out, and a comma may stand before the fraction. A day without a time and a time without an offset are no moments.
+    out, and a comma may stand before the fraction. A day without a time and a time without an offset are not moments.
     """
     if isinstance(value, datetime):
         return value
@@ -83,7 +83,7 @@ def moment(value: Any) -> datetime:
 
 
 def texts(name: str, values: Iterable[str]) -> list[str]:
-    """Return an iterable of texts as a list; InvalidRequestError for one text, which is no list of its letters."""
+    """Return an iterable of texts as a list; InvalidRequestError for one text, which is not a list of its letters."""
     if isinstance(values, str | bytes):
         raise InvalidRequestError(f"{name}: must be a list of texts, and is a single one; put it in brackets")
     if isinstance(values, Mapping) or not isinstance(values, Iterable):

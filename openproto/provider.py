@@ -105,7 +105,7 @@ def generated_key(user_id: str) -> GeneratedKey:
 
 
 def is_fresh(key: str) -> bool:
-    """Say whether nothing can be written under `key` yet: the client made it, for a call that is no retry."""
+    """Say whether nothing can be written under `key` yet: the client made it, for a call that is not a retry."""
     call = current_call.get(None)
     return isinstance(key, GeneratedKey) and call is not None and not call.is_retry
 
@@ -189,7 +189,7 @@ class Provider:
     def operations(self) -> frozenset[Operation]:
         """What this provider has beyond its verbs; the client refuses what is not among them before it opens.
 
-        Whoever overrides `get_by_key` has keys, and whoever overrides `put` has versions.
+        A provider that overrides `get_by_key` has keys, and one that overrides `put` has versions.
         """
         return self._own_operations
 
@@ -224,7 +224,7 @@ class Provider:
         """Return a context block of the best memories; built on `search` and `list` unless the backend has its own."""
         if "list" not in self.verbs:
             return await fill_context(query, count_tokens, self.search, None)
-        # Without validity and supersession every record is current, and there is no moment to ask for.
+        # Without validity and supersession every record is current, and no moment can be asked for.
         temporal = (await self.capabilities()).features.temporal
         return await fill_context(query, count_tokens, self.search, self.list, temporal=temporal)
 

@@ -330,4 +330,4 @@ _IN_WORDS = {
     "extra_forbidden": "is not known here",
     "timezone_aware": "must be a moment with an offset, such as datetime.now(UTC)",
 }
-"""What pydantic says of these speaks of its own types."""
+"""Pydantic's messages for these name its own types, not ours."""

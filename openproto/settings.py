@@ -45,7 +45,7 @@ def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         # pydantic's own text repeats the values, and some of them are secret.
         names = sorted({f"OPENPROTO_{fault['loc'][0]}".upper() for fault in error.errors(include_input=False)})
-        raise ValueError(f"the environment holds what is no valid setting: {', '.join(names)}") from None
+        raise ValueError(f"the environment holds invalid settings: {', '.join(names)}") from None
     found = {name: value for name, value in settings.model_dump(by_alias=False).items() if value is not None}
     if "schema_name" in found:
         found["schema"] = found.pop("schema_name")
@@ -54,7 +54,7 @@ def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(provider, str):
         cls = provider_class(provider)
         takes |= provider_options(cls).keys()
-        if cls.audit is not Provider.audit:  # has an audit log of its own, and so no use for a journal
+        if cls.audit is not Provider.audit:  # keeps its own audit log, and so does not need a journal
             takes -= {"audit"}
     return {
         "provider": provider,

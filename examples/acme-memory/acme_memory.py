@@ -1,7 +1,7 @@
 """ACME's memory: a file of JSON lines, as a provider for openproto.
 
 It keeps, lists, and finds memories by their words. It knows no scopes, no time travel, no superseding, no updates, and
-no audit log: its capabilities say so, and whoever asks for them is refused.
+no audit log: its capabilities say so, and a call that asks for them is refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Journal:
         except OSError as error:
             raise ProviderUnavailableError(f"the journal cannot be opened: {error.strerror}") from error
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # threads too: each has opened the file by itself
+            fcntl.flock(file, fcntl.LOCK_EX)  # threads too: each has opened the file separately
             self._file = file
             file.seek(self._end)
             for line in file.read().splitlines(keepends=True):

@@ -1,7 +1,7 @@
 """A background worker in threads: one Memory, one client, one queue, and facts instead of whole conversations.
 
 The extractor is where another call of an LLM would find the facts; it runs in the queue, long after the user has
-the answer. Give it a client of its own that is not wrapped, or its own words would be captured as well.
+the answer. Give it a separate client that is not wrapped, or its own words would be captured as well.
 """
 
 from collections.abc import Iterator

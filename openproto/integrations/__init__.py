@@ -1,1 +1,1 @@
-"""Memory inside other libraries: LLM clients, and whatever else asks for it by name."""
+"""Memory inside other libraries: LLM clients, frameworks, and tools."""

@@ -36,7 +36,7 @@ class OpenProtoMemoryStore(MemoryStore):
         memory: Where they are kept. A `Memory` serves every event loop, an `AsyncMemory` the one that first used it.
         user_id: Whose memories they are.
         name: The store's name, by which tools choose it.
-        description: What the model is told about the store.
+        description: What the model reads about the store.
         max_search_results: How many entries a search returns where its caller does not say, 1..100.
         writable: Whether agents may add to it.
         extraction: Strands' configuration of automatic extraction.

@@ -29,7 +29,7 @@ def encode_cursor(query: ListQuery, created_at: datetime, id: str) -> str:
 
 
 def decode_cursor(query: ListQuery) -> tuple[datetime, str] | None:
-    """Return the `(created_at, id)` that `query.cursor` points after, or None where there is no cursor.
+    """Return the `(created_at, id)` that `query.cursor` points after, or None without a cursor.
 
     Raises InvalidRequestError for a cursor that is malformed or was made for another listing.
     """

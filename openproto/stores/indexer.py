@@ -156,7 +156,7 @@ class Indexer(Generic[W]):
         return await self._threads(self._indexed, keyed, vector)
 
     async def index_many(self, batch: Sequence[KeyedInput], pack: Callable[[IndexedBatch[W]], T]) -> T:
-        """Return `pack` of the batch, each input ready to be written or the error of its own embedding.
+        """Return `pack` of the batch, each input ready to be written or the error of embedding it.
 
         `pack` runs off the loop, where the inputs are indexed.
         """
@@ -218,7 +218,7 @@ class Indexer(Generic[W]):
 
 
 def store_capabilities(store: Provider, *, vectors: bool) -> Capabilities:
-    """Return what a store that keeps every rule itself declares: all verbs, and every feature of its own."""
+    """Return what a store that keeps every rule itself declares: all verbs and every feature, natively."""
     features = Features(
         vector_search=vectors,
         keyword_search=True,

@@ -9,9 +9,9 @@ with `n` the number of the user's memories and `df` the number of them that have
 better one memory is, which reciprocal-rank fusion throws away. Scores lie in [0, 1] and compare within one query. A
 variant of a word is one more term, of half its idf, where any memory has it; a memory that has the word has its
 variants too, but for those that say more than the word. A memory with a vector is never without a score: which side of
-a plane its vector lies on orders the memories, and is no reason to withhold one.
+a plane its vector lies on orders the memories, and is not a reason to withhold one.
 
-Two settings belong to the embedder. `text_weight` is how much words count beside its vectors; without vectors the
+Two settings belong to the embedder. `text_weight` is how much words count next to its vectors; without vectors the
 score is the coverage alone. `center_query` is for vectors that crowd into one direction, as static word vectors do:
 the query's vector is then moved away from what the user's memories have in common before it is compared,
 
@@ -19,9 +19,9 @@ the query's vector is then moved away from what the user's memories have in comm
 
 which leaves a small store nearly as it was.
 
-A turn of a conversation answers together with the turns beside it, so the best hits lend these a fifth of their score
-(`lend`). Which memories are turns, the extension `x-openproto` says: {"conversation": any text, "turn": 0, 1, ...}.
-The stores of this project compute exactly this, each in its own way.
+A turn of a conversation answers together with its neighbouring turns, so the best hits lend them a fifth of their
+score (`lend`). The extension `x-openproto` says which memories are turns: {"conversation": any text, "turn": 0, 1,
+...}. The stores of this project compute exactly this, each in its own way.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ VARIANT_WEIGHT = 0.5
 """How much of its idf a variant of a word counts."""
 
 LENT = 0.2
-"""How much of its score a hit lends to the turns of the conversation that stand beside it."""
+"""How much of its score a hit lends to the neighbouring turns of the conversation."""
 
 LENDERS = 64
 """How many of the best hits lend."""
@@ -127,7 +127,7 @@ class Place(NamedTuple):
 
 
 def place_of(extensions: Mapping[str, object]) -> Place | None:
-    """Return the place that the extension `x-openproto` tells."""
+    """Return the place that the extension `x-openproto` gives."""
     told = extensions.get("x-openproto")
     if not isinstance(told, Mapping):
         return None
@@ -138,7 +138,7 @@ def place_of(extensions: Mapping[str, object]) -> Place | None:
 
 
 def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]:
-    """Return the scores after each of the best has lent a part of its own to the turns beside it.
+    """Return the scores after each of the best has lent a part to its neighbouring turns.
 
     Beside a turn are the one before and the one after; where there is none, for one side may not have been kept, the
     one before or after that. Whoever is lent `x` comes that much nearer to 1: s + x * (1 - s). `scores` are in the

@@ -31,7 +31,7 @@ _RUN = re.compile(
 _IDEOGRAPH = re.compile(f"[{_HAN}]")
 _CLUSTER = re.compile(r"\w\W*|\W+")  # a letter with the marks on it, which `\w` does not hold
 
-# Marks that a writer may leave out: accents (but not those that make й and ї letters of their own), Hebrew points,
+# Marks that a writer may leave out: accents (but not those that make й and ї separate letters), Hebrew points,
 # Arabic vowel signs.
 _ACCENT = re.compile("(?<![\u0438\u0456\u0418\u0406])[\u0300-\u036f]|(?<=[\u0438\u0456])[\u0300\u0301]")
 _POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed]")

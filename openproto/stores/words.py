@@ -36,7 +36,7 @@ _ENGLISH = frozenset(
     could about because been were
     """.split()
 )
-"""Words by which an English text is told: in any other, endings are taken off as if they were glued on."""
+"""Words that show that a text is English: in any other language, endings are taken off as if they were glued on."""
 
 STOP_WORDS = frozenset(
     """

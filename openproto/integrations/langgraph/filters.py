@@ -50,7 +50,7 @@ def _holds(value: Any, operator: str, operand: Any) -> bool:
     try:
         return _ORDER[operator](float(value), float(operand))
     except (TypeError, ValueError):
-        return False  # what is no number is neither more nor less
+        return False  # anything but a number is neither more nor less
 
 
 def select_namespaces(namespaces: Sequence[tuple[str, ...]], op: ListNamespacesOp) -> list[tuple[str, ...]]:

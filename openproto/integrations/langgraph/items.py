@@ -59,7 +59,7 @@ class StoredItem:
 
     @classmethod
     def of(cls, record: MemoryRecord) -> StoredItem | None:
-        """Return what the record says, or None for a record that is no item's."""
+        """Return what the record says, or None for a record that does not hold an item."""
         kept = cast("dict[str, Any] | None", record.extensions.get(FIELD))
         if kept is None or record.scope is None:
             return None
@@ -112,7 +112,7 @@ class StoredItem:
 def records_of(op: PutOp, fields: list[str], now: datetime) -> Iterator[dict[str, Any]]:
     """Yield the arguments of `put`, but for the user, for each record of the item; `op` has a value.
 
-    Raises TypeError where the value is no JSON.
+    Raises TypeError where the value is not JSON.
     """
     value = op.value
     texts = [] if op.index is False else list(_texts(value, fields if op.index is None else op.index))

@@ -177,7 +177,7 @@ class OpenProtoStore(BaseStore):
         if isinstance(op, ListNamespacesOp):
             scopes = await self._memory.scopes(self._user_id)
             return select_namespaces([namespace_of(one.scope) for one in scopes if one.scope], op)
-        raise TypeError(f"{type(op).__name__} is no operation of a store")
+        raise TypeError(f"{type(op).__name__} is not an operation of a store")
 
     async def _get(self, op: GetOp) -> StoredItem | None:
         try:
