@@ -27,7 +27,7 @@ class Reader:
     def __init__(self, bench: Bench, suffixes: Sequence[str]) -> None:
         self.bench = bench
         support = bench.capabilities.x_openproto.support
-        self.model = Model(keys_outlive=support.get("keys_outlive", "none") != "none")
+        self.model = Model(keys_outlive=support.get("keys_outlive") != "none")
         self.users = [f"{bench.user(str(bench.random.random()))}{suffix}" for suffix in suffixes]
         self._last_seen: dict[str, MemoryRecord] = {}
         self._reads: list[tuple[AsyncMemory, Deed]] = []
