@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from random import uniform
 from typing import TypeVar
 
 from openproto.errors import OpenProtoError
@@ -17,42 +19,16 @@ async def with_retries(call: Callable[[], Awaitable[T]], retries: int, repeated:
     """Return `await call()`, repeated at most `retries` times after errors that say they are retryable.
 
     The wait grows exponentially with full jitter, and is never shorter than the backend's own `retry_after`. The
-    caller's deadline bounds the whole; `repeated` is told of each repetition.
+    caller's deadline bounds the whole; `repeated` is called before each repetition.
     """
-    try:
-        return await call()
-    except OpenProtoError as error:
-        if not (retries and error.retryable):
-            raise
-        first = error
-    # Imported here: most calls succeed at once, and `import openproto` should not pay for the others.
-    from tenacity import (
-        AsyncRetrying,
-        RetryCallState,
-        retry_if_exception,
-        stop_after_attempt,
-        wait_random_exponential,
-    )
-
-    backoff = wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
-
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, OpenProtoError) else None
-        return max(backoff(state), asked or 0.0)
-
-    failed = [first]
-
-    async def attempt() -> T:
-        if failed:
-            raise failed.pop()
+    longest = FIRST_WAIT
+    while True:
+        try:
+            return await call()
+        except OpenProtoError as error:
+            if not (retries and error.retryable):
+                raise
+            wait = max(uniform(0, longest), error.retry_after or 0.0)  # noqa: S311  # jitter need not be secret
+        await asyncio.sleep(wait)
+        retries, longest = retries - 1, min(2 * longest, LONGEST_WAIT)
         repeated()
-        return await call()
-
-    retrying = AsyncRetrying(
-        stop=stop_after_attempt(retries + 1),
-        wait=wait,
-        retry=retry_if_exception(lambda error: isinstance(error, OpenProtoError) and error.retryable),
-        reraise=True,
-    )
-    return await retrying(attempt)

@@ -49,7 +49,7 @@ class OpenAIEmbedder:
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("base_url must be an http or https URL")
         if url.username or url.password:
-            raise ValueError("base_url must not hold credentials, for URLs are logged; use api_key=")
+            raise ValueError("base_url must not hold credentials, because URLs are logged; use api_key=")
         self.model = model
         self.dim = dim or _KNOWN_DIMS.get(model, 0)
         self.max_batch = max_batch
@@ -62,7 +62,7 @@ class OpenAIEmbedder:
         self._endpoint: Endpoint | None = None
 
     async def open(self) -> None:
-        """Connect, and settle the dimension of an unknown model; ImportError tells what to install."""
+        """Connect, and settle the dimension of an unknown model; an ImportError says what to install."""
         threads = Threads(1, "openproto-openai")
         try:
             # Importing httpx and reading the TLS certificates takes long enough to be felt on the loop.
@@ -111,7 +111,7 @@ class OpenAIEmbedder:
         try:
             from openproto.embedding.openai_endpoint import Endpoint
         except ModuleNotFoundError as error:
-            if error.name not in ("httpx", "tenacity"):
+            if error.name != "httpx":
                 raise
             raise ImportError(f"the openai embedder needs {error.name}: pip install 'openproto[openai]'") from error
         return Endpoint(self._url, model=self.model, api_key=key, timeout=self._timeout, retries=self._retries)

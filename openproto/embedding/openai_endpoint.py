@@ -9,18 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from random import uniform
 from typing import Any
 
 import httpx
 from pydantic_core import from_json
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
 
 from openproto.errors import (
     InvalidRequestError,
@@ -47,8 +40,8 @@ _ERRORS: dict[int, type[OpenProtoError]] = {
 _WORTH_REPEATING = (RateLimitedError, ProviderTimeoutError, ProviderUnavailableError)
 _CONNECTIONS = 4
 _CONNECT_TIMEOUT = 5.0
-
-_backoff = wait_random_exponential(multiplier=0.5, max=8)
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 8.0
 
 
 class Endpoint:
@@ -58,13 +51,7 @@ class Endpoint:
         self._url = url
         self._model = model
         self._timeout = timeout
-        self._retry = AsyncRetrying(
-            retry=retry_if_exception_type(_WORTH_REPEATING),
-            wait=_wait,
-            # A pause that would outlast the deadline is not begun: the caller learns the real error instead.
-            stop=stop_after_attempt(1 + retries) | stop_before_delay(timeout),
-            reraise=True,
-        )
+        self._retries = retries
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             # httpx's timeouts are per phase, and a server that drips never meets them; the deadline is ours.
@@ -80,8 +67,7 @@ class Endpoint:
         deadline = asyncio.timeout(self._timeout)
         try:
             async with deadline:
-                # Copied, for tenacity keeps the state of a run in the object.
-                rows: list[Any] = await self._retry.copy()(self._post, body)
+                rows = await self._post_with_retries(body, deadline)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -98,6 +84,20 @@ class Endpoint:
     def _name(self) -> str:
         return f"the embedding server ({self._model})"
 
+    async def _post_with_retries(self, body: dict[str, Any], deadline: asyncio.Timeout) -> list[Any]:
+        retries, longest = self._retries, _FIRST_WAIT
+        while True:
+            try:
+                return await self._post(body)
+            except _WORTH_REPEATING as error:
+                wait = max(uniform(0, longest), error.retry_after or 0.0)  # noqa: S311  # jitter need not be secret
+                ends_at = deadline.when() or 0.0
+                # A pause that would outlast the deadline is not begun: the caller learns the real error instead.
+                if not retries or asyncio.get_running_loop().time() + wait >= ends_at:
+                    raise
+            await asyncio.sleep(wait)
+            retries, longest = retries - 1, min(2 * longest, _LONGEST_WAIT)
+
     async def _post(self, body: dict[str, Any]) -> list[Any]:
         try:
             response = await self._client.post(self._url, json=body)
@@ -113,7 +113,7 @@ class Endpoint:
 
     def _rows(self, response: httpx.Response) -> list[Any]:
         try:
-            # pydantic's parser, for json needs 66 ms of the loop for 256 vectors of 1536, and this one 15.
+            # pydantic's parser, because json needs 66 ms of the loop for 256 vectors of 1536, and this one 15.
             items = from_json(response.content)["data"]
             # Some servers leave the index out and keep the order.
             rows = {item.get("index", position): item["embedding"] for position, item in enumerate(items)}
@@ -138,9 +138,3 @@ def _code(response: httpx.Response) -> str:
     except (ValueError, TypeError, LookupError):
         return ""
     return f" ({code})" if isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code) else ""
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, OpenProtoError) else None
-    return max(asked or 0.0, _backoff(state))

@@ -1,13 +1,14 @@
-"""A provider that does what a test tells it, and remembers what it was asked."""
+"""A provider that follows a script and records what it is asked, and every call that a client has."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from openproto import AuditEntry, MemoryPage, MemoryRecord, Provider, SearchResult
+from openproto import AsyncMemory, AuditEntry, MemoryPage, MemoryRecord, Provider, SearchResult
 from openproto.models import Cancellation
 from openproto.provider import Call, current_call
 from openproto.requests import (
@@ -23,6 +24,36 @@ Act: TypeAlias = BaseException | Callable[[], Awaitable[None]] | None
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
+CALLS: dict[str, Callable[[AsyncMemory], Any]] = {
+    "add": lambda m: m.add("tea", user_id="ada"),
+    "get": lambda m: m.get("m1"),
+    "update": lambda m: m.update("m1", content="milk"),
+    "delete": lambda m: m.delete("m1"),
+    "list": lambda m: m.list("ada"),
+    "search": lambda m: m.search("tea", "ada"),
+    "context": lambda m: m.context("tea", "ada"),
+    "audit": lambda m: m.audit("ada"),
+    "capabilities": lambda m: m.capabilities(),
+    "add_many": lambda m: m.add_many([{"content": "tea", "user_id": "ada"}]),
+    "delete_all": lambda m: m.delete_all("ada"),
+    "iter": lambda m: anext(m.iter("ada"), None),
+    "wait_for_ingest": lambda m: m.wait_for_ingest(["m1"], "ada"),
+    "health": lambda m: m.health(),
+}
+"""Each call of a client, under its name."""
+
+
+class Gate:
+    """Something to wait for, and a way to learn that somebody waits."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self.go.wait()
+
 
 async def hang() -> None:
     """Wait until cancelled."""
@@ -31,6 +62,12 @@ async def hang() -> None:
 
 def record(id: str = "m1", content: str = "likes tea", **fields: Any) -> MemoryRecord:
     return MemoryRecord(**{"id": id, "content": content, "user_id": "ada", "created_at": NOON, **fields})
+
+
+def drop(clients: list[Any]) -> None:
+    """Collect the clients of a list that nothing else refers to."""
+    clients.clear()
+    gc.collect()
 
 
 class FakeProvider(Provider):

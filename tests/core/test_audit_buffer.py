@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from fake_provider import NOON
+from waiting import until
 
 from openproto import ProviderUnavailableError
 from openproto.provider import Call, current_call
@@ -23,10 +24,12 @@ class Store:
     def __init__(self) -> None:
         self.batches: list[list[AuditRow]] = []
         self.refusals: list[BaseException] = []
+        self.asked = asyncio.Event()
         self.go = asyncio.Event()
         self.go.set()
 
     async def __call__(self, rows: Sequence[AuditRow]) -> None:
+        self.asked.set()
         await self.go.wait()
         if self.refusals:
             raise self.refusals.pop(0)
@@ -39,11 +42,12 @@ class Store:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert audit_buffer.FLUSH_EVERY < 1  # a read is recorded within a second
     monkeypatch.setattr(audit_buffer, "FLUSH_EVERY", 0.01)
 
 
-def test_a_read_is_recorded_within_a_second() -> None:
-    assert audit_buffer.FLUSH_EVERY < 1
+async def rows(store: Store, count: int) -> None:
+    await until(lambda: len(store.rows) >= count)
 
 
 async def test_entries_are_written_together_in_the_background(quick: None) -> None:
@@ -57,57 +61,50 @@ async def test_entries_are_written_together_in_the_background(quick: None) -> No
     await buffer.close()
 
 
-async def test_flushing_writes_at_once_and_in_order() -> None:
+async def test_flushing_and_closing_write_at_once_in_order_and_leave_no_task() -> None:
+    before = asyncio.all_tasks()
     store = Store()
     buffer = AuditBuffer(store)
+    await buffer.flush()
+    assert store.batches == []
     buffer.record(row(0))
     buffer.record(row(1))
     await buffer.flush()
     assert store.rows == [row(0), row(1)]
+    buffer.record(row(2))
     await buffer.close()
-
-
-async def test_flushing_nothing_writes_nothing() -> None:
-    store = Store()
-    buffer = AuditBuffer(store)
-    await buffer.flush()
-    await buffer.close()
-    assert store.batches == []
-
-
-async def test_closing_writes_the_rest_and_leaves_no_task() -> None:
-    before = asyncio.all_tasks()
-    store = Store()
-    buffer = AuditBuffer(store)
-    buffer.record(row(0))
-    await buffer.close()
-    assert store.rows == [row(0)]
+    assert store.rows == [row(0), row(1), row(2)]
     assert asyncio.all_tasks() == before
 
 
-async def test_a_store_that_refuses_gets_the_entries_again(quick: None) -> None:
+@pytest.mark.parametrize("refusals", [[ProviderUnavailableError("locked")] * 2, [KeyError("bug")]])
+async def test_a_store_that_refuses_or_has_a_bug_gets_the_entries_again(
+    refusals: list[BaseException], quick: None
+) -> None:
     store = Store()
-    store.refusals = [ProviderUnavailableError("locked"), ProviderUnavailableError("locked")]
+    store.refusals = refusals
     buffer = AuditBuffer(store)
     buffer.record(row(0))
+    await until(lambda: not store.refusals)
     buffer.record(row(1))
     await rows(store, 2)
     assert store.rows == [row(0), row(1)]
     await buffer.close()
 
 
-async def test_entries_that_come_while_others_are_refused_stay_behind_them(quick: None) -> None:
+@pytest.mark.parametrize("refused", [False, True])
+async def test_entries_that_come_during_a_write_are_written_after_its_own(refused: bool, quick: None) -> None:
     store = Store()
     store.go.clear()
-    store.refusals = [ProviderUnavailableError("locked")]
+    store.refusals = [ProviderUnavailableError("locked")] * refused
     buffer = AuditBuffer(store)
     buffer.record(row(0))
     flushing = asyncio.create_task(buffer.flush())
-    await asyncio.sleep(0.05)  # the store has been asked, and has not answered
+    await store.asked.wait()
     buffer.record(row(1))
     store.go.set()
-    with pytest.raises(ProviderUnavailableError):
-        await flushing
+    (outcome,) = await asyncio.gather(flushing, return_exceptions=True)
+    assert isinstance(outcome, ProviderUnavailableError) == refused
     await rows(store, 2)
     assert store.rows == [row(0), row(1)]
     await buffer.close()
@@ -119,26 +116,11 @@ async def test_a_flush_that_is_cancelled_loses_nothing() -> None:
     buffer = AuditBuffer(store)
     buffer.record(row(0))
     flushing = asyncio.create_task(buffer.flush())
-    await asyncio.sleep(0.01)
+    await store.asked.wait()
     buffer.record(row(1))
     flushing.cancel()
     await asyncio.wait([flushing])
     store.go.set()
-    await buffer.close()
-    assert store.rows == [row(0), row(1)]
-
-
-async def test_entries_that_come_while_others_are_written_are_written_too(quick: None) -> None:
-    store = Store()
-    store.go.clear()
-    buffer = AuditBuffer(store)
-    buffer.record(row(0))
-    flushing = asyncio.create_task(buffer.flush())
-    await asyncio.sleep(0.01)
-    buffer.record(row(1))
-    store.go.set()
-    await flushing
-    await rows(store, 2)
     await buffer.close()
     assert store.rows == [row(0), row(1)]
 
@@ -156,38 +138,13 @@ async def test_a_store_that_never_answers_costs_bounded_memory(
     assert "1 of the oldest were dropped" in caplog.text
 
 
-async def test_a_bug_of_the_store_does_not_end_the_recording(quick: None) -> None:
-    store = Store()
-    store.refusals = [KeyError("bug")]
-    buffer = AuditBuffer(store)
-    buffer.record(row(0))
-    await asyncio.sleep(0.05)
-    buffer.record(row(1))
-    await rows(store, 2)
-    await buffer.close()
-    assert store.rows == [row(0), row(1)]
-
-
-def test_an_entry_knows_the_call_in_progress() -> None:
+def test_an_entry_knows_the_call_in_progress_and_the_app_of_the_memory_itself_comes_first() -> None:
     token = current_call.set(Call("search", "r1", "notes"))
-    entry = audit_row("ada", scope="a")
+    entry, own = audit_row("ada", scope="a"), audit_row("ada", app="mail")
     current_call.reset(token)
-    assert (entry.user_id, entry.action, entry.app, entry.request_id, entry.scope) == (
-        "ada", "search", "notes", "r1", "a",
-    )  # fmt: skip
+    assert (entry.user_id, entry.action, entry.request_id, entry.scope) == ("ada", "search", "r1", "a")
     assert entry.timestamp.utcoffset() == timedelta(0)
-
-
-def test_the_app_of_the_memory_itself_comes_before_the_clients() -> None:
-    token = current_call.set(Call("add", "r1", "notes"))
-    assert audit_row("ada", app="mail").app == "mail"
-    current_call.reset(token)
-
-
-async def rows(store: Store, count: int) -> None:
-    async with asyncio.timeout(5):
-        while len(store.rows) < count:
-            await asyncio.sleep(0.005)
+    assert (entry.app, own.app) == ("notes", "mail")
 
 
 async def test_flushing_ends_though_entries_keep_coming() -> None:

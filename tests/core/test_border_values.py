@@ -14,7 +14,7 @@ from fake_provider import FakeProvider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openproto import AsyncMemory, InvalidRequestError, MemoryRecord, ProviderTimeoutError
+from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord
 from openproto.plain import moment, plain
 from openproto.registry import CLIENT_OPTIONS
 
@@ -66,7 +66,7 @@ def disguised(value: Any) -> st.SearchStrategy[Any]:
 
 @settings(max_examples=40)
 @given(st.data())
-async def test_row_7_look_alikes_reach_the_provider_as_plain_types(data: st.DataObject) -> None:
+async def test_look_alikes_reach_the_provider_as_plain_types(data: st.DataObject) -> None:
     provider = FakeProvider()
     fields: dict[str, Any] = {
         "user_id": data.draw(disguised("ada")),
@@ -80,32 +80,29 @@ async def test_row_7_look_alikes_reach_the_provider_as_plain_types(data: st.Data
         await memory.add(data.draw(disguised("tea")), **fields)
         await memory.list("ada", since=data.draw(disguised(NOON)), limit=data.draw(disguised(5)))
     item, query = provider.requests
-    assert item.model_dump(exclude_defaults=True) == {
-        "content": "tea",
-        "user_id": "ada",
-        "scope": "a/b",
-        "tags": ["x"],
-        "valid_from": NOON,
-        "confidence": 0.5,
-        "x-app": {"n": 1, "c": "red"},
-    }
+    wanted = {"user_id": "ada", "scope": "a/b", "tags": ["x"], "valid_from": NOON, "confidence": 0.5}
+    assert item.model_dump(exclude_defaults=True) == {"content": "tea", **wanted, "x-app": {"n": 1, "c": "red"}}
     for value in (item.content, item.user_id, item.scope, *item.tags, *item.extensions["x-app"]):
         assert type(value) is str
     assert (type(item.valid_from), type(query.since), type(query.limit)) == (datetime, datetime, int)
     assert item.valid_from == query.since == NOON
 
 
+STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    st.none() | st.booleans() | NUMBERS | STORABLE,
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(STORABLE, part, max_size=3),
     max_leaves=8,
 )
 
 
 @given(JSON)
-def test_what_is_plain_stays_as_it_is(value: Any) -> None:
+def test_what_is_plain_stays_as_it_is_also_in_an_extension(value: Any) -> None:
     assert plain(value) == value
     assert type(plain(value)) is type(value)
+    item = MemoryInput.model_validate({"content": "tea", "user_id": "ada", "x-y": value})
+    assert item.extensions == ({"x-y": value} if value is not None else {})
 
 
 async def test_a_value_whose_own_methods_fail_is_refused_by_name() -> None:
@@ -117,36 +114,27 @@ async def test_a_value_whose_own_methods_fail_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("2026-01-31T12:00:00Z", NOON),
-        ("2026-01-31t12:00:00z", NOON),
-        ("2026-01-31 12:00:00 +00:00", NOON),
-        ("2026-01-31T12:00Z", NOON),
-        ("2026-01-31T17:30:00+0530", NOON),
-        ("2026-01-31T17+05:30", None),
-        ("2026-01-31T14:00:00+02", NOON),
-        ("2026-01-31T12:00:00-00:00", NOON),
+        *((f"2026-01-31{rest}", NOON) for rest in ("T12:00:00Z", "t12:00:00z", " 12:00:00 +00:00", "T12:00Z")),
+        *((f"2026-01-31T{rest}", NOON) for rest in ("17:30:00+0530", "14:00:00+02", "12:00:00-00:00", "11:59:60Z")),
         ("2026-01-31T12:00:00.25Z", NOON.replace(microsecond=250000)),
         ("2026-01-31T12:00:00,123456789Z", NOON.replace(microsecond=123456)),
-        ("2026-01-31T11:59:60Z", NOON),
-        ("2026-01-31T12:00:00", None),
-        ("2026-01-31", None),
-        ("2026-W05-6T12:00:00Z", None),
-        ("20260131T120000Z", None),
-        ("2026-02-30T12:00:00Z", None),
-        ("2026-01-31T24:00:00Z", None),
-        ("2026-01-31T12:00:00+25:00", None),
-        ("9999-12-31T23:59:60Z", None),
-        ("٢٠٢٦-01-31T12:00:00Z", None),
-        ("", None),
-        (1738324800, None),
     ],
 )
-def test_row_10_every_spelling_of_a_moment_means_the_same_everywhere(text: Any, expected: datetime | None) -> None:
-    if expected is None:
-        with pytest.raises(ValueError, match=r"moment|does not exist"):
-            moment(text)
-    else:
-        assert moment(text) == expected
+def test_every_spelling_of_a_moment_means_the_same_everywhere(text: str, expected: datetime) -> None:
+    assert moment(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026-01-31T17+05:30", "2026-01-31T12:00:00", "2026-01-31", "2026-W05-6T12:00:00Z", "20260131T120000Z"),
+        *("2026-02-30T12:00:00Z", "2026-01-31T24:00:00Z", "2026-01-31T12:00:00+25:00", "9999-12-31T23:59:60Z"),
+        *("٢٠٢٦-01-31T12:00:00Z", "", 1738324800),
+    ],
+)
+def test_what_is_not_exactly_one_moment_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match=r"moment|does not exist"):
+        moment(text)
 
 
 @given(st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)), st.integers(-1439, 1439))
@@ -155,36 +143,27 @@ def test_what_python_writes_is_read_back(at: datetime, minutes: int) -> None:
     assert moment(written.isoformat()) == written
 
 
-async def test_row_8_an_item_that_is_no_memory_is_that_items_error() -> None:
+async def test_an_item_that_is_not_a_memory_is_that_items_error() -> None:
     async with AsyncMemory(FakeProvider()) as memory:
         good = {"content": "tea", "user_id": "ada"}
-        items: list[Any] = [
-            good,
-            "",
-            [1],
-            None,
-            {1: 2},
-            {"user_id": "ada"},
-            {**good, "tags": "x"},
-            {**good, "tags": None},
-        ]
+        bad = ["", [1], None, {1: 2}, {"user_id": "ada"}, {**good, "tags": "x"}]
+        items: list[Any] = [good, *bad, {**good, "tags": None}]
         stored, *refused, last = await memory.add_many(items)
         assert isinstance(stored, MemoryRecord)
         assert isinstance(last, MemoryRecord)
-        told = [str(outcome) for outcome in refused if isinstance(outcome, InvalidRequestError)]
-        assert len(told) == 6
-        assert [text.partition(" and is a ")[2] for text in told[:4]] == [
-            "str", "list", "NoneType", "mapping with keys that are no texts",
-        ]  # fmt: skip
-        assert told[4] == "content: is missing"
-        assert "brackets" in told[5]
+        texts = [str(outcome) for outcome in refused if isinstance(outcome, InvalidRequestError)]
+        assert len(texts) == 6
+        kinds = ["str", "list", "NoneType", "mapping with keys that are no texts"]
+        assert [text.partition(" and is a ")[2] for text in texts[:4]] == kinds
+        assert texts[4] == "content: is missing"
+        assert "brackets" in texts[5]
         for whole in (None, "ada", {"content": "tea"}, 5):
             with pytest.raises(InvalidRequestError, match="items: "):
                 await memory.add_many(whole)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["ada", b"ada", {"ada": 1}, 5, None, [1]])
-async def test_row_9_one_text_is_no_list_of_its_letters(wrong: Any) -> None:
+async def test_one_text_is_not_a_list_of_its_letters(wrong: Any) -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:
         with pytest.raises(InvalidRequestError, match=r"^user_ids"):
@@ -194,19 +173,13 @@ async def test_row_9_one_text_is_no_list_of_its_letters(wrong: Any) -> None:
     assert provider.calls == []
 
 
-async def test_row_11_message_objects_of_the_sdks_are_messages() -> None:
+async def test_message_objects_of_the_sdks_are_messages() -> None:
     from anthropic.types import Message, TextBlock, Usage
     from openai.types.chat import ChatCompletionMessage
 
     usage = Usage(input_tokens=1, output_tokens=1)
-    claude = Message(
-        id="m",
-        content=[TextBlock(text="Noted.", type="text")],
-        model="c",
-        role="assistant",
-        type="message",
-        usage=usage,
-    )
+    blocks: list[Any] = [TextBlock(text="Noted.", type="text")]
+    claude = Message(id="m", content=blocks, model="c", role="assistant", type="message", usage=usage)
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:
         said: list[Any] = [{"role": "user", "content": "hi"}, ChatCompletionMessage(role="assistant", content="Hello.")]
@@ -217,7 +190,7 @@ async def test_row_11_message_objects_of_the_sdks_are_messages() -> None:
     assert [item.content for item in provider.inputs] == ["user: hi\nassistant: Hello.", "assistant: Noted."]
 
 
-def test_row_13_a_misspelt_client_option_finds_the_clients_own() -> None:
+def test_a_misspelt_client_option_finds_the_clients_own() -> None:
     with pytest.raises(TypeError, match="did you mean 'timeout'") as caught:
         AsyncMemory("sqlite", timeuot=1)
     assert all(option in str(caught.value) for option in (*CLIENT_OPTIONS, "path"))
@@ -225,26 +198,6 @@ def test_row_13_a_misspelt_client_option_finds_the_clients_own() -> None:
     assert {*named, "audit_reads"} == set(CLIENT_OPTIONS)
 
 
-async def test_row_13_metadata_is_pointed_to_extensions() -> None:
+async def test_metadata_is_pointed_to_extensions() -> None:
     with pytest.raises(TypeError, match=r"x_app=\{"):
         await AsyncMemory(FakeProvider()).add("tea", user_id="ada", metadata={"a": 1})
-
-
-@pytest.mark.parametrize("options", [{"retries": 2.5}, {"retries": True}, {"timeout": "30"}, {"max_concurrency": 1.5}])
-def test_bounds_of_another_type_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="must be a"):
-        AsyncMemory(FakeProvider(), **options)
-
-
-async def test_row_42_only_a_write_may_have_happened() -> None:
-    from fake_provider import hang
-
-    told: dict[str, str] = {}
-    provider = FakeProvider(acts=[hang, hang])
-    async with AsyncMemory(provider, timeout=0.05) as memory:
-        for verb, call in (("add", memory.add("tea", user_id="ada")), ("list", memory.list("ada"))):
-            with pytest.raises(ProviderTimeoutError) as caught:
-                await call
-            told[verb] = caught.value.message
-    assert "may or may not have happened" in told["add"]
-    assert "may or may not" not in told["list"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -18,7 +18,6 @@ from openproto.errors import (
     OpenProtoError,
     ProviderError,
     ProviderTimeoutError,
-    RateLimitedError,
     UnknownProviderError,
 )
 
@@ -46,127 +45,61 @@ def below(cls: type[OpenProtoError]) -> list[type[OpenProtoError]]:
 
 
 CLASSES = {cls.__name__: cls for cls in below(OpenProtoError)}
-every_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES.keys())
 
 
-def test_the_classes_are_those_of_the_protocol() -> None:
-    assert CLASSES.keys() == TABLE.keys()
-
-
-@every_class
-def test_each_class_has_the_code_the_family_and_the_status_of_the_table(cls: type[OpenProtoError]) -> None:
-    error = cls("x")
-    assert (error.code, error.type, error.http_status) == TABLE[cls.__name__]
-
-
-def test_each_code_belongs_to_one_class() -> None:
-    assert sorted(cls.code for cls in CLASSES.values()) == sorted(ERROR_CODES)
-
-
-def test_the_families_are_those_of_the_protocol() -> None:
+def test_the_classes_codes_families_and_statuses_are_those_of_the_protocol() -> None:
+    errors = {name: cls("x") for name, cls in CLASSES.items()}
+    assert {name: (error.code, error.type, error.http_status) for name, error in errors.items()} == TABLE
+    assert sorted(error.code for error in errors.values()) == sorted(ERROR_CODES)
     assert {kind for _, kind, _ in TABLE.values()} == set(get_args(ErrorType))
 
 
-def test_only_what_may_pass_by_itself_is_retryable() -> None:
+def test_the_classes_are_related_as_callers_catch_them() -> None:
     assert {name for name, cls in CLASSES.items() if cls.retryable} == {"RateLimitedError", "ProviderUnavailableError"}
-
-
-def test_an_invalid_request_is_a_value_error() -> None:
+    assert {cls.__name__ for cls in below(ProviderError)} == {
+        "ProviderUnavailableError", "ProviderTimeoutError", "IngestionTimeoutError",
+    }  # fmt: skip
     assert issubclass(InvalidRequestError, ValueError)
-
-
-def test_a_provider_timeout_is_a_timeout_error() -> None:
     assert issubclass(ProviderTimeoutError, TimeoutError)
-
-
-def test_an_unknown_provider_is_a_value_error_and_no_error_of_the_protocol() -> None:
     assert issubclass(UnknownProviderError, ValueError)
     assert not issubclass(UnknownProviderError, OpenProtoError)
 
 
-def test_what_the_backend_does_wrong_is_caught_by_provider_error() -> None:
-    assert {cls.__name__ for cls in below(ProviderError)} == {
-        "ProviderUnavailableError",
-        "ProviderTimeoutError",
-        "IngestionTimeoutError",
-    }
-
-
-def test_the_least_envelope_has_code_message_and_type() -> None:
-    assert NotFoundError("no such memory").to_envelope() == {
-        "error": {"code": "not_found", "message": "no such memory", "type": "not_found"}
-    }
-
-
 def test_the_envelope_names_the_provider_and_the_request_where_they_are_known() -> None:
+    least = {"code": "not_found", "message": "gone", "type": "not_found"}
+    assert NotFoundError("gone").to_envelope() == {"error": least}
     envelope = NotFoundError("gone", provider="sqlite", request_id="r1").to_envelope()
-    assert envelope["error"] == {
-        "code": "not_found",
-        "message": "gone",
-        "type": "not_found",
-        "provider": "sqlite",
-        "request_id": "r1",
-    }
+    assert envelope == {"error": {**least, "provider": "sqlite", "request_id": "r1"}}
 
 
-@every_class
-def test_an_error_survives_pickling_with_everything_it_knows(cls: type[OpenProtoError]) -> None:
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES.keys())
+def test_an_error_survives_pickling_and_copying_with_everything_it_knows(cls: type[OpenProtoError]) -> None:
     error = cls("why", provider="p", request_id="r", retry_after=1.5)
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is cls
-    assert (str(again), again.provider, again.request_id, again.retry_after) == ("why", "p", "r", 1.5)
-
-
-def test_an_error_survives_copying() -> None:
-    again = copy.copy(RateLimitedError("slow down", retry_after=3))
-    assert (again.message, again.retry_after) == ("slow down", 3)
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is cls
+        assert (str(again), again.provider, again.request_id, again.retry_after) == ("why", "p", "r", 1.5)
+    with pytest.raises(TypeError):
+        cls("why", "p")  # type: ignore[call-arg]  # everything but the message is given by keyword
 
 
 def test_an_unknown_code_becomes_a_provider_error_that_keeps_it() -> None:
     error = ProviderError.unknown("teapot", "short and stout", provider="new")
     assert (type(error), error.code, error.type, error.http_status) == (ProviderError, "teapot", "provider_error", 502)
     assert error.to_envelope()["error"]["code"] == "teapot"
-
-
-def test_an_unknown_code_survives_pickling() -> None:
-    assert pickle.loads(pickle.dumps(ProviderError.unknown("teapot", "x"))).code == "teapot"
-
-
-def test_an_unknown_code_does_not_stick_to_the_class() -> None:
-    ProviderError.unknown("teapot", "x")
+    assert pickle.loads(pickle.dumps(error)).code == "teapot"
     assert ProviderError("y").code == "provider_error"
 
 
-@pytest.mark.parametrize("keyword", ["provider", "request_id", "retry_after"])
-def test_what_an_error_knows_beside_its_message_is_given_by_keyword(keyword: str) -> None:
-    given: dict[str, Any] = {keyword: "v"}
-    assert getattr(OpenProtoError("m", **given), keyword) == "v"
-    with pytest.raises(TypeError):
-        OpenProtoError("m", "v")  # type: ignore[misc]
-
-
-def drawn() -> dict[str, tuple[int, str, int]]:
-    """Return what the docstring draws: name -> (depth, code, status)."""
-    rows = re.findall(r"^    ((?:│   )*[├└]── )(\w+) +(\w+) +(\d{3})", errors.__doc__ or "", re.MULTILINE)
-    return {name: (len(lead) // 4, code, int(status)) for lead, name, code, status in rows}
-
-
-def test_the_docstring_draws_every_class_with_its_code_and_status() -> None:
-    assert {name: row[1:] for name, row in drawn().items()} == {n: (c, s) for n, (c, _, s) in TABLE.items()}
-
-
-@every_class
-def test_the_docstring_draws_each_class_under_its_parent(cls: type[OpenProtoError]) -> None:
-    parents = [parent for parent in cls.__mro__[1:] if issubclass(parent, OpenProtoError)]
-    assert drawn()[cls.__name__][0] == len(parents)
-
-
-@pytest.mark.parametrize("note", ["retryable", "also a ValueError", "also a TimeoutError"])
-def test_the_docstring_says_what_each_class_is_besides(note: str) -> None:
-    meant = {
+def test_the_docstring_draws_each_class_under_its_parent_with_its_code_status_and_further_kinds() -> None:
+    text = errors.__doc__ or ""
+    rows = re.findall(r"^    ((?:│   )*[├└]── )(\w+) +(\w+) +(\d{3})", text, re.MULTILINE)
+    drawn = {name: (len(lead) // 4, code, int(status)) for lead, name, code, status in rows}
+    depths = {name: sum(issubclass(each, OpenProtoError) for each in cls.__mro__[1:]) for name, cls in CLASSES.items()}
+    assert drawn == {name: (depths[name], code, status) for name, (code, _, status) in TABLE.items()}
+    notes = {
         "retryable": {name for name, cls in CLASSES.items() if cls.retryable},
         "also a ValueError": {name for name, cls in CLASSES.items() if issubclass(cls, ValueError)},
         "also a TimeoutError": {name for name, cls in CLASSES.items() if issubclass(cls, TimeoutError)},
-    }[note]
-    lines = [line for line in (errors.__doc__ or "").splitlines() if note in line]
-    assert {re.findall(r"\w+Error", line)[0] for line in lines} == meant
+    }
+    for note, meant in notes.items():
+        assert {re.findall(r"\w+Error", line)[0] for line in text.splitlines() if note in line} == meant

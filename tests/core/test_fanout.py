@@ -1,13 +1,16 @@
-"""`gather_bounded`: everything, in order, a few at a time."""
+"""`gather_bounded`: everything, in order, a few at a time; `gather_all`: all at once, and the first error."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from openproto import gather_bounded
+from openproto.fanout import gather_all
 
 
 class Gauge:
@@ -29,23 +32,18 @@ class Gauge:
 
 @pytest.mark.promise(13)
 async def test_results_come_in_order_and_at_most_the_limit_run_at_once() -> None:
-    gauge = Gauge()
-    results = await gather_bounded((gauge.call(number) for number in range(40)), limit=7)
-    assert results == list(range(40))
-    assert gauge.most == 7
-
-
-async def test_a_generator_is_drawn_from_only_as_turns_come() -> None:
     gauge, drawn = Gauge(), 0
 
     def calls() -> Iterator[asyncio.Future[int]]:
         nonlocal drawn
-        for number in range(20):
+        for number in range(40):
             drawn += 1
-            assert drawn <= gauge.started + 3
+            assert drawn <= gauge.started + 7, "a generator is drawn from only as turns come"
             yield gauge.call(number)  # type: ignore[misc]  # a coroutine is as good
 
-    assert len(await gather_bounded(calls(), limit=3)) == 20
+    assert await gather_bounded(calls(), limit=7) == list(range(40))
+    assert gauge.most == 7
+    assert await gather_bounded([]) == []
 
 
 async def test_the_first_failure_stops_the_others_and_is_raised() -> None:
@@ -57,7 +55,7 @@ async def test_the_first_failure_stops_the_others_and_is_raised() -> None:
 
 
 @pytest.mark.promise(99)
-async def test_with_return_exceptions_a_failure_stands_in_its_place() -> None:
+async def test_with_return_exceptions_a_failure_takes_its_place_among_the_results() -> None:
     gauge = Gauge()
     calls = (gauge.call(number, fail=number == 2) for number in range(5))
     first, second, third, *rest = await gather_bounded(calls, limit=2, return_exceptions=True)
@@ -78,10 +76,59 @@ async def test_cancelling_the_gathering_cancels_the_calls() -> None:
     assert gauge.running == 0
 
 
-async def test_nothing_to_do_is_an_empty_list() -> None:
-    assert await gather_bounded([]) == []
-
-
 async def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="limit"):
         await gather_bounded([], limit=0)
+
+
+async def test_gather_all_returns_the_results_in_order() -> None:
+    assert await gather_all(asyncio.sleep(0.01, "slow"), asyncio.sleep(0, "quick")) == ["slow", "quick"]
+
+
+async def test_gather_all_raises_the_first_of_several_errors_once_all_calls_have_ended() -> None:
+    first_has_failed, ended = asyncio.Event(), asyncio.Event()
+
+    async def fails_later() -> None:
+        await first_has_failed.wait()
+        raise KeyError("second")
+
+    async def fails() -> None:
+        first_has_failed.set()
+        raise KeyError("first")
+
+    async def goes_on() -> None:
+        await asyncio.sleep(0.01)
+        ended.set()
+
+    with pytest.raises(KeyError, match="first"):
+        await gather_all(fails_later(), fails(), goes_on())
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("by_scope", [False, True])
+async def test_cancelling_gather_all_ends_all_calls(by_scope: bool) -> None:
+    cancelled: list[int] = []
+
+    async def hangs(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(number)
+
+    async def outlives() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+    if by_scope:
+        with anyio.move_on_after(0.01) as scope:
+            await gather_all(hangs(1), asyncio.sleep(0), hangs(2), outlives())
+        assert scope.cancelled_caught
+    else:
+        call = asyncio.create_task(gather_all(hangs(1), asyncio.sleep(0), hangs(2), outlives()))
+        await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert sorted(cancelled) == [1, 2]
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""What a client tells of its calls: events for observers, and running figures."""
+"""What a client reports of its calls: events for observers, and running figures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import logging
 
 import pytest
 from fake_provider import FakeProvider, hang
+from waiting import until
 
 from openproto import AsyncMemory, Memory, NotFoundError, ProviderUnavailableError, RateLimitedError
 from openproto.instrumentation import CallEvent, log_calls
 
 
 @pytest.mark.promise(113)
-async def test_an_observer_is_told_of_every_call_without_its_content() -> None:
+async def test_an_observer_gets_an_event_for_every_call_without_its_content() -> None:
     events: list[CallEvent] = []
     async with AsyncMemory(
         FakeProvider(acts=[None, NotFoundError("gone")]), app="notes", observers=[events.append]
@@ -50,7 +51,7 @@ async def test_stats_count_calls_errors_cancellations_and_what_is_in_flight() ->
         with pytest.raises(ValueError, match="a bug"):
             await memory.get("m1")
         hanging = asyncio.create_task(memory.list("ada"))
-        await asyncio.sleep(0.05)
+        await until(lambda: provider.calls[-1] == "list")
         assert memory.stats().in_flight == 1
         hanging.cancel()
         await asyncio.wait([hanging])
@@ -73,7 +74,7 @@ async def test_an_observer_that_fails_harms_no_call_and_is_logged(caplog: pytest
 
 
 @pytest.mark.promise(121)
-def test_the_logging_observer_tells_verb_provider_outcome_and_request(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_logging_observer_logs_verb_provider_outcome_and_request(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "openproto.calls")
     with Memory(FakeProvider(acts=[None, NotFoundError("gone")]), observers=[log_calls()]) as memory:
         memory.add("a secret", user_id="ada")

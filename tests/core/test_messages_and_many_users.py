@@ -19,14 +19,7 @@ TEXT = "system: Be brief.\nuser: I like tea\nassistant: Noted."
 
 
 @pytest.mark.promise(101)
-async def test_messages_become_one_line_each() -> None:
-    provider = FakeProvider()
-    async with AsyncMemory(provider) as memory:
-        await memory.add(CHAT, user_id="ada")
-    assert provider.inputs[0].content == TEXT
-
-
-def test_messages_are_taken_by_both_clients_and_in_batches() -> None:
+def test_messages_become_one_line_each_also_in_batches() -> None:
     provider = FakeProvider()
     with Memory(provider) as memory:
         memory.add(CHAT, user_id="ada")
@@ -37,18 +30,11 @@ def test_messages_are_taken_by_both_clients_and_in_batches() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        [],
-        [{"role": "user", "content": ""}],
-        [{"role": "user"}],
-        [{"content": "no role"}],
-        ["just text"],
-        [{"role": "user", "content": 3}],
-        [{"role": 1, "content": "x"}],
-        3,
-        None,
+        *([], [{"role": "user", "content": ""}], [{"role": "user"}], [{"content": "no role"}], ["just text"]),
+        *([{"role": "user", "content": 3}], [{"role": 1, "content": "x"}], 3, None),
     ],
 )
-async def test_what_are_no_messages_is_refused(content: Any) -> None:
+async def test_what_is_not_a_list_of_messages_is_refused(content: Any) -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:
         with pytest.raises(InvalidRequestError):
@@ -57,7 +43,7 @@ async def test_what_are_no_messages_is_refused(content: Any) -> None:
 
 
 @pytest.mark.promise(59)
-async def test_one_query_for_many_users_answers_each_and_bounds_the_searches() -> None:
+async def test_one_query_for_many_users_answers_each_once_in_order_and_bounds_the_searches() -> None:
     provider = FakeProvider()
     users = [f"user{number}" for number in range(30)]
     async with AsyncMemory(provider) as memory:

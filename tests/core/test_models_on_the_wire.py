@@ -16,37 +16,23 @@ from openproto.models import AuditEntry, Capabilities, Features, MemoryPage, Mem
 LEAST: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ada", "created_at": "2026-01-01T12:00:00Z"}
 
 
-def test_absent_fields_are_left_out_of_the_wire_form() -> None:
+def test_the_wire_form_is_json_without_absent_fields_and_with_those_of_a_newer_server() -> None:
     assert MemoryRecord(**LEAST).to_wire() == LEAST
-
-
-def test_false_and_zero_are_not_absent() -> None:
-    wire = MemoryRecord(**{**LEAST, "confidence": 0.0}).to_wire()
-    assert wire["confidence"] == 0.0
-
-
-def test_the_wire_form_is_json() -> None:
     full = {**LEAST, "tags": ["a"], "source": {"app": "x"}, "valid_to": "2027-01-01T00:00:00+02:00"}
-    record = MemoryRecord.model_validate(full)
-    assert json.loads(json.dumps(record.to_wire())) == record.to_wire()
+    record = MemoryRecord.model_validate({**full, "confidence": 0.0, "mood": "calm"})
+    wire = record.to_wire()
+    assert json.loads(json.dumps(wire)) == wire
+    assert (wire["confidence"], wire["mood"]) == (0.0, "calm")
 
 
-def test_datetimes_leave_in_utc() -> None:
+def test_datetimes_leave_in_utc_and_a_naive_one_is_refused_even_from_a_server() -> None:
     east = datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))
     record = MemoryRecord(**{**LEAST, "created_at": east})
     assert record.created_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert record.created_at.utcoffset() == timedelta(0)
     assert record.to_wire()["created_at"] == "2026-01-01T12:00:00Z"
-
-
-def test_a_naive_datetime_is_refused_even_from_a_server() -> None:
     with pytest.raises(ValidationError):
         MemoryRecord(**{**LEAST, "created_at": "2026-01-01T12:00:00"})
-
-
-def test_fields_of_a_newer_server_are_kept_and_sent_on() -> None:
-    record = MemoryRecord.model_validate({**LEAST, "mood": "calm"})
-    assert record.to_wire()["mood"] == "calm"
 
 
 @pytest.mark.parametrize(
@@ -81,45 +67,28 @@ def test_a_record_has_an_id_and_a_hit_has_a_memory_with_content() -> None:
     assert (hit.memory.id, hit.memory.content, hit.score) == ("1", "tea", 0.5)
 
 
-def test_the_last_page_has_no_cursor_on_the_wire() -> None:
+def test_a_page_is_read_as_it_was_written_and_the_last_has_no_cursor() -> None:
     assert MemoryPage(items=[]).to_wire() == {"items": []}
-    assert MemoryPage(items=[], next_cursor="abc").to_wire() == {"items": [], "next_cursor": "abc"}
+    page = MemoryPage.model_validate({"items": [{**LEAST, "tags": ["a"], "x-y": [1]}], "next_cursor": "c"})
+    assert page.to_wire()["next_cursor"] == "c"
+    assert MemoryPage.model_validate_json(json.dumps(page.to_wire())) == page
 
 
-def test_an_absent_feature_is_false() -> None:
+def test_capabilities_say_which_protocol_they_speak_and_an_absent_feature_is_false() -> None:
     features = Features.model_validate({})
     assert not any(value for name, value in features if name not in ("scopes", "max_content_length"))
     assert features.scopes == "none"
-
-
-def test_capabilities_say_which_protocol_they_speak() -> None:
-    assert Capabilities(provider="x", verbs=[]).to_wire()["omp_version"] == "0.1"
-
-
-def test_the_own_part_of_the_capabilities_stands_under_its_wire_name() -> None:
-    wire = {"provider": "x", "verbs": [], "x-openproto": {"support": {"add": "native"}, "cancellation": "aborting"}}
-    read = Capabilities.model_validate(wire)
+    own = {"support": {"add": "native"}, "cancellation": "aborting"}
+    read = Capabilities.model_validate({"provider": "x", "verbs": [], "x-openproto": own})
     assert read.x_openproto.cancellation == "aborting"
-    assert read.to_wire()["x-openproto"] == wire["x-openproto"]
-
-
-def test_a_page_written_and_read_again_is_the_same() -> None:
-    page = MemoryPage.model_validate({"items": [{**LEAST, "tags": ["a"], "x-y": [1]}], "next_cursor": "c"})
-    assert MemoryPage.model_validate_json(json.dumps(page.to_wire())) == page
+    assert (read.to_wire()["omp_version"], read.to_wire()["x-openproto"]) == ("0.1", own)
 
 
 @pytest.mark.parametrize("extra", [{}, {"x-mem0": {"n": 1}}])
 def test_a_record_of_valid_fields_is_the_one_that_validation_makes(extra: dict[str, Any]) -> None:
-    fields: dict[str, Any] = dict.fromkeys(MemoryRecord.model_fields) | {
-        "id": "m1",
-        "content": "tea",
-        "user_id": "ada",
-        "created_at": datetime(2026, 1, 2, tzinfo=UTC),
-        "tags": ["a"],
-        "source": MemorySource(app="notes"),
-        "supersedes": [],
-        "status": "done",
-    }
+    some = {"created_at": datetime(2026, 1, 2, tzinfo=UTC), "source": MemorySource(app="notes"), "status": "done"}
+    fields: dict[str, Any] = {**dict.fromkeys(MemoryRecord.model_fields), **LEAST, **some, "tags": ["a"]}
+    fields["supersedes"] = []
     validated, made = MemoryRecord(**fields, **extra), MemoryRecord.of_valid(dict(fields), dict(extra))
     for same in (made, pickle.loads(pickle.dumps(made)), copy.deepcopy(made), made.model_copy()):
         assert same == validated

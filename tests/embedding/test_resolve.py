@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-import openproto.embedding
 from openproto.embedding import Embedder, LocalEmbedder, OpenAIEmbedder, resolve, resolve_embedder
 from openproto.embedding.minilm import MiniLMEmbedder
 
@@ -25,14 +23,12 @@ class Own:
         return [[1.0, 0.0, 0.0] for _ in texts]
 
 
-@pytest.mark.parametrize("spec", [None, "none"])
-def test_none(spec: str | None) -> None:
-    assert resolve_embedder(spec) is None
-
-
-def test_local() -> None:
-    assert isinstance(resolve_embedder("local"), LocalEmbedder)
-    assert isinstance(resolve_embedder("local/minilm"), MiniLMEmbedder)
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [(None, type(None)), ("none", type(None)), ("local", LocalEmbedder), ("local/minilm", MiniLMEmbedder)],
+)
+def test_each_name_becomes_its_embedder(spec: str | None, kind: type) -> None:
+    assert isinstance(resolve_embedder(spec), kind)
 
 
 @pytest.mark.parametrize(("installed", "kind"), [(True, LocalEmbedder), (False, type(None))])
@@ -57,14 +53,11 @@ def test_openai(spec: str, model: str) -> None:
 
 
 def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://one:1/v1")
-    embedder = resolve_embedder("openai/m")
-    assert isinstance(embedder, OpenAIEmbedder)
-    assert embedder._url == "http://one:1/v1/embeddings"
-    monkeypatch.setenv("OPENPROTO_EMBEDDER_URL", "http://two:2/v1/")
-    embedder = resolve_embedder("openai/m")
-    assert isinstance(embedder, OpenAIEmbedder)
-    assert embedder._url == "http://two:2/v1/embeddings"
+    for name, url in (("OPENAI_BASE_URL", "http://one:1/v1"), ("OPENPROTO_EMBEDDER_URL", "http://two:2/v1/")):
+        monkeypatch.setenv(name, url)
+        embedder = resolve_embedder("openai/m")
+        assert isinstance(embedder, OpenAIEmbedder)
+        assert embedder._url == f"{url.rstrip('/')}/embeddings"
 
 
 def test_an_object_passes_through() -> None:
@@ -80,25 +73,11 @@ def test_anything_else_is_refused_with_the_choices(spec: object) -> None:
         resolve_embedder(spec)  # type: ignore[arg-type]  # that is the point
 
 
-def test_importing_and_resolving_import_no_library() -> None:
-    code = """
-import sys
-from openproto.embedding import *
-resolve_embedder("auto"), resolve_embedder("openai/m"), resolve_embedder("local/minilm")
-names = ("httpx", "tenacity", "wordllama", "numpy", "tokenizers", "onnxruntime")
-print([name for name in names if name in sys.modules])
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
-
-
-def test_the_exports() -> None:
-    assert openproto.embedding.__all__ == [
-        "Embedder",
-        "Embeddings",
-        "LocalEmbedder",
-        "OpenAIEmbedder",
-        "Vector",
-        "count_tokens",
-        "resolve_embedder",
-    ]
+def test_importing_and_resolving_import_no_library(run_python: Any) -> None:
+    ended = run_python(
+        "import sys; from openproto.embedding import *\n"
+        "resolve_embedder('auto'), resolve_embedder('openai/m'), resolve_embedder('local/minilm')\n"
+        "names = ('httpx', 'wordllama', 'numpy', 'tokenizers', 'onnxruntime')\n"
+        "print([name for name in names if name in sys.modules])"
+    )
+    assert ended.stdout.strip() == "[]", ended.stderr

@@ -28,7 +28,7 @@ def test_a_missing_package_is_named_with_its_extra(module: str, run_python: Call
 import sys
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        own = ("openproto", "pydantic", "typing", "annotated", "tenacity", "platformdirs", "Stemmer")
+        own = ("openproto", "pydantic", "typing", "annotated", "platformdirs", "Stemmer")
         if name.partition(".")[0] in sys.stdlib_module_names or name.startswith(own) or path is not None:
             return None
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
