@@ -153,7 +153,7 @@ async def test_an_item_that_is_not_a_memory_is_that_items_error() -> None:
         assert isinstance(last, MemoryRecord)
         texts = [str(outcome) for outcome in refused if isinstance(outcome, InvalidRequestError)]
         assert len(texts) == 6
-        kinds = ["str", "list", "NoneType", "mapping with keys that are no texts"]
+        kinds = ["str", "list", "NoneType", "mapping with keys that are not strings"]
         assert [text.partition(" and is a ")[2] for text in texts[:4]] == kinds
         assert texts[4] == "content: is missing"
         assert "brackets" in texts[5]

@@ -123,39 +123,27 @@ async def test_what_is_safe_to_repeat_is_repeated(verb: str, error: type[Provide
     assert len(set(provider.keys)) <= 1
 
 
+@pytest.mark.promise(100)
 @pytest.mark.parametrize(
-    ("verb", "error"),
+    ("verb", "retries", "errors"),
     [
-        *((verb, DOWN("busy")) for verb in ("update", "delete", "delete_all")),
-        *(("get", kind("x")) for kind in (NotFoundError, ConflictError, ProviderError, ProviderTimeoutError, KeyError)),
+        *((verb, 2, [DOWN("writes are not safe to repeat")]) for verb in ("update", "delete", "delete_all")),
+        *(
+            ("get", 2, [kind("it would come again")])
+            for kind in (NotFoundError, ConflictError, ProviderError, ProviderTimeoutError, KeyError)
+        ),
+        *(("get", retries, [DOWN("busy") for _ in range(retries + 1)]) for retries in (0, 1, 4)),
+        ("get", 5, [DOWN("busy"), NotFoundError("gone")]),
     ],
 )
-async def test_what_is_not_safe_to_repeat_and_what_would_fail_again_is_not_repeated(
-    verb: str, error: Exception
+async def test_the_last_error_is_raised_where_a_call_is_not_repeated_any_more(
+    verb: str, retries: int, errors: list[Exception]
 ) -> None:
-    provider = FakeProvider(acts=[error])
-    async with AsyncMemory(provider) as memory:
-        with pytest.raises(type(error)) as caught:
-            await CALLS[verb](memory)
-    assert (caught.value, len(provider.calls)) == (error, 1)
-
-
-@pytest.mark.promise(100)
-@pytest.mark.parametrize("retries", [0, 1, 4])
-async def test_the_number_of_attempts_is_bounded(retries: int) -> None:
-    provider = FakeProvider(acts=[DOWN(f"attempt {i}") for i in range(10)])
+    provider = FakeProvider(acts=[*errors, DOWN("one too many")])
     async with AsyncMemory(provider, retries=retries) as memory:
-        with pytest.raises(DOWN, match=f"attempt {retries}"):
-            await memory.get("m1")
-    assert len(provider.calls) == retries + 1
-
-
-async def test_a_retry_that_meets_another_kind_of_error_stops() -> None:
-    provider = FakeProvider(acts=[DOWN("busy"), NotFoundError("gone"), DOWN("busy")])
-    async with AsyncMemory(provider, retries=5) as memory:
-        with pytest.raises(NotFoundError):
-            await memory.get("m1")
-    assert len(provider.calls) == 2
+        with pytest.raises(type(errors[-1])) as caught:
+            await CALLS[verb](memory)
+    assert (caught.value, len(provider.calls)) == (errors[-1], len(errors))
 
 
 async def test_the_callers_key_is_passed_on_and_the_clients_own_keys_are_distinct() -> None:

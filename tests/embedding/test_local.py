@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,17 +34,18 @@ def unloaded() -> Iterator[None]:
     local._load_weights.cache_clear()
 
 
-def test_it_gives_the_vectors_of_wordllama_itself() -> None:
-    code = """
+WORDLLAMA = """
 import json, sys, pathlib, wordllama
 own = pathlib.Path(wordllama.__file__).parent
 model = wordllama.WordLlama.load(cache_dir=own, disable_download=True)
-json.dump(model.embed(json.load(sys.stdin)).tolist(), sys.stdout)
+json.dump(model.embed(json.loads(sys.argv[1])).tolist(), sys.stdout)
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(TEXTS), capture_output=True, text=True, check=True
-    )
-    ours, theirs = np.array(LocalEmbedder().embed(TEXTS)), np.array(json.loads(run.stdout))
+
+
+def test_it_gives_the_vectors_of_wordllama_itself() -> None:
+    command = [sys.executable, "-c", WORDLLAMA, json.dumps(TEXTS)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    ours, theirs = np.array(LocalEmbedder().embed(TEXTS)), np.array(json.loads(ended.stdout))
     assert ours.shape == (len(TEXTS), 256)
     assert np.abs(ours - theirs).max() < 1e-5
 
@@ -54,28 +56,20 @@ def test_the_tokenizer_is_the_one_in_the_file() -> None:
     assert json.loads(local._shared_tokenizer().to_str()) == json.loads(whole.to_str())
 
 
-async def test_meaning_is_nearer_than_chance() -> None:
+@pytest.fixture
+async def embeddings() -> AsyncIterator[Embeddings]:
     embeddings = Embeddings(LocalEmbedder())
     await embeddings.open()
-    query, tea, car = await embeddings.embed_many(
-        ["Which drink does she prefer?", "She prefers green tea.", "The car needs a new tyre."]
-    )
+    yield embeddings
     await embeddings.aclose()
 
-    def cosine(a: object, b: object) -> float:
-        return float(np.dot(np.asarray(a), np.asarray(b)))
 
-    assert cosine(query, tea) > cosine(query, car) + 0.2
-    assert cosine(tea, tea) == pytest.approx(1)
-
-
-async def test_a_vector_does_not_depend_on_its_batch() -> None:
-    embeddings = Embeddings(LocalEmbedder())
-    await embeddings.open()
-    together = await embeddings.embed_many(TEXTS)
-    alone = [await embeddings.embed_one(text) for text in TEXTS]
-    await embeddings.aclose()
-    assert np.array_equal(together, alone)
+async def test_meaning_is_nearer_than_chance_and_a_vector_does_not_depend_on_its_batch(embeddings: Embeddings) -> None:
+    texts = ["Which drink does she prefer?", "She prefers green tea.", "The car needs a new tyre.", *TEXTS]
+    query, tea, car, *_ = rows = await embeddings.embed_many(texts)
+    assert query @ tea > query @ car + 0.2
+    assert tea @ tea == pytest.approx(1)
+    assert np.array_equal(rows, [await embeddings.embed_one(text) for text in texts])
 
 
 @pytest.mark.parametrize("text", ["words and more of them " * 5_000, "🦊" * 100_000, " " * 99_999 + "x", "a" * 100_000])
@@ -106,10 +100,7 @@ def test_all_instances_share_one_load(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(loads) == [
-        "tokenizers/l2_supercat_tokenizer_config.json",
-        "weights/l2_supercat_256.safetensors",
-    ]
+    assert sorted(loads) == ["tokenizers/l2_supercat_tokenizer_config.json", "weights/l2_supercat_256.safetensors"]
 
 
 @pytest.mark.usefixtures("unloaded")
@@ -135,23 +126,19 @@ def test_a_package_without_the_weights_says_so(monkeypatch: pytest.MonkeyPatch, 
         LocalEmbedder().open()
 
 
-def test_tokens_are_counted_without_loading_the_weights() -> None:
+def test_tokens_are_counted_without_loading_the_weights(run_python: Any) -> None:
     assert count_tokens("") == 0
     assert count_tokens("tea") == 1
     assert 5 <= count_tokens("Ann likes green tea in the morning.") <= 12
     assert count_tokens("🦊" * 1000) > 1000
-    code = """
-import sys
-from openproto.embedding import count_tokens
-assert count_tokens("one two three") >= 3
-print([name for name in ("numpy", "safetensors", "requests", "wordllama") if name in sys.modules])
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    ended = run_python(
+        "import sys; from openproto.embedding import count_tokens; assert count_tokens('one two three') >= 3\n"
+        "print([name for name in ('numpy', 'safetensors', 'requests', 'wordllama') if name in sys.modules])"
+    )
+    assert ended.stdout.strip() == "[]", ended.stderr
 
 
-def test_loading_has_no_side_effects_and_needs_no_network() -> None:
-    code = """
+LOADED = """
 import logging, os, socket, sys
 def refuse(*args, **kwargs): raise AssertionError("network")
 socket.socket.connect = socket.getaddrinfo = refuse
@@ -168,25 +155,19 @@ if (child := os.fork()) == 0:
 assert os.waitpid(child, 0)[1] == 0
 print([name for name in ("requests", "httpx", "wordllama") if name in sys.modules])
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env=dict(os.environ, HOME="/nonexistent"),
-    )
-    assert run.stdout.strip() == "[]"
-    assert run.stderr == ""
 
 
-async def test_embedding_in_the_thread_leaves_the_loop_free() -> None:
-    embeddings = Embeddings(LocalEmbedder())
-    await embeddings.open()
+def test_loading_has_no_side_effects_and_needs_no_network() -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LOADED]
+    environment = dict(os.environ, HOME="/nonexistent")
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+async def test_embedding_in_the_thread_leaves_the_loop_free(embeddings: Embeddings) -> None:
     ticks = 0
     work = asyncio.create_task(embeddings.embed_many(["🦊" * 100_000] * 4))
     while not work.done():
         await asyncio.sleep(0.001)
         ticks += 1
-    await embeddings.aclose()
     assert ticks > 5

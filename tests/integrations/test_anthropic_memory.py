@@ -56,7 +56,7 @@ def outcome(tool: Any, command: dict[str, Any]) -> str:
     try:
         answer = str(tool.call(command))
     except (ToolError, OSError) as error:
-        # Where the filesystem raises an error of its own, ours says so to the model in the tool's.
+        # Where the filesystem raises its own error, ours says so to the model in the tool's.
         return f"error: {error}" if isinstance(error, ToolError) and "not a directory" not in str(error) else "error"
     # The size of a directory is the filesystem's own business.
     lines = answer.split("\n")

@@ -56,9 +56,9 @@ async def test_spans_and_durations(tmp_path: Path) -> None:
     failed = spans[3]
     assert failed.status.status_code is StatusCode.ERROR
     assert (failed.attributes or {})["error.type"] == "not_found"
-    told = "".join(span.to_json() for span in spans) + str(reader.get_metrics_data())
-    assert not any(secret in told for secret in SECRETS)
-    assert "gen_ai.client.operation.duration" in told
+    written = "".join(span.to_json() for span in spans) + str(reader.get_metrics_data())
+    assert not any(secret in written for secret in SECRETS)
+    assert "gen_ai.client.operation.duration" in written
 
 
 async def test_prometheus_counts_calls(tmp_path: Path) -> None:

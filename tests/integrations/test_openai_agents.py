@@ -61,7 +61,7 @@ async def test_each_item_is_popped_once(memory: AsyncMemory) -> None:
     assert sorted(found) == sorted(map(str, range(10)))
 
 
-async def test_the_history_is_no_memory(memory: AsyncMemory) -> None:
+async def test_the_history_is_not_found_as_memories(memory: AsyncMemory) -> None:
     await OpenProtoSession("s", memory, user_id="ada").add_items([{"role": "user", "content": "coffee"}])
     assert await memory.search("an item of the conversation", "ada") == []
     assert (await memory.context("coffee", "ada")).text == ""

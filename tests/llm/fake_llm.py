@@ -1,4 +1,4 @@
-"""A language model that is none: OpenAI's and Anthropic's HTTP, whole and streamed, with predictable replies.
+"""A stand-in for a language model: OpenAI's and Anthropic's HTTP, whole and streamed, with predictable replies.
 
 It repeats what the user said, calls the first tool it is offered until it has a result, and lists the memories in the
 prompt when asked what it remembers. Ids count up from 1, so that two fresh servers answer the same calls alike.
@@ -21,6 +21,11 @@ Json = dict[str, Any]
 MEMORIES = re.compile(r"<recalled_memories>.*</recalled_memories>", re.DOTALL)
 
 
+def said(text: str) -> dict[str, Any]:
+    """Return the arguments of a chat completion in which the user says `text`."""
+    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+
+
 class Received(NamedTuple):
     path: str
     body: bytes
@@ -36,7 +41,7 @@ class Received(NamedTuple):
 
 
 class FakeLLM:
-    """Serves on a port of its own between `with` and its end."""
+    """Serves on a free port between `with` and its end."""
 
     def __init__(self) -> None:
         self.requests: list[Received] = []

@@ -19,8 +19,8 @@ class Shelf(Provider):
         self.known = known
         self.kept: dict[str, MemoryRecord] = {}
         self.batches: list[int] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
+        self.in_flight = self.most_in_flight = 0
+        self.searching = self.most_searching = 0
         self.add_seconds = 0.0
         self.search_seconds = 0.0
         self.failing: list[OpenProtoError] = []
@@ -56,7 +56,12 @@ class Shelf(Provider):
 
     async def search(self, query: SearchQuery) -> SearchResults:
         self.queries.append(query)
-        await asyncio.sleep(self.search_seconds)
+        self.searching += 1
+        self.most_searching = max(self.most_searching, self.searching)
+        try:
+            await asyncio.sleep(self.search_seconds)
+        finally:
+            self.searching -= 1
         if self.search_error:
             raise self.search_error
         now = datetime.now(UTC)

@@ -15,6 +15,11 @@ REPLY = "You said: I live in Oslo"
 FIRST = "You "
 JSON_REPLY = '{"answer": "I live in Oslo"}'
 
+Run: TypeAlias = Callable[[Any], Awaitable[Any]]
+"""Makes a call with a client, or uses what a call returned."""
+Call: TypeAlias = Callable[[Any], Any]
+"""Calls a client; what it returns may have to be awaited."""
+
 
 class Answer(BaseModel):
     answer: str
@@ -24,37 +29,20 @@ class Shape(NamedTuple):
     """A call, and what is to be captured of it: the user's words, the reply, and whether it was cut off."""
 
     name: str
-    run: Callable[[Any], Awaitable[Any]]
-    user: str | None
-    reply: str | None
-    partial: bool
-
-
-Shapes: TypeAlias = list[Shape]
-OPENAI: Shapes = []
-ANTHROPIC: Shapes = []
-
-
-def shape(
-    shapes: Shapes, user: str | None = SAID, reply: str | None = REPLY, *, partial: bool = False
-) -> Callable[[Callable[[Any], Awaitable[Any]]], None]:
-    def note(run: Callable[[Any], Awaitable[Any]]) -> None:
-        shapes.append(Shape(getattr(run, "__name__", ""), run, user, reply, partial))
-
-    return note
+    run: Run
+    user: str | None = SAID
+    reply: str | None = REPLY
+    partial: bool = False
 
 
 async def got(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def items(stream: Any) -> AsyncIterator[Any]:
+async def read(stream: Any) -> list[Any]:
     if hasattr(stream, "__aiter__"):
-        async for item in stream:
-            yield item
-    else:
-        for item in stream:
-            yield item
+        return [item async for item in stream]
+    return list(stream)
 
 
 async def following(stream: Any) -> Any:
@@ -71,341 +59,230 @@ async def entered(manager: Any) -> AsyncIterator[Any]:
             yield value
 
 
-async def read(stream: Any) -> list[Any]:
-    return [item async for item in items(stream)]
+def called(call: Call, then: Run = got) -> Run:
+    """Make the call and return what `then` returns of its result."""
+
+    async def run(client: Any) -> Any:
+        return await then(await got(call(client)))
+
+    return run
 
 
-SYSTEM = {"role": "system", "content": "Be brief."}
-USER = {"role": "user", "content": SAID}
-CHAT: dict[str, Any] = {"model": "m", "messages": [SYSTEM, USER]}
-CHAT_TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-CHAT_CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+def in_block(call: Call, then: Run = read) -> Run:
+    """Make the call, and use its result in a `with` block."""
+
+    async def run(client: Any) -> Any:
+        async with entered(await got(call(client))) as stream:
+            return await then(stream)
+
+    return run
 
 
-@shape(OPENAI)
-async def chat_create(client: Any) -> Any:
-    return await got(client.chat.completions.create(**CHAT))
+def first(count: int) -> Run:
+    """Return what takes the first events of a stream and leaves the others."""
+
+    async def take(stream: Any) -> list[Any]:
+        return [await following(stream) for _ in range(count)]
+
+    return take
 
 
-@shape(OPENAI)
-async def chat_create_with_parts(client: Any) -> Any:
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-    parts = [{"type": "text", "text": SAID}, image]
-    return await got(client.chat.completions.create(model="m", messages=[{"role": "user", "content": parts}]))
+async def parsed(response: Any) -> Any:
+    return await got(response.parse())
 
 
-@shape(OPENAI)
-async def chat_create_from_an_iterator(client: Any) -> Any:
-    return await got(client.chat.completions.create(model="m", messages=iter([SYSTEM, USER])))
+async def text_and_parsed(response: Any) -> Any:
+    return response.text, await parsed(response)
 
 
-@shape(OPENAI)
-async def chat_create_with_a_developer_message(client: Any) -> Any:
-    messages = [{"role": "developer", "content": "Be brief."}, USER]
-    return await got(client.chat.completions.create(model="m", messages=messages))
+async def parsed_and_read(response: Any) -> Any:
+    return response.status_code, await read(await got(response.parse()))
 
 
-@shape(OPENAI)
-async def chat_stream(client: Any) -> Any:
-    return await read(await got(client.chat.completions.create(**CHAT, stream=True)))
-
-
-@shape(OPENAI)
-async def chat_stream_with_usage(client: Any) -> Any:
-    options = {"include_usage": True}
-    return await read(await got(client.chat.completions.create(**CHAT, stream=True, stream_options=options)))
-
-
-@shape(OPENAI)
-async def chat_stream_in_a_block(client: Any) -> Any:
-    async with entered(await got(client.chat.completions.create(**CHAT, stream=True))) as stream:
-        return await read(stream)
-
-
-@shape(OPENAI, reply=FIRST, partial=True)
-async def chat_stream_left_early(client: Any) -> Any:
-    async with entered(await got(client.chat.completions.create(**CHAT, stream=True))) as stream:
-        return [await following(stream), await following(stream)]
-
-
-@shape(OPENAI, reply=FIRST, partial=True)
-async def chat_stream_closed(client: Any) -> Any:
-    stream = await got(client.chat.completions.create(**CHAT, stream=True))
-    events = [await following(stream), await following(stream)]
+async def closed(stream: Any) -> Any:
+    events = await first(2)(stream)
     await got(stream.close())
     return events
 
 
-@shape(OPENAI, reply=FIRST, partial=True)
-async def chat_stream_forgotten(client: Any) -> Any:
+async def forgotten(client: Any) -> Any:
     stream = await got(client.chat.completions.create(**CHAT, stream=True))
-    events = [await following(stream), await following(stream)]
+    events = await first(2)(stream)
     await got(stream.response.aclose() if hasattr(stream, "__anext__") else stream.response.close())
     del stream
     gc.collect()
     return events
 
 
-@shape(OPENAI, reply=JSON_REPLY)
-async def chat_parse(client: Any) -> Any:
-    return await got(client.chat.completions.parse(**CHAT, response_format=Answer))
+async def until_done(stream: Any) -> Any:
+    assert await got(stream.until_done()) is stream
+    return stream.current_completion_snapshot
 
 
-@shape(OPENAI, reply=JSON_REPLY)
-async def chat_beta_parse(client: Any) -> Any:
-    return await got(client.beta.chat.completions.parse(**CHAT, response_format=Answer))
+async def final_message_and_text(stream: Any) -> Any:
+    return await got(stream.get_final_message()), await got(stream.get_final_text())
 
 
-@shape(OPENAI)
-async def chat_helper(client: Any) -> Any:
-    async with entered(client.chat.completions.stream(**CHAT)) as stream:
-        return await read(stream)
-
-
-@shape(OPENAI)
-async def chat_helper_final(client: Any) -> Any:
-    async with entered(client.chat.completions.stream(**CHAT)) as stream:
-        return await got(stream.get_final_completion())
-
-
-@shape(OPENAI)
-async def chat_helper_until_done(client: Any) -> Any:
-    async with entered(client.chat.completions.stream(**CHAT)) as stream:
-        assert await got(stream.until_done()) is stream
-        return stream.current_completion_snapshot
-
-
-@shape(OPENAI, reply="", partial=True)
-async def chat_helper_left_early(client: Any) -> Any:
-    async with entered(client.chat.completions.stream(**CHAT)) as stream:
-        return await following(stream)
-
-
-@shape(OPENAI, reply=None)
-async def chat_tool_call(client: Any) -> Any:
-    return await got(client.chat.completions.create(**CHAT, tools=CHAT_TOOLS))
-
-
-@shape(OPENAI, reply=None)
-async def chat_tool_call_stream(client: Any) -> Any:
-    return await read(await got(client.chat.completions.create(**CHAT, tools=CHAT_TOOLS, stream=True)))
-
-
-@shape(OPENAI, user=None)
-async def chat_tool_result(client: Any) -> Any:
-    called = {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]}
-    result = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
-    messages = [SYSTEM, USER, called, result]
-    return await got(client.chat.completions.create(model="m", messages=messages, tools=CHAT_TOOLS))
-
-
-@shape(OPENAI)
-async def chat_with_options(client: Any) -> Any:
-    return await got(client.with_options(timeout=9).chat.completions.create(**CHAT))
-
-
-@shape(OPENAI)
-async def chat_copied_twice(client: Any) -> Any:
-    return await got(client.copy().with_options(max_retries=0).chat.completions.create(**CHAT))
-
-
-@shape(OPENAI)
-async def chat_raw(client: Any) -> Any:
-    response = await got(client.chat.completions.with_raw_response.create(**CHAT))
-    return response.text, response.parse()
-
-
-@shape(OPENAI)
-async def chat_raw_client(client: Any) -> Any:
-    return (await got(client.with_raw_response.chat.completions.create(**CHAT))).parse()
-
-
-@shape(OPENAI, reply=JSON_REPLY)
-async def chat_raw_parse(client: Any) -> Any:
-    response = await got(client.chat.completions.with_raw_response.parse(**CHAT, response_format=Answer))
-    return response.parse()
-
-
-@shape(OPENAI)
-async def chat_raw_stream(client: Any) -> Any:
-    response = await got(client.chat.completions.with_raw_response.create(**CHAT, stream=True))
-    return response.status_code, await read(response.parse())
-
+SYSTEM = {"role": "system", "content": "Be brief."}
+USER = {"role": "user", "content": SAID}
+CHAT: dict[str, Any] = {"model": "m", "messages": [SYSTEM, USER]}
+TOOLS = {"tools": [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+RESULT = [
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+]
+PARTS = [{"type": "text", "text": SAID}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+DEVELOPER = {"role": "developer", "content": "Be brief."}
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+LEFT: dict[str, Any] = {"reply": FIRST, "partial": True}
 
 RESPONSE: dict[str, Any] = {"model": "m", "instructions": "Be brief.", "input": SAID}
 RESPONSE_TOOLS = [{"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}]
+OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+ITEM = {"role": "user", "content": [{"type": "input_text", "text": SAID}]}
 
-
-@shape(OPENAI)
-async def responses_create(client: Any) -> Any:
-    return await got(client.responses.create(**RESPONSE))
-
-
-@shape(OPENAI)
-async def responses_create_with_items(client: Any) -> Any:
-    parts = [{"type": "input_text", "text": SAID}]
-    return await got(client.responses.create(model="m", input=[{"role": "user", "content": parts}]))
-
-
-@shape(OPENAI)
-async def responses_stream(client: Any) -> Any:
-    return await read(await got(client.responses.create(**RESPONSE, stream=True)))
-
-
-@shape(OPENAI, reply=FIRST, partial=True)
-async def responses_stream_left_early(client: Any) -> Any:
-    async with entered(await got(client.responses.create(**RESPONSE, stream=True))) as stream:
-        return [await following(stream) for _ in range(4)]
-
-
-@shape(OPENAI, reply=JSON_REPLY)
-async def responses_parse(client: Any) -> Any:
-    return await got(client.responses.parse(**RESPONSE, text_format=Answer))
-
-
-@shape(OPENAI)
-async def responses_helper(client: Any) -> Any:
-    async with entered(client.responses.stream(**RESPONSE)) as stream:
-        return await read(stream)
-
-
-@shape(OPENAI)
-async def responses_helper_final(client: Any) -> Any:
-    async with entered(client.responses.stream(**RESPONSE)) as stream:
-        return await got(stream.get_final_response())
-
-
-@shape(OPENAI, reply=None)
-async def responses_tool_call(client: Any) -> Any:
-    return await got(client.responses.create(**RESPONSE, tools=RESPONSE_TOOLS))
-
-
-@shape(OPENAI, user=None, reply="You said: ")
-async def responses_tool_result(client: Any) -> Any:
-    result = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
-    return await got(client.responses.create(model="m", previous_response_id="resp_0", input=[result]))
-
-
-@shape(OPENAI)
-async def responses_raw(client: Any) -> Any:
-    return (await got(client.responses.with_raw_response.create(**RESPONSE))).parse()
-
-
-@shape(OPENAI)
-async def responses_beta(client: Any) -> Any:
-    return await got(client.beta.responses.create(**RESPONSE))
-
+OPENAI = [
+    Shape("chat_create", called(lambda c: c.chat.completions.create(**CHAT))),
+    Shape(
+        "chat_create_with_parts",
+        called(lambda c: c.chat.completions.create(model="m", messages=[{"role": "user", "content": PARTS}])),
+    ),
+    Shape(
+        "chat_create_from_an_iterator",
+        called(lambda c: c.chat.completions.create(model="m", messages=iter([SYSTEM, USER]))),
+    ),
+    Shape(
+        "chat_create_with_a_developer_message",
+        called(lambda c: c.chat.completions.create(model="m", messages=[DEVELOPER, USER])),
+    ),
+    Shape("chat_stream", called(lambda c: c.chat.completions.create(**CHAT, stream=True), read)),
+    Shape("chat_stream_with_usage", called(lambda c: c.chat.completions.create(**CHAT, **USAGE), read)),
+    Shape("chat_stream_in_a_block", in_block(lambda c: c.chat.completions.create(**CHAT, stream=True))),
+    Shape(
+        "chat_stream_left_early", in_block(lambda c: c.chat.completions.create(**CHAT, stream=True), first(2)), **LEFT
+    ),
+    Shape("chat_stream_closed", called(lambda c: c.chat.completions.create(**CHAT, stream=True), closed), **LEFT),
+    Shape("chat_stream_forgotten", forgotten, **LEFT),
+    Shape("chat_parse", called(lambda c: c.chat.completions.parse(**CHAT, response_format=Answer)), reply=JSON_REPLY),
+    Shape(
+        "chat_beta_parse",
+        called(lambda c: c.beta.chat.completions.parse(**CHAT, response_format=Answer)),
+        reply=JSON_REPLY,
+    ),
+    Shape("chat_helper", in_block(lambda c: c.chat.completions.stream(**CHAT))),
+    Shape(
+        "chat_helper_final",
+        in_block(lambda c: c.chat.completions.stream(**CHAT), lambda stream: got(stream.get_final_completion())),
+    ),
+    Shape("chat_helper_until_done", in_block(lambda c: c.chat.completions.stream(**CHAT), until_done)),
+    Shape(
+        "chat_helper_left_early",
+        in_block(lambda c: c.chat.completions.stream(**CHAT), following),
+        reply="",
+        partial=True,
+    ),
+    Shape("chat_tool_call", called(lambda c: c.chat.completions.create(**CHAT, **TOOLS)), reply=None),
+    Shape(
+        "chat_tool_call_stream",
+        called(lambda c: c.chat.completions.create(**CHAT, **TOOLS, stream=True), read),
+        reply=None,
+    ),
+    Shape(
+        "chat_tool_result",
+        called(lambda c: c.chat.completions.create(model="m", messages=[SYSTEM, USER, *RESULT], **TOOLS)),
+        user=None,
+    ),
+    Shape("chat_with_options", called(lambda c: c.with_options(timeout=9).chat.completions.create(**CHAT))),
+    Shape(
+        "chat_copied_twice",
+        called(lambda c: c.copy().with_options(max_retries=0).chat.completions.create(**CHAT)),
+    ),
+    Shape("chat_raw", called(lambda c: c.chat.completions.with_raw_response.create(**CHAT), text_and_parsed)),
+    Shape("chat_raw_client", called(lambda c: c.with_raw_response.chat.completions.create(**CHAT), parsed)),
+    Shape(
+        "chat_raw_parse",
+        called(lambda c: c.chat.completions.with_raw_response.parse(**CHAT, response_format=Answer), parsed),
+        reply=JSON_REPLY,
+    ),
+    Shape(
+        "chat_raw_stream",
+        called(lambda c: c.chat.completions.with_raw_response.create(**CHAT, stream=True), parsed_and_read),
+    ),
+    Shape("responses_create", called(lambda c: c.responses.create(**RESPONSE))),
+    Shape("responses_create_with_items", called(lambda c: c.responses.create(model="m", input=[ITEM]))),
+    Shape("responses_stream", called(lambda c: c.responses.create(**RESPONSE, stream=True), read)),
+    Shape(
+        "responses_stream_left_early", in_block(lambda c: c.responses.create(**RESPONSE, stream=True), first(4)), **LEFT
+    ),
+    Shape("responses_parse", called(lambda c: c.responses.parse(**RESPONSE, text_format=Answer)), reply=JSON_REPLY),
+    Shape("responses_helper", in_block(lambda c: c.responses.stream(**RESPONSE))),
+    Shape(
+        "responses_helper_final",
+        in_block(lambda c: c.responses.stream(**RESPONSE), lambda stream: got(stream.get_final_response())),
+    ),
+    Shape("responses_tool_call", called(lambda c: c.responses.create(**RESPONSE, tools=RESPONSE_TOOLS)), reply=None),
+    Shape(
+        "responses_tool_result",
+        called(lambda c: c.responses.create(model="m", previous_response_id="resp_0", input=[OUTPUT])),
+        user=None,
+        reply="You said: ",
+    ),
+    Shape("responses_raw", called(lambda c: c.responses.with_raw_response.create(**RESPONSE), parsed)),
+    Shape("responses_beta", called(lambda c: c.beta.responses.create(**RESPONSE))),
+]
 
 MESSAGE: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [USER]}
 CACHED = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}
 MESSAGE_TOOLS = [{"name": "weather", "input_schema": {"type": "object"}}]
+USED = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+RAIN = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain"}
+AFTER_TOOL: dict[str, Any] = {
+    **MESSAGE,
+    "messages": [
+        USER,
+        {"role": "assistant", "content": [USED]},
+        {"role": "user", "content": [RAIN, {"type": "text", "text": SAID}]},
+    ],
+}
+BEGUN: dict[str, Any] = {**MESSAGE, "messages": [USER, {"role": "assistant", "content": "Well,"}]}
 
-
-@shape(ANTHROPIC)
-async def messages_create(client: Any) -> Any:
-    return await got(client.messages.create(**MESSAGE))
-
-
-@shape(ANTHROPIC)
-async def messages_create_with_a_system_text(client: Any) -> Any:
-    return await got(client.messages.create(**MESSAGE, system="Be brief."))
-
-
-@shape(ANTHROPIC)
-async def messages_create_with_system_blocks(client: Any) -> Any:
-    return await got(client.messages.create(**MESSAGE, system=[CACHED]))
-
-
-@shape(ANTHROPIC)
-async def messages_create_with_a_begun_reply(client: Any) -> Any:
-    begun = {"role": "assistant", "content": "Well,"}
-    return await got(client.messages.create(model="m", max_tokens=9, messages=[USER, begun]))
-
-
-@shape(ANTHROPIC)
-async def messages_stream(client: Any) -> Any:
-    return await read(await got(client.messages.create(**MESSAGE, stream=True)))
-
-
-@shape(ANTHROPIC, reply=FIRST, partial=True)
-async def messages_stream_left_early(client: Any) -> Any:
-    async with entered(await got(client.messages.create(**MESSAGE, stream=True))) as stream:
-        return [await following(stream) for _ in range(3)]
-
-
-@shape(ANTHROPIC)
-async def messages_helper(client: Any) -> Any:
-    async with entered(client.messages.stream(**MESSAGE, system=[CACHED])) as stream:
-        return await read(stream)
-
-
-@shape(ANTHROPIC)
-async def messages_helper_texts(client: Any) -> Any:
-    async with entered(client.messages.stream(**MESSAGE)) as stream:
-        return await read(stream.text_stream)
-
-
-@shape(ANTHROPIC, reply=FIRST, partial=True)
-async def messages_helper_texts_left_early(client: Any) -> Any:
-    async with entered(client.messages.stream(**MESSAGE)) as stream:
-        return await following(stream.text_stream)
-
-
-@shape(ANTHROPIC)
-async def messages_helper_final(client: Any) -> Any:
-    async with entered(client.messages.stream(**MESSAGE)) as stream:
-        return await got(stream.get_final_message()), await got(stream.get_final_text())
-
-
-@shape(ANTHROPIC, reply=None)
-async def messages_tool_use(client: Any) -> Any:
-    return await got(client.messages.create(**MESSAGE, tools=MESSAGE_TOOLS))
-
-
-@shape(ANTHROPIC, reply=None)
-async def messages_tool_use_helper(client: Any) -> Any:
-    async with entered(client.messages.stream(**MESSAGE, tools=MESSAGE_TOOLS)) as stream:
-        return await got(stream.get_final_message())
-
-
-@shape(ANTHROPIC, user=None)
-async def messages_tool_result(client: Any) -> Any:
-    used = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain"}
-    later = [
-        {"role": "assistant", "content": [used]},
-        {"role": "user", "content": [result, {"type": "text", "text": SAID}]},
-    ]
-    return await got(client.messages.create(model="m", max_tokens=9, messages=[USER, *later], tools=MESSAGE_TOOLS))
-
-
-@shape(ANTHROPIC, reply=JSON_REPLY)
-async def messages_parse(client: Any) -> Any:
-    return await got(client.messages.parse(**MESSAGE, output_format=Answer))
-
-
-@shape(ANTHROPIC)
-async def messages_raw(client: Any) -> Any:
-    return await got((await got(client.messages.with_raw_response.create(**MESSAGE))).parse())
-
-
-@shape(ANTHROPIC)
-async def messages_raw_stream(client: Any) -> Any:
-    response = await got(client.messages.with_raw_response.create(**MESSAGE, stream=True))
-    return await read(await got(response.parse()))
-
-
-@shape(ANTHROPIC)
-async def messages_beta(client: Any) -> Any:
-    return await got(client.beta.messages.create(**MESSAGE))
-
-
-@shape(ANTHROPIC)
-async def messages_beta_helper(client: Any) -> Any:
-    async with entered(client.beta.messages.stream(**MESSAGE)) as stream:
-        return await got(stream.get_final_message())
-
-
-@shape(ANTHROPIC)
-async def messages_with_options(client: Any) -> Any:
-    return await got(client.with_options(timeout=9).messages.create(**MESSAGE))
+ANTHROPIC = [
+    Shape("messages_create", called(lambda c: c.messages.create(**MESSAGE))),
+    Shape("messages_create_with_a_system_text", called(lambda c: c.messages.create(**MESSAGE, system="Be brief."))),
+    Shape("messages_create_with_system_blocks", called(lambda c: c.messages.create(**MESSAGE, system=[CACHED]))),
+    Shape("messages_create_with_a_begun_reply", called(lambda c: c.messages.create(**BEGUN))),
+    Shape("messages_stream", called(lambda c: c.messages.create(**MESSAGE, stream=True), read)),
+    Shape(
+        "messages_stream_left_early", in_block(lambda c: c.messages.create(**MESSAGE, stream=True), first(3)), **LEFT
+    ),
+    Shape("messages_helper", in_block(lambda c: c.messages.stream(**MESSAGE, system=[CACHED]))),
+    Shape("messages_helper_texts", in_block(lambda c: c.messages.stream(**MESSAGE), lambda s: read(s.text_stream))),
+    Shape(
+        "messages_helper_texts_left_early",
+        in_block(lambda c: c.messages.stream(**MESSAGE), lambda stream: following(stream.text_stream)),
+        **LEFT,
+    ),
+    Shape("messages_helper_final", in_block(lambda c: c.messages.stream(**MESSAGE), final_message_and_text)),
+    Shape("messages_tool_use", called(lambda c: c.messages.create(**MESSAGE, tools=MESSAGE_TOOLS)), reply=None),
+    Shape(
+        "messages_tool_use_helper",
+        in_block(
+            lambda c: c.messages.stream(**MESSAGE, tools=MESSAGE_TOOLS), lambda stream: got(stream.get_final_message())
+        ),
+        reply=None,
+    ),
+    Shape("messages_tool_result", called(lambda c: c.messages.create(**AFTER_TOOL, tools=MESSAGE_TOOLS)), user=None),
+    Shape("messages_parse", called(lambda c: c.messages.parse(**MESSAGE, output_format=Answer)), reply=JSON_REPLY),
+    Shape("messages_raw", called(lambda c: c.messages.with_raw_response.create(**MESSAGE), parsed)),
+    Shape(
+        "messages_raw_stream",
+        called(lambda c: c.messages.with_raw_response.create(**MESSAGE, stream=True), parsed_and_read),
+    ),
+    Shape("messages_beta", called(lambda c: c.beta.messages.create(**MESSAGE))),
+    Shape(
+        "messages_beta_helper",
+        in_block(lambda c: c.beta.messages.stream(**MESSAGE), lambda stream: got(stream.get_final_message())),
+    ),
+    Shape("messages_with_options", called(lambda c: c.with_options(timeout=9).messages.create(**MESSAGE))),
+]

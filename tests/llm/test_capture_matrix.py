@@ -24,23 +24,15 @@ from openproto.integrations.llm import CaptureQueue, wrap
 KNOWN = ("ada", "Ada takes her coffee black")
 
 # Reading the machine's certificates takes most of a client's making, and a loopback server needs none.
-CLIENTS: dict[str, Callable[[FakeLLM], Any]] = {
-    "OpenAI": lambda llm: OpenAI(
-        base_url=llm.openai_url, api_key="k", http_client=openai.DefaultHttpxClient(verify=False)
-    ),
-    "AsyncOpenAI": lambda llm: AsyncOpenAI(
-        base_url=llm.openai_url, api_key="k", http_client=openai.DefaultAsyncHttpxClient(verify=False)
-    ),
-    "Anthropic": lambda llm: Anthropic(
-        base_url=llm.url, api_key="k", http_client=anthropic.DefaultHttpxClient(verify=False)
-    ),
-    "AsyncAnthropic": lambda llm: AsyncAnthropic(
-        base_url=llm.url, api_key="k", http_client=anthropic.DefaultAsyncHttpxClient(verify=False)
-    ),
+CLIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "OpenAI": (OpenAI, openai.DefaultHttpxClient),
+    "AsyncOpenAI": (AsyncOpenAI, openai.DefaultAsyncHttpxClient),
+    "Anthropic": (Anthropic, anthropic.DefaultHttpxClient),
+    "AsyncAnthropic": (AsyncAnthropic, anthropic.DefaultAsyncHttpxClient),
 }
 MATRIX = [
-    pytest.param(make, memory, each, id=f"{name}-{memory.__name__}-{each.name}")
-    for name, make in CLIENTS.items()
+    pytest.param(name, memory, each, id=f"{name}-{memory.__name__}-{each.name}")
+    for name in CLIENTS
     for memory in ((Memory, AsyncMemory) if name.startswith("Async") else (Memory,))
     for each in (OPENAI if "OpenAI" in name else ANTHROPIC)
 ]
@@ -72,29 +64,27 @@ def system_as_blocks(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-async def run(make: Callable[[FakeLLM], Any], each: Shape, around: Callable[[Any], Any]) -> tuple[Any, FakeLLM]:
+async def run(name: str, each: Shape, around: Callable[[Any], Any]) -> tuple[Any, FakeLLM]:
+    sdk, http = CLIENTS[name]
     with FakeLLM() as llm:
-        client = make(llm)
+        base_url = llm.openai_url if "OpenAI" in name else llm.url
+        client = sdk(base_url=base_url, api_key="k", http_client=http(verify=False))
         result = plain(await each.run(around(client)))
         await got(client.close())
     return result, llm
 
 
-@pytest.mark.promise(43)
-@pytest.mark.promise(46)
-@pytest.mark.promise(48)
-@pytest.mark.promise(52)
-@pytest.mark.promise(56)
-@pytest.mark.parametrize(("make", "kind", "each"), MATRIX)
+@pytest.mark.promise(43, 46, 48, 52, 56)
+@pytest.mark.parametrize(("name", "kind", "each"), MATRIX)
 async def test_each_shape_is_answered_as_without_memory_and_captured(
-    make: Callable[[FakeLLM], Any], kind: type[Memory | AsyncMemory], each: Shape
+    name: str, kind: type[Memory | AsyncMemory], each: Shape
 ) -> None:
-    expected, bare = await run(make, each, lambda client: client)
+    expected, bare = await run(name, each, lambda client: client)
     given = copy.deepcopy([getattr(shapes, name) for name in ("CHAT", "RESPONSE", "MESSAGE", "CACHED")])
 
     shelf = Shelf(KNOWN)
     queue = CaptureQueue(memory := kind(shelf), keep="both")
-    result, llm = await run(make, each, lambda client: wrap(client, queue, user_id="ada"))
+    result, llm = await run(name, each, lambda client: wrap(client, queue, user_id="ada"))
     assert await queue.flush(5)
     stats = queue.stats()
     await got(memory.close())
@@ -113,13 +103,11 @@ async def test_each_shape_is_answered_as_without_memory_and_captured(
     assert stats.last_error is None
 
 
-@pytest.mark.parametrize(("make", "kind", "each"), [p for p in MATRIX if p.values[1] is Memory])
-async def test_each_shape_without_recall_sends_the_very_same_bytes(
-    make: Callable[[FakeLLM], Any], kind: type[Memory], each: Shape
-) -> None:
-    _, bare = await run(make, each, lambda client: client)
+@pytest.mark.parametrize(("name", "kind", "each"), [p for p in MATRIX if p.values[1] is Memory])
+async def test_each_shape_without_recall_sends_the_very_same_bytes(name: str, kind: type[Memory], each: Shape) -> None:
+    _, bare = await run(name, each, lambda client: client)
     with kind(Shelf(KNOWN)) as memory:
-        _, llm = await run(make, each, lambda client: wrap(client, memory, user_id="ada", recall=False))
+        _, llm = await run(name, each, lambda client: wrap(client, memory, user_id="ada", recall=False))
     assert [(r.path, r.body) for r in llm.requests] == [(r.path, r.body) for r in bare.requests]
 
 

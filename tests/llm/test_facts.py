@@ -15,7 +15,7 @@ from openproto.integrations.llm import CaptureQueue, Turn, facts
 
 
 class Model:
-    """A client of OpenAI's kind that answers with what it is told to."""
+    """A client of OpenAI's kind that gives the answer of the test."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -90,7 +90,7 @@ async def test_every_part_of_an_answer_is_checked(tmp_path: Path, answer: Any, s
 
 
 @pytest.mark.parametrize("answer", ["nonsense", "{", {"fact": 1}, {"facts": 7}, lambda asked: 1 / 0])
-async def test_when_it_fails_what_was_stated_is_kept_or_dropped_as_told(tmp_path: Path, answer: Any) -> None:
+async def test_when_it_fails_what_was_stated_is_kept_or_dropped_as_asked(tmp_path: Path, answer: Any) -> None:
     said = "I like tea. Do you?"
     now, queue = await kept(tmp_path / "keep.db", Model(answer), said)
     assert now == ["I like tea."]

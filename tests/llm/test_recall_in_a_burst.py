@@ -6,16 +6,17 @@ import asyncio
 import time
 from pathlib import Path
 
-from fake_llm import FakeLLM
-from openai import AsyncOpenAI
+import pytest
+from fake_llm import FakeLLM, said
+from openai import AsyncOpenAI, OpenAI
 from remembering_shelf import Shelf
 
-from openproto import AsyncMemory
+from openproto import AsyncMemory, Memory
 from openproto.integrations.llm import CaptureQueue, wrap
 
 
 async def ask(client: AsyncOpenAI, text: str) -> None:
-    await client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+    await client.chat.completions.create(**said(text))
 
 
 async def test_a_hundred_calls_at_once_each_get_their_recall(
@@ -42,14 +43,29 @@ async def test_time_in_which_the_callers_loop_is_busy_does_not_count(llm: FakeLL
         assert CaptureQueue.of(memory).stats().recalled == 1
 
 
-async def test_a_backend_that_does_not_answer_holds_nobody_up_for_long(llm: FakeLLM, async_gpt: AsyncOpenAI) -> None:
+@pytest.mark.promise(76)
+@pytest.mark.parametrize("kind", [Memory, AsyncMemory])
+async def test_a_backend_that_does_not_answer_holds_up_neither_the_calls_nor_the_loop(
+    llm: FakeLLM, gpt: OpenAI, async_gpt: AsyncOpenAI, kind: type[Memory | AsyncMemory]
+) -> None:
     shelf = Shelf(("ada", "Ada takes her coffee black"))
     shelf.search_seconds = 60.0
-    async with AsyncMemory(shelf, close_timeout=0.1) as memory:
-        client = wrap(async_gpt, memory, user_id="ada", capture=False, recall_timeout=0.1)
-        async with asyncio.timeout(20):
-            await asyncio.gather(*(ask(client, f"coffee {n}") for n in range(20)))
-        assert CaptureQueue.of(memory).stats().recall_failed == 20
+    memory = kind(shelf, close_timeout=0.1)
+    client = wrap(async_gpt, memory, user_id="ada", capture=False, recall_timeout=0.1)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(ask(client, f"coffee {n}") for n in range(20)))
+        if isinstance(memory, Memory):
+            blocking = wrap(gpt, memory, user_id="ada", capture=False, recall_timeout=0.1)
+            await asyncio.to_thread(blocking.chat.completions.create, **said("coffee"))
+    assert shelf.most_searching > 1, "a recall has held up the loop"
+    assert CaptureQueue.of(memory).stats().recall_failed == 20 + (kind is Memory)
+    assert not any(request.memories for request in llm.requests)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await ask(wrap(async_gpt, memory, user_id="ada", capture=False, recall_timeout=30), "coffee")
+    closing = memory.close()
+    if closing is not None:
+        await closing
 
 
 async def test_equal_questions_at_once_are_asked_once(llm: FakeLLM, async_gpt: AsyncOpenAI) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_llm import FakeLLM
+from fake_llm import FakeLLM, said
 from openai import OpenAI
 from remembering_shelf import Shelf
 
@@ -21,12 +21,11 @@ WORDS = ["You ", "like ", "tea."]
 def chunks(**how: Any) -> list[Any]:
     """A stream of `WORDS`; each keyword makes a field of the choice, or the id, from the chunk's number."""
     made = []
+    number, name = how.get("index", lambda n: 0), how.get("id", lambda n: "r1")
     for n, word in enumerate([*WORDS, None]):
-        delta = SimpleNamespace(content=word) if word else None
-        choice = SimpleNamespace(
-            index=how.get("index", lambda n: 0)(n), delta=delta, finish_reason=None if word else "stop"
-        )
-        made.append(SimpleNamespace(id=how.get("id", lambda n: "r1")(n), choices=[choice]))
+        fields = {"delta": SimpleNamespace(content=word)} if word else {"delta": None, "finish_reason": "stop"}
+        choice = SimpleNamespace(**{"index": number(n), "finish_reason": None, **fields})
+        made.append(SimpleNamespace(id=name(n), choices=[choice]))
     return made
 
 
@@ -62,12 +61,10 @@ def test_words_with_control_characters_and_blank_tails_are_stored_and_searched_w
 ) -> None:
     client = wrap(gpt, memory, user_id="ada")
     for text in ("I like\0 tea", "I like coffee" + " " * 4_000):
-        client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+        client.chat.completions.create(**said(text))
     assert CaptureQueue.of(memory).wait(5)
-    assert [text.strip() for text in shelf.contents("ada") if not text.startswith("You said")] == [
-        "I like tea",
-        "I like coffee",
-    ]
+    kept = [text.strip() for text in shelf.contents("ada") if not text.startswith("You said")]
+    assert kept == ["I like tea", "I like coffee"]
     assert [query.query for query in shelf.queries] == ["I like tea", "I like coffee"]
     stats = CaptureQueue.of(memory).stats()
     assert (stats.stored, stats.recalled, stats.failed) == (2, 2, 0)
@@ -81,7 +78,7 @@ def test_turns_of_one_conversation_know_each_other(llm: FakeLLM, gpt: OpenAI, me
         reply = client.chat.completions.create(model="m", messages=messages).choices[0].message
         messages.append({"role": "assistant", "content": reply.content})
         assert CaptureQueue.of(memory).wait(5)
-    client.chat.completions.create(model="m", messages=[{"role": "user", "content": "I have a cat"}])
+    client.chat.completions.create(**said("I have a cat"))
     assert CaptureQueue.of(memory).wait(5)
     places: list[Any] = [record.extensions["x-openproto"] for record in shelf.kept.values()]
     assert [place["turn"] for place in places] == [0, 1, 2, 3, 0, 1]
