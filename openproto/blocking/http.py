@@ -1,6 +1,6 @@
 """An `httpx.Client` whose sockets obey `Abort`: what `Threads.http_client` gives to blocking SDKs.
 
-httpx's own trace events name a connection only when it is opened; here every read and write tells which thread waits
+httpx's own trace events name a connection only when it is opened; here every read and write records which thread waits
 on which socket, so calls over reused connections can be cut too. This module needs httpx and is imported on demand.
 """
 

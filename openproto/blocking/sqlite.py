@@ -1,4 +1,4 @@
-"""A small SQLite file that openproto keeps beside a backend: one thread, one connection, and no wait without an end."""
+"""A small SQLite file that openproto keeps next to a backend: one thread, one connection, and only bounded waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOCK_POLL_SECONDS = 0.02
 
 
 class SqliteThread:
-    """A thread with a connection of its own to a file, which is made, with its folder, where it is missing.
+    """A thread with its own connection to a file, which is created, with its folder, where it is missing.
 
     Processes may share the file: one waits up to `lock_timeout` seconds for another's lock. `typed_error` turns what
     SQLite and the file system raise into the protocol's errors.

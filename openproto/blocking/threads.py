@@ -120,7 +120,7 @@ class Threads:
             client.close()
 
     def _start_thread(self) -> None:
-        # A daemon, for nobody can stop one that is stuck, and the process must be able to end all the same.
+        # A daemon, because nobody can stop one that is stuck, and the process must be able to end all the same.
         name = f"{self._name}_{self._started}"
         thread = threading.Thread(target=_work, args=(self._queue, self._idle), name=name, daemon=True)
         try:
@@ -152,7 +152,7 @@ class _Call:
         self._settle(None, _closed_meanwhile())
 
     def run(self) -> None:
-        """Run the call, unless it was given up, and tell the outcome to whoever waits."""
+        """Run the call, unless it was given up, and hand its outcome to the caller that waits."""
         if self.outcome.done():
             return
         try:

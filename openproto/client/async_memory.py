@@ -61,7 +61,7 @@ class AsyncMemory(AsyncVerbs):
         token_counter: Counts tokens for `context`; the default estimates four bytes a token.
         app: Names this program in audit entries.
         audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
-            PostgreSQL URL. With `audit_reads=False` beside it only writes are recorded.
+            PostgreSQL URL. With `audit_reads=False` only writes are recorded.
         rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
             `openproto.layers.rerank`.
         observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
@@ -71,7 +71,7 @@ class AsyncMemory(AsyncVerbs):
         UnknownProviderError: No installed distribution has a provider of that name.
         ImportError: The provider's packages are missing; the text holds the `pip install` line.
         TypeError: The provider takes no such option.
-        ValueError: The provider has an audit log of its own and `audit` is given, or an option's value makes no sense.
+        ValueError: `audit` is given for a provider that keeps an audit log, or an option's value makes no sense.
     """
 
     _owner: ClassVar[str] = "AsyncMemory"

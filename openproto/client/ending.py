@@ -68,7 +68,7 @@ def _end_all() -> None:
         loop = client.home
         if loop is None or loop.is_closed():
             continue
-        if loop.is_running():  # in a thread of its own
+        if loop.is_running():  # in another thread
             waiting.append((asyncio.run_coroutine_threadsafe(client.end(), loop), client.bound + _GRACE))
         else:
             _run_to_the_end(loop, client.end())

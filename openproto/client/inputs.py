@@ -17,7 +17,7 @@ _AT_ONCE = 250  # validated without giving way: a few milliseconds of the loop's
 
 
 def check_keywords(method: str, keywords: Iterable[str]) -> None:
-    """Raise TypeError for a keyword that is no extension, as a plain function would."""
+    """Raise TypeError for a keyword that is not an extension, as a plain function would."""
     for keyword in keywords:
         if not keyword.startswith(("x_", "x-")):
             hint = "; data of your own goes into an extension, such as x_app={...}"
@@ -51,7 +51,7 @@ async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int)
 
 
 def each(items: Iterable[MemoryInput | Mapping[str, Any]]) -> Iterator[MemoryInput | Mapping[str, Any]]:
-    """Return an iterator over memories; InvalidRequestError for what is no iterable of them."""
+    """Return an iterator over memories; raise InvalidRequestError for anything but an iterable of them."""
     if isinstance(items, str | bytes | Mapping | MemoryInput) or not isinstance(items, Iterable):
         raise InvalidRequestError(f"items: must be an iterable of memories, and is a {type(items).__name__}")
     return iter(items)
@@ -71,4 +71,4 @@ def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenP
 
 
 def _kind(item: object) -> str:
-    return "mapping with keys that are no texts" if isinstance(item, Mapping) else type(item).__name__
+    return "mapping with keys that are not strings" if isinstance(item, Mapping) else type(item).__name__

@@ -80,10 +80,10 @@ def is_background() -> bool:
 
 
 def _forget() -> None:
-    """After a fork only the calling thread lives: the loop's thread is gone, so the child makes a loop of its own."""
+    """After a fork only the calling thread lives: the loop's thread is gone, so the child makes another loop."""
     global _lock, _loop, _thread
     if _loop is not None:
-        # What the parent's clients leave on it is the parent's to close: dropping it here is no fault to report.
+        # What the parent's clients leave on it is the parent's to close: dropping it here is not an error to report.
         _loop.set_exception_handler(lambda loop, context: None)
     _lock, _loop, _thread = threading.RLock(), None, None
 

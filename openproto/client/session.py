@@ -185,7 +185,7 @@ class Session:
     async def _bounded(
         self, what: str, request_id: str | None, run: Callable[[], Awaitable[T]], *, is_write: bool = False
     ) -> T:
-        """Open the provider if need be and run, both within `timeout`; errors tell the provider and the request."""
+        """Open the provider if need be and run, both within `timeout`; errors name the provider and the request."""
         seconds = self.options.timeout
         deadline = asyncio.timeout(seconds)
         try:
@@ -198,7 +198,7 @@ class Session:
             raise
         except TimeoutError as error:
             if not deadline.expired():
-                text = f"{self.provider.name}: a timeout of its own stopped {what}"
+                text = f"{self.provider.name}: the provider's own timeout stopped {what}"
                 raise self._signed(ProviderError(text), request_id) from error
             happened = _MAYBE_WRITTEN if is_write else "nothing was changed"
             text = (

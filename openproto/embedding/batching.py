@@ -30,7 +30,7 @@ class _Job(NamedTuple):
 class Batcher:
     """Hands texts to `embed` in batches of at most `max_batch`, at most `width` batches at a time.
 
-    An idle batcher starts at once, in the caller's own task; tasks of its own exist only while somebody waits.
+    An idle batcher starts at once, in the caller's task; it has tasks only while somebody waits.
     Cancelling a caller takes its texts out of the queue and disturbs nobody else. Made on the event loop that it
     serves.
     """
@@ -41,7 +41,7 @@ class Batcher:
         self._width = width
         self._max_batch = max_batch
         self._loop = asyncio.get_running_loop()
-        # A batch serves several callers, so it does not run in the context of whoever came first.
+        # A batch serves several callers, so it does not run in the context of the first.
         self._context = copy_context()
         self._waiting: deque[_Job] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -68,7 +68,7 @@ class Batcher:
         for worker in self._workers:
             worker.cancel()
         if self._alone is not None:
-            self._alone.cancel()  # which it is told as the RuntimeError that the others get
+            self._alone.cancel()  # which it sees as the RuntimeError that the others get
         await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def _queue(self, texts: list[str]) -> list[Vector]:
@@ -172,8 +172,8 @@ class Batcher:
         return vectors
 
     def _own_error(self, error: Exception) -> OpenProtoError:
-        # Every caller gets an instance of its own, for a shared one would collect all their tracebacks. The
-        # text of a foreign error may quote the input, so only its class is told.
+        # Every caller gets another instance, because a shared one would collect all their tracebacks. The
+        # text of a foreign error may quote the input, so only its class is named.
         return (
             copy.copy(error)
             if isinstance(error, OpenProtoError)

@@ -45,7 +45,7 @@ class Embeddings:
 
     @property
     def text_weight(self) -> float:
-        """How much word coverage counts beside the cosine with this embedder."""
+        """How much word coverage counts next to the cosine with this embedder."""
         return float(getattr(self._embedder, "text_weight", DEFAULT_TEXT_WEIGHT))
 
     @property
@@ -88,7 +88,7 @@ class Embeddings:
         return [next(in_order) if text.strip() else zero_vector(self.dim) for text in texts]
 
     async def aclose(self) -> None:
-        """End the work, failing whoever waits, and close the embedder; may be called twice."""
+        """End the work, raise in every caller that waits, and close the embedder; may be called twice."""
         if self._closed:
             return
         self._closed = True

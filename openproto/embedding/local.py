@@ -43,7 +43,7 @@ class LocalEmbedder:
     center_query: bool = True
 
     def open(self) -> None:
-        """Load the weights; ImportError tells what to install."""
+        """Load the weights; an ImportError says what to install."""
         _shared_tokenizer()
         _shared_weights()
 
@@ -93,8 +93,9 @@ def _load_tokenizer() -> Tokenizer:
         from tokenizers import Tokenizer, models
     except ModuleNotFoundError as error:
         raise ImportError(_HINT) from error
-    # In parts, for `Tokenizer.from_file` holds the GIL from beginning to end, 40 ms. Where C or Rust calls Python code,
-    # as for each number and each merge here, other threads get their turn; `int` and a list would be no such code.
+    # In parts, because `Tokenizer.from_file` holds the GIL from beginning to end, 40 ms. Where C or Rust calls Python
+    # code, as for each number and each merge here, other threads get their turn; `int` and a list would not be such
+    # code.
     config = json.loads(file.read_bytes(), parse_int=_parse_int)
     model = config["model"]
     vocab, merges = model["vocab"], _Merges(model["merges"])
@@ -112,7 +113,7 @@ class _Merges(list[Any]):
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         for merge in super().__iter__():
             yield tuple(merge.split(" "))
-        # Then the tokenizer is built, which nothing interrupts: whoever waits has his turn just before.
+        # Then the tokenizer is built, which nothing interrupts: other threads get their turn just before.
         time.sleep(_PAUSE)
 
 

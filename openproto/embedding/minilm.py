@@ -39,7 +39,7 @@ class MiniLMEmbedder:
     max_batch: int = 64
 
     def open(self) -> None:
-        """Load the weights; ImportError tells what to install."""
+        """Load the weights; an ImportError says what to install."""
         _shared()
 
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:

@@ -28,7 +28,7 @@ class Embedder(Protocol):
 
     - `open()`, plain (then in the same thread) or async: loads weights or connects, before the first `embed`;
     - `close()`, likewise, at the end, also after an `open()` that failed;
-    - `text_weight: float`: how much the share of the query's words that a memory holds counts beside the
+    - `text_weight: float`: how much the share of the query's words that a memory holds counts next to the
       cosine; 0.2 if absent, which suits sentence transformers; static word vectors want about 1.6;
     - `center_query: bool`: whether a query is moved away from what the user's memories have in common before it is
       compared; off if absent; right for static word vectors, which crowd into one direction;

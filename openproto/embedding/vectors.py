@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> list[Vector | ProviderError]:
-    """Return each row as a unit vector, or the error that tells what is wrong with that row alone.
+    """Return each row as a unit vector, or the error that says what is wrong with that row alone.
 
-    Raises `ProviderError` when there are not `count` rows, for then no row can be told to belong to its text.
+    Raises `ProviderError` when there are not `count` rows, because then no row can be matched to its text.
     """
     if len(rows) != count:
         raise ProviderError(f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts")

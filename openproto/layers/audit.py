@@ -1,4 +1,4 @@
-"""The audit journal: any provider, and beside it a record of who did what to whose memories (PROTOCOL §2, audit).
+"""The audit journal: any provider, and next to it a record of who did what to whose memories (PROTOCOL §2, audit).
 
 The journal cannot share the backend's transaction, so these rules keep the two together:
 
@@ -64,7 +64,7 @@ class Audited(Layer):
 
     def __init__(self, inner: Provider, /, url: str, *, reads: bool = True) -> None:
         if "audit" in inner.verbs:
-            raise ValueError(f"provider {inner.name!r} keeps an audit log of its own: leave out audit=")
+            raise ValueError(f"provider {inner.name!r} keeps an audit log already: leave out audit=")
         super().__init__(inner)
         self._url = url
         self._keeps_reads = reads

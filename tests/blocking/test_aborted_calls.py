@@ -11,20 +11,17 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 from waiting import until
 
-from openproto import Memory, MemoryRecord, Provider, ProviderTimeoutError
 from openproto.blocking.threads import Threads
 from openproto.errors import ProviderUnavailableError
-from openproto.requests import RecordRef
 
 WITHIN = 20.0
 """Seconds after a cancellation in which its thread must be free; what is not cut lasts three times as long."""
@@ -103,6 +100,11 @@ async def threads() -> AsyncIterator[Threads]:
     pool.close()
 
 
+@pytest.fixture
+def http(threads: Threads) -> httpx.Client:
+    return threads.http_client(timeout=60.0)
+
+
 async def cancel(call: asyncio.Task[Any]) -> None:
     call.cancel()
     async with asyncio.timeout(WITHIN):
@@ -113,6 +115,13 @@ async def cancel(call: asyncio.Task[Any]) -> None:
 async def ensure_free(threads: Threads) -> None:
     async with asyncio.timeout(WITHIN):
         await threads(int)
+
+
+async def cut(call: asyncio.Task[Any], threads: Threads, reached: Callable[[], object] = lambda: True) -> None:
+    """Cancel a call once `reached` holds; its thread must be free at once."""
+    await until(reached)
+    await cancel(call)
+    await ensure_free(threads)
 
 
 @contextmanager
@@ -134,52 +143,45 @@ def full_backlog() -> Iterator[str]:
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("path", ["/hang", "/drip"])
-async def test_a_call_that_waits_for_its_answer_is_cut(server: Server, threads: Threads, path: str) -> None:
-    http = threads.http_client(timeout=60.0)
+async def test_a_call_that_waits_for_its_answer_is_cut(
+    server: Server, threads: Threads, http: httpx.Client, path: str
+) -> None:
     call = asyncio.create_task(threads(http.get, server.url + path))
-    await until(lambda: server.requests[path])
-    await cancel(call)
-    await ensure_free(threads)
+    await cut(call, threads, lambda: server.requests[path])
     await until(lambda: server.gone == 1)
 
 
-async def test_a_call_that_is_sending_is_cut(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=60.0)
+async def test_a_call_that_is_sending_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
     call = asyncio.create_task(threads(http.post, server.url + "/deaf", content=bytes(50_000_000)))
     await until(lambda: server.requests["/deaf"])
     await asyncio.sleep(0.1)
-    await cancel(call)
-    await ensure_free(threads)
+    await cut(call, threads)
 
 
 async def test_a_call_over_a_reused_connection_is_cut_and_the_next_one_gets_a_new_connection(
-    server: Server, threads: Threads
+    server: Server, threads: Threads, http: httpx.Client
 ) -> None:
-    http = threads.http_client(timeout=60.0)
     for _ in range(3):
         assert (await threads(http.get, server.url + "/ok")).text == "/ok"
     assert server.connections == 1, "the connection was not kept alive"
     call = asyncio.create_task(threads(http.get, server.url + "/hang"))
     await until(lambda: server.requests["/hang"])
     assert server.connections == 1
-    await cancel(call)
-    await ensure_free(threads)
+    await cut(call, threads)
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
     assert server.connections == 2
 
 
-async def test_a_call_that_is_connecting_is_cut(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=60.0)
+async def test_a_call_that_is_connecting_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
     with full_backlog() as url:
         call = asyncio.create_task(threads(http.get, url))
         await asyncio.sleep(0.1)
         assert not call.done(), "the connection was made, so the test tries nothing"
-        await cancel(call)
-        await ensure_free(threads)
+        await cut(call, threads)
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
 
 
-async def test_connecting_keeps_its_timeout_and_its_errors(threads: Threads) -> None:
+async def test_connecting_and_reading_keep_their_timeouts_and_errors(server: Server, threads: Threads) -> None:
     http = threads.http_client(timeout=0.2)
     with full_backlog() as url, pytest.raises(httpx.ConnectTimeout):
         await threads(http.get, url)
@@ -191,19 +193,14 @@ async def test_connecting_keeps_its_timeout_and_its_errors(threads: Threads) -> 
     assert "refused" in str(caught.value)
     with pytest.raises(httpx.ConnectError):
         await threads(http.get, "http://no-such-host.invalid/")
-
-
-async def test_reading_keeps_its_timeout(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=0.1)
     with pytest.raises(httpx.ReadTimeout):
         await threads(http.get, server.url + "/hang")
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
 
 
 async def test_a_name_lookup_cannot_be_cut_and_nothing_is_sent_after_it(
-    server: Server, threads: Threads, monkeypatch: pytest.MonkeyPatch
+    server: Server, threads: Threads, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http = threads.http_client(timeout=60.0)
     asked, answer = threading.Event(), threading.Event()
     lookup = socket.getaddrinfo
 
@@ -221,8 +218,9 @@ async def test_a_name_lookup_cannot_be_cut_and_nothing_is_sent_after_it(
     assert not server.requests
 
 
-async def test_a_call_cancelled_between_its_requests_does_not_start_the_next(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=60.0)
+async def test_a_call_cancelled_between_its_requests_does_not_start_the_next(
+    server: Server, threads: Threads, http: httpx.Client
+) -> None:
     between, go_on = threading.Event(), threading.Event()
 
     def two_requests() -> None:
@@ -240,8 +238,9 @@ async def test_a_call_cancelled_between_its_requests_does_not_start_the_next(ser
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
 
 
-async def test_no_retry_loop_of_an_sdk_catches_the_abortion(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=60.0)
+async def test_no_retry_loop_of_an_sdk_catches_the_abortion(
+    server: Server, threads: Threads, http: httpx.Client
+) -> None:
 
     def with_retries() -> None:
         for _ in range(100):
@@ -251,19 +250,8 @@ async def test_no_retry_loop_of_an_sdk_catches_the_abortion(server: Server, thre
                 time.sleep(0.2)
 
     call = asyncio.create_task(threads(with_retries))
-    await until(lambda: server.requests["/hang"])
-    await cancel(call)
-    await ensure_free(threads)
+    await cut(call, threads, lambda: server.requests["/hang"])
     assert server.requests["/hang"] == 1
-
-
-async def test_an_anyio_scope_cuts_too(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=60.0)
-    with anyio.move_on_after(0.1) as scope:
-        await threads(http.get, server.url + "/hang")
-    assert scope.cancelled_caught
-    assert server.requests["/hang"] == 1
-    await ensure_free(threads)
 
 
 async def test_closing_cuts_what_runs_and_closes_the_client(server: Server) -> None:
@@ -301,26 +289,6 @@ async def test_a_storm_of_cancelled_calls_leaves_a_free_pool(server: Server, cap
     own = [record for record in caplog.records if record.name.startswith(("openproto", "asyncio"))]
     await until(lambda: len([r for r in caplog.records if "cancelled call ended" in r.getMessage()]) == 8)
     assert {record.levelno for record in own} <= {logging.DEBUG}
-    threads.close()
-
-
-async def test_cancelling_some_of_many_leaves_the_others_alone(server: Server) -> None:
-    threads = Threads(8, "mixed")
-    http = threads.http_client(timeout=60.0)
-    calls = [
-        asyncio.create_task(threads(http.get, f"{server.url}/{'hang' if n % 2 else 'delay'}/0.05/{n}"))
-        for n in range(60)
-    ]
-    while pending := [call for n, call in enumerate(calls) if n % 2 and not call.done()]:
-        await asyncio.sleep(0.02)
-        pending[0].cancel()
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    for n, outcome in enumerate(outcomes):
-        if n % 2:
-            assert isinstance(outcome, asyncio.CancelledError)
-        else:
-            assert isinstance(outcome, httpx.Response)
-            assert outcome.text == f"/delay/0.05/{n}"
     threads.close()
 
 
@@ -369,8 +337,7 @@ async def test_calls_over_tls_are_cut_too(certificate: Path, threads: Threads) -
             call = asyncio.create_task(threads(http.get, server.url + path))
             await until(lambda path=path: server.requests[path])
             await asyncio.sleep(0.02)
-            await cancel(call)
-            await ensure_free(threads)
+            await cut(call, threads)
             assert (await threads(http.get, server.url + "/ok")).text == "/ok"
         strict = threads.http_client(timeout=60.0)
         with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
@@ -378,14 +345,12 @@ async def test_calls_over_tls_are_cut_too(certificate: Path, threads: Threads) -
         threads.close()
 
 
-async def test_a_call_in_its_tls_handshake_is_cut(server: Server, threads: Threads) -> None:
-    http = threads.http_client(timeout=60.0)
+async def test_a_call_in_its_tls_handshake_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
     async with serving() as mute:
         call = asyncio.create_task(threads(http.get, mute.url.replace("http:", "https:") + "/hang"))
         await until(lambda: mute.connections)
         await asyncio.sleep(0.05)
-        await cancel(call)
-        await ensure_free(threads)
+        await cut(call, threads)
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
 
 
@@ -395,85 +360,37 @@ async def test_proxies_of_the_environment_are_used_and_cut(
     monkeypatch.setenv("HTTP_PROXY", server.url)
     http = threads.http_client(timeout=60.0)
     call = asyncio.create_task(threads(http.get, "http://vendor.invalid/hang"))
-    await until(lambda: server.requests["http://vendor.invalid/hang"])
-    await cancel(call)
-    await ensure_free(threads)
+    await cut(call, threads, lambda: server.requests["http://vendor.invalid/hang"])
 
 
-async def test_the_letta_sdk_is_cut_and_does_not_retry(server: Server, threads: Threads) -> None:
+def letta(url: str, http: httpx.Client) -> Callable[[], Any]:
     from letta_client import Letta
 
-    def connect() -> Letta:
-        return Letta(base_url=server.url, api_key="key", http_client=threads.http_client(timeout=60.0), max_retries=3)
-
-    client = await threads(connect)
-    await _cut_sdk_call(server, threads, lambda: threads(client.archives.create, name="a"))
+    client = Letta(base_url=url, api_key="key", http_client=http, max_retries=3)
+    return lambda: client.archives.create(name="a")
 
 
-async def test_the_supermemory_sdk_is_cut_and_does_not_retry(server: Server, threads: Threads) -> None:
+def supermemory(url: str, http: httpx.Client) -> Callable[[], Any]:
     from supermemory import Supermemory
 
-    def connect() -> Supermemory:
-        http = threads.http_client(timeout=60.0)
-        return Supermemory(base_url=server.url, api_key="key", httpx_client=http, max_retries=3)
-
-    client = await threads(connect)
-    await _cut_sdk_call(server, threads, lambda: threads(client.add, "ann", content="tea"))
+    client = Supermemory(base_url=url, api_key="key", httpx_client=http, max_retries=3)
+    return lambda: client.add("ann", content="tea")
 
 
-async def _cut_sdk_call(server: Server, threads: Threads, make: Callable[[], Awaitable[Any]]) -> None:
-    async def run() -> None:
-        await make()
-
+@pytest.mark.parametrize("sdk", [letta, supermemory])
+async def test_an_sdk_is_cut_and_does_not_retry(server: Server, threads: Threads, sdk: Any) -> None:
+    use = await threads(lambda: sdk(server.url, threads.http_client(timeout=60.0)))
     for n in (1, 2):
-        call = asyncio.create_task(run())
+        call = asyncio.create_task(threads(use))
         await until(lambda n=n: server.requests.total() == n)
         await asyncio.sleep(0.02)
-        await cancel(call)
-        await ensure_free(threads)
+        await cut(call, threads)
     await asyncio.sleep(0.3)
     assert server.requests.total() == 2, "the SDK has tried again"
 
 
-class OverHttp(Provider):
-    """Reads records over HTTP by a blocking client in one thread."""
-
-    name = "over-http"
-    cancellation = "aborting"
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def open(self) -> None:
-        self._threads = Threads(1, "over-http")
-        self._http = await self._threads(self._threads.http_client, timeout=60.0)
-
-    async def close(self) -> None:
-        self._threads.close()
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        response = await self._threads(self._http.get, f"{self._url}/{ref.id}")
-        return MemoryRecord.model_validate(
-            {"id": ref.id, "content": response.text, "user_id": "ann", "created_at": "2026-01-01T00:00:00Z"}
-        )
-
-
-async def test_the_synchronous_client_frees_its_thread_too(server: Server) -> None:
-    def use() -> float:
-        with Memory(OverHttp(server.url), timeout=0.3, retries=0) as memory:
-            with pytest.raises(ProviderTimeoutError):
-                memory.get("hang")
-            started = time.perf_counter()
-            assert memory.get("ok").content == "/ok"
-            return time.perf_counter() - started
-
-    assert await asyncio.to_thread(use) < WITHIN
-
-
-def test_a_stuck_thread_does_not_keep_the_interpreter_from_exiting(run_python: RunPython) -> None:
-    program = """
-import asyncio, time
-from openproto.requests import RecordRef
+STUCK = """
+import asyncio, sys, time
 from openproto.blocking.threads import Threads
 
 async def main():
@@ -486,12 +403,10 @@ async def main():
     threads.close()
 
 asyncio.run(main())
-print("done", flush=True)
+print("httpx" in sys.modules, flush=True)
 """
-    told = run_python(program)  # which waits for half as long as the threads sleep
-    assert (told.stdout, told.stderr, told.returncode) == ("done\n", "", 0)
 
 
-def test_importing_the_pool_does_not_import_httpx(run_python: RunPython) -> None:
-    told = run_python("import sys, openproto.blocking.threads; print('httpx' in sys.modules, 'ssl' in sys.modules)")
-    assert told.stdout.split()[0] == "False", told.stderr
+def test_a_stuck_thread_does_not_keep_the_interpreter_from_exiting_nor_import_httpx(run_python: RunPython) -> None:
+    ended = run_python(STUCK)  # which waits for half as long as the threads sleep
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("False\n", "", 0)

@@ -116,7 +116,7 @@ def test_a_failing_case_says_where_to_look(cli: Callable[..., Ended]) -> None:
         (["sqlite", "--timeout", "3"], "deadlines"),
         (["sqlite", "--only", "cancelation"], "no area or case 'cancelation'; did you mean 'cancellation'"),
         (["sqlite", "--only", "xyzzy"], "no area or case 'xyzzy'; areas: basics,"),
-        (["sqlite", "--audit", "sqlite:///audit.db"], "keeps an audit log of its own"),
+        (["sqlite", "--audit", "sqlite:///audit.db"], "keeps an audit log already"),
         (["sqlite", "--deviation", "no_such_case=why"], "no case of this suite"),
         (["sqlite", "--deviation", "no reason"], "name=value"),
         (["sqlite", "--deviation", "what_was_added_is_found= "], "needs a reason"),

@@ -24,22 +24,19 @@ class ByLengthLater:
         return [-len(text) for text in texts]
 
 
-class Late(ByLength):
+class Useless:
+    """Is late, gives too few scores, or fails."""
+
     timeout = 0.05
 
+    def __init__(self, seconds: float = 0.0, answers: int = 3, error: Exception | None = None) -> None:
+        self.seconds, self.answers, self.error = seconds, answers, error
+
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        time.sleep(0.3)
-        return super().rerank(query, texts)
-
-
-class Wrong:
-    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        return [1.0]
-
-
-class Broken:
-    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        raise KeyError("secret")
+        time.sleep(self.seconds)
+        if self.error:
+            raise self.error
+        return ByLength().rerank(query, texts)[: self.answers]
 
 
 TEXTS = ["green tea with a lot of honey", "tea", "green tea"]
@@ -61,8 +58,8 @@ async def test_the_first_hits_stand_in_the_rerankers_order(tmp_path: Path, reran
     assert block.startswith("tea [")
 
 
-@pytest.mark.parametrize("reranker", [Late(), Wrong(), Broken()], ids=["late", "wrong", "broken"])
-async def test_one_that_is_of_no_use_is_left_out(
+@pytest.mark.parametrize("reranker", [Useless(0.3), Useless(answers=1), Useless(error=KeyError("secret"))])
+async def test_a_reranker_that_is_late_wrong_or_broken_is_left_out(
     tmp_path: Path, reranker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     contents, scores, _ = await found(tmp_path / "memory.db", reranker)

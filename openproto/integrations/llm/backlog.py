@@ -66,7 +66,7 @@ class Backlog:
         return jobs
 
     def settle(self, job: Job, verdict: Verdict) -> None:
-        """Count the job's end and tell whoever waits for it."""
+        """Count the job's end and wake those who wait for it."""
         with self._lock:
             self._unsettled.discard(job)
         self.count(verdict)

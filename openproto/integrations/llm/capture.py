@@ -235,7 +235,7 @@ class CaptureQueue:
 
     def _take_in(self) -> None:
         """Admit the turns that were left where nothing could wait."""
-        # Locked as a whole: whoever finds nothing left must also find admitted what another thread has just taken.
+        # Locked as a whole: a thread that finds nothing left must also find admitted what another has just taken.
         with self._taking_in, contextlib.suppress(Empty):
             while True:
                 self._admit(self._left.get_nowait(), may_wait=False)
@@ -289,7 +289,7 @@ class CaptureQueue:
     def _drop(self, jobs: list[Job], why: str) -> None:
         for job in jobs:
             self._backlog.settle(job, "dropped")
-            self._faults.report(f"a captured turn was dropped, for {why}")
+            self._faults.report(f"a captured turn was dropped because {why}")
 
     def _abandon(self, why: str = "the queue is closed") -> None:
         """Drop what waits and cancel what runs: the memory is being closed, or its loop is gone."""

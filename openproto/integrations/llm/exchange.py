@@ -19,7 +19,7 @@ from openproto.integrations.llm.turns import Turn
 
 @dataclass(frozen=True)
 class WrapOptions:
-    """What `wrap` was told: which queue, whose memories, and which of the two halves to do."""
+    """The arguments of `wrap`: which queue, whose memories, and which of the two halves to do."""
 
     queue: CaptureQueue
     user_id: Named

@@ -1,4 +1,4 @@
-"""Faults of memory beside an LLM call: never raised into it, logged once a minute each, in words without content."""
+"""Faults of memory around an LLM call: never raised into it, logged once a minute each, in words without content."""
 
 from __future__ import annotations
 

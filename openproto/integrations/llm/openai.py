@@ -10,7 +10,7 @@ from openproto.integrations.llm.dialect import Dialect, Reply, look
 
 
 class ChatCompletions(Dialect):
-    """`chat.completions`: memories are a message of their own behind the system messages; the first choice counts."""
+    """`chat.completions`: memories are a separate message after the system messages; the first choice counts."""
 
     conversation = "messages"
 
@@ -29,7 +29,7 @@ class ChatCompletions(Dialect):
             reply.parts.append(choice.message.content or "")
 
     def feed(self, event: Any, reply: Reply) -> None:
-        """Note a chunk; the helper wraps each in an event, and adds events of its own that repeat the text."""
+        """Note a chunk; the helper wraps each in an event, and adds further events that repeat the text."""
         chunk = event.chunk if getattr(event, "type", None) == "chunk" else event
         for choice in getattr(chunk, "choices", None) or ():
             # Some servers number their chunks here, or nothing: an index means something only where several were asked.

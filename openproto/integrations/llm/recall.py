@@ -74,7 +74,7 @@ class Recall:
         """Return the block for a caller on an event loop; None when there is nothing, or no answer in time."""
         answer = asyncio.wrap_future(self._ask(owner, said))
         try:
-            # Unlike wait_for, this tells our caller's cancellation from one of the recall itself.
+            # Unlike wait_for, this distinguishes our caller's cancellation from one of the recall itself.
             await asyncio.wait([answer], timeout=self._timeout * _OUTER_PATIENCE)
             if not answer.done() or answer.cancelled():
                 raise TimeoutError
@@ -90,7 +90,7 @@ class Recall:
         return asyncio.run_coroutine_threadsafe(self._answer(question), self._queue.home.loop())
 
     async def _answer(self, question: _Question) -> ContextBlock:
-        """Answer the question, or join whoever asks the same; it is given up when nobody waits for it any more."""
+        """Answer the question, or join the callers that ask the same; it is cancelled once nobody waits."""
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._slots, self._under_way = loop, asyncio.Semaphore(AT_ONCE), {}
         shared = self._under_way.get(question)

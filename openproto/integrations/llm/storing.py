@@ -53,7 +53,7 @@ class _Item(NamedTuple):
 
 
 class Storing:
-    """Extracts from turns and stores in batches, on the memory's loop; tells `failed` and `retried`."""
+    """Extracts from turns and stores in batches, on the memory's loop; reports to `failed` and `retried`."""
 
     def __init__(
         self,

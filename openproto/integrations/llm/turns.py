@@ -20,7 +20,7 @@ class Turn:
     """What a user said and what the model answered, of one call.
 
     `user` is None in the middle of a tool loop, where nobody said anything new; `reply` is None when the model only
-    called tools. `partial` tells that the reply was cut off: the stream was left or broke before its end.
+    called tools. `partial` says that the reply was cut off: the stream was left or broke before its end.
     """
 
     user_id: str
@@ -36,7 +36,7 @@ class Turn:
     position: int = 0
     """Where in it the user spoke, counted in what either side said."""
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False, compare=False)
-    """What tells this turn from every other: ids of responses do not, some servers give all of them one."""
+    """What distinguishes this turn from every other; response ids do not, because some servers repeat one."""
 
 
 Extracted: TypeAlias = Iterable[str | Mapping[str, Any] | MemoryInput]

@@ -1,4 +1,4 @@
-"""`wrap`: memory around an LLM client of OpenAI's or Anthropic's SDK, told apart without importing either."""
+"""`wrap`: memory around an LLM client of OpenAI's or Anthropic's SDK, recognized without importing either."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wrap(
         client: `OpenAI`, `AsyncOpenAI`, `Anthropic`, `AsyncAnthropic`, or one derived from these (Azure, Bedrock,
             Vertex). A wrapped client is wrapped anew, with these settings instead of its own.
         memory: A `Memory`, which serves every client; an `AsyncMemory`, which serves asynchronous clients on its own
-            loop; or a `CaptureQueue` with settings of its own over either.
+            loop; or a `CaptureQueue` with its own settings over either.
         user_id: Whose memories: a text, a function, or a `ContextVar`, looked up at each call.
         scope: Where within the user's memories, for recall and capture, given like `user_id`; None for all of them.
         recall: Whether memories are put into the calls.

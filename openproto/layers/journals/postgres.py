@@ -69,7 +69,7 @@ ORDER BY timestamp DESC, number DESC LIMIT $5
 
 
 class PostgresJournal(Journal):
-    """Keeps entries in the table `audit` of a schema of its own, made where missing."""
+    """Keeps entries in the table `audit` of its own schema, created where missing."""
 
     def __init__(self, url: str, schema: str) -> None:
         self._url = url

@@ -71,7 +71,7 @@ class SqliteJournal(Journal):
         await _open(self._writer).run(write)
 
     async def entries(self, query: AuditQuery) -> AuditEntries:
-        """Return the entries; whoever writes to the file does not hold this up."""
+        """Return the entries; a process that writes to the file does not hold this up."""
         parameters = {**query.model_dump(), "since": query.since and _micros(query.since)}
 
         def read(connection: sqlite3.Connection) -> AuditEntries:
