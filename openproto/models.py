@@ -6,15 +6,17 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
-from openproto import notebook
 from openproto.fields import EXTENSION_KEY, Moment, is_absent
 
 OMP_VERSION = "0.1"
+_LONGEST_CELL = 300
+"""Characters in a cell of the tables that notebooks show."""
 
 ReprArgs: TypeAlias = Iterable[tuple[str | None, Any]]
 
@@ -106,7 +108,7 @@ class MemoryRecord(Result):
         return [(name, value) for name in named if (value := getattr(self, name)) is not None]
 
     def _repr_html_(self) -> str:
-        return notebook.table(("field", "value"), self.to_wire().items())
+        return _table(("field", "value"), self.to_wire().items())
 
 
 class MemoryPage(Result):
@@ -137,7 +139,7 @@ class MemoryPage(Result):
     def _repr_html_(self) -> str:
         rows = [(each.created_at, each.content, each.scope, each.tags, each.id) for each in self.items]
         note = "there are more, under next_cursor" if self.next_cursor is not None else ""
-        return notebook.table(("created_at", "content", "scope", "tags", "id"), rows, note)
+        return _table(("created_at", "content", "scope", "tags", "id"), rows, note)
 
 
 class UserPage(Result):
@@ -180,7 +182,7 @@ class SearchResult(Result):
         return [("score", round(self.score, 4)), ("memory", self.memory)]
 
     def _repr_html_(self) -> str:
-        return notebook.table(("score", "content", "id"), [(f"{self.score:.4f}", self.memory.content, self.memory.id)])
+        return _table(("score", "content", "id"), [(f"{self.score:.4f}", self.memory.content, self.memory.id)])
 
 
 class Citation(Result):
@@ -202,7 +204,7 @@ class ContextBlock(Result):
 
     def _repr_html_(self) -> str:
         cited = ", ".join(each.memory_id for each in self.citations)
-        return notebook.table(("tokens", "text", "cites"), [(self.token_count, self.text, cited)])
+        return _table(("tokens", "text", "cites"), [(self.token_count, self.text, cited)])
 
 
 class AuditEntry(Result):
@@ -267,3 +269,16 @@ class Health(Result):
     status: Literal["ok", "unavailable"]
     provider: str
     detail: str | None = Field(default=None, exclude_if=is_absent)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
+    """Return an HTML table for notebooks; text is escaped, a long cell is cut, and None is an empty cell."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows)
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return escape(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")

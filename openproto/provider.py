@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 from openproto.context import TokenCounter, fill_context
 from openproto.errors import NotFoundError, OpenProtoError, ProviderUnavailableError, UnsupportedCapabilityError
 from openproto.fanout import gather_bounded
-from openproto.ids import new_id
+from openproto.ids import new_id, unique_token
 from openproto.models import (
     OPERATIONS,
     VERBS,
@@ -87,6 +87,12 @@ class Origin(NamedTuple):
 
 current_origin: ContextVar[Origin | None] = ContextVar("openproto_origin", default=None)
 """Set by a server, so that the calls made while it answers are recorded under the request's own id and app."""
+
+
+def begin_call(verb: Verb, app: str | None) -> Call:
+    """Return the call that a client begins, under the id and the app of the request that a server is answering."""
+    origin = current_origin.get()
+    return Call(verb, unique_token(64), app) if origin is None else Call(verb, origin.request_id, origin.app or app)
 
 
 class GeneratedKey(str):

@@ -45,9 +45,9 @@ from openproto.fields import (
     Version,
     check_json,
     is_absent,
+    plain_field,
 )
 from openproto.models import MemorySource, SourceType
-from openproto.plain import plain_field
 
 MAX_LIST_LIMIT = 500
 MAX_SEARCH_LIMIT = 100

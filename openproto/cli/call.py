@@ -9,14 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from openproto import AsyncMemory, OpenProtoError, Provider, UnknownProviderError
 from openproto.cli.coerce import coerce, pairs
 from openproto.cli.options import Common
 from openproto.cli.output import Output
 from openproto.cli.redact import Redactor
 from openproto.cli.reporting import Misuse
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import OpenProtoError, UnknownProviderError
-from openproto.provider import Provider
 from openproto.registry import make_provider, provider_class
 
 APP = "openproto-cli"
@@ -75,7 +73,7 @@ class Call:
     def target(self, **overrides: Any) -> Target:
         """Return what to open: `overrides`, then the options, then the environment."""
         # Imported here: `--help` should not pay for the settings library.
-        from openproto.settings import CLIENT_OPTIONS, options_from_env
+        from openproto.client.settings import CLIENT_OPTIONS, options_from_env
 
         common = self.common
         flags = {"provider": common.provider, "url": common.url, "path": common.path, "timeout": common.timeout}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from openproto.errors import ErrorCode
-
 
 class Exit(IntEnum):
     """The exit statuses of every command."""
@@ -33,7 +31,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.INTERRUPTED: "interrupted",
 }
 
-_BY_CODE: dict[ErrorCode | str, tuple[Exit, str]] = {
+_BY_CODE: dict[str, tuple[Exit, str]] = {
     "unauthorized": (
         Exit.DENIED,
         "look at the credentials in OPENPROTO_URL or OPENPROTO_API_KEY (or --url, --option)",

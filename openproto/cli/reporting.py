@@ -10,10 +10,10 @@ import sys
 import traceback
 from dataclasses import dataclass
 
+from openproto import InternalError, InvalidRequestError, OpenProtoError, UnknownProviderError
 from openproto.cli.clean import clean
 from openproto.cli.exits import Exit, exit_of, hint_of
 from openproto.cli.redact import Redactor
-from openproto.errors import InternalError, InvalidRequestError, OpenProtoError, UnknownProviderError
 from openproto.portable.terminal import clean_json
 
 

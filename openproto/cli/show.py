@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from openproto import AuditEntry, Capabilities, MemoryPage, MemoryRecord, SearchResult
 from openproto.cli.clean import clean_line
 from openproto.cli.output import Output
-from openproto.models import AuditEntry, Capabilities, MemoryPage, MemoryRecord, SearchResult
 
 _PREVIEW = 240  # characters of a memory in a list on a terminal; `get` shows all
 

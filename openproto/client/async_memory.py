@@ -24,13 +24,13 @@ from openproto.errors import (
     UnsupportedCapabilityError,
 )
 from openproto.fanout import gather_bounded
+from openproto.fields import texts
 from openproto.instrumentation import Observer, Stats
+from openproto.layers.rerank import Reranker
 from openproto.models import Capabilities, Health, MemoryPage, MemoryRecord, UserPage
-from openproto.plain import texts
 from openproto.provider import KeyedInput, Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.registry import CLIENT_OPTIONS, make_provider
 from openproto.requests import Filters, MemoryInput, PutCondition, ScopesQuery, UsersQuery, build
-from openproto.reranking import Reranker
 
 ADD_MANY_BATCH = 1000
 """Items that go to the provider at once; each batch has the client's whole `timeout`."""
@@ -114,7 +114,7 @@ class AsyncMemory(AsyncVerbs):
     def from_env(cls, **overrides: Any) -> Self:
         """Return a client configured by `OPENPROTO_PROVIDER`, `OPENPROTO_URL`, `OPENPROTO_API_KEY`, and the like."""
         # Imported here: reading the environment is the only part that needs the settings library.
-        from openproto.settings import options_from_env
+        from openproto.client.settings import options_from_env
 
         return cls(**options_from_env(overrides))
 

@@ -18,12 +18,12 @@ from openproto.client.async_verbs import Ids, SourceFields, Tags, TagsWanted
 from openproto.client.messages import Messages
 from openproto.client.sync_verbs import SyncVerbs
 from openproto.context import TokenCounter, estimate_tokens
+from openproto.fields import texts
 from openproto.instrumentation import Observer, Stats
+from openproto.layers.rerank import Reranker
 from openproto.models import Health, MemoryRecord, UserPage
-from openproto.plain import texts
 from openproto.provider import Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.requests import MemoryInput
-from openproto.reranking import Reranker
 
 
 class _Core(AsyncMemory):
@@ -113,7 +113,7 @@ class Memory(SyncVerbs):
     def from_env(cls, **overrides: Any) -> Self:
         """Return a client configured by `OPENPROTO_PROVIDER`, `OPENPROTO_URL`, `OPENPROTO_API_KEY`, and the like."""
         # Imported here: reading the environment is the only part that needs the settings library.
-        from openproto.settings import options_from_env
+        from openproto.client.settings import options_from_env
 
         return cls(**options_from_env(overrides))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from openproto.errors import InvalidRequestError
-from openproto.plain import plain
+from openproto.fields import plain
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 

@@ -14,10 +14,9 @@ from typing import Protocol, TypeVar
 from openproto.client.ending import Guard, guard
 from openproto.client.retry import with_retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
-from openproto.ids import unique_token
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Operation, Verb
-from openproto.provider import Call, Provider, current_call, current_origin
+from openproto.provider import Provider, begin_call, current_call
 
 T = TypeVar("T")
 
@@ -102,9 +101,8 @@ class Session:
             raise self.provider.unsupported(verb)
         if needs is not None and needs not in self.provider.operations:
             raise self.provider.unsupported(needs)
-        origin = current_origin.get()
-        request_id = origin.request_id if origin else unique_token(64)
-        call = Call(verb, request_id, (origin and origin.app) or self.options.app)
+        call = begin_call(verb, self.options.app)
+        request_id = call.request_id
         token = current_call.set(call)
         self._in_flight += 1
         retries = self.options.retries if repeatable else 0

@@ -15,9 +15,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
-from openproto.errors import OpenProtoError
+from openproto import AsyncMemory, Memory, OpenProtoError
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.llm.recall import MAX_QUERY, render

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from openproto.client.async_memory import AsyncMemory
+from openproto import AsyncMemory, Memory
 from openproto.client.loop import background_loop, run
-from openproto.client.memory import Memory
 
 T = TypeVar("T")
 

@@ -16,13 +16,10 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, cast
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
-from openproto.errors import ConflictError, OpenProtoError
+from openproto import AsyncMemory, ConflictError, Memory, MemoryRecord, OpenProtoError
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
-from openproto.models import MemoryRecord
 
 with needs("google-adk"):
     from google.adk.events.event import Event

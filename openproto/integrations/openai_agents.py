@@ -19,13 +19,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
-from openproto.errors import NotFoundError, OpenProtoError
+from openproto import AsyncMemory, Memory, MemoryRecord, NotFoundError, OpenProtoError
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
-from openproto.models import MemoryRecord
 
 with needs("openai-agents"):
     from agents.items import TResponseInputItem

@@ -12,9 +12,7 @@ import json
 from hashlib import blake2b
 from typing import Any
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
-from openproto.errors import ConflictError
+from openproto import AsyncMemory, ConflictError, Memory
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment

@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, cast
 
 from openproto.blocking.threads import Threads
 from openproto.context import TokenCounter
@@ -15,7 +15,6 @@ from openproto.layers.layer import Layer
 from openproto.models import ContextBlock, SearchResult
 from openproto.provider import Provider, SearchResults
 from openproto.requests import MAX_SEARCH_LIMIT, ContextQuery, SearchQuery
-from openproto.reranking import Reranker
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +23,17 @@ FIRST_HITS = 30
 
 TIMEOUT = 0.5
 """Seconds that reranking may take, unless the reranker says otherwise; then the order stays as it was."""
+
+
+class Reranker(Protocol):
+    """Says how well texts answer a query. A plain `rerank` runs in a private thread, an async one on the loop.
+
+    It may have `timeout: float`, the seconds that it gets instead of 0.5.
+    """
+
+    def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float] | Awaitable[Sequence[float]]:
+        """Return a number for each text, higher where it answers better; any scale will do."""
+        ...
 
 
 class Reranked(Layer):

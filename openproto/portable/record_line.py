@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, BinaryIO
 
-from openproto.errors import InvalidRequestError
-from openproto.requests import MemoryInput
+from openproto import InvalidRequestError, MemoryInput
 
 LONGEST = 32 * 2**20
 """Bytes in a line: content at its longest, every character escaped, and a great deal of extensions."""

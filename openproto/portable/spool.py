@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from openproto.models import MemoryRecord
+from openproto import MemoryRecord
 from openproto.portable.terminal import clean_json
 
 

@@ -16,13 +16,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.requests import Request
 
-from openproto.errors import (
-    InvalidRequestError,
-    NotFoundError,
-    RateLimitedError,
-    ScopeDeniedError,
-    UnauthorizedError,
-)
+from openproto import InvalidRequestError, NotFoundError, RateLimitedError, ScopeDeniedError, UnauthorizedError
 from openproto.fields import Label, UserId
 from openproto.provider import Origin, current_origin
 from openproto.requests import Request as Model

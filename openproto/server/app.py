@@ -15,8 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from openproto import AsyncMemory
-from openproto.errors import NotFoundError
+from openproto import AsyncMemory, NotFoundError
 from openproto.server.access import Gate
 from openproto.server.guard import Guard
 from openproto.server.http_errors import MethodNotAllowedError, error_response

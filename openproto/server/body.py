@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from openproto.errors import InvalidRequestError, PayloadTooLargeError
+from openproto import InvalidRequestError, PayloadTooLargeError
 from openproto.requests import Request as Model
 from openproto.requests import build
 from openproto.server.access import ONLY_USER, header

@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from openproto.errors import InvalidRequestError, OpenProtoError, ScopeDeniedError
+from openproto import InvalidRequestError, OpenProtoError, ScopeDeniedError
 from openproto.server.http_errors import error_response
 from openproto.server.settings import ServerSettings
 

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
+from openproto import ConflictError, InvalidRequestError, OpenProtoError
 from openproto.fields import is_absent
 from openproto.models import Result
 

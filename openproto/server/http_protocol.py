@@ -16,7 +16,7 @@ import httptools
 from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from openproto.errors import InvalidRequestError, OpenProtoError, ProviderUnavailableError
+from openproto import InvalidRequestError, OpenProtoError, ProviderUnavailableError
 from openproto.ids import unique_token
 from openproto.models import OMP_VERSION
 from openproto.server.connections import MAX_REFUSED, SLOW, Connections

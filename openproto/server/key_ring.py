@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from openproto.errors import UnauthorizedError
+from openproto import UnauthorizedError
 from openproto.server.keys import ApiKey, find_key, read_keys
 from openproto.server.keys_file import add_usage
 from openproto.server.settings import ServerSettings

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from openproto.errors import ConflictError, InvalidRequestError
-from openproto.models import MemoryRecord
+from openproto import ConflictError, InvalidRequestError, MemoryRecord
 from openproto.server.http_errors import PreconditionFailedError
 
 _ETAG = re.compile(r'"([!#-~]{1,64})"')

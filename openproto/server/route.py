@@ -20,8 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from openproto import AsyncMemory
-from openproto.errors import InternalError, OpenProtoError, ProviderUnavailableError
+from openproto import AsyncMemory, InternalError, OpenProtoError, ProviderUnavailableError
 from openproto.server.access import Gate, header
 from openproto.server.body import read_model, read_query
 from openproto.server.disconnect import ClientGoneError, while_connected

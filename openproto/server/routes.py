@@ -12,9 +12,17 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openproto import AsyncMemory
-from openproto.errors import InvalidRequestError, OpenProtoError, ProviderUnavailableError
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, UserPage
+from openproto import (
+    AsyncMemory,
+    Capabilities,
+    ContextBlock,
+    InvalidRequestError,
+    MemoryPage,
+    MemoryRecord,
+    OpenProtoError,
+    ProviderUnavailableError,
+)
+from openproto.models import UserPage
 from openproto.provider import current_origin
 from openproto.requests import build
 from openproto.server.access import Caller

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
+from openproto import AuditEntry, MemoryInput, MemoryRecord, SearchResult
 from openproto.fields import EXTENSION_KEY, Confidence, Content, Key, Label, Moment, TagFilter, UserId, is_absent
-from openproto.models import AuditEntry, MemoryRecord, RestoreOutcome, Result, ScopeCount, SearchResult
+from openproto.models import RestoreOutcome, Result, ScopeCount
 from openproto.requests import (
     MAX_AUDIT_LIMIT,
     MAX_LIST_LIMIT,
@@ -21,7 +22,6 @@ from openproto.requests import (
     Filters,
     KeyRef,
     ListQuery,
-    MemoryInput,
     MemoryUpdate,
     Request,
     ScopesQuery,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from openproto import Memory
-from openproto.benchmark.conversations import read_conversations
-from openproto.benchmark.figures import marks
 from openproto.cli import main
+from openproto.cli.benchmark.conversations import read_conversations
+from openproto.cli.benchmark.figures import marks
 
 TURNS = [
     ("a1", "Ada: I adopted a tortoise called Bo"),

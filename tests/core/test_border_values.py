@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord
-from openproto.plain import moment, plain
+from openproto.fields import moment, plain
 from openproto.registry import CLIENT_OPTIONS
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -25,6 +25,9 @@ FOR_ADAPTERS = set(
 """What authors of adapters build on; everything else of openproto may change without a word to them."""
 
 LONGEST_FILE = 400
+MOST_AT_THE_ROOT = 12
+MOST_ARROWS = 89
+"""From one room of openproto to another, where a room is a folder or a module at the root."""
 
 
 def imported(source: str, module: str, *, is_package: bool) -> Iterator[str]:
@@ -124,6 +127,18 @@ def circles(graph: Mapping[str, set[str]]) -> list[str]:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles(module_graph()) == []
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+
+
+def test_the_rooms_of_openproto_are_few_and_know_few_others() -> None:
+    graph = {module: others for module, others in module_graph().items() if module.split(".")[0] == "openproto"}
+    root = {path.stem for path in HOMES["openproto"].glob("*.py")} - {"__init__"}
+    assert len(root) <= MOST_AT_THE_ROOT
+    arrows = {(_room(module), _room(other)) for module, others in graph.items() for other in others}
+    assert len({(source, target) for source, target in arrows if source != target}) <= MOST_ARROWS
+
+
+def _room(module: str) -> str:
+    return (*module.split("."), "")[1]
 
 
 def test_the_walls_are_looked_for_in_every_source_file() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fake_provider import FakeProvider
 
-from openproto import AsyncMemory, Memory, Provider, UnknownProviderError, registry, settings
+from openproto import AsyncMemory, Memory, Provider, UnknownProviderError, registry
+from openproto.client import settings
 
 both = pytest.mark.parametrize("cls", [AsyncMemory, Memory])
 

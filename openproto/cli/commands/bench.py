@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from openproto.benchmark.asking import ask
-from openproto.benchmark.control import MIN_SCORE, control
-from openproto.benchmark.conversations import read_conversations
-from openproto.benchmark.figures import table
+from openproto.cli.benchmark.asking import ask
+from openproto.cli.benchmark.control import MIN_SCORE, control
+from openproto.cli.benchmark.conversations import read_conversations
+from openproto.cli.benchmark.figures import table
 from openproto.cli.call import Call
 from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.reporting import Misuse

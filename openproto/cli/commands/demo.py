@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from openproto import AsyncMemory, SearchResult
 from openproto.cli.call import Call
 from openproto.cli.clean import clean_line
 from openproto.cli.command import CARE, command
 from openproto.cli.output import count
-from openproto.client.async_memory import AsyncMemory
-from openproto.models import SearchResult
 
 EMBEDDED = "sqlite"
 """The backend that is a file: the demonstration gives it a temporary one."""

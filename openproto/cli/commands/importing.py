@@ -13,24 +13,25 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from openproto.cli.call import Call
-from openproto.cli.command import MOVING, command
-from openproto.cli.exits import Exit
-from openproto.cli.output import Progress, count
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import (
+from openproto import (
+    AsyncMemory,
     ConflictError,
     InvalidRequestError,
+    MemoryInput,
+    MemoryRecord,
     NotFoundError,
     OpenProtoError,
     PayloadTooLargeError,
     UnsupportedCapabilityError,
 )
-from openproto.models import MemoryRecord
+from openproto.cli.call import Call
+from openproto.cli.command import MOVING, command
+from openproto.cli.exits import Exit
+from openproto.cli.output import Progress, count
 from openproto.portable import record_line as lines
 from openproto.portable.record_line import Line, Survey
 from openproto.portable.spool import open_private
-from openproto.requests import MemoryInput, build
+from openproto.requests import build
 
 BATCH = 250
 

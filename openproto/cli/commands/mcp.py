@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openproto import AsyncMemory
 from openproto.cli.call import Call
 from openproto.cli.command import CARE, command
 from openproto.cli.reporting import Misuse
-from openproto.client.async_memory import AsyncMemory
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer

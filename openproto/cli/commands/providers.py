@@ -69,7 +69,7 @@ def look_up(name: str) -> Registered:
 
 def _missing(name: str, parameters: Mapping[str, inspect.Parameter]) -> str | None:
     """Return what the environment does not say and the provider cannot do without, or None."""
-    from openproto.settings import options_from_env
+    from openproto.client.settings import options_from_env
 
     try:
         given = options_from_env({"provider": name})

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from openproto import MemoryPage
 from openproto.cli import show
 from openproto.cli.call import Call
 from openproto.cli.command import BACKEND, CARE, MEMORIES, command
 from openproto.cli.options import AsOf, Query, Scope, Since, Tags, Until, limit_option
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
-from openproto.models import MemoryPage
 from openproto.requests import MAX_AUDIT_LIMIT, MAX_LIST_LIMIT, MAX_SEARCH_LIMIT
 
 

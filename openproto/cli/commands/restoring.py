@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from openproto import MemoryRecord
 from openproto.cli.call import Call
 from openproto.cli.coerce import explain
 from openproto.cli.command import BACKEND, MOVING, command
 from openproto.cli.commands.importing import opened
 from openproto.cli.exits import Exit
 from openproto.cli.output import count
-from openproto.models import MemoryRecord
 from openproto.portable.record_line import numbered
 
 BATCH = 250

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openproto import ProviderUnavailableError
 from openproto.cli.call import Call, open_client
 from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.reporting import Misuse
-from openproto.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
     from openproto.cli.call import Target

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
+from openproto import OpenProtoError
 from openproto.cli.call import Call
 from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.options import Yes
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
-from openproto.errors import OpenProtoError
-from openproto.provider import ReindexProgress
 
 
 @command(CARE, takes=BACKEND)
@@ -36,13 +35,13 @@ async def reindex(
     if embedder == "none":
         call.confirm("drop all vectors? Search then finds words alone, until another reindex", yes=yes)
     provider = target.make_provider()
-    last = ReindexProgress(0, 0)
+    total = 0
 
-    def show(progress: ReindexProgress) -> None:
-        nonlocal last
-        last = progress
-        call.resume = f"{progress.done} of {progress.total} are done, and the same command goes on from there"
-        bar(progress.done, progress.total)
+    def show(progress: tuple[int, int]) -> None:
+        nonlocal total
+        done, total = progress
+        call.resume = f"{done} of {total} are done, and the same command goes on from there"
+        bar(done, total)
 
     call.resume = "the same command starts it again"
     with call.out.progress("re-embedding") as bar:
@@ -52,15 +51,15 @@ async def reindex(
             error.provider = error.provider or provider.name  # no client stands between that would have said so
             raise
         except ValueError as error:
-            if last.total:
+            if total:
                 raise
             raise Misuse(str(error)) from error  # an embedder's name, which only reindexing looks at
         finally:
             await provider.close()
     if call.out.as_json:
-        call.out.json({"reindexed": last.total})
+        call.out.json({"reindexed": total})
     else:
-        call.out.line(f"re-embedded {count(last.total, 'memory')}")
+        call.out.line(f"re-embedded {count(total, 'memory')}")
 
 
 @command(CARE, takes=BACKEND)

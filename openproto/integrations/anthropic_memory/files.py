@@ -8,8 +8,7 @@ from typing import Any, NoReturn
 
 from anthropic.lib.tools import ToolError
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import ConflictError, NotFoundError
+from openproto import AsyncMemory, ConflictError, MemoryRecord, NotFoundError
 from openproto.integrations.anthropic_memory.texts import (
     fields_of,
     numbered,
@@ -19,7 +18,6 @@ from openproto.integrations.anthropic_memory.texts import (
     with_numbers,
 )
 from openproto.integrations.anthropic_memory.tree import ROOT, Tree, is_hidden, resolved
-from openproto.models import MemoryRecord
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _ATTEMPTS = 50

@@ -7,8 +7,8 @@ from typing import Any
 
 from anthropic.lib.tools import ToolError
 
+from openproto import MemoryRecord
 from openproto.fields import MAX_CONTENT_LENGTH
-from openproto.models import MemoryRecord
 
 _MOST_LINES = 999_999
 _NUMBER_WIDTH = len(str(_MOST_LINES))

@@ -15,9 +15,7 @@ from anthropic.types.beta import (
     BetaMemoryTool20250818ViewCommand,
 )
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
-from openproto.errors import OpenProtoError
+from openproto import AsyncMemory, Memory, OpenProtoError
 from openproto.integrations.anthropic_memory.files import Files
 from openproto.integrations.bound_client import BoundClient
 

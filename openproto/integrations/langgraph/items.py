@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from langgraph.store.base import Item, PutOp, SearchItem, get_text_at_path, tokenize_path
 
+from openproto import MemoryRecord
 from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.integrations.scope_names import scope_segment, segment_name
-from openproto.models import MemoryRecord
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 """The end of validity of what must not be found by a query."""

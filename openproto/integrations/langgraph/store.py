@@ -23,10 +23,7 @@ from langgraph.store.base import (
     ensure_embeddings,
 )
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
-from openproto.errors import ConflictError, NotFoundError
-from openproto.fanout import gather_bounded
+from openproto import AsyncMemory, ConflictError, Memory, NotFoundError, gather_bounded
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.langgraph.filters import matches_value, select_namespaces
 from openproto.integrations.langgraph.items import StoredItem, namespace_of, record_key, records_of, scope_of

@@ -19,8 +19,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
+from openproto import AsyncMemory, Memory
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.backlog import Backlog
 from openproto.integrations.llm.faults import FaultLog

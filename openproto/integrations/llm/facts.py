@@ -14,13 +14,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
+from openproto import AsyncMemory, MemoryRecord, ProviderError
 from openproto.blocking.threads import Threads
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import ProviderError
 from openproto.integrations.llm.proxy import ClientProxy
 from openproto.integrations.llm.sifting import clean
 from openproto.integrations.llm.turns import BatchExtractor, Extraction, Turn, kept_of
-from openproto.models import MemoryRecord
 
 OnFailure: TypeAlias = Literal["keep", "drop"]
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-from openproto.errors import OpenProtoError
+from openproto import OpenProtoError
 
 _log = logging.getLogger("openproto.integrations.llm")
 

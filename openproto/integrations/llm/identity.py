@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TypeAlias
 
-from openproto.errors import InvalidRequestError
+from openproto import InvalidRequestError
 from openproto.fields import ScopePath, UserId
 from openproto.requests import Request, build
 

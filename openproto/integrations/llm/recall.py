@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from openproto import ContextBlock
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.identity import Owner
 from openproto.integrations.llm.sifting import TAG
-from openproto.models import ContextBlock
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+from openproto import InvalidRequestError, OpenProtoError, PayloadTooLargeError
 from openproto.blocking.threads import Threads
 from openproto.client.retry import with_retries
-from openproto.errors import InvalidRequestError, OpenProtoError, PayloadTooLargeError
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.sifting import Keep
 from openproto.integrations.llm.turns import BatchExtractor, Extracted, Extractor, Turn, kept_of, memory_fields

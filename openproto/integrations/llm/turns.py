@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from openproto import MemoryInput
 from openproto.integrations.llm.sifting import Keep, adds_nothing, statements
-from openproto.requests import MemoryInput
 
 if TYPE_CHECKING:
-    from openproto.client.async_memory import AsyncMemory
+    from openproto import AsyncMemory
 
 
 @dataclass(frozen=True, slots=True)

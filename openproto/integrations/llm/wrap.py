@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from openproto.client.async_memory import AsyncMemory
-from openproto.client.memory import Memory
+from openproto import AsyncMemory, Memory
 from openproto.integrations.llm.anthropic import Messages
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.exchange import WrapOptions

@@ -20,11 +20,19 @@ from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from openproto import __version__
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import NotFoundError, OpenProtoError
+from openproto import (
+    AsyncMemory,
+    AuditEntry,
+    ContextBlock,
+    MemoryPage,
+    MemoryRecord,
+    NotFoundError,
+    OpenProtoError,
+    SearchResult,
+    __version__,
+)
 from openproto.integrations.llm.recall import render
-from openproto.models import AuditEntry, ContextBlock, MemoryPage, MemoryRecord, ScopeCount, SearchResult
+from openproto.models import ScopeCount
 
 P = ParamSpec("P")
 R = TypeVar("R")

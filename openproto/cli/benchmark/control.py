@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from openproto.client.async_memory import AsyncMemory
+from openproto import AsyncMemory, SearchResult
 from openproto.integrations.llm.turns import Turn, kept_of
-from openproto.models import SearchResult
 
 MIN_SCORE = 0.5
 """From which score on a hit counts as an answer; what a question without one finds above it is invented."""

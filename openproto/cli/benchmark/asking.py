@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from openproto.benchmark.conversations import Conversation, Said
-from openproto.client.async_memory import AsyncMemory
-from openproto.errors import OpenProtoError
-from openproto.models import MemoryRecord
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError
+from openproto.cli.benchmark.conversations import Conversation, Said
 from openproto.stores.words import terms
 
 DEPTH = 100
