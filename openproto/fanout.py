@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar, overload
 
+from openproto.bounds import check_whole
+
 T = TypeVar("T")
 
 
@@ -31,8 +33,7 @@ async def gather_bounded(
     The first failure cancels the others and is raised; with `return_exceptions` it stands in the place of its result.
     Cancelling the gathering cancels every call.
     """
-    if limit < 1:
-        raise ValueError("limit must be 1 or more")
+    check_whole(limit=limit)
     remaining = enumerate(calls)
     results: dict[int, T | Exception] = {}
 

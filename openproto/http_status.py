@@ -38,27 +38,31 @@ def error_of(status: int, *, vendor: str, key: str, retry_after: float | None = 
         case 413:
             return PayloadTooLargeError(f"the request is larger than {vendor} takes; send less at a time")
         case 400 | 422:
-            return InvalidRequestError(f"{vendor} refuses the request with status {status}")
+            return InvalidRequestError(f"{vendor} refuses the request with status {status}; look at its values")
         case 429:
-            return RateLimitedError(f"{vendor} asks for fewer requests", retry_after=retry_after)
+            return RateLimitedError(f"{vendor} asks for fewer requests; try again later", retry_after=retry_after)
         case 502 | 503 | 504:
-            return ProviderUnavailableError(f"{vendor} takes no work now: status {status}", retry_after=retry_after)
+            return ProviderUnavailableError(
+                f"{vendor} takes no work now (status {status}); try again soon", retry_after=retry_after
+            )
     if 200 <= status < 300:
         return unexpected_response(vendor)
-    return ProviderError(f"{vendor} failed with status {status}")
+    return ProviderError(f"{vendor} failed with status {status}; try again, or ask {vendor}")
 
 
 def unreachable(vendor: str) -> ProviderUnavailableError:
     """Return the error for a connection that was not made or broke."""
     return ProviderUnavailableError(
         f"the connection to {vendor} failed; is base_url right, and the network up? "
-        "A write may or may not have happened"
+        "A write may or may not have happened: look before trying again"
     )
 
 
 def timed_out(vendor: str) -> ProviderTimeoutError:
     """Return the error for an answer that did not come in time."""
-    return ProviderTimeoutError(f"{vendor} did not answer in time; a write may or may not have happened")
+    return ProviderTimeoutError(
+        f"{vendor} did not answer in time; a write may or may not have happened: look before trying again"
+    )
 
 
 def unexpected_response(vendor: str) -> ProviderError:

@@ -333,7 +333,9 @@ class Provider:
 
     def closed_meanwhile(self) -> ProviderUnavailableError:
         """Return the error for a call that was running when the client was closed."""
-        return ProviderUnavailableError("the client was closed while this call was running", provider=self.name)
+        return ProviderUnavailableError(
+            "the client was closed while this call was running; use an open one", provider=self.name
+        )
 
     def not_open(self) -> RuntimeError:
         """Return the error for a verb of a provider that was never opened."""

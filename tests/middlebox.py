@@ -26,7 +26,7 @@ class Middlebox:
         self.connections = 0
         self.repeated = threading.Event()
         self.url = ""
-        self._held: asyncio.Future[bytes] | None = None
+        self._held: tuple[bytes, asyncio.Future[bytes]] | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -58,17 +58,17 @@ class Middlebox:
                 await asyncio.gather(ours.wait_closed(), writer.wait_closed())
 
     async def _swapped(self, answer: bytes) -> bytes:
-        other, self._held = self._held, None
-        if other is None:
-            self._held = waiting = asyncio.get_running_loop().create_future()
-            with contextlib.suppress(TimeoutError):
-                answer, mine = await asyncio.wait_for(waiting, 0.2), answer
-                self._mine.set_result(mine)
+        """Return the answer of another connection, which gets this one; or this, where no other comes soon."""
+        held, self._held = self._held, None
+        if held is not None and not held[1].done():
+            held[1].set_result(answer)
+            return held[0]
+        mine = self._held = (answer, asyncio.get_running_loop().create_future())
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(mine[1], 0.2)
+        if self._held is mine:
             self._held = None
-            return answer
-        self._mine: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        other.set_result(answer)
-        return await self._mine
+        return answer
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

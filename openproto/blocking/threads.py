@@ -160,7 +160,13 @@ class _Call:
                 result = self._function()
         except StopIteration:
             # A future refuses to carry StopIteration, and its awaiter would wait for ever.
-            self._tell(None, RuntimeError(f"a call in {self._pool} raised StopIteration"))
+            self._tell(
+                None,
+                RuntimeError(
+                    f"a call in {self._pool} raised StopIteration, which no coroutine may; report "
+                    "it to the library's authors"
+                ),
+            )
         except BaseException as error:
             self._tell(None, error)
             del self  # the error's traceback holds this frame: a cycle that would keep the arguments of the call
@@ -207,4 +213,4 @@ def _work(queue: _Queue, idle: threading.Semaphore) -> None:
 
 
 def _closed_meanwhile() -> ProviderUnavailableError:
-    return ProviderUnavailableError("the client was closed while this call was running")
+    return ProviderUnavailableError("the client was closed while this call was running; use an open one")

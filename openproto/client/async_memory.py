@@ -336,5 +336,5 @@ class AsyncMemory(AsyncVerbs):
             await asyncio.sleep(pause)
             pause = min(pause * 2, _POLL_LONGEST)
         if record.status == "failed":
-            raise ProviderError("the backend accepted the memory but failed to index it")
+            raise ProviderError("the backend accepted the memory and failed to index it; add it again")
         return record

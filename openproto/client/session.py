@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from openproto.bounds import check_seconds, check_whole
 from openproto.client.ending import Guard, guard
 from openproto.client.retry import with_retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
@@ -39,20 +40,12 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what could never work, when the client is made."""
-        for name in ("timeout", "close_timeout"):
-            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | float | None):
-                raise TypeError(f"{name} must be a number of seconds, and is a {type(value).__name__}")
-        for name in ("retries", "max_concurrency"):
-            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int | None):
-                raise TypeError(f"{name} must be a whole number, and is a {type(value).__name__}")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError("timeout must be a positive number of seconds, or None for no deadline")
-        if self.retries < 0:
-            raise ValueError("retries must be 0 or more")
-        if not self.close_timeout > 0:
-            raise ValueError("close_timeout must be a positive number of seconds")
-        if self.max_concurrency is not None and self.max_concurrency < 1:
-            raise ValueError("max_concurrency must be 1 or more, or None")
+        check_seconds(close_timeout=self.close_timeout)
+        check_whole(0, retries=self.retries)
+        if self.timeout is not None:
+            check_seconds(timeout=self.timeout)
+        if self.max_concurrency is not None:
+            check_whole(max_concurrency=self.max_concurrency)
 
 
 class Companion(Protocol):

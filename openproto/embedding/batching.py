@@ -56,7 +56,7 @@ class Batcher:
         vectors: list[Vector] = []
         for part in self._parts(texts):
             if self._stopped:
-                raise RuntimeError("the embedder is closed")
+                raise RuntimeError("the embedder is closed; make a new one")
             is_idle = not (self._waiting or self._workers or self._alone)
             vectors += await (self._embed_alone(part) if is_idle else self._queue(part))
         return vectors
@@ -177,7 +177,7 @@ class Batcher:
         return (
             copy.copy(error)
             if isinstance(error, OpenProtoError)
-            else ProviderError(f"embedder {self._model!r} failed: {type(error).__name__}")
+            else ProviderError(f"embedder {self._model!r} failed with {type(error).__name__}: look at its options")
         )
 
 
@@ -188,4 +188,4 @@ def _abandon(jobs: Iterable[_Job]) -> None:
 
 
 def _stopped_early() -> RuntimeError:
-    return RuntimeError("the embedder stopped before this text was embedded")
+    return RuntimeError("the embedder stopped before this text was embedded; open a new client")

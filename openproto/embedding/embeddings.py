@@ -56,7 +56,7 @@ class Embeddings:
     async def open(self) -> None:
         """Load or connect the embedder; does nothing when open already."""
         if self._closed:
-            raise RuntimeError("the embedder is closed")
+            raise RuntimeError("the embedder is closed; make a new one")
         if self._batcher is not None:
             return
         if find_spec("numpy") is None:
@@ -66,7 +66,9 @@ class Embeddings:
         await self._threads(import_module, "numpy")
         await self._call_hook("open")
         if self.dim < 1:
-            raise ProviderError(f"embedder {self.model!r} says that its vectors have {self.dim} dimensions")
+            raise ProviderError(
+                f"embedder {self.model!r} says that its vectors have {self.dim} dimensions; correct its dim"
+            )
         width = _ASYNC_WIDTH if self._is_async else 1
         self._batcher = Batcher(self._embed, model=self.model, width=width, max_batch=self._max_batch)
 
@@ -102,7 +104,11 @@ class Embeddings:
 
     def _open_batcher(self) -> Batcher:
         if self._batcher is None or self._closed:
-            raise RuntimeError("the embedder is closed" if self._closed else "the embedder is not open")
+            raise RuntimeError(
+                "the embedder is closed; make a new one"
+                if self._closed
+                else "the embedder is not open; await its open() first"
+            )
         return self._batcher
 
     async def _embed(self, texts: list[str]) -> list[Vector | ProviderError]:

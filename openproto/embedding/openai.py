@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_number, check_seconds, check_whole
 from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT
 from openproto.errors import InvalidRequestError, PayloadTooLargeError, ProviderError, UnauthorizedError
 
@@ -50,6 +51,10 @@ class OpenAIEmbedder:
             raise ValueError("base_url must be an http or https URL")
         if url.username or url.password:
             raise ValueError("base_url must not hold credentials, because URLs are logged; use api_key=")
+        check_whole(max_batch=max_batch)
+        check_whole(0, retries=retries, dim=dim or 0)
+        check_seconds(timeout=timeout)
+        check_number(text_weight=text_weight)
         self.model = model
         self.dim = dim or _KNOWN_DIMS.get(model, 0)
         self.max_batch = max_batch
@@ -74,12 +79,14 @@ class OpenAIEmbedder:
         if self.dim != native:
             self._shortened = self.dim
             if (dim := await self._probe()) != self.dim:
-                raise ProviderError(f"embedder {self.model!r} gives {dim} dimensions, not the {self.dim} asked for")
+                raise ProviderError(
+                    f"embedder {self.model!r} gives {dim} dimensions, not the {self.dim} asked for; leave out dim="
+                )
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """Return the server's vectors in the order of `texts`."""
         if self._endpoint is None:
-            raise RuntimeError("the embedder is not open")
+            raise RuntimeError("the embedder is not open; await its open() first")
         cut = [text[:_MOST_CHARACTERS] for text in texts]
         while True:
             try:
@@ -107,7 +114,7 @@ class OpenAIEmbedder:
             raise UnauthorizedError("OpenAI wants an API key: set OPENAI_API_KEY or pass api_key=")
         if not (key.isascii() and key.isprintable()):
             # httpx would quote the whole key in its complaint.
-            raise UnauthorizedError("the API key holds characters that no HTTP header can carry")
+            raise UnauthorizedError("the API key holds characters that no HTTP header can carry; look at it for blanks")
         try:
             from openproto.embedding.openai_endpoint import Endpoint
         except ModuleNotFoundError as error:

@@ -71,9 +71,11 @@ class Endpoint:
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise ProviderTimeoutError(f"{self._name} did not answer within {self._timeout:g} s") from error
+            raise ProviderTimeoutError(
+                f"{self._name} did not answer within {self._timeout:g} s; raise timeout="
+            ) from error
         if len(rows) != len(texts):
-            raise ProviderError(f"{self._name} gave {len(rows)} vectors for {len(texts)} texts")
+            raise ProviderError(f"{self._name} gave {len(rows)} vectors for {len(texts)} texts: look at base_url=")
         return rows
 
     async def close(self) -> None:
@@ -102,11 +104,15 @@ class Endpoint:
         try:
             response = await self._client.post(self._url, json=body)
         except httpx.TimeoutException as error:
-            raise ProviderTimeoutError(f"{self._name} could not be reached in time") from error
+            raise ProviderTimeoutError(f"{self._name} could not be reached in time; raise timeout=") from error
         except httpx.TransportError as error:
-            raise ProviderUnavailableError(f"{self._name} cannot be reached: {type(error).__name__}") from error
+            raise ProviderUnavailableError(
+                f"{self._name} cannot be reached ({type(error).__name__}): look at base_url="
+            ) from error
         except httpx.HTTPError as error:
-            raise ProviderError(f"{self._name} gave an unreadable answer: {type(error).__name__}") from error
+            raise ProviderError(
+                f"{self._name} gave an unreadable answer ({type(error).__name__}): look at base_url="
+            ) from error
         if response.status_code != httpx.codes.OK:
             raise self._refusal(response)
         return self._rows(response)
@@ -119,7 +125,7 @@ class Endpoint:
             rows = {item.get("index", position): item["embedding"] for position, item in enumerate(items)}
             return [rows[index] for index in range(len(items))]
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ProviderError(f"{self._name} gave an answer that holds no embeddings") from error
+            raise ProviderError(f"{self._name} gave an answer that holds no embeddings: look at base_url=") from error
 
     def _refusal(self, response: httpx.Response) -> OpenProtoError:
         status = response.status_code

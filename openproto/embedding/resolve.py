@@ -33,9 +33,9 @@ def resolve_embedder(spec: str | Embedder | None) -> Embedder | None:
     if isinstance(spec, str):
         vendor, model = spec[:7], spec[7:]
         if vendor not in ("openai/", "openai:") or not model:
-            raise ValueError(f"no embedder {spec!r}; the choices are {_CHOICES}")
+            raise ValueError(f"no embedder {spec!r}; choose {_CHOICES}")
         url = os.environ.get("OPENPROTO_EMBEDDER_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         return OpenAIEmbedder(model, base_url=url)
     if isinstance(spec, type) or not isinstance(spec, Embedder):
-        raise ValueError(f"{type(spec).__name__} is not an embedder; the choices are {_CHOICES}")
+        raise ValueError(f"{type(spec).__name__} is not an embedder; choose {_CHOICES}")
     return spec

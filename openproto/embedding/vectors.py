@@ -23,7 +23,9 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
     Raises `ProviderError` when there are not `count` rows, because then no row can be matched to its text.
     """
     if len(rows) != count:
-        raise ProviderError(f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts")
+        raise ProviderError(
+            f"embedder {model!r} ({dim} dimensions) gave {len(rows)} vectors for {count} texts; use another"
+        )
     import numpy as np
 
     matrix = _matrix(rows[0] if count == 1 else rows)
@@ -79,7 +81,9 @@ def _normalised(matrix: NDArray[np.float64]) -> NDArray[np.float32] | None:
 
 def _fault(row: Any, matrix: NDArray[np.float64] | None, model: str, dim: int) -> ProviderError:
     if matrix is None or matrix.ndim not in (1, 2):
-        return ProviderError(f"embedder {model!r} gave something else than a vector of {dim} numbers")
+        return ProviderError(f"embedder {model!r} gave something else than a vector of {dim} numbers; use another")
     if matrix.shape[-1] != dim:
-        return ProviderError(f"embedder {model!r} gave a vector of {len(row)} dimensions instead of {dim}")
-    return ProviderError(f"embedder {model!r} gave NaN or infinity among {dim} dimensions ({dim} expected)")
+        return ProviderError(f"embedder {model!r} gave a vector of {len(row)} dimensions instead of {dim}; use another")
+    return ProviderError(
+        f"embedder {model!r} gave NaN or infinity among {dim} dimensions ({dim} expected); use another"
+    )

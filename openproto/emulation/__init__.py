@@ -8,7 +8,7 @@ everywhere.
 from openproto.emulation.answers import another_users, damaged, deleted_since, no_such_memory, reading
 from openproto.emulation.locks import KeyedLocks
 from openproto.emulation.matching import is_current, matches, scope_nodes
-from openproto.emulation.options import check_at_least_one, check_base_url, without_credentials
+from openproto.emulation.options import check_base_url, without_credentials
 from openproto.emulation.owned_ids import TOKEN, OwnedId, user_token
 from openproto.emulation.provider import EmulatedProvider
 from openproto.emulation.recent import Recent
@@ -28,7 +28,6 @@ __all__ = [
     "Stored",
     "Traits",
     "another_users",
-    "check_at_least_one",
     "check_base_url",
     "connect_in",
     "damaged",

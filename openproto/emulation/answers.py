@@ -36,7 +36,7 @@ def deleted_since() -> ConflictError:
 
 def another_users(vendor: str) -> ProviderError:
     """Return the error for an answer that holds another user's memory."""
-    return ProviderError(f"{vendor} answered with another user's memory, which was dropped")
+    return ProviderError(f"{vendor} answered with another user's memory, which was dropped; report it")
 
 
 def stale_version() -> ConflictError:
@@ -46,4 +46,4 @@ def stale_version() -> ConflictError:
 
 def damaged(how: str = "is not what was written") -> ProviderError:
     """Return the error for a memory whose metadata another program has changed or broken."""
-    return ProviderError(f"a stored memory is damaged: its metadata {how}")
+    return ProviderError(f"a stored memory is damaged: its metadata {how}; add it anew")

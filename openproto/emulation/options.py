@@ -1,15 +1,8 @@
-"""Checks of the options that most adapters have."""
+"""A check of an option that most adapters have."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
-
-
-def check_at_least_one(**bounds: int) -> None:
-    """Raise ValueError for a bound below 1, under which nothing could ever run."""
-    for name, bound in bounds.items():
-        if bound < 1:
-            raise ValueError(f"{name} must be 1 or more")
 
 
 def check_base_url(url: str | None) -> None:

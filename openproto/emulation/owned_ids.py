@@ -40,5 +40,5 @@ class OwnedId:
         """Return the parts of an id that is known to have been made here."""
         parts = cls.read(id)
         if parts is None:
-            raise ValueError("this id was not made by this provider")
+            raise ValueError("must be an id that this provider has made")
         return parts

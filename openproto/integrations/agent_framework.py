@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openproto import AsyncMemory, Memory, OpenProtoError
+from openproto.bounds import check_seconds, check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.llm.recall import MAX_QUERY, render
@@ -51,6 +52,8 @@ class OpenProtoContextProvider(ContextProvider):
         timeout: float = 2.0,
     ) -> None:
         super().__init__(source_id)
+        check_whole(token_budget=token_budget)
+        check_seconds(timeout=timeout)
         self._bound = BoundClient(memory)
         self._memory = self._bound.client
         self._user_id = user_id

@@ -17,6 +17,7 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from openproto import AsyncMemory, ConflictError, Memory, MemoryRecord, OpenProtoError
+from openproto.bounds import check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
@@ -42,6 +43,7 @@ class OpenProtoMemoryService(BaseMemoryService):
     """
 
     def __init__(self, memory: AsyncMemory | Memory, *, limit: int = 10) -> None:
+        check_whole(limit=limit)
         self._bound = BoundClient(memory)
         self._memory = self._bound.client
         self._limit = limit

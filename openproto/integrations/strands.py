@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from openproto import AsyncMemory, ConflictError, Memory
+from openproto.bounds import check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment
@@ -51,6 +52,7 @@ class OpenProtoMemoryStore(MemoryStore):
         writable: bool = True,
         extraction: ExtractionConfig | bool | None = None,
     ) -> None:
+        check_whole(max_search_results=max_search_results)
         self.name = name
         self.description = description
         self.max_search_results = max_search_results

@@ -80,7 +80,7 @@ class Reranked(Layer):
                     given = await self._threads(self._rerank, query, texts)
             marks = [float(mark) for mark in cast("Sequence[float]", given)]
             if len(marks) != len(found) or any(map(math.isnan, marks)):
-                raise ValueError("not a number for each text")
+                raise ValueError("a reranker must return a number for each text")
         except Exception as error:  # whatever it is, the hits are worth having as they are
             _log.warning("search: the reranker was left out (%s)", type(error).__name__)
             return numbers

@@ -46,6 +46,26 @@ class Survey:
     """Every id that some line says it is superseded by."""
 
 
+def check_format(file: BinaryIO) -> None:
+    """Raise InvalidRequestError, once, for a file that as a whole is something else than lines of JSON in UTF-8."""
+    file.seek(0)
+    start = file.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
+        raise InvalidRequestError(
+            "the file is UTF-16, as shells of Windows write it, and must be UTF-8: save it anew, in PowerShell with "
+            "`Out-File -Encoding utf8`"
+        )
+    file.seek(0)
+    first = next((raw for _, raw in numbered(file)), None)
+    file.seek(0)
+    if first is not None and (first.lstrip(b"\xef\xbb\xbf \t").startswith(b"[") or _goes_on(first, file)):
+        raise InvalidRequestError(
+            "the file is one JSON document and must hold one object on each line; `jq -c '.[]' FILE` writes the items "
+            "of a list so"
+        )
+    file.seek(0)
+
+
 def survey(file: BinaryIO) -> Survey:
     """Read `file` once, from its start, and leave it there."""
     found = Survey()
@@ -56,8 +76,8 @@ def survey(file: BinaryIO) -> Survey:
             with suppress(InvalidRequestError):
                 fields = _object(raw)
                 found.superseded.update(_ids(fields))
-                if isinstance(by := fields.get("superseded_by"), str):
-                    found.superseding.add(by)
+                if type(by := fields.get("superseded_by")) in (str, int):
+                    found.superseding.add(str(by))
     file.seek(0)
     return found
 
@@ -85,9 +105,10 @@ def parse(number: int, raw: bytes | None, user: str | None) -> Line:
     fields = _object(raw)
     supersedes = _ids(fields)
     id = fields.get("id")
+    if type(id) is int:  # as databases number their rows
+        id = str(id)
     if id is not None and not (isinstance(id, str) and id):
-        kind = "a number: write it as a text, in quotes" if isinstance(id, int) else "no text"
-        raise InvalidRequestError(f"id: is {kind}")
+        raise InvalidRequestError("id: must be a text or a whole number")
     named = fields.get("user_id")
     if id is not None:
         fields = _split(fields)
@@ -119,25 +140,30 @@ def _object(raw: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise InvalidRequestError(_not_json(raw)) from None
+        raise InvalidRequestError("is not JSON, or not in UTF-8") from None
     if not isinstance(fields, dict):
         raise InvalidRequestError("is not a JSON object")
     return fields
 
 
-def _not_json(raw: bytes) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
-        return "is not UTF-8 but UTF-16, as shells of Windows write: save the file as UTF-8"
-    if raw.strip() in (b"[", b"{", b"]", b"},", b"}"):
-        return "is part of a JSON document of several lines: write one object a line (jq -c '.[]' does that)"
-    return "is not JSON"
+def _goes_on(first: bytes, file: BinaryIO) -> bool:
+    """Return whether the first line is no JSON and the file is; one that is larger than a line may be is not read."""
+    try:
+        with suppress(ValueError):
+            json.loads(first)
+            return False
+        text = file.read(LONGEST)
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _ids(fields: dict[str, Any]) -> list[str]:
     ids = fields.get("supersedes") or []
-    if not (isinstance(ids, list) and all(isinstance(id, str) for id in ids)):
+    if not (isinstance(ids, list) and all(type(id) in (str, int) for id in ids)):
         raise InvalidRequestError("supersedes: must be a list of ids")
-    return ids
+    return [str(id) for id in ids]
 
 
 def _key(number: int, id: str | None, fields: dict[str, Any]) -> str:

@@ -53,17 +53,17 @@ class Caller:
     def require_write(self) -> None:
         """Raise ScopeDeniedError where the key may only read."""
         if self.read_only:
-            raise ScopeDeniedError("this key may only read")
+            raise ScopeDeniedError("this key may only read; use one that may write")
 
     def require_all_users(self) -> None:
         """Raise ScopeDeniedError where the key is bound to users."""
         if self.users is not None:
-            raise ScopeDeniedError("this needs a key of all users, and no X-User-Id")
+            raise ScopeDeniedError("this needs a key of all users; use one, and send no X-User-Id")
 
     def require(self, user_id: str) -> None:
         """Raise ScopeDeniedError unless the caller may act for the user; nothing is looked up, so nothing shows."""
         if self.users is not None and user_id not in self.users:
-            raise ScopeDeniedError("this key may not act for that user")
+            raise ScopeDeniedError("this key may not act for that user; use one of theirs")
 
     async def on_record(self, user_id: str | None, run: Callable[[str | None], Awaitable[T]]) -> T:
         """Run a verb on a record as each user that it may belong to, until it is found; NotFoundError if never."""
@@ -125,7 +125,7 @@ class Gate:
             return
         window = await self._limiter.get_window_stats(self._limit, who)
         raise RateLimitedError(
-            f"more than {self._limit.amount} requests in {self._limit.get_expiry()} s",
+            f"more than {self._limit.amount} requests in {self._limit.get_expiry()} s; wait",
             retry_after=max(0.0, window.reset_time - time.time()),
         )
 

@@ -98,8 +98,8 @@ class _Dispatch:
                 return Response(self._document, media_type="application/json")
             allowed = {HTTPMethod.GET}
         if not allowed:
-            return error_response(NotFoundError("no such route; GET /openapi.json shows those there are"), request)
+            return error_response(NotFoundError("no such route; ask GET /openapi.json for those there are"), request)
         methods = ", ".join(sorted(allowed))
-        response = error_response(MethodNotAllowedError(f"this route takes {methods}"), request)
+        response = error_response(MethodNotAllowedError(f"this route takes only other methods; use {methods}"), request)
         response.headers["Allow"] = methods
         return response

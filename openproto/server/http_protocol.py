@@ -93,7 +93,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._all.note(SLOW)
         elif self._in_head:
             self._all.note(SLOW)
-            self._refuse(RequestTimeoutError(f"no complete head within {self._settings.head_timeout:g} s"))
+            self._refuse(
+                RequestTimeoutError(f"no complete head within {self._settings.head_timeout:g} s; send it faster")
+            )
         else:
             self._close()
 

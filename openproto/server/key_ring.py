@@ -41,9 +41,9 @@ class KeyRing:
         """Return the entry of a key and count its use; UnauthorizedError where it is unknown or has expired."""
         key = find_key(self._keys, presented.encode())
         if key is None:
-            raise UnauthorizedError("this API key is not known here; its owner's administrator can make another")
+            raise UnauthorizedError("this API key is not known here; ask whoever runs the server for another")
         if key.has_expired:
-            raise UnauthorizedError("this API key has expired; its owner's administrator can make another")
+            raise UnauthorizedError("this API key has expired; ask whoever runs the server for another")
         if self._path is not None:
             count, _ = self._used.get(key.sha256, (0, None))
             self._used[key.sha256] = count + 1, datetime.now(UTC)

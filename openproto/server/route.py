@@ -62,7 +62,9 @@ class ProtocolRoute(APIRoute):
             response = await self._answer(request)
         except asyncio.CancelledError:
             # Only a server that has waited long enough for its end cancels a request whose client is still there.
-            response = error_response(ProviderUnavailableError("the server is shutting down", retry_after=1), request)
+            response = error_response(
+                ProviderUnavailableError("the server is shutting down; try again soon", retry_after=1), request
+            )
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -76,7 +78,9 @@ class ProtocolRoute(APIRoute):
             raise
         except Exception as error:
             log_fault(error, request)
-            return error_response(InternalError("a fault inside the server; its log says more"), request)
+            return error_response(
+                InternalError("a fault inside the server; ask whoever runs it to look at its log"), request
+            )
 
 
 def log_fault(error: Exception, request: Request) -> None:

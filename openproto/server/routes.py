@@ -281,7 +281,9 @@ async def show_health(memory: Memory, keys: Keys) -> Response:
         async with asyncio.timeout(HEALTH_TIMEOUT):
             health = await memory.health()
     except TimeoutError:
-        raise ProviderUnavailableError(f"the backend did not answer within {HEALTH_TIMEOUT:g} s") from None
+        raise ProviderUnavailableError(
+            f"the backend did not answer within {HEALTH_TIMEOUT:g} s; try again soon"
+        ) from None
     if health.status != "ok":
         raise ProviderUnavailableError(health.detail or "the backend does not answer", provider=health.provider)
     if keys.problem is not None:

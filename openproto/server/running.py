@@ -48,7 +48,7 @@ def running(app: ASGIApp, settings: ServerSettings | None = None) -> Iterator[st
         deadline = time.monotonic() + _LONGEST_START
         while not server.started:
             if not thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the server did not start; the log of 'uvicorn.error' says why")
+                raise RuntimeError("the server did not start; look at the log of 'uvicorn.error'")
             time.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -19,6 +19,18 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, float):
+        raise ValueError("must be a whole number")
+    return value
+
+
 def _origin(text: str) -> str:
     if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", text.lower()):
         raise ValueError("must be a scheme and a host, without a path: https://app.example.com")
@@ -33,7 +45,8 @@ def _host(text: str) -> str:
 
 Origins = Annotated[list[Annotated[str, AfterValidator(_origin)]], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[list[Annotated[str, AfterValidator(_host)]], NoDecode, BeforeValidator(_split)]
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False), BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_number), BeforeValidator(_whole)]
 
 
 class ServerSettings(BaseSettings):
@@ -66,21 +79,21 @@ class ServerSettings(BaseSettings):
     )
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=8080, ge=0, le=65535)
-    workers: int = Field(default=1, ge=1, le=128)
+    port: Whole = Field(default=8080, ge=0, le=65535)
+    workers: Whole = Field(default=1, ge=1, le=128)
     keys_file: Path | None = None
     keys: list[ApiKey] = []
     allow_unauthenticated: bool = False
     rate_limit: str | None = None
     cors_origins: Origins = []
     allowed_hosts: Hosts = []
-    max_connections: int = Field(default=512, ge=1, le=100_000)
-    max_connections_per_address: int = Field(default=256, ge=1, le=100_000)
-    max_head_bytes: int = Field(default=2**16, ge=2**10, le=2**24)
+    max_connections: Whole = Field(default=512, ge=1, le=100_000)
+    max_connections_per_address: Whole = Field(default=256, ge=1, le=100_000)
+    max_head_bytes: Whole = Field(default=2**16, ge=2**10, le=2**24)
     head_timeout: Seconds = 10
     body_timeout: Seconds = 60
     idle_timeout: Seconds = 75
-    shutdown_timeout: int = Field(default=10, ge=1, le=600)
+    shutdown_timeout: Whole = Field(default=10, ge=1, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

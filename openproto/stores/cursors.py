@@ -40,7 +40,7 @@ def decode_cursor(query: ListQuery) -> tuple[datetime, str] | None:
         micros, fingerprint = _HEAD.unpack_from(raw)
         position = (_EPOCH + micros * _MICROSECOND, raw[_HEAD.size :].decode())
         if not position[1] or "\0" in position[1]:
-            raise ValueError("no store can have made this id")
+            raise ValueError("must be an id that a store has made")
     except (ValueError, binascii.Error, struct.error, OverflowError):
         raise InvalidRequestError("cursor: is malformed; pass a next_cursor exactly as it was returned") from None
     if fingerprint != _fingerprint(query, micros, position[1]):

@@ -129,7 +129,7 @@ def test_bad_lines_are_named_counted_and_left_out(cli: Run, tmp_path: Path) -> N
         b'{"content": "x", "user_id": "ada", "valid_from": "soon"}',
         b'{"content": "x", "user_id": "ada", "supersedes": ["no-such-id"]}',
         b'{"content": "x", "user_id": "ada", "supersedes": "text"}',
-        b'{"content": "x", "user_id": "ada", "id": 7}',
+        b'{"content": "x", "user_id": "ada", "id": 7.5}',
         b'{"content": "lone \\ud800", "user_id": "ada"}',
         b"[" * 100_000,
         b'\xff{"content": "x", "user_id": "ada"}',

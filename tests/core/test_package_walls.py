@@ -20,7 +20,8 @@ HOMES = {
 }
 
 FOR_ADAPTERS = set(
-    "blocking context embedding emulation errors fanout fields http_status ids models provider requests stores".split()
+    "blocking bounds context embedding emulation errors fanout fields http_status ids models provider requests "
+    "stores".split()
 )
 """What authors of adapters build on; everything else of openproto may change without a word to them."""
 

@@ -74,3 +74,20 @@ async def test_an_answer_that_is_dropped_is_an_error_and_the_next_call_works(
             assert not isinstance(caught.value, NotFoundError)
         box.fault = ""
         assert (await memory.get(records[0].id)).content == records[0].content
+
+
+async def test_answers_that_change_places_never_show_one_memory_as_another(
+    parts: tuple[str, dict[str, Any], Middlebox],
+) -> None:
+    vendor, options, box = parts
+    async with AsyncMemory(vendor, retries=0, **options) as memory:
+        records = await stored(memory)
+        box.fault = "swap"
+        for _ in range(3):
+            got = await asyncio.gather(*(memory.get(record.id) for record in records), return_exceptions=True)
+            for record, outcome in zip(records, got, strict=True):
+                if not isinstance(outcome, OpenProtoError):
+                    assert isinstance(outcome, MemoryRecord), outcome
+                    assert outcome.content == record.content
+        box.fault = ""
+        assert [(await memory.get(record.id)).content for record in records] == [one.content for one in records]

@@ -8,7 +8,9 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
+
+from openproto_adapters.passthrough import wire
 
 from openproto import AsyncMemory
 
@@ -19,6 +21,7 @@ CAPABILITIES: dict[str, Any] = {
     "verbs": VERBS,
     "x-openproto": {"support": {"key": "none", "scopes": "native"}},
 }
+NO_RECORD = wire.no_record().path
 RECORD: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ann", "created_at": "2026-01-31T12:00:00Z"}
 
 
@@ -39,19 +42,24 @@ class Request(NamedTuple):
         return f"{self.method} {self.target.partition('?')[0]}"
 
 
+Handler: TypeAlias = Callable[[Request, asyncio.StreamWriter], Awaitable[bytes | None]]
+
+
 class RawServer:
-    """Answers with what `handle(request, writer)` returns; None ends the connection. It serves
-    /capabilities itself unless `capabilities` is empty."""
+    """Answers with what `handle(request, writer)` returns; None ends the connection. What a client asks for when it
+    opens is served here, unless `capabilities` is empty."""
 
     def __init__(
         self,
-        handle: Callable[[Request, asyncio.StreamWriter], Awaitable[bytes | None]],
+        handle: Handler,
         *,
         capabilities: bytes | None = None,
+        key_check: Handler | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._handle = handle
         self.capabilities = answer(CAPABILITIES) if capabilities is None else capabilities
+        self._key_check = key_check or always(refusal("not_found", 404))
         self._tls = tls
         self._serving: set[asyncio.Task[None]] = set()
         self.requests: list[Request] = []
@@ -102,6 +110,8 @@ class RawServer:
         request = Request(method, target, headers, body)
         if request.route == "GET /capabilities" and self.capabilities:
             reply: bytes | None = self.capabilities
+        elif request.target == NO_RECORD:
+            reply = await self._key_check(request, writer)
         else:
             self.requests.append(request)
             reply = await self._while_connected(reader, self._handle(request, writer))
@@ -136,7 +146,7 @@ def refusal(code: str, status: int, message: str = "no", **headers: object) -> b
     return answer({"error": {"code": code, "message": message, "type": "invalid"}}, status, **headers)
 
 
-def always(reply: bytes) -> Callable[[Request, asyncio.StreamWriter], Awaitable[bytes | None]]:
+def always(reply: bytes) -> Handler:
     async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
         return reply
 

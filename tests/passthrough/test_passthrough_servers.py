@@ -10,10 +10,11 @@ from urllib.parse import parse_qsl, unquote
 
 import pytest
 from openproto_adapters.sqlite import Sqlite
-from raw_server import CAPABILITIES, RawServer, Request, answer, refusal
+from raw_server import CAPABILITIES, RECORD, RawServer, Request, always, answer, refusal
 
 from openproto import (
     AsyncMemory,
+    Memory,
     MemoryRecord,
     NotFoundError,
     PayloadTooLargeError,
@@ -138,9 +139,47 @@ async def test_a_clients_app_and_request_id_stand_in_the_servers_audit(url: str)
     assert entry.request_id != caught.value.request_id
 
 
-async def test_a_wrong_key_is_told_by_the_first_verb_and_by_every_item_of_a_batch(url: str) -> None:
-    async with AsyncMemory("passthrough", base_url=url, api_key="op_wrong") as client:
-        with pytest.raises(UnauthorizedError):
-            await client.list("ann")
+@pytest.mark.parametrize("key", ["op_wrong", None])
+async def test_a_wrong_key_is_told_on_entering_and_by_health(url: str, key: str | None) -> None:
+    with pytest.raises(UnauthorizedError, match="API key"):
+        async with AsyncMemory("passthrough", base_url=url, api_key=key):
+            pass
+    with pytest.raises(UnauthorizedError), Memory("passthrough", base_url=url, api_key=key):
+        pass
+    memory = AsyncMemory("passthrough", base_url=url, api_key=key)
+    health = await memory.health()
+    assert health.status == "unavailable"
+    await memory.aclose()
+
+
+async def test_a_key_that_no_longer_holds_is_told_by_health_and_by_every_item_of_a_batch() -> None:
+    holds = True
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        if request.target == "/healthz":
+            return answer({"status": "ok", "provider": "x"})
+        return refusal("not_found", 404) if holds else refusal("unauthorized", 401, "no such key")
+
+    async with RawServer(handle, key_check=handle) as server, server.client() as client:
+        assert (await client.health()).status == "ok"
+        holds = False
+        assert ((await client.health()).status, (await client.health()).detail) == ("unavailable", "no such key")
         for outcome in await client.add_many([{"content": "tea", "user_id": "ann"}] * 3):
             assert isinstance(outcome, UnauthorizedError)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 422, 429, 500, 503])
+async def test_what_else_a_server_says_to_the_question_about_the_key_is_left_to_the_verbs(status: int) -> None:
+    check = always(answer({"detail": "strange"}, status))
+    async with RawServer(always(answer(RECORD)), key_check=check) as server, server.client() as client:
+        assert (await client.get("1")).content == "tea"
+
+
+async def test_a_key_that_is_bound_to_users_is_accepted_and_leaves_no_trace(tmp_path: Path) -> None:
+    bound, entry = new_key("bound", ["ann"])
+    memory = AsyncMemory(Sqlite(tmp_path / "memory.db", embedder="none"))
+    with running(create_app(memory, ServerSettings(keys=[ENTRY, entry]))) as address:
+        async with AsyncMemory("passthrough", base_url=address, api_key=bound) as client:
+            assert (await client.health()).status == "ok"
+        async with AsyncMemory("passthrough", base_url=address, api_key=KEY) as client:
+            assert await client.audit("openproto") == []

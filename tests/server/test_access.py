@@ -126,7 +126,7 @@ def test_a_user_whom_the_key_may_not_act_for_is_denied_whether_or_not_there_is_o
         if "unused" in path or path == "/memories/batch":
             continue
         answer = guarded.request(method, path, headers=bearer(ADA), **options)
-        assert error_of(answer, 403, "scope_denied")["message"] == "this key may not act for that user"
+        assert "may not act for that user" in error_of(answer, 403, "scope_denied")["message"]
     items = [{"content": "tea", "user_id": "bob"}, {"content": "tea", "user_id": "ada"}]
     outcomes = guarded.post("/memories/batch", json={"items": items}, headers=bearer(ADA)).json()["outcomes"]
     assert [each["status"] for each in outcomes] == [403, 201]

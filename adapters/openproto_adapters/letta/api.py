@@ -123,7 +123,7 @@ class Api:
             return [created.id for created in one_by_one]
         together = await self._call(_CREATED_MANY, self._passages.create_many, archive.id, passages=passages)
         if len(together) != len(passages):
-            raise ProviderError(f"Letta says that it wrote {len(together)} passages of {len(passages)}")
+            raise ProviderError(f"Letta says that it wrote {len(together)} passages of {len(passages)}; try again")
         return [created.id for created in together]
 
     async def delete_passage(self, archive_id: str, passage_id: str) -> bool:
@@ -154,7 +154,7 @@ class Api:
         except NotFoundError:
             return []
         if any(hit.passage.archive_id != archive_id for hit in hits):
-            raise ProviderError("Letta answered with a passage of another archive, and nothing of it is passed on")
+            raise ProviderError("Letta answered with a passage of another archive, which was dropped; report it")
         moments = [hit.passage.created_at for hit in hits]
         if any((start and moment < start) or (end and moment > end) for moment in moments):
             raise unexpected_response(VENDOR)  # the answer to another search

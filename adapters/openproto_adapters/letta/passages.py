@@ -71,7 +71,7 @@ def _own(passage: Passage, token: str) -> tuple[int, Stored]:
     stored = Stored.from_text(metadata.get(_ENVELOPE), passage.text)
     version = metadata.get(_VERSION)
     if user_token(stored.record.user_id) != token or not isinstance(version, int):
-        raise ProviderError("the archive holds a passage that does not belong there, and nothing of it is passed on")
+        raise ProviderError("the archive holds a passage that does not belong there, which was dropped; remove it")
     return version, stored
 
 

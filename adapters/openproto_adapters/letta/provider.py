@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_whole
 from openproto.emulation import (
     NATIVE,
     EmulatedProvider,
@@ -23,7 +24,6 @@ from openproto.emulation import (
     Recent,
     Stored,
     Traits,
-    check_at_least_one,
     connect_in,
     deleted_since,
     no_such_memory,
@@ -127,7 +127,7 @@ class Letta(EmulatedProvider[_Backend]):
         super().__init__()
         if base_url is not None and environment is not None:
             raise ValueError("give base_url or environment, not both")
-        check_at_least_one(width=width)
+        check_whole(width=width)
         self._options: dict[str, Any] = {"api_key": api_key}
         if environment is not None:
             self._options |= {"base_url": None, "environment": environment}
@@ -167,7 +167,7 @@ class Letta(EmulatedProvider[_Backend]):
         else:
             claim = await self.backend.keys.claim(item.user_id, key, _claim(stored))
             if claim.fingerprint != stored.fingerprint:
-                raise ConflictError("idempotency_key: was used before with another input")
+                raise ConflictError("idempotency_key: was used before with another input; use a new key")
             if claim.memory_id != stored.record.id:  # another process was faster, or an earlier attempt was cut off
                 if (before := await self.find(claim.memory_id, item.user_id)) is not None:
                     return before

@@ -56,7 +56,7 @@ def explained() -> Iterator[None]:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         reasons = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
-        raise InvalidRequestError(f"config: mem0 refuses it: {reasons}") from None
+        raise InvalidRequestError(f"config: mem0 does not take it, and must be given other values: {reasons}") from None
     except TypeError as error:
         # Of a part's settings that no model checks, the constructor of the part says which name it does not know.
         if match := re.search(r"unexpected keyword argument '(\w+)'", str(error)):

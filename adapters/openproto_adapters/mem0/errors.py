@@ -49,12 +49,14 @@ def typed_error(error: Exception) -> OpenProtoError:
     if isinstance(error, theirs.ValidationError):
         return InvalidRequestError(f"mem0 does not take this request ({error.error_code})")
     if isinstance(error, theirs.NetworkError) or _is_unreachable(error):
-        return ProviderUnavailableError(f"mem0, or the store beneath it, cannot be reached ({type(error).__name__})")
+        return ProviderUnavailableError(
+            f"mem0, or the store beneath it, cannot be reached ({type(error).__name__}); start it"
+        )
     if isinstance(error, theirs.MemoryError):
-        return ProviderError(f"mem0 failed ({error.error_code})")
+        return ProviderError(f"mem0 failed ({error.error_code}); try again")
     if isinstance(error, json.JSONDecodeError):
         return unexpected_response("mem0")
-    return ProviderError(f"mem0, or the store beneath it, failed with {type(error).__name__}")
+    return ProviderError(f"mem0, or the store beneath it, failed with {type(error).__name__}; look at its log")
 
 
 def connecting_error(error: Exception) -> OpenProtoError:

@@ -91,7 +91,7 @@ class Platform:
             mark = f"\n\n[repeated: {user_token(key)}]"
             ids = await self._add(item, metadata_of(stored, mark), mark)
         if not ids:
-            raise ProviderError("mem0 has stored nothing, and says not why")
+            raise ProviderError("mem0 has stored nothing and says nothing of why; add it again")
         found = await self.find(ids[0]) if self._infer else None
         stored = found or stored.changed(id=ids[0])
         return self._index.written(stored)
@@ -245,14 +245,14 @@ class Platform:
     async def _event(self, answer: Any) -> Any:
         """Wait until what an answer has queued has ended, and return the event."""
         if not isinstance(answer, dict) or "event_id" not in answer:
-            raise ProviderError("mem0 queued a request and did not say under which event")
+            raise ProviderError("mem0 queued a request and did not say under which event; look before adding it again")
         path = f"/v1/event/{answer['event_id']}/"
         ended = ("SUCCEEDED", "FAILED")
         event = await look_until(
             lambda event: event.get("status") in ended, lambda: self._get(path), await self._get(path)
         )
         if event["status"] == "FAILED":
-            raise ProviderError("mem0 accepted the request and then failed to carry it out")
+            raise ProviderError("mem0 accepted the request and then failed to carry it out; try again")
         return event
 
     async def _get(self, path: str) -> dict[str, Any]:

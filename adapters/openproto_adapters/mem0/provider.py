@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from platformdirs import user_data_path
 from pydantic import BaseModel
 
+from openproto.bounds import check_whole
 from openproto.embedding import resolve_embedder
-from openproto.emulation import EmulatedProvider, Ranked, Stored, check_at_least_one
+from openproto.emulation import EmulatedProvider, Ranked, Stored
 from openproto.models import MemoryRecord
 from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
 from openproto.stores.indexer import EmbedderSpec
@@ -57,12 +58,14 @@ class Mem0(EmulatedProvider[Library | Platform]):
         settings = as_mapping(config)
         own_embedder = bool(settings.get("embedder"))
         if self._is_hosted and not (path is None and config is None and embedder == "auto"):
-            raise ValueError("path, config, and embedder are of the library in this process, api_key of the platform")
+            raise ValueError(
+                "path, config, and embedder are of the library in this process, api_key of the platform: give one kind"
+            )
         if own_embedder and embedder != "auto":
             raise ValueError("give embedder=, or config={'embedder': ...}, and not both")
         if not self._is_hosted and infer and not settings.get("llm"):
             raise ValueError("infer=True needs a language model: config={'llm': {'provider': ..., 'config': {...}}}")
-        check_at_least_one(width=width)
+        check_whole(width=width)
         resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._path = Path(path) if path is not None else None
         self._config = settings

@@ -55,7 +55,7 @@ class SharedLibrary:
         with self.lock:
             current_abort().check()
             if id(user) not in self._users:
-                raise ProviderUnavailableError("the client was closed while this call was running")
+                raise ProviderUnavailableError("the client was closed while this call was running; use an open one")
             yield self._memory
 
 

@@ -37,14 +37,14 @@ _SQLITE: dict[int, tuple[type[OpenProtoError], str]] = {
 _POSTGRES: dict[str, tuple[type[OpenProtoError], str]] = {
     "28": (UnauthorizedError, "PostgreSQL refuses this user or password: look at url="),
     "3D": (ProviderError, "the database named in url= does not exist: create it with CREATE DATABASE"),
-    "42501": (ScopeDeniedError, "this role may not use Memori's tables: their owner must GRANT it the right"),
+    "42501": (ScopeDeniedError, "this role may not use Memori's tables: let their owner GRANT it the right"),
     "42P01": (ProviderError, "Memori's tables are missing: another program dropped them; open the client again"),
-    "53100": (ProviderUnavailableError, "the disk of the PostgreSQL server is full: nothing was written"),
+    "53100": (ProviderUnavailableError, "the disk of the PostgreSQL server is full: free some space"),
     "53": (ProviderUnavailableError, "PostgreSQL is short of connections or memory: lower width=, or raise its limits"),
     "55P03": (ProviderUnavailableError, "a lock was not to be had in time: try again"),
-    "57014": (ProviderTimeoutError, "PostgreSQL cancelled the statement, which took longer than it allows"),
+    "57014": (ProviderTimeoutError, "PostgreSQL cancelled the statement: raise statement_timeout"),
     "57": (ProviderUnavailableError, "PostgreSQL is starting up or shutting down: try again soon"),
-    "08": (ProviderUnavailableError, "the connection to PostgreSQL was lost"),
+    "08": (ProviderUnavailableError, "the connection to PostgreSQL was lost: try again"),
     "25006": (ProviderUnavailableError, "this PostgreSQL takes no writes now: it is a standby, or read-only"),
     "40": (ProviderUnavailableError, "PostgreSQL rolled the transaction back to keep others consistent: try again"),
 }
@@ -62,14 +62,18 @@ def typed_errors() -> Iterator[None]:
 def typed_error(error: Exception) -> OpenProtoError:
     """Return the protocol's error; its text is ours, for theirs may repeat a memory."""
     if isinstance(error, exc.TimeoutError):
-        return ProviderUnavailableError("no connection to the database became free: other calls hold all of them")
+        return ProviderUnavailableError("no connection to the database became free: raise width=")
     if isinstance(error, exc.IntegrityError):
-        return ConflictError("the database has another row in this place")
+        return ConflictError("the database has another row in this place; try again")
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
         # The low byte is the error, the others say more about it.
-        kind, text = _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, (ProviderError, ""))
-        return kind(text or f"SQLite failed with {getattr(cause, 'sqlite_errorname', type(cause).__name__)}")
+        known = _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
+        if known is None:
+            name = getattr(cause, "sqlite_errorname", type(cause).__name__)
+            return ProviderError(f"SQLite failed with {name}; look at the file in url=")
+        kind, text = known
+        return kind(text)
     state = getattr(cause, "sqlstate", None)
     for code in (state, state[:2]) if state else ():
         if code in _POSTGRES:
@@ -78,8 +82,8 @@ def typed_error(error: Exception) -> OpenProtoError:
     if isinstance(error, exc.OperationalError | exc.InterfaceError):
         return _no_connection(cause)
     if isinstance(error, OSError):
-        return ProviderUnavailableError(f"the database cannot be reached ({type(error).__name__})")
-    return ProviderError(f"the database failed with {state or type(cause).__name__}")
+        return ProviderUnavailableError(f"the database cannot be reached ({type(error).__name__}); look at url=")
+    return ProviderError(f"the database failed with {state or type(cause).__name__}; look at its log")
 
 
 def _no_connection(cause: object) -> OpenProtoError:

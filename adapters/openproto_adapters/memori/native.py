@@ -87,7 +87,9 @@ class Engine:
             raise _failed(error) from error
         vector = vectors[0] if vectors else [0.0] * self._dim
         if len(vector) != self._dim:
-            raise ProviderError("Memori's engine answered with a vector of another length than it did before")
+            raise ProviderError(
+                "Memori's engine answered with a vector of another length than before; open the client anew"
+            )
         return struct.pack(f"<{self._dim}f", *vector)
 
     def rank(self, query: str, facts: Facts, texts: Texts, most: int) -> list[tuple[int, float]]:
@@ -142,20 +144,22 @@ def _hits(answer: Any, ticket: str, facts: Facts) -> list[tuple[int, float]]:
         for hit in json.loads(answer):
             asked, _, place = hit["id"].partition(":")
             if asked != ticket:
-                raise ProviderError("Memori's engine answered with a fact that it was not given, which was dropped")
+                raise ProviderError(
+                    "Memori's engine answered with a fact that it was not given, which was dropped; report it"
+                )
             hits.append((facts[int(place)][0], float(hit["rank_score"])))
     except (LookupError, TypeError, ValueError, AttributeError):
         # Not chained: a parser's error repeats what it read, which is memory content.
-        raise ProviderError("Memori's engine answered with what is no ranking") from None
+        raise ProviderError("Memori's engine answered with what is no ranking; report it") from None
     return hits
 
 
 def _refuse(request: str) -> str:
-    raise RuntimeError("nothing is written through Memori's engine")
+    raise RuntimeError("nothing is written through Memori's engine; use the provider's verbs")
 
 
 def _failed(error: Exception) -> ProviderError:
-    return ProviderError(f"Memori's engine failed with {type(error).__name__}")
+    return ProviderError(f"Memori's engine failed with {type(error).__name__}; report it")
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from platformdirs import user_cache_path, user_data_path
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, check_at_least_one, connect_in
+from openproto.bounds import check_whole
+from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, connect_in
 from openproto.errors import OpenProtoError
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes, is_fresh
@@ -62,7 +63,7 @@ class Memori(EmulatedProvider[_Backend]):
 
     def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
         super().__init__()
-        check_at_least_one(width=width)
+        check_whole(width=width)
         self._location = url
         self._models = models
         self._width = width

@@ -46,7 +46,11 @@ class Outcome(NamedTuple):
             return self.ids
         why = self.reason if self.reason.isidentifier() else "without a reason"  # a sentence could repeat the text
         if self.status == "rejected":
-            raise InvalidRequestError(f"MemorySync refuses the text ({why})")
+            raise InvalidRequestError(f"MemorySync refuses the text ({why}); write it otherwise")
         if self.ids:
-            raise ConflictError(f"MemorySync takes the text for one that it has ({why}), and stored nothing")
-        raise InvalidRequestError(f"MemorySync finds nothing worth keeping in the text ({why}), and stored nothing")
+            raise ConflictError(
+                f"MemorySync takes the text for one that it has ({why}), and stored nothing; update that one"
+            )
+        raise InvalidRequestError(
+            f"MemorySync finds nothing worth keeping in the text ({why}), and stored nothing; say more"
+        )

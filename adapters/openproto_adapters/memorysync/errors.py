@@ -36,4 +36,6 @@ def of_status(status: int, *, retry_after: float | None = None) -> OpenProtoErro
 
 def closed() -> ProviderUnavailableError:
     """Return the error for a request that the closing of the client forestalls or ends."""
-    return ProviderUnavailableError("the connections to MemorySync were closed; a write may or may not have happened")
+    return ProviderUnavailableError(
+        "the connections to MemorySync were closed; a write may or may not have happened: look before trying again"
+    )

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_seconds, check_whole
 from openproto.emulation import (
     EmulatedProvider,
     Ranked,
     Recent,
     Stored,
     Traits,
-    check_at_least_one,
     deleted_since,
     no_such_memory,
     user_token,
@@ -101,9 +101,8 @@ class MemorySync(EmulatedProvider[_Backend]):
         for option, value in (("api_key", api_key), ("project_id", project_id)):
             if value is not None and not _fits_header(value):
                 raise ValueError(f"{option} must be visible ASCII characters, without spaces or line breaks")
-        if timeout <= 0:
-            raise ValueError("timeout must be more than 0 seconds")
-        check_at_least_one(max_connections=max_connections)
+        check_seconds(timeout=timeout)
+        check_whole(max_connections=max_connections)
         self._api_key = api_key
         self._base_url = base_url
         self._project_id = project_id

@@ -122,7 +122,7 @@ class Api:
 
     def _typed(self, error: Exception) -> OpenProtoError:
         if self._is_closed:
-            return ProviderUnavailableError("the client was closed while this call was running")
+            return ProviderUnavailableError("the client was closed while this call was running; use an open one")
         return as_protocol_error(error)
 
 

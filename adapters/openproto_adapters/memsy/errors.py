@@ -28,7 +28,9 @@ def as_protocol_error(error: Exception) -> OpenProtoError:
         case sdk.RateLimitExceeded():
             return error_of(429, vendor=VENDOR, key=_KEY, retry_after=error.retry_after)
         case sdk.MemsyAPIError(status_code=403 | 409):
-            return ScopeDeniedError("the API key's scope, seat, or plan does not include this at Memsy")
+            return ScopeDeniedError(
+                "the API key's scope, seat, or plan does not include this at Memsy; use another key"
+            )
         case sdk.MemsyAPIError():
             return error_of(error.status_code, vendor=VENDOR, key=_KEY)
     return ProviderError(f"Memsy's SDK failed with {type(error).__name__}; is base_url that of Memsy?")

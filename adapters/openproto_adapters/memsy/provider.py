@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_seconds, check_whole
 from openproto.emulation import (
     EmulatedProvider,
     Ranked,
     Stored,
     Traits,
-    check_at_least_one,
     check_base_url,
     deleted_since,
     look_until,
@@ -99,9 +99,8 @@ class Memsy(EmulatedProvider[_Backend]):
         width: int = 16,
     ) -> None:
         super().__init__()
-        if wait < 0:
-            raise ValueError("wait must be 0 seconds or more")
-        check_at_least_one(width=width)
+        check_seconds(wait=wait, or_zero=True)
+        check_whole(width=width)
         check_base_url(base_url)
         self._base_url = base_url
         self._api_key = api_key

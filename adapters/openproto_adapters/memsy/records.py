@@ -166,5 +166,5 @@ def _typed_error(error: sqlite3.Error | OSError) -> OpenProtoError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code in _BUSY_OR_FAILING:
-        return ProviderUnavailableError(f"the file of the records cannot be used now: {name}")
+        return ProviderUnavailableError(f"the file of the records cannot be used now ({name}); try again soon")
     return ProviderError(f"the file in path= does not hold records of Memsy, or is damaged: {name}")

@@ -161,7 +161,9 @@ def refusal(reply: Reply, url: str, secret: str | None) -> OpenProtoError:
     if 300 <= reply.status < 400:
         return ProviderError(_redirected(reply, url), request_id=request_id)
     if reply.status < 400:
-        return ProviderError(f"the server answered with the unexpected status {reply.status}", request_id=request_id)
+        return ProviderError(
+            f"the server answered with the unexpected status {reply.status}: is base_url= right?", request_id=request_id
+        )
     retry_after = read_retry_after(reply.headers.get("retry-after", ""))
     try:
         fault = Envelope.model_validate_json(reply.body).error
@@ -190,7 +192,7 @@ def from_fault(
 
 def foreign() -> ProviderError:
     """Return the error for a record of a user who was not asked for."""
-    return ProviderError("the server answered with a memory of another user; nothing of the answer is passed on")
+    return ProviderError("the server answered with a memory of another user, which was dropped; report it")
 
 
 def own(record: MemoryRecord, user_id: str | None) -> MemoryRecord:

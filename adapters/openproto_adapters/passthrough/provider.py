@@ -10,11 +10,17 @@ import importlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, TypeVar
-from urllib.parse import urlsplit
 
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_whole
 from openproto.context import TokenCounter, estimate_tokens
-from openproto.errors import OpenProtoError, PayloadTooLargeError, ProviderError, ProviderUnavailableError
+from openproto.errors import (
+    OpenProtoError,
+    PayloadTooLargeError,
+    ProviderError,
+    ProviderUnavailableError,
+    UnauthorizedError,
+)
 from openproto.models import (
     OPERATIONS,
     VERBS,
@@ -82,11 +88,10 @@ class Passthrough(Provider):
     requires: ClassVar[tuple[str, ...]] = ("httpx", "aiohttp", "httpx_aiohttp")
 
     def __init__(self, base_url: str, *, api_key: str | None = None, max_connections: int = 16) -> None:
-        self._base_url = _checked_url(base_url)
+        self._base_url = wire.checked_url(base_url)
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
             raise ValueError("api_key must be visible ASCII characters, without spaces or line breaks")
-        if max_connections < 1:
-            raise ValueError("max_connections must be 1 or more")
+        check_whole(max_connections=max_connections)
         self._api_key = api_key
         self._max_connections = max_connections
         self._headers = {
@@ -102,7 +107,7 @@ class Passthrough(Provider):
         self._extended = False
 
     async def open(self) -> None:
-        """Ask the server what it can do."""
+        """Ask the server what it can do, and whether it accepts the key."""
         try:
             # The libraries take a tenth of a second to import, and the certificate authorities a while to read.
             self._threads = threads = Threads(1, "openproto-passthrough")
@@ -110,6 +115,7 @@ class Passthrough(Provider):
             tls = await threads(transport.tls_context, needed=self._base_url.startswith("https:"))
             self._live_http = transport.Http(self._base_url, tls, self._max_connections)
             self._declare(await self._parse(Capabilities, await self._send(wire.capabilities())))
+            await self._check_key()
         except BaseException:
             await self.close()
             raise
@@ -193,7 +199,7 @@ class Passthrough(Provider):
         self._check_declared("get", needs="key")
         record = answers.own(await self._parse(MemoryRecord, await self._send(wire.get_by_key(ref))), ref.user_id)
         if record.key != ref.key:
-            raise ProviderError("the server answered with a memory of another key; it is not passed on")
+            raise ProviderError("the server answered with a memory of another key, which was dropped; report it")
         return record
 
     async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
@@ -222,7 +228,7 @@ class Passthrough(Provider):
         for part, request in wire.restorations(records):
             told = (await self._parse(answers.RestoreResults, await self._send(request))).outcomes
             if [(each.id, each.user_id) for each in told] != [(record.id, record.user_id) for record in part]:
-                raise ProviderError("the server answered with outcomes of other records than were sent")
+                raise ProviderError("the server answered with outcomes of other records than were sent; report it")
             outcomes += told
         return outcomes
 
@@ -241,7 +247,7 @@ class Passthrough(Provider):
         for record in page.items:
             answers.own(record, query.user_id)
         if page.next_cursor is not None and page.next_cursor == query.cursor:
-            raise ProviderError("the server answers a cursor with the same cursor, so the listing would have no end")
+            raise ProviderError("the server answers a cursor with the same cursor, so that there is no end; report it")
         return page
 
     async def search(self, query: SearchQuery) -> SearchResults:
@@ -283,12 +289,24 @@ class Passthrough(Provider):
         return self._declared
 
     async def health(self) -> None:
-        """Ask the server, which asks its backend."""
+        """Ask the server, which asks its backend, and whether it still accepts the key."""
         await self._parse(answers.Alive, await self._send(wire.health()))
+        await self._check_key()
 
     async def describe(self) -> dict[str, str]:
         """Return the server's address and the protocol's version there."""
         return {"server": self._base_url, "OMP": (await self.capabilities()).omp_version}
+
+    async def _check_key(self) -> None:
+        """Raise UnauthorizedError where the server refuses the key; every other refusal is left to the verbs.
+
+        Capabilities and health are open to everybody. A record that does not exist is the cheapest thing that is not:
+        a good key gets "not found", also one that is bound to users, and no store has a read to record.
+        """
+        if "get" in self.verbs:
+            reply = await self._exchange(wire.no_record())
+            if isinstance(error := self._refusal(reply), UnauthorizedError):
+                raise error
 
     def _declare(self, declared: Capabilities) -> None:
         self._extended = "x_openproto" in declared.model_fields_set
@@ -327,8 +345,11 @@ class Passthrough(Provider):
 
     def _successful(self, request: wire.Request, reply: Reply) -> Reply:
         if reply.status not in (request.success, request.also_success):
-            raise answers.refusal(reply, self._base_url, self._api_key)
+            raise self._refusal(reply)
         return reply
+
+    def _refusal(self, reply: Reply) -> OpenProtoError:
+        return answers.refusal(reply, self._base_url, self._api_key)
 
     async def _exchange(self, request: wire.Request) -> Reply:
         url, headers = self._base_url + request.path, {**self._headers, **request.headers}
@@ -361,7 +382,7 @@ class Passthrough(Provider):
     async def _outcomes(self, part: Sequence[KeyedInput], reply: Reply) -> Outcomes:
         given = (await self._parse(answers.BatchOutcomes, reply)).outcomes
         if len(given) != len(part):
-            raise ProviderError(f"the server answered with {len(given)} outcomes to a batch of {len(part)}")
+            raise ProviderError(f"the server answered with {len(given)} outcomes to {len(part)} items; add them again")
         outcomes: Outcomes = []
         for keyed, outcome in zip(part, given, strict=True):
             if outcome.memory is not None:
@@ -369,7 +390,7 @@ class Passthrough(Provider):
             elif outcome.error is not None:
                 outcomes.append(answers.from_fault(outcome.error, self._api_key))
             else:
-                outcomes.append(ProviderError("the server does not say what became of this item"))
+                outcomes.append(ProviderError("the server does not say what became of this item; add it again"))
         return outcomes
 
     @property
@@ -377,19 +398,3 @@ class Passthrough(Provider):
         if self._live_http is None:
             raise self.closed_meanwhile()
         return self._live_http
-
-
-def _checked_url(url: str) -> str:
-    """Return the URL without a slash at its end; the errors never repeat it, for it may hold a password."""
-    try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port != 0
-    except ValueError:
-        raise ValueError("base_url is not a URL, such as 'https://memory.example.com'") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid or not url.isprintable():
-        raise ValueError("base_url must be http:// or https:// and a host, such as 'https://memory.example.com'")
-    if "@" in parts.netloc:
-        raise ValueError("base_url must not hold a user or password; pass api_key=")
-    if "?" in url or "#" in url or " " in url:
-        raise ValueError("base_url must end with its path: no query, no fragment, no spaces")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

@@ -50,18 +50,27 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         aiohttp.ClientConnectorError,
         ProviderUnavailableError,
-        "no connection: nothing listens there, or the network does not lead there",
+        "no connection: nothing listens there, or no network leads there; look at base_url=",
     ),
     (aiohttp.ClientResponseError, ProviderError, "the answer is not HTTP: look at base_url="),
     (httpx.InvalidURL, ProviderError, "base_url= is no address that can be asked"),
     (UnicodeError, ProviderError, "the host in base_url= is no name that can be looked up"),
-    (httpx.DecodingError, ProviderError, "the answer's compression is broken"),
+    (
+        httpx.DecodingError,
+        ProviderError,
+        "the answer's compression is broken; look at base_url= and at what stands before the server",
+    ),
     (
         aiohttp.ClientError,
         ProviderUnavailableError,
-        "the connection was lost before the answer was complete; a write may or may not have happened",
+        "the connection was lost before the answer was complete; a write may or may not have "
+        "happened: look before trying again",
     ),
-    (OSError, ProviderUnavailableError, "the network failed; a write may or may not have happened"),
+    (
+        OSError,
+        ProviderUnavailableError,
+        "the network failed; a write may or may not have happened: look before trying again",
+    ),
 )
 
 
@@ -90,7 +99,7 @@ class Http:
         """Return the whole answer. Redirects are answers too: following one could carry credentials elsewhere."""
         async with self._slots:
             if self._session.closed:
-                raise ProviderUnavailableError("the connections were closed")
+                raise ProviderUnavailableError("the connections were closed; use an open client")
             try:
                 response = await self._transport.handle_async_request(
                     httpx.Request(method, url, headers=headers, content=body)
@@ -111,7 +120,9 @@ class Http:
         async for chunk in response.aiter_bytes():
             size += len(chunk)
             if size > LARGEST_ANSWER:
-                raise ProviderError(f"{self._origin}: the answer is larger than {LARGEST_ANSWER >> 20} MiB")
+                raise ProviderError(
+                    f"{self._origin}: the answer is larger than {LARGEST_ANSWER >> 20} MiB; ask for less"
+                )
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -121,7 +132,9 @@ class Http:
         for kind, typed, text in _ERRORS:
             if isinstance(cause, kind):
                 return typed(f"{self._origin}: {text}")
-        return ProviderError(f"{self._origin}: the request failed inside the HTTP library ({type(cause).__name__})")
+        return ProviderError(
+            f"{self._origin}: the request failed inside the HTTP library ({type(cause).__name__}); report it"
+        )
 
 
 class _Names(AbstractResolver):

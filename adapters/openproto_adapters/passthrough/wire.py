@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic_core import to_json
 
@@ -52,6 +52,22 @@ class Request(NamedTuple):
     body: bytes | None = None
     headers: Mapping[bytes, bytes] = {}
     also_success: int | None = None
+
+
+def checked_url(url: str) -> str:
+    """Return the URL without a slash at its end; the errors never repeat it, for it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port != 0
+    except ValueError:
+        raise ValueError("base_url is not a URL, such as 'https://memory.example.com'") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid or not url.isprintable():
+        raise ValueError("base_url must be http:// or https:// and a host, such as 'https://memory.example.com'")
+    if "@" in parts.netloc:
+        raise ValueError("base_url must not hold a user or password; pass api_key=")
+    if "?" in url or "#" in url or " " in url:
+        raise ValueError("base_url must end with its path: no query, no fragment, no spaces")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 def add(item: MemoryInput, idempotency_key: str) -> Request:
@@ -148,6 +164,11 @@ def capabilities() -> Request:
     return Request("GET", "/capabilities")
 
 
+def no_record() -> Request:
+    """Return `GET /memories/{id}` of a record that does not exist."""
+    return get(RecordRef(id="openproto-asks-for-nothing", user_id="openproto"))
+
+
 def health() -> Request:
     """Return `GET /healthz`."""
     return Request("GET", "/healthz")
@@ -189,7 +210,7 @@ def _if_match(version: str | None) -> dict[bytes, bytes]:
     if version is None:
         return {}
     if not (version.isascii() and version.isprintable() and '"' not in version and " " not in version):
-        raise ConflictError("the record does not have this version: no server sends one like it")
+        raise ConflictError("the record does not have this version, and no server sends one like it; read it again")
     return {b"if-match": b'"%b"' % version.encode()}
 
 

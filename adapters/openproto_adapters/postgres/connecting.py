@@ -104,7 +104,7 @@ def tls_error(error: BaseException, url: str) -> OpenProtoError | None:
         text = f"the file that {bad}= names cannot be read, and TLS needs it: look at its path and permissions"
     elif isinstance(error, ssl.SSLError):
         text = (
-            f"TLS with {address(url)} could not be agreed on ({error.reason or 'no reason given'}): look at the "
+            f"TLS with {address(url)} could not be agreed on ({error.reason or type(error).__name__}): look at the "
             "server's ssl_* settings, and at sslcert= and sslkey= where it wants a client's certificate"
         )
     return kind(text, provider="postgres") if text else None

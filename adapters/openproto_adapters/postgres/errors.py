@@ -32,7 +32,7 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         asyncpg.InsufficientPrivilegeError,
         ScopeDeniedError,
-        "this role may not use openproto's tables: their owner must GRANT it USAGE on the schema and all on the tables",
+        "this role may not use openproto's tables: let their owner GRANT it USAGE on the schema and all on the tables",
     ),
     (
         asyncpg.UntranslatableCharacterError,
@@ -74,7 +74,7 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         asyncpg.QueryCanceledError,
         ProviderTimeoutError,
-        "PostgreSQL cancelled the query: statement_timeout ended it",
+        "PostgreSQL cancelled the query: raise statement_timeout, which ended it",
     ),
     (
         asyncpg.UndefinedTableError,
@@ -94,17 +94,17 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         asyncpg.OperatorInterventionError,
         ProviderUnavailableError,
-        "PostgreSQL ended the connection: the server is restarting, or an administrator closed it",
+        "PostgreSQL ended the connection: the server restarts, or an administrator closed it; try again soon",
     ),
     (
         asyncpg.PostgresConnectionError,
         ProviderUnavailableError,
-        "the connection to PostgreSQL was lost: the server is down or the network failed",
+        "the connection to PostgreSQL was lost: the server is down or the network failed; try again soon",
     ),
     (
         asyncpg.LockNotAvailableError,
         ProviderUnavailableError,
-        "a lock on openproto's tables was not to be had in time: something else is working on them",
+        "a lock on openproto's tables was not to be had in time: something else is working on them; try again soon",
     ),
     (
         asyncpg.TransactionRollbackError,
@@ -124,12 +124,12 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
     (
         asyncpg.InternalClientError,
         ProviderUnavailableError,
-        "the connection to PostgreSQL was lost while it was in use",
+        "the connection to PostgreSQL was lost while it was in use; try again soon",
     ),
     (
         asyncpg.InterfaceError,
         ProviderUnavailableError,
-        "the connection to PostgreSQL was closed while it was in use",
+        "the connection to PostgreSQL was closed while it was in use; try again soon",
     ),
     (
         OSError,

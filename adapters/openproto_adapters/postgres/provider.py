@@ -320,7 +320,7 @@ class Postgres(Store):
         self._index.check(model, dim)
         if fingerprint is not None and fingerprint != new.fingerprint:
             await self._check_predecessors(new.item)  # without them it was refused before the key was used
-            raise ConflictError("idempotency_key: was used before with another input")
+            raise ConflictError("idempotency_key: was used before with another input; use a new key")
         if columns[0] is not None:
             return self._own([columns], new.item.user_id)
         if fingerprint is None and new.item.supersedes:

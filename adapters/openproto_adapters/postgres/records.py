@@ -57,7 +57,7 @@ def check_owner(owners: Iterable[str] | None, user_id: str | None) -> None:
 
 def foreign() -> ProviderError:
     """Return the error for a row of another user."""
-    return ProviderError("the database answered with another user's memory, which was withheld")
+    return ProviderError("the database answered with another user's memory, which was withheld; report it")
 
 
 def _aware(moment: datetime | None) -> datetime | None:

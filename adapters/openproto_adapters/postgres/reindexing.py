@@ -189,5 +189,6 @@ class _Run:
         if next_model is None and (model, dim) == self._wanted:
             return True
         raise ConflictError(
-            f"another re-embedding has begun, to {next_model!r}; this one, to {self._wanted[0]!r}, stopped"
+            f"another re-embedding has begun, to {next_model!r}; this one, to {self._wanted[0]!r}, "
+            "stopped; run the one you want"
         )

@@ -89,8 +89,8 @@ async def _restore_one(
     if record.user_id in owners:
         return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="exists")
     if owners:
-        return refused(record, ConflictError("id: a record of another user has it"))
-    return refused(record, ConflictError("key: another record of this user bears it"))
+        return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
+    return refused(record, ConflictError("key: another record of this user bears it; delete that one first"))
 
 
 def _columns(record: MemoryRecord, new: IndexedInput[PackedWords]) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_seconds, check_whole
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
 from openproto.models import Cancellation, Capabilities, MemoryRecord
@@ -52,10 +53,11 @@ class Store(Provider):
         connect_timeout: float = 10.0,
         statement_cache_size: int = 100,
     ) -> None:
-        if not 0 <= pool_min <= pool_max or pool_max < 1:
-            raise ValueError("pool_min and pool_max must satisfy 0 <= pool_min <= pool_max, and pool_max >= 1")
-        if acquire_timeout <= 0 or connect_timeout <= 0:
-            raise ValueError("acquire_timeout and connect_timeout must be positive numbers of seconds")
+        check_whole(pool_max=pool_max)
+        check_whole(0, pool_min=pool_min, statement_cache_size=statement_cache_size)
+        check_seconds(acquire_timeout=acquire_timeout, connect_timeout=connect_timeout)
+        if pool_min > pool_max:
+            raise ValueError("pool_min must not be more than pool_max")
         self._url = url
         self._schema = check_name(schema)
         resolve_embedder(embedder)  # a name that means nothing is told when the client is made

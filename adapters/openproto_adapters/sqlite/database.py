@@ -114,7 +114,7 @@ class Database:
 
     def _connect_to_write(self, job: _Job) -> Connection:
         if self.read_only is not None:
-            raise ProviderError(f"{self.path} may only be read: {self.read_only}")
+            raise ProviderError(f"{self.path} may only be read ({self.read_only}); open it as a user who may write")
         self._check_identity("nothing of this call was written")
         if self._identity is None and not self.path.exists():
             self._make_file()
@@ -329,11 +329,11 @@ def typed_error(error: sqlite3.Error) -> OpenProtoError:
     return kind(text, provider="sqlite")
 
 
-_CLOSED = "the client was closed while this call was running"
+_CLOSED = "the client was closed while this call was running; use an open one"
 _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
     sqlite3.SQLITE_BUSY: (
         ProviderUnavailableError,
-        "the database file is locked: another process has been writing to it for longer than lock_timeout",
+        "the database file is locked: another process has been writing to it for longer than lock_timeout; try again",
     ),
     sqlite3.SQLITE_FULL: (
         ProviderUnavailableError,
@@ -348,8 +348,11 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
         ProviderError,
         "the database file cannot be opened: look at path=, its folder, and their permissions",
     ),
-    sqlite3.SQLITE_READONLY: (ProviderError, "the database file or its folder is read-only for this user"),
-    sqlite3.SQLITE_PERM: (ProviderError, "this user may not open the database file"),
+    sqlite3.SQLITE_READONLY: (
+        ProviderError,
+        "the database file or its folder is read-only for this user; look at their permissions",
+    ),
+    sqlite3.SQLITE_PERM: (ProviderError, "this user may not open the database file; look at its permissions"),
     sqlite3.SQLITE_NOTADB: (
         ProviderError,
         "the file at path= is not an SQLite database: choose another path",

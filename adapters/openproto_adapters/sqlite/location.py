@@ -28,8 +28,8 @@ def file_at(path: str | Path) -> Path:
         text = unquote(parts.path)[1:]
         if parts.netloc or parts.query or parts.fragment or not text:
             raise ValueError(
-                "path: a sqlite: URL is 'sqlite:///memory.db' for a relative path and 'sqlite:////var/memory.db' for "
-                "an absolute one, with nothing behind it"
+                "path: a sqlite: URL must be 'sqlite:///memory.db' for a relative path and 'sqlite:////var/memory.db' "
+                "for an absolute one, with nothing behind it"
             )
     try:
         return Path(text).expanduser()

@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 
 from platformdirs import user_data_path
 
+from openproto.bounds import check_seconds
 from openproto.context import TokenCounter, fill_context
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError
@@ -89,6 +90,7 @@ class Sqlite(Provider):
     ) -> None:
         if synchronous not in ("full", "normal"):
             raise ValueError("synchronous must be 'full' or 'normal'")
+        check_seconds(lock_timeout=lock_timeout, or_zero=True)
         self._path = file_at(path) if path is not None else None
         resolve_embedder(embedder)  # a name that means nothing is told when the client is made
         self._embedder: EmbedderSpec = embedder

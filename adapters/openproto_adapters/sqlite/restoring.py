@@ -47,11 +47,11 @@ def _restore_one(db: Connection, record: MemoryRecord, new: IndexedInput[list[in
     if owner is not None and owner[0] == record.user_id:
         return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="exists")
     if owner is not None:
-        return refused(record, ConflictError("id: a record of another user has it"))
+        return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
     if record.key is not None:
         bearer = db.execute(GET_BY_KEY, {"user_id": record.user_id, "key": record.key}).fetchone()
         if bearer is not None:
-            return refused(record, ConflictError("key: another record of this user bears it"))
+            return refused(record, ConflictError("key: another record of this user bears it; delete that one first"))
     created = to_micros(record.created_at)
     moments = {"created_at": created, "updated_at": to_micros(record.updated_at)}
     insert(db, new, fields_of(new.item, new, created) | moments)

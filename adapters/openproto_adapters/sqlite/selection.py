@@ -49,7 +49,9 @@ def check_owner(owner: str, user_id: str | None) -> None:
 
 def foreign() -> ProviderError:
     """Return the error for a row of another user."""
-    return ProviderError("the database answered with another user's memory, which was withheld; nothing was changed")
+    return ProviderError(
+        "the database answered with another user's memory, which was withheld; nothing was changed; report it"
+    )
 
 
 def own(record: MemoryRecord, user_id: str | None) -> MemoryRecord:

@@ -324,7 +324,7 @@ def _written_before(db: Connection, new: IndexedInput[list[int]]) -> MemoryRecor
     if known is None:
         return None
     if known[1] != new.fingerprint:
-        raise ConflictError("idempotency_key: was used before with another input")
+        raise ConflictError("idempotency_key: was used before with another input; use a new key")
     try:
         return get(db, RecordRef(id=known[0], user_id=new.item.user_id))
     except NotFoundError:

@@ -25,7 +25,9 @@ def as_protocol_error(error: Exception, api_key: str) -> OpenProtoError:
         case sdk.APIConnectionError():
             return unreachable(VENDOR)
         case sdk.APIStatusError(status_code=402):
-            return RateLimitedError(f"the quota of the Supermemory account is used up{_quoted(error.body, api_key)}")
+            return RateLimitedError(
+                f"the quota of the Supermemory account is used up; raise it, or wait{_quoted(error.body, api_key)}"
+            )
         case sdk.APIStatusError(status_code=status):
             retry_after = read_retry_after((error.headers or {}).get("retry-after", ""))
             return error_of(status, vendor=VENDOR, key="api_key= or SUPERMEMORY_API_KEY", retry_after=retry_after)

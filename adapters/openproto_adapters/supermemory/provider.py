@@ -14,13 +14,13 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_whole
 from openproto.emulation import (
     NATIVE,
     EmulatedProvider,
     Ranked,
     Stored,
     Traits,
-    check_at_least_one,
     check_base_url,
     connect_in,
     deleted_since,
@@ -119,7 +119,7 @@ class Supermemory(EmulatedProvider[_Backend]):
                 raise ValueError(f"{name} must be one of {choices}")
         if dreaming is not None and task_type != "memory":
             raise ValueError("dreaming is how memories form, which needs task_type='memory'")
-        check_at_least_one(width=width)
+        check_whole(width=width)
         check_base_url(base_url)
         self._api_key = api_key
         self._base_url = base_url

@@ -155,11 +155,11 @@ async def _round_trip(checkup: Checkup, memory: AsyncMemory) -> None:
             )
         with checkup.step("get") as check:
             if (await memory.get(record.id, user_id=user)).content != _CONTENT:
-                raise ProviderError("the memory came back with another content than was stored")
+                raise ProviderError("the memory came back with another content than was stored; report it")
             check.detail = "read it back unchanged"
         with checkup.step("search") as check:
             if record.id not in [result.memory.id for result in await memory.search(_QUERY, user)]:
-                raise ProviderError("a search for the memory's own words did not find it")
+                raise ProviderError("a search for the memory's own words did not find it; report it")
             check.detail = "found it"
         with checkup.step("delete") as check:
             await memory.delete(record.id, user_id=user)
@@ -169,7 +169,7 @@ async def _round_trip(checkup: Checkup, memory: AsyncMemory) -> None:
             except NotFoundError:
                 check.detail = "removed it"
             else:
-                raise ProviderError("the memory can still be read after it was deleted")
+                raise ProviderError("the memory can still be read after it was deleted; report it")
     finally:
         if not gone:
             await _clean_up(checkup, memory, user)

@@ -189,11 +189,12 @@ class _Import:
 
 @contextmanager
 def opened(file: str) -> Iterator[BinaryIO]:
-    """Open what is imported for reading it twice; stdin is kept in a nameless file meanwhile."""
+    """Open lines of JSON for reading them twice, if the file holds such; stdin is kept in a nameless file meanwhile."""
     with ExitStack() as stack:
         source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
         if file == "-" or not source.seekable():
             copy = stack.enter_context(open_private(None))
             shutil.copyfileobj(source, copy)
             source = copy
+        lines.check_format(source)
         yield source

@@ -76,7 +76,7 @@ class OpenProtoStore(BaseStore):
         """Run the operations: all reads, then all writes; the last write of a key counts."""
         if not self._bound.is_shared:
             raise asyncio.InvalidStateError(
-                "a synchronous call needs OpenProtoStore(Memory(...)); with an AsyncMemory await the a... methods"
+                "a synchronous call needs OpenProtoStore(Memory(...)); with an AsyncMemory, await the a... methods"
             )
         return self._bound.run(self._run(list(ops)))
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from openproto import AsyncMemory, Memory
+from openproto.bounds import check_seconds, check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.backlog import Backlog
 from openproto.integrations.llm.faults import FaultLog
@@ -72,8 +73,9 @@ class CaptureQueue:
         wait_timeout: float = 30.0,
         retries: int = 3,
     ) -> None:
-        if min(max_workers, batch_size, maxsize) < 1 or retries < 0:
-            raise ValueError("max_workers, batch_size, and maxsize must be 1 or more, retries 0 or more")
+        check_whole(max_workers=max_workers, batch_size=batch_size, maxsize=maxsize)
+        check_whole(0, retries=retries)
+        check_seconds(wait_timeout=wait_timeout, or_zero=True)
         if policy not in ("drop", "wait"):
             raise ValueError("policy must be 'drop' or 'wait'")
         if extract is not None and keep is not None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError
 from openproto.blocking.threads import Threads
+from openproto.bounds import check_seconds, check_whole
 from openproto.integrations.llm.proxy import ClientProxy
 from openproto.integrations.llm.sifting import clean
 from openproto.integrations.llm.turns import BatchExtractor, Extraction, Turn, kept_of
@@ -99,8 +100,8 @@ class FactExtractor(BatchExtractor):
     ) -> None:
         if on_failure not in ("keep", "drop"):
             raise ValueError("on_failure must be 'keep' or 'drop'")
-        if min(calls_per_minute, tokens_per_minute, max_tokens) < 1 or timeout <= 0:
-            raise ValueError("calls_per_minute, tokens_per_minute, max_tokens, and timeout must be positive")
+        check_whole(calls_per_minute=calls_per_minute, tokens_per_minute=tokens_per_minute, max_tokens=max_tokens)
+        check_seconds(timeout=timeout)
         bare: Any = cast(Any, client)._wrapped if type(client) is ClientProxy else client
         if hasattr(bare, "chat"):
             self._create, self._is_openai = bare.chat.completions.create, True
@@ -201,14 +202,14 @@ class FactExtractor(BatchExtractor):
         # Servers that know no structured output put a fence around it, or a sentence before it.
         start, end = text.find("{"), text.rfind("}")
         if start < 0 or end < start:
-            raise ProviderError("the model's answer is not the JSON that was asked for")
+            raise ProviderError("the model's answer is not the JSON that was asked for; choose another model")
         return json.loads(text[start : end + 1])
 
     def _checked(self, answer: Any, notes: Sequence[MemoryRecord]) -> Extraction:
         """Return what of the answer may be stored."""
         listed = answer.get("facts") if isinstance(answer, Mapping) else None
         if not isinstance(listed, list):
-            raise ProviderError("the model's answer is not the JSON that was asked for")
+            raise ProviderError("the model's answer is not the JSON that was asked for; choose another model")
         items: list[dict[str, Any]] = []
         ended: list[str] = []
         known = {_plain(note.content) for note in notes}

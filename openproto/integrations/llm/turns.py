@@ -97,7 +97,7 @@ def memory_fields(turn: Turn, position: int, item: str | Mapping[str, Any] | Mem
     """
     fields: dict[str, Any] = {"content": item} if isinstance(item, str) else dict(item)
     if fields.setdefault("user_id", turn.user_id) != turn.user_id:
-        raise ValueError("an extractor made a memory for another user than the one who spoke")
+        raise ValueError("an extractor must not make a memory for another user than the one who spoke")
     if fields.get("scope") is None:
         fields["scope"] = turn.scope
     fields.setdefault("idempotency_key", f"{turn.nonce}-{position}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 from openproto import AsyncMemory, Memory
+from openproto.bounds import check_seconds, check_whole
 from openproto.integrations.llm.anthropic import Messages
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.exchange import WrapOptions
@@ -58,6 +59,8 @@ def wrap(
     A call raises InvalidRequestError (a ValueError) when there is no user id, and RuntimeError when its event loop is
     not the `AsyncMemory`'s, both before the LLM is asked. Whatever else befalls the memory is logged and counted.
     """
+    check_seconds(recall_timeout=recall_timeout, or_zero=True)
+    check_whole(token_budget=token_budget)
     bare: object = cast(Any, client)._wrapped if type(client) is ClientProxy else client
     routes, is_async = _kind(bare)
     queue = memory if isinstance(memory, CaptureQueue) else CaptureQueue.of(memory)

