@@ -47,7 +47,7 @@ from openproto.fields import (
     is_absent,
     plain_field,
 )
-from openproto.models import MemorySource, SourceType
+from openproto.models import MemorySource, Result, SourceType
 
 MAX_LIST_LIMIT = 500
 MAX_SEARCH_LIMIT = 100
@@ -120,6 +120,16 @@ def _check_extensions(extensions: Mapping[str, Any]) -> None:
             check_json(value)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
+
+
+def build_models() -> None:
+    """Build the validators of all models, which their first use would do: in a thread, for it takes tens of ms."""
+    waiting: list[type[BaseModel]] = [Result, Request]
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        if not model.__pydantic_complete__:
+            model.model_rebuild()
 
 
 def fingerprint(item: MemoryInput) -> bytes:

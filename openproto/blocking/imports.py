@@ -47,3 +47,10 @@ def large_import() -> Iterator[None]:
     finally:
         gc.callbacks.remove(spare)
         freeze()
+
+
+def import_async_http() -> None:
+    """Import, in a thread, what httpx's asynchronous clients would import on the loop when they first connect."""
+    import anyio
+
+    anyio.run(anyio.sleep, 0)

@@ -18,6 +18,7 @@ from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Operation, Verb
 from openproto.provider import Provider, begin_call, current_call
+from openproto.requests import MemoryInput, build_models
 
 T = TypeVar("T")
 
@@ -223,6 +224,8 @@ class Session:
         try:
             if self._guard is None:
                 self._guard = await guard(self)
+            if not MemoryInput.__pydantic_complete__:
+                await _in_a_thread(build_models)
             await self.provider.open()
             self._is_open = True
         finally:
@@ -310,6 +313,17 @@ class Session:
 
 _closing_sessions: set[asyncio.Task[None]] = set()
 """Keeps closing tasks alive: a client may be dropped right after a cancelled entry."""
+
+
+async def _in_a_thread(function: Callable[[], None]) -> None:
+    # Imported here: every adapter has done so, and a provider without I/O needs it once.
+    from openproto.blocking.threads import Threads
+
+    threads = Threads(1, "openproto-models")
+    try:
+        await threads(function)
+    finally:
+        threads.close()
 
 
 async def _nothing() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from openproto.blocking.imports import import_async_http
 from openproto.blocking.threads import Threads
 from openproto.bounds import check_number, check_seconds, check_whole
 from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT
@@ -121,4 +122,5 @@ class OpenAIEmbedder:
             if error.name != "httpx":
                 raise
             raise ImportError(f"the openai embedder needs {error.name}: pip install 'openproto[openai]'") from error
+        import_async_http()
         return Endpoint(self._url, model=self.model, api_key=key, timeout=self._timeout, retries=self._retries)

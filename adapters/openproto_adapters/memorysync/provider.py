@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from openproto.blocking.imports import large_import
+from openproto.blocking.imports import import_async_http, large_import
 from openproto.blocking.threads import Threads
 from openproto.bounds import check_seconds, check_whole
 from openproto.emulation import (
@@ -123,6 +123,7 @@ class MemorySync(EmulatedProvider[_Backend]):
             with large_import():
                 module = await threads(importlib.import_module, "openproto_adapters.memorysync.connection")
                 api = await threads(importlib.import_module, "openproto_adapters.memorysync.api")
+                await threads(import_async_http)
             options = module.Options(api_key, address, self._project_id, self._timeout, self._max_connections)
             connection = await threads(module.Connection, options)
         finally:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from openproto.blocking.imports import large_import
+from openproto.blocking.imports import import_async_http, large_import
 from openproto.blocking.threads import Threads
 from openproto.bounds import check_seconds, check_whole
 from openproto.emulation import (
@@ -317,6 +317,7 @@ def _client(base_url: str, api_key: str) -> Client:
 
     from openproto.blocking.unsolicited import discard_out_of_step
 
+    import_async_http()
     client = Client(base_url, api_key, timeout=TIMEOUT, max_retries=0)
     discard_out_of_step(client._client)
     return client

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 
 import aiohttp
+import certifi  # noqa: F401  httpx would import it on the loop, whatever it is told to trust
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport

@@ -23,6 +23,7 @@ from openproto_adapters.postgres.schema import (
     check_name,
     cover_without_embedding,
     includes_embedding,
+    migrations,
     quoted_name,
     schema_script,
 )
@@ -135,6 +136,7 @@ class Store(Provider):
         url = self._url or os.environ.get("OPENPROTO_URL") or await self._start_private(threads)
         # asyncpg takes a while to import, which must not hold up the loop.
         pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
+        await threads(migrations)
         self._live_pool = await pool.Pool.connect(url, self._schema, pool.PoolOptions(*self._pool_options))
         self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
 
