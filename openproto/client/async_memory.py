@@ -52,6 +52,9 @@ class AsyncMemory(AsyncVerbs):
     or a `Provider` object. Constructing does no I/O; `async with`, or the first verb, opens the backend. One client
     serves any number of tasks of one event loop.
 
+    A process's first client of a provider imports its adapter: make it before the loop runs, or in a thread,
+    `await asyncio.to_thread(AsyncMemory, "sqlite")`. Whatever else is large is imported in a thread when it opens.
+
     Args:
         provider: The backend's name, or an unopened provider.
         timeout: Seconds that any verb may take, retries included; None for no bound.
