@@ -44,7 +44,7 @@ def test_an_id_is_read_for_its_own_user_alone() -> None:
     assert NoteId.read(id) == NoteId.read(id, "ann") == NoteId(user_token("ann"), "7")
     assert NoteId.read(id, "bob") is None
     assert NoteId.read("../7") is None
-    with pytest.raises(ValueError, match="not made by"):
+    with pytest.raises(ValueError, match="this provider has made"):
         NoteId.of("7")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import platform
 import random
 import sys
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "server"))
+sys.path += [str(ROOT / "tests" / "server"), str(ROOT / "tests" / "postgres")]
 
+import killing  # noqa: E402
 import parts  # noqa: E402
 import schemathesis_run  # pyright: ignore[reportMissingImports]  # noqa: E402  found by the line above
 
@@ -42,7 +44,7 @@ async def schemathesis(chance: random.Random, cases: int) -> str:
 
 
 PARTS: dict[str, Part] = {
-    "kills": Part(parts.kills, 130, "no acknowledged memory is lost or doubled"),
+    "kills": Part(killing.kills, 130, "no acknowledged memory is lost or doubled"),
     "network": Part(parts.network, 5_000, "an answer or a typed error, in bounded time"),
     "storm": Part(parts.storm, 45_000, "the client works afterwards, no task is left"),
     "probes": Part(parts.probes, 100_000, "an answer or a typed error"),
@@ -59,7 +61,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20261129)
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
-    rows, failed = [], False
+    failed = False
     for name in given.parts or PARTS:
         part = PARTS[name]
         size = max(1, round(part.size * given.scale))
@@ -67,21 +69,28 @@ def main() -> int:
         try:
             figure = asyncio.run(part.run(random.Random(f"{name}-{given.seed}"), size))
         except Exception as error:
-            failed, figure = True, f"FAILED: {type(error).__name__}: {error}"
-        rows.append(f"| {name} | {part.bound} | {figure} | {time.monotonic() - started:.0f} s |")
-        sys.stdout.write(rows[-1] + "\n")
+            failed = True
+            sys.stdout.write(f"{name} FAILED: {type(error).__name__}: {error}\n")
+            continue
+        took = f"{time.monotonic() - started:.0f} s"
+        row = f"| {name} | {part.bound} | {figure} | {given.scale:g} | {datetime.now(UTC):%Y-%m-%d} | {took} |"
+        sys.stdout.write(row + "\n")
         sys.stdout.flush()
-    if given.write and not failed:
-        _write(rows, given.seed, given.scale)
+        if given.write:
+            _write(name, row, given.seed)
     return int(failed)
 
 
-def _write(rows: list[str], seed: int, scale: float) -> None:
-    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    head = f"{datetime.now(UTC):%Y-%m-%d}, {machine}; seed {seed}, scale {scale:g}."
-    table = ["| part | what must hold | figure | took |", "|---|---|---|---|", *rows]
+def _write(name: str, row: str, seed: int) -> None:
+    """Put a row into the table in the place of the one that the part had."""
     before, _, rest = TABLE.read_text().partition(BEGIN)
-    TABLE.write_text(f"{before}{BEGIN}\n{head}\n\n" + "\n".join(table) + f"\n{END}{rest.partition(END)[2]}")
+    inside, _, after = rest.partition(END)
+    rows = {line.split()[1]: line for line in inside.splitlines() if line.startswith("| ")} | {name: row}
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    head = f"On {machine}; seed {seed}. A scale of 1 is the full size."
+    table = ["| part | what must hold | figure | scale | run on | took |", "|---|---|---|---|---|---|"]
+    table += [rows[known] for known in PARTS if known in rows]
+    TABLE.write_text(f"{before}{BEGIN}\n{head}\n\n" + "\n".join(table) + f"\n{END}{after}")
 
 
 if __name__ == "__main__":

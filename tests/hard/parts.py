@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import signal
 import string
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -50,41 +47,6 @@ def sqlite(path: Path, **options: Any) -> AsyncMemory:
 def served(path: Path) -> Iterator[str]:
     with running(create_app(sqlite(path, synchronous="normal"), ServerSettings())) as url:
         yield url
-
-
-# -- kill -9 ----------------------------------------------------------------------------------------------------------
-
-WRITER = """
-import sys
-from openproto import Memory
-memory = Memory("sqlite", path=sys.argv[1], embedder="none")
-number = 0
-while True:
-    key = f"{sys.argv[2]}-{number}"
-    memory.add(key, user_id="ada", idempotency_key=key)
-    print(key, flush=True)
-    number += 1
-"""
-
-
-async def kills(chance: random.Random, rounds: int) -> str:
-    """Kill a writer at any moment; what it was told is stored must be there, once, and the file must be whole."""
-    acknowledged: set[str] = set()
-    with folder() as home:
-        path = home / "m.db"
-        for number in range(rounds):
-            command = [sys.executable, "-c", WRITER, str(path), str(number)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: ASYNC220  alone here
-                assert writer.stdout is not None
-                acknowledged |= {writer.stdout.readline().strip() for _ in range(chance.randint(1, 40))}
-                writer.send_signal(signal.SIGKILL)
-                # What it wrote to the pipe before it died was acknowledged as well.
-                acknowledged |= {line.strip() for line in writer.stdout if line.endswith("\n")}
-        async with sqlite(path) as memory:
-            stored = [record.content async for record in memory.iter("ada", page_size=500)]
-    ensure(len(stored) == len(set(stored)), "a memory was stored twice")
-    ensure(acknowledged <= set(stored), f"{len(acknowledged - set(stored))} acknowledged memories were lost")
-    return f"{rounds} kills, {len(acknowledged):,} acknowledged adds, none lost or doubled"
 
 
 # -- network faults ---------------------------------------------------------------------------------------------------
