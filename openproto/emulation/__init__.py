@@ -5,7 +5,7 @@ ranked at its vendor; supersession, validity, scopes, idempotency, filters, orde
 everywhere.
 """
 
-from openproto.emulation.answers import another_users, damaged, deleted_since, no_such_memory, reading
+from openproto.emulation.answers import another_users, damaged, deleted_since, no_such_memory, reader, reading
 from openproto.emulation.locks import KeyedLocks
 from openproto.emulation.matching import is_current, matches, scope_nodes
 from openproto.emulation.options import check_base_url, without_credentials
@@ -36,6 +36,7 @@ __all__ = [
     "look_until",
     "matches",
     "no_such_memory",
+    "reader",
     "reading",
     "scope_nodes",
     "user_token",

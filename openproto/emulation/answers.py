@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError, ProviderError
 from openproto.http_status import unexpected_response
+
+T = TypeVar("T")
+
+_building = Lock()
 
 
 @contextmanager
@@ -22,6 +31,13 @@ def reading(vendor: str) -> Iterator[None]:
         raise
     except (AttributeError, LookupError, TypeError, ValueError):
         raise unexpected_response(vendor) from None
+
+
+@cache
+def reader(kind: type[T]) -> TypeAdapter[T]:
+    """Return what reads an answer as `kind`: made when it is first wanted, in a thread, for it takes milliseconds."""
+    with _building:
+        return TypeAdapter(kind)
 
 
 def no_such_memory() -> NotFoundError:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, StringConstraints, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from openproto.blocking.threads import Threads
-from openproto.emulation import reading
+from openproto.emulation import reader, reading
 from openproto.errors import InvalidRequestError, NotFoundError, ProviderError
 from openproto.fields import Moment
 from openproto.http_status import unexpected_response
@@ -36,7 +36,11 @@ ArchiveId = Annotated[str, StringConstraints(pattern=f"^archive-{_UUID}$")]
 PassageId = Annotated[str, StringConstraints(pattern=f"^passage-{_UUID}$")]
 
 
-class Archive(BaseModel):
+class _Answer(BaseModel, defer_build=True):
+    """Built when the first answer is read, in a thread."""
+
+
+class Archive(_Answer):
     """A collection of passages; the description is the user's id."""
 
     id: ArchiveId
@@ -45,7 +49,7 @@ class Archive(BaseModel):
     embedding_config: Metadata | None = None
 
 
-class Created(BaseModel):
+class Created(_Answer):
     """What matters of a passage that was just written."""
 
     id: PassageId
@@ -60,7 +64,7 @@ class NewPassage(TypedDict):
     created_at: str
 
 
-class Passage(BaseModel):
+class Passage(_Answer):
     """A text with metadata."""
 
     id: PassageId
@@ -71,7 +75,7 @@ class Passage(BaseModel):
     tags: list[str] | None = None
 
 
-class Hit(BaseModel):
+class Hit(_Answer):
     """A passage that a search found, and how well it fits: 0 for all of them on a self-hosted server."""
 
     passage: Passage
@@ -80,12 +84,6 @@ class Hit(BaseModel):
 
 _reading = threading.Lock()
 """Nothing else runs in the ten milliseconds of a large answer; one at a time, or they would add up for the loop."""
-
-_ARCHIVE = TypeAdapter(Archive)
-_ARCHIVES = TypeAdapter(list[Archive])
-_CREATED = TypeAdapter(Created)
-_CREATED_MANY = TypeAdapter(list[Created])
-_HITS = TypeAdapter(list[Hit])
 
 
 class Api:
@@ -100,13 +98,13 @@ class Api:
     async def find_archives(self, name: str | None, limit: int) -> list[Archive]:
         """Return the archives of that name, oldest first; of any name where it is None."""
         named = {} if name is None else {"name": name}
-        found = await self._call(_ARCHIVES, self._archives.list, order="asc", limit=limit, **named)
+        found = await self._call(list[Archive], self._archives.list, order="asc", limit=limit, **named)
         return [archive for archive in found if name in (None, archive.name)]
 
     async def create_archive(self, name: str, description: str, embedding: str | None) -> Archive:
         """Create an archive, whether or not there is another of that name: Letta does not care."""
         chosen = {} if embedding is None else {"embedding": embedding}
-        return await self._call(_ARCHIVE, self._archives.create, name=name, description=description, **chosen)
+        return await self._call(Archive, self._archives.create, name=name, description=description, **chosen)
 
     async def delete_archive(self, archive_id: str) -> None:
         """Delete the archive with all its passages, unless it is gone already."""
@@ -119,9 +117,9 @@ class Api:
         Several are written in one request, all or none, unless the archive has no embedding model: then that fails.
         """
         if len(passages) == 1 or archive.embedding_config is None:
-            one_by_one = [await self._call(_CREATED, self._passages.create, archive.id, **one) for one in passages]
+            one_by_one = [await self._call(Created, self._passages.create, archive.id, **one) for one in passages]
             return [created.id for created in one_by_one]
-        together = await self._call(_CREATED_MANY, self._passages.create_many, archive.id, passages=passages)
+        together = await self._call(list[Created], self._passages.create_many, archive.id, passages=passages)
         if len(together) != len(passages):
             raise ProviderError(f"Letta says that it wrote {len(together)} passages of {len(passages)}; try again")
         return [created.id for created in together]
@@ -150,7 +148,7 @@ class Api:
         asked = {"query": query, "start_date": start, "end_date": end}
         given = {name: value for name, value in asked.items() if value is not None}
         try:
-            hits = await self._call(_HITS, self._searches.search, archive_id=archive_id, limit=limit, **given)
+            hits = await self._call(list[Hit], self._searches.search, archive_id=archive_id, limit=limit, **given)
         except NotFoundError:
             return []
         if any(hit.passage.archive_id != archive_id for hit in hits):
@@ -160,14 +158,14 @@ class Api:
             raise unexpected_response(VENDOR)  # the answer to another search
         return hits
 
-    async def _call(self, answer: TypeAdapter[T], request: Request, *path: str, **asked: Any) -> T:
+    async def _call(self, answer: type[T], request: Request, *path: str, **asked: Any) -> T:
         return await self._threads(_answered, answer, request, *path, **asked)
 
 
-def _answered(answer: TypeAdapter[T], request: Request, /, *path: str, **asked: Any) -> T:
+def _answered(answer: type[T], request: Request, /, *path: str, **asked: Any) -> T:
     content = _sent(request, *path, **asked)
     with reading(VENDOR), _reading:
-        return answer.validate_json(content)
+        return reader(answer).validate_json(content)
 
 
 def _sent(request: Request, /, *path: str, **asked: Any) -> bytes:

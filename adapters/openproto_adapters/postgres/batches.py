@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -14,8 +15,6 @@ from openproto.requests import MemoryInput
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto_adapters.postgres.records import key_hash, record_without_date, to_json
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_halfvecs
-
-_ITEMS = TypeAdapter(list[MemoryInput])
 
 _AT_ONCE = 50
 """Records that are made before the event loop gets its turn."""
@@ -39,7 +38,7 @@ def pack_batch(batch: IndexedBatch[PackedWords]) -> Batch:
     items = [new.item for new in writable]
     vectors = [new.vector for new in writable if new.vector is not None]
     columns = (
-        _ITEMS.dump_json(items).decode(),
+        _items().dump_json(items).decode(),
         [new.id for new in writable],
         [to_json(item.extensions) if item.model_extra else None for item in items],
         [new.words.first for new in writable],
@@ -92,3 +91,8 @@ def _writable(new: IndexedInput[PackedWords] | OpenProtoError) -> IndexedInput[P
     if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
         return NotFoundError("supersedes: no such memory")
     return new
+
+
+@cache
+def _items() -> TypeAdapter[list[MemoryInput]]:
+    return TypeAdapter(list[MemoryInput])

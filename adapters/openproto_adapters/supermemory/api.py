@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue
 
 from openproto.blocking.threads import Threads
-from openproto.emulation import reading
+from openproto.emulation import reader, reading
 from openproto.errors import NotFoundError
 from openproto.http_status import unexpected_response
 from openproto_adapters.supermemory.errors import VENDOR, as_protocol_error
@@ -28,6 +28,10 @@ PAGE = 100
 """The most documents of a listing, results of a search, and ids of a deletion."""
 
 
+class _Answer(BaseModel, defer_build=True):
+    """Built when the first answer is read, in a thread."""
+
+
 class NewDocument(TypedDict):
     """A document to write."""
 
@@ -36,7 +40,7 @@ class NewDocument(TypedDict):
     metadata: NotRequired[Metadata]
 
 
-class Accepted(BaseModel):
+class Accepted(_Answer):
     """What Supermemory says to a write: how far it is with the document."""
 
     id: str
@@ -44,14 +48,14 @@ class Accepted(BaseModel):
     error: str | None = None
 
 
-class System(BaseModel):
+class System(_Answer):
     """How far Supermemory is with a document, and with the memories that form out of it."""
 
     status: str
     dreaming: str = Field(alias="dreamingStatus")
 
 
-class Document(BaseModel):
+class Document(_Answer):
     """A document as it is got and listed; in a listing its content is what was published last, if anything was."""
 
     id: str
@@ -60,18 +64,18 @@ class Document(BaseModel):
     system: System
 
 
-class Source(BaseModel):
+class Source(_Answer):
     """A document as it is included with what a search has found of it."""
 
     id: str
     metadata: Metadata
 
 
-class _Included(BaseModel):
+class _Included(_Answer):
     document: Source | None = None
 
 
-class Hit(BaseModel):
+class Hit(_Answer):
     """A passage, or a memory that has formed; the document that it came from is included where there is one."""
 
     similarity: Annotated[float, Field(allow_inf_nan=False)]
@@ -84,43 +88,33 @@ class Hit(BaseModel):
         return self.included.document
 
 
-class _Documents(BaseModel):
+class _Documents(_Answer):
     documents: list[Document]
 
 
-class _Hits(BaseModel):
+class _Hits(_Answer):
     results: list[Hit]
 
 
-class _Batch(BaseModel):
+class _Batch(_Answer):
     results: list[Accepted]
 
 
-class _Failure(BaseModel):
+class _Failure(_Answer):
     id: str
 
 
-class _Deleted(BaseModel):
+class _Deleted(_Answer):
     count: int
     errors: list[_Failure]
 
 
-class _DeletedNamespace(BaseModel):
+class _DeletedNamespace(_Answer):
     documents: int = Field(alias="deletedDocumentsCount")
 
 
-class _Namespaces(BaseModel):
+class _Namespaces(_Answer):
     namespaces: list[JsonValue]
-
-
-_ACCEPTED = TypeAdapter(Accepted)
-_BATCH = TypeAdapter(_Batch)
-_DOCUMENT = TypeAdapter(Document)
-_DOCUMENTS = TypeAdapter(_Documents)
-_HITS = TypeAdapter(_Hits)
-_DELETED = TypeAdapter(_Deleted)
-_DELETED_NAMESPACE = TypeAdapter(_DeletedNamespace)
-_NAMESPACES = TypeAdapter(_Namespaces)
 
 
 class Api:
@@ -152,7 +146,7 @@ class Api:
         """
 
         def add() -> Accepted:
-            return _answered(self._api_key, _ACCEPTED, self._add, namespace, **document(), **self._writing)
+            return _answered(self._api_key, Accepted, self._add, namespace, **document(), **self._writing)
 
         return await self._threads(add)
 
@@ -161,7 +155,7 @@ class Api:
 
         def add() -> list[Accepted]:
             given = {"documents": documents(), **self._writing}
-            return _answered(self._api_key, _BATCH, self._batch_add, namespace, **given).results
+            return _answered(self._api_key, _Batch, self._batch_add, namespace, **given).results
 
         return await self._threads(add)
 
@@ -169,14 +163,14 @@ class Api:
         """Give a document other metadata and, unless None, other content; None where it is not there."""
         changed: Filter = {"metadata": metadata} if content is None else {"metadata": metadata, "content": content}
         try:
-            return await self._call(_ACCEPTED, self._update, namespace, id, **changed, **self._writing)
+            return await self._call(Accepted, self._update, namespace, id, **changed, **self._writing)
         except NotFoundError:
             return None
 
     async def get(self, namespace: str, id: str) -> Document | None:
         """Return the document, or None."""
         try:
-            document = await self._call(_DOCUMENT, self._get, namespace, id)
+            document = await self._call(Document, self._get, namespace, id)
         except NotFoundError:
             return None
         if document.id != id:
@@ -186,7 +180,7 @@ class Api:
     async def listing(self, namespace: str, filter: Filter, page: int = 1, order: str = "desc") -> list[Document]:
         """Return a page of the documents, by Supermemory's own clock; the last page is shorter than the others."""
         found = await self._call(
-            _DOCUMENTS,
+            _Documents,
             self._list,
             namespace,
             "documents",
@@ -202,7 +196,7 @@ class Api:
     async def search(self, namespace: str, query: str, filter: Filter, limit: int) -> list[Hit]:
         """Return the best passages and memories, however weak: left to itself, Supermemory drops those below 0.3."""
         found = await self._call(
-            _HITS,
+            _Hits,
             self._search,
             namespace,
             query=query,
@@ -216,7 +210,7 @@ class Api:
 
     async def delete(self, namespace: str, ids: Sequence[str]) -> set[str]:
         """Delete documents and return those of `ids` that Supermemory has not deleted, which is no error to it."""
-        answer = await self._call(_DELETED, self._delete, namespace, ids=ids)
+        answer = await self._call(_Deleted, self._delete, namespace, ids=ids)
         refused = {failure.id for failure in answer.errors}
         if answer.count != len(ids) - len(refused):
             raise unexpected_response(VENDOR)
@@ -225,22 +219,22 @@ class Api:
     async def delete_namespace(self, namespace: str) -> int:
         """Delete a namespace with everything in it, and return how many documents that were."""
         try:
-            return (await self._call(_DELETED_NAMESPACE, self._delete_namespace, namespace)).documents
+            return (await self._call(_DeletedNamespace, self._delete_namespace, namespace)).documents
         except NotFoundError:
             return 0
 
     async def ping(self) -> None:
         """Ask for the namespaces, which needs a key that is accepted."""
-        await self._call(_NAMESPACES, self._namespaces, page=1, limit=1)
+        await self._call(_Namespaces, self._namespaces, page=1, limit=1)
 
-    async def _call(self, answer: TypeAdapter[T], request: Request, *path: str, **asked: Any) -> T:
+    async def _call(self, answer: type[T], request: Request, *path: str, **asked: Any) -> T:
         return await self._threads(_answered, self._api_key, answer, request, *path, **asked)
 
 
-def _answered(api_key: str, answer: TypeAdapter[T], request: Request, /, *path: str, **asked: Any) -> T:
+def _answered(api_key: str, answer: type[T], request: Request, /, *path: str, **asked: Any) -> T:
     try:
         content = request(*path, **asked).http_response.content
     except Exception as error:
         raise as_protocol_error(error, api_key) from error
     with reading(VENDOR):
-        return answer.validate_json(content)
+        return reader(answer).validate_json(content)
