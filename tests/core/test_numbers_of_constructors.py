@@ -38,7 +38,7 @@ REQUIRED: dict[str, Any] = {"base_url": "http://127.0.0.1:1"}
 
 
 def numbers() -> Iterator[Any]:
-    providers = {provider_class(name): {} for name in provider_names()}
+    providers: dict[Callable[..., Any], dict[str, Any]] = {provider_class(name): {} for name in provider_names()}
     for make, others in {**CONSTRUCTORS, **providers}.items():
         for parameter in inspect.signature(make).parameters.values():
             kind = re.search(r"\b(int|float)\b", str(parameter.annotation))
