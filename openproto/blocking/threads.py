@@ -143,7 +143,7 @@ class _Call:
         self._function = function
 
     def give_up(self) -> None:
-        """Abort the call unless it has ended; nobody waits for it any more."""
+        """Abort the call unless it has ended; nobody waits for it any longer."""
         self.outcome.cancel()
         self.abort.set()
 

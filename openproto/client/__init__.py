@@ -1,1 +1,1 @@
-"""Who speaks the protocol: the clients, and what stands between a call and its provider."""
+"""The clients, and what lies between a call and its provider."""

@@ -1,4 +1,4 @@
-"""The background event loop that runs every synchronous `Memory` of the process: one daemon thread, made on demand."""
+"""The background event loop of every synchronous `Memory` of the process: one daemon thread, created on demand."""
 
 from __future__ import annotations
 

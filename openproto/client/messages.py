@@ -12,7 +12,7 @@ Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 def as_content(content: Any) -> Any:
-    """Return chat messages as a text of one line each, `role: text`; what are no messages is returned as it is.
+    """Return chat messages as a text of one line each, `role: text`; anything else is returned as it is.
 
     A message is a mapping or an object with `role` and `content`, as the SDKs of OpenAI and Anthropic return them; one
     alone stands for a list of one. Its content is a text or a list of parts, of which those of text count; messages

@@ -40,7 +40,7 @@ class Options:
     observers: tuple[Observer, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what could never work, when the client is made."""
+        """Refuse, when the client is created, what could never work."""
         check_seconds(close_timeout=self.close_timeout)
         check_whole(0, retries=self.retries)
         if self.timeout is not None:
@@ -147,7 +147,7 @@ class Session:
         await asyncio.shield(self._start_closing())
 
     def closed_unused(self) -> bool:
-        """Close a client that never ran anything, which needs no loop, or say that this one has."""
+        """Close a client that never ran anything, which needs no loop, and return whether it was one."""
         if self._loop is None and not self.companions:
             self._closed = True
         return self._loop is None and self._closed
@@ -327,4 +327,4 @@ async def _in_a_thread(function: Callable[[], None]) -> None:
 
 
 async def _nothing() -> None:
-    """What a client runs that only opens."""
+    """What a client runs that only opens its backend."""

@@ -72,7 +72,7 @@ def count_tokens(text: str) -> int:
 
 
 def is_installed() -> bool:
-    """Tell whether wordllama can be found, without importing it."""
+    """Return whether wordllama can be found, without importing it."""
     return find_spec("wordllama") is not None
 
 

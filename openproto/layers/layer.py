@@ -1,4 +1,4 @@
-"""`Layer`: a provider round another one, which delegates everything; a subclass overrides what it adds."""
+"""`Layer`: a provider around another one, which delegates everything; a subclass overrides what it adds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Layer(Provider):
         await self.inner.close()
 
     def fresh(self) -> Self:
-        """Return an unopened layer with the same options round a fresh inner provider."""
+        """Return an unopened layer with the same options around a fresh inner provider."""
         (_, *args), options = self._made_of
         return type(self)(self.inner.fresh(), *args, **options)
 

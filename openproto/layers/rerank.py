@@ -1,4 +1,4 @@
-"""The reranking step: the first hits of a search in the order that a model of the caller's own prefers."""
+"""The reranking step: the first hits of a search in the order that the caller's model prefers."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -236,22 +235,6 @@ async def test_a_call_cancelled_between_its_requests_does_not_start_the_next(
     await ensure_free(threads)
     assert server.requests == {"/ok": 1}
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-
-
-async def test_no_retry_loop_of_an_sdk_catches_the_abortion(
-    server: Server, threads: Threads, http: httpx.Client
-) -> None:
-
-    def with_retries() -> None:
-        for _ in range(100):
-            try:
-                http.get(server.url + "/hang")
-            except Exception:
-                time.sleep(0.2)
-
-    call = asyncio.create_task(threads(with_retries))
-    await cut(call, threads, lambda: server.requests["/hang"])
-    assert server.requests["/hang"] == 1
 
 
 async def test_closing_cuts_what_runs_and_closes_the_client(server: Server) -> None:

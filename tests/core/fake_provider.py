@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -62,12 +61,6 @@ async def hang() -> None:
 
 def record(id: str = "m1", content: str = "likes tea", **fields: Any) -> MemoryRecord:
     return MemoryRecord(**{"id": id, "content": content, "user_id": "ada", "created_at": NOON, **fields})
-
-
-def drop(clients: list[Any]) -> None:
-    """Collect the clients of a list that nothing else refers to."""
-    clients.clear()
-    gc.collect()
 
 
 class FakeProvider(Provider):

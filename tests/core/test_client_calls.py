@@ -79,22 +79,6 @@ async def test_a_verb_that_hangs_raises_provider_timeout_and_says_whether_it_may
         await memory.get("m1")
 
 
-async def test_the_opening_counts_towards_the_deadline() -> None:
-    memory = AsyncMemory(FakeProvider(opening=[hang]), timeout=0.05)
-    with pytest.raises(ProviderTimeoutError):
-        await memory.get("m1")
-    await memory.aclose()
-
-
-async def test_without_a_timeout_a_slow_verb_is_waited_for() -> None:
-    gate = Gate()
-    async with AsyncMemory(FakeProvider(acts=[gate]), timeout=None) as memory:
-        call = asyncio.create_task(memory.get("m1"))
-        await gate.reached.wait()
-        gate.go.set()
-        assert (await call).id == "m1"
-
-
 async def test_of_the_providers_timeouts_its_own_error_passes_and_a_plain_one_becomes_a_provider_error() -> None:
     plain, typed = TimeoutError("socket"), ProviderTimeoutError("the server gave up")
     async with AsyncMemory(FakeProvider(acts=[plain, typed])) as memory:
@@ -193,16 +177,6 @@ async def test_a_wait_between_attempts_ends_with_the_timeout_and_can_be_cancelle
     assert (call.cancelled(), provider.calls) == (True, ["get", "get"])
 
 
-async def test_a_cancellation_is_never_retried() -> None:
-    provider = FakeProvider(acts=[DOWN("busy"), hang])
-    async with AsyncMemory(provider, retries=5) as memory:
-        call = asyncio.create_task(memory.get("m1"))
-        await until(lambda: len(provider.calls) == 2)
-        call.cancel()
-        await asyncio.wait([call])
-    assert (call.cancelled(), len(provider.calls)) == (True, 2)
-
-
 # -- slots ------------------------------------------------------------------------------------------------------------
 
 
@@ -241,18 +215,6 @@ async def test_a_call_that_waits_for_a_slot_is_bounded_by_the_timeout_and_never_
         assert isinstance(first.exception(), ProviderTimeoutError)
         assert provider.calls == ["get"]
         await memory.get("m3")
-
-
-async def test_cancelled_calls_give_their_slots_back() -> None:
-    provider = FakeProvider(acts=[hang] * 5)
-    async with AsyncMemory(provider, max_concurrency=1) as memory:
-        for n in range(5):
-            call = asyncio.create_task(memory.get("m1"))
-            await until(lambda n=n: len(provider.calls) == n + 1)  # type: ignore[misc]
-            call.cancel()
-            await asyncio.wait([call])
-        async with asyncio.timeout(5):
-            await memory.get("m1")
 
 
 # -- what errors and calls know ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from waiting import until
 
 from openproto import (
     AsyncMemory,
+    Memory,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -262,6 +263,7 @@ async def test_a_client_that_is_not_open_is_dropped_in_silence() -> None:
     await used.aclose()
     del used
     AsyncMemory(FakeProvider())
+    Memory(FakeProvider())
     with contextlib.suppress(ValueError):
         AsyncMemory(FakeProvider(), timeout=-1)
     gc.collect()  # a warning would be an error

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from fake_provider import CALLS, FakeProvider, drop, hang, record
+from fake_provider import CALLS, FakeProvider, hang, record
 
 from openproto import Memory, MemoryPage, NotFoundError
 from openproto.client.loop import background_loop
@@ -128,15 +128,6 @@ def test_items_are_read_in_the_callers_thread_and_may_come_from_another_memory()
         new.add_many(items())
     assert target.calls == ["add"] * 3
     assert threads == {threading.current_thread()}
-
-
-def test_only_a_client_that_is_dropped_while_open_warns() -> None:
-    clients = [Memory(FakeProvider())]
-    clients[0].get("m1")
-    with pytest.warns(ResourceWarning, match=r"unclosed Memory on 'fake': call close\(\)"):
-        drop(clients)
-    Memory(FakeProvider())
-    gc.collect()  # a warning would be an error
 
 
 def test_the_repr_names_the_provider_and_no_option() -> None:

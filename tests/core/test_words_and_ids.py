@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,11 +91,6 @@ def test_words_are_the_same_in_every_thread() -> None:
 
 
 # -- ids --------------------------------------------------------------------------------------------------------------
-
-
-def test_ids_are_strictly_increasing() -> None:
-    made = [new_id("ada") for _ in range(5_000)]
-    assert all(one < two for one, two in pairwise(made))
 
 
 def test_ids_are_unique_across_threads() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from waiting import until
 
-from openproto.embedding import Embeddings, OpenAIEmbedder, openai_endpoint
+from openproto.embedding import OpenAIEmbedder, openai_endpoint
 from openproto.errors import (
     InvalidRequestError,
     OpenProtoError,
@@ -359,27 +359,6 @@ async def test_a_lone_text_that_is_refused_at_any_length_is_refused(server: Serv
         with pytest.raises(InvalidRequestError):
             await embedder.embed(["x" * 1_000])
     assert len(server.bodies) == 2
-
-
-async def test_in_a_batch_only_the_bad_text_fails(server: Server) -> None:
-    server.refuse = lambda body: 400 if "bad" in body["input"] else None
-    embeddings = Embeddings(OpenAIEmbedder("acme", base_url=server.url, max_batch=8))
-    await embeddings.open()
-    texts = ["bad" if n == 5 else f"text {n}" for n in range(8)]
-    outcomes = await asyncio.gather(*map(embeddings.embed_one, texts), return_exceptions=True)
-    await embeddings.aclose()
-    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)] == [5]
-    assert isinstance(outcomes[5], InvalidRequestError)
-
-
-@pytest.mark.parametrize("number", [b"null", b"NaN", b'"x"'])
-async def test_rows_that_are_not_vectors_are_provider_errors(server: Server, number: bytes) -> None:
-    embeddings = Embeddings(OpenAIEmbedder("acme", base_url=server.url))
-    await embeddings.open()
-    server.script = [Answer(body=lambda data: b'{"data": [{"index": 0, "embedding": [1, 2, 3, %s]}]}' % number)]
-    with pytest.raises(ProviderError, match="'acme'"):
-        await embeddings.embed_one("a")
-    await embeddings.aclose()
 
 
 async def test_nothing_secret_is_logged_or_shown(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ class Said(NamedTuple):
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to be found by it, nor to be kept of it."""
+        """Whether there is nothing to search for, and nothing to keep."""
         return not self.text or self.text.isspace()
 
 

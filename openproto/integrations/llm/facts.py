@@ -147,7 +147,7 @@ class FactExtractor(BatchExtractor):
             return Extraction(kept, [], error)
 
     def close(self) -> None:
-        """Let go of the threads that ask a synchronous client."""
+        """Close the threads that ask a synchronous client."""
         self._threads.close()
 
     async def _ask(self, notes: Sequence[MemoryRecord], turns: Sequence[Turn]) -> Any:
@@ -245,7 +245,7 @@ class FactExtractor(BatchExtractor):
 
 
 def _replaced(fact: Any, notes: Sequence[MemoryRecord]) -> list[str]:
-    """Return the ids of the notes that the fact names by number; numbers of none name nothing."""
+    """Return the ids of the notes that the fact names by number; unknown numbers are ignored."""
     numbers = fact.get("replaces") if isinstance(fact, Mapping) else None
     if not isinstance(numbers, list):
         return []

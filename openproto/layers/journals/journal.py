@@ -20,7 +20,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, and make the table where it is missing."""
+        """Connect, and create the table if it is missing."""
 
     @abstractmethod
     async def append(self, rows: Sequence[AuditRow]) -> None:

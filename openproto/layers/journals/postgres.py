@@ -82,7 +82,7 @@ class PostgresJournal(Journal):
         return f"PostgreSQL, schema {self._schema}"
 
     async def open(self) -> None:
-        """Connect, and make the table where it is missing and this role may."""
+        """Connect, and create the table if it is missing and this role may."""
         threads = Threads(1, "openproto-audit-import")
         try:
             asyncpg = await threads(import_module, "asyncpg")

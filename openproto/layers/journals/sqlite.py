@@ -42,7 +42,7 @@ _ENTRIES = """SELECT user_id, timestamp, app, action, memory_id, scope, request_
 
 
 class SqliteJournal(Journal):
-    """Keeps entries in the table `audit` of one file, made with its folder where missing."""
+    """Keeps entries in the table `audit` of one file, created with its folder if missing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
