@@ -23,9 +23,10 @@ ReprArgs: TypeAlias = Iterable[tuple[str | None, Any]]
 Verb: TypeAlias = Literal["add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
+OnDuplicate: TypeAlias = Literal["keep", "skip", "supersede"]
 Status: TypeAlias = Literal["queued", "indexing", "done", "failed"]
 SourceType: TypeAlias = Literal["extracted", "explicit", "imported"]
-Operation: TypeAlias = Literal["key", "version", "put", "scopes", "users", "restore"]
+Operation: TypeAlias = Literal["key", "version", "put", "scopes", "users", "restore", "on_duplicate"]
 """What a provider may have beyond its verbs."""
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -96,6 +97,8 @@ class MemoryRecord(Result):
     status: Status | str | None = Field(default=None, exclude_if=is_absent)
     key: str | None = Field(default=None, exclude_if=is_absent)
     version: str | None = Field(default=None, exclude_if=is_absent)
+    duplicate_of: str | None = Field(default=None, exclude_if=is_absent)
+    """Only in what an `add` returns that was skipped: the id of the record that says the same, which is this one."""
 
     @property
     def extensions(self) -> dict[str, JsonValue]:

@@ -149,6 +149,9 @@ class Provider:
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules that the provider imports when it opens; the registry checks that they are installed."""
 
+    on_duplicate: ClassVar[bool] = False
+    """Whether `add` and `add_many` do what an input's `on_duplicate` asks for (`openproto.stores.duplicates`)."""
+
     _own_verbs: ClassVar[frozenset[Verb]] = frozenset({"capabilities"})
     _own_operations: ClassVar[frozenset[Operation]] = frozenset()
     _made_of: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
@@ -199,6 +202,10 @@ class Provider:
         """
         return self._own_operations
 
+    def lacking(self, item: MemoryInput) -> Operation | None:
+        """Return what the input needs and this provider does not have."""
+        return next((operation for operation in item.needs if operation not in self.operations), None)
+
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store `item`; the same key and item again return the first record, another item is a ConflictError."""
         raise self.unsupported("add")
@@ -245,6 +252,7 @@ class Provider:
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store each item on its own, several at once, and return the outcomes in order; or in one round trip."""
+        decides = any(item.on_duplicate != "keep" for item, _ in items)
         keys = Counter(key for item, key in items) + Counter(item.key for item, _ in items if item.key is not None)
         outcomes: dict[int, Outcome] = {}
 
@@ -256,9 +264,10 @@ class Provider:
                     outcomes[number] = error
 
         # Those that share a key with another one, of either kind, or supersede, in their order: the first one wins.
+        # Which of them say the same is not known here.
         groups: list[list[int]] = [[]]
         for number, (item, key) in enumerate(items):
-            if item.supersedes or keys[key] > 1 or (item.key is not None and keys[item.key] > 1):
+            if decides or item.supersedes or keys[key] > 1 or (item.key is not None and keys[item.key] > 1):
                 groups[0].append(number)
             else:
                 groups.append([number])

@@ -54,6 +54,7 @@ CLIENT_OPTIONS = (
     "close_timeout",
     "max_concurrency",
     "observers",
+    "on_duplicate",
     "rerank",
     "retries",
     "timeout",

@@ -7,7 +7,7 @@ broken limit is an `InvalidRequestError` that names the field and never repeats 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PrivateAttr,
     Strict,
     ValidationError,
     model_validator,
@@ -47,7 +48,7 @@ from openproto.fields import (
     is_absent,
     plain_field,
 )
-from openproto.models import MemorySource, Result, SourceType
+from openproto.models import MemorySource, OnDuplicate, Operation, Result, SourceType
 
 MAX_LIST_LIMIT = 500
 MAX_SEARCH_LIMIT = 100
@@ -79,6 +80,10 @@ def _source_fields(source: Any) -> Any:
     return source.model_dump() if isinstance(source, MemorySource) else source
 
 
+def _is_keep(value: OnDuplicate) -> bool:
+    return value == "keep"
+
+
 class MemoryInput(Request):
     """A memory to add. `x-*` extensions are extra fields under their wire names."""
 
@@ -96,6 +101,9 @@ class MemoryInput(Request):
     valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
     supersedes: RecordIds = Field(default_factory=list, exclude_if=is_absent)
     key: Key | None = Field(default=None, exclude_if=is_absent)
+    on_duplicate: OnDuplicate = Field(default="keep", exclude_if=_is_keep)
+
+    _given: bytes | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,6 +118,24 @@ class MemoryInput(Request):
     def extensions(self) -> dict[str, JsonValue]:
         """The input's `x-*` fields, under their wire names."""
         return dict(self.model_extra or {})
+
+    @property
+    def needs(self) -> Iterator[Operation]:
+        """What a provider must have beyond `add` to take the input."""
+        if self.key is not None:
+            yield "key"
+        if self.on_duplicate != "keep":
+            yield "on_duplicate"
+
+    def superseding(self, ids: Iterable[str]) -> Self:
+        """Return the input to write once its duplicates are known: it supersedes those too.
+
+        Its fingerprint stays that of what was given, by which a repeated `add` is known.
+        """
+        supersedes = list(dict.fromkeys([*self.supersedes, *ids]))
+        made = self.model_copy(update={"supersedes": supersedes, "on_duplicate": "keep"})
+        made._given = fingerprint(self)
+        return made
 
 
 def _check_extensions(extensions: Mapping[str, Any]) -> None:
@@ -134,6 +160,8 @@ def build_models() -> None:
 
 def fingerprint(item: MemoryInput) -> bytes:
     """Return 16 bytes that two inputs share only when they are the same."""
+    if item._given is not None:
+        return item._given
     document = item.model_dump_json()
     if item.model_extra:
         # JSON objects have no order: only extensions can be spelled in several.

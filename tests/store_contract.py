@@ -62,6 +62,32 @@ async def put_creates_and_then_replaces_every_field(memory: AsyncMemory) -> None
 
 
 @case
+async def what_was_said_before_is_kept_skipped_or_superseded(memory: AsyncMemory) -> None:
+    first = await memory.add("note one", user_id="ada", tags=["a"])
+    skipped = await memory.add("Note  ONE.", user_id="ada", on_duplicate="skip")
+    assert skipped == first.model_copy(update={"duplicate_of": first.id})
+    assert (await memory.get(first.id)).duplicate_of is None
+    for other in ({"scope": "s"}, {"user_id": "bob"}, {"content": "note one?"}, {"key": "k"}):
+        fields: dict[str, Any] = {"content": "note one", "user_id": "ada", "on_duplicate": "skip", **other}
+        assert (await memory.add(**fields)).duplicate_of is None
+    named = await memory.get(key="k", user_id="ada")
+    items = [
+        {"content": text, "user_id": "ada", "on_duplicate": "supersede", "idempotency_key": text}
+        for text in ("note two", "note one", "NOTE TWO", "note three", "")
+    ]
+    outcomes = [outcome for outcome in await memory.add_many(items) if isinstance(outcome, MemoryRecord)]
+    assert [record.supersedes for record in outcomes] == [[], [named.id, first.id], [outcomes[0].id], []]
+    assert (await memory.add_many(items))[:4] == [await memory.get(record.id) for record in outcomes]
+    assert (await memory.add("note three", user_id="ada")).supersedes == []
+    await asyncio.gather(
+        *(memory.add("note four", user_id="ada", on_duplicate=what) for what in ("skip", "supersede", "skip") * 4)
+    )
+    current = [record async for record in memory.iter("ada", as_of=datetime.now(UTC))]
+    assert [record.content for record in current].count("note four") == 1
+    assert sorted(entry.action for entry in await memory.audit("ada", memory_id=first.id)) == ["add", "add", "get"]
+
+
+@case
 async def a_key_is_one_record_of_one_user_and_free_again_when_that_is_deleted(memory: AsyncMemory) -> None:
     first = await memory.add("note one", user_id="ada", key="k")
     await memory.add("note one", user_id="bob", key="k")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, get_args
 
 from pydantic import JsonValue
 
@@ -27,7 +27,7 @@ from openproto.fanout import gather_bounded
 from openproto.fields import texts
 from openproto.instrumentation import Observer, Stats
 from openproto.layers.rerank import Reranker
-from openproto.models import Capabilities, Health, MemoryPage, MemoryRecord, UserPage
+from openproto.models import Capabilities, Health, MemoryPage, MemoryRecord, OnDuplicate, UserPage
 from openproto.provider import KeyedInput, Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.registry import CLIENT_OPTIONS, make_provider
 from openproto.requests import Filters, MemoryInput, PutCondition, ScopesQuery, UsersQuery, build
@@ -67,6 +67,8 @@ class AsyncMemory(AsyncVerbs):
             PostgreSQL URL. With `audit_reads=False` only writes are recorded.
         rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
             `openproto.layers.rerank`.
+        on_duplicate: What `add` and `add_many` do with a memory that says what another one says already, where the call
+            does not say it: "keep", "skip", or "supersede".
         observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
         options: The provider's own options, such as `url=` or `path=`.
 
@@ -91,10 +93,13 @@ class AsyncMemory(AsyncVerbs):
         app: str | None = None,
         audit: str | None = None,
         rerank: Reranker | None = None,
+        on_duplicate: OnDuplicate = "keep",
         observers: Sequence[Observer] = (),
         **options: Any,
     ) -> None:
         bounds = Options(timeout, retries, close_timeout, max_concurrency, app, tuple(observers))
+        if on_duplicate not in get_args(OnDuplicate):
+            raise ValueError(f"on_duplicate must be one of {get_args(OnDuplicate)}")
         audit_reads = audit is None or options.pop("audit_reads", True)
         if isinstance(provider, str):
             provider = make_provider(provider, options, CLIENT_OPTIONS)
@@ -112,6 +117,7 @@ class AsyncMemory(AsyncVerbs):
         self._session = Session(provider, self._owner, bounds)
         self._count_tokens = token_counter
         self._capabilities: Capabilities | None = None
+        self._on_duplicate: OnDuplicate = on_duplicate
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -150,10 +156,8 @@ class AsyncMemory(AsyncVerbs):
         self._session.check_usable()
         outcomes: Outcomes = []
         remaining = inputs.each(items)
-        refused = None if "key" in self._session.provider.operations else self._session.provider.unsupported("key")
-        while batch := await inputs.validated(remaining, ADD_MANY_BATCH):
-            if refused is not None:
-                batch = [refused if isinstance(entry, KeyedInput) and entry.item.key else entry for entry in batch]
+        while batch := await inputs.validated(remaining, ADD_MANY_BATCH, self._on_duplicate):
+            batch = [self._refused(entry) for entry in batch]
             valid = [keyed for keyed in batch if isinstance(keyed, KeyedInput)]
             stored = iter(await self._add_batch(valid))
             outcomes.extend(next(stored) if isinstance(entry, KeyedInput) else entry for entry in batch)
@@ -329,6 +333,10 @@ class AsyncMemory(AsyncVerbs):
             raise
         except OpenProtoError as error:
             return [error] * len(batch)
+
+    def _refused(self, entry: KeyedInput | OpenProtoError) -> KeyedInput | OpenProtoError:
+        lacking = self._session.provider.lacking(entry.item) if isinstance(entry, KeyedInput) else None
+        return entry if lacking is None else self._session.provider.unsupported(lacking)
 
     async def _restore_batch(self, batch: Records) -> RestoreOutcomes:
         return await self._session.call("add", lambda p: p.restore(batch), repeatable=True, needs="restore")

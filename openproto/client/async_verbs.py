@@ -14,7 +14,7 @@ from openproto.client.messages import Messages
 from openproto.client.session import Session
 from openproto.context import TokenCounter
 from openproto.errors import InvalidRequestError
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, MemorySource, Operation
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, MemorySource, OnDuplicate, Operation
 from openproto.provider import AuditEntries, SearchResults
 from openproto.requests import (
     AuditQuery,
@@ -40,6 +40,7 @@ class AsyncVerbs:
     _session: Session
     _count_tokens: TokenCounter
     _capabilities: Capabilities | None
+    _on_duplicate: OnDuplicate
 
     async def add(
         self,
@@ -54,6 +55,7 @@ class AsyncVerbs:
         valid_to: datetime | None = None,
         supersedes: Ids | None = None,
         key: str | None = None,
+        on_duplicate: OnDuplicate | None = None,
         idempotency_key: str | None = None,
         **extensions: JsonValue,
     ) -> MemoryRecord:
@@ -63,6 +65,10 @@ class AsyncVerbs:
         `x_<provider>=` keywords are stored as `x-<provider>` extensions. A `key` is the caller's own name for the
         record; one that another record of the user bears is a ConflictError. The same `idempotency_key` again returns
         the first record; with another input it is a ConflictError.
+
+        `on_duplicate` says what becomes of a memory that a current one of the user, in the same scope, says already,
+        but for case, blanks, and the full stop: "keep" stores it too, "skip" returns that record, its `duplicate_of`
+        set, "supersede" lets the new one take its place. The default is the client's.
         """
         inputs.check_keywords("add", extensions)
         fields: dict[str, Any] = {
@@ -76,6 +82,7 @@ class AsyncVerbs:
             "valid_to": valid_to,
             "supersedes": supersedes,
             "key": key,
+            "on_duplicate": on_duplicate or self._on_duplicate,
             **extensions,
         }
         keyed = inputs.keyed(fields, idempotency_key)
@@ -84,7 +91,7 @@ class AsyncVerbs:
             lambda p: p.add(keyed.item, idempotency_key=keyed.idempotency_key),
             repeatable=True,
             scope=scope,
-            needs="key" if key is not None else None,
+            needs=self._session.provider.lacking(keyed.item),
         )
 
     async def get(self, id: str | None = None, *, user_id: str | None = None, key: str | None = None) -> MemoryRecord:

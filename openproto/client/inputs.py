@@ -9,6 +9,7 @@ from typing import Any
 
 from openproto.client.messages import as_content
 from openproto.errors import InvalidRequestError, OpenProtoError
+from openproto.models import OnDuplicate
 from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
@@ -41,11 +42,13 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> Keye
     return KeyedInput(item, idempotency_key or generated_key(item.user_id))
 
 
-async def validated(items: Iterator[MemoryInput | Mapping[str, Any]], most: int) -> list[KeyedInput | OpenProtoError]:
+async def validated(
+    items: Iterator[MemoryInput | Mapping[str, Any]], most: int, on_duplicate: OnDuplicate
+) -> list[KeyedInput | OpenProtoError]:
     """Take at most `most` items and return each ready to be added, or its error; gives way to other tasks."""
     batch: list[KeyedInput | OpenProtoError] = []
     while len(batch) < most and (part := list(islice(items, min(_AT_ONCE, most - len(batch))))):
-        batch.extend(map(_keyed_or_error, part))
+        batch.extend(_keyed_or_error(item, on_duplicate) for item in part)
         await asyncio.sleep(0)
     return batch
 
@@ -57,13 +60,17 @@ def each(items: Iterable[MemoryInput | Mapping[str, Any]]) -> Iterator[MemoryInp
     return iter(items)
 
 
-def _keyed_or_error(item: MemoryInput | Mapping[str, Any]) -> KeyedInput | OpenProtoError:
+def _keyed_or_error(item: MemoryInput | Mapping[str, Any], on_duplicate: OnDuplicate) -> KeyedInput | OpenProtoError:
     if isinstance(item, MemoryInput):
+        if item.on_duplicate != on_duplicate and "on_duplicate" not in item.model_fields_set:
+            item = item.model_copy(update={"on_duplicate": on_duplicate})
         return KeyedInput(item, generated_key(item.user_id))
     if not isinstance(item, Mapping) or not all(isinstance(name, str) for name in item):
         return InvalidRequestError(f"must be a mapping of add's keywords or a MemoryInput, and is a {_kind(item)}")
     fields = dict(item)
     key = fields.pop("idempotency_key", None)
+    if fields.get("on_duplicate") is None:
+        fields["on_duplicate"] = on_duplicate
     try:
         return keyed(fields, key)
     except InvalidRequestError as error:

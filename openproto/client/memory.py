@@ -21,7 +21,7 @@ from openproto.context import TokenCounter, estimate_tokens
 from openproto.fields import texts
 from openproto.instrumentation import Observer, Stats
 from openproto.layers.rerank import Reranker
-from openproto.models import Health, MemoryRecord, UserPage
+from openproto.models import Health, MemoryRecord, OnDuplicate, UserPage
 from openproto.provider import Outcomes, Provider, RestoreOutcomes, ScopeCounts, SearchResults
 from openproto.requests import MemoryInput
 
@@ -69,6 +69,8 @@ class Memory(SyncVerbs):
             PostgreSQL URL. With `audit_reads=False` only writes are recorded.
         rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
             `openproto.layers.rerank`.
+        on_duplicate: What `add` and `add_many` do with a memory that says what another one says already, where the call
+            does not say it: "keep", "skip", or "supersede".
         observers: Called with a `CallEvent` when a call has ended (`openproto.instrumentation`).
         options: The provider's own options, such as `url=` or `path=`.
 
@@ -91,6 +93,7 @@ class Memory(SyncVerbs):
         app: str | None = None,
         audit: str | None = None,
         rerank: Reranker | None = None,
+        on_duplicate: OnDuplicate = "keep",
         observers: Sequence[Observer] = (),
         **options: Any,
     ) -> None:
@@ -104,6 +107,7 @@ class Memory(SyncVerbs):
             app=app,
             audit=audit,
             rerank=rerank,
+            on_duplicate=on_duplicate,
             observers=observers,
             **options,
         )

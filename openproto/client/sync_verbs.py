@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from openproto.client import loop
 from openproto.client.async_verbs import AsyncVerbs, Ids, SourceFields, Tags, TagsWanted
 from openproto.client.messages import Messages
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, OnDuplicate
 from openproto.provider import AuditEntries, SearchResults
 from openproto.requests import MemoryChanges
 
@@ -37,6 +37,7 @@ class SyncVerbs:
         valid_to: datetime | None = None,
         supersedes: Ids | None = None,
         key: str | None = None,
+        on_duplicate: OnDuplicate | None = None,
         idempotency_key: str | None = None,
         **extensions: JsonValue,
     ) -> MemoryRecord:
@@ -46,6 +47,10 @@ class SyncVerbs:
         `x_<provider>=` keywords are stored as `x-<provider>` extensions. A `key` is the caller's own name for the
         record; one that another record of the user bears is a ConflictError. The same `idempotency_key` again returns
         the first record; with another input it is a ConflictError.
+
+        `on_duplicate` says what becomes of a memory that a current one of the user, in the same scope, says already,
+        but for case, blanks, and the full stop: "keep" stores it too, "skip" returns that record, its `duplicate_of`
+        set, "supersede" lets the new one take its place. The default is the client's.
         """
         return loop.run(
             self._async.add(
@@ -59,6 +64,7 @@ class SyncVerbs:
                 valid_to=valid_to,
                 supersedes=supersedes,
                 key=key,
+                on_duplicate=on_duplicate,
                 idempotency_key=idempotency_key,
                 **extensions,
             )

@@ -47,6 +47,7 @@ from openproto.requests import (
     fingerprint,
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
+from openproto.stores.duplicates import decide, plain
 from openproto.stores.ranking import lend, place_of, shares
 from openproto.stores.words import query_terms, terms
 
@@ -54,17 +55,21 @@ from openproto.stores.words import query_terms, terms
 class EmulatedProvider(Vendor[B]):
     """A provider over a vendor that stores texts with metadata; its `traits` say what the vendor has itself."""
 
+    on_duplicate = True
+
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; then mark what it supersedes, all of which was there before anything was written."""
         adding = self._add(item, idempotency_key)
-        return (await (self._finish_despite_cancellation(adding) if item.supersedes else adding)).record
+        several = bool(item.supersedes) or item.on_duplicate == "supersede"
+        return await (self._finish_despite_cancellation(adding) if several else adding)
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the items, several at once, each with an outcome of its own; what needs no look-up goes together."""
         simple: dict[str, list[int]] = {}
         others: dict[tuple[str, str], list[int]] = {}
+        deciding = {item.user_id for item, _ in items if item.on_duplicate != "keep"}
         for number, (item, key) in enumerate(items):
-            alone = isinstance(key, GeneratedKey) and not (item.supersedes or item.key)
+            alone = isinstance(key, GeneratedKey) and not (item.supersedes or item.key or item.user_id in deciding)
             if self.traits.most_created > 1 and alone:
                 simple.setdefault("" if self.traits.mixes_users else item.user_id, []).append(number)
             else:
@@ -200,7 +205,21 @@ class EmulatedProvider(Vendor[B]):
 
     # The parts of a write.
 
-    async def _add(self, item: MemoryInput, key: str) -> Stored:
+    async def _add(self, item: MemoryInput, key: str) -> MemoryRecord:
+        if item.on_duplicate == "keep":
+            return (await self._add_decided(item, key)).record
+        # Whoever says the same waits; sorts before the locks that writing takes.
+        async with self._locked_by([("a duplicate", item.user_id, plain(item.content))]):
+            before = None if is_fresh(key) else await self.find_key(item.user_id, key)
+            if before is not None:
+                return (await self._add_decided(item.superseding(before.record.supersedes), key)).record
+            query = ListQuery(user_id=item.user_id, as_of=datetime.now(UTC))
+            async with aclosing(self.scan(item.user_id)) as memories:
+                there = [s.record async for s in memories if matches(self._owned(s, item.user_id), query)]
+            decided = decide(item, sorted(there, key=_position, reverse=True))
+            return decided if isinstance(decided, MemoryRecord) else (await self._add_decided(decided, key)).record
+
+    async def _add_decided(self, item: MemoryInput, key: str) -> Stored:
         locks: list[Name] = [("key", item.user_id, key), *(("memory", id) for id in item.supersedes)]
         if item.key is not None:
             locks.append(_name_of(item.user_id, item.key))

@@ -56,6 +56,7 @@ from openproto.server.wire import (
     SearchResults,
     ServerHealth,
     UsersParams,
+    add_arguments,
     arguments,
 )
 
@@ -125,13 +126,22 @@ async def get_memory(id: RecordId, caller: Reader, memory: Memory, owner: Annota
     return _record(await caller.on_record(owner.user_id, lambda user_id: memory.get(id, user_id=user_id)))
 
 
-@routes.post("/memories", status_code=201, responses=answers(201, MemoryRecord, 404, 409, 413, 415, etag=True))
+@routes.post(
+    "/memories",
+    status_code=201,
+    responses=answers(200, MemoryRecord, 404, 409, 413, 415, etag=True)
+    | {201: answers(201, MemoryRecord, etag=True)[201]},
+)
 async def add_memory(
     caller: Writer, memory: Memory, item: Annotated[NewMemory, Body()], idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Store a memory. The same `Idempotency-Key` again returns the first record and stores nothing new."""
+    """Store a memory. The same `Idempotency-Key` again returns the first record and stores nothing new.
+
+    With `on_duplicate`, 200 where nothing was stored, for the record that came back says the same already.
+    """
     caller.require(item.user_id)
-    return _record(await memory.add(**item.model_dump(), idempotency_key=idempotency_key), 201)
+    record = await memory.add(**add_arguments(item), idempotency_key=idempotency_key)
+    return _record(record, 201 if record.duplicate_of is None else 200)
 
 
 @routes.put(
@@ -153,7 +163,7 @@ async def put_memory(
     caller.require(item.user_id)
     version = put_condition(if_match, if_none_match)
     with precondition(version):
-        record = await memory.put(**item.model_dump(), if_version=version)
+        record = await memory.put(**item.model_dump(exclude={"on_duplicate"}), if_version=version)
     return _record(record, 201 if record.updated_at is None else 200)
 
 
@@ -308,12 +318,12 @@ def _checked(item: Any, caller: Caller) -> dict[str, Any] | OpenProtoError:
         caller.require(checked.user_id)
     except OpenProtoError as error:
         return error
-    return checked.model_dump()
+    return add_arguments(checked)
 
 
 def _outcome(outcome: MemoryRecord | OpenProtoError) -> Outcome:
     if isinstance(outcome, MemoryRecord):
-        return Outcome.model_construct(status=201, memory=outcome)
+        return Outcome.model_construct(status=201 if outcome.duplicate_of is None else 200, memory=outcome)
     origin = current_origin.get()
     outcome.request_id = origin and origin.request_id
     return Outcome(status=outcome.http_status, error=ErrorBody.model_validate(envelope(outcome)["error"]))

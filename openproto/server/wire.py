@@ -71,6 +71,7 @@ class PutMemory(NewMemory):
     """A memory to write under its key."""
 
     key: Key = Field(...)  # pyright: ignore[reportIncompatibleVariableOverride]  # what `add` leaves open is required
+    on_duplicate: Literal["keep"] = "keep"  # pyright: ignore[reportIncompatibleVariableOverride]  # it has its key
 
 
 class BatchMemory(NewMemory):
@@ -168,6 +169,11 @@ class AuditParams(AuditQuery, defer_build=False):
 
     since: Moment | None = None
     limit: QueryInteger = Field(default=100, ge=1, le=MAX_AUDIT_LIMIT)
+
+
+def add_arguments(item: NewMemory) -> dict[str, Any]:
+    """Return the memory as `add`'s keywords: what is to be done with a duplicate is the request's to say."""
+    return {**item.model_dump(), "on_duplicate": item.on_duplicate}
 
 
 def arguments(params: Filters) -> dict[str, Any]:

@@ -192,6 +192,11 @@ def test_reindex_gives_a_store_its_vectors(cli: Run, monkeypatch: pytest.MonkeyP
     assert len(cli("search", "cat").out.splitlines()) == 1
     assert cli("reindex", "--json").json == {"reindexed": 1}
     assert cli("reindex", "--embedder", "nonsense").status == 2
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")  # as good as --embedder none, and as dear
+    asked = cli("reindex")
+    assert (asked.status, "--yes" in asked.err) == (2, True)
+    assert cli("reindex", "--yes").status == 0
+    assert cli("capabilities", "--json").json["features"]["vector_search"] is False
 
 
 @pytest.mark.usefixtures("faulty")

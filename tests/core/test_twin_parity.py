@@ -88,7 +88,10 @@ FILTERS = optional("scope", "tag", "as_of")
 FACTS = optional("scope", "tags", "source", "confidence", "valid_from", "valid_to", "supersedes")
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # verb: (positional or keyword, keyword only), each name -> default, as PROTOCOL section 2 has them
-    "add": (required("content"), {**required("user_id"), **FACTS, **optional("key", "idempotency_key")}),
+    "add": (
+        required("content"),
+        {**required("user_id"), **FACTS, **optional("key", "on_duplicate", "idempotency_key")},
+    ),
     "get": ({"id": None}, optional("user_id", "key")),
     "update": (required("id"), optional("user_id", "if_version")),
     "delete": (required("id"), optional("user_id", "if_version")),

@@ -1,7 +1,8 @@
 """A stand-in for a language model: OpenAI's and Anthropic's HTTP, whole and streamed, with predictable replies.
 
-It repeats what the user said, calls the first tool it is offered until it has a result, and lists the memories in the
-prompt when asked what it remembers. Ids count up from 1, so that two fresh servers answer the same calls alike.
+It repeats what the user said, calls the first tool it is offered until it has a result, lists the memories in the
+prompt when asked what it remembers, and answers extractors with what `extract` returns. Ids count up from 1, so that two
+fresh servers answer the same calls alike.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 
@@ -51,6 +52,7 @@ class FakeLLM:
         self.pause_between_chunks = 0.0
         self.fail_next = 0
         self.usage_chunk = False
+        self.extract: Callable[[Json], Json] | None = None
         self.ids = itertools.count(1)
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.llm = self
@@ -101,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = received.json
         kind = {"/v1/chat/completions": _chat, "/v1/responses": _responses, "/v1/messages": _messages}
         whole, events = kind[self.path.partition("?")[0]](body, next(llm.ids))
+        if llm.extract is not None and b"You keep the notes" in received.body:
+            self._answer(_extracted(whole, llm.extract(json.loads(body["messages"][-1]["content"]))))
+            return
         if not body.get("stream"):
             self._answer(whole)
             return
@@ -148,6 +153,15 @@ def _reply(messages: list[Json], *, prompt: str, json_wanted: bool) -> str:
         notes = "; ".join(line for line in prompt.splitlines() if line.endswith("]"))
         return f"I remember: {notes}" if notes else "I remember nothing."
     return f"You said: {said}"
+
+
+def _extracted(whole: Json, answer: Json) -> Json:
+    """Put what an extractor was asked for into the answer: as text, or as the input of Anthropic's tool."""
+    if "choices" in whole:
+        whole["choices"][0]["message"] = {"role": "assistant", "content": json.dumps(answer)}
+    else:
+        whole["content"] = [{"type": "tool_use", "id": "toolu_1", "name": "keep", "input": answer}]
+    return whole
 
 
 def _words(text: str) -> Iterator[str]:

@@ -151,7 +151,7 @@ class Passthrough(Provider):
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; a key that no header can hold travels in a batch of one."""
-        self._check_declared("add", needs="key" if item.key is not None else None)
+        self._check_declared("add", needs=self.lacking(item))
         if self._extended and not wire.in_header(idempotency_key):
             (outcome,) = await self.add_many([KeyedInput(item, idempotency_key)])
             if isinstance(outcome, OpenProtoError):
@@ -163,9 +163,11 @@ class Passthrough(Provider):
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store up to 500 items a request; a request that is refused is the outcome of its own items alone."""
         self._check_declared("add")
-        if "key" not in self.operations and any(keyed.item.key is not None for keyed in items):
-            stored = iter(await self.add_many([keyed for keyed in items if keyed.item.key is None]))
-            return [next(stored) if keyed.item.key is None else self.unsupported("key") for keyed in items]
+        lacking = [self.lacking(item) for item, _ in items]
+        if any(lacking):
+            able = [keyed for keyed, lacks in zip(items, lacking, strict=True) if lacks is None]
+            stored = iter(await self.add_many(able))
+            return [next(stored) if lacks is None else self.unsupported(lacks) for lacks in lacking]
         outcomes: Outcomes = []
         for part, request in wire.batches(items):
             try:

@@ -72,7 +72,8 @@ def checked_url(url: str) -> str:
 
 def add(item: MemoryInput, idempotency_key: str) -> Request:
     """Return `POST /memories`."""
-    return Request("POST", "/memories", 201, to_json(item), {b"idempotency-key": header_value(idempotency_key)})
+    headers = {b"idempotency-key": header_value(idempotency_key)}
+    return Request("POST", "/memories", CREATED, to_json(item), headers, also_success=200)
 
 
 def batches(items: Sequence[KeyedInput]) -> Iterator[tuple[Sequence[KeyedInput], Request]]:

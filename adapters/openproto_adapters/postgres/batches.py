@@ -1,37 +1,52 @@
-"""The arguments of `add_many`: a whole batch, packed for one statement."""
+"""`add_many`: a whole batch, packed for one statement."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
+from openproto.fanout import gather_all
 from openproto.ids import parse_id
-from openproto.provider import Call, Outcomes
+from openproto.models import MemoryRecord
+from openproto.provider import Call
 from openproto.requests import MemoryInput
-from openproto.stores.indexer import IndexedBatch, IndexedInput
-from openproto_adapters.postgres.records import key_hash, record_without_date, to_json
+from openproto.stores.indexer import IndexedInput
+from openproto_adapters.postgres import queries
+from openproto_adapters.postgres.records import foreign, key_hash, record_without_date, to_json, with_created_at
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_halfvecs
+
+W = TypeVar("W")
 
 _AT_ONCE = 50
 """Records that are made before the event loop gets its turn."""
 
 
+Entry: TypeAlias = IndexedInput[W] | MemoryRecord | OpenProtoError
+"""An item ready to be written, the record that says the same, or why it is refused."""
+
+
+Written: TypeAlias = Sequence[Entry[PackedWords]]
+Fetch: TypeAlias = Callable[..., Awaitable[Any]]
+
+
 class Batch(NamedTuple):
-    """A batch on its way: each item ready to be written or refused, and the arguments of the statement that writes it.
+    """A batch on its way, and the arguments of the statement that writes it.
 
     `keys` is empty where each item's key is its id; then the statement is `queries.ADD_MANY_NEW`, else `ADD_MANY`.
     """
 
-    entries: IndexedBatch[PackedWords]
+    entries: Sequence[Entry[PackedWords]]
     columns: tuple[Any, ...]
     keys: tuple[Any, ...]
 
 
-def pack_batch(batch: IndexedBatch[PackedWords]) -> Batch:
+def pack_batch(batch: Sequence[Entry[PackedWords]]) -> Batch:
     """Return the batch, packed for the wire."""
     entries = [_writable(new) for new in batch]
     writable = [new for new in entries if isinstance(new, IndexedInput)]
@@ -55,9 +70,26 @@ def pack_batch(batch: IndexedBatch[PackedWords]) -> Batch:
     return Batch(entries, columns, keys)
 
 
-async def undated_records(entries: IndexedBatch[PackedWords], model: str | None) -> Outcomes:
+async def insert(fetch: Fetch, batch: Batch, model: str | None, call: Call) -> Written:
+    """Write the batch in one statement, and return the record of each item; what was not written comes back itself."""
+    unkeyed = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
+    statement = queries.ADD_MANY if batch.keys else unkeyed
+    ((ids, moments, is_complete),), records = await gather_all(
+        fetch(statement, model, call.app, call.request_id, *batch.columns, *batch.keys),
+        _undated_records(batch.entries, model),
+    )
+    if not is_complete:
+        raise foreign()
+    created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
+    return [
+        with_created_at(record, created[new.id]) if isinstance(new, IndexedInput) and new.id in created else new
+        for new, record in zip(batch.entries, records, strict=True)
+    ]
+
+
+async def _undated_records(entries: Sequence[Entry[PackedWords]], model: str | None) -> list[Any]:
     """Make the records while the statement is sent and the database writes them."""
-    outcomes: Outcomes = []
+    outcomes: list[Any] = []
     for start in range(0, len(entries), _AT_ONCE):
         await asyncio.sleep(0)  # a large statement leaves in pieces, whenever the server has read the last one
         part = entries[start : start + _AT_ONCE]
@@ -86,7 +118,7 @@ def pack_one(new: IndexedInput[PackedWords], call: Call) -> tuple[Any, ...]:
     )
 
 
-def _writable(new: IndexedInput[PackedWords] | OpenProtoError) -> IndexedInput[PackedWords] | OpenProtoError:
+def _writable(new: Entry[PackedWords]) -> Entry[PackedWords]:
     """Return `new`, or the error of an item that supersedes what cannot exist."""
     if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
         return NotFoundError("supersedes: no such memory")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from openproto.context import TokenCounter, fill_context
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
-from openproto.fanout import gather_all
 from openproto.models import (
     AuditEntry,
     ContextBlock,
@@ -46,8 +45,8 @@ from openproto.requests import (
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import IndexedInput
 from openproto.stores.restoring import index_records
-from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.batches import pack_batch, pack_one, undated_records
+from openproto_adapters.postgres import deciding, queries
+from openproto_adapters.postgres.batches import Batch, Fetch, Written, insert, pack_batch, pack_one
 from openproto_adapters.postgres.changes import (
     BY_ID,
     BY_KEY,
@@ -72,9 +71,6 @@ from openproto_adapters.postgres.restoring import restore
 from openproto_adapters.postgres.store import Store
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_query
 
-if TYPE_CHECKING:
-    pass
-
 
 class Postgres(Store):
     """Memories in PostgreSQL with pgvector.
@@ -94,6 +90,11 @@ class Postgres(Store):
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
+        if item.on_duplicate != "keep":
+            (outcome,) = await self.add_many([KeyedInput(item, idempotency_key)])
+            if isinstance(outcome, OpenProtoError):
+                raise outcome
+            return outcome
         new = await self._index.index(KeyedInput(item, idempotency_key))
         call = current_call.get()
         common = (self._index.model, *pack_one(new, call))
@@ -114,29 +115,25 @@ class Postgres(Store):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
-        batch = await self._index.index_many(items, pack_batch)
-        call = current_call.get()
-        if batch.keys:
-            statement = queries.ADD_MANY
-        else:
-            statement = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
-        arguments = (self._index.model, call.app, call.request_id, *batch.columns, *batch.keys)
-        try:
-            ((ids, moments, is_complete),), outcomes = await gather_all(
-                self._fetch(statement, *arguments), undated_records(batch.entries, self._index.model)
-            )
-        except ConflictError:  # a key that another record bears refuses its own item, not the batch
+        asks = deciding.decides(items)
+        if asks and len(items) > deciding.MOST_DECIDED:
+            parts = [items[n : n + deciding.MOST_DECIDED] for n in range(0, len(items), deciding.MOST_DECIDED)]
+            return [outcome for part in parts for outcome in await self.add_many(part)]
+        if asks and deciding.repeats(items):
             return await super().add_many(items)
-        if not is_complete:
-            raise foreign()
-        created: dict[str, datetime] = dict(zip(ids or (), moments or (), strict=True))
-        for number, new in enumerate(batch.entries):
-            if isinstance(new, IndexedInput):
-                created_at = created.get(new.id)
-                outcomes[number] = (
-                    with_created_at(outcomes[number], created_at) if created_at else await self._outcome(new)
-                )
-        return cast("Outcomes", outcomes)
+        batch = await self._index.index_many(items, pack_batch)
+        try:
+            written = await (
+                self._pool.use(partial(self._decided, batch)) if asks else self._insert(batch, self._fetch)
+            )
+        except ConflictError as error:  # a key that another record bears refuses its own item, not the batch
+            return [error] if len(items) == 1 else await super().add_many(items)
+        outcomes: Outcomes = []
+        for entry in written:
+            outcomes.append(await self._outcome(entry) if isinstance(entry, IndexedInput) else entry)
+            if isinstance(entry, MemoryRecord) and entry.duplicate_of is not None:
+                self._record_read(entry.user_id, memory_id=entry.id)
+        return outcomes
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
@@ -270,6 +267,16 @@ class Postgres(Store):
         check_owner([row["user_id"] for row in rows], query.user_id)
         self._record_read(query.user_id, memory_id=query.memory_id)
         return [AuditEntry(**dict(row)) for row in rows]
+
+    async def _decided(self, batch: Batch, connection: Any) -> Written:
+        async def fetch(template: str, *args: Any) -> Any:
+            return await connection.fetch(self._queries.sql(template), *args)
+
+        async with connection.transaction(isolation="read_committed"):
+            return await self._insert(await deciding.decided(fetch, batch), fetch)
+
+    async def _insert(self, batch: Batch, fetch: Fetch) -> Written:
+        return await insert(fetch, batch, self._index.model, current_call.get())
 
     async def _list(self, query: ListQuery) -> MemoryPage:
         where = Arguments(query.limit + 1)

@@ -87,6 +87,7 @@ def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryReco
             "status": "done",
             "key": item.key,
             "version": version_of(new.id, 1),
+            "duplicate_of": None,
         },
         item.extensions,
     )

@@ -58,6 +58,7 @@ from openproto_adapters.sqlite.restoring import restore
 from openproto_adapters.sqlite.searching import search
 
 T = TypeVar("T")
+R = TypeVar("R", bound=MemoryRecord | OpenProtoError)
 
 READERS = 3
 
@@ -77,6 +78,7 @@ class Sqlite(Provider):
     """
 
     name = "sqlite"
+    on_duplicate = True
     cancellation: Cancellation = "native"
 
     def __init__(
@@ -135,7 +137,7 @@ class Sqlite(Provider):
             self._adopt_model(db)
             return self._add(db, new)
 
-        return await self._db.write(write)
+        return self._noted(await self._db.write(write))
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one transaction; an item that is refused leaves the others alone."""
@@ -145,7 +147,7 @@ class Sqlite(Provider):
             self._adopt_model(db)
             return [new if isinstance(new, OpenProtoError) else self._outcome(db, new) for new in batch]
 
-        return await self._db.write(write)
+        return [self._noted(outcome) for outcome in await self._db.write(write)]
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
@@ -319,6 +321,12 @@ class Sqlite(Provider):
         """Give an empty file its model; a re-embedding by another process may have given it another meanwhile."""
         stored = statements.adopt_model(db, self._index.model, self._index.dim)
         self._index.check(stored.model, stored.dim)
+
+    def _noted(self, outcome: R) -> R:
+        """Return the outcome of an add; one that was skipped read a record and wrote none."""
+        if isinstance(outcome, MemoryRecord) and outcome.duplicate_of is not None:
+            self._record_read(outcome.user_id, memory_id=outcome.id)
+        return outcome
 
     def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
         if self._audit_reads:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -26,12 +27,16 @@ from openproto.requests import (
 )
 from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.cursors import decode_cursor, encode_cursor
+from openproto.stores.duplicates import decide
 from openproto.stores.indexer import IndexedInput, IndexedText, StoredModel
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_json, to_micros, to_record
 from openproto_adapters.sqlite.searching import tokens
 from openproto_adapters.sqlite.selection import Parameters, check_owner, own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
+
+MOST_COMPARED = 40
+"""How many words of a text find what may be the same; the texts themselves are compared afterwards."""
 
 _NEW_VERSION = "lower(hex(randomblob(8)))"
 
@@ -73,6 +78,8 @@ LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC
 SCOPES = """SELECT user_id, scope, count(*) FROM memories WHERE {where} AND scope IS NOT NULL
     GROUP BY user_id, scope"""
 
+HOLDING = " AND number IN (SELECT rowid FROM words WHERE words MATCH :terms)"
+
 NEXT_USER = "SELECT min(user_id) FROM memories WHERE user_id > :after"
 
 LIST_AUDIT = """SELECT timestamp, action, user_id, app, memory_id, scope, request_id FROM audit
@@ -104,6 +111,11 @@ def add(db: Connection, new: IndexedInput[list[int]], audit: AuditRow) -> Memory
     """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
     if (before := _written_before(db, new)) is not None:
         return before
+    if new.item.on_duplicate != "keep":
+        decided = decide(new.item, _candidates(db, new))
+        if isinstance(decided, MemoryRecord):
+            return decided
+        new = new._replace(item=decided)
     item = new.item
     if item.key is not None and _by_key(db, item.user_id, item.key) is not None:
         raise ConflictError("key: another record of this user bears it; put() replaces that record")
@@ -316,6 +328,16 @@ def _forget(db: Connection, gone: Iterable[tuple[int, str]], user_id: str) -> No
     for number, owner in gone:
         check_owner(owner, user_id)
         db.execute("DELETE FROM words WHERE rowid = ?", (number,))
+
+
+def _candidates(db: Connection, new: IndexedInput[list[int]]) -> list[MemoryRecord]:
+    """Return the current records that hold the words of the input, newest first."""
+    where, parameters = selection(Filters(user_id=new.item.user_id), datetime.now(UTC))
+    if new.words:
+        where += HOLDING
+        parameters["terms"] = tokens(new.item.user_id, new.words[:MOST_COMPARED])
+    rows = db.execute(LIST.format(where=where), parameters | {"limit": -1}).fetchall()
+    return [own(to_record(row), new.item.user_id) for row in rows]
 
 
 def _written_before(db: Connection, new: IndexedInput[list[int]]) -> MemoryRecord | None:

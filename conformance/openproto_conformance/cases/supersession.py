@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from openproto import InvalidRequestError, NotFoundError, OpenProtoError
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from openproto import InvalidRequestError, NotFoundError, OpenProtoError, UnsupportedCapabilityError
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area, Feature
 from openproto_conformance.checks import ensure, equal, raises
@@ -146,3 +149,27 @@ async def a_batch_supersedes_item_by_item(bench: Bench) -> None:
     ensure(isinstance(outcomes[1], NotFoundError), "the outcome of the bad item must be NotFoundError")
     equal({r.content for r in await bench.inventory(user)}, {"tea", "good", "plain"}, "what was stored")
     equal((await bench.client.get(old.id)).superseded_by, getattr(outcomes[0], "id", None), "superseded_by")
+
+
+@area.case(
+    "add", "list", features=("temporal", *FEATURES), hint="on_duplicate: look up and write in one transaction or lock"
+)
+async def of_what_is_said_twice_at_once_one_is_current(bench: Bench) -> None:
+    """With `on_duplicate`, the same said many times at once is one current record; who lacks it refuses it by name."""
+    support = bench.capabilities.x_openproto.support.get("on_duplicate", "none")
+    user, others = bench.user(), bench.user("bob")
+    said = ("Ada drinks tea", "ada drinks TEA.", "Ada  drinks tea!", "Ada drinks tea")
+    if support == "none":
+        await raises(UnsupportedCapabilityError, bench.client.add, said[0], user_id=user, on_duplicate="skip")
+        equal(await bench.inventory(user), [], "the user's records after the refusal")
+        return
+    await bench.add(said[0], user_id=others)
+    records = await asyncio.gather(*(bench.client.add(text, user_id=user, on_duplicate="skip") for text in said))
+    equal({record.id for record in records}, {(await bench.inventory(user))[0].id}, "the ids of what was said")
+    reported = [record.duplicate_of for record in records if record.duplicate_of is not None]
+    equal(reported, [records[0].id] * (len(said) - 1), "duplicate_of of those that were skipped")
+    await asyncio.gather(*(bench.client.add(text, user_id=user, on_duplicate="supersede") for text in said))
+    current = await bench.inventory(user, as_of=datetime.now(UTC) + timedelta(seconds=5))
+    equal(len(current), 1, "the number of current records")
+    equal(len(await bench.inventory(user)), 1 + len(said), "the number of records in list")
+    equal(len(await bench.inventory(others)), 1, "the number of records of another user")

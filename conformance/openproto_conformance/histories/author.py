@@ -109,6 +109,9 @@ class Author:
             self.keyed.append(fields)
         if self.some("supersedes", 0.4) and (old := self.of(user)):
             fields["supersedes"] = self.random.sample(old, min(len(old), self.random.choice((1, 1, 2))))
+        if self.some("duplicates", 0.8) and self.supports("on_duplicate"):
+            fields["content"] = self.random.choice(values.SAME)
+            fields["on_duplicate"] = self.random.choice(("keep", "skip", "supersede"))
         if keyed and self.some("key", 0.4) and self.supports("key"):
             fields["key"] = self.random.choice(values.KEYS)
         return fields
@@ -170,7 +173,8 @@ class Author:
     def put(self) -> dict[str, Any]:
         """Create or replace the record of one of a few keys."""
         arguments = self.add(keyed=False)
-        arguments.pop("supersedes", None)
+        for name in ("supersedes", "on_duplicate"):
+            arguments.pop(name, None)
         arguments["key"] = self.random.choice(values.KEYS)
         if self.random.random() < 0.3:
             arguments["if_version"] = self.random.choice(("absent", "stale", VersionOf(self.any()[0])))
@@ -278,6 +282,7 @@ class Author:
         verb, arguments = self.random.choice([call for call in calls if self.has(call[0])])
         if verb == "add":
             arguments.pop("supersedes", None)
+            arguments.pop("on_duplicate", None)
         parts = tuple(self._step(verb, arguments) for _ in range(8))
         self.steps.append(Step(self._number(), "race", parts=parts))
         if verb in ("add", "put"):

@@ -75,6 +75,14 @@ THEMES = (
         users=3,
     ),
     Theme(
+        "histories_of_duplicates",
+        "With `on_duplicate`, what a user said before is skipped or superseded: exactly that, and in that scope.",
+        "the look-up and the write are one transaction; only current records of the very scope count",
+        {"add": 6, "add_many": 2, "update": 2, "delete": 1, "list": 2, "reopen": 1},
+        fields=("duplicates", "scope", "validity", "idempotency", "key", "supersedes"),
+        needs="on_duplicate",
+    ),
+    Theme(
         "histories_of_keys",
         "A key names one record of its user, and a version is another one after every change.",
         "`put`, `get(key=)`, and `if_version`: one statement that compares and writes",

@@ -24,6 +24,9 @@ MOMENTS = (
 
 WORDS = ("harbour", "violin", "walnut", "glacier", "lantern", "pepper", "saddle", "meadow", "copper", "orchid")
 
+SAME = ("Ada drinks tea", "ada drinks  TEA.", "Ada drinks\nｔｅａ！", "Ada drinks tea?", "Ada drinks teas")
+"""Texts of which some say the same as others."""
+
 TEXTS = (
     " blanks at both ends  ",
     "\ttabs\tand line ends\r\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,3 +78,9 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
+
+
+def plain(content: str) -> str:
+    """Return a text without what does not make it say another thing: case, blanks, width, and its full stop."""
+    text = " ".join(unicodedata.normalize("NFKC", content).casefold().split())
+    return text.rstrip(" .!\u3002\u0964\u06d4") or text

@@ -16,7 +16,7 @@ from openproto_conformance.model import limits
 from openproto_conformance.model.auditing import Deed
 from openproto_conformance.model.either import refuse_any
 from openproto_conformance.model.handovers import Handovers
-from openproto_conformance.model.inputs import change_fields, input_fields, same
+from openproto_conformance.model.inputs import change_fields, input_fields, plain, same
 from openproto_conformance.model.selection import Selection, is_within, node_of
 
 Stored: TypeAlias = dict[str, Any]
@@ -46,30 +46,44 @@ class Model:
 
     # Writing
 
-    def add(self, *, idempotency_key: str | None = None, assigned: MemoryRecord | None = None, **given: Any) -> str:
+    def add(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        on_duplicate: str = "keep",
+        assigned: MemoryRecord | None = None,
+        **given: Any,
+    ) -> str:
         """Store a new record and return its id.
 
         The same idempotency key with the same input names the first record; with another input, or after that record
-        was deleted, it is a conflict.
+        was deleted, it is a conflict. What a record of the same scope says already is done as `on_duplicate` says.
         """
+        limits.refuse_unless(on_duplicate in ("keep", "skip", "supersede"), "on_duplicate is none of its words")
         fields = input_fields(given)
+        asked: Stored = {**fields, "on_duplicate": on_duplicate}
         used: Stored = {}
         if idempotency_key is not None:
             limits.CHECKS["idempotency_key"](idempotency_key)
             used, id = self._used.get((fields["user_id"], idempotency_key), ({}, ""))
-            if used and same(used, fields) and id in self.records:
+            if used and same(used, asked) and id in self.records:
                 return id
         refuse_any(
             lambda: _check_unused(used),
             lambda: self._check_key(fields),
             lambda: self._check_predecessors(fields["user_id"], fields["supersedes"]),
         )
+        twins = self._twins(fields) if on_duplicate != "keep" else []
+        if on_duplicate == "skip" and twins and fields["key"] is None and not fields["supersedes"]:
+            return twins[0]
+        if on_duplicate == "supersede":
+            fields["supersedes"] = list(dict.fromkeys([*fields["supersedes"], *twins]))
         record = {**fields, **_decided(assigned, ASSIGNED)}
         id = str(record["id"])
         self.records[id] = record
         self._take_over(record, fields["supersedes"], record["created_at"])
         if idempotency_key is not None:
-            self._used[fields["user_id"], idempotency_key] = (fields, id)
+            self._used[fields["user_id"], idempotency_key] = (asked, id)
         self._wrote("add", record)
         return id
 
@@ -234,6 +248,13 @@ class Model:
     def _by_key(self, user_id: str, key: str) -> Stored | None:
         named = (record for record in self.records.values() if (record["user_id"], record["key"]) == (user_id, key))
         return next(named, None)
+
+    def _twins(self, fields: Stored) -> Sequence[str]:
+        """Return the current records of the same user and scope that say the same, newest first."""
+        now, said = datetime.now(UTC), plain(fields["content"])
+        ids = self.list(fields["user_id"], as_of=now)
+        twins = (self.records[id] for id in ids)
+        return [r["id"] for r in twins if r["scope"] == fields["scope"] and plain(r["content"]) == said]
 
     def _check_key(self, fields: Stored) -> None:
         if fields["key"] is not None and self._by_key(fields["user_id"], fields["key"]) is not None:

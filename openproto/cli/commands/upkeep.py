@@ -32,7 +32,7 @@ async def reindex(
     May be stopped at any time; the same command goes on where it was.
     """
     target = call.target(**({"embedder": embedder} if embedder else {}))
-    if embedder == "none":
+    if target.provider_options.get("embedder") == "none":
         call.confirm("drop all vectors? Search then finds words alone, until another reindex", yes=yes)
     provider = target.make_provider()
     total = 0

@@ -17,7 +17,7 @@ import weakref
 from contextvars import Context
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, get_args
 
 from openproto import AsyncMemory, Memory
 from openproto.bounds import check_seconds, check_whole
@@ -28,6 +28,7 @@ from openproto.integrations.llm.sifting import Keep
 from openproto.integrations.llm.stats import CaptureStats
 from openproto.integrations.llm.storing import Job, Storing
 from openproto.integrations.llm.turns import BatchExtractor, Extractor, Turn
+from openproto.models import OnDuplicate
 
 Policy: TypeAlias = Literal["drop", "wait"]
 
@@ -51,6 +52,8 @@ class CaptureQueue:
             requests, and greetings; "both" all that the user said and the model replied, one memory each; or a
             function of the role and the text that says whether to keep it. A reply that repeats what was recalled for
             it is never kept.
+        on_duplicate: What becomes of a memory that the user's memories say already, as in `add`; "keep" with a provider
+            that cannot look.
         max_workers: Batches being stored at once.
         batch_size: Memories in one batch, and turns that a worker takes at once, at most.
         maxsize: Turns that may wait to be stored.
@@ -66,6 +69,7 @@ class CaptureQueue:
         *,
         extract: Extractor | None = None,
         keep: Keep | None = None,
+        on_duplicate: OnDuplicate = "supersede",
         max_workers: int = 8,
         batch_size: int = 50,
         maxsize: int = 1000,
@@ -80,12 +84,22 @@ class CaptureQueue:
             raise ValueError("policy must be 'drop' or 'wait'")
         if extract is not None and keep is not None:
             raise ValueError("extract= decides what is kept: leave keep= out")
+        if on_duplicate not in get_args(OnDuplicate):
+            raise ValueError(f"on_duplicate must be one of {get_args(OnDuplicate)}")
         if keep not in (None, "user", "both") and not callable(keep):
             raise ValueError("keep must be 'user', 'both', or a function of the role and the text")
         self.home = BoundClient(memory)
         self._faults = FaultLog()
         self._storing = Storing(
-            self.home, extract, keep or "user", max_workers, batch_size, retries, self.report, self._retried
+            self.home,
+            extract,
+            keep or "user",
+            on_duplicate,
+            max_workers,
+            batch_size,
+            retries,
+            self.report,
+            self._retried,
         )
         # One worker for an extractor of batches: what comes while it is at work is its next batch, and of two at once
         # neither would know what the other finds.

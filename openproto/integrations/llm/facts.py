@@ -12,11 +12,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice, zip_longest
 from typing import Any, Literal, TypeAlias, cast
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError
 from openproto.blocking.threads import Threads
 from openproto.bounds import check_seconds, check_whole
+from openproto.fanout import gather_bounded
 from openproto.integrations.llm.proxy import ClientProxy
 from openproto.integrations.llm.sifting import clean
 from openproto.integrations.llm.turns import BatchExtractor, Extraction, Turn, kept_of
@@ -25,7 +27,8 @@ OnFailure: TypeAlias = Literal["keep", "drop"]
 
 MOST_FACTS = 20
 MOST_CHARACTERS = 500
-_MOST_NOTES = 20
+_MOST_NOTES, _LEAST_NOTES = 40, 3  # in one call, and looked for to each turn
+_SEARCHES = 8  # at once
 _MOST_SAID = 4_000  # characters of one side of one turn
 _MINUTE = 60.0
 
@@ -130,13 +133,11 @@ class FactExtractor(BatchExtractor):
 
     async def extract(self, turns: Sequence[Turn], memory: AsyncMemory) -> Extraction:
         """Return what the model finds in turns of one user; never more than `MOST_FACTS`."""
-        said = "\n".join(turn.user for turn in turns if turn.user)
-        if not said:
+        if not any(turn.user for turn in turns):
             return Extraction([], [])
         user_id, scope = turns[0].user_id, turns[0].scope
         try:
-            found = await memory.search(said[-_MOST_SAID:], user_id, scope=scope, limit=_MOST_NOTES)
-            notes = [result.memory for result in found]
+            notes = await self._notes([turn.user for turn in turns if turn.user], memory, user_id, scope)
             answer = await self._ask(notes, turns)
             return self._checked(answer, notes)
         except Exception as error:
@@ -149,6 +150,16 @@ class FactExtractor(BatchExtractor):
     def close(self) -> None:
         """Close the threads that ask a synchronous client."""
         self._threads.close()
+
+    async def _notes(
+        self, said: Sequence[str], memory: AsyncMemory, user_id: str, scope: str | None
+    ) -> Sequence[MemoryRecord]:
+        """Return what is known that may bear on what was said: the best of each turn, then the next best."""
+        most = max(_LEAST_NOTES, _MOST_NOTES // len(said))
+        searches = [memory.search(text[-_MOST_SAID:], user_id, scope=scope, limit=most) for text in said]
+        found = await gather_bounded(searches, limit=_SEARCHES)
+        ranked = (hit.memory for hits in zip_longest(*found) for hit in hits if hit is not None)
+        return list(islice({record.id: record for record in ranked}.values(), _MOST_NOTES))
 
     async def _ask(self, notes: Sequence[MemoryRecord], turns: Sequence[Turn]) -> Any:
         asked = {

@@ -15,6 +15,7 @@ from openproto.client.retry import with_retries
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.sifting import Keep
 from openproto.integrations.llm.turns import BatchExtractor, Extracted, Extractor, Turn, kept_of, memory_fields
+from openproto.models import OnDuplicate
 
 Verdict: TypeAlias = Literal["stored", "skipped", "failed", "dropped"]
 
@@ -60,6 +61,7 @@ class Storing:
         home: BoundClient,
         extract: Extractor | None,
         keep: Keep,
+        on_duplicate: OnDuplicate,
         max_workers: int,
         batch_size: int,
         retries: int,
@@ -69,6 +71,7 @@ class Storing:
         self._home = home
         self._extract = extract
         self._keep: Keep = keep
+        self._on_duplicate: OnDuplicate = on_duplicate
         self._max_workers = max_workers
         self._batch_size = batch_size
         self._retries = retries
@@ -146,7 +149,10 @@ class Storing:
 
         async def attempt() -> None:
             nonlocal left
-            outcomes = await self._home.client.add_many([item.fields for item in left])
+            support = (await self._home.client.capabilities()).x_openproto.support
+            looks = support.get("on_duplicate", "none") != "none"
+            default = {"on_duplicate": self._on_duplicate if looks else "keep"}
+            outcomes = await self._home.client.add_many([{**default, **item.fields} for item in left])
             again: list[_Item] = []
             reasons: list[OpenProtoError] = []
             for item, outcome in zip(left, outcomes, strict=True):

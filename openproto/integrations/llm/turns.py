@@ -95,6 +95,8 @@ def memory_fields(turn: Turn, position: int, item: str | Mapping[str, Any] | Mem
 
     The memory is always the turn's user's; the idempotency key is the same however often the item is sent.
     """
+    if isinstance(item, MemoryInput):
+        item = item.model_dump(exclude_unset=True)
     fields: dict[str, Any] = {"content": item} if isinstance(item, str) else dict(item)
     if fields.setdefault("user_id", turn.user_id) != turn.user_id:
         raise ValueError("an extractor must not make a memory for another user than the one who spoke")
