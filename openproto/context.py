@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from openproto.models import Citation, ContextBlock, MemoryPage, MemoryRecord, SearchResult
 from openproto.requests import MAX_SEARCH_LIMIT, ContextQuery, ListQuery, SearchQuery
+from openproto.stores.places import MOST_BESIDE, place_of
 
 TokenCounter: TypeAlias = Callable[[str], int]
 
@@ -41,6 +42,7 @@ async def fill_context(
 ) -> ContextBlock:
     """Return the block of what `search` finds, best first, and then, while the budget lasts, the newest records.
 
+    A turn of a conversation brings the one that it answers, and stands beside it.
     The newest are current ones under the same filters, with score 0; none with `relevant_only`, or where the backend
     has no listing.
     """
@@ -48,7 +50,7 @@ async def fill_context(
     limit = max(10, min(MAX_SEARCH_LIMIT, query.token_budget // 10))
     block = _Block(query.token_budget, count_tokens)
     found = await search(query.as_search(limit))
-    block.add(found)
+    block.add(_with_what_they_answer(found))
     if query.relevant_only or list_page is None:
         return block.finished()
     known = {result.memory.id for result in found}
@@ -67,6 +69,39 @@ async def fill_context(
     return block.finished()
 
 
+def _with_what_they_answer(found: Sequence[SearchResult]) -> Iterator[SearchResult]:
+    """Yield the results, behind each turn the one before it where that was found too."""
+    places = {result.memory.id: place_of(result.memory.extensions) for result in found}
+    at = {place: result for result in reversed(found) if (place := places[result.memory.id]) is not None}
+    told: set[str] = set()
+    for result in found:
+        place = places[result.memory.id]
+        near, far = place.beside(-1) if place is not None else (None, None)
+        before = at.get(near, at.get(far)) if near is not None and far is not None else None
+        for each in (result, before):
+            if each is not None and each.memory.id not in told:
+                told.add(each.memory.id)
+                yield each
+
+
+def _in_order_of_talk(chosen: Sequence[tuple[str, SearchResult]]) -> list[tuple[str, SearchResult]]:
+    """Return the lines, those of neighbouring turns together and in their order, where the first of them stood."""
+    turns: dict[str, list[tuple[int, int]]] = {}
+    for number, (_, result) in enumerate(chosen):
+        if (place := place_of(result.memory.extensions)) is not None:
+            turns.setdefault(place.conversation, []).append((place.turn, number))
+    order: dict[int, tuple[int, int]] = {}
+    for conversation in turns.values():
+        run: list[tuple[int, int]] = []
+        for turn, number in sorted(conversation):
+            if run and turn - run[-1][0] > MOST_BESIDE:
+                run = []
+            run.append((turn, number))
+            first = min(n for _, n in run)
+            order |= {n: (first, t) for t, n in run}
+    return [chosen[n] for n in sorted(range(len(chosen)), key=lambda n: order.get(n, (n, 0)))]
+
+
 def _is_valid(record: MemoryRecord, now: datetime) -> bool:
     return (record.valid_from is None or record.valid_from <= now) and (
         record.valid_to is None or now < record.valid_to
@@ -83,20 +118,19 @@ class _Block:
     def __init__(self, token_budget: int, count_tokens: TokenCounter) -> None:
         self._budget = token_budget
         self._count = count_tokens
-        self._lines: list[str] = []
-        self._citations: list[Citation] = []
+        self._chosen: list[tuple[str, SearchResult]] = []
         self._seen: set[str] = set()
         self._spent = 0
         self._marker = "[]"
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._chosen)
 
     @property
     def has_room(self) -> bool:
         """Whether a line of one letter would still fit."""
         line = f"x {self._marker}"
-        return self._spent + self._count(f"\n{line}" if self._lines else line) <= self._budget
+        return self._spent + self._count(f"\n{line}" if self._chosen else line) <= self._budget
 
     def add(self, found: Iterable[SearchResult]) -> None:
         """Take as many of the results, best first, as fit."""
@@ -106,25 +140,32 @@ class _Block:
                 continue
             marker = self._marker = f"[{result.memory.id}]"
             line = f"{words} {marker}"
-            cost = self._count(f"\n{line}" if self._lines else line)
+            cost = self._count(f"\n{line}" if self._chosen else line)
             if self._spent + cost > self._budget:
-                shortened = None if self._lines else self._cut(words, marker)
+                shortened = None if self._chosen else self._cut(words, marker)
                 if shortened is None:
                     continue
                 line, cost = shortened, self._count(shortened)
             self._seen.add(words.casefold())
             self._spent += cost
-            self._lines.append(line)
-            self._citations.append(Citation(memory_id=result.memory.id, score=result.score))
+            self._chosen.append((line, result))
 
     def finished(self) -> ContextBlock:
         """Return the block."""
         # Tokenizers are not additive: the lines' counts say which lines to try, only the whole text's count is true.
-        while self._lines and self._count("\n".join(self._lines)) > self._budget:
-            self._lines.pop()
-            self._citations.pop()
-        text = "\n".join(self._lines)
-        return ContextBlock(text=text, citations=self._citations, token_count=self._count(text) if text else 0)
+        while self._chosen and self._count(self._text) > self._budget:
+            self._chosen.pop()
+        text = self._text
+        citations = [Citation(memory_id=result.memory.id, score=result.score) for _, result in self._arranged]
+        return ContextBlock(text=text, citations=citations, token_count=self._count(text) if text else 0)
+
+    @property
+    def _arranged(self) -> list[tuple[str, SearchResult]]:
+        return _in_order_of_talk(self._chosen)
+
+    @property
+    def _text(self) -> str:
+        return "\n".join(line for line, _ in self._arranged)
 
     def _cut(self, words: str, marker: str) -> str | None:
         """Return the longest beginning that fits with its marker, or None where nothing does.

@@ -48,7 +48,8 @@ from openproto.requests import (
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.duplicates import decide, plain
-from openproto.stores.ranking import lend, place_of, shares
+from openproto.stores.places import place_of
+from openproto.stores.ranking import lend, shares
 from openproto.stores.words import query_terms, terms
 
 

@@ -30,8 +30,9 @@ import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from openproto.stores.places import Place
 from openproto.stores.words import QueryTerms
 
 K = TypeVar("K")
@@ -53,8 +54,6 @@ LENT = 0.2
 
 LENDERS = 64
 """How many of the best hits lend."""
-
-MOST_TURNS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +118,6 @@ def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], text_weight
     }
 
 
-class Place(NamedTuple):
-    """Where a memory stands in a conversation; facts stand in none."""
-
-    conversation: str
-    turn: int
-
-
-def place_of(extensions: Mapping[str, object]) -> Place | None:
-    """Return the place that the extension `x-openproto` gives."""
-    told = extensions.get("x-openproto")
-    if not isinstance(told, Mapping):
-        return None
-    conversation, turn = told.get("conversation"), told.get("turn")
-    if not isinstance(conversation, str) or type(turn) is not int or not 0 <= turn < MOST_TURNS:
-        return None
-    return Place(conversation, turn)
-
-
 def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]:
     """Return the scores after each of the best has lent a part to its neighbouring turns.
 
@@ -149,9 +130,8 @@ def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]
     for memory in heapq.nlargest(LENDERS, scores, key=scores.__getitem__) if at else ():
         if scores[memory] > 0 and (place := places.get(memory)) is not None:
             for side in (-1, 1):
-                beside = at.get(place._replace(turn=place.turn + side))
-                if beside is None:
-                    beside = at.get(place._replace(turn=place.turn + 2 * side))
+                near, far = place.beside(side)
+                beside = at.get(near, at.get(far))
                 if beside is not None:
                     lent[beside] = lent.get(beside, 0.0) + LENT * scores[memory]
     return {memory: score + lent.get(memory, 0.0) * (1 - score) for memory, score in scores.items()}

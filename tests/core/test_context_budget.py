@@ -85,6 +85,28 @@ def test_with_budget_enough_every_distinct_memory_is_there(texts: list[str]) -> 
     assert len(block.citations) == len(distinct)
 
 
+def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
+    def turn(number: int, content: str, conversation: str = "c") -> SearchResult:
+        told = {"conversation": conversation, "turn": number}
+        memory = record(content, content).model_copy(update={"x-openproto": told})
+        return SearchResult(memory=memory, score=1 / (len(content) + 1))
+
+    found = [
+        turn(5, "yes"),
+        turn(9, "tea"),
+        turn(9, "other", "d"),
+        turn(6, "later"),
+        turn(3, "where?"),
+        turn(8, "drink?"),
+    ]
+    plain = SearchResult(memory=record("fact", "fact"), score=0.1)
+    wanted = ["where?", "yes", "later", "drink?", "tea", "other", "fact"]
+    block = build_context([*found, plain], 1000, by_words)
+    assert [cited.memory_id for cited in block.citations] == wanted
+    assert [line.split()[0] for line in block.text.splitlines()] == wanted
+    assert build_context([*found, plain], 4, by_words).text == "where? [where?]\nyes [yes]"
+
+
 @pytest.mark.parametrize(
     ("found", "newest", "budget", "text"),
     [

@@ -1,7 +1,7 @@
 """A stand-in for a language model: OpenAI's and Anthropic's HTTP, whole and streamed, with predictable replies.
 
 It repeats what the user said, calls the first tool it is offered until it has a result, lists the memories in the
-prompt when asked what it remembers, and answers extractors with what `extract` returns. Ids count up from 1, so that two
+prompt when asked what it remembers, and answers extractors by `extract`. Ids count up from 1, so that two
 fresh servers answer the same calls alike.
 """
 

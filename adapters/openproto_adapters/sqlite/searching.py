@@ -11,7 +11,8 @@ from openproto.embedding import Vector
 from openproto.models import MemoryRecord, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse, lend, place_of
+from openproto.stores.places import place_of
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse, lend
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, pack_embedding, to_record
 from openproto_adapters.sqlite.selection import foreign, own, selection
