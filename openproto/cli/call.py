@@ -15,7 +15,7 @@ from openproto.cli.options import Common
 from openproto.cli.output import Output
 from openproto.cli.redact import Redactor
 from openproto.cli.reporting import Misuse
-from openproto.registry import make_provider, provider_class
+from openproto.registry import make_provider, provider_class, provider_options
 
 APP = "openproto-cli"
 """How the commands call themselves in audit entries, unless OPENPROTO_APP says otherwise."""
@@ -70,13 +70,18 @@ class Call:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Misuse("nothing was changed")
 
-    def target(self, **overrides: Any) -> Target:
-        """Return what to open: `overrides`, then the options, then the environment."""
+    def target(self, *, provider: str | None = None, **overrides: Any) -> Target:
+        """Return what to open: `overrides`, then the options, then the environment.
+
+        With another `provider` than the options are about, these are left out.
+        """
         # Imported here: `--help` should not pay for the settings library.
         from openproto.client.settings import CLIENT_OPTIONS, options_from_env
 
         common = self.common
         flags = {"provider": common.provider, "url": common.url, "path": common.path, "timeout": common.timeout}
+        if provider is not None:
+            flags = {"provider": provider}
         if not os.environ.get("OPENPROTO_APP"):
             flags["app"] = APP
         try:
@@ -86,8 +91,12 @@ class Call:
         except ValueError as error:
             raise Misuse(str(error)) from None
         name = found.pop("provider")
-        found |= coerce(pairs(common.option, "--option"), provider_class(name).__init__, AsyncMemory.__init__)
-        found |= overrides
+        if provider is None:
+            found |= coerce(pairs(common.option, "--option"), provider_class(name).__init__, AsyncMemory.__init__)
+            found |= overrides
+        else:
+            takes = provider_options(provider_class(name))
+            found |= {option: value for option, value in overrides.items() if option in takes}
         client = {option: found.pop(option) for option in CLIENT_OPTIONS & found.keys()}
         return Target(name, found, client)
 

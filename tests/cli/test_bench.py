@@ -46,12 +46,16 @@ def test_the_figures_are_measured_kept_and_computed_again(
 ) -> None:
     monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
     path, rows = tmp_path / "memory.db", tmp_path / "rows.jsonl"
-    told = run(capsys, "bench", str(conversation(tmp_path)), "--path", str(path), "--rows", str(rows))
-    assert set(told["rankings"]) == {"memory", "random", "recency", "BM25", "full dump"}
+    talk = str(conversation(tmp_path))
+    told = run(capsys, "bench", talk, "--path", str(path), "--rows", str(rows), "--beside", "sqlite")
+    assert set(told["rankings"]) == {"memory", "random", "recency", "BM25", "full dump", "sqlite"}
+    assert told["rankings"]["sqlite"] == told["rankings"]["memory"]
+    sizes = [told["control"]["bytes a memory"], told["beside"]["sqlite"]["bytes a memory"]]
+    assert all(100 < size < 2000 for size in sizes), sizes
     assert told["rankings"]["memory"]["any@1"] == [1.0, 1.0, 1.0]
     assert told["rankings"]["recency"]["MRR"][0] < 1
     assert [told["control"][name] for name in ("STALE", "LEAK", "GHOST", "ECHO")] == [0] * 4
-    assert len(rows.read_text(encoding="utf-8").splitlines()) == 5 * len(QUESTIONS)
+    assert len(rows.read_text(encoding="utf-8").splitlines()) == 6 * len(QUESTIONS)
     assert run(capsys, "bench", "--verify", str(rows))["rankings"] == told["rankings"]
     with Memory("sqlite", path=path, embedder="none") as memory:
         assert memory.users().items == []

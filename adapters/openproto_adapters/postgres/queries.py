@@ -215,7 +215,9 @@ SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::
 
 ABOUT = """
 SELECT current_database() || coalesce(' on ' || host(inet_server_addr()), ''),
-    current_setting('server_version'), extversion
+    current_setting('server_version'), extversion,
+    (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = '{schema}'::regnamespace)::text
 FROM pg_extension WHERE extname = 'vector'
 """
 

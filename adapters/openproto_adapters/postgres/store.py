@@ -122,7 +122,8 @@ class Store(Provider):
     async def describe(self) -> dict[str, str]:
         """Return the database, the schema, and the server's versions."""
         (row,) = await self._fetch(queries.ABOUT)
-        return {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
+        about = {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
+        return {**about, "bytes": row[3]}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""

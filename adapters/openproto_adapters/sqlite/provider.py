@@ -259,7 +259,8 @@ class Sqlite(Provider):
     async def describe(self) -> dict[str, str]:
         """Return the file, what may be done with it, and SQLite's version."""
         access = {"access": f"read-only: {self._db.read_only}"} if self._db.read_only else {}
-        return {"file": str(self._db.path), **access, "SQLite": sqlite3.sqlite_version}
+        taken = str(await self._db.read(statements.size))
+        return {"file": str(self._db.path), **access, "SQLite": sqlite3.sqlite_version, "bytes": taken}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""

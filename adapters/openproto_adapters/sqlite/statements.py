@@ -270,6 +270,14 @@ def list_audit(db: Connection, query: AuditQuery) -> list[AuditEntry]:
     return [AuditEntry(**{**dict(zip(names, row, strict=True)), "timestamp": from_micros(row[0])}) for row in rows]
 
 
+def size(db: Connection) -> int:
+    """Return how many bytes of the file are in use."""
+    pages, unused, bytes_each = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - unused) * bytes_each)
+
+
 def write_audit(db: Connection, rows: Iterable[AuditRow]) -> None:
     """Append audit entries."""
     db.executemany(

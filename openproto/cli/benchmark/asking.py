@@ -24,9 +24,16 @@ class Asked(NamedTuple):
 
 
 async def ask(
-    memory: AsyncMemory, conversations: Sequence[Conversation], prefix: str, done: Callable[[int, int], None]
+    memory: AsyncMemory,
+    conversations: Sequence[Conversation],
+    prefix: str,
+    done: Callable[[int, int], None],
+    name: str = "memory",
 ) -> Asked:
-    """Store every turn as a memory of a user of its own conversation, ask every question, and remove all of it."""
+    """Store every turn as a memory of a user of its own conversation, ask every question, and remove all of it.
+
+    The memory's ranking is called `name`; its rivals are asked next to "memory" alone.
+    """
     rows: list[dict[str, Any]] = []
     seconds: list[float] = []
     total = sum(len(conversation.questions) for conversation in conversations)
@@ -39,12 +46,14 @@ async def ask(
                 started = perf_counter()
                 hits = await memory.search(question.text, user_id, limit=DEPTH)
                 seconds.append(perf_counter() - started)
-                rankings = {"memory": [turn_of[hit.memory.id] for hit in hits], **rival.rankings(question.text)}
-                for name, ranking in rankings.items():
+                rankings: dict[str, Sequence[str]] = {name: [turn_of[hit.memory.id] for hit in hits]}
+                if name == "memory":
+                    rankings |= rival.rankings(question.text)
+                for ranked_by, ranking in rankings.items():
                     ranks = [rank for rank, turn in enumerate(ranking, 1) if turn in question.evidence]
                     rows.append(
                         {
-                            "ranking": name,
+                            "ranking": ranked_by,
                             "conversation": conversation.name,
                             "question": number,
                             "wanted": len(question.evidence),

@@ -16,6 +16,7 @@ from openproto.integrations.llm.turns import Turn, kept_of
 MIN_SCORE = 0.5
 """From which score on a hit counts as an answer; what a question without one finds above it is invented."""
 
+_SIZED = 200  # memories of each case, whose bytes are counted
 _PATIENCE = 10.0  # seconds that a memory gets to find what was written
 
 # What someone tells, what it becomes, what is deleted again, and a question about each; and one that nothing answers.
@@ -85,3 +86,18 @@ async def control(memory: AsyncMemory, prefix: str) -> Control:
         for user in users:
             await memory.delete_all(user)
     return Control(len(seconds), **wrong, lag=max(lags), seconds=seconds)
+
+
+async def bytes_each(memory: AsyncMemory, prefix: str) -> int | None:
+    """Return by how many bytes the store grows for a memory, index and all; None where it does not say its size."""
+    user = f"{prefix}-size"
+    texts = (told for told, *_ in CASES)
+    items = [{"content": f"The user {told}, as of day {n}", "user_id": user} for told in texts for n in range(_SIZED)]
+    describe = memory._session.provider.describe
+    try:
+        before = (await describe()).get("bytes")
+        await memory.add_many(items)
+        after = (await describe()).get("bytes")
+    finally:
+        await memory.delete_all(user)
+    return None if before is None or after is None else (int(after) - int(before)) // len(items)
