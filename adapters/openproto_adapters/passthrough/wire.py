@@ -73,7 +73,8 @@ def checked_url(url: str) -> str:
 def add(item: MemoryInput, idempotency_key: str) -> Request:
     """Return `POST /memories`."""
     headers = {b"idempotency-key": header_value(idempotency_key)}
-    return Request("POST", "/memories", CREATED, to_json(item), headers, also_success=200)
+    skipped = 200 if item.on_duplicate == "skip" else None
+    return Request("POST", "/memories", CREATED, to_json(item), headers, skipped)
 
 
 def batches(items: Sequence[KeyedInput]) -> Iterator[tuple[Sequence[KeyedInput], Request]]:
