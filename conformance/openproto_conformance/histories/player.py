@@ -190,6 +190,7 @@ class Player(Reader):
         if len(answers) != len(items):
             self._differ("add_many", [f"{len(answers)} outcomes for {len(items)} items"])
         before = set(self.model.records)
+        read_again: list[tuple[str, Any, Any]] = []
         for n, (item, answer) in enumerate(zip(items, answers, strict=True)):
             got = await self._indexed(answer)
             assigned = got if isinstance(got, MemoryRecord) else None
@@ -197,10 +198,14 @@ class Player(Reader):
             what = f"add_many, item {n}"
             if wanted in before:  # another item may have superseded it since
                 self._differ(what, compare.outcome_faults(got, wanted) or compare.ids_faults([got.id], [wanted]))
+            elif got is not answer:  # read when all was written
+                read_again.append((what, got, wanted))
             else:
                 self._compare(what, got, wanted)
             if isinstance(wanted, str):
                 self._made[Made(step.number, n)] = wanted
+        for what, got, wanted in read_again:
+            self._compare(what, got, wanted)
 
     async def _play_get(self, step: Step) -> None:
         call, arguments = self._call(step)
