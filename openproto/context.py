@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from openproto.models import Citation, ContextBlock, MemoryPage, MemoryRecord, SearchResult
+from openproto.models import MOST_BESIDE, Citation, ContextBlock, MemoryPage, MemoryRecord, SearchResult, place_of
 from openproto.requests import MAX_SEARCH_LIMIT, ContextQuery, ListQuery, SearchQuery
-from openproto.stores.places import MOST_BESIDE, place_of
 
 TokenCounter: TypeAlias = Callable[[str], int]
 

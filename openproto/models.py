@@ -6,9 +6,9 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
@@ -285,3 +285,31 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[object]], note: str 
 def _cell(value: object) -> str:
     text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return escape(text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…")
+
+
+MOST_TURNS = 1_000_000_000
+
+MOST_BESIDE = 2
+"""How far two turns may be from each other to stand side by side: what was said between them may not have been kept."""
+
+
+class Place(NamedTuple):
+    """Where in a conversation a memory was said; facts have no place."""
+
+    conversation: str
+    turn: int
+
+    def beside(self, side: Literal[-1, 1]) -> tuple[Place, Place]:
+        """Return the places before (-1) or after (1), the nearer first: one side of the talk may not have been kept."""
+        return self._replace(turn=self.turn + side), self._replace(turn=self.turn + MOST_BESIDE * side)
+
+
+def place_of(extensions: Mapping[str, object]) -> Place | None:
+    """Return the place that the extension `x-openproto` gives."""
+    told = extensions.get("x-openproto")
+    if not isinstance(told, Mapping):
+        return None
+    conversation, turn = told.get("conversation"), told.get("turn")
+    if not isinstance(conversation, str) or type(turn) is not int or not 0 <= turn < MOST_TURNS:
+        return None
+    return Place(conversation, turn)

@@ -32,6 +32,7 @@ from openproto.models import (
     SearchResult,
     Support,
     SupportDetails,
+    place_of,
 )
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes, SearchResults, generated_key, is_fresh
 from openproto.requests import (
@@ -48,7 +49,6 @@ from openproto.requests import (
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.duplicates import decide, plain
-from openproto.stores.places import place_of
 from openproto.stores.ranking import lend, shares
 from openproto.stores.words import query_terms, terms
 

@@ -32,7 +32,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from openproto.stores.places import Place
+from openproto.models import Place
 from openproto.stores.words import QueryTerms
 
 K = TypeVar("K")

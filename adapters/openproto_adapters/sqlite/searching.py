@@ -8,10 +8,9 @@ from datetime import datetime
 from hashlib import blake2b
 
 from openproto.embedding import Vector
-from openproto.models import MemoryRecord, SearchResult
+from openproto.models import MemoryRecord, SearchResult, place_of
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
-from openproto.stores.places import place_of
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse, lend
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, pack_embedding, to_record

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from openproto import AsyncMemory
 from openproto.cli.benchmark.asking import ask
 from openproto.cli.benchmark.control import MIN_SCORE, bytes_each, control
 from openproto.cli.benchmark.conversations import Conversation, read_conversations
@@ -20,7 +21,6 @@ from openproto.cli.benchmark.figures import table
 from openproto.cli.call import Call
 from openproto.cli.command import BACKEND, CARE, command
 from openproto.cli.reporting import Misuse
-from openproto.client.async_memory import AsyncMemory
 
 
 @dataclass
