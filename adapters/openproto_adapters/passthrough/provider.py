@@ -153,10 +153,7 @@ class Passthrough(Provider):
         """Store the memory; a key that no header can hold travels in a batch of one."""
         self._check_declared("add", needs=self.lacking(item))
         if self._extended and not wire.in_header(idempotency_key):
-            (outcome,) = await self.add_many([KeyedInput(item, idempotency_key)])
-            if isinstance(outcome, OpenProtoError):
-                raise outcome
-            return outcome
+            return await self.add_as_batch(item, idempotency_key)
         reply = await self._send(wire.add(item, idempotency_key))
         return answers.own(await self._parse(MemoryRecord, reply), item.user_id)
 

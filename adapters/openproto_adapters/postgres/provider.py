@@ -91,10 +91,7 @@ class Postgres(Store):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
         if item.on_duplicate != "keep":
-            (outcome,) = await self.add_many([KeyedInput(item, idempotency_key)])
-            if isinstance(outcome, OpenProtoError):
-                raise outcome
-            return outcome
+            return await self.add_as_batch(item, idempotency_key)
         new = await self._index.index(KeyedInput(item, idempotency_key))
         call = current_call.get()
         common = (self._index.model, *pack_one(new, call))
