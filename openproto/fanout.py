@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar, overload
 
-from openproto.bounds import check_whole
-
 T = TypeVar("T")
 
 
@@ -33,7 +31,10 @@ async def gather_bounded(
     The first failure cancels the others and is raised; with `return_exceptions` it stands in the place of its result.
     Cancelling the gathering cancels every call.
     """
-    check_whole(limit=limit)
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"limit must be a whole number, and is a {type(limit).__name__}")
+    if limit < 1:
+        raise ValueError("limit must be 1 or more")
     remaining = enumerate(calls)
     results: dict[int, T | Exception] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import warnings
 import weakref
@@ -11,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from openproto.bounds import check_seconds, check_whole
 from openproto.client.ending import Guard, guard
 from openproto.client.retry import with_retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
+from openproto.fields import check_seconds, check_whole
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Operation, Verb
 from openproto.provider import Provider, begin_call, current_call
@@ -316,14 +317,16 @@ _closing_sessions: set[asyncio.Task[None]] = set()
 
 
 async def _in_a_thread(function: Callable[[], None]) -> None:
-    # Imported here: every adapter has done so, and a provider without I/O needs it once.
-    from openproto.blocking.threads import Threads
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
 
-    threads = Threads(1, "openproto-models")
-    try:
-        await threads(function)
-    finally:
-        threads.close()
+    def run() -> None:
+        function()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+
+    threading.Thread(target=run, name="openproto-models", daemon=True).start()
+    await ended
 
 
 async def _nothing() -> None:

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from openproto.blocking.imports import import_async_http
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_number, check_seconds, check_whole
 from openproto.embedding.protocol import DEFAULT_MAX_BATCH, DEFAULT_TEXT_WEIGHT
 from openproto.errors import InvalidRequestError, PayloadTooLargeError, ProviderError, UnauthorizedError
+from openproto.fields import check_number, check_seconds, check_whole
 
 if TYPE_CHECKING:
     from openproto.embedding.openai_endpoint import Endpoint

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openproto import AsyncMemory, Memory, OpenProtoError
-from openproto.bounds import check_seconds, check_whole
+from openproto.fields import check_seconds, check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.llm.recall import MAX_QUERY, render

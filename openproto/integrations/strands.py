@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from openproto import AsyncMemory, ConflictError, Memory
-from openproto.bounds import check_whole
+from openproto.fields import check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.extras import needs
 from openproto.integrations.scope_names import scope_segment

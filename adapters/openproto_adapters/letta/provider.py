@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_whole
 from openproto.emulation import (
     NATIVE,
     EmulatedProvider,
@@ -36,6 +35,7 @@ from openproto.errors import (
     OpenProtoError,
     PayloadTooLargeError,
 )
+from openproto.fields import check_whole
 from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from platformdirs import user_data_path
 from pydantic import BaseModel
 
-from openproto.bounds import check_whole
 from openproto.embedding import resolve_embedder
 from openproto.emulation import EmulatedProvider, Ranked, Stored
+from openproto.fields import check_whole
 from openproto.models import MemoryRecord
 from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
 from openproto.stores.indexer import EmbedderSpec

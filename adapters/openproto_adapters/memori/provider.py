@@ -14,9 +14,9 @@ from platformdirs import user_cache_path, user_data_path
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_whole
 from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, connect_in
 from openproto.errors import OpenProtoError
+from openproto.fields import check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes, is_fresh
 from openproto.requests import Filters, MemoryInput, SearchQuery

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from openproto.blocking.imports import import_async_http, large_import
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_seconds, check_whole
 from openproto.emulation import (
     EmulatedProvider,
     Ranked,
@@ -37,6 +36,7 @@ from openproto.errors import (
     UnauthorizedError,
 )
 from openproto.fanout import gather_all
+from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, MemoryInput, SearchQuery

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from openproto.blocking.imports import import_async_http, large_import
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_seconds, check_whole
 from openproto.emulation import (
     EmulatedProvider,
     Ranked,
@@ -34,6 +33,7 @@ from openproto.errors import (
     UnsupportedCapabilityError,
 )
 from openproto.fanout import gather_all
+from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation, MemoryPage, MemoryRecord, Operation, Verb
 from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery

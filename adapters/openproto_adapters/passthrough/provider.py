@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_whole
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.errors import (
     OpenProtoError,
@@ -21,6 +20,7 @@ from openproto.errors import (
     ProviderUnavailableError,
     UnauthorizedError,
 )
+from openproto.fields import check_whole
 from openproto.models import (
     OPERATIONS,
     VERBS,

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_seconds, check_whole
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation, Capabilities, MemoryRecord
 from openproto.provider import Provider, ReindexProgress
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row

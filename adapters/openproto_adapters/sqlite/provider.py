@@ -15,10 +15,10 @@ from typing import TypeAlias, TypeVar
 
 from platformdirs import user_data_path
 
-from openproto.bounds import check_seconds
 from openproto.context import TokenCounter, fill_context
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError
+from openproto.fields import check_seconds
 from openproto.models import Cancellation, Capabilities, ContextBlock, MemoryPage, MemoryRecord, PutResult, UserPage
 from openproto.provider import (
     AuditEntries,

@@ -14,7 +14,6 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_whole
 from openproto.emulation import (
     NATIVE,
     EmulatedProvider,
@@ -30,6 +29,7 @@ from openproto.emulation import (
     user_token,
 )
 from openproto.errors import UnauthorizedError
+from openproto.fields import check_whole
 from openproto.models import Cancellation, MemoryRecord
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery

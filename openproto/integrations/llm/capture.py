@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias, get_args
 
 from openproto import AsyncMemory, Memory
-from openproto.bounds import check_seconds, check_whole
+from openproto.fields import check_seconds, check_whole
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.llm.backlog import Backlog
 from openproto.integrations.llm.faults import FaultLog

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError, gather_bounded
 from openproto.blocking.threads import Threads
-from openproto.bounds import check_seconds, check_whole
+from openproto.fields import check_seconds, check_whole
 from openproto.integrations.llm.proxy import ClientProxy
 from openproto.integrations.llm.sifting import clean
 from openproto.integrations.llm.turns import BatchExtractor, Extraction, Turn, kept_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 from openproto import AsyncMemory, Memory
-from openproto.bounds import check_seconds, check_whole
+from openproto.fields import check_seconds, check_whole
 from openproto.integrations.llm.anthropic import Messages
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.exchange import WrapOptions
