@@ -204,6 +204,7 @@ class Player(Reader):
                 self._compare(what, got, wanted)
             if isinstance(wanted, str):
                 self._made[Made(step.number, n)] = wanted
+                before.add(wanted)
         for what, got, wanted in read_again:
             self._compare(what, got, wanted)
 
