@@ -137,11 +137,11 @@ class Bench:
             return await self.client.wait_for_ingest(ids, records[0].user_id, timeout=patience)
         return records
 
-    async def indexed(self, record: MemoryRecord) -> MemoryRecord:
-        """Return the record once it can be searched."""
+    async def indexed(self, record: MemoryRecord, client: AsyncMemory | None = None) -> MemoryRecord:
+        """Return the record once it can be searched, by the client given."""
         if record.status not in ("queued", "indexing"):
             return record
-        (record,) = await self.client.wait_for_ingest([record.id], record.user_id)
+        (record,) = await (client or self.client).wait_for_ingest([record.id], record.user_id)
         return record
 
     async def inventory(self, user_id: str, **filters: Any) -> Records:

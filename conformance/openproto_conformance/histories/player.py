@@ -178,7 +178,7 @@ class Player(Reader):
 
     async def _write(self, step: Step) -> None:
         call, arguments = self._call(step)
-        got = await self._indexed(await outcome_of(call(**arguments)))
+        got = await self._indexed(self._client(step), await outcome_of(call(**arguments)))
         self._check_written(step, arguments, got)
 
     _play_add = _play_update = _play_put = _play_delete = _play_delete_all = _write
@@ -192,7 +192,7 @@ class Player(Reader):
         before = set(self.model.records)
         read_again: list[tuple[str, Any, Any]] = []
         for n, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            got = await self._indexed(answer)
+            got = await self._indexed(client, answer)
             assigned = got if isinstance(got, MemoryRecord) else None
             wanted = value_of(partial(self.model.add, assigned=assigned, **item))
             what = f"add_many, item {n}"
@@ -330,9 +330,10 @@ class Player(Reader):
             return [self._value_of("id", made) for made in value]
         return value
 
-    async def _indexed(self, got: Any) -> Any:
+    async def _indexed(self, client: AsyncMemory, got: Any) -> Any:
+        """Wait until the client that wrote the record finds it: another one may not know that it must wait."""
         if isinstance(got, MemoryRecord) and got.status in ("queued", "indexing"):
-            return await self.bench.indexed(got)
+            return await self.bench.indexed(got, client)
         return got
 
 
