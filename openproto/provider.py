@@ -89,10 +89,15 @@ current_origin: ContextVar[Origin | None] = ContextVar("openproto_origin", defau
 """Set by a server, so that the calls made while it answers are recorded under the request's own id and app."""
 
 
+def new_request_id() -> str:
+    """Return a name for a request, unlike any other."""
+    return unique_token(64)
+
+
 def begin_call(verb: Verb, app: str | None) -> Call:
     """Return the call that a client begins, under the id and the app of the request that a server is answering."""
     origin = current_origin.get()
-    return Call(verb, unique_token(64), app) if origin is None else Call(verb, origin.request_id, origin.app or app)
+    return Call(verb, new_request_id(), app) if origin is None else Call(verb, origin.request_id, origin.app or app)
 
 
 class GeneratedKey(str):

@@ -17,8 +17,8 @@ from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from openproto import InvalidRequestError, OpenProtoError, ProviderUnavailableError
-from openproto.ids import unique_token
 from openproto.models import OMP_VERSION
+from openproto.provider import new_request_id
 from openproto.server.connections import MAX_REFUSED, SLOW, Connections
 from openproto.server.disconnect import LATE_BODY
 from openproto.server.http_errors import HeadTooLargeError, RequestTimeoutError
@@ -268,7 +268,7 @@ def too_many_connections() -> OpenProtoError:
 
 
 def _refusal(error: OpenProtoError) -> bytes:
-    error.request_id = unique_token(64)
+    error.request_id = new_request_id()
     status = HTTPStatus(error.http_status)
     body = to_json(error.to_envelope())
     lines = [

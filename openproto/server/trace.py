@@ -8,8 +8,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openproto.ids import unique_token
 from openproto.models import OMP_VERSION
+from openproto.provider import new_request_id
 from openproto.server.disconnect import ClientGoneError
 
 ACCESS_LOG = "openproto.access"
@@ -68,4 +68,4 @@ def _request_id(scope: Scope) -> bytes:
                 found: bytes = value
                 return found
             break
-    return unique_token(64).encode()
+    return new_request_id().encode()

@@ -26,7 +26,7 @@ FOR_ADAPTERS = set(
 
 LONGEST_FILE = 400
 MOST_AT_THE_ROOT = 12
-MOST_ARROWS = 90
+MOST_ARROWS = 89
 """From one room of openproto to another, where a room is a folder or a module at the root."""
 
 
