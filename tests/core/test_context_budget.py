@@ -114,6 +114,7 @@ def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
         ([], [], 100, ""),
         (["Likes tea", "likes   TEA\n", "likes coffee"], [], 1000, "Likes tea [m0]\nlikes coffee [m2]"),
         (["one\ntwo\r\n\tthree"], [], 100, "one two three [m0]"),
+        (["tea", "milk"], [], 18, "tea [m0]\nmilk [m1]"),  # which is exactly as long
         (["tea", "x" * 100, "milk"], [], 20, "tea [m0]\nmilk [m2]"),
         (["x" * 50, "tea"], [], 10, "tea [m1]"),
         # Only the first is ever cut, between words.
