@@ -44,7 +44,7 @@ class Broken(datetime):
         raise AttributeError("year")
 
 
-class Colour(enum.StrEnum):
+class Colour(enum.Enum):
     RED = "red"
 
 
