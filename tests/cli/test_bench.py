@@ -47,23 +47,21 @@ def test_the_figures_are_measured_kept_and_computed_again(
     monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
     path, rows = tmp_path / "memory.db", tmp_path / "rows.jsonl"
     talk = str(conversation(tmp_path))
-    told = run(capsys, "bench", talk, "--path", str(path), "--rows", str(rows), "--beside", "sqlite")
-    assert set(told["rankings"]) == {"memory", "random", "recency", "BM25", "full dump", "sqlite"}
-    assert told["rankings"]["sqlite"] == told["rankings"]["memory"]
-    sizes = [told["control"]["bytes a memory"], told["beside"]["sqlite"]["bytes a memory"]]
+    found = run(capsys, "bench", talk, "--path", str(path), "--rows", str(rows), "--beside", "sqlite")
+    assert set(found["rankings"]) == {"memory", "random", "recency", "BM25", "full dump", "sqlite"}
+    assert found["rankings"]["sqlite"] == found["rankings"]["memory"]
+    sizes = [found["control"]["bytes a memory"], found["beside"]["sqlite"]["bytes a memory"]]
     assert all(100 < size < 2000 for size in sizes), sizes
-    assert told["rankings"]["memory"]["any@1"] == [1.0, 1.0, 1.0]
-    assert told["rankings"]["recency"]["MRR"][0] < 1
-    assert [told["control"][name] for name in ("STALE", "LEAK", "GHOST", "ECHO")] == [0] * 4
+    assert found["rankings"]["memory"]["any@1"] == [1.0, 1.0, 1.0]
+    assert found["rankings"]["recency"]["MRR"][0] < 1
+    assert [found["control"][name] for name in ("STALE", "LEAK", "GHOST", "ECHO")] == [0] * 4
     assert len(rows.read_text(encoding="utf-8").splitlines()) == 6 * len(QUESTIONS)
-    assert run(capsys, "bench", "--verify", str(rows))["rankings"] == told["rankings"]
+    assert run(capsys, "bench", "--verify", str(rows))["rankings"] == found["rankings"]
     with Memory("sqlite", path=path, embedder="none") as memory:
         assert memory.users().items == []
 
 
-def test_what_is_no_conversation_and_what_are_no_rows_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_without_a_conversation_or_rows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.jsonl").write_text("[1]\n", encoding="utf-8")
     assert main(["bench", str(tmp_path / "x.jsonl")]) == 2
     assert "x.jsonl is no conversation" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 from commandline import PROGRAM, Run
 
+from openproto import __version__ as version
 from openproto import cli as package
 from openproto.cli.exits import MEANINGS, Exit, exit_of
 from openproto.errors import ErrorCode
@@ -65,6 +66,7 @@ def test_help_documents_every_status(cli: Run) -> None:
         assert f"{status.value:>3}  {meaning}" in shown.out
     assert set(MEANINGS) == set(Exit)
     assert cli().out == shown.out
+    assert cli("--version").out == f"openproto {version}\n"
 
 
 @pytest.mark.parametrize(
@@ -103,31 +105,13 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(cli: Run, arguments: list[str],
     assert as_json.error["code"] == "invalid_request"
 
 
-def test_a_command_about_a_user_wants_one(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_user_or_package_is_named(cli: Run, faulty: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENPROTO_USER")
-    for arguments in (["list"], ["search", "x"], ["context", "x"], ["audit"], ["add", "x"], ["export"]):
-        ended = cli(*arguments)
+    for command in ("list", "search x", "context x", "audit", "add x", "export"):
+        ended = cli(*command.split())
         assert (ended.status, "--user" in ended.err) == (2, True)
-
-
-def test_an_unknown_id_and_another_users_are_3(cli: Run) -> None:
-    id = cli("add", "mine").out.strip()
-    assert cli("get", id).status == 0
-    assert cli("get", id, "--user", "bob").status == 3
-    assert cli("delete", id, "--user", "bob").status == 3
-    assert cli("get", "no-such-id").status == 3
-
-
-def test_an_idempotency_conflict_is_6(cli: Run) -> None:
-    assert cli("add", "one", "--idempotency-key", "k").status == 0
-    assert cli("add", "two", "--idempotency-key", "k").status == 6
-
-
-@pytest.mark.usefixtures("faulty")
-def test_a_missing_package_is_7_with_its_pip_line(cli: Run) -> None:
     ended = cli("list", "-p", "broken")
-    assert ended.status == 7
-    assert "pip install 'faulty[broken]'" in ended.err
+    assert (ended.status, "pip install 'faulty[broken]'" in ended.err) == (7, True)
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
@@ -238,10 +222,3 @@ def test_help_imports_no_backend_and_no_settings() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_version(cli: Run) -> None:
-    import openproto
-
-    ended = cli("--version")
-    assert (ended.status, ended.out) == (0, f"openproto {openproto.__version__}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,9 @@ from openproto.portable.terminal import clean_json
 EVIL = "red \x1b[31malert\x1b]0;title\x07\x9b5n\u202egnp.exe [bold]not markup[/bold] :smile:\nnext\tline"
 
 
-def test_results_are_tables_with_headings(cli: Run, terminal: Callable[..., str]) -> None:
+def test_results_are_tables_with_headings(
+    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     id = cli("add", "tea, not coffee", "-s", "food", "-t", "hot").out.strip()
     listed = terminal("list")
     assert "made" in listed
@@ -28,26 +31,10 @@ def test_results_are_tables_with_headings(cli: Run, terminal: Callable[..., str]
     assert f"stored {id}" != terminal("add", "x").strip()
     assert "tokens, 2 memories" in terminal("context", "tea")
     assert "nothing found" in terminal("search", "zebra")
-
-
-def test_a_narrow_terminal_shortens_no_id(
-    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    id = cli("add", "tea").out.strip()
-    cli("get", id)
-    for command in (["audit"], ["list"], ["get", id]):
-        assert id in terminal(*command)
-
-
-def test_a_cell_of_a_table_is_one_line(terminal: Callable[..., str]) -> None:
     terminal("add", "x", "--source", "app=two\n lines")
-    assert "two lines" in terminal("audit")
-
-
-def test_no_colour_where_none_is_wanted(
-    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cli("add", "tea")
+    assert "two lines" in terminal("audit")  # a cell is one line
+    for command in (["audit"], ["get", id]):
+        assert id in terminal(*command), "a narrow terminal shortens no id"
     monkeypatch.setenv("NO_COLOR", "1")
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal("list") + terminal("doctor"))
 
@@ -63,6 +50,7 @@ def test_stored_text_cannot_act_on_the_terminal(cli: Run, terminal: Callable[...
             assert not {"\x07", "\x9b", "\u202e"} & set(shown)
     assert "[bold]not markup[/bold] :smile:" in terminal("get", id)
     assert "\n" in terminal("get", id)
+    assert json.loads(terminal("list", "--json"))["items"][0]["content"] == EVIL
 
 
 def test_messages_about_hostile_names_are_harmless_too(cli: Run, tmp_path: Path) -> None:
@@ -72,13 +60,6 @@ def test_messages_about_hostile_names_are_harmless_too(cli: Run, tmp_path: Path)
     assert "\x1b" not in cli("search", "x", "--no-\x1b[31m").err
     assert "\x1b" not in cli("list", "-p", "x\x1b[31m").err
     assert "\x1b" not in cli("export", str(file)).err
-
-
-def test_json_stays_json_on_a_terminal(cli: Run, terminal: Callable[..., str]) -> None:
-    import json
-
-    cli("add", EVIL)
-    assert json.loads(terminal("list", "--json"))["items"][0]["content"] == EVIL
 
 
 def test_deleting_everything_asks_first(cli: Run, terminal: Callable[..., str]) -> None:

@@ -31,21 +31,28 @@ def test_every_field_goes_in_and_comes_out(cli: Run) -> None:
     assert expected.items() <= added.items()
     assert cli("get", added["id"], "--json").json == added
     assert cli("get", old, "--json").json["superseded_by"] == added["id"]
-
-
-def test_add_prints_the_id_and_repeats_nothing_under_a_key(cli: Run) -> None:
     first = cli("add", "x", "--idempotency-key", "k")
     assert first.out == cli("add", "x", "--idempotency-key", "k").out
-    assert len(cli("list", "--json").json["items"]) == 1
+    assert cli("get", added["id"], "--user", "bob").status == cli("get", "no-such-id").status == 3
+    lines = dict(line.split("\t") for line in cli("capabilities").out.splitlines())
+    assert (lines["add"], lines["vector_search"], lines["keyword_search"]) == ("native", "no", "yes")
+    assert cli("capabilities", "--json").json["provider"] == "sqlite"
 
 
-def test_content_comes_from_stdin_as_it_is(run: Run) -> None:
+def test_content_comes_from_stdin_as_it_is_in_any_language_and_locale(run: Run) -> None:
     id = run("add", "-", stdin="two\nlines \n").out.strip()
     assert run("get", id, "--json").json["content"] == "two\nlines "
     assert run("update", id, "--content", "-", stdin="new\n").status == 0
     assert run("get", id, "--json").json["content"] == "new"
     assert run("add", "-", stdin=b"\xff\xfe").status == 2
+    assert run("add", b"\xff".decode(errors="surrogateescape")).status == 2
     assert "100000" in run("add", "-", stdin="x" * 500_000).err
+    content = "Ада пьёт чай 🫖 שלום ✓ नमस्ते"
+    id = run("add", content).out.strip()
+    assert content in run("get", id).out
+    latin = run("get", id, PYTHONIOENCODING="latin-1")
+    assert (latin.status, "\\u0410" in latin.out) == (0, True)
+    assert run("get", id, "--json", PYTHONIOENCODING="latin-1").json["content"] == content
 
 
 def test_search_list_and_context_narrow(cli: Run) -> None:
@@ -63,6 +70,11 @@ def test_search_list_and_context_narrow(cli: Run) -> None:
     text = cli("context", "tea")
     assert text.out.startswith(f"Ada drinks tea [{tea}]\n")
     assert text.err == ""
+    cli("add", "then", "--valid-to", "2020-01-01T00:00:00Z", "-s", "past")
+    assert cli("search", "then", "--json").json["results"] == []
+    assert len(cli("search", "then", "--as-of", "2019-01-01T00:00:00Z", "--json").json["results"]) == 1
+    assert cli("list", "--until", "2000-01-01T00:00:00Z", "--json").json["items"] == []
+    assert len(cli("list", "--since", "2000-01-01T00:00:00Z", "-s", "past", "--json").json["items"]) == 1
 
 
 def test_pages_follow_each_other(cli: Run) -> None:
@@ -78,14 +90,6 @@ def test_pages_follow_each_other(cli: Run) -> None:
         cursor = ["--cursor", page["next_cursor"]]
     assert seen == ["m4", "m3", "m2", "m1", "m0"]
     assert "--cursor" in cli("list", "-n", "2").err
-
-
-def test_as_of_and_time_bounds(cli: Run) -> None:
-    cli("add", "then", "--valid-to", "2020-01-01T00:00:00Z")
-    assert cli("search", "then", "--json").json["results"] == []
-    assert len(cli("search", "then", "--as-of", "2019-01-01T00:00:00Z", "--json").json["results"]) == 1
-    assert cli("list", "--until", "2000-01-01T00:00:00Z", "--json").json["items"] == []
-    assert len(cli("list", "--since", "2000-01-01T00:00:00Z", "--json").json["items"]) == 1
 
 
 def test_update_changes_clears_and_leaves_alone(cli: Run) -> None:
@@ -122,13 +126,6 @@ def test_audit_names_this_program_and_holds_no_content(cli: Run, monkeypatch: py
     assert [line.split("\t")[1:3] for line in piped] == [["get", id], ["add", id]]
 
 
-def test_capabilities(cli: Run) -> None:
-    declared = cli("capabilities", "--json").json
-    assert declared["provider"] == "sqlite"
-    lines = dict(line.split("\t") for line in cli("capabilities").out.splitlines())
-    assert (lines["add"], lines["vector_search"], lines["keyword_search"]) == ("native", "no", "yes")
-
-
 def test_a_piped_line_is_a_record_whatever_it_holds(cli: Run) -> None:
     content = "tab\there\nnew line \\ backslash \x1b[31m\u202e\x9b"
     id = cli("add", content, "-s", "a b").out.strip()
@@ -139,16 +136,3 @@ def test_a_piped_line_is_a_record_whatever_it_holds(cli: Run) -> None:
         assert fields[4] == "tab\\there\\nnew line \\\\ backslash \\x1b[31m\\u202e\\x9b"
     assert cli("list", "--json").json["items"][0]["content"] == content
     assert not set("\x1b\x9b\u202e") & set(cli("list", "--json").out)
-
-
-def test_any_language_and_any_locale(run: Run) -> None:
-    content = "Ада пьёт чай 🫖 שלום ✓ नमस्ते"
-    id = run("add", content).out.strip()
-    assert content in run("get", id).out
-    latin = run("get", id, PYTHONIOENCODING="latin-1")
-    assert (latin.status, "\\u0410" in latin.out) == (0, True)
-    assert run("get", id, "--json", PYTHONIOENCODING="latin-1").json["content"] == content
-
-
-def test_a_lone_surrogate_from_the_shell_is_refused(run: Run) -> None:
-    assert run("add", b"\xff".decode(errors="surrogateescape")).status == 2

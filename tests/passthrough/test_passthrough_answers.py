@@ -27,7 +27,6 @@ from openproto import (
     RateLimitedError,
     ScopeDeniedError,
     UnauthorizedError,
-    UnsupportedCapabilityError,
 )
 from openproto.errors import ERROR_CODES
 
@@ -52,15 +51,15 @@ async def test_an_envelope_becomes_the_error_of_its_code(code: str) -> None:
     assert not isinstance(error, ProviderError) or error.code in (code, "provider_error")
 
 
-async def test_the_envelope_names_provider_and_request() -> None:
+async def test_an_envelope_is_read_as_far_as_it_goes() -> None:
     fault = {"code": "not_found", "message": "x", "type": "not_found", "provider": "inner", "request_id": "inner-1"}
     error = await error_of(answer({"error": fault}, 404, x_request_id="outer-1"))
     assert (type(error), error.provider, error.request_id) == (NotFoundError, "inner", "inner-1")
-
-
-async def test_a_code_of_a_newer_server_is_kept() -> None:
     error = await error_of(refusal("memory_asleep", 503))
-    assert (type(error), error.code) == (ProviderError, "memory_asleep")
+    assert (type(error), error.code) == (ProviderError, "memory_asleep")  # a code of a newer server is kept
+    fault = {"code": "rate_limited", "message": "slow", "type": "rate_limited", "x-openproto": {"retry_after": 0.25}}
+    assert (await error_of(answer({"error": fault}, 429, retry_after=1))).retry_after == 0.25
+    assert len((await error_of(refusal("conflict", 409, "x" * 10**6))).message) == answers.LONGEST_MESSAGE
 
 
 @pytest.mark.parametrize(
@@ -91,44 +90,22 @@ async def test_without_an_envelope_the_status_decides(status: int, kind: type[Op
     assert str(status) in error.message
 
 
-@pytest.mark.parametrize(
-    ("header", "least", "most"),
-    [
-        ("7", 7, 7),
-        ("0", 0, 0),
-        ("-3", 0, 0),
-        ("1.5", 1.5, 1.5),
-        (timedelta(hours=1), 3000, 3600),
-        (timedelta(hours=-1), 0, 0),
-    ],
-)
-async def test_retry_after_is_seconds_or_a_date(header: str | timedelta, least: float, most: float) -> None:
-    for status, kind in ((429, RateLimitedError), (503, ProviderUnavailableError)):
-        sent = header if isinstance(header, str) else format_datetime(datetime.now(UTC) + header, usegmt=True)
-        error = await error_of(answer(b"", status, retry_after=sent))
-        assert isinstance(error, kind)
-        assert error.retryable
-        assert error.retry_after is not None
-        assert least <= error.retry_after <= most
+async def test_retry_after_is_seconds_or_a_date_or_passed_over() -> None:
+    def date(hours: float) -> str:
+        return format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
 
-
-@pytest.mark.parametrize("header", ["soon", "nan", "inf", "", "Thu, 99 Foo 2026", "9" * 500])
-async def test_a_retry_after_that_is_neither_is_passed_over(header: str) -> None:
-    assert (await error_of(answer(b"", 503, retry_after=header))).retry_after is None
-
-
-async def test_the_envelopes_own_retry_after_is_exact() -> None:
-    fault = {"code": "rate_limited", "message": "slow", "type": "rate_limited", "x-openproto": {"retry_after": 0.25}}
-    assert (await error_of(answer({"error": fault}, 429, retry_after=1))).retry_after == 0.25
-
-
-async def test_a_message_is_bounded() -> None:
-    error = await error_of(refusal("conflict", 409, "x" * 10**6))
-    assert len(error.message) == answers.LONGEST_MESSAGE
+    for header, least, most in (("7", 7, 7), ("-3", 0, 0), ("1.5", 1.5, 1.5), (date(1), 3000, 3600), (date(-1), 0, 0)):
+        for status, kind in ((429, RateLimitedError), (503, ProviderUnavailableError)):
+            error = await error_of(answer(b"", status, retry_after=header))
+            assert isinstance(error, kind)
+            assert (error.retryable, error.retry_after is not None) == (True, True)
+            assert least <= (error.retry_after or 0) <= most
+    for header in ("soon", "nan", "inf", "", "Thu, 99 Foo 2026", "9" * 500):
+        assert (await error_of(answer(b"", 503, retry_after=header))).retry_after is None
 
 
 @pytest.mark.parametrize(
-    ("location", "told"),
+    ("location", "named"),
     [
         ("https://elsewhere.example/memories/1?user_id=ann", "https://elsewhere.example,"),
         ("http://user:hunter2@elsewhere.example/", "http://elsewhere.example,"),
@@ -137,13 +114,13 @@ async def test_a_message_is_bounded() -> None:
         ("http://[::1", "an address that is none"),
     ],
 )
-async def test_a_redirect_is_not_followed_and_says_where_to(location: str, told: str) -> None:
+async def test_a_redirect_is_not_followed_and_says_where_to(location: str, named: str) -> None:
     async with RawServer(always(answer(RECORD))) as elsewhere:
         for status in (301, 302, 307, 308):
             target = location.replace("https://elsewhere.example", elsewhere.url) if status == 308 else location
             error = await error_of(answer(b"", status, location=target), api_key="hunter3")
             assert type(error) is ProviderError
-            assert status == 308 or told in error.message
+            assert status == 308 or named in error.message
             assert "base_url=" in error.message
             assert "hunter" not in error.message
     assert elsewhere.connections == 0
@@ -160,6 +137,7 @@ CALLS: dict[str, tuple[Call, int, Any]] = {
     "audit": (lambda c: c.audit("ann"), 200, {"entries": [{**ENTRY, "user_id": "ann"}]}),
     "delete_all": (lambda c: c.delete_all("ann"), 200, {"deleted": 1}),
 }
+DELETE: tuple[Call, int, Any] = (lambda c: c.delete("1"), 204, b"")
 NONSENSE: dict[str, bytes] = {
     "html": b"<!doctype html><html><body>Sign in</body></html>",
     "nothing": b"",
@@ -197,9 +175,9 @@ async def test_nonsense_is_a_provider_error_for_every_verb(nonsense: str) -> Non
             assert type(outcome) is ProviderError
 
 
-@pytest.mark.parametrize("verb", CALLS)
+@pytest.mark.parametrize("verb", [*CALLS, "delete"])
 async def test_the_right_answer_under_another_status_is_a_provider_error(verb: str) -> None:
-    call, success, body = CALLS[verb]
+    call, success, body = {**CALLS, "delete": DELETE}[verb]
     for status in {200, 201, 202, 203, 206, 207} - {success}:
         async with RawServer(always(answer(body, status))) as server, server.client() as client:
             with pytest.raises(ProviderError, match=str(status)):
@@ -208,11 +186,26 @@ async def test_the_right_answer_under_another_status_is_a_provider_error(verb: s
         await call(client)
 
 
-@pytest.mark.parametrize("status", [200, 202, 206])
-async def test_a_delete_must_be_answered_with_204(status: int) -> None:
-    async with RawServer(always(answer({"deleted": True}, status))) as server, server.client() as client:
-        with pytest.raises(ProviderError, match=str(status)):
-            await client.delete("1")
+async def test_what_a_newer_server_adds_is_kept() -> None:
+    record = {**RECORD, "mood": {"calm": True}, "status": "dreaming", "source": {"type": "guessed", "by": "x"}}
+    entry = {**ENTRY, "user_id": "ann", "action": "dream", "mood": "calm"}
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        return answer({"entries": [entry]} if "audit" in request.target else record)
+
+    async with RawServer(handle) as server, server.client() as client:
+        assert (await client.get("1")).to_wire() == record
+        assert [found.action for found in await client.audit("ann")] == ["dream"]
+    async with RawServer(always(answer(BOB))) as server, server.client() as client:
+        assert (await client.get("1")).user_id == "bob"  # any user was asked for
+
+
+async def test_an_answer_may_be_compressed_but_not_broken() -> None:
+    reply = answer(gzip.compress(b'{"items": [], "padding": "%b"}' % (b"x" * 10**6)), content_encoding="gzip")
+    async with RawServer(always(reply)) as server, server.client() as client:
+        assert (await client.list("ann")).items == []
+    assert server.requests[0].headers["accept-encoding"] == b"gzip"
+    assert type(await error_of(answer(b"no gzip at all", content_encoding="gzip"))) is ProviderError
 
 
 async def test_a_204_with_a_body_spoils_nothing_that_comes_after() -> None:
@@ -262,30 +255,6 @@ async def test_a_batch_is_checked_row_by_row() -> None:
         assert type(stored[1]) is ProviderError
 
 
-async def test_without_a_user_any_record_is_the_answer() -> None:
-    async with RawServer(always(answer(BOB))) as server, server.client() as client:
-        assert (await client.get("1")).user_id == "bob"
-
-
-async def test_what_a_newer_server_adds_is_kept() -> None:
-    record = {**RECORD, "mood": {"calm": True}, "status": "dreaming", "source": {"type": "guessed", "by": "x"}}
-    async with RawServer(always(answer(record))) as server, server.client() as client:
-        found = await client.get("1")
-    assert found.to_wire() == record
-
-
-async def test_an_answer_may_be_compressed() -> None:
-    reply = answer(gzip.compress(b'{"items": [], "padding": "%b"}' % (b"x" * 10**6)), content_encoding="gzip")
-    async with RawServer(always(reply)) as server, server.client() as client:
-        assert (await client.list("ann")).items == []
-    assert server.requests[0].headers["accept-encoding"] == b"gzip"
-
-
-async def test_broken_compression_is_a_provider_error() -> None:
-    error = await error_of(answer(b"no gzip at all", content_encoding="gzip"))
-    assert type(error) is ProviderError
-
-
 async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one that is sent for ever, nor one that grows when it is decompressed."""
     monkeypatch.setattr(transport, "LARGEST_ANSWER", 2**20)
@@ -332,7 +301,7 @@ async def test_a_large_answer_is_read_off_the_loop(monkeypatch: pytest.MonkeyPat
     "capabilities",
     [b"<html>", b"{}", b'{"verbs": []}', b'{"provider": 1, "verbs": ["add"]}', b'{"provider": "x", "verbs": "add"}'],
 )
-async def test_what_is_no_omp_server_is_told_at_entry(capabilities: bytes) -> None:
+async def test_what_is_not_an_omp_server_is_named_at_entry(capabilities: bytes) -> None:
     reply = answer(capabilities, content_type="text/html")
     async with RawServer(always(answer(RECORD)), capabilities=reply) as server:
         with pytest.raises(ProviderError, match="is base_url= the root of an OMP server"):
@@ -349,11 +318,6 @@ async def test_a_server_that_is_unwell_says_so_through_health() -> None:
         assert (await client.health()).status == "ok"
     async with RawServer(always(answer(b"<html>Welcome</html>"))) as server, server.client() as client:
         assert (await client.health()).status == "unavailable"
-
-
-async def test_a_verb_that_the_server_refuses_after_all_is_unsupported() -> None:
-    error = await error_of(refusal("unsupported_capability", 400, "not here"))
-    assert type(error) is UnsupportedCapabilityError
 
 
 async def test_a_context_is_never_longer_than_the_clients_own_counter_allows() -> None:
@@ -373,16 +337,12 @@ async def test_a_context_is_never_longer_than_the_clients_own_counter_allows() -
         assert (block.text, block.token_count) == ("green tea [1]", 13)
     built_here = ["POST /memories/search", "GET /memories"]
     assert [request.route for request in server.requests] == ["POST /context", *built_here, *built_here]
+    short = {"text": "green tea [1]", "citations": [{"memory_id": "1", "score": 0.5}], "token_count": 99}
+    async with RawServer(always(answer(short))) as server, server.client() as client:
+        assert (await client.context("tea", "ann")).token_count == 4  # the client's own count
 
 
-async def test_the_count_of_a_context_is_the_clients() -> None:
-    block = {"text": "green tea [1]", "citations": [{"memory_id": "1", "score": 0.5}], "token_count": 99}
-    async with RawServer(always(answer(block))) as server, server.client() as client:
-        assert (await client.context("tea", "ann")).token_count == 4
-    assert server.requests[0].json == {"query": "tea", "user_id": "ann", "token_budget": 500}
-
-
-async def test_about_says_where_the_server_is() -> None:
+async def test_describe_names_the_server() -> None:
     told = answer({**CAPABILITIES, "omp_version": "0.7"})
     async with RawServer(always(answer(RECORD)), capabilities=told) as server, server.client() as client:
         assert await client._session.provider.describe() == {"server": server.url, "OMP": "0.7"}

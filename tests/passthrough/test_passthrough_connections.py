@@ -1,19 +1,17 @@
-"""The sockets: bounded, kept, cut when a call is cancelled, and no drip outlives the client's timeout."""
+"""The sockets: bounded, kept, cut when a call is cancelled, and no dripping answer outlives the client's timeout."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from openproto_adapters.passthrough import Passthrough, transport
-from raw_server import RECORD, RawServer, Request, always, answer, never, refusal
+from raw_server import RECORD, RawServer, Request, always, answer, never
 from waiting import until
 
 from openproto import (
@@ -21,45 +19,30 @@ from openproto import (
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
-    RateLimitedError,
 )
 
 PEM = Path(__file__).parent / "localhost.pem"
-WITHIN = 0.5
 
 
 @pytest.mark.promise(16)
-@pytest.mark.parametrize("where", ["head", "body"])
+@pytest.mark.parametrize("where", ["head", "body", "opening"])
 async def test_a_drip_does_not_outlive_the_timeout(where: str) -> None:
     """Each byte comes soon enough for any timeout of a single read; the whole never would."""
-    whole = answer(RECORD)
+    whole = answer({**RECORD, "content": "x" * 1000})
 
     async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
-        head = 0 if where == "head" else whole.index(b"{")
+        head = whole.index(b"{") if where == "body" else 0
         writer.write(whole[:head])
         for byte in whole[head:]:
             writer.write(bytes([byte]))
             await asyncio.sleep(0.05)
 
-    async with RawServer(drip) as server, server.client(timeout=0.5) as client:
-        started = time.perf_counter()
-        with pytest.raises(ProviderTimeoutError):
-            await client.get("1")
-        assert time.perf_counter() - started < 0.5 + WITHIN
-        await until(lambda: server.open == 0)
-
-
-async def test_a_drip_cannot_hold_up_opening_either() -> None:
-    async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nx-drip: ")
-        while True:
-            writer.write(b"x")
-            await asyncio.sleep(0.05)
-
-    async with RawServer(drip, capabilities=b"") as server:
-        client = server.client(timeout=0.3)
-        with pytest.raises(ProviderTimeoutError):
-            await client.__aenter__()
+    async with RawServer(drip, capabilities=b"" if where == "opening" else None) as server:
+        client = server.client(timeout=0.5)
+        async with asyncio.timeout(20):  # the whole answer takes a minute
+            with pytest.raises(ProviderTimeoutError):
+                await client.get("1")
+        await client.close()
         await until(lambda: server.open == 0)
 
 
@@ -79,16 +62,6 @@ async def test_a_thousand_calls_at_once_share_a_few_sockets() -> None:
     await until(lambda: server.open == 0)
 
 
-async def test_by_default_sixteen_sockets_are_enough() -> None:
-    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
-        await asyncio.sleep(0.02)
-        return answer(RECORD)
-
-    async with RawServer(handle) as server, server.client() as client:
-        await asyncio.gather(*(client.get("1") for _ in range(100)))
-    assert server.most == 16
-
-
 @pytest.mark.promise(18)
 @pytest.mark.promise(19)
 @pytest.mark.promise(122)
@@ -99,11 +72,8 @@ async def test_calls_one_after_the_other_use_one_connection() -> None:
     assert server.connections == 1
 
 
-async def test_an_idle_connection_is_given_up_before_common_servers_would() -> None:
-    assert transport.KEEP_ALIVE < 5.0
-
-
 async def test_an_idle_connection_that_is_too_old_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert transport.KEEP_ALIVE < 5.0, "common servers close after 5 s"
     monkeypatch.setattr(transport, "KEEP_ALIVE", 0.05)
     async with RawServer(always(answer(RECORD))) as server, server.client() as client:
         await client.get("1")
@@ -137,6 +107,7 @@ async def test_a_connection_that_the_server_closed_meanwhile_costs_a_safe_call_n
         assert len(server.requests) == 3
         first, second = server.requests[1:]
         assert (first.target, first.body, first.headers) == (second.target, second.body, second.headers)
+        assert ("idempotency-key" in first.headers) == (first.method == "POST")
 
 
 async def test_a_call_that_is_not_safe_is_sent_once_whatever_happens() -> None:
@@ -154,34 +125,6 @@ async def test_a_call_that_is_not_safe_is_sent_once_whatever_happens() -> None:
         assert len(server.requests) == 2
 
 
-async def test_without_retries_nothing_is_repeated() -> None:
-    async with RawServer(_losing(1)) as server, server.client(retries=0) as client:
-        with pytest.raises(ProviderUnavailableError):
-            await client.get("1")
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("refused", "waited"),
-    [
-        (refusal("rate_limited", 429, retry_after=1), 1.0),
-        (answer(b"busy", 503, retry_after=1), 1.0),
-        (refusal("provider_unavailable", 503), 0.0),
-    ],
-)
-async def test_a_busy_server_is_asked_again_when_it_says(refused: bytes, waited: float) -> None:
-    asked: list[float] = []
-
-    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
-        asked.append(time.perf_counter())
-        return refused if len(asked) == 1 else answer(RECORD)
-
-    async with RawServer(handle) as server, server.client(retries=1) as client:
-        await client.get("1")
-    first, second = asked
-    assert second - first >= waited
-
-
 async def test_a_batch_is_repeated_under_its_keys() -> None:
     async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes | None:
         if len(server.requests) == 1:
@@ -193,13 +136,6 @@ async def test_a_batch_is_repeated_under_its_keys() -> None:
     assert [getattr(outcome, "id", outcome) for outcome in outcomes] == ["1", "1"]
     first, second = server.requests
     assert first.body == second.body
-
-
-async def test_an_update_that_a_busy_server_refuses_is_not_repeated() -> None:
-    async with RawServer(always(refusal("rate_limited", 429))) as server, server.client(retries=5) as client:
-        with pytest.raises(RateLimitedError):
-            await client.update("1", content="x")
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -229,18 +165,16 @@ async def test_what_does_not_speak_http_is_a_provider_error(reply: bytes) -> Non
             await client.get("1")
 
 
-async def test_a_host_that_nobody_knows_is_told_in_words() -> None:
-    async with RawServer(always(answer(RECORD))) as server:
-        provider = Passthrough(f"http://no-such-host.invalid:{server.port}")
-        with pytest.raises(ProviderUnavailableError, match="the host's name is not known"):
-            await provider.open()
-        await provider.close()
-
-
-@pytest.mark.parametrize("host", ["a..b", ".", "xn--.invalid", "ü..invalid", "a" * 64 + ".invalid"])
-async def test_a_host_that_is_no_name_is_told_in_words_too(host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "kind", "says"),
+    [
+        ("no-such-host.invalid", ProviderUnavailableError, "the host's name is not known"),
+        *((host, ProviderError, "base_url=") for host in ("a..b", ".", "ü..invalid", "a" * 64 + ".invalid")),
+    ],
+)
+async def test_a_host_that_is_not_known_or_not_a_name_is_named(host: str, kind: type[ProviderError], says: str) -> None:
     provider = Passthrough(f"http://{host}")
-    with pytest.raises(ProviderError, match="base_url="):
+    with pytest.raises(kind, match=says):
         await provider.open()
     await provider.close()
 
@@ -251,22 +185,19 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-async def test_tls_is_spoken_with_a_server_that_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
-    async with RawServer(always(answer(RECORD)), tls=_tls()) as server, server.client() as client:
-        assert (await client.get("1")).id == "1"
-
-
-async def test_a_certificate_that_is_not_trusted_is_told_in_words() -> None:
+async def test_tls_is_spoken_with_a_server_that_is_trusted_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: None)  # the server's side of the refused handshake
     async with RawServer(always(answer(RECORD)), tls=_tls()) as server:
         with pytest.raises(ProviderUnavailableError, match="the TLS certificate is not trusted here"):
             await server.client().capabilities()
-    assert server.requests == []
+        assert server.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+        async with server.client() as client:
+            assert (await client.get("1")).id == "1"
 
 
-async def test_https_where_http_is_spoken_is_told_in_words() -> None:
+async def test_https_where_http_is_spoken_is_named() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(b"", 400))
         writer.close()
@@ -277,18 +208,20 @@ async def test_https_where_http_is_spoken_is_told_in_words() -> None:
             await client.capabilities()
 
 
+async def half(request: Request, writer: asyncio.StreamWriter) -> None:
+    writer.write(answer(RECORD)[:-5])
+    await never(request, writer)
+
+
 @pytest.mark.promise(14)
 @pytest.mark.promise(15)
-@pytest.mark.parametrize("how", ["task", "scope", "timeout"])
-async def test_a_cancelled_call_is_cut_and_the_server_sees_it(how: str) -> None:
-    async with RawServer(never) as server, server.client(max_connections=2) as client:
+@pytest.mark.parametrize("handle", [never, half], ids=["before the answer", "within the answer"])
+@pytest.mark.parametrize("how", ["task", "timeout"])
+async def test_a_cancelled_call_is_cut_and_the_server_sees_it(how: str, handle: Any) -> None:
+    async with RawServer(handle) as server, server.client(max_connections=2) as client:
 
         async def cancelled() -> None:
-            if how == "scope":
-                with anyio.move_on_after(0.1) as scope:
-                    await client.get("1")
-                assert scope.cancelled_caught
-            elif how == "timeout":
+            if how == "timeout":
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(client.get("1"), 0.1)
             else:
@@ -300,21 +233,10 @@ async def test_a_cancelled_call_is_cut_and_the_server_sees_it(how: str) -> None:
 
         await asyncio.gather(cancelled(), cancelled())
         assert len(server.requests) == 2
-        await until(lambda: server.open == 0, 1)
+        await until(lambda: server.open == 0, 5)
         server._handle = always(answer(RECORD))
         assert await asyncio.gather(*(client.get("1") for _ in range(10)))
         assert server.most == 2
-
-
-async def test_a_call_that_is_cancelled_while_it_reads_is_cut_too() -> None:
-    async def half(request: Request, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer(RECORD)[:-5])
-        await asyncio.Event().wait()
-
-    async with RawServer(half) as server, server.client() as client:
-        with anyio.move_on_after(0.1):
-            await client.get("1")
-        await until(lambda: server.open == 0, 1)
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_its_turn_is_never_sent() -> None:
@@ -323,11 +245,10 @@ async def test_a_call_that_is_cancelled_while_it_waits_its_turn_is_never_sent() 
         await until(lambda: server.requests)
         waiting = [asyncio.ensure_future(client.add("tea", user_id="ann")) for _ in range(50)]
         await asyncio.sleep(0.05)
-        started = time.perf_counter()
         for call in waiting:
             call.cancel()
-        await asyncio.wait(waiting)
-        assert time.perf_counter() - started < WITHIN
+        async with asyncio.timeout(5):
+            await asyncio.wait(waiting)
         server._handle = always(answer(RECORD))
         first.cancel()
         await asyncio.wait({first})

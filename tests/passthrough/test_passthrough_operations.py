@@ -100,21 +100,6 @@ async def test_what_a_server_does_not_declare_is_refused_and_never_dropped(exten
     assert len(server.requests) == 1
 
 
-async def test_a_first_call_that_needs_what_is_not_there_is_refused_too() -> None:
-    async with RawServer(always(answer(RECORD, 201))) as server:
-        for verb in ("add", "get", "update"):
-            client = server.client()
-            arguments: dict[str, Any] = {
-                "add": {"content": "tea", "user_id": "ann", "key": "k"},
-                "get": {"user_id": "ann", "key": "k"},
-                "update": {"id": "1", "content": "x", "if_version": "v"},
-            }[verb]
-            with pytest.raises(UnsupportedCapabilityError):
-                await getattr(client, verb)(**arguments)
-            await client.aclose()
-    assert server.requests == []
-
-
 async def test_the_context_of_a_server_that_does_not_fill_it_is_filled_here() -> None:
     async def handle(request: Request, writer: object) -> bytes:
         if "search" in request.target:

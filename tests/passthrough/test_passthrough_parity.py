@@ -1,48 +1,111 @@
-"""Both clients send the same bytes, and neither needs anything of its caller to be gentle with the server."""
+"""Both clients send the same bytes, and few of them at once, without any help of their caller."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
-from raw_server import RECORD, RawServer, Request, answer
+from raw_server import RECORD, RawServer, Request, always, answer
 from waiting import until
 
 from openproto import AsyncMemory, Memory
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-FILTERS: dict[str, Any] = {"scope": "kitchen", "tag": "drink", "as_of": NOON}
+MOMENT = datetime(2026, 1, 31, 14, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+TIME = "2026-01-31T12:00:00.123456"
+FILTERS: dict[str, Any] = {"scope": "x/+ y", "tag": "50%", "as_of": MOMENT}
+WHOLE: dict[str, Any] = {
+    "content": "tea 🍵\n",
+    "user_id": "a&b",
+    "scope": "kitchen/shelf",
+    "tags": ["a", "b"],
+    "source": {"app": "notebook", "type": "explicit"},
+    "confidence": 0.1,
+    "supersedes": ["0"],
+}
+DEEP = {"deep": [{"n": 2**60}]}
+MINE: dict[str, Any] = {**RECORD, "user_id": "a&b"}
 
-CALLS: dict[str, Callable[[Any], Any]] = {
-    "add": lambda m: m.add("tea", user_id="ann", scope="kitchen", tags=["a"], x_raw={"n": 1}, idempotency_key="k"),
-    "get": lambda m: m.get("1", user_id="ann"),
-    "update": lambda m: m.update("1", user_id="ann", content="milk", scope=None),
-    "delete": lambda m: m.delete("1", user_id="ann"),
-    "list": lambda m: m.list("ann", since=NOON, limit=7, **FILTERS),
-    "search": lambda m: m.search("tea", "ann", limit=7, min_score=0.25, **FILTERS),
-    "context": lambda m: m.context("tea", "ann", token_budget=7, **FILTERS),
-    "audit": lambda m: m.audit("ann", app="notes", memory_id="1", since=NOON, limit=7),
-    "add_many": lambda m: m.add_many([{"content": "tea", "user_id": "ann", "idempotency_key": "k"}]),
-    "delete_all": lambda m: m.delete_all("ann", scope="kitchen", tag="drink"),
-    "health": lambda m: m.health(),
+CALLS: dict[str, tuple[Callable[[Any], Any], str, dict[str, Any], Any, bytes]] = {
+    "add": (
+        lambda m: m.add(**WHOLE, valid_from=MOMENT, x_note=DEEP, idempotency_key="ключ 日本 100%"),
+        "POST /memories",
+        {},
+        {**WHOLE, "valid_from": f"{TIME}Z", "x-note": DEEP},
+        answer(MINE, 201),
+    ),
+    "get": (lambda m: m.get("1", user_id="a&b"), "GET /memories/1", {"user_id": "a&b"}, None, answer(MINE)),
+    "update": (
+        lambda m: m.update("1", user_id="a&b", scope=None, tags=[], valid_to=MOMENT),
+        "PATCH /memories/1",
+        {"user_id": "a&b"},
+        {"scope": None, "tags": [], "valid_to": f"{TIME}Z"},
+        answer(MINE),
+    ),
+    "delete": (
+        lambda m: m.delete("1", user_id="a&b"),
+        "DELETE /memories/1",
+        {"user_id": "a&b"},
+        None,
+        answer(b"", 204),
+    ),
+    "list": (
+        lambda m: m.list("a&b", since=MOMENT, until=MOMENT, limit=7, cursor="c=", **FILTERS),
+        "GET /memories",
+        {"user_id": "a&b", "scope": "x/+ y", "tag": "50%", "limit": "7", "cursor": "c="}
+        | dict.fromkeys(("since", "until", "as_of"), f"{TIME}+00:00"),
+        None,
+        answer({"items": [MINE], "next_cursor": None}),
+    ),
+    "list everything": (
+        lambda m: m.list("a&b", scope="*"),
+        "GET /memories",
+        {"user_id": "a&b", "limit": "50"},
+        None,
+        answer({"items": []}),
+    ),
+    "search": (
+        lambda m: m.search("my diagnosis", "a&b", limit=3, min_score=0.25, **FILTERS),
+        "POST /memories/search",
+        {},
+        {"q": "my diagnosis", "user_id": "a&b", "limit": 3, "min_score": 0.25, **FILTERS, "as_of": f"{TIME}Z"},
+        answer({"results": [{"memory": MINE, "score": 0.5}]}),
+    ),
+    "context": (
+        lambda m: m.context("tea", "a&b", token_budget=7, **FILTERS),
+        "POST /context",
+        {},
+        {"query": "tea", "user_id": "a&b", "token_budget": 7, **FILTERS, "as_of": f"{TIME}Z"},
+        answer({"text": "", "citations": [], "token_count": 0}),
+    ),
+    "audit": (
+        lambda m: m.audit("a&b", app="notes", memory_id="1", since=MOMENT, limit=9),
+        "GET /audit",
+        {"user_id": "a&b", "app": "notes", "memory_id": "1", "since": f"{TIME}+00:00", "limit": "9"},
+        None,
+        answer({"entries": []}),
+    ),
+    "add_many": (
+        lambda m: m.add_many([{"content": "tea", "user_id": "a&b", "idempotency_key": "k"}]),
+        "POST /memories/batch",
+        {},
+        {"items": [{"content": "tea", "user_id": "a&b", "idempotency_key": "k"}]},
+        answer({"outcomes": [{"status": 201, "memory": MINE}]}, 207),
+    ),
+    "delete_all": (
+        lambda m: m.delete_all("a&b", scope="x/+ y", tag="50%"),
+        "DELETE /memories",
+        {"user_id": "a&b", "scope": "x/+ y", "tag": "50%"},
+        None,
+        answer({"deleted": 3}),
+    ),
+    "health": (lambda m: m.health(), "GET /healthz", {}, None, answer({"status": "ok"})),
 }
-ANSWERS = {
-    "POST /memories": answer(RECORD, 201),
-    "GET /memories/1": answer(RECORD),
-    "PATCH /memories/1": answer(RECORD),
-    "DELETE /memories/1": answer(b"", 204),
-    "GET /memories": answer({"items": [RECORD]}),
-    "POST /memories/search": answer({"results": [{"memory": RECORD, "score": 0.5}]}),
-    "POST /context": answer({"text": "", "citations": [], "token_count": 0}),
-    "GET /audit": answer({"entries": []}),
-    "POST /memories/batch": answer({"outcomes": [{"status": 201, "memory": RECORD}]}, 207),
-    "DELETE /memories": answer({"deleted": 1}),
-    "GET /healthz": answer({"status": "ok"}),
-}
+"""What is called, the route, parameters, and body that arrive, and the answer."""
 
 
 def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
@@ -54,21 +117,24 @@ def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
 @pytest.mark.promise(1)
 @pytest.mark.promise(26)
 @pytest.mark.parametrize("name", CALLS)
-async def test_both_clients_send_the_same_bytes_and_return_the_same(name: str) -> None:
-    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
-        return ANSWERS[request.route]
+async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the_same(name: str) -> None:
+    call, route, parameters, body, reply = CALLS[name]
 
     def synchronously(url: str) -> Any:
         with Memory("passthrough", base_url=url, retries=0) as memory:
-            return CALLS[name](memory)
+            return call(memory)
 
-    async with RawServer(handle) as server:
+    async with RawServer(always(reply)) as server:
         async with AsyncMemory("passthrough", base_url=server.url, retries=0) as memory:
-            one = await CALLS[name](memory)
+            one = await call(memory)
         two = await asyncio.to_thread(synchronously, server.url)
         first, second = server.requests
     assert sent(first) == sent(second)
     assert one == two
+    assert (first.route, dict(parse_qsl(first.target.partition("?")[2]))) == (route, parameters)
+    assert (first.json if body is not None else first.body) == (body or b"")
+    key = first.headers.get("idempotency-key", b"").decode()
+    assert key == ("ключ 日本 100%" if name == "add" else "")
 
 
 class Counting:

@@ -1,14 +1,13 @@
-"""What the tests of the postgres provider share: servers to start and stop, SQL beside the client, embedders."""
+"""What the tests of the postgres provider share: servers, SQL next to the client, a proxy that loses answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
@@ -22,8 +21,6 @@ from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 MakeClient: TypeAlias = Callable[..., AsyncMemory]
 
 LONG = 30
-PROMPT = 0.5
-"""Seconds within which a cancelled caller must be free, on a machine that may be busy."""
 
 CLIENTS = "application_name = 'openproto' AND usename <> 'bouncer'"
 """Which rows of pg_stat_activity are connections of clients; those that PgBouncer keeps are not."""
@@ -38,7 +35,7 @@ QUICK = {
 
 
 class Server:
-    """A private PostgreSQL in a directory of its own under /tmp, which its user may enter when root runs the tests."""
+    """A private PostgreSQL in a new directory under /tmp, which its user may enter when root runs the tests."""
 
     def __init__(self, **settings: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="op-pg-", dir="/tmp")).resolve()
@@ -102,7 +99,7 @@ async def value(dsn: str, statement: str) -> Any:
 
 @contextlib.asynccontextmanager
 async def stuck(dsn: str, schema: str) -> AsyncIterator[None]:
-    """Whatever touches the memories runs in the server without end until the block is left."""
+    """Let every statement on the memories run without end in the server until the block is left."""
     connection = await asyncpg.connect(dsn, timeout=LONG)
     try:
         await connection.execute(f"BEGIN; LOCK TABLE {schema}.memories")
@@ -121,7 +118,7 @@ async def running(dsn: str, count: int) -> None:
 
 
 async def connections(dsn: str) -> int:
-    """How many connections of clients the server has."""
+    """Return how many connections of clients the server has."""
     found: int = await value(dsn, f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS}")
     return found
 
@@ -135,38 +132,17 @@ async def until(seen: Callable[[], Awaitable[bool]], what: str, seconds: float =
 
 
 def tasks() -> set[asyncio.Task[Any]]:
-    """The tasks of this loop besides the test's own."""
+    """The other tasks of this loop."""
     return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
 
 
 def whole_chain(error: BaseException | None) -> str:
-    """Everything that a log of the error could show, causes and contexts included."""
+    """Return everything that a log of the error could show, causes and contexts included."""
     shown: list[str] = []
     while error is not None:
         shown += [str(error), repr(error)]
         error = error.__cause__ or error.__context__
     return "\n".join(shown)
-
-
-class HashEmbedder:
-    """Vectors that depend on the words alone: the same words lie near each other. For tests of plumbing."""
-
-    def __init__(self, dim: int = 16, model: str = "", *, text_weight: float = 0.5, center_query: bool = False) -> None:
-        self.dim = dim
-        self.model = model or f"hash-{dim}"
-        self.text_weight = text_weight
-        self.center_query = center_query
-
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        return [self._embed(text) for text in texts]
-
-    def _embed(self, text: str) -> list[float]:
-        total = [0.0] * self.dim
-        for word in set(text.lower().split()[:200]):
-            noise = random.Random(f"{self.model} {word}")
-            # Off centre on purpose: real word vectors crowd into one direction too.
-            total = [sum_ + noise.gauss(0.3, 1.0) for sum_ in total]
-        return total
 
 
 class LossyProxy:

@@ -1,7 +1,7 @@
-"""Processes that use a client and end, one for each line of JSON on stdin; how each ended is told on stdout.
+"""Processes that use a client and end, one for each line of JSON on stdin; how each ended is printed on stdout.
 
 Each is a fork of this process, which has imported what takes long, but not openproto: a handler may be registered
-before that is imported. What a process prints is part of what it tells.
+before that is imported. What a process prints is part of that.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def reap(running: Running) -> None:
     if pid:
         cell, output, _ = running.pop(pid)
         output.seek(0)
-        told = {"name": cell["name"], "code": os.waitstatus_to_exitcode(status), "output": output.read().decode()}
-        say(json.dumps(told))
+        ended = {"name": cell["name"], "code": os.waitstatus_to_exitcode(status), "output": output.read().decode()}
+        say(json.dumps(ended))
         return
     for pid, (_, _, ends_at) in running.items():
         if time.monotonic() > ends_at:

@@ -1,16 +1,21 @@
-"""Opening: the tables are made once, by whoever may, and every reason why they cannot be is said in words."""
+"""Opening: the tables are made once, and every reason why they cannot be is named."""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres import schema as tables
 from openproto_adapters.postgres.migrate import migrate
 from openproto_adapters.postgres.schema import migrations, schema_script
 from postgres_tools import LONG, MakeClient, Server, execute, sql, stored, until, value
+from toy_embedders import HashEmbedder
 
 from openproto import AsyncMemory, ProviderError, ScopeDeniedError
 
@@ -100,6 +105,44 @@ async def test_opening_again_applies_no_migration_twice(make: MakeClient, dsn: s
     assert [row["version"] for row in first] == [version for version, _ in migrations()]
 
 
+OLD = """
+INSERT INTO {schema}.memories (id, user_id, content, created_at, words, tags, supersedes, superseded_by, superseded_at)
+SELECT id::uuid, 'ada', content, at::timestamptz, '{{}}/1000'::sparsevec, '{{}}', old::uuid[], by::uuid,
+    since::timestamptz
+FROM (VALUES
+    ('00000000-0000-8000-8000-000000000001', 'note one', '2026-01-01Z', '{{}}',
+        '00000000-0000-8000-8000-000000000002', '2026-01-02Z'),
+    ('00000000-0000-8000-8000-000000000002', 'note two', '2026-01-02Z', '{{00000000-0000-8000-8000-000000000001}}',
+        NULL, NULL),
+    ('00000000-0000-8000-8000-000000000003', 'note three', '2026-01-01Z', '{{}}',
+        '00000000-0000-8000-8000-000000000009', '2026-01-03Z')
+) AS old (id, content, at, old, by, since)
+"""
+
+
+async def test_tables_of_the_first_version_are_upgraded_and_keep_what_they_held(
+    dsn: str, schema: str, make: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = migrations()[:1]
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "migrations", lambda: first)
+        await execute(dsn, schema_script(schema), OLD.format(schema=schema))
+    async with make() as memory:
+        one, two, three = [
+            await memory.get(f"00000000-0000-8000-8000-00000000000{number}", user_id="ada") for number in (1, 2, 3)
+        ]
+        assert (two.valid_from, one.superseded_by, len({one.version, two.version, three.version})) == (None, two.id, 3)
+
+        async def current(day: int) -> set[str]:
+            return {r.content async for r in memory.iter("ada", as_of=datetime(2026, 1, day, tzinfo=UTC))}
+
+        assert await current(1) == {"note one", "note three"}
+        assert await current(2) == {"note two", "note three"}
+        assert await current(3) == {"note two"}
+        await memory.update(two.id, supersedes=None)
+        assert await current(1) == {"note one", "note two", "note three"}
+
+
 async def test_tables_of_a_newer_openproto_are_refused(make: MakeClient, dsn: str, schema: str) -> None:
     async with make():
         pass
@@ -129,18 +172,13 @@ async def role(dsn: str, schema: str):
     await execute(dsn, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
-async def test_a_role_without_rights_is_told_which_script_the_owner_can_run(
-    server: Server, make: MakeClient, role: str
-) -> None:
-    with pytest.raises(ScopeDeniedError, match="openproto schema"):
-        async with make(url=server.dsn(user=role)):
-            pass
-
-
-@pytest.mark.parametrize("embedder", ["none", "local"])
+@pytest.mark.parametrize("embedder", ["none", HashEmbedder(1024)], ids=["words", "long vectors"])
 async def test_a_role_without_the_right_to_create_works_once_the_owner_ran_the_script(
-    server: Server, make: MakeClient, dsn: str, schema: str, role: str, embedder: str
+    server: Server, make: MakeClient, dsn: str, schema: str, role: str, embedder: Any
 ) -> None:
+    if embedder != "none":
+        async with make(embedder=embedder):
+            pass  # the index of long vectors is another one
     await execute(
         dsn,
         Postgres(dsn, schema=schema).schema_script(),
@@ -159,35 +197,47 @@ async def test_a_role_without_the_right_to_create_works_once_the_owner_ran_the_s
         assert await memory.delete_all("ada") == 2
 
 
-async def test_a_role_that_may_connect_but_not_use_the_tables_is_told_so(
-    server: Server, memory: AsyncMemory, make: MakeClient, role: str
+async def test_a_role_without_rights_is_referred_to_the_script_or_to_grant(
+    server: Server, make: MakeClient, schema: str, role: str
 ) -> None:
-    await memory.add("secret tea", user_id="ada")
+    with pytest.raises(ScopeDeniedError, match="openproto schema"):
+        async with make(url=server.dsn(user=role)):
+            pass
+    async with make() as memory:
+        await memory.add("secret tea", user_id="ada")
     with pytest.raises(ScopeDeniedError, match="GRANT"):
         async with make(url=server.dsn(user=role)):
             pass
 
 
-async def test_a_server_without_pgvector_is_named_as_such(server: Server, database: str, tmp_path: Path) -> None:
-    # PostgreSQL itself looks for extensions in this folder, and finds none.
-    await execute(server.dsn(), f"ALTER DATABASE {database} SET extension_control_path = '{tmp_path}'")
-    with pytest.raises(ProviderError, match="lacks pgvector: install"):
-        async with AsyncMemory("postgres", url=server.dsn(database), embedder="none"):
-            pass
+OLD_CONTROL = "default_version = '0.6.0'\nrelocatable = true\n"
 
 
-async def test_a_pgvector_too_old_is_named_as_such(server: Server, database: str, tmp_path: Path) -> None:
-    for folder in (*reversed(tmp_path.parents), tmp_path):
-        if str(folder).startswith("/tmp/pytest"):
-            folder.chmod(0o755)
-    folder = tmp_path / "extension"
-    folder.mkdir(mode=0o755)
-    (folder / "vector.control").write_text("default_version = '0.6.0'\nrelocatable = true\n")
-    (folder / "vector--0.6.0.sql").write_text("CREATE DOMAIN vector AS real[];\n")
-    await execute(server.dsn(), f"ALTER DATABASE {database} SET extension_control_path = '{tmp_path}'")
-    with pytest.raises(ProviderError, match=r"older than 0\.7.*ALTER EXTENSION vector UPDATE"):
-        async with AsyncMemory("postgres", url=server.dsn(database), embedder="none"):
-            pass
+@pytest.mark.parametrize(
+    ("control", "says"),
+    [("", "lacks pgvector: install"), (OLD_CONTROL, r"older than 0\.7.*ALTER EXTENSION vector UPDATE")],
+    ids=["missing", "too old"],
+)
+async def test_a_server_without_a_fitting_pgvector_is_named_as_such(
+    server: Server, database: str, control: str, says: str
+) -> None:
+    # In the home of the server, where its user may enter.
+    with tempfile.TemporaryDirectory(dir=server.home) as folder:
+        if control:
+            offer_pgvector(Path(folder), control)
+        # PostgreSQL looks for extensions there only.
+        await execute(server.dsn(), f"ALTER DATABASE {database} SET extension_control_path = '{folder}'")
+        with pytest.raises(ProviderError, match=says):
+            async with AsyncMemory("postgres", url=server.dsn(database), embedder="none"):
+                pass
+
+
+def offer_pgvector(folder: Path, control: str) -> None:
+    folder.chmod(0o755)
+    extension = folder / "extension"
+    extension.mkdir(mode=0o755)
+    (extension / "vector.control").write_text(control)
+    (extension / "vector--0.6.0.sql").write_text("CREATE DOMAIN vector AS real[];\n")
 
 
 @pytest.mark.parametrize("path", ["", "pg_catalog", '"extra types", public'])

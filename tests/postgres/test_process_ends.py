@@ -61,9 +61,9 @@ def test_processes_end_in_silence_in_time_and_without_loss(
             "user": name,
             "path": [path for path in sys.path if path],
         }
-    told = run(list(cells.values()))
-    assert told.keys() == cells.keys()
-    faults = {name: fault for name, cell in cells.items() if (fault := wrong_with(cell, **told[name]))}
+    ends = run(list(cells.values()))
+    assert ends.keys() == cells.keys()
+    faults = {name: fault for name, cell in cells.items() if (fault := wrong_with(cell, **ends[name]))}
     assert not faults
     if provider in ("sqlite", "postgres"):
         with Memory(provider, **options[provider]) as memory:
@@ -76,7 +76,7 @@ def run(cells: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     lines = "".join(json.dumps(cell) + "\n" for cell in cells)
     program = Path(__file__).with_name("process_ends.py")
     ended = subprocess.run([sys.executable, program], input=lines, stdout=subprocess.PIPE, text=True, check=True)
-    return {told["name"]: told for told in map(json.loads, ended.stdout.splitlines())}
+    return {end["name"]: end for end in map(json.loads, ended.stdout.splitlines())}
 
 
 def wrong_with(cell: dict[str, Any], name: str, code: int, output: str) -> str | None:

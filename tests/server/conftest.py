@@ -37,9 +37,9 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """One server for all tests that want nothing special of it."""
-    app = sqlite_app(tmp_path_factory.mktemp("server") / "memory.db")
+def shared() -> Iterator[httpx.Client]:
+    """One server for all tests that want nothing special of it; in memory, since a busy disk may take its time."""
+    app = sqlite_app(lasting.folder("server") / "memory.db")
     with running(app) as url, httpx.Client(base_url=url, timeout=LONG) as client:
         yield client
 
@@ -54,7 +54,7 @@ def client(shared: httpx.Client) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Process]]:
-    """Start `openproto serve`, with arguments and an environment; whatever is left is killed."""
+    """Start `openproto serve`, with arguments and an environment; what is left is killed."""
     started: list[Process] = []
 
     def run(*arguments: str, **options: Any) -> Process:
@@ -74,5 +74,5 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def schema() -> str:
-    """The name of a schema of its own, which goes with the server."""
+    """The name of a new schema, which goes with the server."""
     return f"t_{uuid.uuid4().hex[:12]}"

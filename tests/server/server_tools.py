@@ -1,4 +1,4 @@
-"""What the tests of the server share: a provider that does as it is told, requests byte by byte, servers to start."""
+"""What the tests of the server share: a scripted provider, requests byte by byte, servers to start."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Serve: TypeAlias = Callable[..., httpx.Client]
 
 
 def sqlite_app(path: object, settings: ServerSettings | None = None, **options: Any) -> Any:
-    """Return the app over a file of its own, found by words alone."""
-    memory = AsyncMemory(Sqlite(str(path), embedder="none"), **options)
+    """Return the app over a file, which is not waited for at every commit; memories are found by words alone."""
+    memory = AsyncMemory(Sqlite(str(path), embedder="none", synchronous="normal"), **options)
     return create_app(memory, settings or ServerSettings())
 
 
@@ -100,7 +100,7 @@ def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]
 
 
 class Process:
-    """`openproto serve` in a process of its own."""
+    """`openproto serve` in a separate process."""
 
     def __init__(self, *arguments: str, command: list[str] = COMMAND, **environment: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
@@ -111,7 +111,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._told = False
+        self._ends = False
         assert self.process.stderr is not None
         self.first_line = self.process.stderr.readline()
         found = re.search(r"http://\S+?:\d+", self.first_line)
@@ -119,13 +119,13 @@ class Process:
             raise AssertionError(self.first_line + self.stop())
         self.url = found[0]
 
-    def terminate(self) -> None:
-        self._told = True
-        self.process.send_signal(signal.SIGTERM)
+    def terminate(self, sent: signal.Signals = signal.SIGTERM) -> None:
+        self._ends = True
+        self.process.send_signal(sent)
 
     def stop(self) -> str:
-        """End the server in order, if it was not told to end before; return what it logged after its first line."""
-        if not self._told:
+        """End the server in order, unless it is ending already; return what it logged after its first line."""
+        if not self._ends:
             self.terminate()
         return self.process.communicate(timeout=LONG)[1]
 

@@ -68,7 +68,7 @@ def test_nothing_but_a_body_may_go_on_for_ever(client: httpx.Client, start: byte
 
 
 @pytest.mark.parametrize("start", [HEAD + b"X-Long: ", CHUNKED + b"X-Long: "], ids=["head", "trailers"])
-def test_the_bound_of_head_and_trailers_is_told(client: httpx.Client, start: bytes) -> None:
+def test_the_bound_of_head_and_trailers_is_answered_with_431(client: httpx.Client, start: bytes) -> None:
     with connect(client.base_url) as connection:
         connection.sendall(start + b"x" * 2**16)
         status, body = answer(connection)
@@ -78,7 +78,7 @@ def test_the_bound_of_head_and_trailers_is_told(client: httpx.Client, start: byt
         assert answer(connection)[0] == 200
 
 
-def test_trailers_are_no_headers(serve: Serve, tmp_path: Path) -> None:
+def test_trailers_are_not_headers(serve: Serve, tmp_path: Path) -> None:
     client = serve(sqlite_app(tmp_path / "memory.db"))
     body = json.dumps({"content": "tea", "user_id": "ada"}).encode()
     with connect(client.base_url) as connection:
@@ -95,7 +95,7 @@ def test_a_body_in_tiny_chunks_is_taken(client: httpx.Client) -> None:
         assert answer(connection)[0] == 201
 
 
-def test_a_slow_head_and_a_slow_body_are_told_so(impatient: httpx.Client) -> None:
+def test_a_slow_head_and_a_slow_body_are_answered_with_408(impatient: httpx.Client) -> None:
     for start in (HEAD, POST + b"Content-Length: 100\r\n\r\n{"):
         with connect(impatient.base_url) as connection:
             connection.sendall(start)
@@ -163,7 +163,7 @@ def test_a_long_call_has_no_deadline_here(serve: Serve) -> None:
     assert provider.cancelled.wait(LONG)
 
 
-def test_close_beside_an_offered_upgrade_closes(client: httpx.Client) -> None:
+def test_close_with_an_offered_upgrade_closes(client: httpx.Client) -> None:
     with connect(client.base_url) as connection:
         connection.sendall(HEAD + b"Connection: close, upgrade\r\nUpgrade: h2c\r\n\r\n")
         assert answer(connection)[0] == 200
@@ -191,7 +191,9 @@ def test_a_newcomer_without_a_place_gets_503_at_once(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", HEAD, POST + b"Content-Length: 100\r\n\r\n{"], ids=["silent", "head", "body"])
-def test_who_waits_longest_without_a_request_gives_way(serve: Serve, tmp_path: Path, start: bytes) -> None:
+def test_the_connection_that_waits_longest_without_a_request_gives_way(
+    serve: Serve, tmp_path: Path, start: bytes
+) -> None:
     client = serve(sqlite_app(tmp_path / "memory.db"), ServerSettings(max_connections_per_address=2))
     with connect(client.base_url) as oldest, connect(client.base_url) as newer:
         oldest.sendall(start)
@@ -204,7 +206,7 @@ def test_who_waits_longest_without_a_request_gives_way(serve: Serve, tmp_path: P
             newer.recv(1)
 
 
-def test_three_hundred_half_open_connections_lock_nobody_out_of_a_server_with_few_files(
+def test_three_hundred_half_open_connections_lock_no_client_out_of_a_server_with_few_files(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
     program = (

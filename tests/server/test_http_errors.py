@@ -37,16 +37,13 @@ def test_an_error_of_the_backend_keeps_its_code_type_status_and_message(
     assert (error["message"], error["type"], error["provider"]) == ("in so many words", kind("").type, "scripted")
 
 
-def test_every_code_of_the_protocol_is_tried_above() -> None:
+def test_every_code_is_tried_above_and_an_unknown_one_of_a_newer_backend_is_passed_on(serve: Serve) -> None:
     assert {kind.code for kind in KINDS} == set(ERROR_CODES)
-
-
-def test_an_unknown_code_of_a_newer_backend_is_passed_on(serve: Serve) -> None:
     _, app = scripted_app(errors.ProviderError.unknown("quota_exhausted", "no more"))
     error_of(serve(app).get("/memories/x"), 502, "quota_exhausted")
 
 
-def test_a_fault_inside_the_server_is_told_without_any_detail_and_logged_without_its_words(
+def test_a_fault_inside_the_server_is_reported_without_detail_and_logged_without_its_words(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, app = scripted_app(KeyError(MARKER))
@@ -82,7 +79,9 @@ def test_an_unknown_route_is_not_found(client: httpx.Client, path: str) -> None:
         ("TRACE", "/audit", "GET"),
     ],
 )
-def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client, method: str, path: str, allowed: str) -> None:
+def test_a_wrong_method_is_answered_with_the_right_ones(
+    client: httpx.Client, method: str, path: str, allowed: str
+) -> None:
     answer = client.request(method, path)
     error_of(answer, 405, "invalid_request")
     assert answer.headers["allow"] == allowed
@@ -105,59 +104,41 @@ def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client, method: str
     ],
 )
 @pytest.mark.parametrize("path", ["/memories", "/memories/batch", "/memories/search", "/context"])
-def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, path: str, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(client: httpx.Client, path: str, body: bytes) -> None:
     error_of(client.post(path, content=body, headers=JSON), 400, "invalid_request")
 
 
-@pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded", "json", "text/json"])
-def test_a_body_that_is_not_said_to_be_json_is_refused(client: httpx.Client, media_type: str | None) -> None:
+@pytest.mark.parametrize(
+    ("media_type", "status"),
+    [
+        *(
+            (media_type, 415)
+            for media_type in (None, "text/plain", "application/x-www-form-urlencoded", "json", "text/json")
+        ),
+        *((one, 201) for one in ("application/json; charset=utf-8", "Application/JSON", "application/ld+json")),
+    ],
+)
+def test_a_body_must_be_declared_as_json(client: httpx.Client, media_type: str | None, status: int) -> None:
     headers = {"Content-Type": media_type} if media_type else {}
     answer = client.post("/memories", content=json.dumps(MEMORY), headers=headers)
-    error_of(answer, 415, "invalid_request")
+    assert answer.status_code == status
+    if status == 415:
+        error_of(answer, 415, "invalid_request")
 
 
-@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
-def test_json_has_several_names(client: httpx.Client, media_type: str) -> None:
-    answer = client.post("/memories", content=json.dumps(MEMORY), headers={"Content-Type": media_type})
-    assert answer.status_code == 201
-
-
+MOMENTS = ("2024-01-01T00:00:00", "2024-01-01", "yesterday", "1704067200", 1704067200, "2024-02-30T00:00:00Z")
 BAD_MEMORIES: list[dict[str, Any]] = [
-    {"unknown": 1},
-    {"content": ""},
-    {"content": " \n"},
-    {"content": 5},
-    {"content": None},
-    {"content": "c" * 100_001},
-    {"content": f"{MARKER}\0"},
-    {"user_id": ""},
-    {"user_id": "u" * 257},
+    *({"valid_from": moment} for moment in MOMENTS),
+    *({"content": content} for content in ("", 5, None, "c" * 100_001, f"{MARKER}\0")),
+    *({name: 1} for name in ("unknown", "scope", "x-", "x_note", "tags", "source", "supersedes", "id", "created_at")),
+    *({"confidence": number} for number in ("0.5", 1.1, True)),
+    *({"source": source} for source in ({"unknown": 1}, {"type": "guessed"})),
     {"user_id": ["ada"]},
-    {"scope": "a*"},
-    {"scope": 1},
-    {"tags": "tag"},
     {"tags": [MARKER, 5]},
-    {"tags": ["t"] * 65},
-    {"source": "editor"},
-    {"source": {"unknown": 1}},
-    {"source": {"type": "guessed"}},
-    {"confidence": "0.5"},
-    {"confidence": 1.1},
-    {"confidence": True},
-    {"valid_from": "2024-01-01T00:00:00"},
-    {"valid_from": "2024-01-01"},
-    {"valid_from": "yesterday"},
-    {"valid_from": "1704067200"},
-    {"valid_from": 1704067200},
-    {"valid_from": "2024-02-30T00:00:00Z"},
-    {"valid_from": "2024-01-01T00:00:00Z", "valid_to": "2023-01-01T00:00:00Z"},
-    {"supersedes": "id"},
-    {"x-": 1},
-    {"x_note": 1},
-    {"id": "mine"},
-    {"created_at": "2024-01-01T00:00:00Z"},
     {"idempotency_key": "k"},
+    {"valid_from": "2024-01-01T00:00:00Z", "valid_to": "2023-01-01T00:00:00Z"},
 ]
+"""Every rule of the values is tried in tests/core; here are those of JSON, and one of each kind."""
 
 
 @pytest.mark.parametrize("fields", BAD_MEMORIES, ids=lambda fields: json.dumps(fields)[:40])
@@ -179,8 +160,6 @@ def test_a_bad_memory_is_refused_whole_and_its_words_are_not_repeated(
         ("/memories", "user_id=%ED%A0%80"),
         ("/memories", "user_id=ada&user_id=eve"),
         ("/memories", "user_id=ada&unknown=1"),
-        ("/memories", "user_id=ada&limit=0"),
-        ("/memories", "user_id=ada&limit=501"),
         ("/memories", "user_id=ada&limit=5.0"),
         ("/memories", "user_id=ada&limit=1_0"),
         ("/memories", "user_id=ada&limit=%205"),
@@ -189,13 +168,10 @@ def test_a_bad_memory_is_refused_whole_and_its_words_are_not_repeated(
         ("/memories", "user_id=ada&since=2024-01-01T00:00:00"),
         ("/memories", "user_id=ada&since=0"),
         ("/memories", "user_id=ada&cursor=bad"),
-        ("/memories", "user_id=ada&tag="),
         ("/memories/search", "user_id=ada"),
         ("/memories/search", "user_id=ada&q="),
         ("/memories/search", "user_id=ada&query=tea"),
         ("/memories/search", "user_id=ada&q=tea&min_score=nan"),
-        ("/memories/search", "user_id=ada&q=tea&min_score=1.1"),
-        ("/memories/search", "user_id=ada&q=tea&limit=101"),
         ("/memories/some-id", "user_id="),
         ("/memories/some-id", "user=ada"),
         ("/memories/%00", ""),
@@ -215,29 +191,16 @@ def test_a_bad_header_is_refused(client: httpx.Client, header: str, value: bytes
     assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
 
 
-def test_a_write_that_supersedes_what_is_not_there_writes_nothing(client: httpx.Client) -> None:
-    error_of(client.post("/memories", json={**MEMORY, "supersedes": ["no-such-id"]}), 404, "not_found")
-    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
-
-
-def test_a_body_said_to_be_too_large_is_refused_before_it_arrives(client: httpx.Client) -> None:
+def test_a_body_that_is_too_large_is_refused_before_all_of_it_arrives(client: httpx.Client) -> None:
+    head = b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with connect(client.base_url) as connection:
-        connection.sendall(
-            b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 1048577\r\nConnection: close\r\n\r\n"
-        )
+        connection.sendall(head + b"Content-Length: 1048577\r\nConnection: close\r\n\r\n")
         status_line, _, rest = read_all(connection).partition(b"\r\n")
     assert b" 413 " in status_line
     assert json.loads(rest.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
-
-
-def test_a_body_without_a_length_is_counted_while_it_arrives(client: httpx.Client) -> None:
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     with connect(client.base_url) as connection:
-        connection.sendall(
-            b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17
-        )  # and no end: the server has heard enough
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17)  # and no end
         assert b" 413 " in connection.recv(4096).partition(b"\r\n")[0]
 
 
@@ -282,7 +245,7 @@ def test_no_secret_of_the_backend_shows_when_it_fails(serve: Serve, tmp_path: Pa
         b"GET /memories/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
-def test_what_is_no_http_at_all_gets_the_envelope_too(client: httpx.Client, rubbish: bytes) -> None:
+def test_what_is_not_http_at_all_gets_the_envelope_too(client: httpx.Client, rubbish: bytes) -> None:
     with connect(client.base_url) as connection:
         connection.sendall(rubbish)
         head, _, body = read_all(connection).partition(b"\r\n\r\n")

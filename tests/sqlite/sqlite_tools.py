@@ -1,10 +1,8 @@
-"""What the tests of the sqlite provider share: a toy embedder, and a look at the file behind the provider's back."""
+"""What the tests of the sqlite provider share: clients, and a look at the file next to the provider."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,32 +12,6 @@ from openproto_adapters.sqlite import Sqlite
 from openproto import AsyncMemory
 
 
-class Toy:
-    """An embedder of `dim` dimensions that counts what it embeds, and can be held."""
-
-    def __init__(self, model: str = "toy", dim: int = 4, direction: int = 0) -> None:
-        self.model = model
-        self.dim = dim
-        self.direction = direction
-        self.embedded: list[str] = []
-        self.opened = self.closed = 0
-        self.go = threading.Event()
-        self.go.set()
-        self.busy = threading.Event()
-
-    def open(self) -> None:
-        self.opened += 1
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        self.busy.set()
-        assert self.go.wait(20)
-        self.embedded += texts
-        return [[float(i == self.direction) for i in range(self.dim)] for _ in texts]
-
-
 def memory(path: Path, embedder: Any = "none", *, client: dict[str, Any] | None = None, **options: Any) -> AsyncMemory:
     """Return a client of the file that does not wait for the disk at every commit."""
     provider = Sqlite(path, embedder=embedder, **{"synchronous": "normal", **options})
@@ -47,7 +19,7 @@ def memory(path: Path, embedder: Any = "none", *, client: dict[str, Any] | None 
 
 
 def rows(path: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """Run a statement in a connection of one's own and return what it finds."""
+    """Run a statement in a separate connection and return what it finds."""
     with closing(sqlite3.connect(path, timeout=10)) as db, db:
         return db.execute(statement, parameters).fetchall()
 

@@ -36,59 +36,31 @@ with openproto.Memory(embedder="none") as memory:
 
 @pytest.mark.promise(80)
 def test_without_arguments_the_file_is_in_the_users_data_directory(run_python: Any, tmp_path: Path) -> None:
-    told = run_python(DEFAULT, env={"XDG_DATA_HOME": str(tmp_path), "HOME": "/nowhere"})
-    assert told.returncode == 0, told.stderr
+    done = run_python(DEFAULT, env={"XDG_DATA_HOME": str(tmp_path), "HOME": "/nowhere"})
+    assert done.returncode == 0, done.stderr
     assert check_consistent(tmp_path / "openproto" / "memory.db") == 1
 
 
-async def test_the_folder_of_the_file_is_made(tmp_path: Path) -> None:
-    async with memory(tmp_path / "a" / "b" / "memory.db") as client:
-        await client.add("tea", user_id="ada")
-        assert (tmp_path / "a" / "b" / "memory.db").is_file()
-
-
 @pytest.mark.parametrize("kind", [str, Path])
-async def test_a_path_may_be_text_or_a_path(path: Path, kind: Any) -> None:
-    async with AsyncMemory("sqlite", path=kind(path), embedder="none") as client:
-        await client.add("tea", user_id="ada")
-    assert check_consistent(path) == 1
-
-
-async def test_only_the_user_may_read_the_file_and_its_companions(path: Path) -> None:
+async def test_the_file_is_private_and_a_closed_client_leaves_it_alone(tmp_path: Path, kind: Any) -> None:
+    path = tmp_path / "a" / "b" / "memory.db"
     umask = os.umask(0)
     try:
-        async with memory(path) as client:
+        async with AsyncMemory("sqlite", path=kind(path), embedder="none") as client:
             await client.add("tea", user_id="ada")
+            await client.search("tea", "ada")
             found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
         os.umask(umask)
     assert found == {"memory.db": 0o600, "memory.db-wal": 0o600, "memory.db-shm": 0o600}
-
-
-async def test_one_provider_object_can_serve_one_client_after_another(path: Path) -> None:
-    first = memory(path)
-    async with first:
-        await first.add("tea", user_id="ada")
-    async with AsyncMemory(first._session.provider) as second:
-        assert [found.content async for found in second.iter("ada")] == ["tea"]
-
-
-async def test_a_closed_client_leaves_no_companions(path: Path) -> None:
-    async with memory(path) as client:
-        await client.add("tea", user_id="ada")
-        await client.search("tea", "ada")
     assert [file.name for file in path.parent.iterdir()] == ["memory.db"]
+    assert not [file for file in open_files() if file.startswith(str(path))]
 
 
-async def test_a_closed_client_leaves_no_file_open(path: Path) -> None:
-    async with memory(path) as client:
-        await client.search("tea", "ada")
-    held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_link(fd)]
-    assert [name for name in held if name.startswith(str(path))] == []
-
-
-def _is_link(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+def open_files() -> list[str]:
+    """Return the names of the files that this process has open."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.lexists(link)]
 
 
 async def open_fails(path: Path, **options: Any) -> ProviderError:
@@ -113,17 +85,12 @@ def contents(file: Path) -> str:
     return file.read_text()
 
 
-async def test_a_file_that_is_no_database_is_left_alone(diary: Path) -> None:
-    assert "not an SQLite database" in (await open_fails(diary)).message
-    assert contents(diary) == DIARY
-
-
-async def test_a_folder_is_no_file(tmp_path: Path) -> None:
+async def test_what_is_not_a_database_is_named_and_left_alone(diary: Path, tmp_path: Path) -> None:
+    error = await open_fails(diary)
+    assert (error.provider, "not an SQLite database" in error.message) == ("sqlite", True)
     assert "path" in (await open_fails(tmp_path)).message
-
-
-async def test_a_path_below_a_file_is_named(diary: Path) -> None:
     assert str(diary / "memory.db") in (await open_fails(diary / "memory.db")).message
+    assert contents(diary) == DIARY
 
 
 async def test_a_damaged_file_is_a_typed_error(path: Path) -> None:
@@ -137,9 +104,7 @@ async def test_a_damaged_file_is_a_typed_error(path: Path) -> None:
 
 
 def damage(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[4096:] = b"\xa5" * (len(data) - 4096)
-    file.write_bytes(data)
+    file.write_bytes(file.read_bytes()[:4096] + b"\xa5" * (file.stat().st_size - 4096))
 
 
 READ_ONLY = """
@@ -172,22 +137,22 @@ def test_what_may_only_be_read_is_read_and_a_write_says_why_not(
                 client.add("tea", user_id="ada")
             path.chmod(0o444)
         Path(folder).chmod(0o777 if open_folder else 0o555)
-        told = run_python(READ_ONLY, path)
+        done = run_python(READ_ONLY, path)
         Path(folder).chmod(0o755)
         left = [file.name for file in Path(folder).iterdir()]
     if exists:
-        assert told.stdout.startswith("['tea']\nprovider_error "), told.stderr
-        assert "may only be read (writes are refused" in told.stdout
+        assert done.stdout.startswith("['tea']\nprovider_error "), done.stderr
+        assert "may only be read (writes are refused" in done.stdout
         assert open_folder or left == ["memory.db"]
     elif open_folder:
-        assert told.stdout.startswith("[]\nstored"), told.stderr
+        assert done.stdout.startswith("[]\nstored"), done.stderr
     else:
-        assert told.stdout.startswith("provider_error "), told.stderr
-        assert "Permission denied" in told.stdout
+        assert done.stdout.startswith("provider_error "), done.stderr
+        assert "Permission denied" in done.stdout
         assert left == []
 
 
-async def test_a_read_makes_no_store(tmp_path: Path) -> None:
+async def test_a_read_makes_no_store_and_sees_the_one_that_another_makes(tmp_path: Path) -> None:
     async with memory(tmp_path / "typo" / "memory.db") as client:
         assert (await client.list("ada")).items == await client.search("tea", "ada") == []
         assert (await client.context("tea", "ada")).text == ""
@@ -197,15 +162,10 @@ async def test_a_read_makes_no_store(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError):
             await client.update("m1", content="tea")
         assert (await client.audit("ada")) == []
-    assert os.listdir(tmp_path) == []
-
-
-async def test_a_store_that_another_made_meanwhile_is_read(path: Path) -> None:
-    async with memory(path) as reader:
-        assert (await reader.list("ada")).items == []
-        async with memory(path) as writer:
+        assert os.listdir(tmp_path) == []
+        async with memory(tmp_path / "typo" / "memory.db") as writer:
             await writer.add("tea", user_id="ada")
-        assert len((await reader.list("ada")).items) == 1
+        assert len((await client.list("ada")).items) == 1
 
 
 @pytest.mark.parametrize("fate", ["deleted", "moved", "replaced"])
@@ -238,8 +198,8 @@ def test_a_path_means_what_people_mean(run_python: Any, tmp_path: Path, spelling
         "with openproto.Memory.from_env() as memory: memory.add('tea', user_id='ada')"
     )
     env = {"HOME": str(tmp_path), "OPENPROTO_PATH": spelling.format(folder=tmp_path), "OPENPROTO_EMBEDDER": "none"}
-    told = run_python(program, tmp_path, env=env)
-    assert told.returncode == 0, told.stderr
+    done = run_python(program, tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["memory.db"]
 
 
@@ -284,35 +244,16 @@ async def test_a_file_of_the_first_schema_is_upgraded_and_keeps_what_it_held(pat
     check_consistent(path)
 
 
-async def test_a_file_of_a_newer_schema_is_refused_in_words(path: Path) -> None:
-    async with memory(path) as client:
-        await client.add("tea", user_id="ada")
-    rows(path, "UPDATE store SET version = ?", SCHEMA_VERSION + 1)
-    message = (await open_fails(path)).message
-    assert f"schema {SCHEMA_VERSION + 1}" in message
-    assert "upgrade openproto" in message
-
-
-async def test_a_file_of_a_newer_schema_is_left_as_it_was(path: Path) -> None:
-    async with memory(path) as client:
-        await client.add("tea", user_id="ada")
-    rows(path, "UPDATE store SET version = ?", SCHEMA_VERSION + 1)
-    rows(path, "DROP TABLE keys")  # as a newer schema might
-    before = rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name")
-    await open_fails(path)
-    assert rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
-
-
-async def test_a_newer_schema_is_told_even_when_its_tables_have_changed(path: Path) -> None:
+async def test_a_file_of_a_newer_schema_is_refused_by_name_and_left_as_it_was(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE store (only_row INTEGER PRIMARY KEY, version INTEGER NOT NULL, other TEXT)")
         db.execute("INSERT INTO store VALUES (1, ?, '')", (SCHEMA_VERSION + 1,))
         db.execute("CREATE TABLE memories (number INTEGER PRIMARY KEY)")
-    assert "upgrade openproto" in (await open_fails(path)).message
-
-
-async def test_an_error_names_the_provider(diary: Path) -> None:
-    assert (await open_fails(diary)).provider == "sqlite"
+    before = rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name")
+    message = (await open_fails(path)).message
+    assert f"schema {SCHEMA_VERSION + 1}" in message
+    assert "upgrade openproto" in message
+    assert rows(path, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
 
 
 async def test_a_failed_opening_can_be_repeated_when_its_cause_is_gone(diary: Path) -> None:
@@ -324,15 +265,12 @@ async def test_a_failed_opening_can_be_repeated_when_its_cause_is_gone(diary: Pa
     await client.aclose()
 
 
-@pytest.mark.parametrize("wrong", ["off", "FULL", ""])
-def test_an_unknown_durability_is_refused_when_the_client_is_made(path: Path, wrong: str) -> None:
-    with pytest.raises(ValueError, match="synchronous"):
-        memory(path, synchronous=wrong)
-
-
 @pytest.mark.parametrize(("chosen", "level"), [("full", 2), ("normal", 1)])
 async def test_the_durability_that_was_chosen_is_that_of_the_connections(path: Path, chosen: Any, level: int) -> None:
     async with memory(path, synchronous=chosen) as client:
         database = client._session.provider._database  # type: ignore[attr-defined]
         assert await database.write(lambda db: db.execute("PRAGMA synchronous").fetchone()) == (level,)
         assert await database.read(lambda db: db.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
+    for wrong in ("off", "FULL", ""):
+        with pytest.raises(ValueError, match="synchronous"):
+            memory(path, synchronous=wrong)

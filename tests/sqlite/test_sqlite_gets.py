@@ -1,4 +1,4 @@
-"""GetBatcher that are made at the same time are read together, and still each has its own answer and its own end."""
+"""Gets that are made at the same time are read together, and still each has its own answer and its own end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_adapters.sqlite.database import Database
+from sqlite_tools import memory as sqlite
 from waiting import until
 
-from openproto import AsyncMemory, MemoryRecord, NotFoundError, ProviderUnavailableError
+from openproto import MemoryRecord, NotFoundError, ProviderUnavailableError
 
 
 async def test_each_of_many_gets_has_its_own_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +24,7 @@ async def test_each_of_many_gets_has_its_own_answer(tmp_path: Path, monkeypatch:
         trips += 1
         return await read_once(database, function)
 
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="none", audit_reads=False) as memory:
+    async with sqlite(tmp_path / "memory.db", audit_reads=False) as memory:
         records = [await memory.add(f"note {n}", user_id="ada" if n % 2 else "bob") for n in range(50)]
         monkeypatch.setattr(Database, "read_once", counted)
         wanted = [memory.get(record.id, user_id="ada") for record in records]
@@ -38,8 +39,8 @@ async def test_each_of_many_gets_has_its_own_answer(tmp_path: Path, monkeypatch:
     assert trips == 1
 
 
-async def test_a_cancelled_get_takes_no_other_with_it(tmp_path: Path) -> None:
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="none") as memory:
+async def test_a_cancelled_get_cancels_no_other(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "memory.db") as memory:
         record = await memory.add("note", user_id="ada")
         gets = [asyncio.create_task(memory.get(record.id)) for _ in range(20)]
         await asyncio.sleep(0)
@@ -51,8 +52,7 @@ async def test_a_cancelled_get_takes_no_other_with_it(tmp_path: Path) -> None:
 
 
 async def test_gets_behind_a_lock_end_when_all_are_cancelled_and_the_next_one_works(tmp_path: Path) -> None:
-    path = tmp_path / "memory.db"
-    async with AsyncMemory("sqlite", path=path, embedder="none", audit_reads=False) as memory:
+    async with sqlite(tmp_path / "memory.db", audit_reads=False) as memory:
         record = await memory.add("note", user_id="ada")
         provider = memory._session.provider
         assert isinstance(provider, Sqlite)
@@ -75,12 +75,12 @@ async def test_gets_behind_a_lock_end_when_all_are_cancelled_and_the_next_one_wo
             assert await memory.get(record.id) == record
 
 
-async def test_a_failed_trip_is_an_error_of_its_own_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_trip_is_a_separate_error_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(database: Database, function: object) -> None:
         await asyncio.sleep(0)
         raise ProviderUnavailableError("the disk is gone")
 
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="none", retries=0) as memory:
+    async with sqlite(tmp_path / "memory.db") as memory:
         monkeypatch.setattr(Database, "read_once", fails)
         errors = await asyncio.gather(*(memory.get(str(n)) for n in range(10)), return_exceptions=True)
         assert {type(error) for error in errors} == {ProviderUnavailableError}

@@ -1,4 +1,4 @@
-"""Search is the formula of openproto/stores/ranking.py, worked out here by brute force; sqlite ranks the same."""
+"""Search is the formula of openproto/stores/ranking.py, worked out here by brute force, on both stores."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_tools import HashEmbedder, MakeClient
+from toy_embedders import HashEmbedder
 
 from openproto import AsyncMemory, MemoryRecord
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, VARIANT_WEIGHT, idf
@@ -160,11 +159,9 @@ def searches(rng: random.Random, moments: list[datetime]) -> list[Search]:
     ],
     ids=["words", "vectors", "centred", "centred-few", "centred-many", "long-vectors"],
 )
-async def test_the_results_are_those_of_the_formula(
-    make: MakeClient, embedder: HashEmbedder | None, count: int
-) -> None:
+async def test_the_results_are_those_of_the_formula(store: Any, embedder: HashEmbedder | None, count: int) -> None:
     rng = random.Random(count)
-    async with make(embedder=embedder or "none") as memory:
+    async with store.client(embedder) as memory:
         await fill(memory, rng, count)
         mine = [record async for record in memory.iter("ada")]
         assert any(len(set(terms(record.content))) > 60 for record in mine)
@@ -173,38 +170,9 @@ async def test_the_results_are_those_of_the_formula(
             check(search, mine, embedder, await memory.search(search.query, "ada", **search.filters))
 
 
-@pytest.mark.parametrize(
-    "embedder", ["none", "local", HashEmbedder(48, center_query=True)], ids=["none", "local", "hash"]
-)
-async def test_sqlite_and_postgres_rank_the_same_data_alike(make: MakeClient, tmp_path: Path, embedder: Any) -> None:
-    rng = random.Random(9)
-    everyday = """tea coffee walks dog cat Berlin Paris piano violin novels chess swims mornings evenings sister brother
-        doctor teacher pasta rice bread mountains rivers cycling knits paints garden roses tulips rain""".split()
-    contents = [" ".join(rng.sample(everyday, rng.randrange(2, 9))) for _ in range(120)]
-    contents += [" ".join(everyday + [f"item{n}x{i}" for i in range(60)]) for n in range(5)]
-    async with (
-        make(embedder=embedder) as postgres,
-        AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder=embedder) as sqlite,
-    ):
-        stores = (postgres, sqlite)
-        for store in stores:
-            for start in (0, 60):
-                end = None if start else 60
-                batch = [{"content": content, "user_id": "ada"} for content in contents[start:end]]
-                assert all(isinstance(outcome, MemoryRecord) for outcome in await store.add_many(batch))
-        for _ in range(30):
-            query = " ".join(rng.sample(everyday, rng.randrange(1, 6)))
-            one, two = [await store.search(query, "ada", limit=20) for store in stores]
-            assert [result.score for result in one] == pytest.approx([result.score for result in two], abs=1e-3)
-            # The same memories too, but for ties and what ties with the last.
-            last = one[-1].score if one else 0.0
-            above = [{r.memory.content for r in found if r.score > last + 2e-3} for found in (one, two)]
-            assert above[0] == above[1]
-
-
-async def test_a_changed_memory_is_ranked_by_its_new_words_alone(make: MakeClient) -> None:
+async def test_a_changed_memory_is_ranked_by_its_new_words_alone(store: Any) -> None:
     embedder = HashEmbedder(32)
-    async with make(embedder=embedder) as memory:
+    async with store.client(embedder) as memory:
         long = " ".join(f"word{n}" for n in range(100))
         record = await memory.add(long, user_id="ada")
         await memory.add("tea word7", user_id="ada")
@@ -216,14 +184,3 @@ async def test_a_changed_memory_is_ranked_by_its_new_words_alone(make: MakeClien
         await memory.update(record.id, content=long)
         (best, *_) = await memory.search("word99 word98", "ada")
         assert best.memory.id == record.id
-
-
-async def test_a_search_as_of_a_moment_sees_what_was_current_then(make: MakeClient) -> None:
-    async with make() as memory:
-        old = await memory.add("lives in Paris", user_id="ada")
-        new = await memory.add("lives in Berlin", user_id="ada", supersedes=[old.id])
-        assert [found.memory.id for found in await memory.search("lives", "ada")] == [new.id]
-        before = await memory.search("lives", "ada", as_of=new.created_at - timedelta(microseconds=1))
-        assert {found.memory.id for found in before} >= {old.id}
-        at = await memory.search("lives", "ada", as_of=new.created_at)
-        assert old.id not in {found.memory.id for found in at}

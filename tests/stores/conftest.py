@@ -1,0 +1,111 @@
+"""The two stores behind one interface, each test on both: clients of them, SQL next to the client, re-embedding."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import lasting
+import pytest
+from openproto_adapters.postgres import Postgres
+from openproto_adapters.sqlite import Sqlite
+
+from openproto import AsyncMemory
+from openproto.provider import ReindexProgress
+
+
+class SqliteStore:
+    """A file."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def provider(self, embedder: Any, **options: Any) -> Any:
+        return Sqlite(self.path, embedder=embedder, synchronous="normal", **options)
+
+    def client(self, embedder: Any = "none", **options: Any) -> AsyncMemory:
+        return AsyncMemory(self.provider(embedder, **options), retries=0)
+
+    async def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement on a separate connection and return what it finds."""
+        with closing(sqlite3.connect(self.path, timeout=10)) as db, db:
+            return db.execute(statement).fetchall()
+
+    async def reindex(self, embedder: Any, report: Any = None) -> list[ReindexProgress]:
+        """Re-embed the store and return the reports of progress."""
+        reports: list[ReindexProgress] = []
+        provider = self.provider(embedder)
+        try:
+            await provider.reindex(report or reports.append)
+        finally:
+            await provider.close()
+        return reports
+
+    def arguments(self) -> Iterable[str]:
+        """Return what a program needs to make the provider with `Provider(*arguments)`."""
+        return "Sqlite", str(self.path)
+
+
+class PostgresStore(SqliteStore):
+    """A schema of a database."""
+
+    name = "postgres"
+
+    def __init__(self, url: str) -> None:
+        self.url, self.schema = url, f"t_{uuid.uuid4().hex[:12]}"
+
+    def provider(self, embedder: Any, **options: Any) -> Any:
+        return Postgres(self.url, schema=self.schema, embedder=embedder, **options)
+
+    async def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(f"SET search_path = {self.schema}, public")
+            return [tuple(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    def arguments(self) -> Iterable[str]:
+        return "Postgres", self.url, self.schema
+
+
+@asynccontextmanager
+async def new_store(name: str, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """A store that does not exist yet; nothing of it stays, and no task of its clients."""
+    before = asyncio.all_tasks()
+    if name == "sqlite":
+        yield SqliteStore(tmp_path / "memory.db")
+    else:
+        made = PostgresStore(lasting.postgres_url("stores"))
+        yield made
+        await made.rows(f"DROP SCHEMA IF EXISTS {made.schema} CASCADE")
+    assert asyncio.all_tasks() - {asyncio.current_task()} <= before
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """Each of the two stores."""
+    async with new_store(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[list[SqliteStore]]:
+    """Both stores, to be compared."""
+    async with new_store("sqlite", tmp_path) as one, new_store("postgres", tmp_path) as two:
+        yield [one, two]
+
+
+@pytest.fixture
+async def memory(store: SqliteStore) -> AsyncIterator[AsyncMemory]:
+    """An open client that finds by words alone."""
+    async with store.client() as client:
+        yield client

@@ -1,0 +1,111 @@
+"""The second line of defence: a statement that has lost its condition on the user shows and changes nothing foreign."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+import pytest
+from openproto_adapters import postgres, sqlite
+from openproto_adapters.postgres import changes, queries
+from openproto_adapters.sqlite import searching, selection, statements, supersession
+
+from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
+
+OTHERS = r"(?:changed|target|handed|item|successor)\.user_id"
+PATTERNS = {
+    "sqlite": re.compile(r"(?:\w+\.)?user_id = :user_id"),
+    "postgres": re.compile(rf"(?:m\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
+}
+MODULES: dict[str, list[ModuleType]] = {
+    "sqlite": [sqlite.restoring, searching, selection, statements, supersession],
+    "postgres": [changes, queries, postgres.restoring],
+}
+CONDITIONS = [
+    (store, module, name, number)
+    for store, modules in MODULES.items()
+    for module in modules
+    for name, text in sorted(vars(module).items())
+    if name.isupper() and isinstance(text, str)
+    for number in range(len(PATTERNS[store].findall(text)))
+]
+
+
+async def probe(memory: AsyncMemory) -> int:
+    """Try every verb as Eve on Ada's records; return how many calls were withheld, after checking what came out."""
+    ada = await memory.add("note of ada", user_id="ada", key="k", scope="s", tags=["t"], idempotency_key="once")
+    other = await memory.add("note one", user_id="ada", supersedes=[])
+    await memory.add("note of eve", user_id="eve", scope="s", tags=["t"])
+    before = [record async for record in memory.iter("ada")]
+    withheld = 0
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: memory.get(ada.id, user_id="eve"),
+        lambda: memory.get(key="k", user_id="eve"),
+        lambda: memory.update(ada.id, user_id="eve", content="changed"),
+        lambda: memory.update(ada.id, user_id="eve", supersedes=[other.id]),
+        lambda: memory.delete(ada.id, user_id="eve"),
+        lambda: memory.add("note", user_id="eve", supersedes=[ada.id]),
+        lambda: memory.add_many([MemoryInput(content="note", user_id="eve", supersedes=[ada.id])]),
+        lambda: memory.put("note", user_id="eve", key="k", supersedes=[other.id]),
+        lambda: memory.add("note of ada", user_id="eve", key="x", idempotency_key="once"),
+        lambda: memory.put("note", user_id="eve", key="k"),
+        lambda: memory.list("eve"),
+        lambda: memory.list("eve", scope="s", tag="t", as_of=datetime(2040, 1, 1, tzinfo=UTC)),
+        lambda: memory.search("note of ada", "eve"),
+        lambda: memory.context("note of ada", "eve"),
+        lambda: memory.scopes("eve"),
+        lambda: memory.audit("eve"),
+        lambda: memory.restore([before[0].model_copy(update={"user_id": "eve", "key": None})]),
+        lambda: memory.delete_all("eve"),
+    ]
+    for call in calls:
+        try:
+            answer = repr(await call())
+        except OpenProtoError as error:
+            withheld += isinstance(error, ProviderError)
+            continue
+        withheld += "withheld" in answer
+        # Eve's own words may come out, never Ada's record, key, or entries.
+        assert "refused" in answer or not any(f"id='{id}'" in answer for id in (ada.id, other.id)), answer
+        assert "user_id='ada'" not in answer
+    if withheld == 0:
+        assert [record async for record in memory.iter("ada")] == before
+    return withheld
+
+
+def test_the_conditions_are_found() -> None:
+    assert sum(store == "sqlite" for store, *_ in CONDITIONS) >= 12
+    assert sum(store == "postgres" for store, *_ in CONDITIONS) >= 20
+
+
+@pytest.mark.parametrize(
+    ("store", "module", "name", "number"),
+    CONDITIONS,
+    indirect=["store"],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+async def test_without_one_condition_nothing_foreign_comes_out_or_changes(
+    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
+) -> None:
+    count = iter(range(100))
+
+    def without(match: re.Match[str]) -> str:
+        if next(count) != number:
+            return match[0]
+        if match.re is PATTERNS["sqlite"]:
+            return "1"
+        parameter = match[1] or match[2] or ("{}" if "{}" in match[0] else "'x'")
+        return f"coalesce({parameter}::text, '') IS NOT NULL"  # a parameter that is not used has no type
+
+    pattern = PATTERNS["sqlite" if "sqlite" in module.__name__ else "postgres"]
+    monkeypatch.setattr(module, name, pattern.sub(without, getattr(module, name)))
+    with contextlib.suppress(ProviderError):  # even the look at what there is may be withheld
+        await probe(memory)
+
+
+async def test_with_every_condition_nothing_is_withheld(memory: AsyncMemory) -> None:
+    assert await probe(memory) == 0

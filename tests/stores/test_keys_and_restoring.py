@@ -1,0 +1,78 @@
+"""What the histories of the suite leave out of keys, handovers, and restoring."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from openproto import AsyncMemory, ConflictError, InvalidRequestError, NotFoundError
+
+PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
+
+
+async def current(memory: AsyncMemory, as_of: datetime | None = None) -> set[str]:
+    """Return what is current, by the listing, after checking that search agrees."""
+    at = as_of or datetime.now(UTC)
+    listed = {record.content async for record in memory.iter("ada", as_of=at)}
+    found = {hit.memory.content for hit in await memory.search("note one two three", "ada", as_of=at, limit=100)}
+    assert found == listed
+    return listed
+
+
+async def test_puts_at_once_leave_one_record(memory: AsyncMemory) -> None:
+    records = await asyncio.gather(*(memory.put(f"note {n}", user_id="ada", key="k") for n in range(200)))
+    assert len({record.id for record in records}) == len((await memory.list("ada", limit=500)).items) == 1
+
+
+async def test_a_put_supersedes_what_it_names_and_releases_the_rest(memory: AsyncMemory) -> None:
+    one, two = [await memory.add(f"note {n}", user_id="ada") for n in ("one", "two")]
+    three = await memory.put("note three", user_id="ada", key="k", supersedes=[one.id])
+    assert (await memory.get(one.id)).version != one.version
+    await memory.put("note three", user_id="ada", key="k", supersedes=[two.id])
+    assert (await memory.get(one.id)).superseded_by is None
+    assert (await memory.get(two.id)).superseded_by == three.id
+    assert await current(memory) == {"note one", "note three"}
+    with pytest.raises(InvalidRequestError, match="itself"):
+        await memory.put("note three", user_id="ada", key="k", supersedes=[three.id])
+    with pytest.raises(NotFoundError):
+        await memory.put("note four", user_id="ada", key="k", supersedes=["unknown"])
+    assert (await memory.get(three.id)).supersedes == [two.id]
+
+
+async def test_a_restored_store_is_what_it_was(memory: AsyncMemory) -> None:
+    old = await memory.add("note one", user_id="ada", scope="a/b", tags=["t"], source={"app": "x"}, x_app=[1], key="k")
+    gone = await memory.add("note two", user_id="ada", supersedes=[old.id])
+    await memory.delete(gone.id)
+    two = await memory.add("note two", user_id="ada", idempotency_key="once")
+    await memory.add("note three", user_id="ada", supersedes=[two.id], valid_from=FUTURE)
+    moments = (PAST, two.created_at, datetime.now(UTC), FUTURE)
+    before = [record async for record in memory.iter("ada")]
+    answers = [await current(memory, at) for at in moments]
+    for order in (before, before[::-1]):
+        assert await memory.delete_all("ada") == 3
+        with pytest.raises(ConflictError):
+            await memory.add("note two", user_id="ada", idempotency_key="once")
+        for record in order:
+            (outcome,) = await memory.restore([record])
+            assert (outcome.id, outcome.outcome) == (record.id, "restored")
+        after = [record async for record in memory.iter("ada")]
+        assert [r.model_dump(exclude={"version"}) for r in after] == [r.model_dump(exclude={"version"}) for r in before]
+        assert [await current(memory, at) for at in moments] == answers
+        assert {r.version for r in after}.isdisjoint(r.version for r in before)
+        assert (await memory.add("note two", user_id="ada", idempotency_key="once")).id == two.id
+    outcomes = await memory.restore([before[0], before[0].model_copy(update={"user_id": "bob"})])
+    assert [outcome.outcome for outcome in outcomes] == ["exists", "refused"]
+    assert outcomes[1].error
+    rival = before[-1].model_copy(update={"id": "01a226be-687d-8a29-8637-abe479a2f03f", "supersedes": []})
+    assert [outcome.outcome for outcome in await memory.restore([rival])] == ["refused"]  # its key is in use
+
+
+async def test_users_are_those_with_records_page_by_page(memory: AsyncMemory) -> None:
+    for user in ("Zoe", "ada", "bob", "bob", "\U0001f642", "chris"):
+        await memory.add("note", user_id=user)
+    await memory.delete_all("chris")
+    first = await memory.users(limit=2)
+    second = await memory.users(limit=2, cursor=first.next_cursor)
+    assert (first.items, second.items, second.next_cursor) == (["Zoe", "ada"], ["bob", "\U0001f642"], None)
