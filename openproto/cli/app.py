@@ -34,7 +34,7 @@ GROUPS = (
 )
 """The modules of `commands/`, in the order in which `--help` shows what they hold."""
 
-# Typer carries click within itself since 0.27 and had it beside itself before: its own class is found the same way.
+# Since 0.27 Typer contains click, and before it depended on it: the class is found the same way.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _misuse(error: Exception) -> Misuse:
-    """Return click's complaint as ours; it names options and choices, and the words that are no command."""
+    """Return click's complaint as ours; it names options and choices, and the words that are not a command."""
     command = "openproto"
     with contextlib.suppress(AttributeError):
         command = getattr(error, "ctx").command_path  # noqa: B009 - not every one of click's errors has it

@@ -37,7 +37,7 @@ def coerce(texts: Mapping[str, str], *constructors: Callable[..., Any]) -> dict[
 def _coerce(name: str, text: str, wanted: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    # Protocols and other plain classes are allowed: the texts that stand beside them in a union are what counts here.
+    # Protocols and other plain classes are allowed: only the texts next to them in a union count here.
     adapter = TypeAdapter[Any](wanted, config=ConfigDict(arbitrary_types_allowed=True))
     try:
         return adapter.validate_python(text)

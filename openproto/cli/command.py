@@ -53,7 +53,7 @@ def _bare(option: Any) -> Any:
 app = typer.Typer(
     name="openproto",
     cls=Group,
-    help="One command line over every AI-memory backend: sqlite, Postgres, and whatever else is installed.",
+    help="One command line over every AI-memory backend: sqlite, Postgres, and every other that is installed.",
     epilog="\n".join(
         [
             "Exit status:",
@@ -108,7 +108,7 @@ def command(
 
 def _run(call: Call, body: Callable[..., Any], values: dict[str, Any]) -> Exit:
     try:
-        # A body that is not async brings a loop of its own.
+        # A body that is not async runs its own loop.
         found: Exit | None = (
             asyncio.run(body(call, **values)) if inspect.iscoroutinefunction(body) else body(call, **values)
         )

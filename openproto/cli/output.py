@@ -109,7 +109,7 @@ class Output:
         self.console().print(grid)
 
     def note(self, text: str) -> None:
-        """Say something beside the results, on stderr; a program that asked for JSON is not told."""
+        """Print a remark on stderr, unless JSON was asked for."""
         if not self.as_json:
             self.warn(text)
 

@@ -1,4 +1,4 @@
-"""Keeping passwords and keys out of everything that is printed, whoever wrote the message."""
+"""Keeping passwords and keys out of everything that is printed, including the messages of others."""
 
 from __future__ import annotations
 

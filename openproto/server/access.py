@@ -1,7 +1,7 @@
 """Who is asking: the key of a request, the users it may act for, and how often.
 
 A key that is bound to users is enforced in the store: a record is looked up as one of theirs, so that what is not
-theirs and what is not there cannot be told apart. `X-User-Id` narrows a key to one user and never adds one.
+theirs and what is not there look the same. `X-User-Id` narrows a key to one user and never adds one.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ class Gate:
         key = self._key(request)
         await self._count(key.sha256 if key else request.client.host if request.client else "")
         users = None if key is None or key.users == EVERYONE else frozenset(key.users)
-        told = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
-        build(IdentityHeaders, told)
-        current_origin.set(Origin(request.scope["openproto.request_id"], told["app"]))
-        if (user_id := told["user_id"]) is not None:
+        given = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
+        build(IdentityHeaders, given)
+        current_origin.set(Origin(request.scope["openproto.request_id"], given["app"]))
+        if (user_id := given["user_id"]) is not None:
             users = frozenset({user_id}) if users is None else users & {user_id}
         caller = Caller(users, read_only=key is not None and key.read_only)
         request.scope[ONLY_USER] = caller.only_user

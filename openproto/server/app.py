@@ -32,7 +32,7 @@ _EXPOSED = ("ETag", "OMP-Version", "Retry-After", "X-Request-Id")
 def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> ASGIApp:
     """Return the ASGI application that serves `memory`, an unopened client: opened at startup, closed at the end.
 
-    `settings` default to the environment's; where and with how many workers to serve is for whoever runs the app.
+    `settings` default to the environment's; where and with how many workers to serve, the caller decides.
     """
     settings = settings or ServerSettings()
     keys = KeyRing(settings)
@@ -61,7 +61,7 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
 
 
 class _Cors(CORSMiddleware):
-    """Starlette's, which calls a preflight for an unknown method an error, in words of its own."""
+    """Starlette's, which answers a preflight for an unknown method with an error as text."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Say what is allowed, and leave it to the browser to refuse the rest, as it does."""

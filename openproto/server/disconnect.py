@@ -38,7 +38,7 @@ async def while_connected(receive: Receive, run: Callable[[], Awaitable[T]]) -> 
     def start() -> None:
         nonlocal watch
         watch = asyncio.create_task(cancel_when_gone())
-        # A server whose `receive` fails has lost the connection in a way of its own; the call goes on unwatched.
+        # A server whose `receive` fails has lost the connection in an unknown way; the call goes on unwatched.
         watch.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     timer = asyncio.get_running_loop().call_later(PATIENCE, start)

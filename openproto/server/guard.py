@@ -1,4 +1,4 @@
-"""Keeps web pages away: a browser would carry their requests to a server that trusts whoever is on the machine.
+"""Keeps web pages away: a browser would carry their requests to a server that trusts every program on the machine.
 
 A page of another origin sends `Origin`; a page whose name was made to resolve to this machine (DNS rebinding) sends its
 own name as `Host`. Both are refused before anything else looks at the request.
@@ -15,7 +15,7 @@ from openproto.server.settings import ServerSettings
 
 
 class Guard:
-    """Lets through requests for a name of this server, from no page, from a page of its own, or of a listed origin."""
+    """Lets through requests for a name of this server, from no page, from its own, or from a listed origin."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app

@@ -120,9 +120,9 @@ def error_response(error: OpenProtoError, request: Request) -> Response:
     error.request_id = request.scope["openproto.request_id"]
     status, body, media_type = error.http_status, envelope(error), "application/json"
     if PROBLEM in request.headers.get("accept", ""):
-        told = body["error"]
-        told.update(title=HTTPStatus(status).phrase, status=status, detail=told.pop("message"), type="about:blank")
-        body, media_type = told, PROBLEM
+        fault = body["error"]
+        fault.update(title=HTTPStatus(status).phrase, status=status, detail=fault.pop("message"), type="about:blank")
+        body, media_type = fault, PROBLEM
     return Response(to_json(body), status, _headers(error, status), media_type)
 
 

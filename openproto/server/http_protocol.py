@@ -48,7 +48,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._all = connections
         self._settings = connections.settings
-        self._overhead = 0  # bytes of this request that are no body
+        self._overhead = 0  # bytes of this request outside of its body
         self._in_head = False
         self._in_body = False
         self._has_served = False
@@ -235,7 +235,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait(_LINGER_SECONDS)
 
     def _refuse(self, error: OpenProtoError) -> None:
-        """Answer the request at hand with the error and hang up, but not before the client had time to read it."""
+        """Answer the current request with the error and hang up, but not before the client had time to read it."""
         self._refused = True
         self._overhead = 0
         if self._is_running:

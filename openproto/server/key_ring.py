@@ -30,7 +30,7 @@ class KeyRing:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.required = bool(settings.keys)
-        """Whether a request needs a key; a file that becomes empty opens the server to nobody."""
+        """Whether a request needs a key; a file that becomes empty does not open the server."""
         self.problem: str | None = None
         self._path: Path | None = settings.keys_file
         self._keys: list[ApiKey] = settings.keys

@@ -17,9 +17,9 @@ from openproto.server.trace import ACCESS_FIELDS, ACCESS_LOG
 
 
 class Gathering(logging.Handler):
-    """Writes to stderr from a thread, many lines at a time: whoever reads the log slowly holds no request up.
+    """Writes to stderr from a thread, many lines at a time: a slow reader of the log holds no request up.
 
-    Where nobody reads it at all, the oldest of 10,000 waiting lines are dropped.
+    Where it is not read at all, the oldest of 10,000 waiting lines are dropped.
     """
 
     EVERY = 0.05
@@ -46,7 +46,7 @@ class Gathering(logging.Handler):
             lines: list[str] = []
             while self._waiting:
                 lines.append(self.format(self._waiting.popleft()))
-            with suppress(OSError, ValueError):  # nobody reads any more
+            with suppress(OSError, ValueError):  # the reader has gone
                 sys.stderr.write("".join(f"{line}\n" for line in lines))
                 sys.stderr.flush()
 
@@ -58,7 +58,7 @@ class Gathering(logging.Handler):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line; the parts of an access line as members of their own."""
+    """One object a line; the parts of an access line are members of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""

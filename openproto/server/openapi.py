@@ -98,7 +98,7 @@ def describe(routes: Sequence[BaseRoute], *, with_keys: bool) -> dict[str, Any]:
         }
     for path in found["paths"].values():
         for operation in path.values():
-            # FastAPI declares an answer of its own to bad input; this server says 400 with the envelope.
+            # FastAPI declares its own answer to bad input; this server says 400 with the envelope.
             operation["responses"].pop("422", None)
             if "429" not in operation["responses"]:
                 continue

@@ -2,7 +2,7 @@
 
 FastAPI validates in its own words and laxly; the protocol is strict and has one error envelope. So a handler is
 written as any FastAPI handler is (`Query()`, `Body()`, `Path()`, `Header()`, `Depends()`), and here each parameter is
-bound with the models of `openproto.requests`. It also costs less, for nothing is resolved anew at each request.
+bound with the models of `openproto.requests`. It also costs less, because nothing is resolved again at each request.
 """
 
 from __future__ import annotations

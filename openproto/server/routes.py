@@ -184,7 +184,7 @@ async def restore_memories(caller: Operator, memory: Memory, body: Annotated[Res
 
 @routes.post("/memories/batch", status_code=207, responses=answers(207, BatchOutcomes, 413, 415))
 async def add_memories(caller: Writer, memory: Memory, batch: Annotated[Batch, Body()]) -> Response:
-    """Store up to 500 memories; each has an outcome of its own, in order."""
+    """Store up to 500 memories; each has its outcome, in order."""
     checked = [_checked(item, caller) for item in batch.items]
     stored = iter(await memory.add_many([item for item in checked if isinstance(item, dict)]))
     outcomes = [item if isinstance(item, OpenProtoError) else next(stored) for item in checked]

@@ -1,4 +1,4 @@
-"""uvicorn round the app: how it is set up everywhere, and a server beside the program that uses it."""
+"""uvicorn around the app: how it is set up everywhere, and a server in a thread of the program that uses it."""
 
 from __future__ import annotations
 

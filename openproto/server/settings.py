@@ -1,4 +1,4 @@
-"""What a server is told, by flags or by `OPENPROTO_SERVER_*`; everything is checked before anything is bound."""
+"""The settings of a server, from flags or `OPENPROTO_SERVER_*`; everything is checked before anything is bound."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class ServerSettings(BaseSettings):
     def _guarded(self) -> Self:
         if not (self.keys or self.allow_unauthenticated or is_loopback(self.host)):
             raise ValueError(
-                f"without API keys whoever reaches {self.host} could read and change every memory: give keys, bind "
+                f"without API keys anyone who reaches {self.host} could read and change every memory: give keys, bind "
                 "127.0.0.1, or say allow_unauthenticated"
             )
         return self

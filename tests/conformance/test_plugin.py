@@ -60,10 +60,11 @@ def test_a_selection_is_green_without_a_report(project: Project) -> None:
 
 
 def test_a_selection_with_a_report_is_not_green(project: Project) -> None:
-    done = project.pytest("-k", "what_was_added_is_found", "--openproto-quick", "--openproto-report", "report.json")
+    node = "test_acme.py::TestAcme::test_conforms[basics/a_new_user_has_nothing[async]]"
+    done = project.pytest(node, "--openproto-quick", "--openproto-report", "report.json")
     assert done.returncode == 1, done.stdout
     (report,) = json.loads(project.report.read_text())["reports"]
-    assert (report["verdict"], report["tally"]["passed"]) == ("incomplete", 2)
+    assert (report["verdict"], report["tally"]["passed"]) == ("incomplete", 1)
     assert "were not run" in done.stdout
 
 
@@ -75,14 +76,6 @@ def test_a_skipped_suite_is_missing(project: Project) -> None:
     assert set(report["tally"]) == {"missing"}
 
 
-def test_a_case_by_its_node_id_leaves_the_others_missing(project: Project) -> None:
-    node = "test_acme.py::TestAcme::test_conforms[basics/a_new_user_has_nothing[async]]"
-    done = project.pytest(node, "--openproto-report", "report.json")
-    assert done.returncode == 1, done.stdout
-    (report,) = json.loads(project.report.read_text())["reports"]
-    assert report["tally"]["passed"] == 1
-
-
 def test_a_report_without_a_suite_is_not_green(project: Project) -> None:
     (project.folder / "test_acme.py").write_text("def test_nothing(): pass\n")
     done = project.pytest("--openproto-report", "report.json")
@@ -90,7 +83,7 @@ def test_a_report_without_a_suite_is_not_green(project: Project) -> None:
     assert "no ProviderSuite was collected" in done.stdout
 
 
-def test_a_report_that_cannot_be_written_is_told_first(project: Project) -> None:
+def test_a_report_that_cannot_be_written_is_named_first(project: Project) -> None:
     done = project.pytest("--openproto-report", "no/such/folder/report.json")
     assert done.returncode == 4, done.stdout
     assert "no/such/folder/report.json cannot be written" in done.stderr
@@ -101,13 +94,6 @@ def test_a_stale_deviation_fails(project: Project) -> None:
     done = project.pytest("-k", "what_was_added_is_found")
     assert done.returncode == 1, done.stdout
     assert "remove the entry" in done.stdout
-
-
-def test_a_misspelt_deviation_fails(project: Project) -> None:
-    project.write(deviations='{"no_such_case": "ACME-12"}')
-    done = project.pytest()
-    assert done.returncode == 2, done.stdout
-    assert "'no_such_case', which is no case of this suite" in done.stdout
 
 
 def test_the_plugin_imports_nothing_heavy() -> None:

@@ -47,14 +47,9 @@ class Refusing(Provider):
 def test_a_case_cannot_be_replaced(name: str) -> None:
     with pytest.raises(TypeError, match="cannot be replaced"):
         type("Acme", (ProviderSuite,), {name: lambda self: None})
-
-
-def test_a_case_cannot_be_replaced_by_a_mixin() -> None:
-    class Mixin:
-        def test_conforms(self) -> None: ...
-
+    mixin = type("Mixin", (), {name: lambda self: None})
     with pytest.raises(TypeError, match="cannot be replaced"):
-        type("Acme", (Mixin, ProviderSuite), {})
+        type("Acme", (mixin, ProviderSuite), {})
 
 
 @pytest.mark.parametrize("deviations", [{"no_such_case": "why"}, {CASE: " "}, {f"{CASE}[both]": "why"}])
@@ -76,20 +71,6 @@ def test_everything_is_missing_until_it_was_tried() -> None:
     assert (report.verdict, report.exit_status) == ("incomplete", 1)
 
 
-def test_what_was_left_out_is_missing(sqlite: Callable[[], Provider]) -> None:
-    report = run(sqlite, only=["ingestion"], quick=True)
-    assert report.tally == {"missing": len(ALL_WORK) - 6, "passed": 6}
-    assert (report.verdict, report.exit_status) == ("incomplete", 1)
-
-
-def test_a_stale_deviation_fails(sqlite: Callable[[], Provider]) -> None:
-    report = run(sqlite, only=["ingestion"], quick=True, deviations={"what_was_added_is_found": "too slow"})
-    assert report.verdict == "fails"
-    assert {(entry.case, entry.detail) for entry in report.cases if entry.outcome == "failed"} == {
-        ("what_was_added_is_found", "deviations says 'too slow', but it passes: remove the entry")
-    }
-
-
 def test_a_declared_failure_deviates(tmp_path: Path) -> None:
     class Forgetful(Sqlite):
         async def health(self) -> None:
@@ -100,12 +81,7 @@ def test_a_declared_failure_deviates(tmp_path: Path) -> None:
     assert "failed" not in report.tally
 
 
-def test_an_unknown_area_is_refused(sqlite: Callable[[], Provider]) -> None:
-    with pytest.raises(ValueError, match="no area or case 'cancelation'; did you mean"):
-        run(sqlite, only=["cancelation"])
-
-
-def test_a_provider_that_does_not_open_is_told_in_words() -> None:
+def test_a_provider_that_does_not_open_is_named() -> None:
     report = run(Refusing, quick=True)
     assert (report.verdict, report.exit_status) == ("fails", 1)
     assert report.problem is not None
@@ -184,17 +160,6 @@ def test_reads_may_be_slow_but_not_wait_for_a_write(
     assert SuiteRun(quick=True).execute(suite, work).outcome == outcome
 
 
-def test_a_backend_that_never_opens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Hung(Provider):
-        async def open(self) -> None:
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr(bench, "CALL_WITHIN", 0.3)
-    report = run(Hung, quick=True)
-    assert report.problem is not None
-    assert "opening on 'provider' did not finish within 0.3 s" in report.problem
-
-
 def test_two_runs_give_one_report(sqlite: Callable[[], Provider]) -> None:
     areas = ["basics", "isolation", "cancellation"]
     first, second = (run(sqlite, only=areas, quick=True) for _ in range(2))
@@ -226,17 +191,6 @@ def test_every_case_says_what_it_tries_and_where_to_look() -> None:
     for case in CASES:
         assert case.sentence.endswith("."), case.name
         assert case.hint, case.name
-
-
-def test_a_blocked_loop_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "GRACE", 0.05)
-
-    async def block() -> None:
-        time.sleep(1.0)  # noqa: ASYNC251 - the fault
-
-    ended = run_bounded(block, 0.1)
-    assert ended.hung
-    assert "blocked" in str(ended.error)
 
 
 def test_a_task_that_cannot_be_stopped_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -390,6 +390,7 @@ def test_root_uses_no_directory_that_its_server_cannot_enter_or_that_belongs_to_
     home.chmod(0o700)
     with pytest.raises(PrivatePostgresError, match=f"may not enter {home}"):
         PrivatePostgres(home / "inside").start()
+    shutil.rmtree(home / "inside")
     os.chown(home, 12345, 12345)
     with pytest.raises(PrivatePostgresError, match="belongs to another user"):
         PrivatePostgres(home).start()

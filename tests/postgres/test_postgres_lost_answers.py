@@ -28,7 +28,7 @@ async def memory(proxy: LossyProxy, make: MakeClient) -> AsyncIterator[AsyncMemo
 @pytest.mark.parametrize("key", [None, "k"])
 async def test_a_batch_is_stored_once(memory: AsyncMemory, proxy: LossyProxy, key: str | None) -> None:
     items: list[dict[str, Any]] = [{"content": f"tea {n}", "user_id": "ada", "tags": ["t"]} for n in range(20)]
-    items[0]["idempotency_key"] = key
+    items[-1]["idempotency_key"] = key
     await memory.add_many([{**item, "user_id": "bob"} for item in items])
     proxy.lose_next_answer()
     outcomes = await memory.add_many(items)

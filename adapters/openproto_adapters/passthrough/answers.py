@@ -180,14 +180,14 @@ def from_fault(
     """Return the error of an envelope: the class of its code, in the server's words, without the secret."""
     words = fault.message.replace(secret, "***") if secret else fault.message
     code = fault.code[:100]
-    told: dict[str, Any] = {
+    details: dict[str, Any] = {
         "provider": fault.provider,
         "request_id": (fault.request_id or "")[:64] or request_id,
         "retry_after": (fault.x_openproto and fault.x_openproto.retry_after) or retry_after,
     }
     text = words[:LONGEST_MESSAGE] or f"the server refuses with {code!r}"
     kind = _BY_CODE.get(code)
-    return kind(text, **told) if kind else ProviderError.unknown(code, text, **told)
+    return kind(text, **details) if kind else ProviderError.unknown(code, text, **details)
 
 
 def foreign() -> ProviderError:
@@ -196,7 +196,7 @@ def foreign() -> ProviderError:
 
 
 def own(record: MemoryRecord, user_id: str | None) -> MemoryRecord:
-    """Return the record where it is the user's, or nobody's in particular was asked for."""
+    """Return the record where it is the user's, or no user was given."""
     if user_id is not None and record.user_id != user_id:
         raise foreign()
     return record

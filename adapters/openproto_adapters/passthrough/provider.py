@@ -225,10 +225,10 @@ class Passthrough(Provider):
         self._check_declared("add", needs="restore")
         outcomes: RestoreOutcomes = []
         for part, request in wire.restorations(records):
-            told = (await self._parse(answers.RestoreResults, await self._send(request))).outcomes
-            if [(each.id, each.user_id) for each in told] != [(record.id, record.user_id) for record in part]:
+            part_outcomes = (await self._parse(answers.RestoreResults, await self._send(request))).outcomes
+            if [(each.id, each.user_id) for each in part_outcomes] != [(record.id, record.user_id) for record in part]:
                 raise ProviderError("the server answered with outcomes of other records than were sent; report it")
-            outcomes += told
+            outcomes += part_outcomes
         return outcomes
 
     async def delete_all(self, filters: Filters) -> int:
@@ -311,10 +311,10 @@ class Passthrough(Provider):
         self._extended = "x_openproto" in declared.model_fields_set
         details = declared.x_openproto.model_copy(update={"cancellation": self.cancellation})
         self._declared = declared.model_copy(update={"x_openproto": details})
-        self.name = declared.provider  # the class's until the server has told its own
+        self.name = declared.provider  # the class's until the server has given its own
 
     def _check_declared(self, verb: Verb, *, needs: Operation | None = None, tags: Sequence[str] = ()) -> None:
-        """The client looks at `verbs` and `operations` before it opens, which is before the server could tell."""
+        """The client looks at `verbs` and `operations` before it opens, which is before the server was asked."""
         if verb not in self.verbs:
             raise self.unsupported(verb)
         if needs is not None and needs not in self.operations:

@@ -54,8 +54,8 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         "no connection: nothing listens there, or no network leads there; look at base_url=",
     ),
     (aiohttp.ClientResponseError, ProviderError, "the answer is not HTTP: look at base_url="),
-    (httpx.InvalidURL, ProviderError, "base_url= is no address that can be asked"),
-    (UnicodeError, ProviderError, "the host in base_url= is no name that can be looked up"),
+    (httpx.InvalidURL, ProviderError, "base_url= is not an address that can be asked"),
+    (UnicodeError, ProviderError, "the host in base_url= is not a name that can be looked up"),
     (
         httpx.DecodingError,
         ProviderError,

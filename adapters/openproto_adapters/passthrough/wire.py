@@ -35,7 +35,7 @@ LARGEST_BODY = 2**20
 """Bytes; the protocol's limit."""
 
 LONGEST_URL = 2**16
-"""Characters; httpx knows no longer ones, and few servers do."""
+"""Characters; httpx takes none that are longer, and few servers do."""
 
 CREATED = 201
 

@@ -19,7 +19,7 @@ _Opening: TypeAlias = "asyncio.Task[asyncpg.Connection]"
 
 
 class Connector:
-    """Opens connections for a pool; one whose caller was cancelled is kept for whoever wants the next.
+    """Opens connections for a pool; one whose caller was cancelled is kept for the next caller.
 
     asyncpg's `connect` logs an error when it is cancelled while TLS is negotiated, and the server has to fork and
     authenticate for nothing. So it always runs to its end.
@@ -35,7 +35,7 @@ class Connector:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             if not opening.cancelled():
-                # Marks a failure as seen even when nobody takes it.
+                # Marks a failure as seen even when no caller takes it.
                 opening.add_done_callback(_failure)
                 self._kept.append(opening)
             raise

@@ -2,7 +2,7 @@
 
 Every verb is one statement outside an explicit transaction, so nothing is half done when a call is cancelled and there
 is no ROLLBACK that a second cancellation could hit. What remains after a cancellation is a server that is still being
-told to stop: the connection goes back to the pool once it has, in the background, or is closed when it takes too long.
+asked to stop: the connection goes back to the pool once it has, in the background, or is closed when it takes too long.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ T = TypeVar("T")
 # the pool free again within half a second.
 RELEASE_TIMEOUT = 0.4
 
-# A server that notices a vanished client ends its query. The statements are written for one plan whatever the values,
-# and neither planning them anew for each call nor compiling them pays (measured: 0.3 ms a call).
+# A server that notices a vanished client ends its query. The statements are written for one plan for all values,
+# and neither planning them for each call nor compiling them pays (measured: 0.3 ms a call).
 SESSION_SETTINGS = {
     "application_name": "openproto",
     "client_connection_check_interval": "200ms",
@@ -91,7 +91,7 @@ class Pool:
                 raise fault from None
             if not isinstance(error, ValueError):
                 raise typed_error(error, address(url)) from error
-            # asyncpg's own text repeats parts of the URL, the password among them: told below, without it
+            # asyncpg's own text repeats parts of the URL, the password among them: worded below, without it
         raise InvalidRequestError(
             "url= is not a PostgreSQL URL, such as postgresql://user:password@host:5432/database", provider="postgres"
         )
@@ -114,7 +114,7 @@ class Pool:
                 self._unsettled.add(connection.get_server_pid())
                 self._release_later(connection)
                 raise
-            # The server is done, so this waits for nothing; asyncpg shields it from whoever is cancelled here.
+            # The server is done, so this waits for nothing; asyncpg shields it from a cancellation here.
             await self._pool.release(connection)
             return result
         except CAUGHT as error:

@@ -145,7 +145,7 @@ class Postgres(Store):
         return record
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        """Apply the changes; new content is embedded and indexed anew."""
+        """Apply the changes; new content is embedded and indexed."""
         values = changes.changes
         supersedes = [to_uuid(id) for id in values.get("supersedes") or ()]
         clears = "supersedes" in values and values["supersedes"] is None
@@ -187,7 +187,7 @@ class Postgres(Store):
             # Another put was faster: its record is there now, or is gone again.
 
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
-        """Write the records as they are, in one transaction; their vectors are made anew."""
+        """Write the records as they are, in one transaction, with new vectors."""
         batch = await index_records(self._index, records)
         call = current_call.get()
 

@@ -17,7 +17,7 @@ from openproto.requests import Filters
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, LENDERS, LENT, VARIANT_WEIGHT
 from openproto_adapters.postgres.records import COLUMNS
 
-# How many words one inner product can tell apart: pgvector adds up in single precision, which holds 24 bits.
+# How many words one inner product can distinguish: pgvector adds up in single precision, which holds 24 bits.
 MASK_BITS = 20
 
 # Every vector of a store is of the store's model, so a record need not remember its own.
@@ -94,7 +94,7 @@ ADD_SUPERSEDING = (
 # Most memories supersede nothing, and what is not asked for costs the server a tenth of the statement.
 ADD = _ADD.replace("<all found>", "").replace("<supersede>", "").replace("<starts>", "").replace("<started>", "")
 
-# A batch: $1 the model, $2 the app, $3 the request. What varies in length comes as one JSON document, the rest beside
+# A batch: $1 the model, $2 the app, $3 the request. What varies in length comes as one JSON document, the rest next to
 # it in the same order.
 _FIELDS = """user_id text, content text, scope text, tags text[], source json, confidence double precision,
             valid_from timestamptz, valid_to timestamptz, supersedes uuid[], key text"""

@@ -94,7 +94,7 @@ def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryReco
 
 
 def with_created_at(record: MemoryRecord, created_at: datetime) -> MemoryRecord:
-    """Return the record, which nobody has seen yet, with the moment of its creation."""
+    """Return the record, which is new, with the moment of its creation."""
     vars(record)["created_at"] = created_at
     return record
 

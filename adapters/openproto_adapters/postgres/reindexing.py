@@ -1,8 +1,8 @@
 """Giving every memory of a store the vectors of another embedder while the store is in use.
 
-New vectors gather in a column of their own; what still lacks one is found through a partial index, so a run that was
+New vectors gather in a separate column; what still lacks one is found through a partial index, so a run that was
 stopped goes on where it was, and memories that are added or changed meanwhile simply come up as well. The covering
-index for the new vectors is built beside the old one. Only the last step holds writers up, for as long as it takes to
+index for the new vectors is built next to the old one. Only the last step holds writers up, for as long as it takes to
 embed the last few memories and to rename a column: from then on the new model is the store's model, and statements of
 clients with the old one refuse.
 """
@@ -90,7 +90,7 @@ async def reindex(
 
 
 async def _renew_words(pool: Pool, queries: Queries) -> None:
-    """Make the words of every memory anew where they were made by other rules; a run that was stopped starts again."""
+    """Renew the words of every memory where they were made by other rules; a run that was stopped starts again."""
     last = UUID(int=0)
     ((rules,),) = await pool.fetch(queries.sql("SELECT rules FROM {schema}.store"))
     while rules != RULES and (batch := await pool.fetch(queries.sql(_WORDS_BATCH), last)):
@@ -144,7 +144,7 @@ class _Run:
                     break  # what is written from now on must not keep this round going for ever
 
     async def build_index(self) -> None:
-        """Build the covering index for the new vectors beside the one in use."""
+        """Build the covering index for the new vectors next to the one in use."""
         schema = self._queries.schema
         column = "next_embedding" if includes_embedding(self._indexer.dim) else None
         await self._pool.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.memories_by_user_next")

@@ -35,7 +35,7 @@ def schema_script(schema: str) -> str:
     """
     parts = [
         f"SELECT pg_advisory_xact_lock({_LOCK});",
-        # Waiting for that lock tells a session nothing of what others made meanwhile; locking a relation does.
+        # Waiting for that lock does not show a session what others made meanwhile; locking a relation does.
         "SELECT FROM pg_catalog.pg_namespace LIMIT 1;",
         f"CREATE SCHEMA IF NOT EXISTS {schema};",
         "CREATE EXTENSION IF NOT EXISTS vector;",
@@ -68,7 +68,7 @@ def cover_index(schema: str, name: str, embedding: str | None, *, concurrently: 
 
 
 def cover_without_embedding(schema: str) -> str:
-    """Return the SQL that makes the covering index of an empty store anew, for vectors that would not fit into it."""
+    """Return the SQL that makes the covering index of an empty store again, for vectors that would not fit into it."""
     index = f"{schema}.memories_by_user"
     return (
         f"SELECT pg_advisory_xact_lock({_LOCK});\n"

@@ -62,7 +62,7 @@ class Store(Provider):
             raise ValueError("pool_min must not be more than pool_max")
         self._url = url
         self._schema = check_name(schema)
-        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
+        resolve_embedder(embedder)  # an unknown name is an error when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
         self._pool_options = (pool_min, pool_max, acquire_timeout, connect_timeout, statement_cache_size)

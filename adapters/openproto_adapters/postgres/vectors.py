@@ -10,7 +10,7 @@ from openproto.embedding import Vector
 from openproto.stores.words import PerWord, QueryTerms, term, words
 
 # An entry of a B-tree index must stay below 2704 bytes. With user ids of 256 four-byte characters, this many words of
-# 8 bytes and this many dimensions of 2 bytes are what fits beside each other.
+# 8 bytes and this many dimensions of 2 bytes are what fits next to each other.
 MOST_WORDS = 60
 MOST_INCLUDED_DIMENSIONS = 512
 

@@ -39,7 +39,7 @@ class _Job:
 
 
 class Database:
-    """Runs functions over connections to one file: `read` in a snapshot, `write` in a transaction of its own."""
+    """Runs functions over connections to one file: `read` in a snapshot, `write` in a transaction."""
 
     def __init__(self, path: Path, *, readers: int, lock_timeout: float, synchronous: Synchronous) -> None:
         self.path = path
@@ -230,7 +230,7 @@ class Database:
     def _when_free(self, connection: Connection, action: Callable[[Connection], T]) -> T:
         """Return `action(connection)` once no other process's lock refuses it.
 
-        SQLite would wait by itself, but nobody could cancel that.
+        SQLite would wait by itself, but that could not be cancelled.
         """
         deadline = time.monotonic() + self._lock_timeout
         while True:

@@ -1,7 +1,7 @@
 """Records that are asked for while others are being read are read together, in the next trip to a thread.
 
 A record takes a few microseconds to read and a trip many times that, so that a server with many readers is several
-times as fast; whoever asks alone waits for nobody.
+times as fast; a single get does not wait for others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GetBatcher:
         self._trip: asyncio.Task[None] | None = None
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
-        """Return the record, or raise NotFoundError; a trip that nobody waits for any more is stopped."""
+        """Return the record, or raise NotFoundError; a trip whose callers were all cancelled is stopped."""
         answer: asyncio.Future[MemoryRecord] = asyncio.get_running_loop().create_future()
         self._waiting.append((ref, answer))
         if self._trip is None:

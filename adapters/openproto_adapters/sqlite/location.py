@@ -34,4 +34,4 @@ def file_at(path: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError("path begins with '~' and a name that is no user's on this machine") from None
+        raise ValueError("path begins with '~' and a name that is not a user's on this machine") from None

@@ -1,7 +1,7 @@
 """The sqlite provider: every verb of the protocol over one file, in the plainest form that keeps every rule.
 
 A verb prepares what it can (validation is done, the vector is made), then runs one function over a connection:
-`read` sees one unchanging state, `write` is one transaction that holds the change, its audit entry, and whatever it
+`read` sees one unchanging state, `write` is one transaction that holds the change, its audit entry, and what it
 supersedes. Those functions are in `statements.py`, in the order of the verbs.
 """
 
@@ -94,7 +94,7 @@ class Sqlite(Provider):
             raise ValueError("synchronous must be 'full' or 'normal'")
         check_seconds(lock_timeout=lock_timeout, or_zero=True)
         self._path = file_at(path) if path is not None else None
-        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
+        resolve_embedder(embedder)  # an unknown name is an error when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
         self._lock_timeout = lock_timeout
@@ -156,7 +156,7 @@ class Sqlite(Provider):
         return record
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        """Apply the changes; new content is embedded and indexed anew."""
+        """Apply the changes; new content is embedded and indexed."""
         content = changes.changes.get("content")
         new = await self._index.index_content(content) if content is not None else None
 
@@ -179,7 +179,7 @@ class Sqlite(Provider):
         return await self._db.write(write)
 
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
-        """Write the records as they are, in one transaction; their vectors are made anew."""
+        """Write the records as they are, in one transaction, with new vectors."""
         batch = await index_records(self._index, records)
 
         def write(db: Connection) -> RestoreOutcomes:

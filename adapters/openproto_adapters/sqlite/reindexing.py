@@ -1,6 +1,6 @@
 """Giving every memory of a file the vectors of another embedder while the file is in use.
 
-New vectors gather in a column of their own, and memories that lack one are found by that alone: so a run that was
+New vectors gather in a separate column, and memories that lack one are found by that alone: so a run that was
 stopped goes on where it was, and content that changes meanwhile simply comes round again. Only the last step, one
 transaction, makes the new model the file's model.
 """
@@ -38,7 +38,7 @@ async def reindex(database: Database, indexer: Indexer[Any], report: Callable[[R
 
 
 async def _renew_words(database: Database) -> None:
-    """Make the words of every memory anew where they were made by other rules; a run that was stopped starts again."""
+    """Renew the words of every memory where they were made by other rules; a run that was stopped starts again."""
 
     def renew(db: Connection) -> bool:
         (rules,) = db.execute("SELECT rules FROM store").fetchone()
@@ -63,7 +63,7 @@ async def _renew_words(database: Database) -> None:
 
 
 class _Run:
-    """One re-embedding to `model`: what it does to the file, each step in a transaction of its own."""
+    """One re-embedding to `model`: what it does to the file, each step in one transaction."""
 
     def __init__(self, model: str | None, dim: int | None) -> None:
         self._wanted = (model, dim)

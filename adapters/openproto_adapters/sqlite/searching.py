@@ -32,7 +32,7 @@ def search(
     where, parameters = selection(query, query.as_of or now)
     rows = db.execute(ELIGIBLE.format(where=where), parameters).fetchall()
     eligible = {number: embedding for number, embedding, _ in rows}
-    turns = ((number, place_of(json.loads(told))) for number, _, told in sorted(rows, reverse=True) if told)
+    turns = ((number, place_of(json.loads(text))) for number, _, text in sorted(rows, reverse=True) if text)
     places = {number: place for number, place in turns if place is not None}
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
     wanted = indexed.terms

@@ -35,7 +35,7 @@ def handovers_of(db: Connection, id: str, user_id: str) -> Handovers:
 
 
 def set_handovers(db: Connection, id: str, user_id: str, handovers: Handovers) -> None:
-    """Let the record be superseded by these, and by nobody where there are none."""
+    """Let the record be superseded by these, and by none where the list is empty."""
     changed = db.execute(
         HAND_OVER,
         {

@@ -1,4 +1,4 @@
-"""`bench`: the figures of a memory, of any provider, on conversations of one's own or the shipped set."""
+"""`bench`: the figures of a memory, of any provider, on your own conversations or the shipped set."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def bench(
 ) -> None:
     """Measure how well a memory finds what answers a question, and whether it keeps to its rules.
 
-    Everything is stored under users of its own and removed again; what keeps its memories in a folder gets a temporary
+    Everything is stored under invented users and removed again; what keeps its memories in a folder gets a temporary
     one with --beside. Without PATH only the shipped set is asked.
     """
     if verify is not None:

@@ -80,7 +80,7 @@ class Checkup:
 async def doctor(call: Call) -> Exit:
     """Check the backend step by step: packages, connection, search, and a round trip with an invented user.
 
-    The invented user's memories are removed again, whatever happens; only entries of the audit log, which hold no
+    The invented user's memories are always removed again; only entries of the audit log, which hold no
     content, remain. The exit status is that of the first check that fails.
     """
     checkup = Checkup(call)

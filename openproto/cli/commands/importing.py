@@ -55,7 +55,7 @@ async def import_(
             "--user",
             "-u",
             metavar="ID",
-            help="Give every line to this user, whatever it says. OPENPROTO_USER is not read here.",
+            help="Give every line to this user, also where it names another. OPENPROTO_USER is not read here.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and store nothing.")] = False,

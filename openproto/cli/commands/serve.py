@@ -112,7 +112,7 @@ def _settings(flags: dict[str, Any]) -> ServerSettings:
     try:
         return ServerSettings(**flags)
     except SettingsError as error:
-        raise Misuse(f"the environment holds what is no valid setting: {error}") from None
+        raise Misuse(f"the environment holds an invalid setting: {error}") from None
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         where = [".".join(map(str, fault["loc"])) for fault in faults]

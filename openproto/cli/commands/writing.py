@@ -202,7 +202,7 @@ def _content(text: str) -> str:
     """Return the text, or stdin's, less the line break that ends it, where it is `-`."""
     if text != "-":
         return text
-    # A little more than any content may be long: the limit is then reported by whoever keeps it.
+    # A little more than any content may be long: the limit is then reported by the client or the provider.
     read = sys.stdin.buffer.read(MAX_CONTENT_LENGTH * 4 + 4)
     try:
         return read.decode().removesuffix("\n").removesuffix("\r")

@@ -1,1 +1,1 @@
-"""A PostgreSQL server of the project's own, for whoever has none: started on demand, ended with its last user."""
+"""A private PostgreSQL server, where there is no other: started on demand, ended with its last user."""

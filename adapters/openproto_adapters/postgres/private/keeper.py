@@ -3,12 +3,12 @@
 Three locks in the directory say who is there. They are flocks: the kernel drops each when its holders end,
 however they end, so no process id has to be believed.
 
-    clients.lock   shared by every client; whoever gets it alone knows that nobody is left
+    clients.lock   shared by every client; a process that gets it exclusively knows that none is left
     keeper.lock    held by the keeper, which inherits it, already taken, from the client that starts it
     server.lock    inherited by all that works on the data: initdb, the postmaster, every backend
 
 It is run as a file (`python -I -S keeper.py ...`) and imports the standard library alone, so that it starts
-fast and whatever the package around it needs cannot break it.
+fast and what the package around it needs cannot break it.
 """
 
 import contextlib
@@ -211,7 +211,7 @@ def main(directory: str, binaries: str, *settings: str) -> None:
     """Keep a server until its last client has left; keeper.lock is among the open files, and ends with us."""
     if os.fork():  # an orphan is reaped by init, and the client that started it need not care
         os._exit(0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The keeper was told to end."))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The keeper was terminated."))
     keeper = Keeper(Place(Path(directory)), Path(binaries), list(settings))
     try:
         keeper.watch()

