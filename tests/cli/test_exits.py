@@ -106,12 +106,12 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(cli: Run, arguments: list[str],
 
 
 def test_a_missing_user_or_package_is_named(cli: Run, faulty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = cli("list", "-p", "broken")
+    assert (ended.status, "pip install 'faulty[broken]'" in ended.err) == (7, True)
     monkeypatch.delenv("OPENPROTO_USER")
     for command in ("list", "search x", "context x", "audit", "add x", "export"):
         ended = cli(*command.split())
         assert (ended.status, "--user" in ended.err) == (2, True)
-    ended = cli("list", "-p", "broken")
-    assert (ended.status, "pip install 'faulty[broken]'" in ended.err) == (7, True)
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

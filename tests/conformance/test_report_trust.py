@@ -1,4 +1,4 @@
-"""A report that was edited, cut, invented, or written by another suite is refused in one sentence, and with 1."""
+"""A report that was edited, cut, invented, or written by another suite is refused; those stored are of this suite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from openproto_conformance.execute import ALL_WORK, SuiteRun
-from openproto_conformance.report import Entry, Report, digest_of, write_reports
+from openproto_conformance.markers import between
+from openproto_conformance.report import Entry, Report, digest_of, to_matrix, write_reports
 from openproto_conformance.verify import differences, read_reports
 
 from openproto.cli import main
@@ -137,3 +138,21 @@ def test_two_runs_are_compared_case_by_case(green: Report) -> None:
         "quick: False in the report, True now",
         f"{other.work}: passed in the report, failed (wanted 1, got 2) now",
     ]
+
+
+ROOT = Path(__file__).parents[2]
+STORED = ("sqlite", "postgres")
+
+
+def test_the_readme_holds_the_matrix_of_the_stored_reports() -> None:
+    paths = [Path(f"docs/conformance/{name}.json") for name in STORED]
+    stored = [report for path in paths for report in read_reports(ROOT / path)]
+    assert between((ROOT / "docs/conformance.md").read_text(encoding="utf-8")).strip() == to_matrix(stored).strip(), (
+        f"openproto conformance matrix {' '.join(map(str, paths))} --write docs/conformance.md"
+    )
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_stored_report_is_of_this_suite_and_green(name: str) -> None:
+    (report,) = read_reports(ROOT / f"docs/conformance/{name}.json")
+    assert report.headline.startswith("conforms · 9/9 verbs · cancellation native")

@@ -44,7 +44,7 @@ from openproto.layers.audit import Audited
 NOWHERE = "http://127.0.0.1:1"
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
-everyday = pytest.mark.everyday("cancellation", "errors", "isolation", faces=("async",))
+pytestmark = pytest.mark.everyday("cancellation", "errors", "isolation", faces=("async",))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,9 +84,6 @@ class VendorSuite(ProviderSuite):
         return self.emulator.stalled()  # type: ignore[no-any-return]
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestLetta(VendorSuite):
     kind = LettaEmulator
     secrets = (LettaEmulator.api_key,)
@@ -101,9 +98,6 @@ class TestLetta(VendorSuite):
         return Letta(base_url=NOWHERE, api_key=LettaEmulator.api_key)
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestSupermemory(VendorSuite):
     kind = SupermemoryEmulator
     secrets = (SupermemoryEmulator.api_key,)
@@ -115,9 +109,6 @@ class TestSupermemory(VendorSuite):
         return Supermemory(base_url=NOWHERE, api_key=SupermemoryEmulator.api_key)
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestMemorySync(VendorSuite):
     kind = MemorySyncEmulator
     secrets = (MemorySyncEmulator.api_key,)
@@ -132,9 +123,6 @@ class TestMemorySync(VendorSuite):
         return MemorySync(base_url=NOWHERE, api_key=MemorySyncEmulator.api_key)
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestMemsy(VendorSuite):
     """With a file for the records and the audit journal."""
 
@@ -152,7 +140,6 @@ class TestMemsy(VendorSuite):
         return Memsy(f"{NOWHERE}/v1", api_key=MemsyEmulator.api_key)
 
 
-@everyday
 class TestMemsyAlone(TestMemsy):
     deviations: ClassVar[Mapping[str, str]] = {
         "the_least_is_there": "Memsy deletes nothing on request; with path= openproto does",
@@ -174,9 +161,6 @@ class GatedEmbedder(LocalEmbedder):
         return super().embed(texts)
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestMem0Library(ProviderSuite):
     quick = True
     deviations: ClassVar[Mapping[str, str]] = {
@@ -213,9 +197,6 @@ class TestMem0Library(ProviderSuite):
         return Mem0("/dev/null/store")
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestMem0Platform(VendorSuite):
     kind = Mem0Emulator
     secrets = (Mem0Emulator.api_key, "correct-horse")
@@ -244,9 +225,6 @@ class TestMem0OnPgvector(ProviderSuite):
         return Mem0(config={"vector_store": store})
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestMemoriOnSqlite(VendorSuite):
     """The embedding model is a stand-in made of the local embedder's vectors, since the real one is a download."""
 
@@ -262,9 +240,6 @@ class TestMemoriOnSqlite(VendorSuite):
         return Memori("/dev/null/memori.db", models=self.emulator.models)
 
 
-@everyday
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
 class TestMemoriOnPostgres(VendorSuite):
     kind = MemoriEmulator
     secrets = ("correct-horse",)

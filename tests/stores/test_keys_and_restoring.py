@@ -1,9 +1,10 @@
-"""What the histories of the suite leave out of keys, handovers, and restoring."""
+"""What the histories of the suite leave out of keys, handovers, restoring, and the audit log."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,19 @@ async def test_users_are_those_with_records_page_by_page(memory: AsyncMemory) ->
     first = await memory.users(limit=2)
     second = await memory.users(limit=2, cursor=first.next_cursor)
     assert (first.items, second.items, second.next_cursor) == (["Zoe", "ada"], ["bob", "\U0001f642"], None)
+
+
+async def test_reads_can_be_left_out(store: Any) -> None:
+    async with store.client(audit_reads=False) as memory:
+        added = await memory.add("tea", user_id="ada")
+        await memory.get(added.id)
+        await memory.list("ada")
+        await memory.search("tea", "ada")
+        assert [entry.action for entry in await memory.audit("ada")] == ["add"]
+    assert await store.rows("SELECT action FROM audit") == [("add",)]
+
+
+async def test_a_context_is_one_entry(memory: AsyncMemory) -> None:
+    await memory.add("note one", user_id="ada")
+    assert (await memory.context("nothing of it", "ada")).text.startswith("note one")
+    assert [entry.action for entry in await memory.audit("ada")] == ["context", "add"]

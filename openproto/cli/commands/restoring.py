@@ -42,8 +42,8 @@ async def restore(
                     except ValidationError as error:
                         outcomes["refused"] += 1
                         call.out.warn(f"line {number}: is not an exported memory: {explain(error)}")
-                outcomes = await memory.restore([record for _, record in records])
-                for (number, _), each in zip(records, outcomes, strict=True):
+                restored = await memory.restore([record for _, record in records])
+                for (number, _), each in zip(records, restored, strict=True):
                     outcomes[each.outcome] += 1
                     if each.error is not None:
                         call.out.warn(f"line {number}: {each.error}")
