@@ -7,10 +7,9 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -67,6 +66,14 @@ def serve(environment: Environment) -> Iterator[Serve]:
         assert "Traceback" not in said, said
 
 
+async def eventually(web: httpx.AsyncClient, path: str, reached: Callable[[Any], bool], **options: Any) -> Any:
+    """Return what the path answers as soon as that is as it should be."""
+    async with asyncio.timeout(20):
+        while not reached(found := (await web.get(path, **options)).json()):
+            await asyncio.sleep(0.02)
+    return found
+
+
 def run(environment: Environment, *command: str | Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", *command], env=environment, capture_output=True, text=True, timeout=180, cwd=LLM
@@ -95,10 +102,7 @@ async def test_a_web_chat_remembers_each_of_many_users_at_once(serve: Serve) -> 
         assert await asyncio.gather(*(say(user, f"My name is {user}") for user in users)) == [
             f"You said: My name is {user}" for user in users
         ]
-        deadline = time.monotonic() + 20
-        while (counts := (await web.get("/stats")).json())["stored"] < 30:
-            assert time.monotonic() < deadline, counts
-            await asyncio.sleep(0.02)
+        await eventually(web, "/stats", lambda counts: counts["stored"] >= 30)
         answers = await asyncio.gather(*(say(user, "Do you remember my name?") for user in users))
         assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
 
@@ -112,11 +116,7 @@ async def test_a_web_chat_behind_tokens_keeps_its_users_apart(serve: Serve) -> N
         assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
         answer = await web.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
         assert answer.json() == "You said: I live in Oslo"
-        deadline = time.monotonic() + 20
-        while len(kept := (await web.get("/memories", headers=ada)).json()) < 1:
-            assert time.monotonic() < deadline, kept
-            await asyncio.sleep(0.02)
-        assert kept == ["I live in Oslo"]
+        await eventually(web, "/memories", lambda kept: kept == ["I live in Oslo"], headers=ada)
         assert (await web.get("/memories", headers=bob)).json() == []
 
 
@@ -130,10 +130,7 @@ async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(serve: 
             async for line in left.aiter_lines():
                 if "word" in line:
                     break
-        deadline = time.monotonic() + 20
-        while len(kept := (await web.get("/memories/bob")).json()) < 2:
-            assert time.monotonic() < deadline, kept
-            await asyncio.sleep(0.02)
+        kept = await eventually(web, "/memories/bob", lambda found: len(found) == 2)
         (reply,) = [memory for memory in kept if "assistant" in memory["tags"]]
         assert reply["tags"] == ["assistant", "partial"]
         assert 1 <= reply["text"].count("word") < 200

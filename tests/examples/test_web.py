@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+
+from openproto.server import running
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "web"
 
@@ -27,29 +27,6 @@ def load(name: str) -> ModuleType:
     return module
 
 
-class Running:
-    """An application under uvicorn in a thread of its own."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", loop="asyncio"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive(), "the application did not start"
-            threading.Event().wait(0.01)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-
 @pytest.fixture(params=["fastapi_notes", "starlette_notes"])
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
@@ -57,18 +34,18 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def running(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def app(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("OPENPROTO_PROVIDER", "sqlite")
     monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
     monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
-    with Running(load(name).app) as running:
-        yield running
+    return load(name).app
 
 
 @pytest.fixture
-async def http(running: Running) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.url, timeout=10) as client:
-        yield client
+async def http(app: Any) -> AsyncIterator[httpx.AsyncClient]:
+    with running(app) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+            yield client
 
 
 async def add(http: httpx.AsyncClient, name: str, user: str, text: str) -> httpx.Response:
@@ -106,8 +83,8 @@ async def test_an_error_answers_with_its_own_status_and_envelope(http: httpx.Asy
 
 
 @pytest.mark.parametrize("name", ["fastapi_notes"], indirect=True)
-async def test_a_reader_that_leaves_ends_its_stream(http: httpx.AsyncClient, running: Running, name: str) -> None:
-    memory = running.app.state.memory
+async def test_a_reader_that_leaves_ends_its_stream(http: httpx.AsyncClient, app: Any, name: str) -> None:
+    memory = app.state.memory
     async with http.stream("GET", "/ada/follow") as stream:
         lines = stream.aiter_lines()
         assert await anext(lines) == "following"
@@ -143,7 +120,7 @@ def test_closing_the_application_closes_its_client(name: str, tmp_path: Path, mo
             made.append(self)
 
     monkeypatch.setattr(module, "AsyncMemory", Watched)
-    with Running(module.app) as running:
-        httpx.get(f"{running.url}/ada/notes", params={"q": "tea"})
+    with running(module.app) as url:
+        httpx.get(f"{url}/ada/notes", params={"q": "tea"})
     (memory,) = made
     assert memory._session._closed

@@ -49,16 +49,6 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key: str) -> 
         Passthrough("http://host", max_connections=0)
 
 
-def test_the_environment_configures_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "passthrough")
-    monkeypatch.setenv("OPENPROTO_BASE_URL", "http://memory.example.com/omp/")
-    monkeypatch.setenv("OPENPROTO_API_KEY", KEY)
-    provider = AsyncMemory.from_env()._session.provider
-    assert isinstance(provider, Passthrough)
-    assert provider._base_url == "http://memory.example.com/omp"
-    assert provider._headers[b"authorization"] == f"Bearer {KEY}".encode()
-
-
 def test_a_name_that_is_looked_up_without_end_holds_up_no_exit(run_python: Any) -> None:
     program = """
 import asyncio, socket, time

@@ -168,17 +168,22 @@ async def test_max_concurrency_bounds_what_the_backend_works_on_whatever_its_poo
 
 
 @pytest.mark.promise(3)
+@pytest.mark.promise(4)
 @pytest.mark.promise(7)
 @pytest.mark.promise(25)
-async def test_250_tasks_without_a_semaphore_all_end_well_on_few_sockets_and_without_a_thread() -> None:
+@pytest.mark.promise(37)
+@pytest.mark.parametrize(("options", "sockets", "count"), [({}, 16, 250), ({"max_connections": 5}, 5, 1000)])
+async def test_hundreds_of_tasks_without_a_semaphore_all_end_well_on_few_sockets_and_without_a_thread(
+    options: dict[str, int], sockets: int, count: int
+) -> None:
     backend = Counting()
-    async with RawServer(backend) as server, server.client() as client:
+    async with RawServer(backend) as server, server.client(**options) as client:
         assert (await client.capabilities()).x_openproto.cancellation == "native"
         threads = threading.active_count()
-        adds = [asyncio.create_task(client.add(f"note {n}", user_id="ann")) for n in range(250)]
-        await until(lambda: backend.running == 16)
+        adds = [asyncio.create_task(client.add(f"note {n}", user_id="ann")) for n in range(count)]
+        await until(lambda: backend.running == sockets)
         assert threading.active_count() <= threads
         backend.go.set()
-        assert [record.content for record in await asyncio.gather(*adds)] == [f"note {n}" for n in range(250)]
+        assert [record.content for record in await asyncio.gather(*adds)] == [f"note {n}" for n in range(count)]
         assert threading.active_count() <= threads
-    assert (backend.most, server.most) == (16, 16)
+    assert (backend.most, server.most, server.connections) == (sockets, sockets, sockets)

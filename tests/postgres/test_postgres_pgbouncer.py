@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 import pytest
+from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.private import keeper
+from openproto_conformance import ProviderSuite
 from postgres_tools import LONG, MakeClient, Server, execute, stuck, until, value
 
-from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
+from openproto import AsyncMemory, MemoryRecord, Provider, ProviderError, ProviderUnavailableError
 
 pytestmark = pytest.mark.pgbouncer
 
@@ -82,36 +82,23 @@ def behind(make: MakeClient, bouncer: str) -> MakeClient:
     return lambda **overrides: make(**{"url": url, "statement_cache_size": 0, **overrides})
 
 
-async def test_every_verb_works(behind: MakeClient) -> None:
-    async with behind(embedder="local") as memory:
-        old = await memory.add("drinks tea", user_id="ada", idempotency_key="k")
-        assert await memory.add("drinks tea", user_id="ada", idempotency_key="k") == old
-        new = await memory.add("drinks coffee", user_id="ada", supersedes=[old.id])
-        changed = await memory.update(new.id, content="drinks strong coffee", tags=["drinks"])
-        assert await memory.get(new.id) == changed
-        assert all(isinstance(o, MemoryRecord) for o in await memory.add_many([{"content": "b", "user_id": "ada"}] * 5))
-        assert (await memory.search("strong coffee", "ada"))[0].memory == changed
-        assert "strong coffee" in (await memory.context("coffee", "ada")).text
-        assert len([record async for record in memory.iter("ada", page_size=3)]) == 7
-        await memory.delete(old.id)
-        assert await memory.delete_all("ada") == 6
-        assert {entry.action for entry in await memory.audit("ada")} >= {"add", "update", "get", "search", "delete"}
-        assert (await memory.health()).status == "ok"
+@pytest.fixture(scope="class", autouse=True)
+def _url(request: pytest.FixtureRequest, bouncer: str) -> None:
+    if request.cls is not None:
+        request.cls.url = f"postgresql://postgres@/postgres?host={bouncer}&port=6432"
 
 
-async def test_calls_of_several_clients_at_once_do_not_mix(behind: MakeClient) -> None:
-    async def work(user: str) -> None:
-        async with behind(embedder="local", pool_min=3, pool_max=3) as memory:
-            await asyncio.gather(*(memory.add(f"{user} likes tea {n}", user_id=user) for n in range(5)))
-            searches = [memory.search("who likes tea", user) for _ in range(10)]
-            pages = [memory.list(user) for _ in range(10)]
-            for found in await asyncio.gather(*searches):
-                assert {result.memory.content for result in found} == {f"{user} likes tea {n}" for n in range(5)}
-            for page in await asyncio.gather(*pages):
-                assert {record.user_id for record in page.items} == {user}
-                assert len(page.items) == 5
+class TestBehindPgBouncer(ProviderSuite):
+    """The suite, with storms of cancellations and many clients at once."""
 
-    await asyncio.gather(*(work(f"user {n}") for n in range(6)))
+    quick = True
+    url: ClassVar[str]
+
+    def provider(self) -> Provider:
+        return self.pooled(10)
+
+    def pooled(self, size: int) -> Provider:
+        return Postgres(self.url, schema="suite", embedder="none", statement_cache_size=0, pool_max=size)
 
 
 async def test_a_cancelled_statement_ends_in_the_server_too(behind: MakeClient, dsn: str, schema: str) -> None:
@@ -131,43 +118,6 @@ async def test_a_cancelled_statement_ends_in_the_server_too(behind: MakeClient, 
 async def blocked(dsn: str, schema: str, count: int) -> bool:
     query = f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}%'"
     return await value(dsn, query) == count
-
-
-@pytest.mark.parametrize("pool_max", [1, 6])
-async def test_a_storm_of_cancellations_hits_nobody_else_and_loses_nothing(
-    behind: MakeClient, dsn: str, pool_max: int
-) -> None:
-    rng = random.Random(pool_max)
-    async with behind(pool_max=pool_max) as memory, behind(pool_max=2, retries=0) as neighbour:
-        await asyncio.gather(*(memory.add(f"tea {n}", user_id="ada") for n in range(30)))
-        stop = False
-        calls = 0
-
-        async def work() -> None:
-            nonlocal calls
-            while not stop:
-                assert len(await neighbour.search("tea", "ada")) == 10
-                calls += 1
-
-        working = asyncio.create_task(work())
-        verbs: list[Callable[[], Any]] = [
-            lambda: memory.search("tea", "ada"),
-            lambda: memory.add("stormy", user_id="bob"),
-            lambda: memory.list("ada"),
-        ]
-
-        async def one() -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(rng.random() * 0.02):
-                    await rng.choice(verbs)()
-
-        for _ in range(15):
-            await asyncio.gather(*(one() for _ in range(10)))
-        stop = True
-        await working
-        assert calls
-        found = await asyncio.gather(*(memory.list("ada") for _ in range(2 * pool_max)))
-        assert all(len(page.items) == 30 for page in found)
 
 
 async def test_no_setting_leaks_into_the_sessions_of_others(behind: MakeClient, bouncer: str) -> None:

@@ -66,8 +66,9 @@ async def stop_after_the_first_batch(store: Any, embedder: HashEmbedder) -> None
     running = asyncio.create_task(store.reindex(embedder, held_after_a_batch(embedder)))
     await until(lambda: not embedder.go.is_set() and embedder.busy.is_set())
     running.cancel()
+    await asyncio.sleep(0)
+    embedder.go.set()  # closing waits for the embedder
     await asyncio.wait([running])
-    embedder.go.set()
 
 
 @asynccontextmanager
