@@ -49,7 +49,7 @@ def needed(requirements: list[str], seen: set[str]) -> set[str]:
 
 
 def site_of(folder: Path) -> Path:
-    """Install the project, as `pip install 'openproto[async]'` would, beside links to its base dependencies alone."""
+    """Install the project, as `pip install 'openproto[async]'` would, next to links to its base dependencies only."""
     site = folder / "site"
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check")
     command = [sys.executable, "-m", "pip", "install", *options, "--target", site, f"{ROOT}[async]"]

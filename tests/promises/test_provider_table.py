@@ -50,12 +50,12 @@ def test_a_provider_has_the_strategy_that_the_table_gives_it(name: str, options:
 
 @pytest.mark.promise(84)
 @pytest.mark.parametrize("name", EMULATORS)
-async def test_a_client_is_told_the_strategy_and_how_each_verb_is_done(name: str) -> None:
+async def test_capabilities_name_the_strategy_and_how_each_verb_is_done(name: str) -> None:
     with emulator_class(name)() as vendor:
         async with AsyncMemory(name, **vendor.provider_options()) as memory:
-            told = (await memory.capabilities()).x_openproto
-    assert told.cancellation in TIERS[name]
-    assert {told.support[verb] for verb in ("add", "search", "get")} <= {"native", "emulated"}
+            details = (await memory.capabilities()).x_openproto
+    assert details.cancellation in TIERS[name]
+    assert {details.support[verb] for verb in ("add", "search", "get")} <= {"native", "emulated"}
 
 
 CONSTRUCT = """

@@ -78,61 +78,42 @@ def _status(code: str) -> int:
     return kinds[0]("").http_status
 
 
+def body(response: httpx.Response, status: int = 200) -> Any:
+    assert response.status_code == status, response.text
+    return response.json()
+
+
 def test_a_client_that_knows_only_the_published_api_gets_through_a_memory_s_whole_life(client: httpx.Client) -> None:
-    made = client.post(
-        "/memories",
-        json={
-            "content": "User prefers TypeScript",
-            "user_id": "ada",
-            "scope": "coding/preferences",
-            "tags": ["language"],
-            "source": {"app": "editor", "type": "explicit"},
-            "confidence": 0.95,
-        },
-    )
-    assert made.status_code == 201
-    record = made.json()
-    assert record["content"] == "User prefers TypeScript"
+    memory = {
+        "content": "User prefers TypeScript",
+        "user_id": "ada",
+        "scope": "coding/preferences",
+        "tags": ["language"],
+        "source": {"app": "editor", "type": "explicit"},
+        "confidence": 0.95,
+    }
+    record = body(client.post("/memories", json=memory), 201)
+    assert memory.items() <= record.items()
     assert datetime.fromisoformat(record["created_at"]).utcoffset() is not None
-
-    read = client.get(f"/memories/{record['id']}")
-    assert (read.status_code, read.json()) == (200, record)
-
-    listed = client.get("/memories", params={"user_id": "ada", "limit": 10})
-    assert listed.status_code == 200
-    assert listed.json()["items"] == [record]
-    assert listed.json().get("next_cursor") is None
-
-    found = client.get("/memories/search", params={"q": "typescript", "user_id": "ada", "limit": 5})
-    assert found.status_code == 200
-    (hit,) = found.json()["results"]
+    assert body(client.get(f"/memories/{record['id']}")) == record
+    listed = body(client.get("/memories", params={"user_id": "ada", "limit": 10}))
+    assert (listed["items"], listed.get("next_cursor")) == ([record], None)
+    (hit,) = body(client.get("/memories/search", params={"q": "typescript", "user_id": "ada", "limit": 5}))["results"]
     assert hit["memory"] == record
     assert 0 < hit["score"] <= 1
-
-    context = client.post("/context", json={"query": "typescript", "user_id": "ada", "token_budget": 100})
-    assert context.status_code == 200
-    block = context.json()
-    assert record["content"] in block["text"]
-    assert block["citations"] == [{"memory_id": record["id"], "score": hit["score"]}]
-    assert 0 < block["token_count"] <= 100
-
-    changed = client.patch(f"/memories/{record['id']}", json={"content": "User prefers Python", "confidence": None})
-    assert changed.status_code == 200
-    assert changed.json()["content"] == "User prefers Python"
-    assert "confidence" not in changed.json()
-
-    audit = client.get("/audit", params={"user_id": "ada"})
-    assert audit.status_code == 200
-    assert [entry["action"] for entry in audit.json()["entries"]][:2] == ["update", "context"]
-
+    context = body(client.post("/context", json={"query": "typescript", "user_id": "ada", "token_budget": 100}))
+    assert record["content"] in context["text"]
+    assert context["citations"] == [{"memory_id": record["id"], "score": hit["score"]}]
+    assert 0 < context["token_count"] <= 100
+    changes = {"content": "User prefers Python", "confidence": None}
+    changed = body(client.patch(f"/memories/{record['id']}", json=changes))
+    assert (changed["content"], "confidence" in changed) == ("User prefers Python", False)
+    entries = body(client.get("/audit", params={"user_id": "ada"}))["entries"]
+    assert [entry["action"] for entry in entries][:2] == ["update", "context"]
     gone = client.delete(f"/memories/{record['id']}")
     assert (gone.status_code, gone.content) == (204, b"")
-
-    missing = client.get(f"/memories/{record['id']}")
-    assert missing.status_code == 404
-    assert missing.json()["error"]["code"] == "not_found"
-    assert missing.json()["error"]["type"] == "not_found"
-    assert missing.json()["error"]["message"]
+    error = body(client.get(f"/memories/{record['id']}"), 404)["error"]
+    assert (error["code"], error["type"], bool(error["message"])) == ("not_found", "not_found", True)
 
 
 def test_capabilities_name_version_and_verbs_and_no_path_has_a_version_prefix(client: httpx.Client) -> None:
