@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 @pytest.fixture
 def run_python() -> RunPython:
-    """Run a program in a process of its own, warnings as errors; `sys.argv[1:]` holds `arguments`."""
+    """Run a program in a new process, warnings as errors; `sys.argv[1:]` holds `arguments`."""
 
     def run(program: str, *arguments: object, env: dict[str, str] | None = None, **options: Any) -> Any:
         return subprocess.run(

@@ -87,7 +87,7 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 @contextlib.contextmanager
 def middlebox(upstream: str) -> Iterator[Middlebox]:
-    """Run a middlebox in a thread of its own."""
+    """Run a middlebox in a thread."""
     box = Middlebox(upstream)
     ready, ended = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []

@@ -1,4 +1,4 @@
-"""The command line in this process (`cli`), as a process of its own (`run`), and on a terminal (`terminal`)."""
+"""The command line in this process (`cli`), as a separate process (`run`), and on a terminal (`terminal`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openproto.cli import main
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give every test a file of its own, no embedder, and nothing of the developer's own settings."""
+    """Give every test a new file, no embedder, and nothing of the developer's own settings."""
     for name in os.environ:
         if name.startswith(("OPENPROTO_", "OPENAI_", "PG")):
             monkeypatch.delenv(name)

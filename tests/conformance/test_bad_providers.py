@@ -89,6 +89,6 @@ def test_it_is_reported_as_that(name: str, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     (report,) = read_reports(tmp_path / "report.json")
     assert report.verdict == "fails", report.to_markdown()
-    told = [report.problem or "", *(entry.detail for entry in report.cases)]
-    assert any(BAD[name] in text for text in told), report.to_markdown()
+    texts = [report.problem or "", *(entry.detail for entry in report.cases)]
+    assert any(BAD[name] in text for text in texts), report.to_markdown()
     assert done.stdout.startswith('{"reports"'), "what the provider prints is not in the output"

@@ -39,10 +39,10 @@ def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     for command in ("verify", "matrix"):
         capsys.readouterr()
         assert main(["conformance", command, str(path)]) == 1
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert len(told.err.splitlines()) == 1
-        said.append(told.err)
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert len(printed.err.splitlines()) == 1
+        said.append(printed.err)
     assert said[0] == said[1]
     return said[0]
 
@@ -116,7 +116,7 @@ def test_a_contradiction_is_seen_under_a_new_digest_too(path: Path, capsys: pyte
         ('{"reports": [{"suite": {"work": 5, "version": {}}}]}', "run the suite again"),
     ],
 )
-def test_what_is_no_report_is_refused(
+def test_what_is_not_a_report_is_refused(
     text: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.json"

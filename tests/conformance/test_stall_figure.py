@@ -1,4 +1,4 @@
-"""How long the event loop stood still is a figure of every conformance report, and one that tells the truth."""
+"""How long the event loop stood still is a figure of every conformance report, and a true one."""
 
 from __future__ import annotations
 

@@ -168,9 +168,9 @@ def test_two_runs_give_one_report(sqlite: Callable[[], Provider]) -> None:
 
 
 def test_progress_counts_to_the_end(sqlite: Callable[[], Provider]) -> None:
-    told: list[tuple[int, int]] = []
-    run(sqlite, only=["ingestion"], quick=True, progress=lambda _, done, of: told.append((done, of)))
-    assert told == [(n, 6) for n in range(1, 7)]
+    seen: list[tuple[int, int]] = []
+    run(sqlite, only=["ingestion"], quick=True, progress=lambda _, done, of: seen.append((done, of)))
+    assert seen == [(n, 6) for n in range(1, 7)]
 
 
 def test_a_report_survives_its_file(sqlite: Callable[[], Provider], tmp_path: Path) -> None:

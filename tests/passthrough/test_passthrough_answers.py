@@ -343,6 +343,6 @@ async def test_a_context_is_never_longer_than_the_clients_own_counter_allows() -
 
 
 async def test_describe_names_the_server() -> None:
-    told = answer({**CAPABILITIES, "omp_version": "0.7"})
-    async with RawServer(always(answer(RECORD)), capabilities=told) as server, server.client() as client:
+    declared = answer({**CAPABILITIES, "omp_version": "0.7"})
+    async with RawServer(always(answer(RECORD)), capabilities=declared) as server, server.client() as client:
         assert await client._session.provider.describe() == {"server": server.url, "OMP": "0.7"}

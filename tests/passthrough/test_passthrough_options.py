@@ -23,7 +23,7 @@ KEY = "correct-horse-battery"
         *"memory.example.com ftp://h http:// http://:80 http://h:99999 http://h:0 http://[::1 http://h?q=1 http://h#x".split(),
     ],
 )
-def test_what_is_no_base_url_is_refused_when_the_client_is_made(url: str) -> None:
+def test_what_is_not_a_base_url_is_refused_when_the_client_is_made(url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         AsyncMemory("passthrough", base_url=url)
 

@@ -145,9 +145,9 @@ async def test_what_the_server_does_not_declare_is_refused_before_anything_is_se
 
 
 async def test_the_capabilities_are_the_servers_asked_for_once() -> None:
-    told = {**CAPABILITIES, "features": {"temporal": True}, "limits": {"max_search_results": 20}, "motto": "x"}
-    told["x-openproto"] = {"support": {"add": "native"}, "cancellation": "detached"}
-    async with RawServer(always(answer(RECORD)), capabilities=answer(told)) as server, server.client() as client:
+    declared = {**CAPABILITIES, "features": {"temporal": True}, "limits": {"max_search_results": 20}, "motto": "x"}
+    declared["x-openproto"] = {"support": {"add": "native"}, "cancellation": "detached"}
+    async with RawServer(always(answer(RECORD)), capabilities=answer(declared)) as server, server.client() as client:
         server.capabilities = answer({"nonsense": True})
         found = await client.capabilities()
         await client.get("1")

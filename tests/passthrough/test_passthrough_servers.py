@@ -73,11 +73,11 @@ class MinimalServer:
 @pytest.fixture(params=["a plain server", "405 where extensions should be", "404 where extensions should be"])
 async def minimal(request: pytest.FixtureRequest) -> AsyncIterator[RawServer]:
     """A plain server says nothing of x-openproto; the others claim it and lack the routes all the same."""
-    told = {"omp_version": "0.1", "provider": "minimal", "verbs": ["add", "search", "get", "list", "delete"]}
+    declared = {"omp_version": "0.1", "provider": "minimal", "verbs": ["add", "search", "get", "list", "delete"]}
     if request.param != "a plain server":
-        told["x-openproto"] = {}
+        declared["x-openproto"] = {}
     backend = MinimalServer(405 if "405" in request.param else 404)
-    async with RawServer(backend, capabilities=answer(told)) as server:
+    async with RawServer(backend, capabilities=answer(declared)) as server:
         yield server
 
 

@@ -99,7 +99,7 @@ def test_several_workers_serve_one_postgres(start: Start, database: str, schema:
     server = start("--workers", "3", **environment)
     assert "(3 workers, no API keys)" in server.first_line
     made: set[str] = set()
-    for number in range(12):  # each on a connection of its own, so that all workers get some
+    for number in range(12):  # each on a new connection, so that all workers get some
         answer = httpx.post(
             f"{server.url}/memories", json={"content": f"note {number}", "user_id": "ada"}, timeout=LONG
         )
