@@ -32,7 +32,7 @@ test-mutations: $(READY)  ## make 69 faults, one after another, each of which th
 	@$(BIN)/python -m mutations
 
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
-	@$(BIN)/python -m pytest -m pgbouncer
+	@$(BIN)/python -m pytest -m "pgbouncer and not full"
 
 test-installs: $(READY)  ## install each vendor's extra by itself, and all of them together
 	@$(BIN)/python -m pytest -m installs

@@ -88,8 +88,9 @@ def _url(request: pytest.FixtureRequest, bouncer: str) -> None:
         request.cls.url = f"postgresql://postgres@/postgres?host={bouncer}&port=6432"
 
 
+@pytest.mark.everyday("basics", "cancellation", "concurrency", "every verb", "isolation", "storm", faces=("async",))
 class TestBehindPgBouncer(ProviderSuite):
-    """The suite, with storms of cancellations and many clients at once."""
+    """What a bouncer could spoil: every verb, cancellations and storms of them, and many clients at once."""
 
     quick = True
     url: ClassVar[str]
