@@ -59,22 +59,24 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+def run(*arguments: str, cwd: Path | None = None) -> Ended:
+    """Try a part of the suite in another process, where no thread that an earlier test left can end meanwhile."""
+    command = [*PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
 def test_a_part_of_the_suite_is_incomplete_and_1() -> None:
-    # In another process, where no thread that an earlier test left can end meanwhile.
-    command = [*PROGRAM, "sqlite", *SMALL, "--report", "report.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "sqlite: incomplete · 9/9 verbs · cancellation native · quick"
-    assert f"{len(ALL_WORK) - TRIED} of {len(ALL_WORK)} cases were not tried" in done.stdout
-    assert "✓\tingestion\t6\t6" in done.stdout
-    assert f"[{TRIED}/{TRIED}] ingestion: {TRIED} passed" in done.stderr
-    (report,) = read_reports(Path("report.json"))
+    ended = run("sqlite", *SMALL, "--report", "one", "--no-times")
+    assert ended.status == 1
+    assert ended.out.splitlines()[-1] == "sqlite: incomplete · 9/9 verbs · cancellation native · quick"
+    assert f"{len(ALL_WORK) - TRIED} of {len(ALL_WORK)} cases were not tried" in ended.out
+    assert "✓\tingestion\t6\t6" in ended.out
+    assert f"[{TRIED}/{TRIED}] ingestion: {TRIED} passed" in ended.err
+    (report,) = read_reports(Path("one"))
     assert report.tally == {"missing": len(ALL_WORK) - TRIED, "passed": TRIED}
-
-
-def test_two_runs_without_times_write_one_file(cli: Callable[..., Ended]) -> None:
-    for name in ("one", "two"):
-        cli("sqlite", *SMALL, "--report", name, "--no-times")
+    again = run("sqlite", *SMALL, "--report", "two", "--no-times", "--json")
+    assert (json.loads(again.out)["reports"][0]["verdict"], again.err) == ("incomplete", "")
     assert Path("one").read_bytes() == Path("two").read_bytes()
 
 
@@ -89,20 +91,14 @@ def test_threads_of_the_program_that_calls_it_may_run_on(cli: Callable[..., Ende
         thread.join()
 
 
-def test_json_and_markdown(cli: Callable[..., Ended]) -> None:
-    ended = cli("sqlite", *SMALL, "--json")
-    assert json.loads(ended.out)["reports"][0]["verdict"] == "incomplete"
-    assert ended.err == ""
-    assert cli("sqlite", *SMALL, "--markdown").out.startswith("**sqlite**: incomplete")
-
-
-def test_a_failing_case_says_where_to_look(cli: Callable[..., Ended]) -> None:
-    ended = cli("sqlite", *SMALL, "--deviation", "what_was_added_is_found[async]=ACME-12")
+def test_a_failing_case_says_where_to_look() -> None:
+    ended = run("sqlite", *SMALL, "--deviation", "what_was_added_is_found[async]=ACME-12")
     assert ended.status == 1
     assert "✗ what_was_added_is_found[async] failed:" in ended.out
     assert "remove the entry" in ended.out
     assert "look at: the time between" in ended.out
     assert ended.out.splitlines()[-1].startswith("sqlite: fails")
+    assert run("sqlite", *SMALL, "--markdown").out.startswith("**sqlite**: incomplete")
 
 
 @pytest.mark.parametrize(
@@ -217,11 +213,12 @@ def test_a_killed_run_leaves_a_report_that_counts_what_is_missing() -> None:
     assert report.verdict == "incomplete"
 
 
-@pytest.fixture
-def reports(cli: Callable[..., Ended]) -> tuple[str, str]:
-    cli("sqlite", *SMALL, "--report", "a.json")
-    cli("sqlite", *SMALL, "--report", "b.json")
-    return "a.json", "b.json"
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("reports")
+    for name in ("a.json", "b.json"):
+        run("sqlite", *SMALL, "--report", name, cwd=folder)
+    return str(folder / "a.json"), str(folder / "b.json")
 
 
 def test_the_matrix_of_reports_is_printed_or_written_between_its_markers(

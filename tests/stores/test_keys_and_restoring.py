@@ -1,4 +1,4 @@
-"""What the histories of the suite leave out of keys, handovers, restoring, and the audit log."""
+"""What the histories of the suite leave out of keys, duplicates, handovers, restoring, and the audit log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openproto import AsyncMemory, ConflictError, InvalidRequestError, NotFoundError
+from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryRecord, NotFoundError
 
 PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 
@@ -25,6 +25,31 @@ async def current(memory: AsyncMemory, as_of: datetime | None = None) -> set[str
 async def test_puts_at_once_leave_one_record(memory: AsyncMemory) -> None:
     records = await asyncio.gather(*(memory.put(f"note {n}", user_id="ada", key="k") for n in range(200)))
     assert len({record.id for record in records}) == len((await memory.list("ada", limit=500)).items) == 1
+
+
+async def test_what_was_said_before_is_kept_skipped_or_superseded(memory: AsyncMemory) -> None:
+    first = await memory.add("note one", user_id="ada", tags=["a"])
+    skipped = await memory.add("Note  ONE.", user_id="ada", on_duplicate="skip")
+    assert skipped == first.model_copy(update={"duplicate_of": first.id})
+    assert (await memory.get(first.id)).duplicate_of is None
+    for other in ({"scope": "s"}, {"user_id": "bob"}, {"content": "note one?"}, {"key": "k"}):
+        fields: dict[str, Any] = {"content": "note one", "user_id": "ada", "on_duplicate": "skip", **other}
+        assert (await memory.add(**fields)).duplicate_of is None
+    named = await memory.get(key="k", user_id="ada")
+    items = [
+        {"content": text, "user_id": "ada", "on_duplicate": "supersede", "idempotency_key": text}
+        for text in ("note two", "note one", "NOTE TWO", "note three", "")
+    ]
+    outcomes = [outcome for outcome in await memory.add_many(items) if isinstance(outcome, MemoryRecord)]
+    assert [record.supersedes for record in outcomes] == [[], [named.id, first.id], [outcomes[0].id], []]
+    assert (await memory.add_many(items))[:4] == [await memory.get(record.id) for record in outcomes]
+    assert (await memory.add("note three", user_id="ada")).supersedes == []
+    await asyncio.gather(
+        *(memory.add("note four", user_id="ada", on_duplicate=what) for what in ("skip", "supersede", "skip") * 4)
+    )
+    current = [record async for record in memory.iter("ada", as_of=datetime.now(UTC))]
+    assert [record.content for record in current].count("note four") == 1
+    assert sorted(entry.action for entry in await memory.audit("ada", memory_id=first.id)) == ["add", "add", "get"]
 
 
 async def test_a_put_supersedes_what_it_names_and_releases_the_rest(memory: AsyncMemory) -> None:
