@@ -205,11 +205,11 @@ def test_a_failing_reindex_names_the_provider_and_an_interrupted_one_how_to_go_o
         raise ProviderError("the disk is full")
 
     monkeypatch.setattr(Sqlite, "reindex", full)
-    failed = cli("reindex", "--json")
+    failed = cli("reindex", "--yes", "--json")
     assert (failed.status, failed.error["provider"]) == (1, "sqlite")
     monkeypatch.setattr(Sqlite, "reindex", reindex)
     monkeypatch.setattr(Sqlite, "close", close)
-    ended = cli("reindex")
+    ended = cli("reindex", "--yes")
     assert ended.status == 130
     assert ended.err == "interrupted; 3 of 10 are done, and the same command goes on from there\n"
     assert closed
