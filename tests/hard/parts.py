@@ -110,7 +110,8 @@ async def _one_call(memory: AsyncMemory, chance: random.Random) -> None:
     user = f"u{chance.randrange(20)}"
     match chance.randrange(5):
         case 0:
-            found: list[Any] = [await memory.add(f"likes tea {chance.random()}", user_id=user)]
+            # Of few words: the table of words that were met grows by each new one until it is emptied.
+            found: list[Any] = [await memory.add(f"likes tea {chance.randrange(1000)}", user_id=user)]
         case 1:
             found = (await memory.list(user, limit=5)).items
         case 2:
@@ -177,20 +178,43 @@ PROBES: dict[str, tuple[str, ...]] = {
 }
 
 
+GOOD: dict[str, Any] = {
+    "content": "likes tea",
+    "scope": "kitchen/shelf",
+    "tags": ["hot"],
+    "tag": "hot",
+    "source": {"app": "notes"},
+    "confidence": 0.5,
+    "x_app": {"a": [1]},
+    "query": "tea",
+    "limit": 5,
+    "token_budget": 100,
+    "as_of": datetime(2026, 12, 1, tzinfo=UTC),
+    "items": [{"content": "likes milk", "user_id": "ada"}],
+}
+
+
 async def probes(chance: random.Random, calls: int) -> str:
     """Call with random values: each ends in an answer, a typed error, or the TypeError of a missing argument."""
     right = refused = 0
     with folder() as home:
         async with sqlite(home / "m.db", synchronous="normal") as memory:
+            id = (await memory.add("likes tea", user_id="ada")).id
             for _ in range(calls):
                 verb = chance.choice(list(PROBES))
                 given = {name: _value(chance) for name in PROBES[verb] if chance.random() < 0.6}
+                if chance.random() < 0.7:  # most values are good, and one or two are not
+                    odd = chance.choices(PROBES[verb], k=chance.randrange(3))
+                    good = {name: GOOD[name] for name in PROBES[verb] if name in GOOD and chance.random() < 0.7}
+                    given = good | {name: given[name] for name in odd if name in given}
+                    given |= {"id": id} if "id" in PROBES[verb] and "key" not in given else {}
                 if "user_id" in PROBES[verb] and chance.random() < 0.8:
                     given["user_id"] = chance.choice(["ada", "bob"])
                 try:
                     call: Awaitable[Any] = getattr(memory, verb)(**given)
                     found = await asyncio.wait_for(call, CALL_BOUND)
                     right += 1
+                    id = found.id if isinstance(found, MemoryRecord) else id
                     if isinstance(found, MemoryRecord) and given.get("user_id") is not None:
                         ensure(found.user_id == given["user_id"], "another user's memory came out")
                 except OpenProtoError as error:
