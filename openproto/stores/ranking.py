@@ -134,4 +134,4 @@ def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]
                 beside = at.get(near, at.get(far))
                 if beside is not None:
                     lent[beside] = lent.get(beside, 0.0) + LENT * scores[memory]
-    return {memory: score + lent.get(memory, 0.0) * (1 - score) for memory, score in scores.items()}
+    return {**scores, **{memory: scores[memory] + more * (1 - scores[memory]) for memory, more in lent.items()}}

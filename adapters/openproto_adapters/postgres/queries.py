@@ -282,14 +282,19 @@ WITH recent AS (
     SELECT m.id, best.score, {_CONVERSATION} AS conversation, {_TURN} AS turn
     FROM (SELECT id, score FROM scored WHERE score > 0 ORDER BY score DESC, id DESC LIMIT {LENDERS}) AS best
     JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2 WHERE {_IS_TURN}
-), beside AS (
-    SELECT DISTINCT ON (lender.id, near.turn > lender.turn) near.id, lender.score
+), pair AS (
+    -- Fenced by OFFSET 0, for the planner takes a few lenders for next to none, and would then compare every turn with
+    -- every memory; a subquery in the list of columns is looked up in a hash table.
+    SELECT lender.id AS lender, lender.score, near.id, near.turn > lender.turn AS is_after,
+        abs(near.turn - lender.turn) AS distance, near.id IN (SELECT id FROM scored) AS eligible
     FROM lender CROSS JOIN LATERAL (
-        SELECT m.id, {_TURN} AS turn FROM {{schema}}.memories m
+        SELECT m.id, (m.extensions #>> '{{x-openproto,turn}}')::integer AS turn FROM {{schema}}.memories m
         WHERE m.user_id = $2 AND {_IS_TURN} AND {_CONVERSATION} = lender.conversation
-          AND {_TURN} BETWEEN lender.turn - 2 AND lender.turn + 2 AND {_TURN} <> lender.turn
-    ) AS near JOIN scored ON scored.id = near.id
-    ORDER BY lender.id, near.turn > lender.turn, abs(near.turn - lender.turn), near.id DESC
+          AND {_TURN} BETWEEN lender.turn - 2 AND lender.turn + 2 OFFSET 0
+    ) AS near OFFSET 0
+), beside AS (
+    SELECT DISTINCT ON (lender, is_after) id, score FROM pair WHERE eligible AND distance > 0
+    ORDER BY lender, is_after, distance, id DESC
 ), lent AS (
     SELECT id, sum({LENT} * score) AS lent FROM beside GROUP BY id
 ), best AS (

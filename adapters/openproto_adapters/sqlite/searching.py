@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
 
 from openproto.embedding import Vector
-from openproto.models import MemoryRecord, SearchResult, place_of
+from openproto.models import MOST_TURNS, MemoryRecord, Place, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, ScoreWeights, coverage, fuse, lend
@@ -16,8 +15,11 @@ from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import COLUMNS, pack_embedding, to_record
 from openproto_adapters.sqlite.selection import foreign, own, selection
 
-ELIGIBLE = """SELECT number, embedding, CASE WHEN extensions LIKE '%"x-openproto"%' THEN extensions END
-    FROM memories WHERE {where}"""
+# Most memories are no turns, and their extensions are not looked into.
+_PLACE = """CASE WHEN extensions LIKE '%"x-openproto"%' AND json_type(extensions, '$."x-openproto".{name}') = '{type}'
+    THEN extensions ->> '$."x-openproto".{name}' END"""
+_CONVERSATION, _TURN = _PLACE.format(name="conversation", type="text"), _PLACE.format(name="turn", type="integer")
+ELIGIBLE = f"SELECT number, embedding, {_CONVERSATION}, {_TURN} FROM memories WHERE {{where}}"
 COUNT = "SELECT count(*) FROM memories WHERE user_id = :user_id"
 POSTINGS = "SELECT rowid FROM words WHERE words MATCH :term"
 FOUND = f"SELECT {COLUMNS} FROM memories WHERE number = :number AND user_id = :user_id"
@@ -31,9 +33,9 @@ def search(
     """Score every current record that the filters select (openproto.stores.ranking has the formula)."""
     where, parameters = selection(query, query.as_of or now)
     rows = db.execute(ELIGIBLE.format(where=where), parameters).fetchall()
-    eligible = {number: embedding for number, embedding, _ in rows}
-    turns = ((number, place_of(json.loads(text))) for number, _, text in sorted(rows, reverse=True) if text)
-    places = {number: place for number, place in turns if place is not None}
+    eligible = {number: embedding for number, embedding, *_ in rows}
+    turns = ((n, told, turn) for n, _, told, turn in rows if None not in (told, turn) and 0 <= turn < MOST_TURNS)
+    places = {number: Place(told, turn) for number, told, turn in sorted(turns, reverse=True)}
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
     wanted = indexed.terms
     postings, variants = (
@@ -47,12 +49,12 @@ def search(
     scores = fuse(cosines, covered, weights.text_weight) if indexed.vector is not None else covered
     if places:
         scores = {number: scores.get(number, 0.0) for number in sorted(eligible, reverse=True)}
-        scores = {number: score for number, score in lend(scores, places).items() if score > 0}
+        scores = lend(scores, places)
     best = sorted(scores, key=lambda number: (scores[number], number), reverse=True)[: query.limit]
     return [
         SearchResult(memory=_found(db, number, query.user_id), score=scores[number])
         for number in best
-        if scores[number] >= (query.min_score or 0.0)
+        if scores[number] >= (query.min_score or 0.0) and scores[number] > 0
     ]
 
 
