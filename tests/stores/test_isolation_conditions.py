@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from openproto_adapters import postgres, sqlite
-from openproto_adapters.postgres import changes, queries
+from openproto_adapters.postgres import changes, deciding, queries
 from openproto_adapters.sqlite import searching, selection, statements, supersession
 
 from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
@@ -23,7 +23,7 @@ PATTERNS = {
 }
 MODULES: dict[str, list[ModuleType]] = {
     "sqlite": [sqlite.restoring, searching, selection, statements, supersession],
-    "postgres": [changes, queries, postgres.restoring],
+    "postgres": [changes, deciding, queries, postgres.restoring],
 }
 CONDITIONS = [
     (store, module, name, number)
@@ -50,6 +50,8 @@ async def probe(memory: AsyncMemory) -> int:
         lambda: memory.delete(ada.id, user_id="eve"),
         lambda: memory.add("note", user_id="eve", supersedes=[ada.id]),
         lambda: memory.add_many([MemoryInput(content="note", user_id="eve", supersedes=[ada.id])]),
+        lambda: memory.add("note of ada", user_id="eve", scope="s", on_duplicate="skip"),
+        lambda: memory.add("note of ada", user_id="eve", scope="s", on_duplicate="supersede"),
         lambda: memory.put("note", user_id="eve", key="k", supersedes=[other.id]),
         lambda: memory.add("note of ada", user_id="eve", key="x", idempotency_key="once"),
         lambda: memory.put("note", user_id="eve", key="k"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from openproto import AsyncMemory
+from typing import Any
 
 FACTS = [
     "I am allergic to nuts",
@@ -37,8 +35,8 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
-async def test_a_vague_question_is_answered_from_what_is_there(tmp_path: Path) -> None:
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="local") as memory:
+async def test_a_vague_question_is_answered_from_what_is_there(store: Any) -> None:
+    async with store.client("local") as memory:
         await memory.add_many([{"content": fact, "user_id": "ada"} for fact in FACTS])
         found = 0
         for question, matter in QUESTIONS:
