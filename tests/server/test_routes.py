@@ -42,9 +42,8 @@ def test_a_moment_of_any_offset_and_century_keeps_its_microseconds_in_utc(client
 def test_a_server_may_stand_before_another_in_one_process(serve: Serve, tmp_path: Path) -> None:
     behind = serve(sqlite_app(tmp_path / "memory.db", token_counter=len))
     front = serve(create_app(AsyncMemory("passthrough", base_url=str(behind.base_url)), ServerSettings()))
-    for n in range(5):
-        id = add(front, f"tea number {n}")["id"]
-    assert front.patch(f"/memories/{id}", json={"content": "milk"}).json()["content"] == "milk"
+    ids = [add(front, f"tea number {n}")["id"] for n in range(5)]
+    assert front.patch(f"/memories/{ids[0]}", json={"content": "milk"}).json()["content"] == "milk"
     # Each counts with its own counter.
     block = behind.post("/context", json={"query": "tea", "user_id": "ada", "token_budget": 110}).json()
     assert block["token_count"] == len(block["text"]) <= 110

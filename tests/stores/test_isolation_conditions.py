@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from openproto_adapters import postgres, sqlite
 from openproto_adapters.postgres import changes, deciding, queries
+from openproto_adapters.postgres import restoring as postgres_restoring
+from openproto_adapters.sqlite import restoring as sqlite_restoring
 from openproto_adapters.sqlite import searching, selection, statements, supersession
 
 from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
@@ -22,8 +23,8 @@ PATTERNS = {
     "postgres": re.compile(rf"(?:m\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
 }
 MODULES: dict[str, list[ModuleType]] = {
-    "sqlite": [sqlite.restoring, searching, selection, statements, supersession],
-    "postgres": [changes, deciding, queries, postgres.restoring],
+    "sqlite": [sqlite_restoring, searching, selection, statements, supersession],
+    "postgres": [changes, deciding, queries, postgres_restoring],
 }
 CONDITIONS = [
     (store, module, name, number)
