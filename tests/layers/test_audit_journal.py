@@ -26,8 +26,8 @@ from openproto import (
     UnauthorizedError,
     UnsupportedCapabilityError,
     registry,
-    settings,
 )
+from openproto.client import settings
 from openproto.layers.audit import Audited
 from openproto.layers.journals import sqlite as sqlite_journal
 from openproto.layers.layer import Layer
