@@ -136,6 +136,8 @@ def test_a_key_reaches_its_users_and_x_user_id_narrows_it(
         path = f"/memories/{add(guarded, user_id)}"
         ok = user_id in allowed
         assert guarded.get(path, headers=headers).status_code == (200 if ok else 404)
+        as_another = {"user_id": "eve" if user_id == "bob" else "bob"}
+        assert guarded.get(path, params=as_another, headers=headers).status_code == 404
         assert guarded.patch(path, json={"tags": ["t"]}, headers=headers).status_code == (200 if ok else 404)
         assert guarded.delete(path, headers=headers).status_code == (204 if ok else 404)
         listed = guarded.get("/memories", params={"user_id": user_id}, headers=headers)
