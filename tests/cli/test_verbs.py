@@ -33,6 +33,7 @@ def test_every_field_goes_in_and_comes_out(cli: Run) -> None:
     assert cli("get", old, "--json").json["superseded_by"] == added["id"]
     first = cli("add", "x", "--idempotency-key", "k")
     assert first.out == cli("add", "x", "--idempotency-key", "k").out
+    assert first.out == cli("add", "X.", "--on-duplicate", "skip").out
     assert cli("get", added["id"], "--user", "bob").status == cli("get", "no-such-id").status == 3
     lines = dict(line.split("\t") for line in cli("capabilities").out.splitlines())
     assert (lines["add"], lines["vector_search"], lines["keyword_search"]) == ("native", "no", "yes")

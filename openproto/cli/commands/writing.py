@@ -16,6 +16,7 @@ from openproto.cli.command import MEMORIES, command
 from openproto.cli.options import Id, IfVersion, Scope, Tags, Yes, moment_option
 from openproto.cli.reporting import Misuse
 from openproto.fields import MAX_CONTENT_LENGTH
+from openproto.models import OnDuplicate
 
 CLEARABLE = ("scope", "tags", "confidence", "valid_to", "supersedes", "source")
 
@@ -50,6 +51,9 @@ async def add(
     valid_to: ValidTo = None,
     supersedes: Superseded = None,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Your own name for it; no other may have it.")] = None,
+    on_duplicate: Annotated[
+        OnDuplicate | None, typer.Option(help="What to do where a memory says the same already; keep stores both.")
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Adding again under the same key stores nothing new.")
     ] = None,
@@ -73,10 +77,11 @@ async def add(
             valid_to=valid_to,
             supersedes=supersedes,
             key=key,
+            on_duplicate=on_duplicate,
             idempotency_key=idempotency_key,
             **fields,
         )
-    show.show_written(call.out, "stored", record)
+    show.show_written(call.out, "stored" if record.duplicate_of is None else "there already:", record)
 
 
 @command(MEMORIES)
