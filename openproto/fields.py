@@ -25,7 +25,7 @@ MAX_INTEGER_BITS = 4096
 MAX_SCOPE_LENGTH = 512
 LONE_SURROGATE = "must not contain lone surrogates"
 EXTENSION_KEY = re.compile(r"x-[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
-_EXACT = frozenset({str, int, float, bool, type(None)})
+EXACT = frozenset({str, int, float, bool, type(None)})
 _DEEPEST = 110
 """Past the depth that any field may have: what is deeper is left for its own check to refuse."""
 
@@ -38,7 +38,7 @@ NOT_A_MOMENT = "must be a moment with an offset, such as '2026-01-31T12:00:00Z'"
 def plain(value: Any, depth: int = 0) -> Any:
     """Return `value` as str, int, float, bool, datetime, list, or dict; what is none of these is returned as it is."""
     kind = type(value)
-    if kind in _EXACT or depth > _DEEPEST:
+    if kind in EXACT or depth > _DEEPEST:
         return value
     if isinstance(value, Enum):
         return plain(value.value, depth + 1)
@@ -61,7 +61,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 def plain_field(name: Any, value: Any) -> Any:
     """Return `plain(value)`; a fault of the value's own methods is a ValueError that names the field."""
-    if type(value) in _EXACT:
+    if type(value) in EXACT:
         return value
     try:
         return plain(value)

@@ -157,7 +157,7 @@ class AsyncMemory(AsyncVerbs):
         outcomes: Outcomes = []
         remaining = inputs.each(items)
         while batch := await inputs.validated(remaining, ADD_MANY_BATCH, self._on_duplicate):
-            batch = [self._refused(entry) for entry in batch]
+            batch = [self._refused(entry) if isinstance(entry, KeyedInput) else entry for entry in batch]
             valid = [keyed for keyed in batch if isinstance(keyed, KeyedInput)]
             stored = iter(await self._add_batch(valid))
             outcomes.extend(next(stored) if isinstance(entry, KeyedInput) else entry for entry in batch)
@@ -334,8 +334,8 @@ class AsyncMemory(AsyncVerbs):
         except OpenProtoError as error:
             return [error] * len(batch)
 
-    def _refused(self, entry: KeyedInput | OpenProtoError) -> KeyedInput | OpenProtoError:
-        lacking = self._session.provider.lacking(entry.item) if isinstance(entry, KeyedInput) else None
+    def _refused(self, entry: KeyedInput) -> KeyedInput | OpenProtoError:
+        lacking = self._session.provider.lacking(entry.item)
         return entry if lacking is None else self._session.provider.unsupported(lacking)
 
     async def _restore_batch(self, batch: Records) -> RestoreOutcomes:

@@ -65,7 +65,7 @@ def _keyed_or_error(item: MemoryInput | Mapping[str, Any], on_duplicate: OnDupli
         if item.on_duplicate != on_duplicate and "on_duplicate" not in item.model_fields_set:
             item = item.model_copy(update={"on_duplicate": on_duplicate})
         return KeyedInput(item, generated_key(item.user_id))
-    if not isinstance(item, Mapping) or not all(isinstance(name, str) for name in item):
+    if not isinstance(item, dict | Mapping) or not all(isinstance(name, str) for name in item):
         return InvalidRequestError(f"must be a mapping of add's keywords or a MemoryInput, and is a {_kind(item)}")
     fields = dict(item)
     key = fields.pop("idempotency_key", None)

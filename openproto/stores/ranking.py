@@ -77,15 +77,23 @@ def coverage(
     `postings` holds, for each term of the query, the memories that have it; `variants` those of each variant, and `of`
     says which term that one stands in for, or -1.
     """
-    weighed: list[tuple[Collection[int], float]] = [(posting, idf(n, len(posting))) for posting in postings]
+    weights = [idf(n, len(posting)) for posting in postings]
+    others: list[tuple[Collection[int], float]] = []
+    unbound = 0.0
     for posting, place in zip(variants, of, strict=True):
         # What has the word itself has all that stands in for it, whether or not it was indexed under that as well.
-        having = {*posting, *postings[place]} if place >= 0 else posting
-        if having:
-            weighed.append((having, VARIANT_WEIGHT * idf(n, len(having))))
-    total = sum(weight for _, weight in weighed)
+        having: Collection[int] = postings[place] if place >= 0 else ()
+        more = {*posting}.difference(having)
+        if count := len(having) + len(more):
+            weight = VARIANT_WEIGHT * idf(n, count)
+            others.append((more, weight))
+            if place >= 0:
+                weights[place] += weight
+            else:
+                unbound += weight
+    total = sum(weights) + unbound
     covered: dict[int, float] = {}
-    for memories, weight in weighed:
+    for memories, weight in [*zip(postings, weights, strict=True), *others]:
         for memory in memories:
             covered[memory] = covered.get(memory, 0.0) + weight
     return {memory: weight / total for memory, weight in covered.items()}

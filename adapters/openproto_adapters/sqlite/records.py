@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any, overload
 
 from openproto.embedding import Vector
-from openproto.models import MemoryRecord
+from openproto.models import MemoryRecord, MemorySource
 from openproto.stores import moments
 
 COLUMNS = """id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
     superseded_by, extensions, updated_at, key, version, starts_by_handover, (SELECT model FROM store)"""
+
+_NO_LIST, _NO_OBJECT = "[]", "{}"
+"""What most columns of JSON hold, which need not be parsed."""
 
 
 @overload
@@ -37,9 +40,12 @@ def pack_embedding(vector: Vector) -> bytes:
     return vector.astype("<f2").tobytes()
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each call
+
+
 def to_json(value: Any) -> str:
     """Return the compact JSON that a column holds."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def to_record(row: tuple[Any, ...]) -> MemoryRecord:
@@ -48,23 +54,27 @@ def to_record(row: tuple[Any, ...]) -> MemoryRecord:
         id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
         superseded_by, extensions, updated_at, key, version, starts_by_handover, embedding_model,
     ) = row  # fmt: skip
-    return MemoryRecord(
-        id=id,
-        content=content,
-        user_id=user_id,
-        created_at=moments.from_micros(created_at),
-        scope=scope,
-        tags=json.loads(tags),
-        source=json.loads(source) if source else None,
-        confidence=confidence,
-        valid_from=None if starts_by_handover else from_micros(valid_from),
-        valid_to=from_micros(valid_to),
-        supersedes=json.loads(supersedes),
-        superseded_by=superseded_by,
-        embedding_model=embedding_model,
-        updated_at=from_micros(updated_at),
-        status="done",
-        key=key,
-        version=version,
-        **json.loads(extensions),
+    # Validated when it was written: doing so again took longer than the rest of this function.
+    return MemoryRecord.of_valid(
+        {
+            "id": id,
+            "content": content,
+            "user_id": user_id,
+            "created_at": moments.from_micros(created_at),
+            "scope": scope,
+            "tags": [] if tags == _NO_LIST else json.loads(tags),
+            "source": MemorySource(**json.loads(source)) if source else None,
+            "confidence": confidence,
+            "valid_from": None if starts_by_handover else from_micros(valid_from),
+            "valid_to": from_micros(valid_to),
+            "supersedes": [] if supersedes == _NO_LIST else json.loads(supersedes),
+            "superseded_by": superseded_by,
+            "embedding_model": embedding_model,
+            "updated_at": from_micros(updated_at),
+            "status": "done",
+            "key": key,
+            "version": version,
+            "duplicate_of": None,
+        },
+        {} if extensions == _NO_OBJECT else json.loads(extensions),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
+from heapq import nlargest
 
 from openproto.embedding import Vector
 from openproto.models import MOST_TURNS, MemoryRecord, Place, SearchResult
@@ -50,7 +51,7 @@ def search(
     if places:
         scores = {number: scores.get(number, 0.0) for number in sorted(eligible, reverse=True)}
         scores = lend(scores, places)
-    best = sorted(scores, key=lambda number: (scores[number], number), reverse=True)[: query.limit]
+    best = nlargest(query.limit, scores, key=lambda number: (scores[number], number))
     return [
         SearchResult(memory=_found(db, number, query.user_id), score=scores[number])
         for number in best
