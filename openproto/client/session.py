@@ -323,7 +323,11 @@ async def _in_a_thread(function: Callable[[], None]) -> None:
     def run() -> None:
         function()
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+            loop.call_soon_threadsafe(settle)
+
+    def settle() -> None:
+        if not ended.done():
+            ended.set_result(None)
 
     threading.Thread(target=run, name="openproto-models", daemon=True).start()
     await ended
