@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -16,6 +15,7 @@ from openproto.http_status import unexpected_response
 T = TypeVar("T")
 
 _building = Lock()
+_readers: dict[Any, TypeAdapter[Any]] = {}
 
 
 @contextmanager
@@ -33,11 +33,13 @@ def reading(vendor: str) -> Iterator[None]:
         raise unexpected_response(vendor) from None
 
 
-@cache
 def reader(kind: type[T]) -> TypeAdapter[T]:
-    """Return what reads an answer as `kind`: made when it is first wanted, in a thread, for it takes milliseconds."""
+    """Return what reads an answer as `kind`: made when it is first wanted, in a thread; it takes milliseconds."""
     with _building:
-        return TypeAdapter(kind)
+        if kind not in _readers:
+            _readers[kind] = TypeAdapter(kind)
+        made: TypeAdapter[T] = _readers[kind]
+    return made
 
 
 def no_such_memory() -> NotFoundError:
