@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
@@ -87,8 +86,8 @@ class OpenProtoSession(SessionABC):
         items: Items = []
         if most == 0:
             return items
-        async for stored in self._newest_first():
-            items.append(stored.item())
+        async for item, _ in self._newest_first():
+            items.append(item)
             if most is not None and len(items) == most:
                 break
         return items[::-1]
@@ -100,13 +99,13 @@ class OpenProtoSession(SessionABC):
                 raise outcome
 
     async def _pop(self) -> TResponseInputItem | None:
-        async for stored in self._newest_first():
+        async for item, records in self._newest_first():
             try:
-                for record in stored.records:
+                for record in records:
                     await self._memory.delete(record.id, user_id=self._user_id)
             except NotFoundError:
                 continue  # somebody else was faster: the item is theirs
-            return stored.item()
+            return item
         return None
 
     def _inputs(self, item: TResponseInputItem) -> Iterable[dict[str, Any]]:
@@ -128,23 +127,22 @@ class OpenProtoSession(SessionABC):
                 },
             }
 
-    async def _newest_first(self) -> AsyncIterator[_StoredItem]:
-        """Yield the items that are whole; one whose parts are still being written, or half deleted, is left out."""
-        waiting: dict[str, _StoredItem] = {}
+    async def _newest_first(self) -> AsyncIterator[tuple[TResponseInputItem, list[MemoryRecord]]]:
+        """Yield each item with its records.
+
+        What is no whole item is left out: one whose parts are still being written or half deleted, and what another
+        program left in the scope.
+        """
+        waiting: dict[str, dict[int, tuple[str, MemoryRecord]]] = {}
         async for record in self._memory.iter(self._user_id, scope=self._scope):
-            kept = cast("dict[str, Any]", record.extensions[_FIELD])
-            stored = waiting.setdefault(kept["item"], _StoredItem(kept["parts"]))
-            stored.records.append(record)
-            stored.texts[kept["part"]] = kept["json"]
-            if len(stored.texts) == stored.parts:
-                yield waiting.pop(kept["item"])
-
-
-@dataclass(slots=True)
-class _StoredItem:
-    parts: int
-    records: list[MemoryRecord] = field(default_factory=list)
-    texts: dict[int, str] = field(default_factory=dict)
-
-    def item(self) -> TResponseInputItem:
-        return cast(TResponseInputItem, json.loads("".join(self.texts[part] for part in range(self.parts))))
+            match record.extensions.get(_FIELD):
+                case {"item": str(name), "part": int(part), "parts": int(parts), "json": str(text)}:
+                    found = waiting.setdefault(name, {})
+                    found[part] = text, record
+                    if len(found) == parts:
+                        del waiting[name]
+                        try:
+                            item = json.loads("".join(found[part][0] for part in sorted(found)))
+                        except ValueError:
+                            continue
+                        yield cast(TResponseInputItem, item), [record for _, record in found.values()]

@@ -78,3 +78,14 @@ def test_an_agent_remembers_on_any_loop(tmp_path: Path) -> None:
         asyncio.run(run("I am Ada", "Hello Ada"))
         items = asyncio.run(run("Who am I?", "Ada"))
     assert [item["role"] for item in items] == ["user", "assistant", "user", "assistant"]
+
+
+async def test_what_is_no_item_is_passed_over(memory: AsyncMemory) -> None:
+    session = OpenProtoSession("s", memory, user_id="ada")
+    await session.add_items(ITEMS[:1])
+    scope = "openai-agents/s"
+    await memory.add("another program's", user_id="ada", scope=scope)
+    broken = {"item": "1", "part": 0, "parts": 1, "json": "{"}
+    await memory.add("broken", user_id="ada", scope=scope, x_openai_agents=broken)
+    assert await session.get_items(limit=1) == ITEMS[:1]
+    assert [await session.pop_item() for _ in range(2)] == [ITEMS[0], None]
