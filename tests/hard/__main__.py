@@ -46,6 +46,7 @@ async def schemathesis(chance: random.Random, cases: int) -> str:
 PARTS: dict[str, Part] = {
     "kills": Part(killing.kills, 130, "no acknowledged memory is lost or doubled"),
     "network": Part(parts.network, 5_000, "an answer or a typed error, in bounded time"),
+    "versions": Part(parts.versions, 10_000, "the history of each key is linearizable"),
     "storm": Part(parts.storm, 45_000, "the client works afterwards, no task is left"),
     "probes": Part(parts.probes, 100_000, "an answer or a typed error"),
     "schemathesis": Part(schemathesis, 50_000, "every answer is as its OpenAPI says"),

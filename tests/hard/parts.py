@@ -14,6 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from history import fault_of, history_of
+from openproto_adapters.postgres.private.server import PrivatePostgres
+
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError, gather_bounded
 from openproto.server import ServerSettings, create_app, running
 
@@ -124,6 +127,32 @@ async def _one_call(memory: AsyncMemory, chance: random.Random) -> None:
             found = [await memory.update(record.id, user_id=user, content="likes water")]
             await memory.delete(record.id, user_id=user)
     ensure(all(record.user_id == user for record in found), "another user's memory came out")
+
+
+# -- names and versions -----------------------------------------------------------------------------------------------
+
+
+async def versions(chance: random.Random, operations: int) -> str:
+    """Let 8 processes write the same keys with versions: one order must explain all that they were told."""
+    told = []
+    with folder() as home:
+        home.chmod(0o755)  # as root the server runs as another user, who must come through
+        server = PrivatePostgres(home / "postgres")
+        stores: list[tuple[str, dict[str, Any]]] = [
+            ("sqlite", {"path": str(home / "m.db"), "synchronous": "normal"}),
+            ("postgres", {"url": await asyncio.to_thread(server.start)}),
+        ]
+        try:
+            for provider, options in stores:
+                options |= {"embedder": "none"}
+                made = await history_of(provider, options, processes=8, operations=operations, chance=chance)
+                fault = fault_of(made)
+                ensure(fault is None, f"{provider}: {fault}")
+                refused = sum(one.outcome == "conflict" for one in made)
+                told.append(f"{provider} {len(made):,} calls, {refused:,} refused as stale")
+        finally:
+            await asyncio.to_thread(server.stop)
+    return "; ".join(told)
 
 
 # -- storms of cancellations ------------------------------------------------------------------------------------------
