@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,22 +18,33 @@ from uvicorn.supervisors import Multiprocess
 from openproto import AsyncMemory
 from openproto.server.app import create_app
 from openproto.server.log import log_config
-from openproto.server.running import uvicorn_options
-from openproto.server.settings import ServerSettings
+from openproto.server.running import binding, uvicorn_options
+from openproto.server.settings import Address, ServerSettings
 
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 
+MakeObserver: TypeAlias = Callable[[], Any]
+"""Returns an observer; a function of a module, because it is sent to the workers."""
 
-def serve(provider: str, options: Mapping[str, Any], settings: ServerSettings) -> None:
+
+def serve(
+    provider: str,
+    options: Mapping[str, Any],
+    settings: ServerSettings,
+    *,
+    observers: Sequence[MakeObserver] = (),
+    also: str = "",
+) -> None:
     """Serve until SIGTERM or SIGINT: then take no more requests, finish those that run, and return.
 
-    `options` are those of `AsyncMemory(provider, **options)`. Raises OSError where the address cannot be bound.
+    `options` are those of `AsyncMemory(provider, **options)`. Each worker makes its own `observers`. `also` is logged
+    after the address. Raises OSError where the address cannot be bound.
     """
     config = uvicorn.Config(
         # A function that each worker calls, for a client belongs to one process.
-        partial(_make_app, provider, options, settings),
+        partial(_make_app, provider, options, settings, observers),
         factory=True,
         workers=settings.workers,
         timeout_graceful_shutdown=settings.shutdown_timeout,
@@ -45,7 +56,7 @@ def serve(provider: str, options: Mapping[str, Any], settings: ServerSettings) -
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with _bound(settings) as listener, suppress(KeyboardInterrupt):
-        ready = f"serving {provider} on {_description(listener, settings)}"
+        ready = f"serving {provider} on {_description(listener, settings)}{also}"
         if settings.workers > 1:
             supervisor = _Supervisor(config, [listener])
             _log.info(ready)  # callers who come before the workers do wait in the socket's queue
@@ -76,22 +87,22 @@ class _Supervisor(Multiprocess):
                     os.kill(worker.pid, signal.SIGHUP)
 
 
-def _make_app(provider: str, options: Mapping[str, Any], settings: ServerSettings) -> ASGIApp:
-    return create_app(AsyncMemory(provider, **options), settings)
+def _make_app(
+    provider: str, options: Mapping[str, Any], settings: ServerSettings, observers: Sequence[MakeObserver]
+) -> ASGIApp:
+    return create_app(AsyncMemory(provider, observers=[make() for make in observers], **options), settings)
 
 
 def _bound(settings: ServerSettings) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        said = (error.strerror or str(error)).partition(" (while ")[0]
-        raise OSError(error.errno, f"{settings.host} port {settings.port}: {said}") from error
+    address = Address(settings.host, settings.port)
+    with binding(address):
+        return socket.create_server(
+            address, family=socket.AF_INET6 if ":" in address.host else socket.AF_INET, backlog=_BACKLOG
+        )
 
 
 def _description(listener: socket.socket, settings: ServerSettings) -> str:
-    port = listener.getsockname()[1]
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = Address(settings.host, listener.getsockname()[1])
     workers = f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
     keys = f"{len(settings.keys)} API key{'s' if len(settings.keys) > 1 else ''}" if settings.keys else "no API keys"
-    return f"http://{host}:{port} ({workers}, {keys})"
+    return f"http://{address} ({workers}, {keys})"

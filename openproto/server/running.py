@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from openproto.server.connections import Connections
 from openproto.server.http_protocol import HttpProtocol
-from openproto.server.settings import ServerSettings
+from openproto.server.settings import Address, ServerSettings
 
 _LONGEST_START = 30.0
 
@@ -31,6 +31,16 @@ def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "proxy_headers": False,
         "server_header": False,
     }
+
+
+@contextmanager
+def binding(address: Address) -> Iterator[None]:
+    """Bind `address` within the block; an OSError says which one failed, and why."""
+    try:
+        yield
+    except OSError as error:
+        said = (error.strerror or str(error)).partition(" (while ")[0]
+        raise OSError(error.errno, f"{address.host} port {address.port}: {said}") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -13,6 +13,25 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from openproto.server.keys import ApiKey, read_keys
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Address(NamedTuple):
+    """Where to listen; as text, with brackets round an address of IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+]|[^:\s]+):)?([0-9]{1,5})", value)
+    if found is None or int(found[2]) > 65535:
+        raise ValueError("must be a port, or an address and a port: 9464, 10.0.0.5:9464")
+    return Address((found[1] or "127.0.0.1").strip("[]"), int(found[2]))
 
 
 def _split(value: object) -> object:
@@ -70,6 +89,7 @@ class ServerSettings(BaseSettings):
         body_timeout: Seconds within which a body arrives, from the end of the headers.
         idle_timeout: Seconds that a connection is kept between requests, or while its client reads nothing.
         shutdown_timeout: Seconds that requests get to finish when the server is stopped.
+        metrics: A port, or an address and a port, where Prometheus finds the figures of all workers, without a key.
         log_level: The least severe level that is logged.
         log_format: Lines for people, or one JSON object a line.
     """
@@ -94,6 +114,7 @@ class ServerSettings(BaseSettings):
     body_timeout: Seconds = 60
     idle_timeout: Seconds = 75
     shutdown_timeout: Whole = Field(default=10, ge=1, le=600)
+    metrics: Annotated[Address | None, NoDecode, BeforeValidator(_address)] = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

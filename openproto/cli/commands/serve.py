@@ -65,6 +65,9 @@ def serve(
     shutdown_timeout: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="How long requests may take to finish at a stop; 10.")
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="[ADDRESS:]PORT", help="Where Prometheus finds figures, without a key.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, or error; info by default.")
     ] = None,
@@ -90,6 +93,7 @@ def serve(
         "body_timeout": body_timeout,
         "idle_timeout": idle_timeout,
         "shutdown_timeout": shutdown_timeout,
+        "metrics": metrics,
         "log_level": log_level,
         "log_format": log_format,
     }
@@ -99,7 +103,15 @@ def serve(
     asyncio.run(_try(target))
     from openproto.server.run import serve as run
 
-    run(target.name, target.provider_options | target.client_options, settings)
+    options = target.provider_options | target.client_options
+    if settings.metrics is None:
+        run(target.name, options, settings)
+        return
+    from openproto.integrations.prometheus import count_calls
+    from openproto.integrations.prometheus_endpoint import showing_metrics
+
+    with showing_metrics(settings.metrics, workers=settings.workers) as url:
+        run(target.name, options, settings, observers=[count_calls], also=f", metrics on {url}")
 
 
 def _settings(flags: dict[str, Any]) -> ServerSettings:
