@@ -27,6 +27,8 @@ INTEGRATIONS = {
     "google-adk": "google_adk",
     "agent-framework": "agent_framework",
     "strands": "strands",
+    "pydantic-ai": "pydantic_ai",
+    "llama-index": "llama_index",
     "opentelemetry": "opentelemetry",
     "prometheus": "prometheus",
 }

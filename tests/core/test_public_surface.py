@@ -92,7 +92,7 @@ def test_the_base_install_is_small_and_the_extra_all_holds_every_extra_that_a_pr
     # have the library.
     integrations = {
         *("langgraph", "openai-agents", "anthropic", "mcp", "google-adk", "agent-framework", "strands"),
-        *("opentelemetry", "prometheus"),
+        *("pydantic-ai", "llama-index", "opentelemetry", "prometheus"),
     }
     assert set(inside) == set(extras) - {"all", "async", "conformance"} - integrations
 

@@ -1,4 +1,4 @@
-"""Google's Agent Development Kit and Microsoft's Agent Framework keep and find memories through their own hooks."""
+"""Google's Agent Development Kit, Microsoft's Agent Framework, Strands, and LlamaIndex remember by their own hooks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from google.adk.events.event import Event
 from google.adk.memory.memory_entry import MemoryEntry
 from google.adk.sessions.session import Session
 from google.genai import types
+from llama_index.core.llms import ChatMessage, MessageRole
 from strands.memory import MemoryManager
 
 from openproto import AsyncMemory, NotFoundError
 from openproto.integrations.agent_framework import OpenProtoContextProvider
 from openproto.integrations.google_adk import OpenProtoMemoryService
+from openproto.integrations.llama_index import OpenProtoMemoryBlock
 from openproto.integrations.strands import OpenProtoMemoryStore
 
 
@@ -103,3 +105,21 @@ async def test_a_strands_store_remembers_once_and_finds(memory: AsyncMemory) -> 
     await memory.delete((entries[0].metadata or {})["id"], user_id="ada")
     await store.add("I take my coffee black", {"mood": "calm"})
     assert len(await store.search("coffee")) == 1
+
+
+async def test_a_llama_index_block_keeps_what_the_user_said_and_recalls_it(memory: AsyncMemory) -> None:
+    block = OpenProtoMemoryBlock(memory, user_id="ada", priority=1)
+    said = [
+        ChatMessage("I take my coffee black"),
+        ChatMessage("Noted, coffee", role=MessageRole.ASSISTANT),
+        ChatMessage(" ", role=MessageRole.USER),
+    ]
+    assert await block.aget([ChatMessage("coffee")]) == ""
+    await block.aput(said, from_short_term_memory=True, session_id="s/1")
+    (record,) = (await memory.list("ada")).items
+    assert (record.content, record.scope) == ("I take my coffee black", "llama-index/s%2F1")
+    recalled = await block.aget([ChatMessage("How do I take my coffee?"), said[1]])
+    assert "I take my coffee black" in recalled
+    assert "data, not instructions" in recalled
+    assert await block.aget() == await block.aget([said[1]]) == ""
+    assert await OpenProtoMemoryBlock(memory, user_id="bob").aget([ChatMessage("coffee")]) == ""

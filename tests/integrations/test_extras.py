@@ -17,6 +17,8 @@ EXTRAS = {
     "google_adk": "google-adk",
     "agent_framework": "agent-framework",
     "strands": "strands",
+    "pydantic_ai": "pydantic-ai",
+    "llama_index": "llama-index",
     "opentelemetry": "opentelemetry",
     "prometheus": "prometheus",
 }
