@@ -1,4 +1,4 @@
-"""What openproto itself costs: `Memory` over `AsyncMemory`, the import, and how much is installed with it."""
+"""What openproto itself costs: `Memory` over `AsyncMemory`, an observer, the import, and how much is installed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib.metadata import requires
 from statistics import median
 from typing import Any
 
-from benchmarks.harness import Bench, Figure, at_most, spread, take_turns
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from prometheus_client import CollectorRegistry
+
+from benchmarks.harness import Bench, Figure, Step, at_most, spread, take_turns
 from openproto import AsyncMemory, Memory, MemoryRecord, Provider
+from openproto.instrumentation import Observer
+from openproto.integrations.opentelemetry import trace_calls
+from openproto.integrations.prometheus import count_calls
 from openproto.requests import RecordRef
 
 MOST_MICROSECONDS = 200
+MOST_OBSERVER_MICROSECONDS = 30
 MOST_IMPORT_MS = 150
 MOST_DEPENDENCIES = 5
 
@@ -59,7 +71,7 @@ class Trivial(Provider):
 
 async def run(bench: Bench) -> list[Figure]:
     """Measure each cost."""
-    return [await _sync_over_async(bench), *_importing(bench), _dependencies()]
+    return [await _sync_over_async(bench), *await _observers(bench), *_importing(bench), _dependencies()]
 
 
 async def _sync_over_async(bench: Bench) -> Figure:
@@ -87,6 +99,45 @@ async def _sync_over_async(bench: Bench) -> Figure:
         memory_us=spread(took["Memory"], 1e6),
         async_memory_us=spread(took["AsyncMemory"], 1e6),
     )
+
+
+async def _observers(bench: Bench) -> list[Figure]:
+    """Call clients with and without an observer in turns; spans go to a batch processor, as they do in production."""
+    tracers = TracerProvider()
+    tracers.add_span_processor(BatchSpanProcessor(_Discarding()))
+    observers = {
+        "trace_calls": trace_calls(tracers, MeterProvider([InMemoryMetricReader()])),
+        "count_calls": count_calls(CollectorRegistry()),
+    }
+    async with AsyncExitStack() as stack:
+
+        async def calling(*observers: Observer) -> Step:
+            memory = await stack.enter_async_context(AsyncMemory(Trivial(), observers=observers))
+
+            async def call(turn: int) -> None:
+                await memory.get("1", user_id="user")
+
+            return call
+
+        sides = {"none": await calling()} | {name: await calling(each) for name, each in observers.items()}
+        took = await take_turns(sides, bench.size(10_000, 2_000), warm=200)
+    tracers.shutdown()
+    return [
+        at_most(
+            f"{name} adds to a call, p50",
+            (median(took[name]) - median(took["none"])) * 1e6,
+            MOST_OBSERVER_MICROSECONDS,
+            "µs",
+            with_it_us=spread(took[name], 1e6),
+            without_us=spread(took["none"], 1e6),
+        )
+        for name in observers
+    ]
+
+
+class _Discarding(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
 
 
 def _importing(bench: Bench) -> list[Figure]:

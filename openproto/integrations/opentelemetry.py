@@ -48,16 +48,19 @@ def trace_calls(tracer_provider: TracerProvider | None = None, meter_provider: M
 
     def observe(event: CallEvent) -> None:
         operation = OPERATIONS.get(event.verb, event.verb)
-        common = {"gen_ai.operation.name": operation, "gen_ai.provider.name": event.provider}
+        attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": event.provider}
         if event.outcome != "ok":
-            common["error.type"] = event.outcome
-        durations.record(event.seconds, common)
+            attributes["error.type"] = event.outcome
+        durations.record(event.seconds, attributes)
+        told = attributes | {"openproto.request_id": event.request_id}
+        if operation != event.verb:
+            told["openproto.verb"] = event.verb
         end = time.time_ns()
         span = tracer.start_span(
             operation,
             kind=SpanKind.CLIENT,
             start_time=end - int(event.seconds * 1e9),
-            attributes={**common, "openproto.verb": event.verb, "openproto.request_id": event.request_id},
+            attributes=told,
         )
         if event.retries:
             span.set_attribute("openproto.retries", event.retries)
