@@ -1,4 +1,7 @@
-"""Every program and every command of the README is run, as it stands there."""
+"""The commands of the README are run as they stand there, and so are the programs that want a service next to them.
+
+Those that stand for themselves are run by `integrations/test_documented_programs.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-QUICKSTARTS = [block for block in BLOCKS if "import" in block][:2]
 (PROVIDERS,) = [block for block in BLOCKS if "from_env" in block]
 (AROUND_LLM,) = [block for block in BLOCKS if "wrap(" in block]
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,14 +32,6 @@ COMMANDS = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
 def home(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
     return {**kept, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
-
-
-@pytest.mark.promise(80)
-@pytest.mark.parametrize("program", QUICKSTARTS, ids=["asynchronous", "synchronous"])
-def test_the_programs_answer(program: str, home: dict[str, str]) -> None:
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", program], env=home, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "Ada takes her coffee black" in ran.stdout
 
 
 def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path) -> None:
