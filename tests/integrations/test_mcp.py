@@ -206,7 +206,7 @@ async def test_ten_clients_at_once_over_stdio(tmp_path: Path) -> None:
             await call(client, "add_memory", content=f"fact {number}")
 
     await asyncio.gather(*(one(number) for number in range(10)))
-    async with connected(tmp_path / "memory.db") as client:
+    async with over_stdio("--user", "ada", "--path", str(tmp_path / "memory.db")) as client:
         items = (await call(client, "list_memories"))["items"]
     assert {item["content"] for item in items} == {f"fact {number}" for number in range(10)}
 
