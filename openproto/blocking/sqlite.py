@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from openproto.blocking.abort import CallAborted, current_abort
 from openproto.blocking.threads import Threads
-from openproto.errors import OpenProtoError
+from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 
 T = TypeVar("T")
 
+_BUSY_OR_FAILING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 _CLOSE_TIMEOUT = 0.5
 _LOCK_POLL_SECONDS = 0.02
 
@@ -90,3 +91,14 @@ class SqliteThread:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def file_error(error: sqlite3.Error | OSError, *, what: str, option: str) -> OpenProtoError:
+    """Return the typed error for a file of `what` that cannot be made, is busy, or is something else."""
+    if isinstance(error, OSError):
+        return ProviderError(f"the file of {what} cannot be made: {error.strerror}; look at {option}")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code in _BUSY_OR_FAILING:
+        return ProviderUnavailableError(f"the file of {what} cannot be used now ({name}); try again soon")
+    return ProviderError(f"the file in {option} does not hold {what}, or is damaged: {name}")

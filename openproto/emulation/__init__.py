@@ -8,13 +8,13 @@ everywhere.
 from openproto.emulation.answers import another_users, damaged, deleted_since, no_such_memory, reader, reading
 from openproto.emulation.locks import KeyedLocks
 from openproto.emulation.matching import is_current, matches, scope_nodes
-from openproto.emulation.options import check_base_url, without_credentials
-from openproto.emulation.owned_ids import TOKEN, OwnedId, user_token
+from openproto.emulation.options import api_key_of, check_base_url, without_credentials
+from openproto.emulation.owned_ids import TOKEN, OwnedId, is_uuid, user_token
 from openproto.emulation.provider import EmulatedProvider
 from openproto.emulation.recent import Recent
 from openproto.emulation.stored import Stored
 from openproto.emulation.traits import NATIVE, Traits
-from openproto.emulation.vendor import Ranked, connect_in
+from openproto.emulation.vendor import Ranked, connect_in, connect_once
 from openproto.emulation.waiting import look_until
 
 __all__ = [
@@ -28,11 +28,14 @@ __all__ = [
     "Stored",
     "Traits",
     "another_users",
+    "api_key_of",
     "check_base_url",
     "connect_in",
+    "connect_once",
     "damaged",
     "deleted_since",
     "is_current",
+    "is_uuid",
     "look_until",
     "matches",
     "no_such_memory",

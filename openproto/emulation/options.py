@@ -1,8 +1,11 @@
-"""A check of an option that most adapters have."""
+"""The options that most adapters have."""
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
+
+from openproto.errors import UnauthorizedError
 
 
 def check_base_url(url: str | None) -> None:
@@ -15,3 +18,11 @@ def without_credentials(url: str) -> str:
     """Return the URL without the user and the password that it may hold, for showing it."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def api_key_of(vendor: str, given: str | None, variable: str) -> str:
+    """Return the key that was given, or that of the environment variable; UnauthorizedError where there is none."""
+    key = given or os.environ.get(variable)
+    if not key:
+        raise UnauthorizedError(f"{vendor} needs an API key: set api_key= or {variable}")
+    return key

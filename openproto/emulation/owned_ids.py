@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from hashlib import blake2b
 from typing import ClassVar, Self
+from uuid import UUID
 
 TOKEN = r"(?P<token>[A-Za-z0-9_-]{22})"  # noqa: S105 - a pattern of names, no secret
 
@@ -24,6 +25,7 @@ class OwnedId:
     """The parts of an id; a subclass adds its fields, and a pattern whose named groups fill all of them."""
 
     pattern: ClassVar[re.Pattern[str]] = re.compile(TOKEN)
+    separator: ClassVar[str] = "."
 
     token: str
 
@@ -35,6 +37,11 @@ class OwnedId:
             return None
         return cls(**match.groupdict())
 
+    @property
+    def id(self) -> str:
+        """The id that has these parts."""
+        return self.separator.join(astuple(self))
+
     @classmethod
     def of(cls, id: str) -> Self:
         """Return the parts of an id that is known to have been made here."""
@@ -42,3 +49,11 @@ class OwnedId:
         if parts is None:
             raise ValueError("must be an id that this provider has made")
         return parts
+
+
+def is_uuid(id: str) -> bool:
+    """Return whether an id is a UUID as vendors write it: stores fail in different ways for anything else."""
+    try:
+        return str(UUID(id)) == id
+    except ValueError:
+        return False

@@ -18,6 +18,7 @@ from openproto.emulation.locks import Name
 from openproto.emulation.matching import is_current, matches
 from openproto.emulation.stored import Stored, new_version
 from openproto.emulation.vendor import B, Vendor
+from openproto.emulation.waiting import look_until
 from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
 from openproto.fanout import gather_all, gather_bounded
 from openproto.models import (
@@ -62,7 +63,7 @@ class EmulatedProvider(Vendor[B]):
         """Store the memory; then mark what it supersedes, all of which was there before anything was written."""
         adding = self._add(item, idempotency_key)
         several = bool(item.supersedes) or item.on_duplicate == "supersede"
-        return await (self._finish_despite_cancellation(adding) if several else adding)
+        return await self.processed(await (self._finish_despite_cancellation(adding) if several else adding))
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the items, several at once, each with an outcome of its own; what needs no look-up goes together."""
@@ -82,7 +83,12 @@ class EmulatedProvider(Vendor[B]):
         async def write(part: Sequence[int], together: bool) -> None:
             async with slots:
                 batch = [items[number] for number in part]
-                written = await (self.create_many(batch) if together else self.add_each(batch))
+                try:
+                    written = await (self.create_many(batch) if together else self.add_each(batch))
+                except OpenProtoError as error:
+                    if error.retryable and self.traits.keys_outlive == "native":
+                        raise  # a vendor that knows the keys again may be sent the whole batch again
+                    written = [error] * len(batch)
                 outcomes.update(zip(part, written, strict=True))
 
         parts = [write(numbers, False) for numbers in others.values()]
@@ -112,7 +118,8 @@ class EmulatedProvider(Vendor[B]):
         """Write the memory anew with the changes; whoever else updates it waits."""
         updating = self._update(ref, changes)
         at_once = self.traits.replaces_at_once and "supersedes" not in changes.model_fields_set
-        return (await (updating if at_once else self._finish_despite_cancellation(updating))).record
+        stored = await (updating if at_once else self._finish_despite_cancellation(updating))
+        return await self.processed(stored.record)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the memory."""
@@ -164,7 +171,9 @@ class EmulatedProvider(Vendor[B]):
         return [hit for hit in hits[: query.limit] if hit.score >= (query.min_score or 0.0)]
 
     async def delete_all(self, filters: Filters) -> int:
-        """Remove what the filters select, several at once."""
+        """Remove what the filters select: everything as the vendor can, otherwise several at once."""
+        if filters.scope is None and not filters.tags and self.traits.removes_all:
+            return await self.remove_all(filters.user_id)
         query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags)
         async with aclosing(self.scan(filters.user_id)) as memories:
             chosen = [stored async for stored in memories if matches(self._owned(stored, filters.user_id), query)]
@@ -202,6 +211,15 @@ class EmulatedProvider(Vendor[B]):
             features=features,
             limits=Limits(max_search_results=MAX_SEARCH_LIMIT),
             x_openproto=SupportDetails(support=support, cancellation=self.cancellation),
+        )
+
+    async def processed(self, record: MemoryRecord) -> MemoryRecord:
+        """Return the record once the vendor has processed it, or after the seconds that a write may wait for that."""
+        return await look_until(
+            lambda shown: shown.status not in ("queued", "indexing"),
+            lambda: self.get(RecordRef(id=record.id, user_id=record.user_id)),
+            record,
+            within=self.traits.processing_seconds,
         )
 
     # The parts of a write.

@@ -35,6 +35,12 @@ class Traits:
     keys_outlive: Support = "none"
     """Whether an idempotency key is still known when its memory was deleted, and an old request brings nothing back."""
 
+    processing_seconds: float = 0.0
+    """How long a write waits at most until the vendor has processed the memory; 0 returns at once."""
+
+    removes_all: bool = False
+    """Whether the vendor can remove everything of a user, by `remove_all`."""
+
     most_created: int = 1
     """How many memories `create_many` can write in one request; 1 where there is no such request."""
 

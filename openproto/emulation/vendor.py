@@ -135,6 +135,10 @@ class Vendor(Provider, ABC, Generic[B]):
     async def remove(self, stored: Stored) -> bool:
         """Remove the memory for good; return False where it was gone already."""
 
+    async def remove_all(self, user_id: str) -> int:
+        """Remove every memory of the user and return how many there were; where the traits say that it can."""
+        raise NotImplementedError
+
     @abstractmethod
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield every memory of the user; those created after `until` may be left out."""
@@ -193,3 +197,12 @@ async def connect_in(threads: Threads, make: Callable[P, B], /, *args: P.args, *
     except BaseException:
         threads.close()
         raise
+
+
+async def connect_once(name: str, make: Callable[P, B], /, *args: P.args, **kwargs: P.kwargs) -> B:
+    """Return what `make` returns, run in a thread that ends with it: for asynchronous SDKs, slow to import."""
+    threads = Threads(1, name)
+    try:
+        return await threads(make, *args, **kwargs)
+    finally:
+        threads.close()

@@ -27,12 +27,6 @@ async def test_waiters_get_their_turn_in_order() -> None:
     assert order == list(range(10))
 
 
-async def test_other_names_do_not_wait() -> None:
-    locks = KeyedLocks()
-    async with locks.hold([ONE]), asyncio.timeout(5), locks.hold([TWO]):
-        pass
-
-
 async def test_two_orders_of_the_same_names_do_not_wait_for_each_other() -> None:
     locks = KeyedLocks()
 

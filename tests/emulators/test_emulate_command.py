@@ -117,9 +117,7 @@ def test_the_suite_tries_nine_verbs_of_each_vendor(
 
 
 @pytest.mark.usefixtures("registered")
-def test_an_answer_that_breaks_the_document_fails_the_run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forbidden_answer_fails_the_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(Notes):
         def create(self, request: Request) -> Answer:
             return Answer(201, {"id": 1})

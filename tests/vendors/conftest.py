@@ -1,7 +1,8 @@
-"""Each hosted vendor in turn: its emulator for one test, and clients of it; folders of one vendor choose theirs."""
+"""Each hosted vendor in turn, its emulator for one test, and clients of it; a place for mem0's store."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hosted import HOSTED, Hosted
 
 from openproto import AsyncMemory
 
+IN_MEMORY = Path("/dev/shm")
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
 
@@ -20,17 +22,17 @@ def _one_authority_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
 
 
-@pytest.fixture(params=HOSTED, ids=lambda hosted: hosted.name)
-def hosted(request: pytest.FixtureRequest) -> Hosted:
-    """The vendor."""
-    found: Hosted = request.param
-    return found
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each hosted vendor, or on the one that its module is named after."""
+    if "hosted" in metafunc.fixturenames and "asked" not in metafunc.fixturenames:
+        vendors = [one for one in HOSTED if metafunc.definition.path.stem.startswith(f"test_{one.name}")] or HOSTED
+        metafunc.parametrize("hosted", vendors, ids=lambda hosted: hosted.name)
 
 
 @pytest.fixture
 def emulator(hosted: Hosted) -> Iterator[Any]:
     """The vendor, running; at the end of the test it has kept to its document, and no account was erased."""
-    with hosted.emulator() as running:
+    with hosted.emulator(lag=hosted.lag) as running:
         yield running
         assert running.violations == []
         assert getattr(running, "purges", 0) == 0
@@ -48,3 +50,10 @@ async def other(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator[
     """A client of another process, as far as anybody can see: it remembers nothing of the first one's."""
     async with hosted.client(emulator, tmp_path) as client:
         yield client
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for mem0's store, which waits for the disk with every write: in memory where there is such a place."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as made:
+        yield Path(made)

@@ -7,17 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openproto_adapters.letta import Letta
-from openproto_adapters.mem0 import Mem0
-from openproto_adapters.memorysync import MemorySync
-from openproto_adapters.memsy import Memsy
-from openproto_adapters.supermemory import Supermemory
 from openproto_conformance.emulators import Emulator
-from openproto_conformance.emulators.letta import Letta as LettaEmulator
-from openproto_conformance.emulators.mem0 import Mem0Platform as Mem0Emulator
-from openproto_conformance.emulators.memorysync import MemorySync as MemorySyncEmulator
-from openproto_conformance.emulators.memsy import Memsy as MemsyEmulator
-from openproto_conformance.emulators.supermemory import Supermemory as SupermemoryEmulator
+from openproto_conformance.emulators.registry import emulator_class
 
 from openproto import (
     AsyncMemory,
@@ -32,6 +23,7 @@ from openproto import (
     ScopeDeniedError,
     UnauthorizedError,
 )
+from openproto.registry import provider_class
 
 STATUSES: Mapping[int, type[OpenProtoError]] = {
     400: InvalidRequestError,
@@ -55,14 +47,15 @@ STATUSES: Mapping[int, type[OpenProtoError]] = {
 class Hosted:
     """One vendor: its provider, its emulator, and what tests have to know of the two."""
 
-    provider: type[Provider]
-    emulator: type[Emulator]
+    name: str
     sdk: str
     """The package that the SDK is imported as."""
     adds: str
     """The route that every `add` asks for."""
     search: str
     """A pattern for the path that every search asks for."""
+    lag: float = 0.03
+    """How many seconds its emulator takes to process what it has accepted."""
     width: str = "width"
     """The option that bounds how many calls are under way."""
     key_variable: str = ""
@@ -71,13 +64,22 @@ class Hosted:
     """The environment variable with the address, where there is one."""
     says_when_to_return: bool = True
     """Whether its SDK passes on the Retry-After of a 429."""
+    timeout: str = ""
+    """Where the adapter says how long it waits for a byte, unless that is an option."""
+    batch: tuple[str, int, int] = ("", 0, 0)
+    """The route of a batch, and how many requests 60 memories of one user and 60 of another are."""
     statuses: Mapping[int, type[OpenProtoError]] = field(default_factory=dict)
     """What a status means at this vendor, where that is something else."""
 
     @property
-    def name(self) -> str:
-        """The provider's name."""
-        return self.provider.name
+    def provider(self) -> type[Provider]:
+        """Its provider."""
+        return provider_class(self.name)
+
+    @property
+    def emulator(self) -> type[Emulator]:
+        """Its emulator."""
+        return emulator_class(self.name)
 
     def make(self, emulator: Emulator, folder: Path, **options: Any) -> Provider:
         """Return a provider for the running emulator that has every verb but `audit`."""
@@ -92,52 +94,57 @@ class Hosted:
 
 HOSTED = (
     Hosted(
-        Letta,
-        LettaEmulator,
+        "letta",
         sdk="letta_client",
         adds="POST /v1/archives/{archive_id}/passages",
         search="/v1/passages/search",
         url_variable="LETTA_BASE_URL",
+        timeout="openproto_adapters.letta.provider.TIMEOUT",
+        batch=("POST /v1/archives/{archive_id}/passages/batch", 6, 6),
         statuses={500: ProviderUnavailableError},
     ),
     Hosted(
-        Mem0,
-        Mem0Emulator,
+        "mem0",
         sdk="mem0",
         adds="POST /v3/memories/add/",
         search="/v3/memories/search/",
         key_variable="MEM0_API_KEY",
+        timeout="openproto_adapters.mem0.platform._REQUEST_TIMEOUT",
         statuses={402: ProviderError, 409: InvalidRequestError, 413: RateLimitedError},
     ),
     Hosted(
-        MemorySync,
-        MemorySyncEmulator,
+        "memorysync",
         sdk="memorysync",
         adds="POST /memory/bulk-add",
         search="/memory/query",
         width="max_connections",
         key_variable="MEMORYSYNC_API_KEY",
         url_variable="MEMORYSYNC_BASE_URL",
+        batch=("POST /memory/bulk-add", 2, 2),
     ),
     Hosted(
-        Memsy,
-        MemsyEmulator,
+        "memsy",
         sdk="memsy",
         adds="POST /v1/ingest",
         search="/v1/search",
+        lag=0.01,
         key_variable="MEMSY_API_KEY",
         url_variable="MEMSY_BASE_URL",
+        timeout="openproto_adapters.memsy.provider.TIMEOUT",
+        batch=("POST /v1/ingest", 1, 1),
         says_when_to_return=False,
         statuses={409: ScopeDeniedError},
     ),
     Hosted(
-        Supermemory,
-        SupermemoryEmulator,
+        "supermemory",
         sdk="supermemory",
         adds="POST /ns/{namespace}/document",
         search="/ns/*/search",
+        lag=0.01,
         key_variable="SUPERMEMORY_API_KEY",
         url_variable="SUPERMEMORY_BASE_URL",
+        timeout="openproto_adapters.supermemory.provider.TIMEOUT",
+        batch=("POST /ns/{namespace}/document/batch", 1, 1),
     ),
 )
 

@@ -1,7 +1,7 @@
 """The requests to Letta that the adapter makes: typed answers, typed errors, each in a thread that can be cut off.
 
-Answers are read from the bytes, past the SDK's models: a passage brings 4096 numbers along that nobody needs, and
-making Python objects of them would hold the interpreter up for longer than an event loop may wait.
+Answers are read from the bytes: each passage carries 4096 numbers, of which the SDK's models would make objects for
+longer than an event loop may wait.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
@@ -75,6 +75,15 @@ class Passage(_Answer):
     tags: list[str] | None = None
 
 
+class Wanted(TypedDict, total=False):
+    """Which passages of an archive: the nearest to a query, or the oldest, from `start` to `end`, both included."""
+
+    query: str
+    start: datetime
+    end: datetime | None
+    limit: int
+
+
 class Hit(_Answer):
     """A passage that a search found, and how well it fits: 0 for all of them on a self-hosted server."""
 
@@ -112,10 +121,7 @@ class Api:
             await self._threads(_sent, self._archives.delete, archive_id)
 
     async def create_passages(self, archive: Archive, passages: Sequence[NewPassage]) -> list[str]:
-        """Write passages and return their ids, in order; NotFoundError where the archive is gone.
-
-        Several are written in one request, all or none, unless the archive has no embedding model: then that fails.
-        """
+        """Write passages and return their ids; several in one request unless the archive has no embedding model."""
         if len(passages) == 1 or archive.embedding_config is None:
             one_by_one = [await self._call(Created, self._passages.create, archive.id, **one) for one in passages]
             return [created.id for created in one_by_one]
@@ -132,21 +138,12 @@ class Api:
             return False
         return True
 
-    async def search(
-        self,
-        archive_id: str,
-        *,
-        query: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        limit: int = PAGE,
-    ) -> list[Hit]:
-        """Return the archive's passages created from `start` to `end`, both included.
-
-        With a query the nearest first, otherwise the oldest first. Of an archive that is gone there are none.
-        """
-        asked = {"query": query, "start_date": start, "end_date": end}
+    async def search(self, archive_id: str, **wanted: Unpack[Wanted]) -> list[Hit]:
+        """Return the archive's passages; of one that is gone there are none."""
+        start, end = wanted.get("start"), wanted.get("end")
+        asked = {"query": wanted.get("query"), "start_date": start, "end_date": end}
         given = {name: value for name, value in asked.items() if value is not None}
+        limit = wanted.get("limit", PAGE)
         try:
             hits = await self._call(list[Hit], self._searches.search, archive_id=archive_id, limit=limit, **given)
         except NotFoundError:

@@ -1,18 +1,17 @@
-"""Where a user's passages are: the oldest archive that bears the user's name.
+"""Where a user's passages are: the oldest archive that has the user's name.
 
-Letta lets any number of archives have one name, so two processes may create two; all of them then look again and take
-the oldest. Another process may also delete the archive that this one remembers, and create the next.
+Several archives may have one name. Processes that create one at the same time look again and take the oldest; another
+process may also delete the archive that this one remembers, and create the next.
 """
 
 from __future__ import annotations
 
 import logging
-from datetime import datetime
-from functools import partial
+from typing import Unpack
 
 from openproto.emulation import KeyedLocks, Recent, user_token
 from openproto.errors import NotFoundError
-from openproto_adapters.letta.api import PAGE, Api, Archive, Hit, NewPassage
+from openproto_adapters.letta.api import PAGE, Api, Archive, Hit, NewPassage, Wanted
 
 REMEMBERED = 10_000
 
@@ -29,30 +28,21 @@ class Archives:
         self._remembered: Recent[str, Archive] = Recent(REMEMBERED)
 
     async def owner(self, token: str) -> str | None:
-        """Return the user's id, if there is an archive that tells."""
+        """Return the user's id, if an archive states it."""
         archive = self._remembered.get(token) or await self._find(token)
-        told = archive.description if archive else None
-        return told if told and user_token(told) == token else None  # anybody may have changed it
+        stated = archive.description if archive else None
+        return stated if stated and user_token(stated) == token else None  # other programs may have changed it
 
-    async def search(
-        self,
-        token: str,
-        *,
-        query: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        limit: int = PAGE,
-    ) -> list[Hit]:
+    async def search(self, token: str, **wanted: Unpack[Wanted]) -> list[Hit]:
         """Return what `Api.search` finds in the user's archive."""
-        search = partial(self._api.search, query=query, start=start, end=end, limit=limit)
         remembered = self._remembered.get(token)
-        if remembered is not None and (hits := await search(remembered.id)):
+        if remembered is not None and (hits := await self._api.search(remembered.id, **wanted)):
             return hits
         # Nothing: which is also how Letta answers for an archive that is gone.
         archive = await self._find(token)
         if archive is None or (remembered is not None and archive.id == remembered.id):
             return []
-        return await search(archive.id)
+        return await self._api.search(archive.id, **wanted)
 
     async def write(self, user_id: str, *passages: NewPassage) -> list[str]:
         """Write passages into the user's archive, which is created if need be, and return their ids."""

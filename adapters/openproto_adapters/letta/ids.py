@@ -1,8 +1,7 @@
-"""Memory ids that say where their memory is: whose archive, and at which microsecond.
+"""Memory ids that say where their memory is, because Letta finds passages by their moment and never by their id.
 
-Letta has no way to fetch a passage by its id, but it finds the few of one moment at once. An id is the user's token (22
-characters) followed by the base64 of the moment (8 bytes) and a tail: 7 bytes of a hash of the idempotency key, or, of
-a passage that another program wrote, the 16 bytes of its own UUID.
+An id is the user's token, the base64 of the moment (8 bytes), and either 7 bytes of a hash of the idempotency key or,
+for a passage that another program wrote, the 16 bytes of its UUID.
 """
 
 from __future__ import annotations
@@ -36,9 +35,11 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class PassageId(OwnedId):
-    """Whose archive a memory is in, and, in base64, its moment and what tells it from others of that moment."""
+    """Whose archive a memory is in, and, in base64, its moment and what distinguishes it from others of that moment."""
 
     pattern: ClassVar[re.Pattern[str]] = re.compile(TOKEN + r"(?P<rest>[A-Za-z0-9_-]{20}|[A-Za-z0-9_-]{32})")
+
+    separator: ClassVar[str] = ""
 
     rest: str
 
@@ -51,11 +52,6 @@ class PassageId(OwnedId):
     def of_foreign(cls, token: str, created_at: datetime, passage_id: str) -> Self:
         """Return the id of a passage that another program wrote."""
         return cls._at(token, created_at, UUID(passage_id.removeprefix("passage-")).bytes)
-
-    @property
-    def id(self) -> str:
-        """The id of the memory."""
-        return self.token + self.rest
 
     @property
     def moment(self) -> datetime | None:

@@ -1,9 +1,8 @@
-"""The idempotency keys that callers choose, as passages of their own in the user's archive.
+"""The idempotency keys that callers choose, as separate passages in the user's archive.
 
-The moment of such a passage is a hash of its key, in years long before any memory, so that one request finds it and no
-search for memories does. It is written before the memory, names the id that the memory gets, and is joined by another
-that says `deleted` before the memory is removed. So an add that was cut off is completed under the same id by whoever
-repeats it, and the memory of an old request never comes back.
+Their moment is a hash of the key, in years before any memory: one request finds them, and no search for memories does.
+A key is written before its memory and names the memory's id; before the memory is removed, a second passage says
+`deleted`. An add that was cut off is thus completed under the same id, and an old request never brings its memory back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A memory as Letta keeps it, and how it is read back, also when a write was cut off half way.
 
-Letta cannot change a passage. A new one takes its place under the same id and the same `created_at`, with a higher
-version, and then the old one is deleted; whoever meets both takes the newer.
+Letta cannot change a passage: a new one is written under the same id and `created_at` with a higher version, and then
+the old one is deleted. A reader that meets both takes the newer.
 """
 
 from __future__ import annotations
@@ -49,11 +49,7 @@ def new_passage(stored: Stored, version: int) -> NewPassage:
 
 
 def memories(hits: Iterable[Hit], token: str, owner: str | None) -> list[Stored]:
-    """Return the memories in the order of the hits, each in its newest version.
-
-    `owner` is the user of the token: where it is unknown, what other programs wrote is left out. Raises ProviderError
-    for a memory of another user, and for one whose metadata is damaged.
-    """
+    """Return the memories of the hits in order, each in its newest version; others' only where `owner` is known."""
     found: dict[str, list[tuple[int, str, Stored]]] = {}
     for passage in (hit.passage for hit in hits):
         if _ENVELOPE in (passage.metadata or {}):

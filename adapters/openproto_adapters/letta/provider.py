@@ -1,7 +1,7 @@
 """The letta provider: one archive for each user, one passage for each memory, over Letta's own SDK.
 
-"Letta" is Letta's hosted API, or a self-hosted server of version 0.16.8 and before, a line that its makers have
-retired. The newer `letta` packages are something else, and do not serve this API.
+"Letta" is Letta's hosted API, or a self-hosted server up to version 0.16.8. Newer `letta` packages do not serve this
+API.
 """
 
 from __future__ import annotations
@@ -29,16 +29,11 @@ from openproto.emulation import (
     user_token,
     without_credentials,
 )
-from openproto.errors import (
-    ConflictError,
-    InvalidRequestError,
-    OpenProtoError,
-    PayloadTooLargeError,
-)
+from openproto.errors import ConflictError, InvalidRequestError, PayloadTooLargeError
 from openproto.fields import check_whole
 from openproto.models import Cancellation
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
-from openproto.requests import Filters, MemoryInput, SearchQuery
+from openproto.requests import MemoryInput, SearchQuery
 from openproto.stores.moments import from_micros
 from openproto_adapters.letta.api import PAGE, Api, Hit
 from openproto_adapters.letta.archives import Archives
@@ -60,8 +55,6 @@ CONNECT_TIMEOUT = 5.0
 
 
 class _Backend(NamedTuple):
-    """What an open provider works with."""
-
     server: str
     threads: Threads
     api: Api
@@ -71,7 +64,7 @@ class _Backend(NamedTuple):
     @classmethod
     @large_import()
     def connect(cls, threads: Threads, options: Mapping[str, Any], embedding: str | None) -> _Backend:
-        """Make the SDK's client; in a thread, for importing it and its parts takes seconds."""
+        """Make the SDK's client; in a thread, because importing it takes seconds."""
         import httpx
         from letta_client import Letta as Client
 
@@ -83,7 +76,7 @@ class _Backend(NamedTuple):
         return cls(without_credentials(str(client.base_url)), threads, api, archives, Keys(archives))
 
     async def memories(self, hits: Sequence[Hit], token: str, owner: str | None) -> list[Stored]:
-        """Return the memories that the hits hold; of many in a thread, for each takes a tenth of a millisecond."""
+        """Return the memories that the hits hold; in a thread for many, because each takes a tenth of a millisecond."""
         if len(hits) <= FEW:
             return memories(hits, token, owner)
         return await self.threads(memories, hits, token, owner)
@@ -113,6 +106,7 @@ class Letta(EmulatedProvider[_Backend]):
         most_ranked=PAGE,
         keys_outlive="emulated",
         most_created=10,
+        removes_all=True,
     )
 
     def __init__(
@@ -139,12 +133,10 @@ class Letta(EmulatedProvider[_Backend]):
         self._drafts: Recent[str, datetime] = Recent(DRAFTS)
 
     async def connect(self) -> _Backend:
-        """Import the SDK and make its client."""
         threads = Threads(self._width, THREADS)
         return await connect_in(threads, _Backend.connect, threads, self._options, self._embedding)
 
     async def disconnect(self, backend: _Backend) -> None:
-        """Cut what is under way and close the connections."""
         backend.threads.close()
 
     async def check(self) -> None:
@@ -152,15 +144,13 @@ class Letta(EmulatedProvider[_Backend]):
         await self.backend.api.find_archives(None, 1)
 
     async def describe(self) -> dict[str, str]:
-        """Return where the server is and the SDK's version."""
         return {"server": self.backend.server, **await super().describe()}
 
     def store_name(self) -> str:
-        """Return the server's address."""
         return f"letta {self.backend.server}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Write a passage under an id that whoever repeats the attempt arrives at too."""
+        """Write a passage under an id that a repeated attempt computes again."""
         stored = self._new(item, key)
         if isinstance(key, GeneratedKey):
             self._drafts.put(key, stored.record.created_at)
@@ -184,12 +174,9 @@ class Letta(EmulatedProvider[_Backend]):
             await self.backend.archives.write(items[0].item.user_id, *passages)
         except (InvalidRequestError, PayloadTooLargeError):
             return await self.add_each(items)
-        except OpenProtoError as error:
-            return [error] * len(items)
         return [stored.record for stored in news]
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
-        """Return the memory, which the id says where to look for."""
         own = PassageId.read(id, user_id)
         if own is None or own.moment is None:
             return None
@@ -238,17 +225,13 @@ class Letta(EmulatedProvider[_Backend]):
             found = await self.find(stored.record.id, stored.record.user_id)
         return False
 
-    async def delete_all(self, filters: Filters) -> int:
-        """Delete the archive, or, where only a part is to go, memory by memory."""
-        if filters.scope is not None or filters.tags:
-            return await super().delete_all(filters)
-        async with aclosing(self.scan(filters.user_id)) as found:
+    async def remove_all(self, user_id: str) -> int:
+        async with aclosing(self.scan(user_id)) as found:
             count = sum([1 async for _ in found])
-        await self.backend.archives.remove_all(user_token(filters.user_id))
+        await self.backend.archives.remove_all(user_token(user_id))
         return count
 
     async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
-        """Yield the memories, newest first."""
         token = user_token(user_id)
         fetch = partial(self.backend.archives.search, token)
         async with aclosing(newest_first(fetch, until)) as windows:
@@ -270,7 +253,7 @@ class Letta(EmulatedProvider[_Backend]):
         return Ranked(ranked, complete=len(hits) < count)
 
     def _new(self, item: MemoryInput, key: str) -> Stored:
-        """Return a memory added under a key of the client's own, which nobody repeats once it has been written."""
+        """Return the memory to write; a key that the client generated is not repeated once it has been written."""
         created_at = self._drafts.get(key) or from_micros(self._clock.tick())
         stored = Stored.new(item, key, id=PassageId.of_key(item.user_id, key, created_at).id, created_at=created_at)
         return replace(stored, idempotency_key="") if isinstance(key, GeneratedKey) else stored

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from openproto.stores.moments import EPOCH, MICROSECOND
-from openproto_adapters.letta.api import PAGE, Hit
+from openproto_adapters.letta.api import PAGE, Hit, Wanted
 
 FIRST = EPOCH
 """Nothing older is a memory: there are the idempotency keys."""
 
 
 class Fetch(Protocol):
-    """Answers the oldest passages between two moments, both included."""
+    """A search in one archive."""
 
-    def __call__(self, *, start: datetime, end: datetime | None, limit: int = PAGE) -> Awaitable[Sequence[Hit]]:
-        """Return `limit` hits, or fewer where there are no more."""
+    def __call__(self, **wanted: Unpack[Wanted]) -> Awaitable[Sequence[Hit]]:
+        """Return the oldest passages between two moments: `limit` of them, or fewer where there are no more."""
         ...
 
 
@@ -44,10 +44,7 @@ async def newest_first(fetch: Fetch, until: datetime | None) -> AsyncGenerator[S
 
 
 async def _tail(fetch: Fetch, page: Sequence[Hit], end: datetime | None) -> tuple[datetime, datetime]:
-    """Return a window at the end of the passages up to `end`, of which `page` holds the oldest.
-
-    Steps ahead, each twice as long as the last, until nothing is there any more; over a gap the next passage leads.
-    """
+    """Return a window at the end of the passages up to `end`, in steps that double; `page` holds the oldest of them."""
     newest = page[-1].passage.created_at
     step = newest - page[0].passage.created_at + MICROSECOND
     while end is None or newest + step <= end:

@@ -16,7 +16,7 @@ from openproto.errors import InvalidRequestError
 Config: TypeAlias = Mapping[str, Any]
 
 _NO_MODEL = {"provider": "openai", "config": {"api_key": "unused", "openai_base_url": "http://127.0.0.1:9"}}
-"""mem0 constructs a language model and an embedder even where nobody calls them; these could reach nobody."""
+"""mem0 constructs a language model and an embedder even where they are never called; these reach no server."""
 
 _LOCAL = ("qdrant", "chroma", "faiss")
 _ELSEWHERE = ("host", "url", "client", "api_key")
@@ -24,10 +24,7 @@ _SIZELESS = ("chroma", "databricks", "langchain", "neptune", "upstash_vector", "
 
 
 def as_mapping(config: Config | BaseModel | None) -> Config:
-    """Return a configuration as a mapping, also one that is mem0's own `MemoryConfig`, of which only what was set.
-
-    Such an object has a folder for its store even where none was named: the one that all programs share.
-    """
+    """Return a configuration as a mapping; of mem0's `MemoryConfig` only what was set, and not its default folder."""
     if not isinstance(config, BaseModel):
         return dict(config or {})
     given = config.model_dump(exclude_unset=True, warnings=False)

@@ -19,7 +19,7 @@ _UNREACHABLE = (
     ("qdrant_client.http.exceptions", "ResponseHandlingException"),
     ("sqlalchemy.exc", "OperationalError"),
 )
-"""What stores raise when they cannot be reached; a module that nobody has imported has raised nothing."""
+"""What stores raise when they cannot be reached; a module that was not imported has raised nothing."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def typed_errors() -> Iterator[None]:
 
 
 def typed_error(error: Exception) -> OpenProtoError:
-    """Return the protocol's error for mem0's; its text is ours, for theirs may repeat a memory or a password."""
+    """Return the protocol's error for mem0's; without mem0's words, which may repeat a memory or a password."""
     from mem0 import exceptions as theirs
 
     if isinstance(error, theirs.AuthenticationError):

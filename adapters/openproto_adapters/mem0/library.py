@@ -1,8 +1,7 @@
 """The open-source library, in this process: no language model and no network needed, and any of its stores.
 
-Every call runs in a thread of the provider's own and, on a store in this process, alone (`shared_library.py`); a
-cancelled one is left to end there, so that a write is whole. Vectors are made before a call begins, where they hold up
-nobody.
+Each call runs in a thread and, on a store in this process, alone (`shared_library.py`); a cancelled one ends there, so
+that a write is whole. Vectors are made before a call begins, where they delay no other.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
 from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
-from openproto.emulation import NATIVE, Ranked, Stored, Traits, no_such_memory, user_token
+from openproto.emulation import NATIVE, Ranked, Stored, Traits, is_uuid, no_such_memory, user_token
 from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
@@ -33,7 +32,6 @@ from openproto_adapters.mem0.rows import (
     agent_and_run,
     entity,
     first_of,
-    is_id,
     metadata_of,
     nothing_inferred,
     to_stored,
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from openproto_adapters.mem0.parts import Embed
 
 T = TypeVar("T")
+Rows: TypeAlias = list[dict[str, Any]]
 
 _MODEL_FILE = "openproto-embedder.json"
 _LISTED_AT_FIRST = 10_000
@@ -73,7 +72,6 @@ class Library:
 
     @property
     def name(self) -> str:
-        """What two clients share that work on the same memories."""
         return user_token(repr(local_path(self._complete) or self._complete["vector_store"]))
 
     async def open(self) -> None:
@@ -85,14 +83,14 @@ class Library:
         await self._threads(self._enter, model)
 
     async def close(self) -> None:
-        """Leave the store, once the call that uses it has ended, and close it if nobody else in this process does."""
+        """Leave the store once the call that uses it has ended; the last client of the process closes it."""
         self._threads.close()
         closing = Threads(1, "openproto-mem0-close")
         leaving = asyncio.ensure_future(closing(self._shared.leave, self, self._close))
         leaving.add_done_callback(lambda _: closing.close())
         if self._embeddings:
             await self._embeddings.aclose()
-        # Shielded: whoever stops waiting must not leave the store open.
+        # Shielded: a caller that stops waiting must not leave the store open.
         await asyncio.shield(leaving)
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
@@ -104,10 +102,8 @@ class Library:
         scope = {"user_id": entity(item.user_id), **agent_and_run(item.scope)}
         message = {"role": "user", "content": item.content}
 
-        def add(memory: Any) -> list[dict[str, Any]]:
-            added = memory.add([message], metadata=metadata, infer=self._infer, **scope)
-            results: list[dict[str, Any]] = added["results"]
-            return results
+        def add(memory: Any) -> Rows:
+            return [*memory.add([message], metadata=metadata, infer=self._infer, **scope)["results"]]
 
         results = await self._call(add, item.content)
         if not results:
@@ -115,14 +111,13 @@ class Library:
         return stored.changed(id=results[0]["id"], content=results[0]["memory"])
 
     async def find(self, id: str) -> Stored | None:
-        """Return the memory; it is anybody's, for mem0 asks for no user here."""
-        if not is_id(id):
+        """Return the memory of whatever user, because mem0 asks for none here."""
+        if not is_uuid(id):
             return None
         found = await self._call(lambda memory: memory.get(id))
         return to_stored(found) if found else None
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the first memory under that key."""
         return first_of(key, await self._all({"user_id": entity(user_id), KEY: user_token(key)}))
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
@@ -138,7 +133,6 @@ class Library:
         return new
 
     async def remove(self, stored: Stored) -> bool:
-        """Delete the memory."""
         id = stored.record.id
 
         def delete(memory: Any) -> bool:
@@ -150,27 +144,22 @@ class Library:
         return await self._call(delete)
 
     async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
-        """Yield the user's memories, in no order."""
         for number, stored in enumerate(await self._all({"user_id": entity(user_id)})):
             if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)
             yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
-        """Search by meaning, and score what is found by the cosine and the query's words, as the embedder wants it.
-
-        mem0's own score is on another scale for each query and store.
-        """
+        """Search by meaning, and score hits by cosine and words: mem0's scores differ in scale between queries."""
         name = entity(query.user_id)
         filters = {"user_id": name, **self._native_filters(query)}
         # As many for every limit, so that a limit changes no order.
         options = {"top_k": max(count, _POOL), "threshold": 0.0, "explain": True, "show_expired": True}
 
-        def search(memory: Any) -> list[dict[str, Any]]:
-            results: list[dict[str, Any]] = memory.search(query.query, filters=filters, **options)["results"]
-            return results
+        def search(memory: Any) -> Rows:
+            return [*memory.search(query.query, filters=filters, **options)["results"]]
 
-        def hits(results: list[dict[str, Any]]) -> list[tuple[Stored, float]]:
+        def hits(results: Rows) -> list[tuple[Stored, float]]:
             cosines = [(to_stored(result, name), result["score_details"]["semantic_score"]) for result in results]
             scored = [(stored, self._score(query, stored, float(cosine))) for stored, cosine in cosines if stored]
             return sorted(scored, key=lambda hit: (-hit[1], hit[0].record.id))
@@ -191,7 +180,6 @@ class Library:
 
     @property
     def location(self) -> str:
-        """Which store it is, and where."""
         return " at ".join(local_path(self._complete) or [self._complete["vector_store"]["provider"]])
 
     def _native_filters(self, query: SearchQuery) -> dict[str, str]:
@@ -204,24 +192,23 @@ class Library:
         return {name: value for name, value in wanted.items() if value is not None}
 
     async def _all(self, filters: dict[str, str]) -> list[Stored]:
-        def list_all(memory: Any) -> list[dict[str, Any]]:
+        def list_all(memory: Any) -> Rows:
             """mem0 has no pages, only a limit: ask for more until there is no more."""
             limit = _LISTED_AT_FIRST
             while True:
-                answer = memory.get_all(filters=filters, top_k=limit, show_expired=True)
-                listed: list[dict[str, Any]] = answer["results"]
+                listed: Rows = memory.get_all(filters=filters, top_k=limit, show_expired=True)["results"]
                 if len(listed) < limit:
                     return listed
                 limit *= 10
 
-        def read(listed: list[dict[str, Any]]) -> list[Stored]:
+        def read(listed: Rows) -> list[Stored]:
             found = (to_stored(one, filters["user_id"]) for one in listed)
             return [stored for stored in found if stored]
 
         return await self._threads(read, await self._call(list_all))
 
     async def _call(self, work: Callable[[Any], T], *texts: str) -> T:
-        """Return `work(memory)`, for which the vectors of `texts` are at hand."""
+        """Return `work(memory)`, with the vectors of `texts` at hand."""
         return await self._threads(self._in_turn, work, await self._embedding(texts))
 
     async def _embedding(self, texts: tuple[str, ...]) -> Embed | None:

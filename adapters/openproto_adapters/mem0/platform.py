@@ -1,35 +1,36 @@
 """The hosted platform, through mem0's own client.
 
-What the platform answers late is asked for until it is there: a memory counts as indexed once a search shows it as it
-was last written, and a deletion that the platform has queued has ended when its event has.
+A memory counts as indexed once a search shows it as it was last written, and a queued deletion is over when its event
+is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeVar
 
 from openproto.blocking.threads import Threads
-from openproto.emulation import NATIVE, Ranked, Recent, Stored, Traits, look_until, reading, user_token
-from openproto.errors import ProviderError, UnauthorizedError
+from openproto.emulation import (
+    NATIVE,
+    Ranked,
+    Recent,
+    Stored,
+    Traits,
+    api_key_of,
+    is_uuid,
+    look_until,
+    reading,
+    user_token,
+)
+from openproto.errors import ProviderError
 from openproto.fanout import gather_all
 from openproto.http_status import unexpected_response
 from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
 from openproto_adapters.mem0.errors import connecting_error, typed_errors
 from openproto_adapters.mem0.quiet_import import import_mem0
-from openproto_adapters.mem0.rows import (
-    KEY,
-    Metadata,
-    entity,
-    first_of,
-    is_id,
-    metadata_of,
-    nothing_inferred,
-    to_stored,
-)
+from openproto_adapters.mem0.rows import KEY, Metadata, entity, first_of, metadata_of, nothing_inferred, to_stored
 
 T = TypeVar("T")
 
@@ -51,10 +52,10 @@ class Platform:
     """mem0's `MemoryClient`, whose calls end when they are cancelled."""
 
     cancellation: Cancellation = "aborting"
-    traits = Traits(native=NATIVE | {"update", "async_ingestion"}, async_ingestion=True)
+    traits = Traits(native=NATIVE | {"update", "async_ingestion"}, async_ingestion=True, removes_all=True)
 
     def __init__(self, api_key: str | None, base_url: str | None, *, infer: bool, width: int) -> None:
-        self._api_key = api_key or os.environ.get("MEM0_API_KEY")
+        self._api_key = api_key
         self._url = (base_url or HOSTED).rstrip("/")
         self._infer = infer
         self._threads = Threads(width, "openproto-mem0")
@@ -64,24 +65,21 @@ class Platform:
 
     @property
     def name(self) -> str:
-        """What two clients share that work on the same memories."""
         return user_token(f"{self._url} {self._api_key}")
 
     async def open(self) -> None:
         """Import mem0 and make its client, which asks the platform whether the key is good."""
-        if not self._api_key:
-            raise UnauthorizedError("the mem0 platform needs an API key: api_key=, or MEM0_API_KEY beside base_url=")
+        self._api_key = api_key_of("the mem0 platform", self._api_key, "MEM0_API_KEY")
         self._client = await self._threads(self._connect)
 
     async def close(self) -> None:
-        """End what runs and close the connections."""
         self._threads.close()
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Add the text as it is, or, with `infer`, what mem0's language model makes of it.
 
-        The platform drops a text that the user has already, and says only that it has stored nothing. A memory of its
-        own it still is here: it is sent again with a mark at its end, which no record shows.
+        The platform drops a text that the user has already, and answers that nothing was stored: such a text is sent
+        again with a mark at its end, which no record shows.
         """
         stored = Stored.new(item, key, id="")
         ids = await self._add(item, metadata_of(stored))
@@ -91,14 +89,13 @@ class Platform:
             mark = f"\n\n[repeated: {user_token(key)}]"
             ids = await self._add(item, metadata_of(stored, mark), mark)
         if not ids:
-            raise ProviderError("mem0 has stored nothing and says nothing of why; add it again")
+            raise ProviderError("mem0 has stored nothing, and does not say why; add it again")
         found = await self.find(ids[0]) if self._infer else None
         stored = found or stored.changed(id=ids[0])
         return self._index.written(stored)
 
     async def find(self, id: str) -> Stored | None:
-        """Return the memory, of whatever user."""
-        if not is_id(id):
+        if not is_uuid(id):
             return None
         from mem0.exceptions import MemoryNotFoundError
 
@@ -115,18 +112,17 @@ class Platform:
         return found
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the first memory under that key."""
         name = entity(user_id)
-        return first_of(key, await self._all(name, _with_key(name, key)))
+        # The platform takes metadata in a filter only like this.
+        filters = {"AND": [{"user_id": name}, {"metadata": {KEY: user_token(key)}}]}
+        return first_of(key, await self._all(name, filters))
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Update text and metadata in one request; an unmarked text, for only adding drops repeats."""
-        id = new.record.id
+        id = new.record.id  # and the text unmarked: only adding drops repeats
         await self._call(self._client.update, id, text=new.record.content, metadata=metadata_of(new))
         return self._index.written(new)
 
     async def remove(self, stored: Stored) -> bool:
-        """Delete the memory."""
         from mem0.exceptions import MemoryNotFoundError
 
         def delete() -> bool:
@@ -151,7 +147,6 @@ class Platform:
         return len(ids)
 
     async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
-        """Yield the user's memories."""
         name = entity(user_id)
         for number, stored in enumerate(await self._all(name, {"user_id": name})):
             if number % _ROWS_PER_TURN == 0:
@@ -180,7 +175,7 @@ class Platform:
         record, name = stored.record, entity(stored.record.user_id)
         if not self._index.awaits(record.id):
             return "done"
-        async with self._looking:  # one at a time, for where many memories are waited for, one search shows many
+        async with self._looking:  # one at a time: one search shows many of those that are waited for
             if self._index.awaits(record.id):
                 ids = [record.id, *self._index.awaited_with(stored)][:_LOOKED_FOR]
                 filters = {"AND": [{"user_id": name}, {"memory_ids": ids}]}
@@ -193,7 +188,6 @@ class Platform:
 
     @property
     def location(self) -> str:
-        """Where the platform is."""
         return self._url
 
     def _connect(self) -> Any:
@@ -205,7 +199,6 @@ class Platform:
             raise connecting_error(error) from error
 
     async def _add(self, item: MemoryInput, metadata: Metadata, mark: str = "") -> list[str]:
-        """Return the ids of what was stored."""
         messages = [{"role": "user", "content": item.content + mark}]
         options = {"user_id": entity(item.user_id), "metadata": metadata, "infer": self._infer}
         answer = await self._call(self._client.add, messages, **options)
@@ -258,19 +251,13 @@ class Platform:
     async def _get(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which mem0's client has no method."""
 
+        from mem0.client.utils import api_error_handler
+
         def get() -> dict[str, Any]:
-            from mem0.client.utils import api_error_handler
+            return dict(self._client.client.get(path).raise_for_status().json())
 
-            def ask() -> dict[str, Any]:
-                response = self._client.client.get(path)
-                response.raise_for_status()
-                answer: dict[str, Any] = response.json()
-                return answer
-
-            answer: Any = api_error_handler(ask)()  # of a blocking function, the same
-            return dict(answer)
-
-        return await self._call(get)
+        handled: Any = api_error_handler(get)
+        return await self._call(handled)
 
     async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         def call() -> T:
@@ -293,7 +280,7 @@ class _Index:
         return stored.changed(status="indexing")
 
     def removed(self, id: str) -> None:
-        """Note that a memory is no more."""
+        """Note that a memory was deleted."""
         self._written.pop(id)
         self._removed.put(id, True)
 
@@ -314,13 +301,8 @@ class _Index:
         return [id for id, one in written if one.record.user_id == user_id and id != stored.record.id]
 
     def may_be_stale(self, id: str) -> bool:
-        """Return whether a search may show a memory as it is no more."""
+        """Return whether a search may show an old state of a memory."""
         return self._removed.get(id) is not None or self.awaits(id)
-
-
-def _with_key(name: str, key: str) -> dict[str, Any]:
-    """Return the filter for what an entity has under an idempotency key; the platform takes metadata only like this."""
-    return {"AND": [{"user_id": name}, {"metadata": {KEY: user_token(key)}}]}
 
 
 def _results(answer: Any) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from openproto.embedding import resolve_embedder
 from openproto.emulation import EmulatedProvider, Ranked, Stored
 from openproto.fields import check_whole
 from openproto.models import MemoryRecord
-from openproto.requests import Filters, MemoryInput, RecordRef, SearchQuery
+from openproto.requests import MemoryInput, RecordRef, SearchQuery
 from openproto.stores.indexer import EmbedderSpec
 from openproto_adapters.mem0.config import as_mapping
 from openproto_adapters.mem0.library import Library
@@ -66,7 +66,7 @@ class Mem0(EmulatedProvider[Library | Platform]):
         if not self._is_hosted and infer and not settings.get("llm"):
             raise ValueError("infer=True needs a language model: config={'llm': {'provider': ..., 'config': {...}}}")
         check_whole(width=width)
-        resolve_embedder(embedder)  # a name that means nothing is told when the client is made
+        resolve_embedder(embedder)  # an unknown name is refused when the client is made
         self._path = Path(path) if path is not None else None
         self._config = settings
         self._embedder: EmbedderSpec = None if own_embedder else embedder
@@ -79,7 +79,6 @@ class Mem0(EmulatedProvider[Library | Platform]):
         self.traits = kind.traits
 
     async def connect(self) -> Library | Platform:
-        """Import mem0 and open the store, or reach the platform."""
         backend = self._hosted() if self._is_hosted else self._library()
         try:
             await backend.open()
@@ -89,15 +88,12 @@ class Mem0(EmulatedProvider[Library | Platform]):
         return backend
 
     async def disconnect(self, backend: Library | Platform) -> None:
-        """Release the store, or the connections."""
         await backend.close()
 
     def store_name(self) -> str:
-        """Return a name for the store."""
         return f"mem0 {self.backend.name}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Add the memory; mem0 makes its id."""
         return await self.backend.create(item, key)
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
@@ -105,15 +101,12 @@ class Mem0(EmulatedProvider[Library | Platform]):
         return await self.backend.find(id)
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the memory that was added under the key, which stands in its metadata."""
         return await self.backend.find_key(user_id, key)
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Update text and metadata in one request."""
         return await self.backend.replace(old, new)
 
     async def remove(self, stored: Stored) -> bool:
-        """Delete the memory."""
         return await self.backend.remove(stored)
 
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
@@ -121,7 +114,6 @@ class Mem0(EmulatedProvider[Library | Platform]):
         return self.backend.scan(user_id)
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
-        """Search by meaning."""
         return await self.backend.rank(query, count)
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
@@ -132,19 +124,15 @@ class Mem0(EmulatedProvider[Library | Platform]):
             stored = stored.changed(status=await backend.status(stored))
         return stored.record
 
-    async def delete_all(self, filters: Filters) -> int:
-        """Remove what the filters select; at the platform everything at once where they select everything."""
+    async def remove_all(self, user_id: str) -> int:
+        """Let the platform remove everything; of the library's stores only some could."""
         backend = self.backend
-        if isinstance(backend, Platform) and filters.scope is None and not filters.tags:
-            return await backend.remove_all(filters.user_id)
-        return await super().delete_all(filters)
+        return await (backend.remove_all(user_id) if isinstance(backend, Platform) else super().remove_all(user_id))
 
     async def check(self) -> None:
-        """Reach the store, or the platform."""
         await self.backend.health()
 
     async def describe(self) -> dict[str, str]:
-        """Return which mem0 this is, and where."""
         return {**await super().describe(), "store": self.backend.location}
 
     def _hosted(self) -> Platform:

@@ -23,7 +23,7 @@ def import_mem0() -> Any:
     """Return the module `mem0`; takes seconds, so call it in a thread.
 
     mem0 reads both variables while it is imported, and writes a file with an id of this machine into MEM0_DIR, by
-    default `~/.mem0`, even with telemetry off. Whoever has set a variable keeps what it says.
+    default `~/.mem0`, even with telemetry off. A variable that is set already stays.
     """
     with _importing, TemporaryDirectory(prefix="openproto-mem0-") as scratch, large_import():
         wanted = {"MEM0_TELEMETRY": "false", "MEM0_DIR": scratch}

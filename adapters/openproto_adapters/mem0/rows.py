@@ -1,7 +1,7 @@
 """What a memory is at mem0, and how it becomes a record: the same for the library and the platform.
 
-A memory that openproto added carries an envelope in its metadata; beside it stands what mem0 can filter by. A memory
-that another program added has none: then mem0's own fields are the record, and its metadata the extension `x-mem0`.
+A memory that openproto added has an envelope in its metadata, next to what mem0 can filter by. Of a memory of another
+program, mem0's own fields are the record, and its metadata is the extension `x-mem0`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, Field
 
@@ -54,10 +53,7 @@ class Row(BaseModel):
 
 
 def entity(user_id: str) -> str:
-    """Return the name of a user at mem0: the id itself where mem0 takes it as it is, otherwise a token of it.
-
-    mem0 trims ids, refuses spaces, and takes `*` for everybody.
-    """
+    """Return the name of a user at mem0, a token unless mem0 takes the id as it is: it trims ids, and `*` is all."""
     return user_id if _PLAIN.fullmatch(user_id) else _TOKEN + user_token(user_id)
 
 
@@ -68,16 +64,8 @@ def agent_and_run(scope: str | None) -> dict[str, str]:
     return {name: id for name, id in names if id and _PLAIN_ID.fullmatch(id)}
 
 
-def is_id(id: str) -> bool:
-    """Return whether mem0 may have made this id; stores fail in ways of their own on what is no UUID."""
-    try:
-        return str(UUID(id)) == id
-    except ValueError:
-        return False
-
-
 def metadata_of(stored: Stored, mark: str = "") -> Metadata:
-    """Return a memory's metadata; always of the same keys, for an update at mem0 cannot remove any."""
+    """Return a memory's metadata; always the same keys, because an update at mem0 cannot remove any."""
     extension = stored.record.extensions.get(EXTENSION)
     theirs = {
         name: value
@@ -95,10 +83,7 @@ def metadata_of(stored: Stored, mark: str = "") -> Metadata:
 
 
 def to_stored(answer: Any, name: str | None = None) -> Stored | None:
-    """Return the memory in an answer; None for one that belongs to no user.
-
-    With a `name`, the entity that was asked for, ProviderError for another's memory.
-    """
+    """Return the memory in an answer, None without a user; ProviderError for one of another entity than `name`."""
     with reading("mem0"):
         row = Row.model_validate(answer)
     if name is not None and row.user_id != name:

@@ -1,8 +1,7 @@
 """Stores that live in this process: opened once for all clients, and used by one thread at a time.
 
-mem0's local stores are not safe for threads (with two that add, later searches fail for the life of the process), and
-their folder can be open only once. So all clients of a process share the library that is open on a folder, and one lock
-around every call of it, whichever loop or thread a client lives on.
+mem0's local stores are not thread-safe (after two concurrent adds, searches fail for the life of the process), and
+their folder can be open only once. So all clients share one library for each folder, and one lock around its calls.
 """
 
 from __future__ import annotations

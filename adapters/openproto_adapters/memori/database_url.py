@@ -18,11 +18,11 @@ def database_url(given: str | Path) -> URL:
         url = make_url(given)
     except (ArgumentError, ValueError):
         # Not chained: the message of either holds the URL, and so the password.
-        raise ValueError("url= is no database URL; postgresql://user@host/database is one") from None
+        raise ValueError("url= is not a database URL; postgresql://user@host/database is one") from None
     if url.drivername in _POSTGRES:
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("postgresql+psycopg", "sqlite", "sqlite+pysqlite"):
         raise ValueError("url= must be of SQLite or, with psycopg, of PostgreSQL")
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("url= must name a file: each connection would have a SQLite in memory of its own")
+        raise ValueError("url= must name a file: each connection would have a separate SQLite in memory")
     return url

@@ -19,17 +19,14 @@ from openproto.errors import (
 )
 
 _SQLITE: dict[int, tuple[type[OpenProtoError], str]] = {
-    sqlite3.SQLITE_BUSY: (
-        ProviderUnavailableError,
-        "another program keeps a lock on the file: try again later",
-    ),
+    sqlite3.SQLITE_BUSY: (ProviderUnavailableError, "another program keeps a lock on the file: try again later"),
     sqlite3.SQLITE_LOCKED: (ProviderUnavailableError, "another call holds a lock on the table: try again"),
     sqlite3.SQLITE_FULL: (ProviderUnavailableError, "the disk is full: nothing was written; free some space"),
     sqlite3.SQLITE_IOERR: (ProviderUnavailableError, "the disk fails to read or write the file: nothing was written"),
     sqlite3.SQLITE_READONLY: (ScopeDeniedError, "the file in url= may only be read: look at its permissions"),
     sqlite3.SQLITE_PERM: (ScopeDeniedError, "the file in url= may not be used: look at its permissions"),
     sqlite3.SQLITE_CANTOPEN: (ProviderError, "the file in url= cannot be opened: look at its folder and permissions"),
-    sqlite3.SQLITE_NOTADB: (ProviderError, "the file in url= is no SQLite database: name another"),
+    sqlite3.SQLITE_NOTADB: (ProviderError, "the file in url= is not a SQLite database: name another"),
     sqlite3.SQLITE_CORRUPT: (ProviderError, "the file in url= is damaged: restore it from a backup"),
 }
 
@@ -60,7 +57,7 @@ def typed_errors() -> Iterator[None]:
 
 
 def typed_error(error: Exception) -> OpenProtoError:
-    """Return the protocol's error; its text is ours, for theirs may repeat a memory."""
+    """Return the protocol's error, without the driver's words, which may repeat a memory."""
     if isinstance(error, exc.TimeoutError):
         return ProviderUnavailableError("no connection to the database became free: raise width=")
     if isinstance(error, exc.IntegrityError):
@@ -87,7 +84,7 @@ def typed_error(error: Exception) -> OpenProtoError:
 
 
 def _no_connection(cause: object) -> OpenProtoError:
-    """Return the error for a connection that was not made or broke: libpq tells no code of it."""
+    """Return the error for a connection that was not made or broke: libpq has no code for it."""
     attempt = getattr(cause, "pgconn", None)
     if attempt is not None and (attempt.needs_password or attempt.used_password):
         return UnauthorizedError("PostgreSQL refuses this user, password, or database: look at url=")

@@ -1,8 +1,7 @@
 """Memori's native engine: the embedding model, and the ranking by meaning and words.
 
-One engine serves the whole process, since each would load the model again and keep threads of its own. It asks for what
-it ranks through callbacks, on threads of its own too; here they answer from what the caller has read, so that the
-database is used in the caller's threads, with the caller's filters and errors.
+One engine serves the process, because each loads the model again and keeps threads. It asks for what it ranks through
+callbacks on those threads; they answer from what the caller has read, with the caller's filters and errors.
 """
 
 from __future__ import annotations
@@ -35,10 +34,7 @@ _of_parents: list[dict[Path, Engine]] = []
 
 
 def engine(models: Path) -> Engine:
-    """Return the process's engine with the model in the folder `models`; loads it the first time.
-
-    Raises ProviderUnavailableError where the model is not there and cannot be downloaded. The next call tries again.
-    """
+    """Return the process's engine with the model in the folder `models`, loaded the first time, or tried again."""
     with _loading:
         if models not in _engines:
             _engines[models] = Engine(models)
@@ -62,7 +58,7 @@ class Engine:
             try:
                 self._handle = EngineHandle(None, self._vectors, self._contents, _refuse)
                 (probe,) = self._handle.embed_texts(["a"])
-            except BaseException as error:  # a panic in Rust is no Exception
+            except BaseException as error:  # a panic in Rust is not an Exception
                 raise ProviderUnavailableError(
                     "Memori's embedding model cannot be loaded. It is downloaded when it is first used, which needs a "
                     "network; without one, models= names a folder that holds it"
@@ -150,7 +146,7 @@ def _hits(answer: Any, ticket: str, facts: Facts) -> list[tuple[int, float]]:
             hits.append((facts[int(place)][0], float(hit["rank_score"])))
     except (LookupError, TypeError, ValueError, AttributeError):
         # Not chained: a parser's error repeats what it read, which is memory content.
-        raise ProviderError("Memori's engine answered with what is no ranking; report it") from None
+        raise ProviderError("Memori's engine answered with something other than a ranking; report it") from None
     return hits
 
 

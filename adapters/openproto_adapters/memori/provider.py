@@ -8,18 +8,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, ParamSpec, TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from platformdirs import user_cache_path, user_data_path
 
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
-from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, connect_in
-from openproto.errors import OpenProtoError
+from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, connect_in, is_uuid
 from openproto.fields import check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes, is_fresh
-from openproto.requests import Filters, MemoryInput, SearchQuery
+from openproto.requests import MemoryInput, SearchQuery
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -32,7 +31,7 @@ R = TypeVar("R")
 
 
 class _Backend(NamedTuple):
-    """What an open provider works with; writes have threads of their own, so that a stuck one holds up no read."""
+    """What an open provider works with; writes have separate threads, so that a stuck one delays no read."""
 
     store: Store
     engine: Engine
@@ -59,7 +58,7 @@ class Memori(EmulatedProvider[_Backend]):
     requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
     sdk = "memori"
     tested_with = "3.3.6"
-    traits = Traits(scans_newest_first=True, most_created=200, mixes_users=True)
+    traits = Traits(scans_newest_first=True, most_created=200, mixes_users=True, removes_all=True)
 
     def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
         super().__init__()
@@ -69,7 +68,6 @@ class Memori(EmulatedProvider[_Backend]):
         self._width = width
 
     async def connect(self) -> _Backend:
-        """Import Memori, load its engine, and make the tables that are missing."""
         reads = Threads(self._width, "openproto-memori")
         backend = await connect_in(reads, self._make_backend, reads)
         try:
@@ -86,15 +84,13 @@ class Memori(EmulatedProvider[_Backend]):
         closing = Threads(1, "openproto-memori-close")
         closed = asyncio.ensure_future(closing(backend.store.close))
         closed.add_done_callback(lambda _: closing.close())
-        # Shielded: whoever stops waiting must not leave the connections open.
+        # Shielded: a caller that stops waiting must not leave the connections open.
         await asyncio.shield(closed)
 
     def store_name(self) -> str:
-        """Return a name for the database."""
         return f"memori {self.backend.url.render_as_string()}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Write a fact and its row of ours in one transaction."""
         stored = Stored.new(item, key, id=str(uuid4()))
         if await self._insert([stored]):
             return stored
@@ -103,11 +99,9 @@ class Memori(EmulatedProvider[_Backend]):
         return await self.create(item, key) if before is None else self._same_input(before, item)
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
-        """Return the memory of that id, which is its fact's uuid."""
-        return await self._call(self.backend.store.get, id) if _is_id(id) else None
+        return await self._call(self.backend.store.get, id) if is_uuid(id) else None
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the user's memory under that key; no two have the same."""
         return await self._call(self.backend.store.get_key, user_id, key)
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
@@ -118,11 +112,9 @@ class Memori(EmulatedProvider[_Backend]):
         return new
 
     async def remove(self, stored: Stored) -> bool:
-        """Delete the fact, and with it our row."""
         return await self._write(self.backend.store.remove, stored.record.id)
 
     async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
-        """Yield the user's memories, newest first, a page at a time."""
         mark: Mark | None = None
         while True:
             found, mark = await self._call(self.backend.store.page, user_id, mark, until)
@@ -140,23 +132,15 @@ class Memori(EmulatedProvider[_Backend]):
         if not all(is_fresh(key) for _, key in items):
             return await self.add_each(items)
         new = [Stored.new(item, key, id=str(uuid4())) for item, key in items]
-        try:
-            return [stored.record for stored in new] if await self._insert(new) else await self.add_each(items)
-        except OpenProtoError as error:
-            return [error] * len(items)
+        return [stored.record for stored in new] if await self._insert(new) else await self.add_each(items)
 
-    async def delete_all(self, filters: Filters) -> int:
-        """Remove what the filters select, in one statement where they select everything."""
-        if filters.scope is None and not filters.tags:
-            return await self._write(self.backend.store.remove_all, filters.user_id)
-        return await super().delete_all(filters)
+    async def remove_all(self, user_id: str) -> int:
+        return await self._write(self.backend.store.remove_all, user_id)
 
     async def check(self) -> None:
-        """Reach the database."""
         await self._call(self.backend.store.ping)
 
     async def describe(self) -> dict[str, str]:
-        """Return where the memories are, and which Memori this is."""
         return {"url": self.backend.url.render_as_string(), **await super().describe()}
 
     async def _insert(self, new: Sequence[Stored]) -> bool:
@@ -199,10 +183,3 @@ def _rank(store: Store, engine: Engine, query: SearchQuery, count: int) -> Ranke
     found = store.memories(query.user_id, [number for number, _ in ranked])
     hits = [(found[number], score) for number, score in ranked if number in found]
     return Ranked(hits, complete=all_ranked and given <= count)
-
-
-def _is_id(id: str) -> bool:
-    try:
-        return str(UUID(id)) == id
-    except ValueError:
-        return False

@@ -30,10 +30,7 @@ def entity(user_id: str) -> str:
 
 
 def uniq(id: str, content: str) -> str:
-    """Return what tells a fact from every other.
-
-    Memori's own hash leaves out all but Latin letters and digits, and merges the facts in which the rest differs.
-    """
+    """Return what distinguishes a fact from every other; Memori's own hash takes only Latin letters and digits."""
     return sha256(f"{id}\0{content}".encode()).hexdigest()
 
 
@@ -61,10 +58,7 @@ def micros(moment: datetime | None) -> int | None:
 
 
 def to_stored(row: Row[*tuple[Any, ...]], name: str | None = None) -> Stored | None:
-    """Return the memory in a row of `tables.ROWS`; None for one of whose user only a token is known.
-
-    With a `name`, the entity that was asked for, ProviderError for another's memory.
-    """
+    """Return the memory in a row of `tables.ROWS`; ProviderError for one of another entity than `name`."""
     if name is not None and row.external_id != name:
         raise another_users("the database")
     if row.envelope is None:
@@ -79,9 +73,5 @@ def _foreign(row: Row[*tuple[Any, ...]]) -> Stored:
     """Return a fact that another program wrote, with what Memori knows of it."""
     extensions: dict[str, Any] = {EXTENSION: {"num_times": row.num_times}}
     return Stored.foreign(
-        id=row.uuid,
-        content=row.content,
-        user_id=row.external_id,
-        created_at=from_micros(row.created),
-        **extensions,
+        id=row.uuid, content=row.content, user_id=row.external_id, created_at=from_micros(row.created), **extensions
     )

@@ -250,7 +250,7 @@ class Store:
                 yield connection
             finally:
                 if self._is_closed:
-                    connection.invalidate()  # nobody would close what goes back to the pool now
+                    connection.invalidate()  # what goes back to the pool now would stay open
 
     @large_import()
     def _build(self) -> None:

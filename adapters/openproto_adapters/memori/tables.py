@@ -1,8 +1,7 @@
-"""Memori's tables, as far as they are used here, and the one of ours that stands beside them.
+"""Memori's tables, as far as they are used here, and the table `openproto_memory` next to them.
 
-Memori knows a fact's text, its vector, and whose it is. The rest of a record is in `openproto_memory`, under the fact's
-uuid: a number may be used again by SQLite, or by whoever restores a table. A fact without such a row is one that
-another program wrote.
+Memori knows a fact's text, its vector, and whose it is; the rest of a record is in `openproto_memory`, under the fact's
+uuid, because numbers may be used again. A fact without such a row was written by another program.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The requests to MemorySync that the adapter makes: typed answers, typed errors; imported when a provider opens.
 
-The SDK passes most of an answer on as it came, so what is used of it is looked at here. Users are tokens and ids are
-numbers by the time they get here. Deleting an account is one path away from deleting a memory: it is not called at all.
+The SDK passes most of an answer on unchecked, so it is checked here. Users are tokens and ids are numbers by then, for
+deleting an account is one path away from deleting a memory.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 from memorysync import AsyncMemorySyncClient, BulkAddItem, BulkAddResponse, Memory
+from pydantic import BaseModel, Field, TypeAdapter
 
+from openproto.emulation import reading
 from openproto.errors import NotFoundError
 from openproto.fanout import gather_all
 from openproto.http_status import unexpected_response
@@ -26,6 +28,12 @@ from openproto_adapters.memorysync.rows import Row
 PAGE = 500
 """Rows of one listing."""
 
+
+class _Project(BaseModel):
+    tenant_id: Annotated[str, Field(min_length=1)]
+
+
+_PROJECTS = TypeAdapter(list[_Project])
 _FAR = "9999-12-31T00:00:00+00:00"
 _NUMBER = re.compile(r"(?:m_)?([1-9][0-9]{0,17})")
 
@@ -55,17 +63,10 @@ class Api:
             return
         if answer.status_code >= 400:
             raise of_status(answer.status_code)
-        try:
-            projects = answer.json()
-        except ValueError:
-            raise unexpected_response(VENDOR) from None
+        with reading(VENDOR):
+            projects = _PROJECTS.validate_json(answer.content)
         self._knows_tenant = True
-        if projects == []:
-            return
-        tenant = projects[0].get("tenant_id") if isinstance(projects, list) and isinstance(projects[0], dict) else None
-        if not (isinstance(tenant, str) and tenant):
-            raise unexpected_response(VENDOR)
-        self._tenant = tenant
+        self._tenant = projects[0].tenant_id if projects else None
 
     async def add(self, token: str, drafts: Sequence[Draft]) -> list[Outcome] | None:
         """Store up to fifty texts; None where the account is over its plan, and nothing was stored."""
@@ -122,6 +123,15 @@ class Api:
         """Delete all rows of the end user, also those that MemorySync derived by itself, and return them."""
         return await self._forget(token, filters={"before": _FAR})
 
+    async def _forget(self, token: str, **which: Any) -> set[int]:
+        async def send(client: AsyncMemorySyncClient) -> set[int]:
+            return set(_ids(await client.forget(**which)))
+
+        try:
+            return await self._connection.call(end_user(token), send)
+        except NotFoundError:
+            return set()
+
     async def query(self, token: str, query: str, count: int, tags: Sequence[str]) -> Hits:
         """Return the best rows, best first; where tags are given, each of those that has one of them."""
         filters = {"tags": [*tags]} if tags else None
@@ -150,7 +160,7 @@ class Api:
                 continue
             news = {id: row for id, row in page if id not in seen}
             if not news:
-                return  # not where a page is short: the server may have a limit of its own
+                return  # not where a page is short: the server may have a lower limit
             # A listing may show ids and texts alone.
             fetched = await gather_all(*(self.get(token, id) for id, row in news.items() if row is None))
             yield [row for row in (*news.values(), *fetched) if row is not None]
@@ -164,15 +174,6 @@ class Api:
             return [_listed(entry) for entry in answer["memories"]]
 
         return await self._connection.call(end_user(token), send)
-
-    async def _forget(self, token: str, **which: Any) -> set[int]:
-        async def send(client: AsyncMemorySyncClient) -> set[int]:
-            return set(_ids(await client.forget(**which)))
-
-        try:
-            return await self._connection.call(end_user(token), send)
-        except NotFoundError:
-            return set()
 
 
 async def _export(client: AsyncMemorySyncClient) -> list[Row]:

@@ -1,8 +1,7 @@
 """A bounded number of connections, and over them an SDK client for each end user; imported only when a provider opens.
 
-The SDK names the end user in its constructor, and a pool for each of them would cost a TLS context of 90 ms each. A
-pool for all of them looks at every connection with every request, which holds the loop up for tens of milliseconds when
-many calls begin together; so each connection has a pool to itself.
+The SDK names the end user in its constructor, and a pool for each would cost a TLS context of 90 ms. One pool for all
+of them inspects every connection with every request, which delays the loop, so each connection is a pool of one.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Connection:
 
     async def _bounded(self, request: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
-            if self._is_closed:  # a transport would open a connection again, which nobody closes
+            if self._is_closed:  # a transport would open a connection again, which would stay open
                 raise closed()
             transport = self._free.pop()  # the last one used, whose connection is the freshest
             _transport.set(transport)
@@ -101,19 +100,14 @@ class Connection:
         if client is None:
             api_key, base_url, project_id, timeout, _ = self._options
             client = AsyncMemorySyncClient(
-                api_key,
-                base_url,
-                project_id=project_id,
-                end_user_id=end_user,
-                timeout=timeout,
-                transport=_Borrowed(),
+                api_key, base_url, project_id=project_id, end_user_id=end_user, timeout=timeout, transport=_Borrowed()
             )
             self._clients.put(end_user, client)
         return client
 
 
 class _Borrowed(httpx.AsyncBaseTransport):
-    """The transport that the call in progress has, for a client that owns none: closing the client closes nothing."""
+    """The transport of the call in progress, for clients that own none: closing them closes nothing."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request over that transport."""

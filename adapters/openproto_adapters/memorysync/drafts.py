@@ -19,7 +19,7 @@ class Draft(NamedTuple):
 
     @classmethod
     def of(cls, stored: Stored, name: str, mark: str) -> Draft:
-        """Return the draft of a memory, whose text ends with a mark of its own.
+        """Return the draft of a memory, whose text ends with a unique mark.
 
         Without it a text of under ten characters is refused, one of a single word or of no Latin letters skipped as
         worthless, and the second of two equal ones dropped as a duplicate.

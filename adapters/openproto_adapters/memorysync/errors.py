@@ -25,7 +25,7 @@ def as_protocol_error(error: Exception) -> OpenProtoError:
             return of_status(429, retry_after=seconds if known else None)
         case MemorySyncError(status_code=int() as status) if status >= 400:
             return of_status(status)
-    # Answers of another shape break the SDK's dataclasses in ways of their own: KeyError, TypeError, AttributeError.
+    # Answers of another shape break the SDK's dataclasses in different ways: KeyError, TypeError, AttributeError.
     return unexpected_response(VENDOR)
 
 

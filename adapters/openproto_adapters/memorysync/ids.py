@@ -1,9 +1,8 @@
-"""Memory ids that say with which end user a memory is, at which row, and by what name it is found when it has moved.
+"""Memory ids that name the end user, the row, and what a memory is looked up by once it has moved.
 
-An id is the user's token (22 characters), MemorySync's number of the memory as it was first written, and a name, which
-is a hash of the idempotency key. The number makes reading one request. A memory whose content was changed has another
-number since: then it is looked up by its name. End users stand in headers and paths, and are tokens for that reason:
-nothing in a user id can escape from either, and a key of MemorySync's own rule is kept, too: no e-mail addresses there.
+An id is the user's token, the number of the memory's first row, and a name, which is a hash of the idempotency key. The
+number makes reading one request; after its content was changed, a memory has another number and is found by its name.
+End users stand in headers and paths, and may not be e-mail addresses: hence the tokens.
 """
 
 from __future__ import annotations
@@ -34,11 +33,6 @@ class RowId(OwnedId):
     def first(self) -> int:
         """MemorySync's number of the memory as it was first written."""
         return int(self.number)
-
-    @property
-    def id(self) -> str:
-        """The id of the memory."""
-        return f"{self.token}.{self.number}.{self.name}"
 
 
 def end_user(token: str) -> str:

@@ -1,13 +1,12 @@
 """The memorysync provider: an end user for each user, over MemorySync's own asynchronous SDK.
 
-MemorySync keeps facts that its model finds in a text, in words of its own; the memory as it was given stands in their
-metadata, and that is what is read. The texts it keeps are what it searches.
+MemorySync stores facts that its model finds in a text, reworded, and searches those. The memory as it was given stands
+in their metadata, and that is what is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -16,32 +15,27 @@ from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from openproto.blocking.imports import import_async_http, large_import
-from openproto.blocking.threads import Threads
 from openproto.emulation import (
     EmulatedProvider,
     Ranked,
     Recent,
     Stored,
     Traits,
+    api_key_of,
+    connect_once,
     deleted_since,
     no_such_memory,
     user_token,
     without_credentials,
 )
-from openproto.errors import (
-    ConflictError,
-    InvalidRequestError,
-    OpenProtoError,
-    RateLimitedError,
-    UnauthorizedError,
-)
+from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError, RateLimitedError
 from openproto.fanout import gather_all
 from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
-from openproto.requests import Filters, MemoryInput, SearchQuery
+from openproto.requests import MemoryInput, SearchQuery
 from openproto_adapters.memorysync.drafts import Draft, Outcome
-from openproto_adapters.memorysync.ids import RowId, name_of
+from openproto_adapters.memorysync.ids import VENDOR, RowId, name_of
 from openproto_adapters.memorysync.rows import (
     Version,
     handle_of,
@@ -63,8 +57,6 @@ MOST_MOVED = 10_000
 
 
 class _Backend(NamedTuple):
-    """What an open provider works with."""
-
     address: str
     connection: Connection
     api: Api
@@ -86,7 +78,7 @@ class MemorySync(EmulatedProvider[_Backend]):
     requires: ClassVar[tuple[str, ...]] = ("memorysync", "httpx")
     sdk = "memorysync"
     tested_with = "1.10.1"
-    traits = Traits(replaces_at_once=False, keys_outlive="native", most_ranked=100, most_created=50)
+    traits = Traits(replaces_at_once=False, keys_outlive="native", most_ranked=100, most_created=50, removes_all=True)
 
     def __init__(
         self,
@@ -98,9 +90,8 @@ class MemorySync(EmulatedProvider[_Backend]):
         max_connections: int = 32,
     ) -> None:
         super().__init__()
-        for option, value in (("api_key", api_key), ("project_id", project_id)):
-            if value is not None and not _fits_header(value):
-                raise ValueError(f"{option} must be visible ASCII characters, without spaces or line breaks")
+        _check_header("api_key", api_key)
+        _check_header("project_id", project_id)
         check_seconds(timeout=timeout)
         check_whole(max_connections=max_connections)
         self._api_key = api_key
@@ -112,55 +103,34 @@ class MemorySync(EmulatedProvider[_Backend]):
         self._moved: Recent[str, int] = Recent(MOST_MOVED)
 
     async def connect(self) -> _Backend:
-        """Import the SDK, and prepare its connections."""
-        api_key = self._api_key or os.environ.get("MEMORYSYNC_API_KEY", "")
-        if not _fits_header(api_key):
-            raise UnauthorizedError("MemorySync needs an API key: set api_key= or MEMORYSYNC_API_KEY")
+        api_key = api_key_of(VENDOR, self._api_key, "MEMORYSYNC_API_KEY")
+        _check_header("MEMORYSYNC_API_KEY", api_key)
         address = (self._base_url or os.environ.get("MEMORYSYNC_BASE_URL") or HOSTED).rstrip("/")
-        threads = Threads(1, "openproto-memorysync")
-        try:
-            # The SDK takes a while to import, and the authorities for TLS a while to read.
-            with large_import():
-                module = await threads(importlib.import_module, "openproto_adapters.memorysync.connection")
-                api = await threads(importlib.import_module, "openproto_adapters.memorysync.api")
-                await threads(import_async_http)
-            options = module.Options(api_key, address, self._project_id, self._timeout, self._max_connections)
-            connection = await threads(module.Connection, options)
-        finally:
-            threads.close()
-        return _Backend(address, connection, api.Api(connection))
+        options = (api_key, address, self._project_id, self._timeout, self._max_connections)
+        return await connect_once("openproto-memorysync", _connect, address, options)
 
     async def disconnect(self, backend: _Backend) -> None:
-        """Stop what is under way and close the connections."""
         await backend.connection.close()
 
     async def check(self) -> None:
-        """Ask for a memory that nobody has, which needs an accepted key, and once for the tenant."""
+        """Ask for a missing memory, which needs an accepted key, and once for the tenant."""
         await gather_all(self.backend.api.find_tenant(), self.backend.api.get("health", 1))
 
     async def describe(self) -> dict[str, str]:
-        """Return where the API is and the SDK's version."""
         return {"server": without_credentials(self.backend.address), **await super().describe()}
 
     def store_name(self) -> str:
-        """Return the API's address and the project."""
         return f"memorysync {self.backend.address} {self._project_id}"
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Store the memory's text; MemorySync knows the key again, whoever sent it first."""
+        """Store the memory's text; MemorySync recognizes the key, whichever process sent it first."""
         (created,) = await self._store([KeyedInput(item, key)])
         if isinstance(created, OpenProtoError):
             raise created
         return created
 
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Store the memories in one request, each with its outcome."""
-        try:
-            created = await self._store(items)
-        except OpenProtoError as error:
-            if error.retryable:
-                raise
-            return [error] * len(items)
+        created = await self._store(items)
         return [one if isinstance(one, OpenProtoError) else one.record for one in created]
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
@@ -198,7 +168,7 @@ class MemorySync(EmulatedProvider[_Backend]):
             raise
         written = await self._merged(replace(new, handle=handle_of(ids)))
         await self.backend.api.forget(own.token, rows_of(old))
-        self._note_moved(written)
+        self._moved.put(old.record.id, rows_of(written)[0])
         return written
 
     async def remove(self, stored: Stored) -> bool:
@@ -209,11 +179,9 @@ class MemorySync(EmulatedProvider[_Backend]):
             deleted |= await self.backend.api.forget(own.token, left)
         return bool(deleted)
 
-    async def delete_all(self, filters: Filters) -> int:
-        """Forget everything of the user in one request, or what the filters select one by one."""
-        if filters.scope is not None or filters.tags:
-            return await super().delete_all(filters)
-        token = user_token(filters.user_id)
+    async def remove_all(self, user_id: str) -> int:
+        """Forget everything of the user in one request."""
+        token = user_token(user_id)
         memories = [one.stored for one in (await self._everything(token)).values()]
         async with self._locked(*(stored.record.id for stored in memories)):
             deleted = await self.backend.api.forget_everything(token)
@@ -236,7 +204,7 @@ class MemorySync(EmulatedProvider[_Backend]):
             found = await self._look_up(token, name) if hit.is_replaced else hit
             if found is not None:
                 ranked.append((found.stored, hit.score))
-        # An account over its plan is answered as if it had nothing. Whether it has, the listing tells.
+        # An account over its plan is answered as if it had nothing. The listing says whether it has.
         return Ranked(ranked, complete=len(hits.rows) < count and not hits.is_bare)
 
     async def _store(self, items: Sequence[KeyedInput]) -> list[Stored | OpenProtoError]:
@@ -293,7 +261,7 @@ class MemorySync(EmulatedProvider[_Backend]):
         if found is None or found.is_replaced:
             found = (await self._everything(token)).get(name)
         if found is not None:
-            self._note_moved(found.stored)
+            self._moved.put(found.stored.record.id, rows_of(found.stored)[0])
         return found
 
     async def _everything(self, token: str) -> dict[str, Version]:
@@ -308,9 +276,16 @@ class MemorySync(EmulatedProvider[_Backend]):
         tag = name_tag(name)
         return newest((await self.backend.api.query(token, tag, self.traits.most_ranked, [tag])).rows, token)
 
-    def _note_moved(self, stored: Stored) -> None:
-        """Remember where a memory is now, so that it is found at the first attempt."""
-        self._moved.put(stored.record.id, rows_of(stored)[0])
+
+@large_import()
+def _connect(address: str, options: tuple[str, str, str | None, float, int]) -> _Backend:
+    # The SDK takes a while to import, and the authorities for TLS a while to read.
+    from openproto_adapters.memorysync.api import Api
+    from openproto_adapters.memorysync.connection import Connection, Options
+
+    import_async_http()
+    connection = Connection(Options(*options))
+    return _Backend(address, connection, Api(connection))
 
 
 def _over_plan() -> RateLimitedError:
@@ -325,5 +300,7 @@ def _mark(stored: Stored) -> str:
     return name_of(stored.record.user_id, f"{stored.record.id} {stored.record.updated_at}")
 
 
-def _fits_header(value: str) -> bool:
-    return value.isascii() and value.isprintable() and value.split() == [value]
+def _check_header(name: str, value: str | None) -> None:
+    """Raise InvalidRequestError for a value that no header can carry."""
+    if value is not None and not (value.isascii() and value.isprintable() and value.split() == [value]):
+        raise InvalidRequestError(f"{name} must be visible ASCII characters, without spaces or line breaks")

@@ -1,7 +1,7 @@
-"""A memory as MemorySync's rows: facts in its own words, and in the metadata of each the memory as it was given.
+"""A memory as MemorySync's rows: reworded facts, and in the metadata of each the memory as it was given.
 
-MemorySync may store a text as several facts, so a memory may be several rows; a change of its content makes new rows,
-and until the old ones are gone both are there. What reads rows takes the newest version of each memory.
+MemorySync may store one text as several rows, and a change of content makes new ones: until the old rows are gone both
+are there, and readers take the newest version.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Version(NamedTuple):
 
 
 def newest(rows: Iterable[Row], token: str) -> dict[str, Version]:
-    """Return the newest version of each memory by its name; rows that are no memories of ours are passed over."""
+    """Return the newest version of each memory by its name; rows of other programs are passed over."""
     found: dict[str, Version] = {}
     merge_newest(found, rows, token)
     return found
@@ -72,7 +72,7 @@ def metadata_of(stored: Stored, name: str, *, is_replaced: bool = False) -> dict
         _ENVELOPE: stored.to_text(),
         _TEXT: stored.record.content,
         _NAME: name,
-        # Both are empty in rows that have just been made, for MemorySync numbers them; such a row is all there is.
+        # Both are empty in rows that have just been made, for MemorySync numbers them; such a row is the whole memory.
         _ID: stored.record.id,
         _ROWS: stored.handle,
         _REPLACED: is_replaced,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from openproto.emulation import reading
-from openproto.errors import OpenProtoError, ProviderUnavailableError
+from openproto.errors import ProviderUnavailableError
 from openproto.http_status import unexpected_response
 from openproto.models import Status
 from openproto_adapters.memsy.errors import VENDOR, as_protocol_error
@@ -31,7 +31,7 @@ _NOBODY = "openproto"
 
 
 class Source(NamedTuple):
-    """An event that a memory was made of: its text and its metadata as far as the search tells them."""
+    """An event that a memory was made of: its text and its metadata as far as the search returns them."""
 
     event: str
     content: str | None
@@ -74,17 +74,9 @@ class Api:
     async def search(
         self, query: str, actor: str, count: int, *, session: str | None = None, texts: bool = False
     ) -> list[Hit]:
-        """Return the best memories of one actor; `texts` asks for what the events said, too.
-
-        Never without an actor: that would be a search among everybody's memories.
-        """
+        """Return the best memories of one actor, because without one Memsy searches all; `texts` adds the events."""
         answer = await self._call(
-            self._client.search,
-            query,
-            actor_id=actor,
-            session_id=session,
-            limit=count,
-            include_source_events=texts,
+            self._client.search, query, actor_id=actor, session_id=session, limit=count, include_source_events=texts
         )
         with reading(VENDOR):
             return [_hit(result) for result in answer.results]
@@ -118,12 +110,11 @@ class Api:
             try:
                 return await function(*args, **kwargs)
             except Exception as error:
-                raise self._typed(error) from error
-
-    def _typed(self, error: Exception) -> OpenProtoError:
-        if self._is_closed:
-            return ProviderUnavailableError("the client was closed while this call was running; use an open one")
-        return as_protocol_error(error)
+                if self._is_closed:
+                    raise ProviderUnavailableError(
+                        "the client was closed while this call was running; use an open one"
+                    ) from error
+                raise as_protocol_error(error) from error
 
 
 def _hit(result: SearchResult) -> Hit:

@@ -1,7 +1,6 @@
 """What an exception of Memsy's SDK means in the protocol: by class and status, never by its words.
 
-The SDK lets pass what its HTTP library raises when a connection breaks, and whatever its own reading of an unexpected
-answer ends in. Its 429 says neither when to come back nor whether a quota is used up.
+The SDK lets through what its HTTP library raises when a connection breaks, and its 429 lacks the time to wait.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""A memory as an event of Memsy's: its text word for word, and everything else as JSON in the event's metadata.
+"""A memory as one of Memsy's events: its text word for word, and everything else as JSON in the event's metadata.
 
-Memsy's language model rewrites texts into memories of its own; a search gives both back beside what it made of them.
+Memsy's language model rewrites texts into memories; a search returns the events together with what it made of them.
 """
 
 from __future__ import annotations
 
 import json
+from typing import Literal, TypeAlias
 
 from openproto.emulation import Stored
 from openproto_adapters.memsy.api import Source
@@ -13,6 +14,9 @@ from openproto_adapters.memsy.ids import EventId
 
 MAX_CONTENT = 7999
 MAX_METADATA = 4096
+
+Kept: TypeAlias = Stored | Literal["deleted"]
+"""What is under an idempotency key: a memory, or only that it was deleted."""
 
 _ENVELOPE = "openproto"
 

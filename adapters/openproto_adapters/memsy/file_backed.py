@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import ClassVar
 
 from openproto.emulation import Recent, Stored, no_such_memory
 from openproto_adapters.memsy.api import Api, Hit
-from openproto_adapters.memsy.backing import Backing, Kept
+from openproto_adapters.memsy.events import Kept
 from openproto_adapters.memsy.ids import EventId
 from openproto_adapters.memsy.records import Records
 
@@ -18,23 +19,16 @@ TOGETHER = 100
 MOST_WAITING = 10_000
 
 
-class FileBacked(Backing):
+class FileBacked:
     """Memories in `records`, whose texts are events at Memsy."""
 
-    needs_texts = False
+    needs_texts: ClassVar[bool] = False
+    """Whether searches are to return what the events said."""
 
     def __init__(self, api: Api, records: Records) -> None:
         self._api = api
         self._records = records
         self._waiting: Recent[str, bool] = Recent(MOST_WAITING)
-
-    async def open(self) -> None:
-        """Open the file."""
-        await self._records.open()
-
-    async def close(self) -> None:
-        """Close the file."""
-        await self._records.close()
 
     async def keep(self, sent: Sequence[Stored]) -> Sequence[Kept]:
         """Keep what has been sent, and return what is kept: of two processes with one key, both get the first one's."""
@@ -67,7 +61,7 @@ class FileBacked(Backing):
             last = page[-1]
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Change the file; a new text becomes an event of its own, in place of the one before."""
+        """Change the file; a new text becomes a new event, in place of the one before."""
         record = new.record
         if record.content != old.record.content:
             own = EventId.of_key(record.user_id, f"{record.id} {record.updated_at}")

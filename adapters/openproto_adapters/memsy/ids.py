@@ -1,6 +1,6 @@
-"""What a record's id says: whose it is, under which key it was added, and which event it was.
+"""What a record's id says: its user, its idempotency key, and its event.
 
-Each part is a word that Memsy takes wherever it takes an id: searches refuse what is not of `[A-Za-z0-9_\\-:.@/]`.
+Each part is a word that Memsy accepts as an id in searches, which refuse what is not of `[A-Za-z0-9_\\-:.@/]`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,6 @@ class EventId(OwnedId):
     def of_key(cls, user_id: str, key: str) -> Self:
         """Return where the user's memory of that key is; which event it is Memsy says."""
         return cls(user_token(user_id), user_token(key))
-
-    @property
-    def id(self) -> str:
-        """The record's id."""
-        return f"{self.token}.{self.session}.{self.event}"
 
 
 def is_event(id: object) -> bool:

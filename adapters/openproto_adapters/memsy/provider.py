@@ -1,7 +1,7 @@
 """The memsy provider: an event for each memory, over Memsy's own async client.
 
-Memsy makes memories of its own out of events, in its own time, and cannot be told to forget or to change one. With a
-file for the records (`path=`) those are emulated: the file says what there is, and Memsy what answers a query.
+Memsy derives memories from events, later, and can neither delete nor change one. With a file for the records (`path=`)
+that is emulated: the file says which records there are, and Memsy ranks them.
 """
 
 from __future__ import annotations
@@ -14,32 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from openproto.blocking.imports import import_async_http, large_import
-from openproto.blocking.threads import Threads
 from openproto.emulation import (
     EmulatedProvider,
     Ranked,
     Stored,
     Traits,
+    api_key_of,
     check_base_url,
+    connect_once,
     deleted_since,
-    look_until,
     user_token,
 )
-from openproto.errors import (
-    InvalidRequestError,
-    OpenProtoError,
-    PayloadTooLargeError,
-    UnauthorizedError,
-    UnsupportedCapabilityError,
-)
+from openproto.errors import InvalidRequestError, OpenProtoError, PayloadTooLargeError, UnsupportedCapabilityError
 from openproto.fanout import gather_all
 from openproto.fields import check_seconds, check_whole
-from openproto.models import Cancellation, MemoryPage, MemoryRecord, Operation, Verb
+from openproto.models import Cancellation, MemoryRecord, Operation, Verb
 from openproto.provider import GeneratedKey, KeyedInput, Outcome, Outcomes
-from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
+from openproto.requests import MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 from openproto_adapters.memsy.api import MOST_RANKED, Api
-from openproto_adapters.memsy.backing import Backing, Kept
-from openproto_adapters.memsy.events import MAX_CONTENT, MAX_METADATA, metadata_of
+from openproto_adapters.memsy.errors import VENDOR
+from openproto_adapters.memsy.events import MAX_CONTENT, MAX_METADATA, Kept, metadata_of
 from openproto_adapters.memsy.file_backed import FileBacked
 from openproto_adapters.memsy.ids import EventId
 from openproto_adapters.memsy.records import Records
@@ -53,11 +47,10 @@ _NEED_FILE: frozenset[Verb] = frozenset({"list", "update", "delete"})
 
 
 class _Backend(NamedTuple):
-    """What an open provider works with."""
-
     server: str
     api: Api
-    memories: Backing
+    memories: FileBacked | SearchBacked
+    records: Records | None = None
 
 
 class Memsy(EmulatedProvider[_Backend]):
@@ -105,10 +98,8 @@ class Memsy(EmulatedProvider[_Backend]):
         self._base_url = base_url
         self._api_key = api_key
         self._path = None if path is None else Path(path)
-        self._wait = wait
         self._width = width
-        if self._path is None:
-            self.traits = replace(self.traits, supersession=False)
+        self.traits = replace(self.traits, processing_seconds=wait, supersession=self._path is not None)
 
     @property
     def verbs(self) -> frozenset[Verb]:
@@ -121,68 +112,54 @@ class Memsy(EmulatedProvider[_Backend]):
         return super().operations if self._path is not None else frozenset({"version"})
 
     async def connect(self) -> _Backend:
-        """Import the SDK, make its client, and open the file."""
-        api_key = self._api_key or os.environ.get("MEMSY_API_KEY")
-        if not api_key:
-            raise UnauthorizedError("Memsy needs an API key: api_key=, or MEMSY_API_KEY")
+        api_key = api_key_of(VENDOR, self._api_key, "MEMSY_API_KEY")
         base_url = self._base_url or os.environ.get("MEMSY_BASE_URL")
         if not base_url:
             raise InvalidRequestError("Memsy needs the URL of its API: base_url=, or MEMSY_BASE_URL")
         check_base_url(base_url)
-        threads = Threads(1, "openproto-memsy-import")
+        api = Api(await connect_once("openproto-memsy-import", _client, base_url, api_key), self._width)
+        if self._path is None:
+            return _Backend(base_url, api, SearchBacked(api))
+        backend = _Backend(base_url, api, FileBacked(api, records := Records(self._path)), records)
         try:
-            client = await threads(_client, base_url, api_key)
-        finally:
-            threads.close()
-        api = Api(client, self._width)
-        backend = _Backend(
-            base_url, api, SearchBacked(api) if self._path is None else FileBacked(api, Records(self._path))
-        )
-        try:
-            await backend.memories.open()
+            await records.open()
         except BaseException:
             await self.disconnect(backend)
             raise
         return backend
 
     async def disconnect(self, backend: _Backend) -> None:
-        """Cut what is under way, and close the connections and the file."""
         try:
             await backend.api.close()
         finally:
-            await backend.memories.close()
+            if backend.records is not None:
+                await backend.records.close()
 
     async def check(self) -> None:
-        """Ask Memsy whether it works, and whether it accepts the key."""
         await self.backend.api.check()
 
     async def describe(self) -> dict[str, str]:
-        """Return where the API and the file are, and the SDK's version."""
         file = {} if self._path is None else {"records": str(self._path)}
         return {"server": self.backend.server, **await super().describe(), **file}
 
     def store_name(self) -> str:
-        """Return the file, for that is what writers share; without one nothing is ever changed."""
+        """Return the file, which writers share; without one nothing is ever changed."""
         return f"memsy {self._path.absolute() if self._path is not None else self.backend.server}"
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        """Send the memory, and wait for Memsy to process it where that is wanted."""
+        """Send the memory, unless it cannot be kept."""
         if (refusal := self._refusal(item)) is not None:
             raise refusal
-        return await self._processed(await super().add(item, idempotency_key=idempotency_key))
+        return await super().add(item, idempotency_key=idempotency_key)
 
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        """Send memories with one request, each with an outcome of its own."""
         if any(self._refusal(item) is not None for item, _ in items):
             return await self.add_each(items)
-        try:
-            kept = await self._send(items)
-        except OpenProtoError as error:
-            return [error] * len(items)
+        kept = await self._send(items)
 
         async def outcome(stored: Kept) -> Outcome:
             try:
-                return deleted_since() if stored == "deleted" else await self._processed(stored.record)
+                return deleted_since() if stored == "deleted" else await self.processed(stored.record)
             except OpenProtoError as error:
                 return error
 
@@ -190,51 +167,30 @@ class Memsy(EmulatedProvider[_Backend]):
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Change the record; a new text is a new event."""
-        self._require_file("update")
         if len(changes.content) > MAX_CONTENT:
             raise _too_long()
-        return await self._processed(await super().update(ref, changes))
-
-    async def delete(self, ref: RecordRef) -> None:
-        """Remove the record from the file; what Memsy learned from it stays there, and is never shown again."""
-        self._require_file("delete")
-        await super().delete(ref)
-
-    async def list(self, query: ListQuery) -> MemoryPage:
-        """Return the page, from the file."""
-        self._require_file("list")
-        return await super().list(query)
-
-    async def delete_all(self, filters: Filters) -> int:
-        """Remove what the filters select from the file."""
-        self._require_file("delete")
-        return await super().delete_all(filters)
+        return await super().update(ref, changes)
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Send one event, and keep the record."""
         (kept,) = await self._send([(item, key)])
         if kept == "deleted":
             raise deleted_since()
         return self._same_input(kept, item)
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
-        """Return the memory, which the id says where to look for; an id that was never made here is asked of nobody."""
         own = EventId.read(id, user_id)
         return None if own is None else await self.backend.memories.get(own)
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the memory of the key; ConflictError where that was deleted."""
         kept = await self.backend.memories.of_key(EventId.of_key(user_id, key))
         if kept == "deleted":
             raise deleted_since()
         return kept
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Change the record in the file, and send a new text."""
         return await self._file.replace(old, new)
 
     async def remove(self, stored: Stored) -> bool:
-        """Remove the record from the file."""
         return await self._file.remove(stored)
 
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
@@ -252,7 +208,7 @@ class Memsy(EmulatedProvider[_Backend]):
             for source in hit.sources:
                 if source.event in known:
                     scores[source.event] = max(hit.score, scores.get(source.event, 0.0))
-        # What is found has been processed, though nobody may have asked for its status since.
+        # What is found has been processed, even if its status was not asked for since.
         ranked = [(known[event].changed(status="done"), score) for event, score in scores.items()]
         exhausted = len(hits) < count
         return Ranked(ranked, complete=exhausted and isinstance(memories, SearchBacked), exhausted=exhausted)
@@ -263,15 +219,17 @@ class Memsy(EmulatedProvider[_Backend]):
             raise self.unsupported("update")
         return self.backend.memories
 
-    def _require_file(self, verb: Verb) -> None:
-        if self._path is None:
-            raise UnsupportedCapabilityError(
-                f"provider {self.name!r} does not support {verb!r}: Memsy has no such thing. "
-                "With path= openproto keeps the records in a file, and has it"
-            )
+    def unsupported(self, what: str) -> UnsupportedCapabilityError:
+        """Return the error for something that Memsy does not have, and the option with which it is emulated."""
+        if self._path is not None or what not in {*super().verbs, *super().operations, "supersedes"}:
+            return super().unsupported(what)
+        return UnsupportedCapabilityError(
+            f"provider {self.name!r} does not support {what!r}: Memsy neither lists, changes, nor deletes memories; "
+            "with path= openproto keeps the records in a file, and does",
+            provider=self.name,
+        )
 
     def _refusal(self, item: MemoryInput) -> OpenProtoError | None:
-        """Return why the memory cannot be kept, or None."""
         if len(item.content) > MAX_CONTENT:
             return _too_long()
         if self._path is not None:
@@ -279,18 +237,15 @@ class Memsy(EmulatedProvider[_Backend]):
         if item.key is not None:
             return self.unsupported("key")
         if item.supersedes:
-            return UnsupportedCapabilityError(
-                f"provider {self.name!r} does not support 'supersedes' without path=: Memsy changes no memory"
-            )
+            return self.unsupported("supersedes")
         if metadata_of(_new(item, "")[1]) is None:
             return UnsupportedCapabilityError(
-                f"provider {self.name!r}: the fields beside the content are more than the {MAX_METADATA} characters "
+                f"provider {self.name!r}: the fields other than the content exceed the {MAX_METADATA} characters "
                 "that Memsy keeps; shorten them, or give path="
             )
         return None
 
     async def _send(self, items: Sequence[KeyedInput | tuple[MemoryInput, str]]) -> Sequence[Kept]:
-        """Send events with one request, and return what is kept of them."""
         new = [_new(item, key) for item, key in items]
         events = [(own, stored.record.content, metadata_of(stored)) for own, stored in new]
         ids = await self.backend.api.ingest(events)
@@ -300,19 +255,10 @@ class Memsy(EmulatedProvider[_Backend]):
         ]
         return await self.backend.memories.keep(sent)
 
-    async def _processed(self, record: MemoryRecord) -> MemoryRecord:
-        """Return the record once Memsy has processed it, or after `wait` seconds."""
-        return await look_until(
-            lambda shown: shown.status != "queued",
-            lambda: self.get(RecordRef(id=record.id, user_id=record.user_id)),
-            record,
-            within=self._wait,
-        )
-
 
 @large_import()
 def _client(base_url: str, api_key: str) -> Client:
-    """Return the SDK's client; in a thread, for the import and the TLS certificates take their time."""
+    """Return the SDK's client; in a thread, because the import and the TLS certificates take time."""
     from memsy import AsyncMemsyClient as Client
 
     from openproto.blocking.unsolicited import discard_out_of_step

@@ -1,4 +1,4 @@
-"""The file in which the records are: Memsy gives back what it made of them, and takes nothing back.
+"""The file that holds the records, because Memsy returns what it made of them and deletes nothing.
 
 A record that is deleted leaves its key behind, and nothing of what it said.
 """
@@ -8,21 +8,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openproto.blocking.sqlite import SqliteThread
+from openproto.blocking.sqlite import SqliteThread, file_error
 from openproto.emulation import Stored
-from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.stores.moments import to_micros
-from openproto_adapters.memsy.backing import Kept
+from openproto_adapters.memsy.events import Kept
 from openproto_adapters.memsy.ids import EventId
 
 PAGE = 200
 
 _LATEST = (2**63 - 1, "")
 _MOST_PARAMETERS = 500
-_BUSY_OR_FAILING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS memsy_records (
@@ -39,6 +38,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS memsy_listing ON memsy_records (actor, created_at DESC, id DESC)",
     "CREATE INDEX IF NOT EXISTS memsy_events ON memsy_records (event)",
 )
+_file_error = partial(file_error, what="Memsy's records", option="path=")
 _COLUMNS = "event, status, content, envelope"
 _KEEP = f"""INSERT INTO memsy_records (actor, session, id, created_at, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (actor, session) DO NOTHING"""
@@ -58,7 +58,7 @@ class Records:
     """The records of one organization at Memsy, in a file that the processes of one machine may share."""
 
     def __init__(self, path: Path) -> None:
-        self._thread = SqliteThread(path, "openproto-memsy-records", _typed_error)
+        self._thread = SqliteThread(path, "openproto-memsy-records", _file_error)
 
     async def open(self) -> None:
         """Open or create the file."""
@@ -90,12 +90,8 @@ class Records:
 
     async def get(self, actor: str, session: str) -> Kept | None:
         """Return the record that was added there."""
-
-        def select(db: sqlite3.Connection) -> Kept | None:
-            row = db.execute(_GET, (actor, session)).fetchone()
-            return None if row is None else _kept(row)
-
-        return await self._thread.run(select)
+        row = await self._thread.run(lambda db: db.execute(_GET, (actor, session)).fetchone())
+        return None if row is None else _kept(row)
 
     async def of_events(self, events: Collection[str]) -> dict[str, Stored]:
         """Return the records whose text is in one of these events, by event."""
@@ -118,11 +114,8 @@ class Records:
             position = (to_micros(after.record.created_at), after.record.id)
         else:
             position = _LATEST if until is None else (to_micros(until) + 1, "")
-
-        def select(db: sqlite3.Connection) -> list[Stored]:
-            return [_stored(row) for row in db.execute(_PAGE, (actor, *position))]
-
-        return await self._thread.run(select)
+        rows = await self._thread.run(lambda db: db.execute(_PAGE, (actor, *position)).fetchall())
+        return [*map(_stored, rows)]
 
     async def replace(self, new: Stored) -> bool:
         """Put the record as it is now in the place of what it was; False where it was deleted meanwhile."""
@@ -158,13 +151,3 @@ def _kept(row: tuple[Any, ...]) -> Kept:
 def _stored(row: tuple[Any, ...]) -> Stored:
     event, status, content, envelope = row
     return Stored.from_text(envelope, content, handle=event, status=status)
-
-
-def _typed_error(error: sqlite3.Error | OSError) -> OpenProtoError:
-    if isinstance(error, OSError):
-        return ProviderError(f"the file of the records cannot be made: {error.strerror}; look at path=")
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code in _BUSY_OR_FAILING:
-        return ProviderUnavailableError(f"the file of the records cannot be used now ({name}); try again soon")
-    return ProviderError(f"the file in path= does not hold records of Memsy, or is damaged: {name}")

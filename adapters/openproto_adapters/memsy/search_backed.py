@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
+from typing import ClassVar
 
 from openproto.emulation import Recent, Stored
 from openproto.errors import ProviderUnavailableError
 from openproto_adapters.memsy.api import MOST_RANKED, Api, Hit
-from openproto_adapters.memsy.backing import Backing, Kept
-from openproto_adapters.memsy.events import memory_of
+from openproto_adapters.memsy.events import Kept, memory_of
 from openproto_adapters.memsy.ids import EventId
 
 MOST_SENT = 1000
@@ -18,20 +18,14 @@ MOST_SENT = 1000
 _ANY_QUERY = "what is known"
 
 
-class SearchBacked(Backing):
-    """Memories as searches in their sessions show them, which nobody can change."""
+class SearchBacked:
+    """Memories as searches in their sessions show them, which cannot be changed."""
 
-    needs_texts = True
+    needs_texts: ClassVar[bool] = True
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._sent: Recent[tuple[str, str], Stored] = Recent(MOST_SENT)
-
-    async def open(self) -> None:
-        """Need nothing."""
-
-    async def close(self) -> None:
-        """Release nothing."""
 
     async def keep(self, sent: Sequence[Stored]) -> Sequence[Kept]:
         """Remember what has been sent for as long as Memsy may not show it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AliasPath, BaseModel, Field, JsonValue
 
 from openproto.blocking.threads import Threads
 from openproto.emulation import reader, reading
@@ -19,7 +19,7 @@ from openproto_adapters.supermemory.errors import VENDOR, as_protocol_error
 if TYPE_CHECKING:
     from supermemory import Supermemory as Client
 
-T = TypeVar("T")
+T = TypeVar("T", bound=BaseModel)
 Request: TypeAlias = Callable[..., Any]
 Metadata: TypeAlias = dict[str, JsonValue]
 Filter: TypeAlias = dict[str, Any]
@@ -71,21 +71,12 @@ class Source(_Answer):
     metadata: Metadata
 
 
-class _Included(_Answer):
-    document: Source | None = None
-
-
 class Hit(_Answer):
     """A passage, or a memory that has formed; the document that it came from is included where there is one."""
 
     similarity: Annotated[float, Field(allow_inf_nan=False)]
     chunk: str | None = None
-    included: _Included = _Included()
-
-    @property
-    def document(self) -> Source | None:
-        """The document that it came from."""
-        return self.included.document
+    document: Source | None = Field(default=None, validation_alias=AliasPath("included", "document"))
 
 
 class _Documents(_Answer):
@@ -118,10 +109,7 @@ class _Namespaces(_Answer):
 
 
 class Api:
-    """Supermemory over an SDK client whose HTTP client is of `threads`; `writing` are the options of every write.
-
-    Namespaces and ids must be of the adapter's own making: they become parts of paths as they are.
-    """
+    """Supermemory over an SDK client of `threads`; the adapter makes all ids, because they enter paths unescaped."""
 
     def __init__(self, threads: Threads, client: Client, writing: Filter) -> None:
         self._threads = threads
@@ -140,18 +128,13 @@ class Api:
         self._delete_namespace: Request = namespaces.delete
 
     async def add(self, namespace: str, document: Callable[[], NewDocument]) -> Accepted:
-        """Write a document; one that has the same id and content already is only given the metadata.
-
-        It is made in the thread: hashing a long text takes long enough to hold up an event loop with many of them.
-        """
-
-        def add() -> Accepted:
-            return _answered(self._api_key, Accepted, self._add, namespace, **document(), **self._writing)
-
-        return await self._threads(add)
+        """Write a document, made in the thread, because hashing takes time; of one that is there, only the metadata."""
+        return await self._threads(
+            lambda: _answered(self._api_key, Accepted, self._add, namespace, **document(), **self._writing)
+        )
 
     async def batch_add(self, namespace: str, documents: Callable[[], Sequence[NewDocument]]) -> list[Accepted]:
-        """Write documents, which are made in the thread, each with an answer of its own, in no particular order."""
+        """Write documents, which are made in the thread, each with its own answer, in no particular order."""
 
         def add() -> list[Accepted]:
             given = {"documents": documents(), **self._writing}
@@ -177,7 +160,7 @@ class Api:
             raise unexpected_response(VENDOR)
         return document
 
-    async def listing(self, namespace: str, filter: Filter, page: int = 1, order: str = "desc") -> list[Document]:
+    async def listing(self, namespace: str, filter: Filter, page: int, order: str) -> list[Document]:
         """Return a page of the documents, by Supermemory's own clock; the last page is shorter than the others."""
         found = await self._call(
             _Documents,

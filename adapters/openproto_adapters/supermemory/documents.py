@@ -1,7 +1,7 @@
 """A memory as a document: its text, and everything else in flat metadata.
 
-One string holds the record, and what Supermemory filters by stands beside it. A short text is in the metadata too:
-listings and searches then need no second request for it, and Supermemory, which processes texts, cannot change it.
+One string holds the record, next to the fields that Supermemory filters by. A short text is in the metadata too, so
+that listings and searches need no second request, and Supermemory, which processes texts, cannot change it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def metadata_of(stored: Stored) -> Metadata:
         _TEXT: content if is_kept else "",
         _DIGEST: _digest(content),
         CREATED: created(record.created_at),
-        # Seconds, wide enough to never leave out a memory that is current: whoever asks looks again.
+        # Seconds, wide enough to never leave out a memory that is current: the base filters again.
         _FROM: math.floor((record.valid_from or stored.holds_from or _FIRST).timestamp()),
         _UNTIL: math.ceil(min(ends, default=_LAST).timestamp()),
         _SCOPES: [*scope_nodes(record.scope)],
@@ -102,7 +102,7 @@ def to_stored(own: DocumentId, metadata: Metadata, text: str, status: Status) ->
 
 
 def is_ours(metadata: Metadata) -> bool:
-    """Return whether a document is a memory; other programs may have put theirs beside it."""
+    """Return whether a document is a memory; other programs may have added others."""
     return _ENVELOPE in metadata
 
 

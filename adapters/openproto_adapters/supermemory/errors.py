@@ -14,10 +14,7 @@ _LONGEST_QUOTE = 200
 
 
 def as_protocol_error(error: Exception, api_key: str) -> OpenProtoError:
-    """Return the typed error; the vendor's own words stay in the cause, because they may repeat what was sent.
-
-    But what it says of a quota is quoted, without the key: it tells what to buy or to wait for.
-    """
+    """Return the typed error; only words about a quota are quoted, because others may repeat what was sent."""
     sdk: Any = import_module("supermemory")  # it does not declare its exceptions as exported
     match error:
         case sdk.APITimeoutError():
@@ -31,7 +28,7 @@ def as_protocol_error(error: Exception, api_key: str) -> OpenProtoError:
         case sdk.APIStatusError(status_code=status):
             retry_after = read_retry_after((error.headers or {}).get("retry-after", ""))
             return error_of(status, vendor=VENDOR, key="api_key= or SUPERMEMORY_API_KEY", retry_after=retry_after)
-    # Answers of a wrong shape break the SDK's generated models in ways of their own.
+    # Answers of a wrong shape break the SDK's generated models in different ways.
     return ProviderError(f"Supermemory's SDK failed with {type(error).__name__}; is base_url that of Supermemory?")
 
 

@@ -1,8 +1,8 @@
 """Memory ids that say where their memory is at Supermemory: whose namespace, which document.
 
-An id is the user's token (22 characters), a dot, and the id of the document: `k` or `g`, for a key that the caller
-chose or that the client generated, and a hash of the key. A write that is sent twice is thereby the same document.
-Nothing else reaches a path, for the SDK escapes nothing: asked for `me/../you` it reads the namespace `you`.
+An id is the user's token, a dot, and the document's id: `k` or `g` (a key of the caller or of the client) and a hash of
+the key, so that a write that is sent twice is the same document. Nothing else becomes part of a path, because the SDK
+escapes nothing: `me/../you` reads the namespace `you`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,6 @@ class DocumentId(OwnedId):
     def has_key(self) -> bool:
         """Whether a caller may repeat the write of the memory, also when that is deleted."""
         return self.document.startswith("k")
-
-    @property
-    def id(self) -> str:
-        """The id of the memory."""
-        return f"{self.token}.{self.document}"
 
     @property
     def namespace(self) -> str:

@@ -1,7 +1,6 @@
 """The memories of one account: what is written, shown, found, and deleted, also while Supermemory is not up to date.
 
-Supermemory answers a write before it has carried it out. For a few moments what this process has written therefore
-counts for more than what Supermemory shows.
+Supermemory answers a write before it has carried it out, so for some seconds what this process wrote takes precedence.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 from openproto.emulation import Ranked, Recent, Stored, user_token
-from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.models import Status
 from openproto.provider import Outcomes
 from openproto.requests import SearchQuery
@@ -66,12 +65,9 @@ class Memories:
         return self._noted(stored, accepted.status)
 
     async def write_together(self, batch: Sequence[Stored]) -> Outcomes:
-        """Write new memories of one user with one request; each has an outcome of its own."""
+        """Write new memories of one user with one request; each has its own outcome."""
         namespace = DocumentId.of(batch[0].record.id).namespace
-        try:
-            answers = await self._api.batch_add(namespace, lambda: [*map(new_document, batch)])
-        except OpenProtoError as error:
-            return [error] * len(batch)
+        answers = await self._api.batch_add(namespace, lambda: [*map(new_document, batch)])
         accepted = {answer.id: answer.status for answer in answers if answer.error is None}
         outcomes: Outcomes = []
         for stored in batch:
@@ -144,7 +140,7 @@ class Memories:
     async def all(self, token: str, until: datetime | None) -> AsyncGenerator[Stored, None]:
         """Yield the memories of a user, newest first."""
 
-        def fetch(start: int | None, end: int | None, page: int = 1, order: str = "desc") -> Awaitable[list[Document]]:
+        def fetch(start: int | None, end: int | None, page: int, order: str) -> Awaitable[list[Document]]:
             return self._api.listing(namespace_of(token), created_between(start, end), page, order)
 
         async with aclosing(newest_first(fetch, created(until) if until else None)) as windows:

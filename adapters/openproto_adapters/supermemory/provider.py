@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -20,20 +19,20 @@ from openproto.emulation import (
     Ranked,
     Stored,
     Traits,
+    api_key_of,
     check_base_url,
     connect_in,
     deleted_since,
-    look_until,
     matches,
     no_such_memory,
     user_token,
 )
-from openproto.errors import UnauthorizedError
 from openproto.fields import check_whole
-from openproto.models import Cancellation, MemoryRecord
+from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
-from openproto.requests import Filters, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
+from openproto.requests import Filters, ListQuery, MemoryInput, RecordRef, SearchQuery
 from openproto_adapters.supermemory.api import PAGE, Api, Filter
+from openproto_adapters.supermemory.errors import VENDOR
 from openproto_adapters.supermemory.ids import DocumentId
 from openproto_adapters.supermemory.memories import Memories
 
@@ -44,12 +43,10 @@ Wait: TypeAlias = Literal["none", "indexed"]
 TIMEOUT = 60.0
 CONNECT_TIMEOUT = 5.0
 INDEXED_WITHIN = 60.0
-"""Seconds that a write waits at most for being indexed, where it is told to."""
+"""Seconds that a write waits at most to be indexed, with `wait="indexed"`."""
 
 
 class _Backend(NamedTuple):
-    """What an open provider works with."""
-
     server: str
     threads: Threads
     api: Api
@@ -58,7 +55,7 @@ class _Backend(NamedTuple):
 
 @large_import()
 def _connect(threads: Threads, api_key: str, base_url: str | None, writing: Filter) -> _Backend:
-    """Return what an open provider works with; in a thread, for the SDK is imported part by part."""
+    """Return what an open provider works with; in a thread, because the import takes seconds."""
     import httpx
     from supermemory import Supermemory as Client
 
@@ -68,7 +65,7 @@ def _connect(threads: Threads, api_key: str, base_url: str | None, writing: Filt
     server = str(client.base_url)
     check_base_url(server)  # it may be that of the environment
     api = Api(threads, client, writing)
-    # A hash, for two accounts are two stores and nothing may show the key.
+    # A hash, because two accounts are two stores, and nothing may show the key.
     return _Backend(server, threads, api, Memories(f"supermemory {user_token(f'{server} {api_key}')}", api))
 
 
@@ -97,6 +94,7 @@ class Supermemory(EmulatedProvider[_Backend]):
         scans_newest_first=True,
         most_created=100,  # Supermemory takes up to 600 in one request, which may be long ones
         most_ranked=PAGE,
+        removes_all=True,
     )
 
     def __init__(
@@ -124,21 +122,17 @@ class Supermemory(EmulatedProvider[_Backend]):
         self._api_key = api_key
         self._base_url = base_url
         self._writing: Filter = {"task_type": task_type} | ({"dreaming": dreaming} if dreaming else {})
-        self._wait = wait
         if wait != "none":
-            self.traits = replace(self.traits, most_created=1)  # each write then waits for its own indexing
+            # One by one: each write waits until it is indexed.
+            self.traits = replace(self.traits, processing_seconds=INDEXED_WITHIN, most_created=1)
         self._width = width
 
     async def connect(self) -> _Backend:
-        """Import the SDK and make its client."""
-        api_key = self._api_key or os.environ.get("SUPERMEMORY_API_KEY")
-        if not api_key:
-            raise UnauthorizedError("Supermemory needs an API key: api_key=, or SUPERMEMORY_API_KEY")
+        api_key = api_key_of(VENDOR, self._api_key, "SUPERMEMORY_API_KEY")
         threads = Threads(self._width, "openproto-supermemory")
         return await connect_in(threads, _connect, threads, api_key, self._base_url, self._writing)
 
     async def disconnect(self, backend: _Backend) -> None:
-        """Cut what is under way and close the connections."""
         backend.threads.close()
 
     async def check(self) -> None:
@@ -146,23 +140,12 @@ class Supermemory(EmulatedProvider[_Backend]):
         await self.backend.api.ping()
 
     async def describe(self) -> dict[str, str]:
-        """Return where the API is and the SDK's version."""
         return {"server": self.backend.server, **await super().describe()}
 
     def store_name(self) -> str:
-        """Return a name for the account."""
         return self.backend.memories.name
 
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        """Store the memory, and wait for it to be indexed where that is wanted."""
-        return await self._indexed(await super().add(item, idempotency_key=idempotency_key))
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        """Change the memory, and wait for it to be indexed where that is wanted."""
-        return await self._indexed(await super().update(ref, changes))
-
     async def create(self, item: MemoryInput, key: str) -> Stored:
-        """Write the document whose id is the key's."""
         return await self.backend.memories.write(_new(item, key))
 
     async def create_many(self, items: Sequence[KeyedInput]) -> Outcomes:
@@ -171,12 +154,10 @@ class Supermemory(EmulatedProvider[_Backend]):
         return await self.backend.memories.write_together(batch)
 
     async def find(self, id: str, user_id: str | None) -> Stored | None:
-        """Return the memory; an id that was never made here, or is another user's, is asked of nobody."""
         own = DocumentId.read(id, user_id)
         return None if own is None else await self.backend.memories.find(own)
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        """Return the memory of the key; ConflictError where that was deleted."""
         own = DocumentId.of_key(user_id, key)
         found = await self.backend.memories.find(own)
         if found is None and own.has_key and await self.backend.memories.is_buried(own):
@@ -184,14 +165,12 @@ class Supermemory(EmulatedProvider[_Backend]):
         return found
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
-        """Update the document in one request."""
         changed = await self.backend.memories.change(old, new)
         if changed is None:
             raise no_such_memory()
         return changed
 
     async def remove(self, stored: Stored) -> bool:
-        """Delete the document."""
         return await self.backend.memories.remove(DocumentId.of(stored.record.id))
 
     async def delete(self, ref: RecordRef) -> None:
@@ -206,11 +185,14 @@ class Supermemory(EmulatedProvider[_Backend]):
             if not await self.backend.memories.remove(own):
                 raise no_such_memory()
 
+    async def remove_all(self, user_id: str) -> int:
+        """Delete the namespace and the keys."""
+        return await self.backend.memories.remove_all(user_token(user_id))
+
     async def delete_all(self, filters: Filters) -> int:
-        """Delete the namespace and the keys, or, where only a part is to go, as many documents at once as can be."""
-        memories = self.backend.memories
+        """Delete as many documents in one request as Supermemory takes, where not all are to go."""
         if filters.scope is None and not filters.tags:
-            return await memories.remove_all(user_token(filters.user_id))
+            return await super().delete_all(filters)
         query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags)
         async with aclosing(self.scan(filters.user_id)) as found:
             chosen = [stored async for stored in found if matches(stored, query)]
@@ -218,27 +200,16 @@ class Supermemory(EmulatedProvider[_Backend]):
         for start in range(0, len(chosen), PAGE):
             part = chosen[start : start + PAGE]
             async with self._locked(*(stored.record.id for stored in part)):
-                deleted += await memories.remove_together([DocumentId.of(stored.record.id) for stored in part])
+                deleted += await self.backend.memories.remove_together(
+                    [DocumentId.of(stored.record.id) for stored in part]
+                )
         return deleted
 
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
-        """Yield the memories, newest first."""
         return self.backend.memories.all(user_token(user_id), until)
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
-        """Search by meaning, among what is current and passes the filters."""
         return await self.backend.memories.search(query, count)
-
-    async def _indexed(self, record: MemoryRecord) -> MemoryRecord:
-        """Return the record when it is indexed, or has failed, or after a minute, where writes wait for that."""
-        if self._wait != "indexed":
-            return record
-        return await look_until(
-            lambda shown: shown.status not in ("queued", "indexing"),
-            lambda: self.get(RecordRef(id=record.id, user_id=record.user_id)),
-            record,
-            within=INDEXED_WITHIN,
-        )
 
 
 def _new(item: MemoryInput, key: str) -> Stored:

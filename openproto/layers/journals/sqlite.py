@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openproto.blocking.sqlite import SqliteThread
-from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.blocking.sqlite import SqliteThread, file_error
+from openproto.errors import ProviderUnavailableError
 from openproto.layers.journals.journal import Journal
 from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
@@ -91,7 +92,7 @@ class SqliteJournal(Journal):
                 await writer.close()
 
     def _lane(self, name: str) -> SqliteThread:
-        return SqliteThread(self._path, name, _typed_error, lock_timeout=_LOCK_TIMEOUT)
+        return SqliteThread(self._path, name, _file_error, lock_timeout=_LOCK_TIMEOUT)
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -105,6 +106,9 @@ def _entry(row: tuple[Any, ...]) -> AuditEntry:
     return AuditEntry(**{**columns, "timestamp": _EPOCH + timedelta(microseconds=columns["timestamp"])})
 
 
+_file_error = partial(file_error, what="the audit journal", option="audit=")
+
+
 def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
@@ -113,16 +117,3 @@ def _open(lane: SqliteThread | None) -> SqliteThread:
     if lane is None:
         raise ProviderUnavailableError("the client was closed while this call was running; use an open one")
     return lane
-
-
-_BUSY_OR_FAILING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
-
-
-def _typed_error(error: sqlite3.Error | OSError) -> OpenProtoError:
-    if isinstance(error, OSError):
-        return ProviderError(f"the file of the audit journal cannot be made: {error.strerror}; look at audit=")
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code in _BUSY_OR_FAILING:
-        return ProviderUnavailableError(f"the file of the audit journal takes no entries now ({name}); try again soon")
-    return ProviderError(f"the file in audit= is not an audit journal, or a damaged one: {name}")

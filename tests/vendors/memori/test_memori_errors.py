@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from sqlalchemy import exc
 from openproto import (
     AsyncMemory,
     ConflictError,
-    Memory,
     OpenProtoError,
     ProviderError,
     ProviderTimeoutError,
@@ -58,44 +56,25 @@ def sqlite_error(code: int) -> sqlite3.Error:
         (psycopg.errors.UndefinedTable("the secret text"), ProviderError),
         (psycopg.errors.DivisionByZero("the secret text"), ProviderError),
         (psycopg.OperationalError("the secret text"), ProviderUnavailableError),
+        (exc.TimeoutError("the secret text"), ProviderUnavailableError),
+        (exc.IntegrityError("the secret text", None, sqlite3.IntegrityError("x")), ConflictError),
+        (exc.ArgumentError("the secret text"), ProviderError),
+        (ConnectionRefusedError("the secret text"), ProviderUnavailableError),
     ],
     ids=lambda value: getattr(value, "sqlite_errorcode", None) or getattr(value, "__name__", type(value).__name__),
 )
-def test_an_error_of_a_driver_becomes_a_typed_one_by_its_class_and_code(
-    theirs: Exception, ours: type[OpenProtoError]
-) -> None:
-    wrapped = exc.DBAPIError.instance(
-        "INSERT ...", None, theirs, sqlite3.Error if isinstance(theirs, sqlite3.Error) else psycopg.Error
-    )
+def test_a_drivers_error_is_typed_by_its_class_and_code(theirs: Exception, ours: type[OpenProtoError]) -> None:
+    driver = sqlite3.Error if isinstance(theirs, sqlite3.Error) else psycopg.Error
+    wrapped = exc.DBAPIError.instance("INSERT ...", None, theirs, driver) if isinstance(theirs, driver) else theirs
     assert isinstance(wrapped, Exception)
     error = typed_error(wrapped)
     assert type(error) is ours
     assert "secret" not in str(error)
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        (exc.TimeoutError("x"), ProviderUnavailableError),
-        (exc.IntegrityError("x", None, sqlite3.IntegrityError("x")), ConflictError),
-        (exc.ArgumentError("x"), ProviderError),
-        (ConnectionRefusedError("x"), ProviderUnavailableError),
-    ],
-    ids=lambda value: getattr(value, "__name__", type(value).__name__),
-)
-def test_an_error_of_sqlalchemy_becomes_a_typed_one(theirs: Exception, ours: type[OpenProtoError]) -> None:
-    assert type(typed_error(theirs)) is ours
-
-
 async def opened(provider: Memori) -> None:
     async with AsyncMemory(provider):
         pass
-
-
-async def test_a_database_that_is_down_is_unavailable_without_its_password(models: Path) -> None:
-    with pytest.raises(ProviderUnavailableError) as refused:
-        await opened(Memori("postgresql://app:correct-horse@127.0.0.1:1/memory", models=models))
-    assert "correct-horse" not in _whole_chain(refused.value)
 
 
 async def test_a_wrong_password_is_unauthorized(models: Path) -> None:
@@ -122,9 +101,7 @@ async def test_a_wrong_password_is_unauthorized(models: Path) -> None:
     assert "correct-horse" not in _whole_chain(refused.value)
 
 
-async def test_a_locked_file_is_unavailable_after_a_bounded_wait(
-    database: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_locked_file_is_soon_unavailable(database: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_WAIT", 0.2)
     async with AsyncMemory(Memori(database, models=models), retries=0) as memory:
         await memory.add("a note", user_id="ann")
@@ -136,36 +113,29 @@ async def test_a_locked_file_is_unavailable_after_a_bounded_wait(
         await memory.add("another", user_id="ann")
 
 
-def test_a_file_that_is_no_database_is_named_as_such(database: Path, models: Path) -> None:
-    database.write_bytes(b"this is a text of some length, and no database at all. " * 100)
-    with pytest.raises(ProviderError, match="no SQLite database"), Memory(Memori(database, models=models)):
-        pass
+@pytest.mark.parametrize(
+    ("name", "told"), [("/dev/null/memori.db", "cannot be created"), ("text.db", "not a SQLite database")]
+)
+async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, models: Path, name: str, told: str) -> None:
+    (tmp_path / "text.db").write_bytes(b"this is a text of some length, and no database at all. " * 100)
+    with pytest.raises(ProviderError, match=told):
+        await opened(Memori(tmp_path / name, models=models))
 
 
-async def test_a_path_that_cannot_be_made_is_a_provider_error(models: Path) -> None:
-    with pytest.raises(ProviderError, match="cannot be created"):
-        await opened(Memori("/dev/null/memori.db", models=models))
-
-
-async def test_an_error_in_a_callback_of_the_engine_is_the_databases_own(memory: AsyncMemory, sql: Sql) -> None:
-    from openproto_adapters.memori.store import Store
-
+async def test_an_error_in_the_engines_callback_is_raised(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     await memory.add("a note", user_id="ann")
-    failing = pytest.MonkeyPatch()
 
     def broken(self: Any, numbers: Any) -> Any:
         raise ProviderUnavailableError("the database went away")
 
-    failing.setattr(Store, "texts", broken)
-    with failing.context(), pytest.raises(ProviderUnavailableError, match="went away"):
-        await memory.search("note", "ann")
-    failing.undo()
+    with monkeypatch.context() as failing:
+        failing.setattr(store.Store, "texts", broken)
+        with pytest.raises(ProviderUnavailableError, match="went away"):
+            await memory.search("note", "ann")
     assert await memory.search("note", "ann")
 
 
-def test_a_model_that_is_missing_is_unavailable_and_says_what_to_do(
-    run_python: RunPython, database: Path, tmp_path: Path, models: Path
-) -> None:
+def test_a_missing_model_says_what_to_do(run_python: RunPython, database: Path, tmp_path: Path, models: Path) -> None:
     program = """
 import sys
 from openproto import Memory, ProviderUnavailableError
@@ -182,28 +152,6 @@ with Memory("memori", url=sys.argv[1], models=sys.argv[3]) as other:  # a failur
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     ended = run_python(program, database, tmp_path / "empty", models, env=nowhere)
     assert (ended.returncode, ended.stdout) == (0, "unavailable\n"), ended.stderr
-
-
-async def test_cancelled_writes_on_a_hanging_database_hold_up_no_read_and_keep_to_the_pool(
-    database: Path, models: Path
-) -> None:
-    width = 3
-    async with AsyncMemory(Memori(database, models=models, width=width), retries=0) as memory:
-        await memory.add("a note", user_id="ann")
-        with closing(sqlite3.connect(database, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            calls = [asyncio.create_task(memory.add(f"note {n}", user_id="ann")) for n in range(100)]
-            await asyncio.sleep(0.2)
-            for call in calls:
-                call.cancel()
-            outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
-            assert len((await memory.list("ann")).items) == 1  # while the file is locked still
-            names = [thread.name for thread in threading.enumerate()]
-            assert sum(name.startswith("openproto-memori") for name in names) <= width + 1
-        await memory.add("the next note", user_id="ann")
-        # The one that had begun may be written; those that waited never ran.
-        assert len((await memory.list("ann", limit=200)).items) <= 3
 
 
 def _whole_chain(error: BaseException | None) -> str:

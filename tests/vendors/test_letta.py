@@ -1,0 +1,293 @@
+"""Where the letta provider keeps memories, and what it makes of Letta's ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from letta_client import Letta as Sdk
+from openproto_adapters.letta import Letta
+from openproto_conformance.emulators import Refused, Status
+from openproto_conformance.emulators.letta import Letta as Emulator
+from openproto_conformance.emulators.letta.store import Archive, Passage
+
+from openproto import AsyncMemory, ConflictError, NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.emulation import user_token
+
+SEARCH = "POST /v1/passages/search"
+
+
+@pytest.fixture
+def raw(emulator: Emulator) -> Iterator[Sdk]:
+    """Letta's SDK as another program would use it."""
+    with httpx.Client(trust_env=False, timeout=10.0) as http:
+        yield Sdk(base_url=emulator.url, api_key=emulator.api_key, http_client=http, max_retries=0)
+
+
+def name(user: str) -> str:
+    return f"openproto:{user_token(user)}"
+
+
+def archive_of(emulator: Emulator, user: str = "ann") -> Archive:
+    (found,) = [archive for archive in emulator.archives.values() if archive.name == name(user)]
+    return found
+
+
+def memories_of(archive: Archive) -> list[Passage]:
+    return [passage for passage in archive.passages.values() if "openproto" in passage.metadata]
+
+
+async def contents(memory: AsyncMemory, user: str = "ann") -> list[str]:
+    return [record.content async for record in memory.iter(user)]
+
+
+async def test_each_user_has_one_archive_whose_name_says_nothing(memory: AsyncMemory, emulator: Emulator) -> None:
+    users = ["ann", "*", "../bob", "a b/c?d#e"]
+    assert await memory.search("tea", "ann") == []
+    assert SEARCH not in emulator.counters.by_route, "Letta has nothing of this user to search"
+    await asyncio.gather(*(memory.add(f"note {n}", user_id="ann") for n in range(10)))
+    routes = emulator.counters.by_route
+    assert (routes["POST /v1/archives/"], routes["GET /v1/archives/"]) == (1, 4)  # opening, searching, before, after
+    for user in users[1:]:
+        await memory.add(f"of {user}", user_id=user)
+        assert await contents(memory, user) == [f"of {user}"]
+    assert [archive.name for archive in emulator.archives.values()] == [name(user) for user in users]
+    assert [path for _, path, _ in emulator.counters.exchanges if "bob" in path or ".." in path] == []
+
+
+async def test_of_two_archives_the_oldest_counts(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, raw: Sdk
+) -> None:
+    first = raw.archives.create(name=name("ann"))
+    raw.archives.create(name=name("ann"))
+    record = await memory.add("tea", user_id="ann")
+    assert await contents(other) == ["tea"]
+    assert len(emulator.archives[first.id].passages) == 1
+    assert await memory.delete_all("ann") == 1
+    assert emulator.archives == {}
+    await memory.add("coffee", user_id="ann")
+    # The other one still remembers the archive that was deleted.
+    assert [hit.memory.content for hit in await other.search("coffee", "ann")] == ["coffee"]
+    with pytest.raises(NotFoundError):
+        await other.get(record.id)
+    await memory.delete_all("ann")
+    await other.add("milk", user_id="ann")
+    assert await contents(memory) == ["milk"]
+
+
+async def test_of_two_versions_the_newer_counts_until_a_write(memory: AsyncMemory, emulator: Emulator) -> None:
+    record = await memory.add("old", user_id="ann", tags=["a", "b"])
+    archive = archive_of(emulator)
+    (old,) = archive.passages.values()
+    await memory.update(record.id, content="new")
+    (new,) = archive.passages.values()
+    assert (new.text, new.created_at, sorted(new.tags or [])) == ("new", old.created_at, ["a", "b"])
+    assert new.metadata["openproto_version"] > old.metadata["openproto_version"]
+    archive.passages[old.id] = old  # as if the update had been cut off
+    before = emulator.counters.requests
+    assert (await memory.get(record.id)).content == "new"
+    assert emulator.counters.requests == before + 1
+    assert await contents(memory) == ["new"]
+    assert [hit.memory.content for hit in await memory.search("old", "ann")] == ["new"]
+    await memory.update(record.id, tags=["x"])
+    assert [passage.text for passage in archive.passages.values()] == ["new"]
+    archive.passages[old.id] = old
+    await memory.delete(record.id)
+    assert archive.passages == {}
+
+
+async def test_an_update_brings_nothing_back(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await memory.add("tea", user_id="ann")
+    write = emulator._write
+
+    def delete_first(into: Archive, asked: Any) -> list[Passage]:
+        into.passages.clear()
+        return write(into, asked)
+
+    monkeypatch.setattr(emulator, "_write", delete_first)
+    with pytest.raises(NotFoundError):
+        await memory.update(record.id, content="coffee")
+    assert archive_of(emulator).passages == {}
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_a_failing_deletion_is_tried_again_but_not_for_ever(
+    memory: AsyncMemory, emulator: Emulator, status: int
+) -> None:
+    record = await memory.add("tea", user_id="ann")
+    emulator.faults.next(Status(status), method="DELETE")
+    await memory.delete(record.id)
+    record = await memory.add("tea", user_id="ann")
+    with emulator.faults.always(Status(status), method="DELETE"), pytest.raises(NotFoundError):
+        await memory.delete(record.id)
+
+
+async def test_a_refused_batch_is_written_singly(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await memory.add("first", user_id="ann")
+    write = emulator._write
+
+    def refuse_bad(archive: Archive, asked: Any) -> list[Passage]:
+        if any(one["text"] == "bad" for one in asked):
+            raise Refused(400, "the embedding model does not take this")
+        return write(archive, asked)
+
+    monkeypatch.setattr(emulator, "_write", refuse_bad)
+    outcomes = await memory.add_many([{"content": text, "user_id": "ann"} for text in ("good", "bad", "also good")])
+    assert [getattr(outcome, "code", "stored") for outcome in outcomes] == ["stored", "invalid_request", "stored"]
+    assert await contents(memory) == ["also good", "good", "first"]
+
+
+async def test_archives_have_the_chosen_embedding_model(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    options = {**emulator.provider_options(), "embedding": "openai/text-embedding-3-large"}
+    async with AsyncMemory(Letta(**options)) as memory:
+        await memory.add("tea", user_id="ann")
+    assert archive_of(emulator).handle == "openai/text-embedding-3-large"
+    assert "set embedding=" not in caplog.text
+    emulator.default_embedding = None
+    async with AsyncMemory(Letta(**emulator.provider_options())) as memory:
+        outcomes = await memory.add_many([{"content": f"note {n}", "user_id": "bob"} for n in range(3)])
+        assert [getattr(outcome, "code", "stored") for outcome in outcomes] == ["stored"] * 3
+        assert [hit.memory.content for hit in await memory.search("note 1", "bob")] == ["note 1"]
+    assert "set embedding=" in caplog.text
+
+
+async def test_an_add_that_was_cut_off_is_completed(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator
+) -> None:
+    record = await memory.add("tea", user_id="ann", idempotency_key="key-1")
+    archive = archive_of(emulator)
+    (passage,) = memories_of(archive)
+    del archive.passages[passage.id]
+    with pytest.raises(ConflictError):
+        await other.add("coffee", user_id="ann", idempotency_key="key-1")
+    again = await other.add("tea", user_id="ann", idempotency_key="key-1")
+    assert again.model_copy(update={"version": record.version}) == record
+
+
+async def test_the_earlier_claim_of_a_key_wins(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await memory.add("tea", user_id="ann", idempotency_key="key-1")
+
+    async def too_early(*_: Any) -> None:
+        """Look the key up before the other process has written it."""
+
+    monkeypatch.setattr(other._session.provider, "find_key", too_early)
+    again = await other.add("tea", user_id="ann", idempotency_key="key-1")
+    assert again.model_copy(update={"version": record.version}) == record
+    with pytest.raises(ConflictError):
+        await other.add("coffee", user_id="ann", idempotency_key="key-1")
+    assert len(memories_of(archive_of(emulator))) == 1
+
+
+async def test_another_programs_passage_is_a_memory(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, raw: Sdk
+) -> None:
+    await memory.add("tea", user_id="ann")
+    archive = archive_of(emulator)
+    raw.archives.passages.create(archive.id, text="written elsewhere", metadata={"a": [1]}, tags=["t"])
+    foreign = (await memory.list("ann")).items[0]
+    assert (foreign.content, foreign.tags, foreign.extensions) == ("written elsewhere", ["t"], {"x-letta": {"a": [1]}})
+    assert await memory.get(foreign.id) == foreign
+    raw.archives.update(archive.id, description="bob")
+    for call in (other.get(foreign.id), other.get(foreign.id, user_id="bob")):
+        with pytest.raises(NotFoundError):
+            await call
+    updated = await memory.update(foreign.id, user_id="ann", content="changed here")
+    assert (updated.id, updated.content, updated.extensions) == (foreign.id, "changed here", foreign.extensions)
+    await memory.delete(foreign.id)
+    assert await contents(memory) == ["tea"]
+
+
+@pytest.mark.parametrize("damage", [{"openproto": "{"}, {"openproto": 5}, {"openproto_version": "new"}])
+async def test_damaged_metadata_is_an_error(memory: AsyncMemory, emulator: Emulator, damage: dict[str, Any]) -> None:
+    record = await memory.add("tea", user_id="ann")
+    (passage,) = archive_of(emulator).passages.values()
+    passage.metadata |= damage
+    for attempt in (memory.get(record.id), memory.list("ann"), memory.search("tea", "ann")):
+        with pytest.raises(ProviderError):
+            await attempt
+
+
+async def test_another_users_passage_goes_no_further(memory: AsyncMemory, emulator: Emulator, raw: Sdk) -> None:
+    await memory.add("tea", user_id="ann")
+    await memory.add("secret", user_id="bob")
+    bobs = archive_of(emulator, "bob")
+    answer = raw.passages.with_raw_response.search(archive_id=bobs.id).json()
+    emulator.faults.next(Status(200, body=answer))
+    with pytest.raises(ProviderError, match="another archive"):
+        await memory.search("secret", "ann")
+    archive_of(emulator).passages |= bobs.passages
+    for attempt in (memory.list("ann"), memory.search("secret", "ann"), memory.delete_all("ann")):
+        with pytest.raises(ProviderError, match="does not belong there"):
+            await attempt
+    assert await contents(memory, "bob") == ["secret"]
+
+
+async def test_a_listing_is_whole_however_memories_are_spread(memory: AsyncMemory, emulator: Emulator) -> None:
+    await memory.add("newest", user_id="ann")
+    now = datetime.now(UTC).replace(microsecond=0)
+    bursts = [now - timedelta(days=3000), now - timedelta(days=400), now - timedelta(hours=1)]
+    moments = [burst + timedelta(microseconds=n) for burst in bursts for n in range(230)]
+    moments += [now - timedelta(days=n) for n in range(100, 140)]
+    moments = sorted(moments + [now - timedelta(days=50)] * 99)
+    added = [Passage(f"note {n}", moment, moment) for n, moment in enumerate(moments)]
+    archive_of(emulator).passages |= {passage.id: passage for passage in added}
+    before = emulator.counters.by_route[SEARCH]
+    records = [record async for record in memory.iter("ann")]
+    assert [record.created_at for record in records[1:]] == moments[::-1]
+    assert len({record.id for record in records}) == len(moments) + 1
+    assert emulator.counters.by_route[SEARCH] - before < 20 * len(moments) / 50  # twenty requests for a page of fifty
+    page = await memory.list("ann", until=moments[300], limit=10)
+    assert [record.created_at for record in page.items] == moments[300:290:-1]
+
+
+async def test_scores_are_lettas_or_of_the_order(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("a red car", "green tea in the morning", "the river at night"):
+        await memory.add(text, user_id="ann")
+    hits = await memory.search("green tea", "ann")
+    scores = [hit.score for hit in hits]
+    assert hits[0].memory.content == "green tea in the morning"
+    assert scores == sorted(set(scores), reverse=True)
+    assert 0.0 < scores[-1] < scores[0] <= 0.5, "an order vouches for nothing"
+    search = emulator.search
+
+    def scored(request: Any) -> Any:
+        answer = search(request)
+        for place, hit in enumerate(answer.body):
+            hit["score"] = 0.9 - place / 4
+        return answer
+
+    monkeypatch.setattr(emulator, "search", scored)
+    assert [hit.score for hit in await memory.search("green tea", "ann")] == pytest.approx([0.9, 0.65, 0.4])
+
+
+async def test_a_500_leaves_a_dead_connection_that_a_retry_survives(emulator: Emulator) -> None:
+    async with AsyncMemory(Letta(**emulator.provider_options(), width=1), retries=0) as memory:
+        await memory.add("tea", user_id="ann")
+        emulator.faults.next(Status(500))
+        for reason in ("status 500", "connection"):
+            with pytest.raises(ProviderUnavailableError, match=reason):
+                await memory.search("tea", "ann")
+        assert len(await memory.search("tea", "ann")) == 1
+    async with AsyncMemory(Letta(**emulator.provider_options(), width=1), retries=2) as patient:
+        emulator.faults.next(Status(500))
+        assert [hit.memory.content for hit in await patient.search("tea", "ann")] == ["tea"]
+
+
+async def test_a_named_environment_goes_first(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTA_BASE_URL", emulator.url)
+    monkeypatch.setenv("LETTA_API_KEY", emulator.api_key)
+    with pytest.raises(ProviderUnavailableError):  # nothing is on the local port
+        async with AsyncMemory(Letta(environment="local"), retries=0):
+            pass

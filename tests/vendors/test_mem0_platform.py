@@ -1,0 +1,175 @@
+"""What mem0's hosted platform does by itself, and what this provider makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openproto_conformance.emulators import Status
+from openproto_conformance.emulators.mem0 import Mem0Platform
+
+from openproto import (
+    AsyncMemory,
+    NotFoundError,
+    OpenProtoError,
+    ProviderError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    ScopeDeniedError,
+)
+
+SEARCH, LIST, ONE = "/v3/memories/search/", "/v3/memories/", "/v1/memories/*/"
+
+
+def client(emulator: Mem0Platform, **options: Any) -> AsyncMemory:
+    return AsyncMemory("mem0", retries=0, timeout=10, **emulator.provider_options(), **options)
+
+
+async def add_as_another_program(emulator: Mem0Platform, text: str, **options: Any) -> str:
+    """Add a memory as a program does that uses mem0's client itself."""
+    from openproto_adapters.mem0.quiet_import import import_mem0
+
+    def add() -> str:
+        theirs = import_mem0().MemoryClient(api_key=emulator.api_key, host=emulator.url)
+        (added,) = theirs.add(text, infer=False, **options)["results"]
+        theirs.client.close()
+        return str(added["id"])
+
+    return await asyncio.to_thread(add)
+
+
+async def test_a_repeated_text_is_another_memory(emulator: Mem0Platform) -> None:
+    async with client(emulator) as memory:
+        records = [await memory.add("tea", user_id="ann", tags=[str(n)]) for n in range(3)]
+        assert len({record.id for record in records}) == 3
+        done = await memory.wait_for_ingest([record.id for record in records], "ann")
+        assert {record.content for record in done} == {"tea"}
+        assert {hit.memory.content for hit in await memory.search("tea", "ann")} == {"tea"}
+        updated = await memory.update(records[1].id, content="coffee")
+        assert (updated.content, (await memory.get(records[1].id)).content) == ("coffee", "coffee")
+        # In the platform's own eyes the repeats have a mark at their end.
+        texts = sorted(one.text for one in emulator.memories.values())
+        assert texts[:2] == ["coffee", "tea"]
+        assert texts[2].startswith("tea\n\n[repeated: ")
+
+
+@pytest.mark.promise(9)
+@pytest.mark.promise(33)
+async def test_a_memory_is_indexing_until_a_search_shows_it(emulator: Mem0Platform) -> None:
+    emulator.lag = 60
+    async with client(emulator) as memory:
+        record = await memory.add("tea", user_id="ann")
+        assert (record.status, (await memory.get(record.id)).status) == ("indexing", "indexing")
+        assert await memory.search("tea", "ann") == []
+        emulator.lag = 0
+        assert (await memory.get(record.id)).status == "done"
+        assert [hit.memory.id for hit in await memory.search("tea", "ann")] == [record.id]
+
+
+async def test_one_search_shows_a_hundred_memories_that_are_waited_for(emulator: Mem0Platform) -> None:
+    async with client(emulator) as memory:
+        records = await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(250)])
+        elsewhere = await memory.add("note of another user", user_id="bob")
+        emulator.lag = 0
+        ids = [record.id for record in records if not isinstance(record, OpenProtoError)]
+        done = await memory.wait_for_ingest(ids, "ann")
+        assert {record.status for record in done} == {"done"}
+        assert emulator.counters.by_route[f"POST {SEARCH}"] == 3
+        assert (await memory.get(elsewhere.id)).status == "done"
+
+
+async def test_a_search_shows_neither_what_was_updated_nor_what_was_deleted_meanwhile(emulator: Mem0Platform) -> None:
+    emulator.lag = 0
+    async with client(emulator) as memory:
+        updated, deleted = [await memory.add(f"tea {n}", user_id="ann") for n in range(2)]
+        emulator.lag = 60  # from here on the index stands still: it shows what has been there for two minutes
+        for one in emulator.memories.values():
+            one.versions[0] = one.versions[0]._replace(at=one.versions[0].at - 120)
+        await memory.update(updated.id, content="coffee")
+        await memory.delete(deleted.id)
+        assert [hit.memory.content for hit in await memory.search("tea", "ann")] == ["coffee"]
+
+
+async def test_deleting_everything_waits_until_the_platform_has_done_so(emulator: Mem0Platform) -> None:
+    emulator.lag = 0.3
+    async with client(emulator) as memory:
+        await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(3)])
+        other = await memory.add("note", user_id="bob")
+        assert await memory.delete_all("ann") == 3
+        assert (await memory.list("ann")).items == []
+        assert [one.id for one in (await memory.list("bob")).items] == [other.id]
+        assert await memory.delete_all("*") == 0
+        await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(230)])
+        assert len([record async for record in memory.iter("ann")]) == 230
+        emulator.events_fail = True
+        with pytest.raises(ProviderError, match="failed to carry it out"):
+            await memory.delete_all("bob")
+
+
+async def test_with_infer_an_add_waits_for_its_event(emulator: Mem0Platform) -> None:
+    emulator.lag = 0.2
+    async with client(emulator, infer=True) as memory:
+        record = await memory.add("I like tea", user_id="ann", tags=["a"])
+        assert (await memory.get(record.id)).tags == ["a"]
+        with pytest.raises(ProviderError, match="nothing new"):
+            await memory.add("I like tea", user_id="ann")
+        emulator.events_fail = True
+        with pytest.raises(ProviderError, match="failed to carry it out"):
+            await memory.add("I like coffee", user_id="ann")
+
+
+async def test_memories_of_other_programs_are_records_too_whatever_their_run_is_called(emulator: Mem0Platform) -> None:
+    emulator.lag = 0
+    async with client(emulator) as memory:
+        options = {"user_id": "ann", "agent_id": "7", "run_id": "1", "metadata": {"mood": "calm"}}
+        id = await add_as_another_program(emulator, "likes tea", **options)
+        record = await memory.get(id)
+        assert (record.content, record.scope, record.extensions) == (
+            "likes tea",
+            "agent/7/run/1",
+            {"x-mem0": {"mood": "calm"}},
+        )
+        assert (await memory.list("ann", scope="agent/7/run/1")).items == [record]
+        (record,) = await memory.wait_for_ingest([id], "ann")
+        assert [hit.memory for hit in await memory.search("tea", "ann")] == [record]
+        updated = await memory.update(id, tags=["drink"])
+        assert (updated.tags, updated.scope) == (["drink"], "agent/7/run/1")
+        assert emulator.memories[id].versions[-1].metadata["mood"] == "calm"  # type: ignore[index]
+
+
+async def test_another_users_memory_in_an_answer_is_an_error_and_goes_no_further(emulator: Mem0Platform) -> None:
+    async with client(emulator) as memory:
+        record = await memory.add("tea", user_id="bob", idempotency_key="key")
+        foreign = {
+            "id": record.id,
+            "memory": "tea",
+            "user_id": "bob",
+            "metadata": emulator.memories[record.id].versions[-1].metadata,
+            "created_at": "2026-01-01T00:00:00Z",
+            "score": 1.0,
+        }
+        body = {"count": 1, "next": None, "previous": None, "results": [foreign]}
+        for call, path in (
+            (lambda: memory.search("tea", "ann"), SEARCH),
+            (lambda: memory.list("ann"), LIST),
+            (lambda: memory.add("tea", user_id="ann", idempotency_key="key"), LIST),
+        ):
+            emulator.faults.next(Status(200, body=body), path=path)
+            with pytest.raises(ProviderError, match="another user's memory"):
+                await call()
+        emulator.faults.next(Status(200, body=foreign), path=ONE)
+        with pytest.raises(NotFoundError):
+            await memory.get(record.id, user_id="ann")
+
+
+async def test_opening_checks_the_key(emulator: Mem0Platform, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for status, error in ((403, ScopeDeniedError), (429, RateLimitedError), (500, ProviderUnavailableError)):
+        emulator.faults.next(Status(status), path="/v1/ping/")
+        with pytest.raises(error):
+            await client(emulator).list("ann")
+    monkeypatch.setenv("MEM0_API_KEY", emulator.api_key)
+    async with AsyncMemory("mem0", path=folder) as memory:
+        await memory.add("coffee", user_id="ann")
+    assert emulator.memories == {}

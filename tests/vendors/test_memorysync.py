@@ -1,0 +1,312 @@
+"""How memories are kept at a vendor that words them anew, drops repeats, and gives a changed text another number."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import openproto_adapters.memorysync
+import pytest
+from memorysync import MemorySyncClient
+from openproto_adapters.memorysync import MemorySync, api
+from openproto_adapters.memorysync.api import Api
+from openproto_adapters.memorysync.ids import end_user
+from openproto_conformance.emulators import Answer, CloseConnection, Request, Status
+from openproto_conformance.emulators.memorysync import MemorySync as Emulator
+
+from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryRecord, NotFoundError, RateLimitedError
+from openproto.emulation import user_token
+from openproto.errors import ProviderError, ProviderUnavailableError
+
+SOURCES = sorted(Path(openproto_adapters.memorysync.__path__[0]).glob("*.py"))
+GET, QUERY = "GET /memory/{id}", "POST /memory/query"
+
+Sdk: TypeAlias = Callable[[str], MemorySyncClient]
+
+
+@pytest.fixture
+def sdk(emulator: Emulator) -> Iterator[Sdk]:
+    """MemorySync's SDK as another program would use it, for a user of ours."""
+    made: list[MemorySyncClient] = []
+
+    def connect(user_id: str) -> MemorySyncClient:
+        made.append(MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(user_token(user_id))))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        client.close()
+
+
+async def contents(memory: AsyncMemory) -> list[str]:
+    return sorted([record.content async for record in memory.iter("ann")])
+
+
+def left(emulator: Emulator) -> list[str]:
+    return [row.text for row in emulator.memories.values() if not row.deleted]
+
+
+async def test_a_text_that_becomes_several_facts_is_one_memory(memory: AsyncMemory, emulator: Emulator) -> None:
+    emulator.facts = lambda text: [f"The user said: {part}" for part in text.split(". ")]
+    record = await memory.add(" Ann likes tea. Ann has a cat. Ann lives in Rome\n", user_id="ann", tags=["a"])
+    assert (record.content, len(emulator.memories)) == (" Ann likes tea. Ann has a cat. Ann lives in Rome\n", 3)
+    assert await memory.get(record.id) == record
+    assert [hit.memory for hit in await memory.search("does Ann have a cat", "ann")] == [record]
+    assert [one async for one in memory.iter("ann")] == [record]
+    changed = await memory.update(record.id, tags=["b"])
+    assert [hit.memory for hit in await memory.search("where does Ann live", "ann", tag="b")] == [changed]
+    assert await memory.search("where does Ann live", "ann", tag="a") == []
+    assert (await memory.update(record.id, content="Ann moved. Ann is in Oslo")).id == record.id
+    assert await contents(memory) == ["Ann moved. Ann is in Oslo"]
+    await memory.delete(record.id)
+    assert left(emulator) == []
+
+
+async def test_half_an_add_is_one_memory(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.facts = lambda text: text.split(". ")
+    emulator.faults.next(CloseConnection(applied=False), path="/memory/batch-update")
+    with pytest.raises(ProviderUnavailableError):
+        await memory.add("Ann likes tea. Ann has a cat", user_id="ann", tags=["a"], idempotency_key="k")
+    (listed,) = [record async for record in other.iter("ann")]
+    with monkeypatch.context() as patched:
+        # No search finds what the key was used for.
+        patched.setattr(emulator, "metered", lambda silent: Answer(200, silent) if "memories" in silent else None)
+        again = await other.add("Ann likes tea. Ann has a cat", user_id="ann", tags=["a"], idempotency_key="k")
+    assert again == listed
+    changed = await other.update(again.id, tags=["b"])
+    assert await other.search("who has a cat", "ann", tag="a") == []
+    assert [hit.memory for hit in await other.search("who has a cat", "ann")] == [changed]
+
+
+@pytest.mark.promise(9)
+async def test_a_text_that_is_not_kept_is_refused(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.facts = lambda text: []
+    with pytest.raises(InvalidRequestError, match="no_high_value_content"):
+        await memory.add("hm", user_id="ann")
+    emulator.facts = lambda text: ["Ann likes tea"]
+    await memory.add("Ann likes tea", user_id="ann")
+    with pytest.raises(ConflictError, match="duplicate") as caught:
+        await memory.add("Tea is what Ann likes", user_id="ann")
+    assert "Tea" not in str(caught.value)
+    emulator.facts = lambda text: [text]
+    take = emulator.take
+
+    def rejecting(item: dict[str, Any], end_user: str) -> dict[str, Any]:
+        rejected = {"status": "rejected", "reason": "The text 'milk' is bad", "memory_ids": []}
+        return rejected if "milk" in str(item["text"]) else take(item, end_user)
+
+    monkeypatch.setattr(emulator, "take", rejecting)
+    first, second = await memory.add_many([{"content": one, "user_id": "ann"} for one in ("milk", "coffee")])
+    assert isinstance(first, InvalidRequestError)
+    assert "milk" not in str(first)
+    assert isinstance(second, MemoryRecord)
+
+
+# Content that changes
+
+
+async def test_a_changed_content_keeps_the_id(memory: AsyncMemory, other: AsyncMemory, emulator: Emulator) -> None:
+    record = await memory.add("Ann drinks coffee", user_id="ann", tags=["a"])
+    changed = await memory.update(record.id, content="Ann drinks tea now")
+    free = {"content", "updated_at", "version"}
+    assert changed.model_dump(exclude=free) == record.model_dump(exclude=free)
+    (row,) = (row for row in emulator.memories.values() if not row.deleted)
+    assert "coffee" not in f"{row.text} {row.metadata}"
+    for client, requests in (
+        (memory, {GET: 1}),  # which made the change
+        (other, {GET: 1, QUERY: 1}),  # which has to look it up, once
+        (other, {GET: 1}),
+    ):
+        emulator.counters.by_route.clear()
+        assert await client.get(record.id) == changed
+        assert dict(emulator.counters.by_route) == requests
+        assert [hit.memory for hit in await client.search("who drinks coffee", "ann")] == [changed]
+    emulator.embedding_down = True
+    assert (await memory.update(record.id, content="Ann drinks milk")).id == record.id
+    assert (await other.get(record.id)).content == "Ann drinks milk", "although no search finds it"
+    emulator.quota = "silent"
+    assert (await other.get(record.id)).content == "Ann drinks milk"
+    await memory.delete(record.id)
+    with pytest.raises(NotFoundError):
+        await other.get(record.id)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+async def test_half_a_change_shows(memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, indexed: bool) -> None:
+    record = await memory.add("Ann drinks coffee", user_id="ann")
+    emulator.embedding_down = not indexed
+    emulator.faults.next(CloseConnection(applied=False), method="DELETE", path="/memory/forget")
+    with pytest.raises(ProviderUnavailableError):
+        await memory.update(record.id, content="Ann drinks tea now")
+    assert len(left(emulator)) == 2
+    for client in (memory, other):
+        got = await client.get(record.id)
+        assert got.content == "Ann drinks tea now"
+        assert [one async for one in client.iter("ann")] == [got]
+        assert [hit.memory for hit in await client.search("who drinks coffee", "ann")] == [got]
+    await other.update(record.id, tags=["late"])
+    assert [hit.memory.tags for hit in await memory.search("who drinks coffee", "ann")] == [["late"]]
+    await other.delete(record.id)
+    assert left(emulator) == []
+
+
+@pytest.mark.parametrize("refusal", ["silent", "strict", "worthless", "cut off"])
+async def test_a_refused_change_is_none(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, refusal: str
+) -> None:
+    record = await memory.add("Ann drinks coffee", user_id="ann")
+    if refusal == "worthless":
+        emulator.facts = lambda text: []
+    elif refusal == "cut off":
+        emulator.faults.next(CloseConnection(applied=False), method="POST", path="/memory/bulk-add")
+    else:
+        emulator.quota = "silent" if refusal == "silent" else "strict"
+    with pytest.raises((RateLimitedError, InvalidRequestError, ProviderUnavailableError)):
+        await memory.update(record.id, content="Ann drinks tea now")
+    emulator.counters.by_route.clear()
+    assert await memory.get(record.id) == record
+    assert refusal == "cut off" or dict(emulator.counters.by_route) == {GET: 1}
+    emulator.quota = ""
+    for client in (memory, other):
+        assert [hit.memory for hit in await client.search("who drinks coffee", "ann")] == [record]
+
+
+async def test_over_the_plan_is_an_error_in_spite_of_the_answer(memory: AsyncMemory, emulator: Emulator) -> None:
+    record = await memory.add("Ann drinks tea", user_id="ann")
+    emulator.quota = "silent"
+    assert [hit.memory for hit in await memory.search("tea", "ann")] == [record], "the listing shows it"
+    with pytest.raises(RateLimitedError, match="over its plan"):
+        await memory.add("tea", user_id="ann")
+    (outcome,) = await memory.add_many([{"content": "tea", "user_id": "ann"}])
+    assert isinstance(outcome, RateLimitedError)
+    with pytest.raises(RateLimitedError, match="over its plan"):
+        await memory.search("tea", "ann")
+    emulator.quota = ""
+    await memory.add("tea", user_id="ann")
+    assert len(await memory.search("tea", "ann")) == 2
+
+
+async def test_a_key_is_known_without_an_index(memory: AsyncMemory, other: AsyncMemory, emulator: Emulator) -> None:
+    emulator.embedding_down = True
+    record = await memory.add("tea", user_id="ann", idempotency_key="k")
+    assert await other.add("tea", user_id="ann", idempotency_key="k") == record
+    with pytest.raises(ConflictError):
+        await other.add("coffee", user_id="ann", idempotency_key="k")
+    await memory.update(record.id, content="coffee")
+    assert (await other.add("tea", user_id="ann", idempotency_key="k")).id == record.id
+    await memory.delete(record.id)
+    with pytest.raises(ConflictError, match="deleted"):
+        await other.add("tea", user_id="ann", idempotency_key="k")
+
+
+# Listing, and whose rows are whose
+
+
+async def test_bare_and_exported_rows_are_listed(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "PAGE", 20)
+    await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(45)])
+    assert len((await memory.list("ann")).items) == 45
+    emulator.lists_metadata = emulator.lists_projects = False
+    assert len((await memory.list("ann")).items) == 45
+    assert emulator.counters.by_route["GET /memory/export"] == 0
+    async with AsyncMemory(MemorySync(**emulator.provider_options())) as restricted:
+        assert len((await restricted.list("ann")).items) == 45
+    assert emulator.counters.by_route["GET /memory/export"] == 1
+
+
+async def test_deletions_hide_none(
+    memory: AsyncMemory, sdk: Sdk, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "PAGE", 20)
+    await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(60)])
+    page, pages = Api._page, 0
+
+    async def deleting(self: Api, *args: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            sdk("ann").forget([60 - n for n in range(10)])  # of the first page, which was read
+        return await page(self, *args)
+
+    monkeypatch.setattr(Api, "_page", deleting)
+    found = {record.content for record in (await memory.list("ann", limit=100)).items}
+    remaining = {text.partition("\n")[0] for text in left(emulator)}
+    assert len(remaining) == 50
+    assert remaining <= found
+
+
+async def test_other_rows_and_tags_like_ours_are_not_memories(
+    memory: AsyncMemory, sdk: Sdk, emulator: Emulator
+) -> None:
+    record = await memory.add("Ann likes tea", user_id="ann")
+    sdk("ann").add("another fact about what Ann likes", metadata={"by": "somebody"}, tags=["x"])
+    assert [one async for one in memory.iter("ann")] == [record]
+    assert [hit.memory for hit in await memory.search("what does Ann like", "ann")] == [record]
+    with pytest.raises(NotFoundError):
+        await memory.get(record.id.replace(".1.", ".2."))
+    tag = (emulator.memories[1].tags or [])[0]
+    decoy = await memory.add("decoy", user_id="ann", tags=[tag, "openproto:scope:a"])
+    assert [hit.memory for hit in await memory.search("decoy", "ann", tag=tag)] == [decoy]
+    assert await memory.search("decoy", "ann", scope="a") == []
+    await memory.delete(record.id)
+    assert [one async for one in memory.iter("ann")] == [decoy]
+    assert await memory.delete_all("ann") == 1
+    assert left(emulator) == []
+
+
+async def test_a_scope_and_a_tag_are_filtered_by_memorysync_itself(memory: AsyncMemory, emulator: Emulator) -> None:
+    await memory.add_many([{"content": f"tea and note {n}", "user_id": "ann"} for n in range(150)])
+    record = await memory.add("nothing alike", user_id="ann", scope="agent/a/run/r", tags=["t"])
+    emulator.counters.by_route.clear()
+    narrowings: list[dict[str, Any]] = [{"scope": "agent/a"}, {"tag": "t"}]
+    for narrowed in narrowings:
+        assert [hit.memory for hit in await memory.search("tea and note", "ann", **narrowed)] == [record]
+    assert dict(emulator.counters.by_route) == {QUERY: 2}
+
+
+async def test_another_users_row_in_an_answer_is_dropped_with_an_error(memory: AsyncMemory, emulator: Emulator) -> None:
+    await memory.add("secret", user_id="victim")
+    record = await memory.add("mine", user_id="ann")
+    foreign = emulator.memories[1].answer(0.9)
+    emulator.faults.next(Status(200, {"memories": [foreign], "latency_ms": 1.0}), path="/memory/query")
+    emulator.faults.next(Status(200, {**foreign, "id": 2}), path="/memory/2")
+    for attempt in (memory.search("secret", "ann"), memory.get(record.id)):
+        with pytest.raises(ProviderError, match="another user's memory") as caught:
+            await attempt
+        assert "secret" not in str(caught.value)
+
+
+async def test_a_project_is_named_with_every_memory(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[tuple[bool, str | None]] = set()
+    respond = emulator.respond
+
+    def noting(request: Request) -> Answer:
+        seen.add((request.path == "/org/projects", request.headers.get("x-project-id")))
+        return respond(request)
+
+    monkeypatch.setattr(emulator, "respond", noting)
+    async with AsyncMemory(MemorySync(**emulator.provider_options(), project_id="proj_1")) as memory:
+        await memory.add("tea", user_id="ann")
+        await memory.list("ann")
+    assert seen == {(True, None), (False, "proj_1")}
+
+
+def test_nothing_in_the_adapter_can_erase_an_account() -> None:
+    used: set[str] = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                used.add(node.value)
+    assert "forget" in used
+    assert not [one for one in used if "purge" in one]
+    assert not used & {"_request", "_http", "delete", "request"}, "only the SDK's own methods reach MemorySync"

@@ -1,0 +1,186 @@
+"""Every request that an adapter makes, and what becomes of an answer that is late, broken, or about something else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hosted import BY_NAME, Hosted
+from openproto_conformance.emulators import (
+    CloseConnection,
+    Fault,
+    Hang,
+    HtmlWith200,
+    ResetConnection,
+    Status,
+    TruncatedJson,
+)
+
+from openproto import (
+    AsyncMemory,
+    MemoryRecord,
+    NotFoundError,
+    OpenProtoError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+
+SECRET = "the secret of the mountain"
+
+CALLS: dict[str, Callable[[AsyncMemory, str], Awaitable[object]]] = {
+    "add": lambda memory, of: memory.add(SECRET, user_id="ann"),
+    "get": lambda memory, of: memory.get(of),
+    "search": lambda memory, of: memory.search(SECRET, "ann"),
+    "list": lambda memory, of: memory.list("ann"),
+    "update": lambda memory, of: memory.update(of, tags=["x"]),
+    "change": lambda memory, of: memory.update(of, content=SECRET),
+    "delete": lambda memory, of: memory.delete(of),
+    "delete_all": lambda memory, of: memory.delete_all("ann"),
+}
+
+
+class Request(NamedTuple):
+    """A call of one vendor, the request that it makes, and answers with status 200 that are not that vendor's."""
+
+    vendor: str
+    call: str
+    method: str
+    path: str
+    wrong: tuple[Any, ...] | None
+    """None where nothing of the answer is read."""
+
+    def __str__(self) -> str:
+        return f"{self.vendor}-{self.call}"
+
+
+SHAPES: tuple[Any, ...] = ({}, [], None, "fine", {"id": 7, "status": []}, {"results": 1}, {"documents": [{}]})
+PASSAGES: tuple[Any, ...] = ({}, [{"passage": {}, "score": 0.0}], [{"score": "high"}])
+LISTS: tuple[Any, ...] = ([], {"results": 5}, {"results": ["x"]}, {"results": [{"id": 7}]})
+EVENTS: tuple[Any, ...] = ([], {"event_ids": "x"}, {"event_ids": []}, {"event_ids": ["../x"]})
+ADDED: tuple[Any, ...] = (
+    [],
+    "x",
+    {"results": [{}]},
+    {"results": [{"index": 3, "status": "created"}]},
+    {"results": [1]},
+)
+EDITED: tuple[Any, ...] = ([1], "x", {"results": [{}]}, {"results": [{"memory_id": 99, "status": "updated"}]})
+ROW: tuple[Any, ...] = ({}, [], {"id": "x"}, {"id": 99}, {"id": None}, {"id": 1, "metadata": {"openproto": "{"}})
+ROWS: tuple[Any, ...] = tuple({"memories": rows} for rows in ([{}], [7], 3, [{"id": 1, "metadata": "x"}]))
+LISTED: tuple[Any, ...] = ([], {"x": 1}, *({"memories": rows} for rows in ([{}], [7], [{"memory_id": "../1"}])))
+HITS: tuple[Any, ...] = tuple(
+    {"results": [{"id": "x", "content": "x", **hit}]}
+    for hit in (
+        {},
+        {"score": None},
+        *(
+            {"score": 1.0, "metadata": metadata}
+            for metadata in (["x"], {"source_metadata": [1]}, {"source_event_ids": 7})
+        ),
+    )
+)
+
+REQUESTS = (
+    Request("letta", "add", "POST", "*/passages", ({}, [], {"id": "x"})),
+    Request("letta", "get", "POST", "*/search", PASSAGES),
+    Request("letta", "search", "POST", "*/search", PASSAGES),
+    Request("letta", "list", "POST", "*/search", PASSAGES),
+    Request("letta", "update", "POST", "*/passages", ({}, {"id": "x"})),
+    Request("letta", "delete", "DELETE", "*/passages/*", None),
+    Request("letta", "delete_all", "DELETE", "*/archives/*", None),
+    Request("mem0", "add", "POST", "*/add/", ([], {"results": 5}, {"status": "PENDING"})),
+    Request("mem0", "get", "GET", "/v1/memories/*/", ([], {}, {"id": 7}, {"id": "x", "memory": "x", "user_id": "ann"})),
+    Request("mem0", "search", "POST", "*/search/", LISTS),
+    Request("mem0", "list", "POST", "/v3/memories/", LISTS),
+    Request("mem0", "change", "PUT", "/v1/memories/*/", ()),
+    Request("mem0", "delete", "DELETE", "/v1/memories/*/", ()),
+    Request("mem0", "delete_all", "DELETE", "/v1/memories/", ([], {})),
+    Request("memorysync", "add", "POST", "*/bulk-add", ADDED),
+    Request("memorysync", "get", "GET", "/memory/[0-9]*", ROW),
+    Request("memorysync", "search", "POST", "*/query", ([], *ROWS)),
+    Request("memorysync", "list", "GET", "*/list", LISTED),
+    Request("memorysync", "update", "POST", "*/batch-update", EDITED),
+    Request("memorysync", "delete", "DELETE", "*/forget", ("x", {"deleted": 1}, 7, [None], [True])),
+    Request("memsy", "add", "POST", "/v1/ingest", EVENTS),
+    Request("memsy", "get", "POST", "/v1/status", ({"completedIds": 3},)),
+    Request("memsy", "search", "POST", "/v1/search", HITS),
+    Request("memsy", "list", "POST", "/v1/status", ({"completedIds": 3},)),
+    Request("memsy", "change", "POST", "/v1/ingest", EVENTS),
+    Request("supermemory", "add", "POST", "*/document", SHAPES),
+    Request("supermemory", "get", "GET", "*/document/*", SHAPES),
+    Request("supermemory", "search", "POST", "*/search", SHAPES),
+    Request("supermemory", "list", "POST", "*/list/*", SHAPES),
+    Request("supermemory", "update", "PATCH", "*/document/*", SHAPES),
+    Request("supermemory", "delete", "DELETE", "*/document", (*SHAPES, {"count": 3, "errors": []})),
+    Request("supermemory", "delete_all", "DELETE", "/ns/*", SHAPES),
+)
+
+
+@pytest.fixture
+def hosted(request: pytest.FixtureRequest) -> Hosted:
+    """The vendor of the request."""
+    return BY_NAME[request.node.callspec.params["asked"].vendor]
+
+
+@pytest.mark.parametrize("asked", REQUESTS, ids=str)
+async def test_an_answer_of_another_kind_is_a_typed_error(memory: AsyncMemory, emulator: Any, asked: Request) -> None:
+    emulator.lag = 60.0  # what is not processed yet is asked for
+    record = await memory.add("tea", user_id="ann")
+    faults: list[tuple[Fault, type[OpenProtoError]]] = [
+        (Status(503), ProviderUnavailableError),
+        (CloseConnection(applied=False), ProviderUnavailableError),
+        (CloseConnection(applied=False, mid_body=True), ProviderUnavailableError),
+        (ResetConnection(applied=False), ProviderUnavailableError),
+    ]
+    if asked.wrong is not None:
+        faults += [(Status(200, body), ProviderError) for body in asked.wrong]
+        faults += [(Status(200, b"\xff\xfe"), ProviderError), (HtmlWith200(), ProviderError)]
+    for fault, expected in faults:
+        always = emulator.faults.always(fault, method=asked.method, path=asked.path)
+        with always, pytest.raises(OpenProtoError) as caught:
+            await CALLS[asked.call](memory, record.id)
+        assert type(caught.value) is expected, fault
+        assert SECRET not in str(caught.value)
+    assert (await memory.get(record.id)).content == "tea"
+    if asked.wrong is not None:
+        with emulator.faults.always(TruncatedJson(), path=asked.path), pytest.raises(ProviderError):
+            await CALLS[asked.call](memory, record.id)
+
+
+@pytest.mark.parametrize("asked", [one for one in REQUESTS if one.call == "search"], ids=str)
+async def test_silence_is_a_timeout(
+    hosted: Hosted, emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Request
+) -> None:
+    options = {} if hosted.timeout else {"timeout": 0.3}
+    if hosted.timeout:
+        monkeypatch.setattr(hosted.timeout, 0.3)
+    provider = hosted.make(emulator, tmp_path, **options)
+    async with AsyncMemory(provider, retries=0, timeout=None) as memory:
+        await memory.add("tea", user_id="ann")
+        with emulator.faults.always(Hang(), path=asked.path), pytest.raises(OpenProtoError) as caught:
+            await memory.search(SECRET, "ann")
+        # mem0's client has one error for all that goes wrong on the way.
+        expected = ProviderUnavailableError if hosted.name == "mem0" else ProviderTimeoutError
+        assert type(caught.value) is expected
+        assert await memory.search("tea", "bob") == []
+
+
+@pytest.mark.parametrize("asked", [one for one in REQUESTS if one.call == "get"], ids=str)
+async def test_an_id_that_was_never_made_here_is_unknown(memory: AsyncMemory, emulator: Any, asked: Request) -> None:
+    record: MemoryRecord = await memory.add("tea", user_id="ann")
+    before = emulator.counters.requests
+    for id in (
+        *("x", "7", "*", "..", "../x", "%2e%2e", "A" * 36, "00000000"),
+        *(f"../{record.id}", f"{record.id}/", f"{record.id}?x=1", f"{record.id}#", f"{record.id}\n"),
+        *(f"{record.id[:-1]}ü", f"{record.id[:-1]}٣", record.id[22:], record.id[:22], f" {record.id[1:]}"),
+        *((record.id.replace(".", "./../"), record.id.replace(".", "")) if "." in record.id else ()),
+    ):
+        for call in (memory.get(id), memory.update(id, content="x"), memory.delete(id)):
+            with pytest.raises(NotFoundError):
+                await call
+    assert emulator.counters.requests == before
+    with pytest.raises(NotFoundError):
+        await memory.get(record.id, user_id="bob")
