@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +21,12 @@ def box(emulator: Any) -> Iterator[Middlebox]:
 
 
 @pytest.fixture
-async def memory(hosted: Hosted, emulator: Any, box: Middlebox, tmp_path: Path) -> AsyncIterator[AsyncMemory]:
-    """A client that reaches the vendor through the middlebox."""
+async def memory(hosted: Hosted, emulator: Any, box: Middlebox) -> AsyncIterator[AsyncMemory]:
+    """A client that reaches the vendor through the middlebox, for each memory that it gets."""
     emulator.lag = 0.0
-    address = emulator.provider_options()["base_url"].replace(emulator.url, box.url)
-    async with hosted.client(emulator, tmp_path, base_url=address) as client:
+    options = emulator.provider_options()
+    options["base_url"] = options["base_url"].replace(emulator.url, box.url)
+    async with AsyncMemory(hosted.name, retries=0, **options) as client:
         yield client
 
 
