@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +16,6 @@ from openproto.cli.command import MEMORIES, command
 from openproto.cli.options import Id, IfVersion, Scope, Tags, Yes, moment_option
 from openproto.cli.reporting import Misuse
 from openproto.fields import MAX_CONTENT_LENGTH
-from openproto.models import OnDuplicate
 
 CLEARABLE = ("scope", "tags", "confidence", "valid_to", "supersedes", "source")
 
@@ -52,7 +51,8 @@ async def add(
     supersedes: Superseded = None,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Your own name for it; no other may have it.")] = None,
     on_duplicate: Annotated[
-        OnDuplicate | None, typer.Option(help="What to do where a memory says the same already; keep stores both.")
+        Literal["keep", "skip", "supersede"] | None,
+        typer.Option(help="What to do where a memory says the same already; keep stores both."),
     ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Adding again under the same key stores nothing new.")
