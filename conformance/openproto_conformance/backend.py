@@ -24,6 +24,9 @@ class Backend:
     quick: ClassVar[bool] = False
     """Whether every case runs with less of everything even where pytest was not told so: for slow backends."""
 
+    seed: ClassVar[int] = 0
+    """Which histories and random moments are tried; two runs with one seed try the same."""
+
     patience: ClassVar[float] = 1.0
     """How many times longer than usual a call and a case may take before it is given up: for backends that are slow.
 

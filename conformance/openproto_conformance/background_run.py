@@ -22,7 +22,7 @@ class BackgroundRun:
         self.work = work
         self._suite = suite
         self._provider = provider
-        self._run = SuiteRun(quick=quick)
+        self._run = SuiteRun(quick=quick, seed=suite.seed)
         self._stopped = False
 
     async def run(self, progress: Callable[[Result], None]) -> None:

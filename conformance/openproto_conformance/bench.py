@@ -35,6 +35,7 @@ class Bench:
         self.backend = backend
         self.face: Face = face
         self.quick = quick
+        self.seed = seed
         self.random = random.Random(f"{seed} {case} {face}")  # noqa: S311 - repeatable on purpose, and no secret
         self.measures: dict[str, float] = {}
         self.lacking: set[str] = set()

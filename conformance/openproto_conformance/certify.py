@@ -67,6 +67,7 @@ async def _run(
                 patience=how.patience,
                 secrets=made.secrets,
                 emulator=emulator,
+                seed=how.seed,
             )
             work = work_in(how.only)
         except (TypeError, ValueError) as error:

@@ -73,6 +73,16 @@ async def conformance(
             "backend. 1, or with --emulated 4.",
         ),
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            min=0,
+            help="Which histories and random moments are tried: two runs with one seed try the same. 0 unless given, "
+            "or with verify that of the report.",
+        ),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown.")] = False,
     no_times: Annotated[
         bool, typer.Option("--no-times", help="Leave seconds and figures out: two runs then give the same file.")
@@ -114,7 +124,8 @@ async def conformance(
     130 after an interruption, with a report of what ran until then.
     """
     first, *others = words or [""]
-    running = any((report, only, quick, deviation, patience, markdown, no_times, emulated, audit))
+    given = (report, only, quick, deviation, patience, seed is not None, markdown, no_times, emulated, audit)
+    running = any(given)
     if write is not None and first != MATRIX:
         raise Misuse("--write goes with matrix")
     if again and first != VERIFY:
@@ -127,9 +138,9 @@ async def conformance(
         return _matrix(call, [Path(word) for word in others], write)
     known = pairs(deviation or [], "--deviation")
     factor = patience or (EMULATED_PATIENCE if emulated else 1.0)
-    how = How(only or [], known, factor, quick=quick, emulated=emulated, audit=audit, times=not no_times)
+    how = How(only or [], known, factor, seed or 0, quick=quick, emulated=emulated, audit=audit, times=not no_times)
     if first == VERIFY:
-        return await _verify(call, others, how if again else None, report)
+        return await _verify(call, others, how if again else None, report, seed)
     from openproto_conformance.certify import certify
 
     return await certify(_given(call, words or []), how, report, markdown=markdown)
@@ -143,7 +154,7 @@ def _given(call: Call, words: Sequence[str], default: str | None = None) -> Call
     return Call(replace(call.common, provider=provider, option=options))
 
 
-async def _verify(call: Call, words: Sequence[str], how: How | None, path: Path | None) -> Exit:
+async def _verify(call: Call, words: Sequence[str], how: How | None, path: Path | None, seed: int | None) -> Exit:
     """Say of each report what was checked and what cannot be known; or run the suite again and compare."""
     from openproto_conformance.verify import UNKNOWABLE, UntrustedReport, checked, read_reports
 
@@ -160,7 +171,8 @@ async def _verify(call: Call, words: Sequence[str], how: How | None, path: Path 
         from openproto_conformance.certify import compare
 
         report = found[0][1]
-        return await compare(_given(call, options, report.provider), how._replace(quick=report.quick), report, path)
+        how = how._replace(quick=report.quick, seed=report.seed if seed is None else seed)
+        return await compare(_given(call, options, report.provider), how, report, path)
     if call.out.as_json:
         told = [
             {"file": file, "provider": report.provider, "headline": report.headline, "checked": checked(report)}

@@ -124,4 +124,5 @@ def _show_verdict(out: Output, report: Report) -> None:
         out.line(f"problem: {clean_line(report.problem)}", "red")
     if missing := report.tally.get("missing"):
         out.line(f"{missing} of {count(len(report.cases), 'case')} were not tried")
+    out.line(f"seed {report.seed}")
     out.line(f"{report.provider}: {report.headline}", _STYLES[report.verdict])

@@ -12,6 +12,7 @@ class How(NamedTuple):
     only: Sequence[str]
     deviations: Mapping[str, str]
     patience: float
+    seed: int
     quick: bool
     emulated: bool
     audit: str | None

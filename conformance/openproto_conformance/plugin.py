@@ -98,7 +98,7 @@ def _run_of(config: pytest.Config, suite: type[ProviderSuite]) -> SuiteRun:
     from openproto_conformance.execute import SuiteRun
 
     quick = suite.quick or bool(config.getoption("openproto_quick"))
-    return config.stash[_RUNS].setdefault(suite, SuiteRun(quick=quick))
+    return config.stash[_RUNS].setdefault(suite, SuiteRun(quick=quick, seed=suite.seed))
 
 
 def _reports(config: pytest.Config) -> list[Report]:

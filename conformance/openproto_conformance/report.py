@@ -102,6 +102,7 @@ class Report(BaseModel):
     protocol: str = OMP_VERSION
     suite: Listing = Field(default_factory=this_suite)
     quick: bool = False
+    seed: int = 0
     verbs: list[str] = Field(default_factory=list)
     features: dict[str, Any] = Field(default_factory=dict)
     cancellation: str = "?"
@@ -123,6 +124,7 @@ class Report(BaseModel):
             provider=claims.provider if claims else provider,
             provider_version=_version_of(run.provider_module),
             quick=run.quick,
+            seed=run.seed,
             problem=run.problem,
             cases=[Entry.of(result) for result in run.results.values()],
             **details,

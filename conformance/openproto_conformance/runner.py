@@ -29,13 +29,14 @@ def run(
     progress: Progress | None = None,
     deviations: Mapping[str, str] | None = None,
     patience: float = 1.0,
+    seed: int = 0,
 ) -> Report:
     """Run the suite on what `provider_factory` returns, a new unopened provider at each call.
 
     `only` names the areas or cases to try; all others stay `missing`, so such a report is `incomplete` at best.
-    `patience` is that of `ProviderSuite`.
+    `patience` and `seed` are those of `ProviderSuite`.
     """
-    suite = suite_of(provider_factory, deviations=deviations or {}, patience=patience)
+    suite = suite_of(provider_factory, deviations=deviations or {}, patience=patience, seed=seed)
     return run_suite(suite, only=only, quick=quick, progress=progress)
 
 
@@ -44,7 +45,7 @@ def run_suite(
 ) -> Report:
     """Run the suite on an instance of a suite class."""
     chosen = work_in(only)
-    suite_run = SuiteRun(quick=quick)
+    suite_run = SuiteRun(quick=quick, seed=suite.seed)
     for done, work in enumerate(chosen, 1):
         result = suite_run.execute(suite, work)
         if progress is not None:
@@ -59,18 +60,20 @@ def suite_of(
     patience: float = 1.0,
     secrets: Sequence[str] = (),
     emulator: Emulator | None = None,
+    seed: int = 0,
 ) -> ProviderSuite:
     """Return the suite on what `provider_factory` returns; a deviation that names no case is a TypeError.
 
     `secrets` are passwords and keys among the providers' options, none of which may be told.
     `emulator` is what the providers talk to, where that is emulated: it can be told to stall.
     """
-    known, factor = deviations, patience
+    known, factor, number = deviations, patience, seed
     hidden = (*secrets, *([] if emulator is None else [emulator.api_key]))
 
     class Given(ProviderSuite):
         deviations = known
         patience = factor
+        seed = number
         secrets = hidden
 
         def provider(self) -> Provider:

@@ -121,7 +121,7 @@ def differences(old: Report, new: Report) -> list[str]:
     """Return what two runs do not have in common: what was declared, and each case that came out otherwise."""
     told = [
         f"{name}: {getattr(old, name)!r} in the report, {getattr(new, name)!r} now"
-        for name in ("provider", "provider_version", "quick", "verbs", "features", "cancellation", "problem")
+        for name in ("provider", "provider_version", "quick", "seed", "verbs", "features", "cancellation", "problem")
         if getattr(old, name) != getattr(new, name)
     ]
     now = {entry.work: entry for entry in new.cases}

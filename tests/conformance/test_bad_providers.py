@@ -50,16 +50,23 @@ class StartsAThread(Store):
     async def open(self):
         threading.Thread(target=time.sleep, args=(3600,), name="immortal", daemon=False).start()
         await super().open()
+
+class HangsInGet(Store):
+    async def get(self, ref):
+        await asyncio.Event().wait()
 """
 
 BAD = {
     "HangsInOpen": "could not be opened: ProviderTimeoutError: opening on 'sqlite' did not finish within",
     "BlocksInOpen": "could not be opened: the event loop was blocked",
+    "RaisesInItsConstructor": "could not be opened: LookupError: where is it?",
     "RefusesEveryValue": "could not be opened: ValueError: no value is right",
     "ExitsInOpen": "could not be opened: the provider raised SystemExit(3)",
     "Exits": "ended the loop of every Memory",
     "Prints": "text on stdout, 24 characters that begin with 'hello from the provider",
     "StartsAThread": "thread 'immortal'",
+    "HangsInGet": "'get' on 'sqlite' did not finish within 3 s; nothing was changed. Raise timeout=, or look at the "
+    "backend's load: 3 calls had ended",
 }
 
 

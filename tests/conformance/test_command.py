@@ -120,6 +120,8 @@ def test_a_failing_case_says_where_to_look() -> None:
         (["sqlite", "--report", "no/such/folder/report.json"], "cannot be written"),
         (["sqlite", "--report", "."], "cannot be written"),
         (["sqlite", "embedder=nonsense", "--only", "ingestion"], "no embedder 'nonsense'"),
+        (["sqlite", "--seed", "-1"], "--seed"),
+        (["sqlite", "--seed", "often"], "--seed"),
         (["sqlite", "--write", "README.md"], "--write goes with matrix"),
         (["matrix"], "at least one report"),
         (["matrix", "missing.json"], "No such file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -160,11 +161,28 @@ def test_reads_may_be_slow_but_not_wait_for_a_write(
     assert SuiteRun(quick=True).execute(suite, work).outcome == outcome
 
 
-def test_two_runs_give_one_report(sqlite: Callable[[], Provider]) -> None:
-    areas = ["basics", "isolation", "cancellation"]
-    first, second = (run(sqlite, only=areas, quick=True) for _ in range(2))
+def test_two_runs_with_one_seed_give_one_report(sqlite: Callable[[], Provider]) -> None:
+    areas = ["basics", "histories_of_everything", "cancellation"]
+    first, second = (run(sqlite, only=areas, quick=True, seed=7) for _ in range(2))
     assert [entry.detail for entry in first.troubles() if entry.outcome != "missing"] == []
     assert first.timeless().model_dump() == second.timeless().model_dump()
+    assert first.seed == 7
+
+
+def test_the_seed_decides_what_is_found_and_how_it_is_shown(tmp_path: Path) -> None:
+    class Forgetful(Sqlite):
+        async def list(self, query: ListQuery) -> MemoryPage:
+            page = await super().list(query)
+            return page.model_copy(update={"items": [record for record in page.items if len(record.tags) != 2]})
+
+    def told(seed: int) -> list[str]:
+        provider = functools.partial(Forgetful, tmp_path / "m.db", embedder="none")
+        report = run(provider, only=["histories_of_adds"], quick=True, seed=seed)
+        return [entry.detail for entry in report.cases if entry.outcome == "failed"]
+
+    assert len(told(7)) == 2
+    assert told(7) == told(7)
+    assert told(7) != told(8)
 
 
 def test_progress_counts_to_the_end(sqlite: Callable[[], Provider]) -> None:
