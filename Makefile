@@ -28,7 +28,7 @@ test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS
 test-full: $(READY)  ## the same with every conformance case on every provider
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0 -m "not pgbouncer and not installs"
 
-test-mutations: $(READY)  ## make 69 faults, one after another, each of which the tests must notice; takes an hour
+test-mutations: $(READY)  ## make 109 faults, one after another, each of which the tests must notice; takes two hours
 	@$(BIN)/python -m mutations
 
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)

@@ -1,6 +1,7 @@
 """Makes one fault after another in a copy of the repository; a test must fail for each. `make test-mutations` runs it.
 
 `python -m mutations [WORD...]` tries the faults whose file or tests contain one of the words, and without any all.
+Those of `suite.toml` are tried against the conformance suite alone: `python -m mutations test_stores_conform`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Mutation(NamedTuple):
 
 def main(*words: str) -> int:
     """Try the faults and return how many no test noticed."""
-    table = tomllib.loads(Path(__file__).with_name("table.toml").read_text(encoding="utf-8"))["mutation"]
-    chosen = [Mutation(**entry) for entry in table]
+    chosen = [Mutation(**entry) for entry in read_table("table.toml")]
+    chosen += [Mutation(**entry, tests=suite_on(entry["file"])) for entry in read_table("suite.toml")]
     if words:
         chosen = [one for one in chosen if any(word in f"{one.file} {one.tests}" for word in words)]
     missed = 0
@@ -55,6 +56,18 @@ def main(*words: str) -> int:
             sys.stdout.flush()
     sys.stdout.write(f"{len(chosen) - missed} of {len(chosen)} faults were caught\n")
     return missed
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """Return the faults of a table."""
+    entries: list[dict[str, str]] = tomllib.loads(Path(__file__).with_name(name).read_text("utf-8"))["mutation"]
+    return entries
+
+
+def suite_on(file: str) -> str:
+    """Return the arguments that run the conformance suite, and nothing else, on the store that a file belongs to."""
+    store = "TestSqlite" if "/sqlite/" in file else "TestPostgres"
+    return f"tests/conformance/test_stores_conform.py --openproto-quick -k {store}"
 
 
 def copy_repository(target: Path) -> None:

@@ -10,6 +10,7 @@ import faults_under_way
 import pytest
 from _pytest.mark import ParameterSet
 from openproto_adapters.sqlite import Sqlite
+from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.runner import run_suite
 from saboteurs import SABOTEURS, Saboteur, SuiteOf, catch
 
@@ -30,6 +31,15 @@ def tried(number: int, saboteur: Saboteur) -> ParameterSet:
 @pytest.mark.parametrize("saboteur", [tried(*each) for each in enumerate(SABOTEURS)])
 def test_a_saboteur_is_caught(saboteur: Saboteur, tmp_path: Path) -> None:
     assert catch(saboteur, tmp_path) is not None
+
+
+@pytest.mark.full
+def test_all_faults_of_meaning_at_once_fail_forty_cases(tmp_path: Path) -> None:
+    of_meaning = (faults_in_reads.__name__, faults_in_writes.__name__)
+    faults = [saboteur.provider for saboteur in SABOTEURS if saboteur.provider.__module__ in of_meaning]
+    suite, run = SuiteOf(type("AllAtOnce", tuple(faults), {}), tmp_path), SuiteRun(quick=True)
+    failed = {work.case.name for work in ALL_WORK if run.execute(suite, work).outcome == "failed"}
+    assert len(failed) >= 40, failed
 
 
 @pytest.mark.full

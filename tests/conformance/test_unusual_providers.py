@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
-from openproto_adapters.sqlite import Sqlite
+from openproto_adapters.sqlite import Sqlite, statements
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from saboteurs import SuiteOf, changed
 
-from openproto import MemoryPage, MemoryRecord
-from openproto.provider import SearchResults
-from openproto.requests import ListQuery, RecordRef, SearchQuery
+from openproto import Capabilities, MemoryInput, MemoryPage, MemoryRecord
+from openproto.provider import KeyedInput, Outcomes, SearchResults
+from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
 TRIED = (
     "histories_of_searches",
@@ -45,23 +47,79 @@ class EveryCallTakes30ms(Sqlite):
         return await super().search(query)
 
 
+class IngestsASecondLate(Sqlite):
+    """What was written can be searched for a second later."""
+
+    def is_late(self, record: MemoryRecord) -> bool:
+        return datetime.now(UTC) - (record.updated_at or record.created_at) < timedelta(seconds=1)
+
+    def told(self, record: MemoryRecord) -> MemoryRecord:
+        told: MemoryRecord = changed(record, status="indexing") if self.is_late(record) else record
+        return told
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        return self.told(await super().add(item, idempotency_key=idempotency_key))
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        outcomes = await super().add_many(items)
+        return [self.told(outcome) if isinstance(outcome, MemoryRecord) else outcome for outcome in outcomes]
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        return self.told(await super().update(ref, changes))
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        return self.told(await super().get(ref))
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return [hit for hit in await super().search(query) if not self.is_late(hit.memory)]
+
+    async def capabilities(self) -> Capabilities:
+        real = await super().capabilities()
+        support = {**real.x_openproto.support, "async_ingestion": "native"}
+        details = changed(real.x_openproto, support=support)
+        declared: Capabilities = changed(
+            real, features=changed(real.features, async_ingestion=True), x_openproto=details
+        )
+        return declared
+
+
 def random_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ids be in no order at all."""
     for module in ("openproto.ids", "openproto.provider", "openproto.stores.indexer"):
         monkeypatch.setattr(f"{module}.new_id", lambda user_id: f"{random.getrandbits(128):032x}", raising=False)
 
 
+def clock_off_by(seconds: float) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return what lets the store's clock, and no other, be ahead or behind."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(seconds=seconds)
+
+    def shift(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(statements, "_now", lambda: (time.time_ns() // 1000) + int(seconds * 1e6))
+        for module in ("openproto_adapters.sqlite.provider", "openproto.stores.audit_buffer"):
+            monkeypatch.setattr(f"{module}.datetime", Shifted)
+
+    return shift
+
+
 @pytest.mark.parametrize("name", TRIED)
-@pytest.mark.parametrize("provider", [EveryScoreIsEqual, EveryCallTakes30ms])
+@pytest.mark.parametrize(
+    "provider", [EveryScoreIsEqual, EveryCallTakes30ms, pytest.param(IngestsASecondLate, marks=pytest.mark.full)]
+)
 def test_an_unusual_provider_conforms(provider: type[Sqlite], name: str, tmp_path: Path) -> None:
     (work,) = (work for work in ALL_WORK if work.case.name == name and work.face == "async")
     result = SuiteRun(quick=True).execute(SuiteOf(provider, tmp_path), work)
     assert result.outcome == "passed", result.detail
 
 
-@pytest.mark.parametrize("name", TRIED[:3])
-@pytest.mark.parametrize("change", [random_ids])
-def test_ids_in_no_order_conform(
+@pytest.mark.parametrize("name", [*TRIED[:3], "histories_of_supersession", "histories_of_contexts"])
+@pytest.mark.parametrize(
+    "change", [random_ids, clock_off_by(2), clock_off_by(-2)], ids=["random ids", "clock ahead", "clock behind"]
+)
+def test_ids_and_clocks_of_another_kind_conform(
     change: Callable[[pytest.MonkeyPatch], None], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch)

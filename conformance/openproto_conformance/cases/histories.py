@@ -21,6 +21,7 @@ area = Area("histories")
 HISTORIES, QUICK = 10, 7
 STEPS, QUICK_STEPS = 36, 24
 AT_ONCE = 5
+"""Histories that are played at once; of those that mostly wait, all."""
 SHRINK_SECONDS, QUICK_SHRINK_SECONDS = 12.0, 4.0
 """Histories are played several at once: what one of them waits for costs the others nothing."""
 
@@ -33,23 +34,24 @@ async def _try(bench: Bench, theme: Theme) -> None:
     length = int(length * theme.share)
     seeds = [bench.random.randrange(1 << 32) for _ in range(count)]
     suffixes = values.LOOK_ALIKES if theme.unicode_users else [f"user{n}" for n in range(theme.users)]
-    for start in range(0, count, AT_ONCE):
-        some = seeds[start : start + AT_ONCE]
+    at_once = count if "cancelled" in theme.steps else AT_ONCE
+    for start in range(0, count, at_once):
+        some = seeds[start : start + at_once]
         histories = [Author(Random(seed), bench.capabilities, theme).write(length) for seed in some]  # noqa: S311
         clients = [[await bench.open() for _ in range(theme.clients)] for _ in some]
         found = await asyncio.gather(
             *(Player(bench, own, suffixes, one).play() for own, one in zip(clients, histories, strict=True))
         )
-        for seed, history, difference in zip(some, histories, found, strict=True):
+        for history, difference in zip(histories, found, strict=True):
             if difference is not None:
-                await _report(bench, theme, seed, history, difference, suffixes)
+                await _report(bench, theme, history, difference, suffixes)
         for own in clients:
             for client in own:
                 await client.close()
 
 
 async def _report(
-    bench: Bench, theme: Theme, seed: int, history: History, found: Difference, suffixes: list[str] | tuple[str, ...]
+    bench: Bench, theme: Theme, history: History, found: Difference, suffixes: list[str] | tuple[str, ...]
 ) -> None:
     """Shrink what was found and raise it, with the program that shows it."""
     clients = [await bench.open() for _ in range(theme.clients)]
@@ -60,7 +62,7 @@ async def _report(
     seconds = bench.size(int(SHRINK_SECONDS), int(QUICK_SHRINK_SECONDS)) * bench.backend.patience
     short, difference = await shortest(history, found, play, seconds)
     text = program(short, suffixes, bench.capabilities.provider)
-    raise Violation(f"{difference}\nseed {seed}; {len(short)} of {len(history)} steps show it:\n\n{text}")
+    raise Violation(f"{difference}\nwith seed {bench.seed}, {len(short)} of {len(history)} steps show it:\n\n{text}")
 
 
 def _case(theme: Theme) -> None:

@@ -187,15 +187,19 @@ async def an_error_inside_still_closes(bench: Bench) -> None:
     hint="state of the parent's process: loops, threads, sockets; a child opens anew",
 )
 async def a_forked_child_has_a_backend_of_its_own(bench: Bench) -> None:
-    """After a fork, a child may use the same `Memory`, and the parent's goes on working."""
+    """After a fork, a child may use the same `Memory`, or is told that it cannot; the parent's goes on working."""
     view = await bench.open()
     ensure(isinstance(view, AwaitableMemory), "the sync face has no Memory")
     memory: Memory = view.memory  # type: ignore[attr-defined]
     record = memory.add("from the parent", user_id=bench.user())
     told = await asyncio.to_thread(_in_child, lambda: _use_in_child(memory, record.id, bench.user()))
-    equal(told, "ok", "what the child said")
+    wanted = {"from the parent", "from the child"}
+    if told.startswith("UnsupportedCapabilityError"):  # of a backend whose threads no fork survives
+        wanted.remove("from the child")
+    else:
+        equal(told, "ok", "what the child said")
     contents = {r.content for r in memory.list(bench.user()).items}
-    equal(contents, {"from the parent", "from the child"}, "what the parent reads afterwards")
+    equal(contents, wanted, "what the parent reads afterwards")
     equal(memory.add("after the fork", user_id=bench.user()).content, "after the fork", "the parent's next add")
 
 

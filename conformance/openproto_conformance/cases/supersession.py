@@ -12,6 +12,7 @@ from openproto_conformance.checks import ensure, equal, raises
 
 area = Area("supersession")
 
+MOMENT, TICK = datetime(2001, 9, 9, 1, 46, 40, 1, tzinfo=UTC), timedelta(microseconds=1)
 FEATURES: tuple[Feature, ...] = ("supports_supersession",)
 
 
@@ -38,6 +39,26 @@ async def a_superseded_record_is_not_found(bench: Bench) -> None:
     equal(await bench.found("zeppelin", user), [new.id], "the ids found")
     block = await bench.client.context("zeppelin", user)
     equal([citation.memory_id for citation in block.citations], [new.id], "the ids cited")
+
+
+@area.case(
+    "add", "get", "list", "delete", features=("temporal", *FEATURES), hint="`restore`: who superseded whom, and when"
+)
+async def restoring_keeps_who_superseded_whom(bench: Bench) -> None:
+    """Records that are restored supersede each other as before, from the same moment on."""
+    if bench.capabilities.x_openproto.support.get("restore", "none") == "none":
+        return
+    user = bench.user()
+    old = await bench.add("the zeppelin is grey", user_id=user)
+    new = await bench.add("the zeppelin is red", user_id=user, supersedes=[old.id], valid_from=MOMENT)
+    records = [await bench.client.get(id) for id in (old.id, new.id)]
+    await bench.client.delete_all(user)
+    outcomes = await bench.client.restore(records)
+    equal([outcome.outcome for outcome in outcomes], ["restored", "restored"], "what became of the records")
+    equal((await bench.client.get(old.id)).superseded_by, new.id, "superseded_by of the older record")
+    equal((await bench.client.get(new.id)).supersedes, [old.id], "supersedes of the newer record")
+    for moment, current in ((MOMENT - TICK, old.id), (MOMENT, new.id)):
+        equal([r.id for r in await bench.inventory(user, as_of=moment)], [current], f"what is current at {moment}")
 
 
 @area.case(

@@ -201,7 +201,8 @@ class Author:
             for name in ("since", "until"):
                 if self.random.random() < 0.4:
                     arguments[name] = self.random.choice((made, self.any()[0], values.moment(self.random)))
-        return arguments | {"limit": self.random.choice((1, 2, 3, 7, 50, 500))}
+        sizes = (3, 7, 20, 50, 500) if self.theme.crowd else (1, 2, 3, 7, 50, 500)
+        return arguments | {"limit": self.random.choice(sizes)}
 
     def search(self) -> dict[str, Any]:
         """For a word that some of the memories have, under any filters."""
@@ -213,20 +214,22 @@ class Author:
     def context(self) -> dict[str, Any]:
         """As `search`, within any budget."""
         arguments = {"query": self.query(), "user_id": User(self.user())} | self.filters() | self.moments()
+        if self.random.random() < 0.3:
+            arguments["relevant_only"] = True
         return arguments | {"token_budget": self.random.choice((1, 20, 60, 200, 5_000, 200_000))}
 
     def scopes(self) -> dict[str, Any]:
         """Of a prefix or not, cut to a depth or not."""
         arguments: dict[str, Any] = {"user_id": User(self.user())}
         if self.random.random() < 0.5:
-            arguments["prefix"] = self.random.choice(values.SCOPES) + self.random.choice(values.FILTER_ENDINGS)
+            arguments["prefix"] = values.scope(self.random) + self.random.choice(values.FILTER_ENDINGS)
         if self.random.random() < 0.5:
             arguments["depth"] = self.random.choice((1, 2, 3))
         return arguments
 
     def users(self) -> dict[str, Any]:
-        """Every user that has records."""
-        return {}
+        """Every user that has records, on pages of a few or of many."""
+        return {"limit": self.random.choice((7, 500))}
 
     def restore(self) -> dict[str, Any]:
         """A few records as they were last seen, deleted or not."""

@@ -25,6 +25,8 @@ from openproto_conformance.probe import strike_once
 WATCHED = 1.0
 """Seconds for which nothing that was cancelled may happen any more."""
 
+GETS_AT_ONCE = 16
+
 _ID_ARGUMENTS = frozenset({"since", "until"})
 NOWHERE = "no-such-id"
 
@@ -91,19 +93,21 @@ class Player(Reader):
         if self._cancelled:
             await asyncio.sleep(WATCHED)
             self._cancelled = False
-        for user in self.users:
-            for client in self.clients:
-                await self._compare_list(client, {"user_id": user, "limit": 500})
+        everything = [(client, {"user_id": user, "limit": 500}) for user in self.users for client in self.clients]
+        await asyncio.gather(*(self._compare_list(client, listing) for client, listing in everything))
         client = self.clients[step.number % len(self.clients)]
         if self._declared.features.temporal:
             for n, user in enumerate(self.users[:3]):
                 moment = values.MOMENTS[(step.number + n) % len(values.MOMENTS)]
                 await self._compare_list(client, {"user_id": user, "limit": 500, "as_of": moment})
-        for id in list(self.model.records):
-            self._compare("get(id)", await outcome_of(client.get(id)), id)
-        for user in self.users:
-            if "search" in self._declared.verbs:
-                await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
+        ids = [*self.model.records]
+        for some in (ids[start : start + GETS_AT_ONCE] for start in range(0, len(ids), GETS_AT_ONCE)):
+            answers = await asyncio.gather(*(outcome_of(client.get(id)) for id in some))
+            for id, got in zip(some, answers, strict=True):
+                self._compare("get(id)", got, id)
+        if "search" in self._declared.verbs:
+            about = [{"query": "number", "user_id": user, "limit": 100} for user in self.users]
+            await asyncio.gather(*(self._compare_search(client, search) for search in about))
 
     async def _play_at_once(self, step: Step) -> None:
         if step.parts and step.parts[0].verb == "update":
@@ -224,13 +228,20 @@ class Player(Reader):
     async def _play_context(self, step: Step) -> None:
         arguments = self._resolved(step.arguments)
         query, budget, user = arguments.pop("query"), arguments.pop("token_budget"), arguments.pop("user_id")
-        got = await outcome_of(self._client(step).context(query, user, token_budget=budget, **arguments))
+        only = arguments.pop("relevant_only", False)
+        client = self._client(step)
+        got = await outcome_of(client.context(query, user, token_budget=budget, relevant_only=only, **arguments))
         what = f"context({names_of(step.arguments)})"
-        wanted = value_of(lambda: ranking.eligible(self.model, user, datetime.now(UTC), **arguments))
+        now = datetime.now(UTC)
+        wanted = value_of(lambda: ranking.eligible(self.model, user, now, **arguments))
         if (faults := compare.outcome_faults(got, wanted)) is None:
-            allowed = [self.model.record(id) for id in wanted]
+            # What fills the budget is listed by the caller's clock, not by the store's.
+            listed = self.model.list(user, **{"as_of": now, **arguments})
+            allowed = [self.model.record(id) for id in dict.fromkeys([*wanted, *listed])]
             fills = self._declared.x_openproto.support.get("put") is not None and "list" in self._declared.verbs
-            faults = ranking.context_faults(got, allowed, budget, estimate_tokens, fills=fills)
+            faults = ranking.context_faults(got, allowed, budget, estimate_tokens, fills=fills and not only)
+            hits = await client.search(query, user, limit=100, **arguments)
+            faults += ranking.filling_faults(got, {hit.memory.id for hit in hits}, allowed, relevant_only=only)
         self._differ(what, faults)
 
     async def _play_scopes(self, step: Step) -> None:
@@ -238,12 +249,11 @@ class Player(Reader):
         self._check_equal("scopes", await outcome_of(call(**arguments)), lambda: self.model.scopes(**arguments))
 
     async def _play_users(self, step: Step) -> None:
-        client = self._client(step)
-        found: list[str] = []
-        page = await client.users(limit=500)
-        found += page.items
+        client, limit = self._client(step), step.arguments["limit"]
+        page = await client.users(limit=limit)
+        found = list(page.items)
         while page.next_cursor is not None:
-            page = await client.users(limit=500, cursor=page.next_cursor)
+            page = await client.users(limit=limit, cursor=page.next_cursor)
             found += page.items
         known = [user for user in found if user in self.users]
         self._differ("users", compare.ids_faults(sorted(known), sorted(self.model.users())))

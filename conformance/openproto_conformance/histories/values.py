@@ -84,10 +84,10 @@ TAGS = (
 )
 SCOPES = (
     "work",
-    "Work",
     "work/plans",
-    "work/plans/2024",
     "workx",
+    "Work",
+    "work/plans/2024",
     "work plans",
     "work_plans",
     "w%rk",

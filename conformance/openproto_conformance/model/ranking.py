@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -14,8 +14,11 @@ Faults: TypeAlias = list[str]
 
 
 def eligible(model: Model, user_id: str, now: datetime, as_of: datetime | None = None, **filters: Any) -> list[str]:
-    """Return the ids that an answer may hold: the user's, under the filters, current now or at `as_of`."""
-    return model.list(user_id, as_of=as_of or now, **filters)
+    """Return the ids that an answer may hold: the user's, under the filters, current now or at `as_of`.
+
+    The store's clock may be ahead of the caller's: its now is not before anything that it has written.
+    """
+    return model.list(user_id, as_of=as_of or max(now, model.latest), **filters)
 
 
 def search_faults(
@@ -55,6 +58,8 @@ def context_faults(
         faults.append(f"{count(block.text)} tokens for a budget of {token_budget}")
     if len(set(ids)) < len(ids):
         faults.append("one memory is cited twice")
+    if any(later.score > earlier.score for earlier, later in pairwise(block.citations)):
+        faults.append("scores that rise")
     if len(lines) != len(ids) or not all(line.endswith(f"[{id}]") for line, id in zip(lines, ids, strict=False)):
         faults.append("the markers at the ends of the lines are not the citations, in order")
     for line, id in zip(lines, ids, strict=False):
@@ -63,6 +68,21 @@ def context_faults(
             faults.append(f"a line that is not the memory it cites: {line!r}")
     if fills and not faults:
         faults += _left_out(lines, allowed, token_budget, count)
+    return faults
+
+
+def filling_faults(
+    block: ContextBlock, found: Collection[str], allowed: Sequence[MemoryRecord], *, relevant_only: bool
+) -> Faults:
+    """Return what is wrong with the memories of a block that no search found: the newest first, each of score 0."""
+    made = {record.id: (record.created_at, record.id) for record in allowed}
+    filling = [citation for citation in block.citations if citation.memory_id not in found]
+    moments = [made[citation.memory_id] for citation in filling if citation.memory_id in made]
+    faults = [f"a memory that no search finds: {citation.memory_id}" for citation in filling if relevant_only]
+    if any(citation.score for citation in filling):
+        faults.append("a score of a memory that no search finds")
+    if moments != sorted(moments, reverse=True):
+        faults.append("what fills the budget is not in order, newest first")
     return faults
 
 

@@ -39,6 +39,8 @@ class Model:
         self.stirred: set[str] = set()
         """Records that a write to another one changed: their versions are other ones, not yet seen."""
         self.versions: dict[str, set[str]] = {}
+        self.latest = datetime.min.replace(tzinfo=UTC)
+        """The newest moment that the store gave to a write."""
         self.writes: list[Deed] = []
         """What an audit log must hold of writes, oldest first."""
         self._used: dict[tuple[str, str], tuple[Stored, str]] = {}
@@ -296,6 +298,8 @@ class Model:
         self.stirred.add(record.id)
 
     def _wrote(self, verb: str, record: Stored) -> None:
+        if verb != "delete":
+            self.latest = max(self.latest, record["updated_at"] or record["created_at"])
         self.writes.append(Deed(verb, record["user_id"], record["id"]))
 
 
