@@ -26,6 +26,7 @@ from openproto_conformance.probe import STRIKES, Strike, strike_everywhere, stri
 from openproto_conformance.report import schema, to_matrix, write_reports
 from openproto_conformance.runner import suite_of
 from openproto_conformance.verify import read_reports
+from saboteurs import KeepsAConnection
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord, Provider, ProviderUnavailableError
 from openproto.provider import KeyedInput, Outcomes
@@ -159,6 +160,14 @@ def test_reads_may_be_slow_but_not_wait_for_a_write(
     (work,) = [work for work in ALL_WORK if str(work) == "concurrency/one_slow_call_starves_no_other[async]"]
     suite = suite_of(lambda: provider(tmp_path / "m.db", embedder="none"), deviations={})
     assert SuiteRun(quick=True).execute(suite, work).outcome == outcome
+
+
+def test_what_only_a_hook_would_show_is_unseen(tmp_path: Path) -> None:
+    case = "the_pool_is_back_after_cancellations"
+    report = run(lambda: KeepsAConnection(tmp_path / "m.db", embedder="none"), only=[case], quick=True)
+    (entry,) = (entry for entry in report.cases if entry.case == case)
+    assert (entry.outcome, entry.detail) == ("unseen", "as far as can be seen without the hook busy")
+    assert "1 unseen" in report.headline
 
 
 def test_two_runs_with_one_seed_give_one_report(sqlite: Callable[[], Provider]) -> None:

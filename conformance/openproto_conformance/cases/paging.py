@@ -41,6 +41,22 @@ async def pages_hold_each_record_once(bench: Bench) -> None:
         ensure(pages[-1], f"with pages of {limit} a cursor led to an empty last page")
 
 
+@area.case("add", "list", "delete", hint="records of one moment: `id` decides, in the order and behind a cursor")
+async def records_of_one_moment_are_paged_by_id(bench: Bench) -> None:
+    """Records that were made in one moment come once each, in descending order of their ids."""
+    if bench.capabilities.x_openproto.support.get("restore", "none") == "none":
+        return
+    user = bench.user()
+    records = await bench.add_many([{"content": f"note {n}", "user_id": user} for n in range(7)])
+    await bench.client.delete_all(user)
+    moment = records[0].created_at
+    await bench.client.restore([record.model_copy(update={"created_at": moment}) for record in records])
+    wanted = sorted((record.id for record in records), reverse=True)
+    for limit in (1, 2, 3, 7):
+        pages = await _pages(bench, user, limit=limit)
+        equal([record.id for page in pages for record in page], wanted, f"all pages of {limit}")
+
+
 @area.case("add", "list", seconds=90, hint="the keyset condition of `list`, and any silent cap on how much it returns")
 async def ten_thousand_records_come_once_each(bench: Bench) -> None:
     """Ten thousand records, written in batches, come back once each and in order."""

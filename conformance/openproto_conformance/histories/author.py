@@ -69,7 +69,7 @@ class Author:
         """Return a history of about `length` steps, read back now and then and at its end."""
         kinds = {kind: weight for kind, weight in self.theme.steps.items() if self.has(kind)}
         if self.theme.crowd:
-            crowd = [{"content": f"one of many, {n}", "user_id": User(0)} for n in range(self.theme.crowd)]
+            crowd = [{"content": f"one of many, number {n}", "user_id": User(0)} for n in range(self.theme.crowd)]
             self._append("add_many", {"items": crowd})
         for _ in range(3):
             self._append("add", self.add())

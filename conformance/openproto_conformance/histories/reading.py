@@ -98,6 +98,13 @@ class Reader:
             faults = ranking.search_faults(got, wanted, limit, arguments.get("min_score"))
             if not faults and self._declared.features.keyword_search and "min_score" not in arguments:
                 faults = self._missed(arguments["query"], [hit.memory.id for hit in got], wanted, limit)
+            if not faults and "min_score" in arguments and len(got) < limit:
+                every = await client.search(**{**arguments, "min_score": None})
+                faults = [
+                    f"left out with {arguments['min_score']} for min_score: {hit.memory.id} of {hit.score}"
+                    for hit in every
+                    if hit.score >= arguments["min_score"] and hit.memory.id not in [h.memory.id for h in got]
+                ]
         self._differ(what, faults)
         self._has_read(client, "search", arguments)
         for hit in got if isinstance(got, list) else []:

@@ -150,8 +150,11 @@ THEMES = (
         "histories_of_audits",
         "The audit log holds each write once, newest first, under every filter and limit.",
         "`audit`: an entry for each memory written; the limit comes after the other conditions",
-        {"add": 3, "add_many": 2, "update": 2, "delete": 2, "delete_all": 1, "list": 5, "get": 1, "audit": 6},
-        fields=("tags", "scope", "idempotency"),
+        {
+            "add": 3, "add_many": 2, "update": 2, "put": 2, "delete": 2, "delete_all": 1, "list": 5, "get": 1,
+            "audit": 6,
+        },
+        fields=("tags", "scope", "idempotency", "key"),
         crowd=60,
         verbs=("add", "list", "audit"),
     ),

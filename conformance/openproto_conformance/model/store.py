@@ -36,8 +36,8 @@ class Model:
         self.records: dict[str, Stored] = {}
         self.deleted: set[str] = set()
         self.handovers = Handovers()
-        self.stirred: set[str] = set()
-        """Records that a write to another one changed: their versions are other ones, not yet seen."""
+        self.stirred: dict[str, tuple[str, ...]] = {}
+        """Records that a write to another one changed, or that came back: what of them is another one, not yet seen."""
         self.versions: dict[str, set[str]] = {}
         self.latest = datetime.min.replace(tzinfo=UTC)
         """The newest moment that the store gave to a write."""
@@ -111,7 +111,7 @@ class Model:
             lambda: self._check_predecessors(record["user_id"], new),
         )
         if named is None:
-            self.stirred.update(self.handovers.release(id))
+            self._stir(self.handovers.release(id))
             record["supersedes"] = []
         record.update(changes)
         record["supersedes"] = [*record["supersedes"], *new]
@@ -132,7 +132,7 @@ class Model:
         )
         if known is None:
             return self.add(assigned=assigned, **{**given, "key": key})
-        self.stirred.update(self.handovers.release(known["id"]))
+        self._stir(self.handovers.release(known["id"]))
         kept = {"id": known["id"], "created_at": known["created_at"]}
         known.clear()
         known.update({**fields, **kept, **_decided(assigned, CHANGING)})
@@ -233,8 +233,8 @@ class Model:
     def see(self, answer: MemoryRecord) -> None:
         """Take over from an answer what a write to another record changed in this one."""
         if answer.id in self.stirred and answer.id in self.records:
-            self.stirred.discard(answer.id)
-            self.records[answer.id].update(version=answer.version, updated_at=answer.updated_at)
+            names = self.stirred.pop(answer.id)
+            self.records[answer.id].update({name: getattr(answer, name, None) for name in names})
 
     # What the verbs share
 
@@ -282,11 +282,14 @@ class Model:
     def _take_over(self, record: Stored, ids: Iterable[str], now: datetime) -> None:
         for old in ids:
             self.handovers.write(old, record["id"], record["valid_from"], now)
-            self.stirred.add(old)
+            self._stir([old])
+
+    def _stir(self, ids: Iterable[str]) -> None:
+        self.stirred.update(dict.fromkeys(ids, ("version", "updated_at")))
 
     def _remove(self, record: Stored) -> None:
         del self.records[record["id"]]
-        self.stirred.discard(record["id"])
+        self.stirred.pop(record["id"], None)
         self.deleted.add(record["id"])
         if not self._keys_outlive:
             self._used = {key: used for key, used in self._used.items() if used[1] != record["id"]}
@@ -295,7 +298,7 @@ class Model:
     def _bring_back(self, record: MemoryRecord) -> None:
         fields = {name: getattr(record, name) for name in type(record).model_fields if name != "superseded_by"}
         self.records[record.id] = {**fields, **record.extensions}
-        self.stirred.add(record.id)
+        self.stirred[record.id] = ("version",)
 
     def _wrote(self, verb: str, record: Stored) -> None:
         if verb != "delete":
