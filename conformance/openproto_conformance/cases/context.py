@@ -65,11 +65,11 @@ async def each_line_ends_with_its_citation(bench: Bench) -> None:
     "add", "search", "context", level="should", hint="the order of a context: that of `search` for the same query"
 )
 async def the_best_memories_come_first(bench: Bench) -> None:
-    """A context holds what `search` finds, in the same order and with the same scores."""
+    """A context of what is relevant holds what `search` finds, in the same order and with the same scores."""
     user = bench.user()
     await bench.add_many([{"content": fact, "user_id": user} for fact in FACTS])
     hits = await bench.client.search(QUERY, user, limit=100)
-    block = await bench.client.context(QUERY, user, token_budget=10_000)
+    block = await bench.client.context(QUERY, user, token_budget=10_000, relevant_only=True)
     got = [(citation.memory_id, round(citation.score, 9)) for citation in block.citations]
     equal(got, [(hit.memory.id, round(hit.score, 9)) for hit in hits], "the citations, beside the search")
 

@@ -113,7 +113,7 @@ class Author:
             fields["content"] = self.random.choice(values.SAME)
             fields["on_duplicate"] = self.random.choice(("keep", "skip", "supersede"))
         if keyed and self.some("key", 0.4) and self.supports("key"):
-            fields["key"] = self.random.choice(values.KEYS)
+            fields["key"] = values.key(self.random)
         return fields
 
     def repeated(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Author:
         """By id or by key, with the right user, another one, or none."""
         made, user = self.any()
         if self.some("key", 0.5) and self.supports("key"):
-            return {"user_id": User(self.user()), "key": self.random.choice(values.KEYS)}
+            return {"user_id": User(self.user()), "key": values.key(self.random)}
         change = self.random.choice(("case", "longer", "blank")) if self.random.random() < 0.15 else ""
         arguments: dict[str, Any] = {"id": Made(made.step, made.item, change)}
         return arguments | self.whose(user)
@@ -162,7 +162,7 @@ class Author:
         for name, value in self.fields().items():
             if name in ("scope", "tags", "confidence", "valid_to", "source") or name.startswith("x-"):
                 changes[name] = None if self.random.random() < 0.25 else value
-        if self.some("supersedes", 0.3):
+        if self.some("supersedes", 0.45):
             old = [other for other in self.of(user) if other != made]
             clears = self.random.random() < 0.3 or not old
             changes["supersedes"] = None if clears else [self.random.choice(old)]
@@ -175,7 +175,7 @@ class Author:
         arguments = self.add(keyed=False)
         for name in ("supersedes", "on_duplicate"):
             arguments.pop(name, None)
-        arguments["key"] = self.random.choice(values.KEYS)
+        arguments["key"] = values.key(self.random)
         if self.random.random() < 0.3:
             arguments["if_version"] = self.random.choice(("absent", "stale", VersionOf(self.any()[0])))
         return arguments
@@ -190,7 +190,7 @@ class Author:
 
     def delete_all(self) -> dict[str, Any]:
         """Everything that one or two filters select; seldom everything of a user."""
-        filters = self.filters(likely=0.8)
+        filters = self.filters(likely=0.55)
         return {"user_id": User(self.user())} | (filters or {"tag": "no such tag"})
 
     def list(self) -> dict[str, Any]:
@@ -206,14 +206,14 @@ class Author:
 
     def search(self) -> dict[str, Any]:
         """For a word that some of the memories have, under any filters."""
-        arguments = {"query": self.query(), "user_id": User(self.user())} | self.filters() | self.moments()
-        if self.random.random() < 0.2:
-            arguments["min_score"] = self.random.choice((0.0, 0.2, 0.5, 1.0))
+        arguments = {"query": self.query(), "user_id": User(self.user())} | self.narrowed()
+        if self.random.random() < 0.3:
+            arguments["min_score"] = self.random.choice((0.0, 0.2, 0.5, 1.0, 1.0))
         return arguments | {"limit": self.random.choice((1, 3, 100, 100))}
 
     def context(self) -> dict[str, Any]:
         """As `search`, within any budget."""
-        arguments = {"query": self.query(), "user_id": User(self.user())} | self.filters() | self.moments()
+        arguments = {"query": self.query(), "user_id": User(self.user())} | self.narrowed()
         if self.random.random() < 0.3:
             arguments["relevant_only"] = True
         return arguments | {"token_budget": self.random.choice((1, 20, 60, 200, 5_000, 200_000))}
@@ -221,7 +221,7 @@ class Author:
     def scopes(self) -> dict[str, Any]:
         """Of a prefix or not, cut to a depth or not."""
         arguments: dict[str, Any] = {"user_id": User(self.user())}
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.7:
             arguments["prefix"] = values.scope(self.random) + self.random.choice(values.FILTER_ENDINGS)
         if self.random.random() < 0.5:
             arguments["depth"] = self.random.choice((1, 2, 3))
@@ -239,8 +239,9 @@ class Author:
     def audit(self) -> dict[str, Any]:
         """Of a user, of one memory or of all, many or few."""
         arguments: dict[str, Any] = {"user_id": User(self.user()), "limit": self.random.choice((1, 3, 1000, 1000))}
-        if self.random.random() < 0.5:
-            arguments["memory_id"] = self.any()[0]
+        if self.random.random() < 0.4:
+            arguments["memory_id"], owner = self.any()
+            arguments["user_id"] = User(owner if self.random.random() < 0.8 else self.user())
         return arguments
 
     # Steps of several calls
@@ -307,7 +308,8 @@ class Author:
     # Choices
 
     def some(self, name: str, chance: float) -> bool:
-        """Whether a field that the theme is about stands in this step."""
+        """Whether a field that the theme is about stands in this step; of few fields, each more often."""
+        chance = chance if len(self.theme.fields) > 2 else max(chance, 0.8)
         if name == "supersedes" and not self.capabilities.features.supports_supersession:
             return False
         return name in self.theme.fields and self.random.random() < chance
@@ -331,10 +333,13 @@ class Author:
         choice = self.random.random()
         if choice < 0.4:
             return {}
-        return {"user_id": User(owner if choice < 0.85 else self.user())}
+        rightly = 0.7 if self.theme.unicode_users else 0.85
+        return {"user_id": User(owner if choice < rightly else self.user())}
 
     def query(self) -> str:
-        """Return a question."""
+        """Return a question, often for the word that most of the memories have."""
+        if self.random.random() < 0.35:
+            return "number"
         return self.random.choice((*values.WORDS, *values.WORDS, *values.TEXTS))
 
     def filters(self, likely: float = 0.4) -> dict[str, Any]:
@@ -350,6 +355,10 @@ class Author:
             if self.random.random() < 0.5:
                 filters["tag"] = self.random.sample(values.TAGS[: values.FEW], 2)
         return filters
+
+    def narrowed(self) -> dict[str, Any]:
+        """Return filters and a moment, or half of the time nothing: a search must find something to be judged by."""
+        return self.filters() | self.moments() if self.random.random() < 0.5 else {}
 
     def moments(self) -> dict[str, Any]:
         """Return `as_of`, or nothing."""

@@ -166,10 +166,15 @@ def scope(random: Random) -> str:
     return random.choice(SCOPES if random.random() < 0.4 else SCOPES[:FEW])
 
 
+def key(random: Random) -> str:
+    """Return a key of a record, mostly one of a few, so that what bears it is written over."""
+    return random.choice(KEYS if random.random() < 0.5 else KEYS[:FEW])
+
+
 def extensions(random: Random) -> dict[str, Any]:
     """Return extensions of JSON of every kind; now and then more than a dozen."""
-    count = 14 if random.random() < 0.15 else random.randrange(1, 4)
-    return {f"x-note{n}": random.choice(JSON_VALUES) for n in range(count)}
+    names = range(14) if random.random() < 0.15 else random.sample(range(5), random.randrange(1, 4))
+    return {f"x-note{n}": random.choice(JSON_VALUES) for n in names}
 
 
 def moment(random: Random) -> datetime:
