@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faults_beyond_verbs
 import faults_in_reads
 import faults_in_writes
 import faults_under_way
@@ -14,7 +15,7 @@ from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.runner import run_suite
 from saboteurs import SABOTEURS, Saboteur, SuiteOf, catch
 
-MODULES = (faults_in_reads, faults_in_writes, faults_under_way)
+MODULES = (faults_beyond_verbs, faults_in_reads, faults_in_writes, faults_under_way)
 """Each puts its providers among the saboteurs when it is imported."""
 
 EVERYDAY = 12

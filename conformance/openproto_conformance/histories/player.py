@@ -239,7 +239,9 @@ class Player(Reader):
             listed = self.model.list(user, **{"as_of": now, **arguments})
             allowed = [self.model.record(id) for id in dict.fromkeys([*wanted, *listed])]
             fills = self._declared.x_openproto.support.get("put") is not None and "list" in self._declared.verbs
-            faults = ranking.context_faults(got, allowed, budget, estimate_tokens, fills=fills and not only)
+            due = [record for record in allowed if record.id in wanted and record.id in listed]
+            told = due if fills and not only else []
+            faults = ranking.context_faults(got, allowed, told, budget, estimate_tokens)
             hits = await client.search(query, user, limit=100, **arguments)
             faults += ranking.filling_faults(got, {hit.memory.id for hit in hits}, allowed, relevant_only=only)
         self._differ(what, faults)

@@ -43,12 +43,11 @@ def search_faults(
 def context_faults(
     block: ContextBlock,
     allowed: Sequence[MemoryRecord],
+    due: Sequence[MemoryRecord],
     token_budget: int,
     count: Callable[[str], int],
-    *,
-    fills: bool,
 ) -> Faults:
-    """Return what is wrong with a context block; `fills` says whether it must use up what budget there is."""
+    """Return what is wrong with a context block, which must hold those that are `due` where all of them fit."""
     by_id = {record.id: record for record in allowed}
     ids, lines = [citation.memory_id for citation in block.citations], block.text.split("\n") if block.text else []
     faults = [f"a memory that may not be there: {id}" for id in ids if id not in by_id]
@@ -66,9 +65,7 @@ def context_faults(
         words = line.removesuffix(f"[{id}]").strip()
         if id in by_id and not one_line(by_id[id].content).startswith(words):
             faults.append(f"a line that is not the memory it cites: {line!r}")
-    if fills and not faults:
-        faults += _left_out(lines, allowed, token_budget, count)
-    return faults
+    return faults or _left_out(lines, due, token_budget, count)
 
 
 def filling_faults(
@@ -92,10 +89,10 @@ def one_line(content: str) -> str:
 
 
 def _left_out(
-    lines: Sequence[str], allowed: Sequence[MemoryRecord], token_budget: int, count: Callable[[str], int]
+    lines: Sequence[str], due: Sequence[MemoryRecord], token_budget: int, count: Callable[[str], int]
 ) -> Faults:
     """Return the fault of leaving memories out although all of them would have fitted twice over."""
-    told = {one_line(record.content).casefold(): record for record in allowed}
+    told = {one_line(record.content).casefold(): record for record in due}
     everything = "\n".join(f"{text} [{record.id}]" for text, record in told.items())
     if len(lines) < len(told) and 2 * count(everything) <= token_budget:
         return [f"{len(lines)} of {len(told)} memories, all of which fit into the budget"]

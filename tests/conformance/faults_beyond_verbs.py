@@ -1,0 +1,125 @@
+"""Broken providers whose faults lie in what a provider does beyond its verbs: scopes, users, put, restore, moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from openproto_adapters.sqlite import Sqlite
+from saboteurs import caught_by_case, changed
+
+from openproto import ContextBlock, MemoryInput, MemoryPage, MemoryRecord, TokenCounter
+from openproto.models import PutResult, UserPage
+from openproto.provider import (
+    AuditEntries,
+    RestoreOutcomes,
+    ScopeCounts,
+    SearchResults,
+    count_scopes,
+    current_call,
+)
+from openproto.requests import (
+    AuditQuery,
+    ContextQuery,
+    Filters,
+    ListQuery,
+    MemoryUpdate,
+    RecordRef,
+    ScopesQuery,
+    SearchQuery,
+    UsersQuery,
+)
+
+
+@caught_by_case("histories_of_scopes")
+class ScopesCountWhatBeginsAlike(Sqlite):
+    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
+        every = await super().scopes(changed(query, prefix=None, depth=None))
+        prefix = query.prefix or ""
+        return count_scopes([(c.scope, c.records) for c in every if c.scope.startswith(prefix)], query.depth)
+
+
+@caught_by_case("histories_of_users")
+class UsersSkipOneBetweenPages(Sqlite):
+    async def users(self, query: UsersQuery) -> UserPage:
+        page = await super().users(query)
+        skipped: UserPage = changed(page, items=page.items[1:]) if query.cursor else page
+        return skipped
+
+
+@caught_by_case("histories_of_users")
+class UsersHaveNoCase(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        page = await super().list(query)
+        other = query.user_id.swapcase()
+        if page.items or query.cursor is not None or other == query.user_id:
+            return page
+        return await super().list(changed(query, user_id=f"{query.user_id[:20]}{query.user_id[20:].swapcase()}"))
+
+
+@caught_by_case("histories_of_contexts")
+class ContextIgnoresRelevantOnly(Sqlite):
+    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+        return await super().context(changed(query, relevant_only=False), count_tokens)
+
+
+@caught_by_case("histories_of_contexts")
+class ContextFillsWithTheOldest(Sqlite):
+    async def _list(self, query: ListQuery) -> MemoryPage:
+        page = await super()._list(query)
+        filling: MemoryPage = changed(page, items=page.items[::-1]) if current_call.get().verb == "context" else page
+        return filling
+
+
+@caught_by_case("histories_of_searches")
+class MinScoreIsExclusive(Sqlite):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        hits = await super().search(query)
+        return [hit for hit in hits if query.min_score is None or hit.score > query.min_score]
+
+
+@caught_by_case("restoring_keeps_who_superseded_whom")
+class RestoreForgetsSupersession(Sqlite):
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        return await super().restore([changed(r, supersedes=[], superseded_by=None) for r in records])
+
+
+@caught_by_case("histories_of_restoring")
+class RestoreForgetsTheUpdate(Sqlite):
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        return await super().restore([changed(record, updated_at=None) for record in records])
+
+
+@caught_by_case("histories_of_audits")
+class ReplacingIsAuditedAsAdding(Sqlite):
+    puts: ClassVar[set[str]] = set()
+
+    async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
+        self.puts.add(current_call.get().request_id)
+        return await super().put(item, if_version=if_version)
+
+    async def audit(self, query: AuditQuery) -> AuditEntries:
+        entries = await super().audit(query)
+        return [changed(entry, action="add") if entry.request_id in self.puts else entry for entry in entries]
+
+
+@caught_by_case("histories_of_deletes", "histories_of_supersession")
+class EmptyingReleasesWhatWasSuperseded(Sqlite):
+    async def delete_all(self, filters: Filters) -> int:
+        page = await super().list(ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500))
+        for record in page.items:
+            if record.supersedes:
+                await super().update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
+        return await super().delete_all(filters)
+
+
+@caught_by_case("records_of_one_moment_are_paged_by_id")
+class OneMomentIsInAnyOrder(Sqlite):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        page = await super().list(query)
+
+        def place(record: MemoryRecord) -> Any:
+            return (-record.created_at.timestamp(), record.id)
+
+        ordered: MemoryPage = changed(page, items=sorted(page.items, key=place))
+        return ordered
