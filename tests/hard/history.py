@@ -141,8 +141,8 @@ def _explained(operations: list[Operation]) -> int:
     A search over which calls have happened (all before `first`, and those of the bits after it) and the state that
     they leave; only calls that overlap can change places, so there is little to search.
     """
-    start: tuple[int, int, State] = (0, 0, None)
-    furthest, waiting, seen = 0, [start], {start}
+    waiting: list[tuple[int, int, State]] = [(0, 0, None)]
+    furthest, seen = 0, set(waiting)
     while waiting:
         first, happened, state = waiting.pop()
         furthest = max(furthest, first)

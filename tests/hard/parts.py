@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
+import os
 import random
 import string
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from history import fault_of, history_of
+from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private.server import PrivatePostgres
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError, gather_bounded
@@ -152,7 +155,16 @@ async def versions(chance: random.Random, operations: int) -> str:
                 told.append(f"{provider} {len(made):,} calls, {refused:,} refused as stale")
         finally:
             await asyncio.to_thread(server.stop)
+            await _left(home / "postgres")
     return "; ".join(told)
+
+
+async def _left(place: Path) -> None:
+    """Wait for the server's keeper, which writes to its folder until it has ended."""
+    async with asyncio.timeout(3 * CALL_BOUND):
+        while (held := keeper.lock(place / "keeper.lock", fcntl.LOCK_EX)) is None:
+            await asyncio.sleep(0.1)
+    os.close(held)
 
 
 # -- storms of cancellations ------------------------------------------------------------------------------------------

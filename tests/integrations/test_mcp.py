@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import lasting
 import psycopg
 import pytest
 from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.client.streamable_http import streamable_http_client
 
 from openproto import AsyncMemory
 from openproto.integrations.mcp import KeyVerifier, create_server
@@ -71,7 +72,8 @@ async def served(*options: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def over_http(url: str, key: str | None = None) -> AsyncIterator[Client]:
     headers = {"Authorization": f"Bearer {key}"} if key else None
-    async with create_mcp_http_client(headers) as http, Client(streamable_http_client(url, http_client=http)) as client:
+    http = httpx2.AsyncClient(headers=headers, timeout=LONG)
+    async with http, Client(streamable_http_client(url, http_client=http)) as client:
         yield client
 
 
