@@ -104,7 +104,7 @@ async def an_update_of_nothing_changes_nothing(bench: Bench) -> None:
 
 @area.case("add", "get", "list", "update", "delete", hint="`delete`: the row must be gone from every verb, for good")
 async def delete_is_final(bench: Bench) -> None:
-    """A deleted record is gone from every verb, and deleting it again is NotFoundError."""
+    """A deleted record is gone from every verb, deleting it again is NotFoundError, and its own key is free."""
     user = bench.user()
     kept, gone, also = [await bench.add(f"tea number {n}", user_id=user) for n in range(3)]
     await bench.client.delete(gone.id, user_id=user)
@@ -114,6 +114,12 @@ async def delete_is_final(bench: Bench) -> None:
         await raises(NotFoundError, bench.client.update, id, user_id=user, content="back")
         await raises(NotFoundError, bench.client.delete, id, user_id=user)
     equal([record.id for record in await bench.inventory(user)], [kept.id], "the ids left in list")
+    if bench.capabilities.x_openproto.support.get("key", "none") != "none":
+        bearer = await bench.client.add("tea", user_id=user, key="profile")
+        await bench.client.delete(bearer.id)
+        equal(
+            (await bench.client.add("milk", user_id=user, key="profile")).key, "profile", "the key of the next record"
+        )
 
 
 @area.case("add", "delete", hint="how ids are made: never from a count, a clock alone, or the content")

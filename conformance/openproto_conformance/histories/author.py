@@ -112,7 +112,7 @@ class Author:
         if self.some("duplicates", 0.8) and self.supports("on_duplicate"):
             fields["content"] = self.random.choice(values.SAME)
             fields["on_duplicate"] = self.random.choice(("keep", "skip", "supersede"))
-        if keyed and self.some("key", 0.4) and self.supports("key"):
+        if keyed and self.some("key", 0.5) and self.supports("key"):
             fields["key"] = values.key(self.random)
         return fields
 
