@@ -110,7 +110,7 @@ class LanceDB(EmulatedProvider[Any]):
             with speaking():
                 done = await call(*args, **options)
                 if done.version % TIDY_EVERY == 0:
-                    await self.backend.optimize(cleanup_older_than=timedelta(0))
+                    await self.backend.optimize(cleanup_older_than=timedelta(minutes=1))
                 return done
 
 

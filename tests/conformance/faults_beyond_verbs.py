@@ -47,16 +47,6 @@ class UsersSkipOneBetweenPages(Sqlite):
         return skipped
 
 
-@caught_by_case("histories_of_users")
-class UsersHaveNoCase(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        other = query.user_id.swapcase()
-        if page.items or query.cursor is not None or other == query.user_id:
-            return page
-        return await super().list(changed(query, user_id=f"{query.user_id[:20]}{query.user_id[20:].swapcase()}"))
-
-
 @caught_by_case("histories_of_contexts")
 class ContextIgnoresRelevantOnly(Sqlite):
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
