@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from openproto.emulation.answers import no_such_memory, stale_version
+from openproto.emulation.lending import with_lent
 from openproto.emulation.locks import Name
 from openproto.emulation.matching import is_current, matches
 from openproto.emulation.stored import Stored, new_version
@@ -33,7 +34,6 @@ from openproto.models import (
     SearchResult,
     Support,
     SupportDetails,
-    place_of,
 )
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes, SearchResults, generated_key, is_fresh
 from openproto.requests import (
@@ -50,7 +50,7 @@ from openproto.requests import (
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.duplicates import decide, plain
-from openproto.stores.ranking import lend, shares
+from openproto.stores.ranking import shares
 from openproto.stores.words import query_terms, terms
 
 
@@ -166,7 +166,7 @@ class EmulatedProvider(Vendor[B]):
         if len(hits) < query.limit and not ranked.complete:
             seen = {stored.record.id for stored, _ in ranked.hits}
             hits += await self._by_words(query, at, seen, below=min((hit.score for hit in hits), default=1.0))
-        hits = _with_lent(hits)
+        hits = with_lent(hits)
         hits.sort(key=lambda hit: hit.score, reverse=True)
         return [hit for hit in hits[: query.limit] if hit.score >= (query.min_score or 0.0)]
 
@@ -397,13 +397,3 @@ def _check_version(found: Stored | None, if_version: str | None) -> None:
 
 def _position(record: MemoryRecord) -> tuple[datetime, str]:
     return (record.created_at, record.id)
-
-
-def _with_lent(hits: SearchResults) -> SearchResults:
-    """Return the hits after turns of a conversation have lent of their scores to the turns beside them."""
-    numbered = sorted(enumerate(hits), key=lambda hit: hit[1].memory.id, reverse=True)
-    places = {n: place for n, hit in numbered if (place := place_of(hit.memory.extensions)) is not None}
-    if not places:
-        return hits
-    scores = lend({n: hit.score for n, hit in numbered}, places)
-    return [SearchResult(memory=hit.memory, score=scores[n]) for n, hit in enumerate(hits)]

@@ -142,7 +142,8 @@ def _explained(operations: list[Operation]) -> int:
     they leave; only calls that overlap can change places, so there is little to search.
     """
     waiting: list[tuple[int, int, State]] = [(0, 0, None)]
-    furthest, seen = 0, set(waiting)
+    seen: set[tuple[int, int, State]] = {*waiting}
+    furthest = 0
     while waiting:
         first, happened, state = waiting.pop()
         furthest = max(furthest, first)

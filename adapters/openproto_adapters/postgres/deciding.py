@@ -46,8 +46,10 @@ def decides(items: Sequence[KeyedInput]) -> bool:
 
 
 def repeats(items: Sequence[KeyedInput]) -> bool:
-    """Say whether an item says what an earlier one says, so that they must be written one after the other."""
-    return len({(item.user_id, item.scope, plain(item.content)) for item, _ in items}) < len(items)
+    """Say whether an item has the words or the idempotency key of an earlier one, and must be written after it."""
+    said = {(item.user_id, item.scope, plain(item.content)) for item, _ in items}
+    keys = {(item.user_id, key) for item, key in items}
+    return min(len(said), len(keys)) < len(items)
 
 
 async def decided(fetch: Fetch, batch: Batch) -> Batch:
