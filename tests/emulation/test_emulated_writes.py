@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from dict_vendor import DictVendor
@@ -164,3 +164,14 @@ async def test_a_thousand_slow_writes_fit_into_one_time_limit() -> None:
         outcomes = await memory.add_many({"content": f"note {n}", "user_id": "ada"} for n in range(1000))
         assert [getattr(one, "content", one) for one in outcomes] == [f"note {n}" for n in range(1000)]
         assert await memory.delete_all("ada") == 1000
+
+
+async def test_of_several_handovers_the_earliest_counts_and_the_newest_is_named() -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    async with AsyncMemory(DictVendor({})) as memory:
+        old = await memory.add("tea", user_id="ada")
+        await memory.add("coffee", user_id="ada", supersedes=[old.id], valid_from=noon.replace(year=2030))
+        last = await memory.add("cocoa", user_id="ada", supersedes=[old.id], valid_from=noon.replace(year=2040))
+        assert (await memory.get(old.id)).superseded_by == last.id
+        current = [await memory.list("ada", as_of=noon.replace(year=year)) for year in (2029, 2031, 2041)]
+        assert [{one.content for one in page.items} for page in current] == [{"tea"}, {"coffee"}, {"coffee", "cocoa"}]
