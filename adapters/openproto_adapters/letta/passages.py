@@ -72,7 +72,6 @@ def _own(passage: Passage, token: str) -> tuple[int, Stored]:
 
 
 def _foreign(passage: Passage, token: str, user_id: str) -> Stored:
-    """Return a passage that another program wrote into the archive."""
     extensions: dict[str, Any] = {"x-letta": passage.metadata} if passage.metadata else {}
     return Stored.foreign(
         id=PassageId.of_foreign(token, passage.created_at, passage.id).id,

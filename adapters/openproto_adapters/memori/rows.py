@@ -70,7 +70,6 @@ def to_stored(row: Row[*tuple[Any, ...]], name: str | None = None) -> Stored | N
 
 
 def _foreign(row: Row[*tuple[Any, ...]]) -> Stored:
-    """Return a fact that another program wrote, with what Memori knows of it."""
     extensions: dict[str, Any] = {EXTENSION: {"num_times": row.num_times}}
     return Stored.foreign(
         id=row.uuid, content=row.content, user_id=row.external_id, created_at=from_micros(row.created), **extensions

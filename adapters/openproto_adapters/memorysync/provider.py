@@ -208,7 +208,6 @@ class MemorySync(EmulatedProvider[_Backend]):
         return Ranked(ranked, complete=len(hits.rows) < count and not hits.is_bare)
 
     async def _store(self, items: Sequence[KeyedInput]) -> list[Stored | OpenProtoError]:
-        """Store memories of one user in one request."""
         names = [name_of(item.user_id, key) for item, key in items]
         news = [Stored.new(item, key, id="") for item, key in items]
         token = user_token(items[0].item.user_id)

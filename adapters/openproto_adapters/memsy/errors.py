@@ -5,7 +5,7 @@ The SDK lets through what its HTTP library raises when a connection breaks, and 
 
 from __future__ import annotations
 
-from openproto.errors import OpenProtoError, ProviderError, ScopeDeniedError
+from openproto.errors import OpenProtoError, ProviderError
 from openproto.http_status import error_of, timed_out, unreachable
 
 VENDOR = "Memsy"
@@ -26,10 +26,7 @@ def as_protocol_error(error: Exception) -> OpenProtoError:
             return error_of(401, vendor=VENDOR, key=_KEY)
         case sdk.RateLimitExceeded():
             return error_of(429, vendor=VENDOR, key=_KEY, retry_after=error.retry_after)
-        case sdk.MemsyAPIError(status_code=403 | 409):
-            return ScopeDeniedError(
-                "the API key's scope, seat, or plan does not include this at Memsy; use another key"
-            )
-        case sdk.MemsyAPIError():
-            return error_of(error.status_code, vendor=VENDOR, key=_KEY)
+        case sdk.MemsyAPIError(status_code=status):
+            # A 409 is a limit of seats or keys, and no conflict of memories.
+            return error_of(403 if status == 409 else status, vendor=VENDOR, key=_KEY)
     return ProviderError(f"Memsy's SDK failed with {type(error).__name__}; is base_url that of Memsy?")

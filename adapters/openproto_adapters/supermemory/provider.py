@@ -213,5 +213,4 @@ class Supermemory(EmulatedProvider[_Backend]):
 
 
 def _new(item: MemoryInput, key: str) -> Stored:
-    """Return the memory to write, under the key's id."""
     return Stored.new(item, key, id=DocumentId.of_key(item.user_id, key).id)
