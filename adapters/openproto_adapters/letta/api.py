@@ -140,10 +140,9 @@ class Api:
 
     async def search(self, archive_id: str, **wanted: Unpack[Wanted]) -> list[Hit]:
         """Return the archive's passages; of one that is gone there are none."""
-        start, end = wanted.get("start"), wanted.get("end")
+        start, end, limit = wanted.get("start"), wanted.get("end"), wanted.get("limit", PAGE)
         asked = {"query": wanted.get("query"), "start_date": start, "end_date": end}
         given = {name: value for name, value in asked.items() if value is not None}
-        limit = wanted.get("limit", PAGE)
         try:
             hits = await self._call(list[Hit], self._searches.search, archive_id=archive_id, limit=limit, **given)
         except NotFoundError:

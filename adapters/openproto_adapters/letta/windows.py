@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Protocol, Unpack
+from typing import TypeAlias
 
 from openproto.stores.moments import EPOCH, MICROSECOND
-from openproto_adapters.letta.api import PAGE, Hit, Wanted
+from openproto_adapters.letta.api import PAGE, Hit
 
 FIRST = EPOCH
 """Nothing older is a memory: there are the idempotency keys."""
 
-
-class Fetch(Protocol):
-    """A search in one archive."""
-
-    def __call__(self, **wanted: Unpack[Wanted]) -> Awaitable[Sequence[Hit]]:
-        """Return the oldest passages between two moments: `limit` of them, or fewer where there are no more."""
-        ...
+Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Hit]]]
+"""`fetch(start=, end=, limit=PAGE)` returns the oldest passages between two moments: `limit`, or all where fewer."""
 
 
 async def newest_first(fetch: Fetch, until: datetime | None) -> AsyncGenerator[Sequence[Hit], None]:

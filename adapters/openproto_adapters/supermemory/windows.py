@@ -14,7 +14,6 @@ from openproto_adapters.supermemory.documents import created_of
 _MARGIN = PAGE // 8
 """How many memories fewer than a page a window is made for, since the clocks differ and writes go on."""
 
-
 Fetch: TypeAlias = Callable[[int | None, int | None, int, str], Awaitable[Sequence[Document]]]
 """`fetch(start, end, page, order)` returns a page of the documents between two microseconds, both included."""
 
