@@ -256,7 +256,7 @@ async def test_a_foreign_error_is_a_provider_error_that_quotes_nothing(caplog: p
     async with running(plain) as embeddings:
         with pytest.raises(ProviderError) as raised:
             await embeddings.embed_many(["my secret", "other"])
-        assert str(raised.value) == "embedder 'plain-2' failed: ConnectionError"
+        assert str(raised.value) == "embedder 'plain-2' failed with ConnectionError: look at its options"
         assert raised.value.__cause__ is plain.error
         assert len(plain.batches) == 1
         assert (await embeddings.embed_one("after")).tolist() == [1.0, 0.0]
