@@ -23,10 +23,10 @@ demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real
 	@$(BIN)/openproto demo --provider postgres
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0 --openproto-quick -m "not pgbouncer and not installs and not full"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not pgbouncer and not installs and not full"
 
 test-full: $(READY)  ## the same with every conformance case on every provider
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0 -m "not pgbouncer and not installs"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 -m "not pgbouncer and not installs"
 
 test-mutations: $(READY)  ## make 109 faults, one after another, each of which the tests must notice; takes two hours
 	@$(BIN)/python -m mutations

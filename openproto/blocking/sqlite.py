@@ -101,4 +101,4 @@ def file_error(error: sqlite3.Error | OSError, *, what: str, option: str) -> Ope
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code in _BUSY_OR_FAILING:
         return ProviderUnavailableError(f"the file of {what} cannot be used now ({name}); try again soon")
-    return ProviderError(f"the file in {option} does not hold {what}, or is damaged: {name}")
+    return ProviderError(f"the file in {option} does not hold {what}, or is damaged ({name}); name another file")

@@ -72,7 +72,9 @@ class OpenProtoMemoryStore:
             return None
         kept = _kept(record)
         if kept["fingerprint"] != operation.fingerprint:
-            raise MemoryOperationConflictError(f"operation id {operation.id!r} was reused with different arguments")
+            raise MemoryOperationConflictError(
+                f"operation id {operation.id!r} belongs to other arguments; use a new one"
+            )
         return MemoryMutation(kept["version"], replayed=True, existed=kept["existed"])
 
     async def write(
@@ -96,7 +98,7 @@ class OpenProtoMemoryStore:
         try:
             record = await self._bound.call(put)
         except (ConflictError, NotFoundError) as error:
-            raise MemoryConflictError(f"memory path {path!r} changed before it could be written") from error
+            raise MemoryConflictError(f"memory path {path!r} has changed meanwhile; read it again") from error
         return await self._note(operation, record.version, existed=existed)
 
     async def delete(
@@ -109,13 +111,13 @@ class OpenProtoMemoryStore:
         record = await self._record(key)
         try:
             if (record and record.version) != expected_version:
-                raise ConflictError("another version")
+                raise ConflictError("the file has another version; read it again")
             if record is not None:
                 await self._bound.call(
                     self._memory.delete(record.id, user_id=self._user_id, if_version=expected_version)
                 )
         except (ConflictError, NotFoundError) as error:
-            raise MemoryConflictError(f"memory path {path!r} changed before it could be deleted") from error
+            raise MemoryConflictError(f"memory path {path!r} has changed meanwhile; read it again") from error
         return await self._note(operation, None, existed=record is not None)
 
     async def list_paths(self, prefix: str = "", *, limit: int) -> list[str]:
@@ -165,7 +167,7 @@ class OpenProtoMemoryStore:
 
 def _key(path: str) -> str:
     if not all(_SEGMENT.fullmatch(segment) for segment in path.split("/")):
-        raise ValueError(f"invalid memory path: {path!r}")
+        raise ValueError(f"{path!r} is not a path: its segments must be letters, digits, and `_.-`, without `..`")
     return f"{_FILES}/{path}"
 
 
