@@ -72,6 +72,7 @@ class Storing:
         self._extract = extract
         self._keep: Keep = keep
         self._on_duplicate: OnDuplicate = on_duplicate
+        self._looks: bool | None = None
         self._max_workers = max_workers
         self._batch_size = batch_size
         self._retries = retries
@@ -144,14 +145,19 @@ class Storing:
             # A list, so that a generator runs in the thread too.
             return await self._threads(lambda: list(cast(Callable[[Turn], Extracted], extract)(turn)))
 
+    async def _provider_looks(self) -> bool:
+        """Return whether the provider can look for duplicates; asked once, because it may be a request to a server."""
+        if self._looks is None:
+            support = (await self._home.client.capabilities()).x_openproto.support
+            self._looks = support.get("on_duplicate", "none") != "none"
+        return self._looks
+
     async def _store_batch(self, batch: list[_Item]) -> None:
         left = batch
 
         async def attempt() -> None:
             nonlocal left
-            support = (await self._home.client.capabilities()).x_openproto.support
-            looks = support.get("on_duplicate", "none") != "none"
-            default = {"on_duplicate": self._on_duplicate if looks else "keep"}
+            default = {"on_duplicate": self._on_duplicate if await self._provider_looks() else "keep"}
             outcomes = await self._home.client.add_many([{**default, **item.fields} for item in left])
             again: list[_Item] = []
             reasons: list[OpenProtoError] = []
