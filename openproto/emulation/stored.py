@@ -19,6 +19,7 @@ from pydantic import JsonValue, ValidationError
 from openproto.emulation.answers import damaged
 from openproto.models import MemoryRecord, MemorySource
 from openproto.requests import MemoryInput, fingerprint
+from openproto.stores.compact_json import to_json
 
 Marks: TypeAlias = tuple[tuple[str, datetime], ...]
 
@@ -81,7 +82,7 @@ class Stored:
         }
         if self.holds_from is not None:
             envelope["holds_from"] = self.holds_from.isoformat()
-        return json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+        return to_json(envelope)
 
     @classmethod
     def from_text(cls, text: Any, content: Any, *, handle: str = "", **fields: Any) -> Self:

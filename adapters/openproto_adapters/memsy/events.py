@@ -5,10 +5,10 @@ Memsy's language model rewrites texts into memories; a search returns the events
 
 from __future__ import annotations
 
-import json
 from typing import Literal, TypeAlias
 
 from openproto.emulation import Stored
+from openproto.stores.compact_json import to_json
 from openproto_adapters.memsy.api import Source
 from openproto_adapters.memsy.ids import EventId
 
@@ -23,7 +23,7 @@ _ENVELOPE = "openproto"
 
 def metadata_of(stored: Stored) -> str | None:
     """Return the event's metadata; None where it is more than Memsy takes."""
-    text = json.dumps({_ENVELOPE: stored.to_text()}, ensure_ascii=False, separators=(",", ":"))
+    text = to_json({_ENVELOPE: stored.to_text()})
     return text if len(text) <= MAX_METADATA else None
 
 

@@ -16,9 +16,10 @@ from openproto.ids import parse_id
 from openproto.models import MemoryRecord
 from openproto.provider import Call
 from openproto.requests import MemoryInput
+from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedInput
 from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.records import foreign, key_hash, record_without_date, to_json, with_created_at
+from openproto_adapters.postgres.records import foreign, key_hash, record_without_date, with_created_at
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_halfvecs
 
 W = TypeVar("W")

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from openproto.requests import MemoryInput, MemoryUpdate
+from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedText
 from openproto_adapters.postgres.queries import RECORD, STORE_FITS, Arguments
-from openproto_adapters.postgres.records import key_hash, to_json
+from openproto_adapters.postgres.records import key_hash
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
 
 VERSION = "(right(m.id::text, 12) || '-' || m.revision)"

@@ -20,14 +20,6 @@ COLUMNS = (
 )  # fmt: skip
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each call
-
-
-def to_json(value: Any) -> str:
-    """Return the compact JSON that a column holds."""
-    return _encode(value)
-
-
 def to_uuid(id: str) -> UUID:
     """Return the id as the table holds it; what no store of this project ever made is not to be found."""
     parsed = parse_id(id)

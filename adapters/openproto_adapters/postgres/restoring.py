@@ -12,9 +12,10 @@ from openproto.ids import parse_id
 from openproto.models import MemoryRecord, RestoreOutcome
 from openproto.provider import RestoreOutcomes
 from openproto.requests import MemoryInput
+from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import refused, settled
-from openproto_adapters.postgres.records import check_owner, key_hash, to_json
+from openproto_adapters.postgres.records import check_owner, key_hash
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
 
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]

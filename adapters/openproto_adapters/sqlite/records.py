@@ -40,14 +40,6 @@ def pack_embedding(vector: Vector) -> bytes:
     return vector.astype("<f2").tobytes()
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each call
-
-
-def to_json(value: Any) -> str:
-    """Return the compact JSON that a column holds."""
-    return _encode(value)
-
-
 def to_record(row: tuple[Any, ...]) -> MemoryRecord:
     """Return the record of a row of `COLUMNS`."""
     (

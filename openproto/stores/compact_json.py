@@ -1,0 +1,13 @@
+"""JSON as columns and envelopes hold it: compact, and in the characters of the text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each call
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as compact JSON."""
+    return _encode(value)
