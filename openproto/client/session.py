@@ -321,9 +321,11 @@ async def _in_a_thread(function: Callable[[], None]) -> None:
     ended = loop.create_future()
 
     def run() -> None:
-        function()
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle)
+        try:
+            function()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle)
 
     def settle() -> None:
         if not ended.done():
