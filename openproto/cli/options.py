@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from openproto.fields import moment
+
 _PANEL = "Where and how (every command)"
 
 
@@ -80,14 +82,11 @@ class Common:
 
 
 def parse_moment(text: str) -> datetime:
-    """Return the moment that an ISO 8601 text names; without an offset it could mean anything and is refused."""
+    """Return the moment that a text names, read as everywhere else."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("wants a moment such as 2026-01-31T12:00:00Z") from None
-    if moment.tzinfo is None:
-        raise typer.BadParameter("has no time zone; end it with Z, or with an offset such as +02:00")
-    return moment
+        return moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def moment_option(name: str, help: str) -> typer.models.OptionInfo:

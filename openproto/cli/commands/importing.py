@@ -1,9 +1,8 @@
-"""`import`: memories from JSON Lines, each exactly once however often it is run."""
+"""`import`: memories from what people have, each exactly once however often it is run."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,9 +27,11 @@ from openproto.cli.call import Call
 from openproto.cli.command import MOVING, command
 from openproto.cli.exits import Exit
 from openproto.cli.output import Progress, count
-from openproto.portable import record_line as lines
-from openproto.portable.record_line import Line, Survey
-from openproto.portable.spool import open_private
+from openproto.cli.reporting import Misuse
+from openproto.portable.encoding import as_utf8
+from openproto.portable.formats import NAMES, Recognised, recognise
+from openproto.portable.formats.own import OWN
+from openproto.portable.record_line import Line, UserAndId, parse, survey
 from openproto.requests import build
 
 BATCH = 250
@@ -58,48 +59,67 @@ async def import_(
             help="Give every line to this user, also where it names another. OPENPROTO_USER is not read here.",
         ),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Read it as this, whatever it looks like: {', '.join(NAMES)}."),
+    ] = None,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Store conversations, each turn of each side word for word.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and store nothing.")] = False,
 ) -> Exit:
-    """Store memories from JSON Lines: what `export` wrote, or objects of content, user_id, and so on.
+    """Store memories from a file: what `export` wrote, or an export of another program, recognised by its content.
 
     A line that cannot be stored is reported and the others go on. Running it again, after an interruption too, stores
     nothing twice: each line has an idempotency key, made of its id, or of its content and its place in the file.
     """
+    if format is not None and format not in NAMES:
+        raise Misuse(f"--format knows no {format!r}; it is one of {', '.join(NAMES)}")
     with opened(file) as source:
-        work = _Import(call, user, lines.survey(source))
+        found = recognise(source, format)
+        if found.name != OWN.name:
+            call.out.note(f"taken for {found.described} (--format {found.name}): {found.why}")
+        if found.holds_conversations and not turns:
+            raise Misuse(
+                f"the file holds {found.described}, not memories",
+                "--turns stores what each side said, word for word",
+            )
+        first = next((fields for _, fields in found.entries() if isinstance(fields, dict)), {})
+        if found.name != OWN.name and user is None and first and not first.get("user_id"):
+            raise Misuse(f"{found.described} in the file do not say whose they are", "--user ID says it")
+        work = _Import(call, user, found)
         with call.out.progress("checking" if dry_run else "importing") as bar:
             if dry_run:
-                work.check(source, bar)
+                work.check(bar)
             else:
                 async with call.client() as memory:
-                    await work.run(memory, source, bar)
+                    await work.run(memory, bar)
     work.report("valid" if dry_run else "stored")
     return Exit.FAILED if work.failed else Exit.OK
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    line: int
+    line: Line
     record: MemoryRecord
-    supersedes: list[str]
-    exported: bool
 
 
 class _Import:
     """One import: its counts, the new ids of superseded memories, and the links to make when all are stored."""
 
-    def __init__(self, call: Call, user: str | None, survey: Survey) -> None:
+    def __init__(self, call: Call, user: str | None, found: Recognised) -> None:
         self._call = call
         self._user = user
-        self._survey = survey
-        self._absent = set(survey.superseding)
-        self._new_ids: dict[str, str] = {}
+        self._found = found
+        self._survey = survey(found.entries(), user)
+        self._absent = set(self._survey.superseding)
+        self._new_ids: dict[UserAndId, str] = {}
         self._links: list[_Link] = []
         self.read = self.good = self.failed = self.linked = 0
 
-    def check(self, source: BinaryIO, bar: Progress) -> None:
+    def check(self, bar: Progress) -> None:
         """Validate every line."""
-        for number, line in self._parsed(source, bar):
+        for number, line in self._parsed(bar):
             try:
                 if isinstance(line, InvalidRequestError):
                     raise line
@@ -108,9 +128,9 @@ class _Import:
             except InvalidRequestError as error:
                 self._bad(number, error)
 
-    async def run(self, memory: AsyncMemory, source: BinaryIO, bar: Progress) -> None:
+    async def run(self, memory: AsyncMemory, bar: Progress) -> None:
         """Store every line, then restore what supersedes what."""
-        parsed = self._parsed(source, bar)
+        parsed = self._parsed(bar)
         try:
             while batch := [*islice(parsed, BATCH)]:
                 items = [line.item for _, line in batch if isinstance(line, Line)]
@@ -131,27 +151,30 @@ class _Import:
         """Print the counts."""
         if self._call.out.as_json:
             counts = {"lines": self.read, done: self.good, "failed": self.failed, "links": self.linked}
-            self._call.out.json(counts)
+            self._call.out.json({"format": self._found.name, **counts})
             return
         said = [f"{count(self.good, 'memory')} {done}"]
         said += [f"{count(self.linked, 'supersession')} restored"] if self.linked else []
-        said += [f"{count(self.failed, 'line')} failed"] if self.failed else []
+        said += [f"{count(self.failed, self._found.unit)} failed"] if self.failed else []
         self._call.out.line(", ".join(said))
         if self._absent:
             self._call.out.note(
                 f"not in the file: {count(len(self._absent), 'memory')} that superseded others; those are current here"
             )
 
-    def _parsed(self, source: BinaryIO, bar: Progress) -> Iterator[tuple[int, Line | InvalidRequestError]]:
-        for number, raw in lines.numbered(source):
+    def _parsed(self, bar: Progress) -> Iterator[tuple[int, Line | InvalidRequestError]]:
+        for number, fields in self._found.entries():
             self.read += 1
             bar(self.read, self._survey.lines)
             try:
-                line = lines.parse(number, raw, self._user)
+                if isinstance(fields, InvalidRequestError):
+                    raise fields
+                line = parse(number, fields, self._user)
             except InvalidRequestError as error:
                 yield number, error
             else:
-                self._absent.discard(line.id or "")
+                if line.id is not None:
+                    self._absent.discard(line.ref(line.id))
                 yield number, line
 
     def _take(self, line: Line, outcome: MemoryRecord | OpenProtoError) -> None:
@@ -161,15 +184,15 @@ class _Import:
             raise outcome
         else:
             self.good += 1
-            if line.id is not None and line.id in self._survey.superseded:
-                self._new_ids[line.id] = outcome.id
+            if line.id is not None and line.ref(line.id) in self._survey.superseded:
+                self._new_ids[line.ref(line.id)] = outcome.id
             if line.supersedes:
-                self._links.append(_Link(line.number, outcome, line.supersedes, line.id is not None))
+                self._links.append(_Link(line, outcome))
 
     async def _link(self, memory: AsyncMemory, link: _Link) -> None:
         # An exported record's other ids name memories of the store it came from; x-imported keeps them.
-        known = [id for id in link.supersedes if id in self._new_ids or not link.exported]
-        ids = [self._new_ids.get(id, id) for id in known]
+        found = [(id, self._new_ids.get(link.line.ref(id))) for id in link.line.supersedes]
+        ids = [new or id for id, new in found if new is not None or link.line.id is None]
         if not ids:
             return
         try:
@@ -177,24 +200,19 @@ class _Import:
                 await memory.update(link.record.id, user_id=link.record.user_id, supersedes=ids)
             self.linked += 1
         except _LINE_FAULTS as error:
-            self._bad(link.line, type(error)(f"is stored, but not what it supersedes: {error.message}"))
+            self._bad(link.line.number, type(error)(f"is stored, but not what it supersedes: {error.message}"))
 
     def _bad(self, number: int, error: OpenProtoError) -> None:
         self.failed += 1
         if self._call.out.as_json:
-            self._call.out.warn(json.dumps({**error.to_envelope(), "line": number}))
+            self._call.out.warn(json.dumps({**error.to_envelope(), self._found.unit: number}))
         else:
-            self._call.out.warn(f"line {number}: {error.message}")
+            self._call.out.warn(f"{self._found.unit} {number}: {error.message}")
 
 
 @contextmanager
 def opened(file: str) -> Iterator[BinaryIO]:
-    """Open lines of JSON for reading them twice, if the file holds such; stdin is kept in a nameless file meanwhile."""
+    """Open a file as UTF-8, for reading it more than once."""
     with ExitStack() as stack:
         source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
-        if file == "-" or not source.seekable():
-            copy = stack.enter_context(open_private(None))
-            shutil.copyfileobj(source, copy)
-            source = copy
-        lines.check_format(source)
-        yield source
+        yield stack.enter_context(as_utf8(source, seekable=file != "-" and source.seekable()))

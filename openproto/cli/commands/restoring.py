@@ -16,7 +16,8 @@ from openproto.cli.command import BACKEND, MOVING, command
 from openproto.cli.commands.importing import opened
 from openproto.cli.exits import Exit
 from openproto.cli.output import count
-from openproto.portable.record_line import numbered
+from openproto.portable.formats.json_files import numbered
+from openproto.portable.record_line import check_format
 
 BATCH = 250
 
@@ -32,6 +33,7 @@ async def restore(
     """
     outcomes: Counter[str] = Counter()
     with opened(file) as source:
+        check_format(source)
         lines = numbered(source)
         async with call.client() as memory:
             while batch := list(islice(lines, BATCH)):
