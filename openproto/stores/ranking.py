@@ -96,7 +96,8 @@ def coverage(
     for memories, weight in [*zip(postings, weights, strict=True), *others]:
         for memory in memories:
             covered[memory] = covered.get(memory, 0.0) + weight
-    return {memory: weight / total for memory, weight in covered.items()}
+    # The two sums need not add up in the same order, nor, since Python 3.12, round alike.
+    return {memory: min(weight / total, 1.0) for memory, weight in covered.items()}
 
 
 def shares(query: QueryTerms, texts: Sequence[Collection[int]]) -> dict[int, float]:

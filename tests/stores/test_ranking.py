@@ -12,7 +12,7 @@ import pytest
 from toy_embedders import HashEmbedder
 
 from openproto import AsyncMemory, MemoryRecord
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, VARIANT_WEIGHT, idf
+from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, VARIANT_WEIGHT, coverage, idf
 from openproto.stores.words import query_terms, terms
 
 NOW = datetime.now(UTC)
@@ -168,6 +168,10 @@ async def test_the_results_are_those_of_the_formula(store: Any, embedder: HashEm
         moments = [NOW - timedelta(days=3), NOW + timedelta(days=10), mine[len(mine) // 2].created_at]
         for search in searches(rng, moments):
             check(search, mine, embedder, await memory.search(search.query, "ada", **search.filters))
+
+
+def test_no_memory_has_more_than_all_of_the_words() -> None:
+    assert max(coverage(3, [range(1), range(2)], [range(4), range(2)], (-1, -1)).values()) == 1.0
 
 
 async def test_a_changed_memory_is_ranked_by_its_new_words_alone(store: Any) -> None:
