@@ -41,7 +41,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
             for statement in statements:
                 connection.execute(statement)
             connection.execute(
-                "INSERT INTO store (only_row, version) VALUES (1, ?1) ON CONFLICT DO UPDATE SET version = ?1",
+                "INSERT INTO store (only_row, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version",
                 (number,),
             )
 
