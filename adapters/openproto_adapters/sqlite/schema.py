@@ -41,8 +41,8 @@ def upgrade(connection: sqlite3.Connection) -> None:
             for statement in statements:
                 connection.execute(statement)
             connection.execute(
-                "INSERT INTO store (only_row, version) VALUES (1, ?) ON CONFLICT DO UPDATE SET version = excluded.version",
-                (number,),
+                "INSERT INTO store (only_row, version) VALUES (1, :now) ON CONFLICT DO UPDATE SET version = :now",
+                {"now": number},
             )
 
 
