@@ -25,6 +25,9 @@ _HOME = "TESTS_OF_THIS_RUN"
 
 _IN_MEMORY = Path("/dev/shm")
 
+_DUPLICATES = (psycopg.errors.DuplicateDatabase, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation)
+"""What another process that makes the same first leaves to this one."""
+
 
 def begin_run() -> None:
     """Choose the folder of PostgreSQL: in /tmp, where the user that runs the server may enter it."""
@@ -60,14 +63,22 @@ def leave_postgres() -> None:
 
 @cache
 def postgres_url(database: str) -> str:
-    """Return the URL of a database that only the tests naming it use; it and its server are made on demand."""
+    """Return the URL of a database that only the tests naming it use; it and its server are made on demand.
+
+    Its owner is an ordinary role, so that row-level security holds as it does for users.
+    """
     home = Path(os.environ[_HOME])
     _server(home)
-    server = f"postgresql://postgres@/%s?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"
-    another_process_was_first = contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
-    with another_process_was_first, psycopg.connect(server % "postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database}".encode())
-    return server % database
+    server = f"postgresql://%s@/%s?host={quote(str(keeper.Place(home).sockets))}&port={keeper.PORT}"
+    for at, statement in (
+        ("postgres", "CREATE ROLE ordinary LOGIN CREATEROLE"),
+        ("postgres", f"CREATE DATABASE {database} OWNER ordinary"),
+        (database, "CREATE EXTENSION vector"),
+    ):
+        another_process_was_first = contextlib.suppress(*_DUPLICATES)
+        with another_process_was_first, psycopg.connect(server % ("postgres", at), autocommit=True) as connection:
+            connection.execute(statement.encode())
+    return server % ("ordinary", database)
 
 
 @cache

@@ -286,7 +286,7 @@ async def test_the_environment_may_name_the_journal(
 
 async def test_a_role_that_may_only_write_to_the_table_is_enough(tmp_path: Path) -> None:
     url, schema, role = lasting.postgres_url("audit_journal"), f"t_{os.urandom(6).hex()}", f"r_{os.urandom(6).hex()}"
-    restricted = url.replace("postgres@", f"{role}@", 1) + f"&schema={schema}"
+    restricted = url.replace("ordinary@", f"{role}@", 1) + f"&schema={schema}"
     owner = await asyncpg.connect(url)
     try:
         await owner.execute(f"CREATE ROLE {role} LOGIN")
@@ -300,7 +300,7 @@ async def test_a_role_that_may_only_write_to_the_table_is_enough(tmp_path: Path)
         async with AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=restricted) as memory:
             record = await memory.add("tea", user_id="ann")
             assert await actions(memory) == [("add", record.id)]
-        stranger = url.replace("postgres@", "nobody_at_all@", 1)
+        stranger = url.replace("ordinary@", "nobody_at_all@", 1)
         with pytest.raises(UnauthorizedError):
             await AsyncMemory(PlainSqlite(tmp_path / "memory.db"), audit=stranger).add("tea", user_id="ann")
     finally:

@@ -1,26 +1,31 @@
-"""The second line of defence: a statement that has lost its condition on the user shows and changes nothing foreign."""
+"""A statement that has lost its condition on the user shows and changes nothing foreign.
+
+Two defences stand behind each condition, and each is tried without the other: the database, which shows a statement
+only the rows of its user, and the check of every row that comes out.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
 import pytest
-from openproto_adapters.postgres import changes, deciding, queries
+from openproto_adapters.postgres import changes, deciding, provider, queries
 from openproto_adapters.postgres import restoring as postgres_restoring
+from openproto_adapters.sqlite import database, searching, selection, statements, supersession
 from openproto_adapters.sqlite import restoring as sqlite_restoring
-from openproto_adapters.sqlite import searching, selection, statements, supersession
 
 from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
 
 OTHERS = r"(?:changed|target|handed|item|successor)\.user_id"
 PATTERNS = {
     "sqlite": re.compile(r"(?:\w+\.)?user_id = :user_id"),
-    "postgres": re.compile(rf"(?:m\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
+    "postgres": re.compile(rf"(?:\w+\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
 }
 MODULES: dict[str, list[ModuleType]] = {
     "sqlite": [sqlite_restoring, searching, selection, statements, supersession],
@@ -85,15 +90,8 @@ def test_the_conditions_are_found() -> None:
     assert sum(store == "postgres" for store, *_ in CONDITIONS) >= 20
 
 
-@pytest.mark.parametrize(
-    ("store", "module", "name", "number"),
-    CONDITIONS,
-    indirect=["store"],
-    ids=lambda part: getattr(part, "__name__", part),
-)
-async def test_without_one_condition_nothing_foreign_comes_out_or_changes(
-    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
-) -> None:
+def take_out(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int) -> None:
+    """Let one of a statement's conditions on the user be true of every row."""
     count = iter(range(100))
 
     def without(match: re.Match[str]) -> str:
@@ -106,9 +104,87 @@ async def test_without_one_condition_nothing_foreign_comes_out_or_changes(
 
     pattern = PATTERNS["sqlite" if "sqlite" in module.__name__ else "postgres"]
     monkeypatch.setattr(module, name, pattern.sub(without, getattr(module, name)))
-    with contextlib.suppress(ProviderError):  # even the look at what there is may be withheld
-        await probe(memory)
+
+
+def without_policies(store: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncMemory:
+    """Return a client of a store whose database shows every statement every row."""
+    monkeypatch.setattr(database, "secure_rows", lambda _: None)
+    return store.client(**({} if store.name == "sqlite" else {"row_security": False}))
+
+
+def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pass whatever the database shows."""
+    for module in [*sys.modules.values()]:
+        if module.__name__.startswith("openproto_adapters.") and hasattr(module, "check_owner"):
+            monkeypatch.setattr(module, "check_owner", lambda *_: None)
+
+
+EACH = pytest.mark.parametrize(
+    ("store", "module", "name", "number"),
+    CONDITIONS,
+    indirect=["store"],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+
+
+@EACH
+async def test_without_a_condition_the_checks_let_nothing_foreign_out(
+    store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
+) -> None:
+    take_out(monkeypatch, module, name, number)
+    async with without_policies(store, monkeypatch) as memory:
+        with contextlib.suppress(ProviderError):  # even the look at what there is may be withheld
+            await probe(memory)
+
+
+@EACH
+async def test_without_a_condition_the_database_answers_as_with_it(
+    store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
+) -> None:
+    take_out(monkeypatch, module, name, number)
+    without_checks(monkeypatch)
+    async with store.client() as memory:
+        assert await probe(memory) == 0
+
+
+@pytest.mark.parametrize(
+    ("store", "module", "name"),
+    [
+        ("sqlite", selection, "OWN"),
+        ("sqlite", statements, "GET"),
+        ("sqlite", statements, "LIST_AUDIT"),
+        ("postgres", queries, "OWN"),
+        ("postgres", queries, "GET"),
+        ("postgres", queries, "AUDIT"),
+        ("postgres", queries, "GET_BY_KEY"),
+        ("postgres", queries, "ADD_SUPERSEDING"),
+        ("postgres", deciding, "CANDIDATES"),
+    ],
+    indirect=["store"],
+)
+async def test_without_either_defence_the_probe_sees_it(
+    store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    take_out(monkeypatch, module, name, 0)
+    without_checks(monkeypatch)
+    async with without_policies(store, monkeypatch) as memory:
+        with pytest.raises(AssertionError):
+            assert await probe(memory) == 0
 
 
 async def test_with_every_condition_nothing_is_withheld(memory: AsyncMemory) -> None:
     assert await probe(memory) == 0
+
+
+async def test_a_statement_that_acts_for_nobody_is_refused(
+    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = await memory.add("note", user_id="ada")
+    with monkeypatch.context() as patched:
+        patched.setattr(database.Connection, "act_for", lambda *_: None)
+        for name in ("acting_for", "acting_for_owner"):
+            patched.setattr(provider, name, lambda *_: "")
+        for call in (memory.get(added.id, user_id="ada"), memory.list("ada"), memory.delete_all("ada")):
+            with pytest.raises(ProviderError):
+                await call
+    assert (await memory.get(added.id, user_id="ada")).content == "note"

@@ -20,6 +20,7 @@ from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedInput
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.records import foreign, key_hash, record_without_date, with_created_at
+from openproto_adapters.postgres.row_security import acting_for
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_halfvecs
 
 W = TypeVar("W")
@@ -45,6 +46,7 @@ class Batch(NamedTuple):
     entries: Sequence[Entry[PackedWords]]
     columns: tuple[Any, ...]
     keys: tuple[Any, ...]
+    users: frozenset[str]
 
 
 def pack_batch(batch: Sequence[Entry[PackedWords]]) -> Batch:
@@ -52,6 +54,7 @@ def pack_batch(batch: Sequence[Entry[PackedWords]]) -> Batch:
     entries = [_writable(new) for new in batch]
     writable = [new for new in entries if isinstance(new, IndexedInput)]
     items = [new.item for new in writable]
+    users = frozenset(item.user_id for item in items)
     vectors = [new.vector for new in writable if new.vector is not None]
     columns = (
         _items().dump_json(items).decode(),
@@ -62,13 +65,13 @@ def pack_batch(batch: Sequence[Entry[PackedWords]]) -> Batch:
         pack_halfvecs(vectors) if vectors else [None] * len(items),
     )
     if all(new.has_own_id and not new.item.supersedes and new.item.key is None for new in writable):
-        return Batch(entries, columns, ())
+        return Batch(entries, columns, (), users)
     keys = (
         [new.idempotency_key for new in writable],
         [new.fingerprint for new in writable],
         [key_hash(item.key) for item in items],
     )
-    return Batch(entries, columns, keys)
+    return Batch(entries, columns, keys, users)
 
 
 async def insert(fetch: Fetch, batch: Batch, model: str | None, call: Call) -> Written:
@@ -76,7 +79,7 @@ async def insert(fetch: Fetch, batch: Batch, model: str | None, call: Call) -> W
     unkeyed = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
     statement = queries.ADD_MANY if batch.keys else unkeyed
     ((ids, moments, is_complete),), records = await gather_all(
-        fetch(statement, model, call.app, call.request_id, *batch.columns, *batch.keys),
+        fetch(acting_for(*batch.users), statement, model, call.app, call.request_id, *batch.columns, *batch.keys),
         _undated_records(batch.entries, model),
     )
     if not is_complete:

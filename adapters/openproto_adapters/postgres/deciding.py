@@ -11,6 +11,7 @@ from openproto.stores.indexer import IndexedInput
 from openproto_adapters.postgres.batches import Batch, Entry, Fetch, pack_batch
 from openproto_adapters.postgres.queries import RECORD
 from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.row_security import acting_for
 from openproto_adapters.postgres.vectors import PackedWords
 
 MOST_DECIDED = 100
@@ -57,8 +58,10 @@ async def decided(fetch: Fetch, batch: Batch) -> Batch:
     asking = [n for n, new in enumerate(batch.entries) if _asks(new)]
     news = [new for n in asking if isinstance(new := batch.entries[n], IndexedInput)]
     users = [new.item.user_id for new in news]
-    await fetch(LOCK, users)
+    acting = acting_for(*set(users))
+    await fetch(acting, LOCK, users)
     rows = await fetch(
+        acting,
         CANDIDATES,
         users,
         [new.idempotency_key for new in news],

@@ -82,6 +82,17 @@ _ERRORS: tuple[tuple[type[BaseException], type[OpenProtoError], str], ...] = (
         "openproto's tables are missing: another process dropped them, or schema= is wrong; open the client again",
     ),
     (
+        asyncpg.RaiseError,
+        ProviderError,
+        "a statement did not say for which user it acts, so row-level security withheld everything: report it",
+    ),
+    (
+        asyncpg.InternalServerError,  # also what a dropped type ends in
+        ProviderError,
+        "PostgreSQL failed inside, as it does where openproto's schema was dropped: open the client again, or look at "
+        "the server's log",
+    ),
+    (
         asyncpg.InsufficientResourcesError,
         ProviderUnavailableError,
         "PostgreSQL is out of memory or of another resource: nothing was written; look at the server's log",

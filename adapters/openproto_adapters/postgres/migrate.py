@@ -6,26 +6,36 @@ import asyncpg
 
 from openproto.errors import OpenProtoError, ProviderError, ScopeDeniedError
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
+from openproto_adapters.postgres.row_security import STATE, RowSecurity
 from openproto_adapters.postgres.schema import migrations, schema_script
 
 
-async def migrate(connection: asyncpg.Connection, schema: str) -> str:
-    """Bring the database to the newest version and return the name of the schema that holds pgvector's types."""
+async def migrate(connection: asyncpg.Connection, schema: str, *, row_security: bool = True) -> str:
+    """Bring the database to the newest version and return the name of the schema that holds pgvector's types.
+
+    Row-level security is turned on where the role may do that; it is never turned off.
+    """
     newest = migrations()[-1][0]
     if (version := await _version(connection, schema)) > newest:
         raise ProviderError(
             f"the tables in schema {schema!r} were made by a newer openproto (version {version}, this one knows "
             f"{newest}); upgrade openproto"
         )
-    if version < newest:
+    if version < newest or (row_security and await _may_secure(connection, schema)):
         try:
-            await connection.execute(schema_script(schema))
+            await connection.execute(schema_script(schema, row_security=row_security))
         except CAUGHT as error:
             raise _why_not(error, schema) from error
     found: str | None = await connection.fetchval(
         "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
     )
     return found or "public"
+
+
+async def _may_secure(connection: asyncpg.Connection, schema: str) -> bool:
+    (row,) = await connection.fetch(STATE.replace("{schema}", schema))
+    state = RowSecurity(*row)
+    return state.may_alter and not state.is_on
 
 
 async def _version(connection: asyncpg.Connection, schema: str) -> int:

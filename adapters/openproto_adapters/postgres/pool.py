@@ -66,13 +66,13 @@ class Pool:
         self._unsettled = unsettled
 
     @classmethod
-    async def connect(cls, url: str, schema: str, options: PoolOptions) -> Pool:
+    async def connect(cls, url: str, schema: str, options: PoolOptions, *, row_security: bool) -> Pool:
         """Return an open pool over a database that has the tables, or raise the typed error that says why not."""
         connector = Connector()
         try:
             connection, settings = await _first_connection(connector, url, options)
             try:
-                vector_schema = await migrate(connection, schema)
+                vector_schema = await migrate(connection, schema, row_security=row_security)
             finally:
                 connection.terminate()
             unsettled: set[int] = set()

@@ -68,6 +68,7 @@ from openproto_adapters.postgres.records import (
     with_created_at,
 )
 from openproto_adapters.postgres.restoring import restore
+from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for, acting_for_owner
 from openproto_adapters.postgres.store import Store
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_query
 
@@ -86,6 +87,8 @@ class Postgres(Store):
         acquire_timeout: Seconds that a call waits for a connection.
         connect_timeout: Seconds that making a connection may take.
         statement_cache_size: Prepared statements that a connection keeps; 0 behind a PgBouncer older than 1.21.
+        row_security: Whether the policies that keep users apart in the database are turned on where this role owns the
+            tables. What is on stays on.
     """
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
@@ -94,14 +97,15 @@ class Postgres(Store):
             return await self.add_as_batch(item, idempotency_key)
         new = await self._index.index(KeyedInput(item, idempotency_key))
         call = current_call.get()
+        acting = acting_for(item.user_id)
         common = (self._index.model, *pack_one(new, call))
         if new.has_own_id and not item.supersedes and item.key is None:
-            rows = await self._fetch(queries.RETRY_NEW if call.is_retry else queries.ADD_NEW, *common)
+            rows = await self._fetch(acting, queries.RETRY_NEW if call.is_retry else queries.ADD_NEW, *common)
         else:
             supersedes = [to_uuid(id) for id in item.supersedes]
             statement = queries.ADD_SUPERSEDING if supersedes else queries.ADD
             keys = (idempotency_key, new.fingerprint, supersedes, item.key, key_hash(item.key))
-            rows = await self._fetch(statement, *common, *keys)
+            rows = await self._fetch(acting, statement, *common, *keys)
         if not rows:
             return await self._added_before(new)
         if item.supersedes:
@@ -140,7 +144,7 @@ class Postgres(Store):
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
         """Return the record."""
-        record = self._own(await self._fetch(queries.GET_BY_KEY, ref.user_id, key_hash(ref.key), ref.key), ref.user_id)
+        record = self._own(await self._by_key(ref.user_id, ref.key), ref.user_id)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -154,7 +158,7 @@ class Postgres(Store):
         if "content" in values:
             assign_content(where, values["content"], await self._index.index_content(values["content"]))
         statement = changing(BY_ID, names=bool(supersedes), releases=clears)
-        rows = await self._fetch(where.fill(statement), *where.values)
+        rows = await self._fetch(acting_for_owner(ref.user_id), where.fill(statement), *where.values)
         if not rows:
             await self._check_model()
             self._check_version(await self._get(ref), ref.if_version)
@@ -172,7 +176,7 @@ class Postgres(Store):
                 where = self._changing(None, item.user_id, [to_uuid(id) for id in item.supersedes], if_version)
                 assign_all(where, item, content)
                 statement = changing(BY_KEY, names=bool(item.supersedes), releases=True)
-                rows = await self._fetch(where.fill(statement), *where.values)
+                rows = await self._fetch(acting_for(item.user_id), where.fill(statement), *where.values)
                 if rows:
                     owners, *columns = rows[0]
                     check_owner(owners, item.user_id)
@@ -194,7 +198,7 @@ class Postgres(Store):
         async def write(connection: Any) -> RestoreOutcomes:
             async with connection.transaction():
                 return await restore(
-                    lambda template, *args: connection.fetch(self._queries.sql(template), *args),
+                    lambda acting, template, *args: connection.fetch(*self._queries.acting(acting, template, *args)),
                     records,
                     batch,
                     self._index.model,
@@ -227,14 +231,15 @@ class Postgres(Store):
         """Return the scopes in use, each with its number of records."""
         where = Arguments()
         where.add_filters(Filters(user_id=query.user_id, scope=query.prefix))
-        rows = await self._fetch(where.fill(queries.SCOPES), *where.values)
+        rows = await self._fetch(acting_for(query.user_id), where.fill(queries.SCOPES), *where.values)
         check_owner([row[0] for row in rows], query.user_id)
         self._record_read(query.user_id, scope=query.prefix)
         return count_scopes(((scope, records) for _, scope, records in rows), query.depth)
 
     async def users(self, query: UsersQuery) -> UserPage:
         """Return a page of the users that have records."""
-        users = [row[0] for row in await self._fetch(queries.USERS, query.cursor or "", query.limit + 1)]
+        rows = await self._fetch(EVERYBODY, queries.USERS, query.cursor or "", query.limit + 1)
+        users = [row[0] for row in rows]
         more = len(users) > query.limit
         return UserPage(items=users[: query.limit], next_cursor=users[query.limit - 1] if more else None)
 
@@ -260,14 +265,15 @@ class Postgres(Store):
         """Return the user's audit entries; reads that wait to be written are written first."""
         if self._audit_buffer is not None:
             await self._audit_buffer.flush()
-        rows = await self._fetch(queries.AUDIT, query.user_id, query.app, query.memory_id, query.since, query.limit)
+        wanted = (query.user_id, query.app, query.memory_id, query.since, query.limit)
+        rows = await self._fetch(acting_for(query.user_id), queries.AUDIT, *wanted)
         check_owner([row["user_id"] for row in rows], query.user_id)
         self._record_read(query.user_id, memory_id=query.memory_id)
         return [AuditEntry(**dict(row)) for row in rows]
 
     async def _decided(self, batch: Batch, connection: Any) -> Written:
-        async def fetch(template: str, *args: Any) -> Any:
-            return await connection.fetch(self._queries.sql(template), *args)
+        async def fetch(acting: Acting, template: str, *args: Any) -> Any:
+            return await connection.fetch(*self._queries.acting(acting, template, *args))
 
         async with connection.transaction(isolation="read_committed"):
             return await self._insert(await deciding.decided(fetch, batch), fetch)
@@ -286,7 +292,7 @@ class Postgres(Store):
             where.add("m.created_at <= {}", query.until)
         if query.as_of is not None:
             where.add_current(query.as_of)
-        rows = await self._fetch(where.fill(queries.LIST), *where.values)
+        rows = await self._fetch(acting_for(query.user_id), where.fill(queries.LIST), *where.values)
         items = [self._own([row], query.user_id) for row in rows[: query.limit]]
         more = len(rows) > query.limit
         cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
@@ -310,7 +316,7 @@ class Postgres(Store):
         )
         where.add_filters(query, user=False)
         where.add_current(query.as_of)
-        rows = await self._fetch(where.fill(queries.SEARCH), *where.values)
+        rows = await self._fetch(acting_for(query.user_id), where.fill(queries.SEARCH), *where.values)
         if not rows:
             await self._check_model()
         return [
@@ -319,7 +325,8 @@ class Postgres(Store):
 
     async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""
-        rows = await self._fetch(queries.EXPLAIN_ADD, new.item.user_id, new.idempotency_key, new.id)
+        user_id = new.item.user_id
+        rows = await self._fetch(acting_for(user_id), queries.EXPLAIN_ADD, user_id, new.idempotency_key, new.id)
         model, dim, fingerprint, *columns = rows[0]
         self._index.check(model, dim)
         if fingerprint is not None and fingerprint != new.fingerprint:
@@ -345,7 +352,7 @@ class Postgres(Store):
 
     async def _is_absent(self, item: MemoryInput, if_version: str | None) -> bool:
         """Return whether there is no record of the item's key, or raise why it cannot be replaced."""
-        rows = await self._fetch(queries.GET_BY_KEY, item.user_id, key_hash(item.key), item.key)
+        rows = await self._by_key(item.user_id, item.key)
         if not rows:
             if if_version not in (None, "absent"):
                 raise _stale()
@@ -360,7 +367,7 @@ class Postgres(Store):
 
     async def _check_predecessors(self, item: MemoryInput) -> None:
         ids = [to_uuid(id) for id in item.supersedes]
-        if ids and (await self._fetch(COUNT_OWN, item.user_id, ids))[0][0] < len(ids):
+        if ids and (await self._fetch(acting_for(item.user_id), COUNT_OWN, item.user_id, ids))[0][0] < len(ids):
             raise NotFoundError("supersedes: no such memory")
 
     def _check_version(self, record: MemoryRecord, if_version: str | None) -> None:
@@ -372,12 +379,16 @@ class Postgres(Store):
         return Arguments(call.app, call.request_id)
 
     async def _delete(self, where: Arguments, user_id: str | None) -> int:
-        ((count, owners),) = await self._fetch(where.fill(DELETE), *where.values)
+        ((count, owners),) = await self._fetch(acting_for_owner(user_id), where.fill(DELETE), *where.values)
         check_owner(owners, user_id)
         return int(count)
 
     async def _get(self, ref: RecordRef) -> MemoryRecord:
-        return self._own(await self._fetch(queries.GET, to_uuid(ref.id), ref.user_id), ref.user_id)
+        rows = await self._fetch(acting_for_owner(ref.user_id), queries.GET, to_uuid(ref.id), ref.user_id)
+        return self._own(rows, ref.user_id)
+
+    async def _by_key(self, user_id: str, key: str | None) -> Sequence[Any]:
+        return await self._fetch(acting_for(user_id), queries.GET_BY_KEY, user_id, key_hash(key), key)
 
 
 def _stale() -> ConflictError:

@@ -16,6 +16,7 @@ from uuid import UUID
 from openproto.requests import Filters
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, LENDERS, LENT, VARIANT_WEIGHT
 from openproto_adapters.postgres.records import COLUMNS
+from openproto_adapters.postgres.row_security import EVERYBODY, Acting, name_users
 
 # How many words one inner product can distinguish: pgvector adds up in single precision, which holds 24 bits.
 MASK_BITS = 20
@@ -234,11 +235,6 @@ STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memori
 # which there are few, and not per memory. $6 says which bits of a mask stand for each word, and each variant behind the
 # $11 words. The best lend to the turns at a distance of one or else two. Parameters stand in subqueries so that a
 # generic plan converts them once.
-_CONVERSATION = "md5(m.extensions #>> '{x-openproto,conversation}')"
-_TURN = """(CASE WHEN json_typeof(m.extensions #> '{x-openproto,turn}') = 'number'
-            AND m.extensions #>> '{x-openproto,turn}' ~ '^[0-9]{1,9}$'
-        THEN (m.extensions #>> '{x-openproto,turn}')::integer END)"""
-_IS_TURN = "m.extensions #>> '{x-openproto,conversation}' IS NOT NULL"
 _NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
 SEARCH = f"""
 WITH recent AS (
@@ -279,18 +275,18 @@ WITH recent AS (
         ELSE (coalesce({_NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score
     FROM mine LEFT JOIN covered USING (mask) WHERE eligible
 ), lender AS MATERIALIZED (
-    SELECT m.id, best.score, {_CONVERSATION} AS conversation, {_TURN} AS turn
+    SELECT m.id, best.score, m.conversation, m.turn
     FROM (SELECT id, score FROM scored WHERE score > 0 ORDER BY score DESC, id DESC LIMIT {LENDERS}) AS best
-    JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2 WHERE {_IS_TURN}
+    JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2 WHERE m.conversation IS NOT NULL
 ), pair AS (
     -- Fenced by OFFSET 0, for the planner takes a few lenders for next to none, and would then compare every turn with
     -- every memory; a subquery in the list of columns is looked up in a hash table.
     SELECT lender.id AS lender, lender.score, near.id, near.turn > lender.turn AS is_after,
         abs(near.turn - lender.turn) AS distance, near.id IN (SELECT id FROM scored) AS eligible
     FROM lender CROSS JOIN LATERAL (
-        SELECT m.id, (m.extensions #>> '{{x-openproto,turn}}')::integer AS turn FROM {{schema}}.memories m
-        WHERE m.user_id = $2 AND {_IS_TURN} AND {_CONVERSATION} = lender.conversation
-          AND {_TURN} BETWEEN lender.turn - 2 AND lender.turn + 2 OFFSET 0
+        SELECT m.id, m.turn FROM {{schema}}.memories m
+        WHERE m.user_id = $2 AND m.conversation = lender.conversation
+          AND m.turn BETWEEN lender.turn - 2 AND lender.turn + 2 OFFSET 0
     ) AS near OFFSET 0
 ), beside AS (
     SELECT DISTINCT ON (lender, is_after) id, score FROM pair WHERE eligible AND distance > 0
@@ -317,12 +313,22 @@ class Queries:
     vector: str
 
     def sql(self, template: str) -> str:
-        """Return a statement of this module with the names filled in."""
+        """Return a statement that meets no rows of users, the names filled in."""
         return _named(template, self.schema, self.vector)
+
+    def acting(self, acting: Acting, template: str, *args: Any) -> tuple[Any, ...]:
+        """Return a statement that acts for these users, and its arguments."""
+        return _named(template, self.schema, self.vector, len(args) + 1), *args, acting
+
+    def operator(self, template: str, *args: Any) -> tuple[Any, ...]:
+        """Return a statement that acts for everybody, and its arguments."""
+        return self.acting(EVERYBODY, template, *args)
 
 
 @lru_cache(maxsize=512)
-def _named(template: str, schema: str, vector: str) -> str:
+def _named(template: str, schema: str, vector: str, acting: int | None = None) -> str:
+    if acting is not None:
+        template = name_users(template, acting)
     for column in ("m.words", "m.more_words"):
         template = template.replace(f"{{mask:{column}}}", _mask(column))
     return template.replace("{schema}", schema).replace("{vector}", vector)

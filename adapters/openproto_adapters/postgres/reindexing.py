@@ -92,14 +92,14 @@ async def reindex(
 async def _renew_words(pool: Pool, queries: Queries) -> None:
     """Renew the words of every memory where they were made by other rules; a run that was stopped starts again."""
     last = UUID(int=0)
-    ((rules,),) = await pool.fetch(queries.sql("SELECT rules FROM {schema}.store"))
-    while rules != RULES and (batch := await pool.fetch(queries.sql(_WORDS_BATCH), last)):
+    ((rules,),) = await pool.fetch(*queries.operator("SELECT rules FROM {schema}.store"))
+    while rules != RULES and (batch := await pool.fetch(*queries.operator(_WORDS_BATCH, last))):
         packed = await asyncio.to_thread(lambda rows: [index_text(row["content"]) for row in rows], batch)
         columns = ([row[name] for row in batch] for name in ("id", "user_id", "updated_at"))
         words = ([words.first for words in packed], [words.others for words in packed])
-        await pool.fetch(queries.sql(_KEEP_WORDS), *columns, *words)
+        await pool.fetch(*queries.operator(_KEEP_WORDS, *columns, *words))
         last = batch[-1]["id"]
-    await pool.fetch(queries.sql("UPDATE {schema}.store SET rules = $1 WHERE rules <> $1"), RULES)
+    await pool.fetch(*queries.operator("UPDATE {schema}.store SET rules = $1 WHERE rules <> $1", RULES))
 
 
 class _Run:
@@ -114,16 +114,16 @@ class _Run:
 
     async def begin(self) -> None:
         """Say which model is wanted, drop vectors gathered for another one, and index what lacks a vector."""
-        (store,) = await self._pool.fetch(self._queries.sql(_WANTED))
+        (store,) = await self._pool.fetch(*self._queries.operator(_WANTED))
         if tuple(store)[2:] != self._wanted:
-            await self._pool.fetch(self._queries.sql(_START_OVER))
-            await self._pool.fetch(self._queries.sql(_WANT), *self._wanted)
+            await self._pool.fetch(*self._queries.operator(_START_OVER))
+            await self._pool.fetch(*self._queries.operator(_WANT, *self._wanted))
         schema = self._queries.schema
         await self._pool.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.memories_to_embed")
         await self._pool.execute(
             f"CREATE INDEX CONCURRENTLY memories_to_embed ON {schema}.memories (id) WHERE next_embedding IS NULL"
         )
-        ((self._total, self._done),) = await self._pool.fetch(self._queries.sql(_COUNT))
+        ((self._total, self._done),) = await self._pool.fetch(*self._queries.operator(_COUNT))
 
     async def embed_most(self) -> None:
         """Embed what lacks a vector, oldest first, until a round over all of it finds less than a batch."""
@@ -132,8 +132,8 @@ class _Run:
         found = BATCH
         while found >= BATCH:
             found, last = 0, UUID(int=0)
-            while batch := await self._pool.fetch(self._queries.sql(_BATCH), last):
-                await self._pool.fetch(self._queries.sql(_KEEP), *await self._vectors(batch), *self._wanted)
+            while batch := await self._pool.fetch(*self._queries.operator(_BATCH, last)):
+                await self._pool.fetch(*self._queries.operator(_KEEP, *await self._vectors(batch), *self._wanted))
                 if await self.is_finished():
                     return
                 found, last = found + len(batch), batch[-1]["id"]
@@ -164,10 +164,10 @@ class _Run:
             if await self.is_finished():
                 return
             if self._indexer.model is not None:
-                batch = await connection.fetch(self._queries.sql(_BATCH), UUID(int=0))
+                batch = await connection.fetch(*self._queries.operator(_BATCH, UUID(int=0)))
                 if len(batch) == BATCH:
                     return
-                await connection.fetch(self._queries.sql(_KEEP), *await self._vectors(batch), *self._wanted)
+                await connection.fetch(*self._queries.operator(_KEEP, *await self._vectors(batch), *self._wanted))
             await connection.execute(self._queries.sql(_SWITCH))
 
     async def _vectors(self, batch: Sequence[Any]) -> tuple[list[Any], ...]:
@@ -182,7 +182,7 @@ class _Run:
 
     async def is_finished(self) -> bool:
         """Say whether the store has the new model; ConflictError where another run wants another one by now."""
-        (store,) = await self._pool.fetch(self._queries.sql(_WANTED))
+        (store,) = await self._pool.fetch(*self._queries.operator(_WANTED))
         model, dim, next_model, next_dim = store
         if (next_model, next_dim) == self._wanted:
             return (model, dim) == self._wanted and model is None

@@ -16,6 +16,7 @@ from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import refused, settled
 from openproto_adapters.postgres.records import check_owner, key_hash
+from openproto_adapters.postgres.row_security import EVERYBODY, acting_for
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
 
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
@@ -84,9 +85,9 @@ async def _restore_one(
         return refused(record, new)
     if any(parse_id(id) is None for id in (record.id, *record.supersedes, record.superseded_by or record.id)):
         return refused(record, InvalidRequestError("id: this store keeps only UUIDs; add() makes one"))
-    if await fetch(INSERT, model, record.id, record.user_id, *_columns(record, new), *caller):
+    if await fetch(EVERYBODY, INSERT, model, record.id, record.user_id, *_columns(record, new), *caller):
         return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="restored")
-    owners = [row[0] for row in await fetch(OWNERS, UUID(record.id))]
+    owners = [row[0] for row in await fetch(EVERYBODY, OWNERS, UUID(record.id))]
     if record.user_id in owners:
         return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="exists")
     if owners:
@@ -118,18 +119,20 @@ def _columns(record: MemoryRecord, new: IndexedInput[PackedWords]) -> tuple[Any,
 
 
 async def _settle(fetch: Fetch, id: str, user_id: str, written: Mapping[str, MemoryRecord]) -> None:
-    rows = await fetch(HANDOVERS, user_id, UUID(id))
+    acting = acting_for(user_id)
+    rows = await fetch(acting, HANDOVERS, user_id, UUID(id))
     if not rows:
         return
     owner, successors, moments = rows[0]
     check_owner([owner], user_id)
     before: list[tuple[str, datetime]] = [*zip(map(str, successors or ()), moments or (), strict=True)]
     existing: dict[str, datetime] = {}
-    for owner, successor, moment in await fetch(SUCCESSORS, user_id, UUID(id)):
+    for owner, successor, moment in await fetch(acting, SUCCESSORS, user_id, UUID(id)):
         check_owner([owner], user_id)
         existing[str(successor)] = moment
     after = settled(before, existing, written.keys(), written.get(id))
     if after != before:
         ids, at = [UUID(by) for by, _ in after], [moment for _, moment in after]
-        changed = await fetch(HAND_OVER, user_id, UUID(id), ids, at, ids[-1] if ids else None, min(at, default=None))
+        newest, first = ids[-1] if ids else None, min(at, default=None)
+        changed = await fetch(acting, HAND_OVER, user_id, UUID(id), ids, at, newest, first)
         check_owner([row[0] for row in changed], user_id)

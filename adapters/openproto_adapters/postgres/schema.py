@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
+from openproto_adapters.postgres.row_security import turn_on
 from openproto_adapters.postgres.vectors import MOST_INCLUDED_DIMENSIONS
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -28,7 +29,7 @@ def quoted_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def schema_script(schema: str) -> str:
+def schema_script(schema: str, *, row_security: bool = True) -> str:
     """Return the SQL that brings a database to the newest version; harmless where it is there already.
 
     Sent as one string it is one transaction, so a process that dies in the middle leaves nothing behind.
@@ -50,6 +51,8 @@ def schema_script(schema: str) -> str:
             f"{sql.replace('{schema}', schema)}\n"
             f"INSERT INTO {schema}.migrations (version) VALUES ({version});\nEND IF; END $migration$;"
         )
+    if row_security:
+        parts.append(turn_on(schema))
     return "\n\n".join(parts) + "\n"
 
 

@@ -19,6 +19,7 @@ from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_c
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.row_security import EVERYBODY, STATE, Acting, RowSecurity, acting_for
 from openproto_adapters.postgres.schema import (
     check_name,
     cover_without_embedding,
@@ -54,6 +55,7 @@ class Store(Provider):
         acquire_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         statement_cache_size: int = 100,
+        row_security: bool = True,
     ) -> None:
         check_whole(pool_max=pool_max)
         check_whole(0, pool_min=pool_min, statement_cache_size=statement_cache_size)
@@ -62,6 +64,7 @@ class Store(Provider):
             raise ValueError("pool_min must not be more than pool_max")
         self._url = url
         self._schema = check_name(schema)
+        self._row_security = row_security
         resolve_embedder(embedder)  # an unknown name is an error when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
@@ -74,7 +77,7 @@ class Store(Provider):
 
     def schema_script(self) -> str:
         """Return the SQL that an owner of the database can run where this role may not create tables."""
-        return schema_script(self._schema)
+        return schema_script(self._schema, row_security=self._row_security)
 
     async def open(self) -> None:
         """Connect, bring the tables to the newest version, load the embedder, and see that they fit each other."""
@@ -120,10 +123,11 @@ class Store(Provider):
         await self._stored_model()
 
     async def describe(self) -> dict[str, str]:
-        """Return the database, the schema, and the server's versions."""
-        (row,) = await self._fetch(queries.ABOUT)
+        """Return the database, the schema, the server's versions, and whether row-level security holds."""
+        (row,) = await self._pool.fetch(self._queries.sql(queries.ABOUT))
+        (state,) = await self._pool.fetch(self._queries.sql(STATE))
         about = {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
-        return {**about, "bytes": row[3]}
+        return {**about, "row security": str(RowSecurity(*state)), "bytes": row[3]}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""
@@ -139,7 +143,9 @@ class Store(Provider):
         # asyncpg takes a while to import, which must not hold up the loop.
         pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
         await threads(migrations)
-        self._live_pool = await pool.Pool.connect(url, self._schema, pool.PoolOptions(*self._pool_options))
+        self._live_pool = await pool.Pool.connect(
+            url, self._schema, pool.PoolOptions(*self._pool_options), row_security=self._row_security
+        )
         self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
 
     async def _start_private(self, threads: Threads) -> str:
@@ -155,8 +161,8 @@ class Store(Provider):
         except embedded.PrivatePostgresError as error:
             raise ProviderUnavailableError(str(error)) from error
 
-    async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
-        return await self._pool.fetch(self._queries.sql(template), *args)
+    async def _fetch(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
+        return await self._pool.fetch(*self._queries.acting(acting, template, *args))
 
     def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
         """Return the record of the only row, after checking whose it is."""
@@ -167,14 +173,14 @@ class Store(Provider):
         return record
 
     async def _stored_model(self) -> StoredModel:
-        rows = await self._fetch(queries.STORE)
+        rows = await self._fetch(EVERYBODY, queries.STORE)
         return StoredModel(**dict(rows[0]))
 
     async def _adopt_model(self) -> None:
         """Give an empty store its model; what the store has then is checked afterwards, another may have been first."""
         if not includes_embedding(self._index.dim):
             await self._pool.execute(cover_without_embedding(self._schema))
-        await self._fetch(queries.ADOPT_MODEL, self._index.model, self._index.dim)
+        await self._fetch(EVERYBODY, queries.ADOPT_MODEL, self._index.model, self._index.dim)
 
     async def _check_model(self) -> None:
         """A re-embedding by another process may have given the store another model since it was opened."""
@@ -189,7 +195,7 @@ class Store(Provider):
         columns = zip(
             *((r.user_id, r.timestamp, r.app, r.action, r.memory_id, r.scope, r.request_id) for r in rows), strict=True
         )
-        await self._fetch(queries.WRITE_READS, *columns)
+        await self._fetch(acting_for(*{row.user_id for row in rows}), queries.WRITE_READS, *columns)
 
     @property
     def _pool(self) -> Pool:

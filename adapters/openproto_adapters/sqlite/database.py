@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto_adapters.sqlite.row_security import secure_rows
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Database:
         try:
             self._when_free(connection, lambda c: c.execute(f"PRAGMA synchronous = {self._synchronous}"))
             self._upgrade(connection)
+            self._when_free(connection, Connection.secure)
             self._identity = _identity(self.path)
         except BaseException:
             connection.close()
@@ -133,6 +135,7 @@ class Database:
             # Nothing was ever written: what is asked is asked of an empty store that is nowhere.
             connection = self._connect(job, ":memory:")
             upgrade(connection)
+            connection.secure()
             connection.is_passing = True
             return connection
         if self._identity is None:  # another process made it meanwhile
@@ -140,7 +143,13 @@ class Database:
         self._check_identity("nothing was read")
         mode = "rw" if self.read_only is None else "ro"
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return self._connect(job, uri + ("&immutable=1" if self._is_immutable else ""))
+        connection = self._connect(job, uri + ("&immutable=1" if self._is_immutable else ""))
+        try:
+            self._when_free(connection, Connection.secure)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _connect(self, job: _Job, uri: str) -> Connection:
         connection = sqlite3.connect(
@@ -249,13 +258,24 @@ class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
     job = _Job()
+    _acting_user: tuple[str | None, ...] = ()
     is_passing = False
     """Whether it serves one job and is closed then."""
 
     def work_for(self, job: _Job) -> None:
-        """Serve `job` from now on."""
+        """Serve `job` from now on, for no user yet."""
         self.job = job
+        self._acting_user = ()
         self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
+
+    def secure(self) -> None:
+        """Show and change only rows of the user that this connection acts for."""
+        self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
+        secure_rows(self)
+
+    def act_for(self, user_id: str | None) -> None:
+        """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""
+        self._acting_user = (user_id,)
 
 
 class _Lane:

@@ -44,6 +44,7 @@ async def _renew_words(database: Database) -> None:
         (rules,) = db.execute("SELECT rules FROM store").fetchone()
         if rules == RULES:
             return False
+        db.act_for(None)
         batch = db.execute(
             "SELECT number, user_id, content FROM memories WHERE number > ? ORDER BY number LIMIT ?", (last[0], BATCH)
         ).fetchall()
@@ -70,15 +71,17 @@ class _Run:
 
     def begin(self, db: Connection) -> None:
         """Say which model is wanted; vectors that were gathered for another one are of no use."""
+        db.act_for(None)
         if db.execute("SELECT next_model, next_dim FROM store").fetchone() != self._wanted:
-            db.execute("UPDATE memories SET next_embedding = NULL")
+            db.execute("UPDATE main.memories SET next_embedding = NULL")
             db.execute("UPDATE store SET next_model = ?, next_dim = ?", self._wanted)
 
     def keep(self, db: Connection, batch: Batch, vectors: Sequence[Vector | None]) -> None:
         """Keep a batch of vectors; content that changed since it was read goes on waiting for its own."""
+        db.act_for(None)
         if not self._is_finished(db):
             db.executemany(
-                "UPDATE memories SET next_embedding = ? WHERE number = ? AND content = ?",
+                "UPDATE main.memories SET next_embedding = ? WHERE number = ? AND content = ?",
                 (
                     (pack_embedding(vector), number, content)
                     for (number, content), vector in zip(batch, vectors, strict=True)
@@ -90,10 +93,11 @@ class _Run:
         """Switch to the new model if nothing lacks a vector by now; say whether the file has that model."""
         if self._is_finished(db):
             return True
+        db.act_for(None)
         left = _progress(db)
         if self._wanted[0] is not None and left.done < left.total:
             return False
-        db.execute("UPDATE memories SET embedding = next_embedding, next_embedding = NULL")
+        db.execute("UPDATE main.memories SET embedding = next_embedding, next_embedding = NULL")
         db.execute("UPDATE store SET model = ?, dim = ?, next_model = NULL, next_dim = NULL", self._wanted)
         return True
 
@@ -111,9 +115,11 @@ class _Run:
 
 
 def _progress(db: Connection) -> ReindexProgress:
+    db.act_for(None)
     total, done = db.execute("SELECT count(*), count(next_embedding) FROM memories").fetchone()
     return ReindexProgress(done, total)
 
 
 def _next_batch(db: Connection) -> Batch:
+    db.act_for(None)
     return db.execute("SELECT number, content FROM memories WHERE next_embedding IS NULL LIMIT ?", (BATCH,)).fetchall()

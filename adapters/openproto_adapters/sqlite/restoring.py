@@ -43,11 +43,13 @@ def restore(
 def _restore_one(db: Connection, record: MemoryRecord, new: IndexedInput[list[int]] | OpenProtoError) -> RestoreOutcome:
     if isinstance(new, OpenProtoError):
         return refused(record, new)
+    db.act_for(None)
     owner = db.execute(OWNER, {"id": record.id}).fetchone()
     if owner is not None and owner[0] == record.user_id:
         return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="exists")
     if owner is not None:
         return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
+    db.act_for(record.user_id)
     if record.key is not None:
         bearer = db.execute(GET_BY_KEY, {"user_id": record.user_id, "key": record.key}).fetchone()
         if bearer is not None:
@@ -59,6 +61,7 @@ def _restore_one(db: Connection, record: MemoryRecord, new: IndexedInput[list[in
 
 
 def _settle(db: Connection, id: str, user_id: str, written: Mapping[str, MemoryRecord]) -> None:
+    db.act_for(user_id)
     try:
         before = handovers_of(db, id, user_id)
     except NotFoundError:

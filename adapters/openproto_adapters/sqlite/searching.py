@@ -32,6 +32,7 @@ def search(
     db: Connection, query: SearchQuery, indexed: IndexedQuery, weights: ScoreWeights, now: datetime
 ) -> list[SearchResult]:
     """Score every current record that the filters select (openproto.stores.ranking has the formula)."""
+    db.act_for(query.user_id)
     where, parameters = selection(query, query.as_of or now)
     rows = db.execute(ELIGIBLE.format(where=where), parameters).fetchall()
     eligible = {number: embedding for number, embedding, *_ in rows}

@@ -41,13 +41,13 @@ MOST_COMPARED = 40
 
 _NEW_VERSION = "lower(hex(randomblob(8)))"
 
-INSERT = f"""INSERT INTO memories (id, user_id, content, scope, tags, source, confidence,
+INSERT = f"""INSERT INTO main.memories (id, user_id, content, scope, tags, source, confidence,
         valid_from, starts_by_handover, valid_to, supersedes, extensions, embedding, created_at, updated_at, key,
         version)
     VALUES (:id, :user_id, :content, :scope, :tags, :source, :confidence, :valid_from, :starts_by_handover,
         :valid_to, :supersedes, :extensions, :embedding, :created_at, :updated_at, :key, {_NEW_VERSION})"""
 
-INSERT_KEY = "INSERT INTO keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
+INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
 INSERT_WORDS = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
 
 WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_id AND idempotency_key = :key"
@@ -56,7 +56,7 @@ GET = f"SELECT {COLUMNS} FROM memories WHERE id = :id AND user_id = :user_id"
 GET_OF_ANYBODY = f"SELECT {COLUMNS} FROM memories WHERE id = :id"
 GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key = :key"
 
-UPDATE = f"""UPDATE memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
+UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
     WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
 
 UPDATE_WORDS = """UPDATE words SET terms = :terms
@@ -70,9 +70,9 @@ REPLACED = """content = :content, scope = :scope, tags = :tags, source = :source
     valid_from = :valid_from, starts_by_handover = :starts_by_handover, valid_to = :valid_to,
     supersedes = :supersedes, extensions = :extensions, embedding = :embedding, next_embedding = NULL"""
 
-DELETE = """DELETE FROM memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
+DELETE = """DELETE FROM main.memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
     RETURNING number, user_id"""
-DELETE_ALL = "DELETE FROM memories WHERE {where} RETURNING number, user_id, id"
+DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id"
 
 LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC, id DESC LIMIT :limit"
 
@@ -88,13 +88,14 @@ LIST_AUDIT = """SELECT timestamp, action, user_id, app, memory_id, scope, reques
       AND timestamp >= coalesce(:since, timestamp)
     ORDER BY timestamp DESC, number DESC LIMIT :limit"""
 
-INSERT_AUDIT = """INSERT INTO audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+INSERT_AUDIT = """INSERT INTO main.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 
 def stored_model(db: Connection) -> StoredModel:
     """Return what the file was built with."""
     model, dim, rules = db.execute("SELECT model, dim, rules FROM store").fetchone()
+    db.act_for(None)
     (has_memories,) = db.execute("SELECT EXISTS (SELECT 1 FROM memories)").fetchone()
     return StoredModel(model, dim, bool(has_memories), rules)
 
@@ -110,6 +111,7 @@ def adopt_model(db: Connection, model: str | None, dim: int | None) -> StoredMod
 
 def add(db: Connection, new: IndexedInput[list[int]], audit: AuditRow) -> MemoryRecord:
     """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
+    db.act_for(new.item.user_id)
     if (before := _written_before(db, new)) is not None:
         return before
     if new.item.on_duplicate != "keep":
@@ -137,6 +139,7 @@ def insert(db: Connection, new: IndexedInput[list[int]], fields: Parameters) -> 
 def put(db: Connection, new: IndexedInput[list[int]], if_version: str | None, audit: AuditRow) -> PutResult:
     """Write the record of the input's key: create it, or replace all its fields but its id and `created_at`."""
     item = new.item
+    db.act_for(item.user_id)
     before = _by_key(db, item.user_id, item.key)
     if before is None:
         if if_version not in (None, "absent"):
@@ -156,6 +159,7 @@ def put(db: Connection, new: IndexedInput[list[int]], if_version: str | None, au
 
 def get(db: Connection, ref: RecordRef) -> MemoryRecord:
     """Return the record; another user's is as unknown as one that never was."""
+    db.act_for(ref.user_id)
     statement = GET_OF_ANYBODY if ref.user_id is None else GET
     row = db.execute(statement, {"id": ref.id, "user_id": ref.user_id}).fetchone()
     if row is None:
@@ -165,6 +169,7 @@ def get(db: Connection, ref: RecordRef) -> MemoryRecord:
 
 def get_by_key(db: Connection, ref: KeyRef) -> MemoryRecord:
     """Return the user's record of that key."""
+    db.act_for(ref.user_id)
     record = _by_key(db, ref.user_id, ref.key)
     if record is None:
         raise NotFoundError("no such memory")
@@ -174,6 +179,7 @@ def get_by_key(db: Connection, ref: KeyRef) -> MemoryRecord:
 def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[list[int]] | None) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
+    db.act_for(before.user_id)
     ref = ref.model_copy(update={"user_id": before.user_id})
     changes = change.changes
     try:
@@ -211,6 +217,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
 def delete(db: Connection, ref: RecordRef) -> MemoryRecord:
     """Remove the record, but not its idempotency key, and return it as it was."""
     record = get(db, ref)
+    db.act_for(record.user_id)
     gone = db.execute(DELETE, {"id": ref.id, "user_id": record.user_id, "if_version": ref.if_version}).fetchall()
     if not gone:
         raise _stale()
@@ -220,6 +227,7 @@ def delete(db: Connection, ref: RecordRef) -> MemoryRecord:
 
 def delete_all(db: Connection, filters: Filters) -> list[str]:
     """Remove the records that the filters select, and return the id of each."""
+    db.act_for(filters.user_id)
     where, parameters = selection(filters, None)
     gone = db.execute(DELETE_ALL.format(where=where), parameters).fetchall()
     _forget(db, [row[:2] for row in gone], filters.user_id)
@@ -228,6 +236,7 @@ def delete_all(db: Connection, filters: Filters) -> list[str]:
 
 def list_page(db: Connection, query: ListQuery) -> MemoryPage:
     """Return one page, newest first, starting after the cursor's record."""
+    db.act_for(query.user_id)
     where, parameters = selection(query, query.as_of)
     parameters |= {"since": to_micros(query.since), "until": to_micros(query.until), "limit": query.limit + 1}
     where += " AND created_at >= coalesce(:since, created_at) AND created_at <= coalesce(:until, created_at)"
@@ -244,6 +253,7 @@ def list_page(db: Connection, query: ListQuery) -> MemoryPage:
 
 def list_scopes(db: Connection, query: ScopesQuery) -> ScopeCounts:
     """Return the scopes in use, each with its number of records."""
+    db.act_for(query.user_id)
     where, parameters = selection(Filters(user_id=query.user_id, scope=query.prefix), None)
     rows = db.execute(SCOPES.format(where=where), parameters).fetchall()
     for owner, *_ in rows:
@@ -253,6 +263,7 @@ def list_scopes(db: Connection, query: ScopesQuery) -> ScopeCounts:
 
 def list_users(db: Connection, query: UsersQuery) -> UserPage:
     """Return a page of the users that have records; each is found by a look into the index."""
+    db.act_for(None)
     items: list[str] = []
     after = query.cursor or ""
     while len(items) <= query.limit and (row := db.execute(NEXT_USER, {"after": after}).fetchone())[0] is not None:
@@ -263,6 +274,7 @@ def list_users(db: Connection, query: UsersQuery) -> UserPage:
 
 def list_audit(db: Connection, query: AuditQuery) -> list[AuditEntry]:
     """Return the user's audit entries, newest first."""
+    db.act_for(query.user_id)
     wanted = query.model_dump(include={"user_id", "app", "limit"})
     rows = db.execute(LIST_AUDIT, wanted | {"id": query.memory_id, "since": to_micros(query.since)}).fetchall()
     for _, _, owner, *_ in rows:

@@ -20,7 +20,7 @@ Handovers: TypeAlias = list[tuple[str, int]]
 
 HANDOVERS = "SELECT user_id, handovers FROM memories WHERE id = :id AND user_id = :user_id"
 
-HAND_OVER = """UPDATE memories SET handovers = :handovers, superseded_by = :by, superseded_at = :moment,
+HAND_OVER = """UPDATE main.memories SET handovers = :handovers, superseded_by = :by, superseded_at = :moment,
         version = lower(hex(randomblob(8)))
     WHERE id = :id AND user_id = :user_id RETURNING user_id"""
 

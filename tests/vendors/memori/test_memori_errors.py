@@ -177,7 +177,7 @@ async def test_connections_that_the_server_ended_are_replaced(server: str, model
 async def test_a_role_that_may_not_create_tables_uses_those_that_are_there(server: str, models: Path) -> None:
     async with AsyncMemory(Memori(server, models=models)) as owner:
         await owner.add("the owner's", user_id="granted")
-    restricted = server.replace("postgres@", "restricted@", 1)
+    restricted = server.replace("ordinary@", "restricted@", 1)
     with psycopg.connect(server) as other:
         other.execute("CREATE ROLE restricted LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with pytest.raises(ScopeDeniedError):
