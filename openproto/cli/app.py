@@ -29,6 +29,7 @@ GROUPS = (
     "upkeep",
     "bench",
     "serve",
+    "ui",
     "keys",
     "mcp",
 )

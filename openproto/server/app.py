@@ -19,6 +19,7 @@ from openproto import AsyncMemory, NotFoundError
 from openproto.server.access import Gate
 from openproto.server.guard import Guard
 from openproto.server.http_errors import MethodNotAllowedError, error_response
+from openproto.server.inspector import DOCS, INSPECTOR
 from openproto.server.key_ring import KeyRing
 from openproto.server.openapi import describe
 from openproto.server.route import SERVICES, ProtocolRoute, Services
@@ -43,7 +44,8 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
             with suppress(asyncio.CancelledError):  # a second Ctrl-C; the client is closed all the same
                 yield
 
-    app: ASGIApp = _Dispatch(ROUTES, describe_as=to_json(describe(ROUTES, with_keys=keys.required)))
+    routes = [*ROUTES, *DOCS, *(INSPECTOR if settings.ui else ())]
+    app: ASGIApp = _Dispatch(routes, describe_as=to_json(describe(ROUTES, with_keys=keys.required)))
     if origins := settings.cors_origins:
         app = _Cors(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED)
     app = Trace(Guard(app, settings))

@@ -36,11 +36,13 @@ def serve(
     *,
     observers: Sequence[MakeObserver] = (),
     also: str = "",
+    on_ready: Callable[[str], object] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT: then take no more requests, finish those that run, and return.
 
     `options` are those of `AsyncMemory(provider, **options)`. Each worker makes its own `observers`. `also` is logged
-    after the address. Raises OSError where the address cannot be bound.
+    after the address. With one worker, `on_ready` is called with the URL once requests are answered. Raises OSError
+    where the address cannot be bound.
     """
     config = uvicorn.Config(
         # A function that each worker calls, for a client belongs to one process.
@@ -56,25 +58,29 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with _bound(settings) as listener, suppress(KeyboardInterrupt):
-        ready = f"serving {provider} on {_description(listener, settings)}{also}"
+        url = f"http://{Address(settings.host, listener.getsockname()[1])}"
+        ready = f"serving {provider} on {url} ({_description(settings)}){also}"
         if settings.workers > 1:
             supervisor = _Supervisor(config, [listener])
             _log.info(ready)  # callers who come before the workers do wait in the socket's queue
             supervisor.run()
         else:
-            _Server(config, ready).run([listener])
+            _Server(config, ready, partial(on_ready, url) if on_ready else None).run([listener])
 
 
 class _Server(uvicorn.Server):
     """Says when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+    def __init__(self, config: uvicorn.Config, ready: str, on_ready: Callable[[], object] | None) -> None:
         super().__init__(config)
         self._ready = ready
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         _log.info(self._ready)
+        if self._on_ready is not None:
+            self._on_ready()
 
 
 class _Supervisor(Multiprocess):
@@ -101,8 +107,7 @@ def _bound(settings: ServerSettings) -> socket.socket:
         )
 
 
-def _description(listener: socket.socket, settings: ServerSettings) -> str:
-    address = Address(settings.host, listener.getsockname()[1])
+def _description(settings: ServerSettings) -> str:
     workers = f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
     keys = f"{len(settings.keys)} API key{'s' if len(settings.keys) > 1 else ''}" if settings.keys else "no API keys"
-    return f"http://{address} ({workers}, {keys})"
+    return f"{workers}, {keys}"

@@ -90,6 +90,7 @@ class ServerSettings(BaseSettings):
         idle_timeout: Seconds that a connection is kept between requests, or while its client reads nothing.
         shutdown_timeout: Seconds that requests get to finish when the server is stopped.
         metrics: A port, or an address and a port, where Prometheus finds the figures of all workers, without a key.
+        ui: Show the inspector, a page to look at memories and change them, at `/ui`.
         log_level: The least severe level that is logged.
         log_format: Lines for people, or one JSON object a line.
     """
@@ -115,6 +116,7 @@ class ServerSettings(BaseSettings):
     idle_timeout: Seconds = 75
     shutdown_timeout: Whole = Field(default=10, ge=1, le=600)
     metrics: Annotated[Address | None, NoDecode, BeforeValidator(_address)] = None
+    ui: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

@@ -68,6 +68,9 @@ def serve(
     metrics: Annotated[
         str | None, typer.Option(metavar="[ADDRESS:]PORT", help="Where Prometheus finds figures, without a key.")
     ] = None,
+    ui: Annotated[
+        bool | None, typer.Option("--ui", help="Show the inspector of memories at /ui, to people with a key.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, or error; info by default.")
     ] = None,
@@ -94,13 +97,14 @@ def serve(
         "idle_timeout": idle_timeout,
         "shutdown_timeout": shutdown_timeout,
         "metrics": metrics,
+        "ui": ui,
         "log_level": log_level,
         "log_format": log_format,
     }
-    settings = _settings({name: value for name, value in flags.items() if value is not None})
+    settings = server_settings({name: value for name, value in flags.items() if value is not None})
     # The callers' own names stand in the audit log; the server's only where the environment gives it one.
     target = call.target(app=os.environ.get("OPENPROTO_APP") or None)
-    asyncio.run(_try(target))
+    asyncio.run(try_backend(target))
     from openproto.server.run import serve as run
 
     options = target.provider_options | target.client_options
@@ -114,7 +118,8 @@ def serve(
         run(target.name, options, settings, observers=[count_calls], also=f", metrics on {url}")
 
 
-def _settings(flags: dict[str, Any]) -> ServerSettings:
+def server_settings(flags: dict[str, Any]) -> ServerSettings:
+    """Return the settings that the flags and the environment give; a Misuse names what is wrong with them."""
     require_server()
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
@@ -144,7 +149,7 @@ def require_server() -> None:
             raise ImportError(f"the server needs {module!r}: pip install 'openproto[server]'", name=module)
 
 
-async def _try(target: Target) -> None:
+async def try_backend(target: Target) -> None:
     """Open the backend once: what is wrong with it is better said now than by each worker."""
     async with open_client(target.make_provider(), target.client_options) as memory:
         health = await memory.health()
