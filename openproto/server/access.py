@@ -24,6 +24,7 @@ from openproto.requests import build
 from openproto.server.key_ring import KeyRing
 from openproto.server.keys import EVERYONE, ApiKey
 from openproto.server.settings import ServerSettings
+from openproto.server.trace import KEY_NAME
 
 T = TypeVar("T")
 
@@ -96,6 +97,8 @@ class Gate:
         Calls made from here on are recorded under the request's id, and under the app that the sender names.
         """
         key = self._key(request)
+        if key is not None:
+            request.scope[KEY_NAME] = key.name
         await self._count(key.sha256 if key else request.client.host if request.client else "")
         users = None if key is None or key.users == EVERYONE else frozenset(key.users)
         given = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}

@@ -48,7 +48,7 @@ def create_app(memory: AsyncMemory, settings: ServerSettings | None = None) -> A
     app: ASGIApp = _Dispatch(routes, describe_as=to_json(describe(ROUTES, with_keys=keys.required)))
     if origins := settings.cors_origins:
         app = _Cors(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED)
-    app = Trace(Guard(app, settings))
+    app = Trace(Guard(app, settings), log_clients=settings.log_clients)
     services = Services(memory, Gate(settings, keys), keys)
     startup_and_shutdown = Router(lifespan=lifespan)
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from openproto.server.settings import ServerSettings
-from openproto.server.trace import ACCESS_FIELDS, ACCESS_LOG
+from openproto.server.trace import ACCESS_LOG
 
 
 class Gathering(logging.Handler):
@@ -63,8 +63,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line: dict[str, Any] = {"time": _moment(record), "level": record.levelname.lower(), "logger": record.name}
-        if record.name == ACCESS_LOG and isinstance(record.args, tuple):
-            line.update(zip(ACCESS_FIELDS, record.args, strict=True))
+        if record.name == ACCESS_LOG and isinstance(record.args, dict):
+            line.update(record.args)
         else:
             line["message"] = record.getMessage()
         return json.dumps(line, ensure_ascii=False)

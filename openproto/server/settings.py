@@ -93,6 +93,7 @@ class ServerSettings(BaseSettings):
         ui: Show the inspector, a page to look at memories and change them, at `/ui`.
         log_level: The least severe level that is logged.
         log_format: Lines for people, or one JSON object a line.
+        log_clients: Whether the line of a request holds the address that it came from.
     """
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
@@ -119,6 +120,7 @@ class ServerSettings(BaseSettings):
     ui: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    log_clients: bool = False
 
     @field_validator("rate_limit")
     @classmethod

@@ -105,10 +105,11 @@ def test_a_running_server_follows_its_file_and_no_request_of_a_good_key_fails(
 def test_uses_are_counted_and_shown(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key = keys(file, "add", "laptop", "ada", "--read-only", "--expires", "2100-01-01T00:00:00Z")
-    server = start("--keys", str(file), OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    server = start("--keys", str(file), "--log-clients", OPENPROTO_PATH=str(tmp_path / "memory.db"))
     for _ in range(3):
         assert reach(server.url, key) == 200
-    server.stop()
+    lines = [line for line in server.stop().splitlines() if " /memories 200 " in line]
+    assert [line.partition(" key=")[2] for line in lines] == ["'laptop' client=127.0.0.1"] * 3
     (entry,) = json.loads(keys(file, "list", "--json"))["keys"]
     assert (entry["usage"]["count"], entry["read_only"], entry["users"]) == (3, True, ["ada"])
     assert keys(file, "list").split("\t")[:5] == ["laptop", "ada", "read", "2100-01-01T00:00", "3"]

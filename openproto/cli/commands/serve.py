@@ -75,6 +75,9 @@ def serve(
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, or error; info by default.")
     ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="text or json; text by default.")] = None,
+    log_clients: Annotated[
+        bool | None, typer.Option("--log-clients", help="Log the address that each request came from.")
+    ] = None,
 ) -> None:
     """Serve the backend over HTTP, as the Open Memory Protocol; Ctrl-C or SIGTERM ends it in order.
 
@@ -100,6 +103,7 @@ def serve(
         "ui": ui,
         "log_level": log_level,
         "log_format": log_format,
+        "log_clients": log_clients,
     }
     settings = server_settings({name: value for name, value in flags.items() if value is not None})
     # The callers' own names stand in the audit log; the server's only where the environment gives it one.
