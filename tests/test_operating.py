@@ -1,0 +1,139 @@
+"""What `docs/operating.md` tells operators to write, run, and look for is what works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openproto import AsyncMemory
+from openproto.server import ServerSettings, create_app, running
+from openproto.server.keys import new_key
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+ENVIRONMENT, UNIT = (text for kind, text in BLOCKS if kind == "ini")
+((CONTAINER, NGINX),) = [tuple(text for kind, text in BLOCKS if kind in ("dockerfile", "nginx"))]
+HOST = "memory.example.com"
+BIN = Path(sys.executable).parent
+
+
+def test_the_settings_of_the_service_and_of_the_container_are_ones_that_a_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps([new_key("laptop", ["ada"])[1].model_dump(mode="json")]))
+    for text in (ENVIRONMENT, CONTAINER):
+        found = dict(re.findall(r"(OPENPROTO_SERVER_\w+)=(\S+)", text))
+        with monkeypatch.context() as patched:
+            for name, value in found.items():
+                patched.setenv(name, str(keys) if name.endswith("KEYS_FILE") else value)
+            settings = ServerSettings()
+        assert settings.keys
+        assert {name.removeprefix("OPENPROTO_SERVER_").lower() for name in found} <= settings.model_fields_set
+
+
+def test_the_containers_health_check_fails_where_nothing_answers(tmp_path: Path) -> None:
+    ((command),) = re.findall(r"CMD (\[\"python.*\])", CONTAINER)
+    program = json.loads(command)[2]
+    memory = AsyncMemory("sqlite", path=str(tmp_path / "memory.db"), embedder="none")
+    with running(create_app(memory, ServerSettings())) as url:
+        asked = [sys.executable, "-c", program.replace("http://127.0.0.1:8080", url)]
+        assert subprocess.run(asked).returncode == 0
+    assert subprocess.run(asked, capture_output=True).returncode == 1
+
+
+def test_what_the_page_says_to_look_for_is_what_the_code_says() -> None:
+    sources = [
+        path.read_text(encoding="utf-8") for part in ("openproto", "adapters") for path in ROOT.glob(f"{part}/**/*.py")
+    ]
+    said = re.sub(r"\"\n\s+f?\"", "", "\n".join(sources))
+    (table,) = re.findall(r"^## What to do when\n(.*)", PAGE, re.MULTILINE | re.DOTALL)
+    quoted = re.findall(r"^\| \"(.*?)\"", table, re.MULTILINE)
+    assert len(quoted) >= 6
+    assert [text for text in quoted if text not in said] == []
+    figures = {name.removesuffix("_count").removesuffix("_bucket") for name in re.findall(r"openproto_call\w+", PAGE)}
+    assert figures == {"openproto_call_duration_seconds", "openproto_call_retries_total"}
+    assert [name for name in figures if name.removesuffix("_total") not in said] == []
+
+
+@contextmanager
+def nginx(folder: Path, url: str) -> Iterator[str]:
+    """Run the page's nginx in front of a server, on a free port, with a certificate of its own."""
+    certificate, key = folder / "host.pem", folder / "host.key"
+    made = f"openssl req -x509 -nodes -days 2 -subj /CN={HOST} -addext subjectAltName=DNS:{HOST}"
+    subprocess.run([*made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    site = NGINX.replace("listen 443", f"listen {address}").replace("127.0.0.1:8080", httpx.URL(url).netloc.decode())
+    site = re.sub(r"/etc/ssl/\S+\.pem", str(certificate), site)
+    site = re.sub(r"/etc/ssl/\S+\.key", str(key), site).replace("/var/log/nginx", str(folder))
+    places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in "client_body proxy fastcgi uwsgi scgi".split())
+    whole = f"daemon off; master_process off; pid {folder}/pid; events {{}} http {{ {places}\n{site} }}"
+    (folder / "nginx.conf").write_text(whole)
+    command = [shutil.which("nginx") or "/usr/sbin/nginx", "-p", folder, "-e", folder / "error.log", "-c", "nginx.conf"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while process.poll() is None:
+                try:
+                    socket.create_connection(("127.0.0.1", int(address.split(":")[1]))).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            assert process.poll() is None, process.communicate()[1]
+            yield f"https://{address}"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.operating
+def test_the_proxy_hands_on_what_the_server_needs_and_logs_nothing_of_the_memories(tmp_path: Path) -> None:
+    key, entry = new_key("laptop", ["ada"])
+    memory = AsyncMemory("sqlite", path=str(tmp_path / "memory.db"), embedder="none")
+    app = create_app(memory, ServerSettings(keys=[entry], allowed_hosts=[HOST]))
+    with running(app) as url, nginx(tmp_path, url) as front:
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "host.pem"))
+        client = httpx.Client(base_url=front, verify=trusted, headers={"Host": HOST, "X-API-Key": key}, timeout=30)
+
+        def ask(method: str, path: str, **given: object) -> httpx.Response:
+            return client.request(method, path, extensions={"sni_hostname": HOST}, **given)  # type: ignore[arg-type]
+
+        made = ask("POST", "/memories", json={"content": "xyzzy tea"})
+        assert (made.status_code, made.headers["strict-transport-security"]) == (201, "max-age=31536000")
+        hits = ask("GET", "/memories/search", params={"q": "xyzzy"}).json()["results"]
+        assert [hit["memory"]["id"] for hit in hits] == [made.json()["id"]]
+        missing = ask("GET", "/memories/a%2Fb")
+        assert (missing.status_code, "no such route" in missing.text) == (404, False)
+        assert (
+            ask("POST", "/memories", json={"content": "x" * 1_500_000}).json()["error"]["code"] == "payload_too_large"
+        )
+        assert ask("GET", "/memories", headers={"Host": "evil.example.com"}).json()["error"]["code"] == "scope_denied"
+        client.close()
+    log = (tmp_path / "memories.log").read_text()
+    assert made.headers["x-request-id"] in log
+    assert "xyzzy" not in log
+
+
+@pytest.mark.operating
+def test_systemd_takes_the_unit_and_hadolint_the_container_file(tmp_path: Path) -> None:
+    unit = tmp_path / "openproto.service"
+    unit.write_text(UNIT.replace("/opt/openproto/bin/openproto", str(BIN / "openproto")))
+    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    assert (verified.returncode, [line for line in verified.stderr.splitlines() if unit.name in line]) == (0, [])
+    (tmp_path / "Containerfile").write_text(CONTAINER)
+    hadolint = shutil.which("hadolint", path=f"{BIN}{os.pathsep}{os.environ['PATH']}") or "hadolint"
+    looked = subprocess.run([hadolint, tmp_path / "Containerfile"], capture_output=True, text=True)
+    assert looked.returncode == 0, looked.stdout
