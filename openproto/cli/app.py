@@ -26,6 +26,7 @@ GROUPS = (
     "exporting",
     "importing",
     "restoring",
+    "migrating",
     "upkeep",
     "bench",
     "serve",

@@ -45,6 +45,8 @@ class Call:
         self.out = Output(as_json=common.json)
         self.resume = ""
         """How to go on after an interruption; said when one comes."""
+        self.hidden: list[str] = []
+        """Options of other backends than the call's own, as NAME=VALUE."""
 
     @property
     def user(self) -> str:
@@ -56,7 +58,7 @@ class Call:
     @property
     def redact(self) -> Redactor:
         """What hides this call's secrets in a text."""
-        given = [text.partition("=") for text in self.common.option]
+        given = [text.partition("=") for text in (*self.common.option, *self.hidden)]
         return Redactor([("url", self.common.url or ""), *((name, value) for name, _, value in given)])
 
     def confirm(self, question: str, *, yes: bool) -> None:

@@ -1,0 +1,88 @@
+"""What is to be moved from one store to another, and what of it the other one cannot keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from openproto import AsyncMemory, Capabilities, MemoryRecord
+
+Show: TypeAlias = Callable[[int, int | None], None]
+"""Called with how many records of how many are done."""
+
+PAGE = 500
+
+ANEW = ("id", "created_at", "updated_at")
+"""What a record that is added anew does not keep."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is to be moved, and what of it the target cannot keep."""
+
+    restores: bool
+    """Whether the target takes records as they are."""
+    users: dict[str, Counter[str | None]] = field(default_factory=dict)
+    """How many records each user has in each scope; None stands for no scope."""
+    cannot_keep: Counter[str] = field(default_factory=Counter)
+    """In how many records a field would be lost."""
+
+    @property
+    def records(self) -> int:
+        """How many records there are."""
+        return sum(scopes.total() for scopes in self.users.values())
+
+
+async def users_of(memory: AsyncMemory) -> list[str]:
+    """Return every user that has records."""
+    page = await memory.users(limit=PAGE)
+    users = page.items
+    while page.next_cursor is not None:
+        page = await memory.users(limit=PAGE, cursor=page.next_cursor)
+        users = [*users, *page.items]
+    return users
+
+
+async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str], show: Show) -> Survey:
+    """Read everything that is to be moved, and write nothing."""
+    losses = _Losses(await target.capabilities())
+    found = Survey(losses.restores)
+    done = 0
+    for user in users:
+        scopes = found.users[user] = Counter()
+        async for record in source.iter(user, page_size=PAGE):
+            scopes[record.scope] += 1
+            found.cannot_keep.update(losses.of(record))
+            done += 1
+            show(done, None)
+    return found
+
+
+class _Losses:
+    """What a target cannot keep of a record, as far as it declares that."""
+
+    def __init__(self, target: Capabilities) -> None:
+        support, features = target.x_openproto.support, target.features
+        self.restores = support.get("restore", "none") != "none"
+        self._longest = features.max_content_length
+        self._keys = self.restores or support.get("key", "none") != "none"
+        self._scopes = features.scopes != "none"
+        self._supersession = features.supports_supersession
+
+    def of(self, record: MemoryRecord) -> Iterable[str]:
+        """Yield the names of the fields that would be lost."""
+        if self._longest is not None and len(record.content) > self._longest:
+            yield "content"
+        if record.key is not None and not self._keys:
+            yield "key"
+        if record.scope is not None and not self._scopes:
+            yield "scope"
+        if record.supersedes and not self._supersession:
+            yield "supersedes"
+        if self.restores:
+            return
+        yield from (name for name in ANEW if getattr(record, name) is not None)
+        if record.supersedes and record.valid_from is None and self._supersession:
+            yield "moment of supersession"

@@ -1,0 +1,168 @@
+"""Whole stores moved: everything equal on both sides, whatever interrupts, and taken back without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from openproto import AsyncMemory, MemoryRecord
+from openproto.portable.bringing import Result
+from openproto.portable.journal import open_journal
+from openproto.portable.matching import Matching
+from openproto.portable.migrate import Migration, Undone, undo
+from openproto.portable.surveying import survey, users_of
+
+COMMAND = [sys.executable, "-W", "error", "-m", "openproto.cli", "migrate"]
+ENVIRONMENT = {**os.environ, "OPENPROTO_EMBEDDER": "none"}
+MANY = 2000
+USERS = ("ada", "bob", "eve")
+PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def quiet(done: int, total: int | None) -> None:
+    pass
+
+
+async def moved(source: AsyncMemory, target: AsyncMemory, report: Path) -> Result:
+    """Do what one run of the command does, between two stores."""
+    plan = await survey(source, target, await users_of(source), quiet)
+    assert not plan.cannot_keep
+    file, journal = open_journal(report, {})
+    with file:
+        return await Migration(source, target, plan, journal, Matching("here")).run(quiet)
+
+
+async def undone(target: AsyncMemory, report: Path) -> Undone:
+    file, journal = open_journal(report, {})
+    with file:
+        return await undo(target, journal, Matching("here"), quiet)
+
+
+async def fill(memory: AsyncMemory) -> None:
+    for user in USERS:
+        old = await memory.add("Paris", user_id=user, scope="home", tags=["a", "b"], key="city", confidence=0.5)
+        await memory.add(
+            "then", user_id=user, valid_from=PAST, valid_to=PAST + timedelta(days=9), x_app={"n": [1, None]}
+        )
+        gone = await memory.add("Rome", user_id=user, supersedes=[old.id])
+        await memory.add("Oslo", user_id=user, supersedes=[gone.id], valid_from=FUTURE, source={"app": "x", "ref": "r"})
+        note = await memory.add("note", user_id=user, scope="home/attic")
+        await memory.update(note.id, content="a longer note", tags=["c"])
+        await asyncio.sleep(0.002)  # of a successor that is gone, its id says when it was made, to the millisecond
+        await memory.delete((await memory.add("gone", user_id=user, supersedes=[note.id])).id)
+
+
+async def shown(memory: AsyncMemory) -> dict[str, Any]:
+    """Return all that a reader can see of every user, at several moments."""
+    found: dict[str, Any] = {}
+    for user in await users_of(memory):
+        records = [record async for record in memory.iter(user)]
+        moments = [PAST, *(record.created_at for record in records[-9:]), datetime.now(UTC), FUTURE]
+        found[user] = (
+            [record.model_dump(exclude={"version"}) for record in records],
+            [[record.id async for record in memory.iter(user, as_of=moment)] for moment in moments],
+        )
+    return found
+
+
+async def test_what_went_there_and_back_is_what_it_was(stores: list[Any], tmp_path: Path) -> None:
+    last = AsyncMemory("sqlite", path=tmp_path / "last.db", embedder="none")
+    async with stores[0].client() as here, stores[1].client() as there, last as back:
+        await fill(here)
+        before = await shown(here)
+        first = await moved(here, there, tmp_path / "there")
+        assert (first.brought, first.compared, dict(first.faults), first.ids) == (15, 15, {}, {})
+        assert await shown(there) == before
+        assert not (await moved(there, back, tmp_path / "back")).faults
+        assert await shown(back) == before
+        again = await moved(here, there, tmp_path / "there")
+        assert (again.brought, again.renewed, again.there) == (0, 0, 15)
+        assert again.counts["ada"] == {"home": [1, 1], "": [3, 3], "home/attic": [1, 1]}
+        assert again.searches["same best hit"] == again.searches["asked"] > 0
+
+
+async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any], tmp_path: Path) -> None:
+    async with stores[0].client() as here, stores[1].client() as there:
+        await fill(here)
+        await moved(here, there, tmp_path / "r")
+        changed = (await here.list("ada")).items[0]
+        await here.update(changed.id, content="said anew")
+        new = await here.add("Bergen", user_id="bob", supersedes=[(await here.get(user_id="bob", key="city")).id])
+        kept = (await there.list("eve")).items[0]
+        await there.update(kept.id, content="changed there")
+        second = await moved(here, there, tmp_path / "r")
+        assert (second.brought, second.renewed, dict(second.faults)) == (1, 1, {"different": 1})
+        assert second.listed == [
+            {"what": "different", "user_id": "eve", "id": kept.id, "fields": ["content", "updated_at"]}
+        ]
+        assert (await there.get(changed.id)).content == "said anew"
+        assert (await there.get(user_id="bob", key="city")).superseded_by == new.id
+
+
+async def test_undoing_leaves_what_was_there_and_what_was_changed(stores: list[Any], tmp_path: Path) -> None:
+    async with stores[0].client() as here, stores[1].client() as there:
+        mine = await there.add("mine", user_id="ada")
+        await here.restore([mine])
+        await fill(here)
+        successor = await here.add("yours", user_id="ada", supersedes=[mine.id])
+        assert (await moved(here, there, tmp_path / "r")).brought == 16
+        changed = (await there.list("eve")).items[0]
+        await there.update(changed.id, content="changed there")
+        result = await undone(there, tmp_path / "r")
+        assert (result.removed, result.changed) == (15, [{"user_id": "eve", "id": changed.id}])
+        assert [record.content for user in USERS for record in await there.list(user)] == ["mine", "changed there"]
+        current = [record.id async for record in there.iter("ada", as_of=datetime.now(UTC))]
+        assert current == [mine.id]
+        assert successor.id not in current
+
+
+async def test_a_run_that_is_killed_anywhere_is_gone_on_with(stores: list[Any], tmp_path: Path) -> None:
+    here, there = stores
+    many = [{"content": f"note {n}", "user_id": f"u{n % 2}", "key": f"k{n}"} for n in range(MANY)]
+    async with here.client() as memory:
+        (first, *_) = await memory.add_many(many)
+        assert isinstance(first, MemoryRecord)
+        await memory.add("newest", user_id="u0", supersedes=[first.id])
+        before = await shown(memory)
+    report = tmp_path / "report.json"
+    to = ["--to", "postgres", "--to-option", f"url={there.url}", "--to-option", f"schema={there.schema}"]
+    command = ["--from", "sqlite", "--from-option", f"path={here.path}", *to, "--report", str(report)]
+    chance = random.Random(7)
+    struck = [
+        killed(command, tmp_path / "report.json.journal", least, chance.random() / 20) for least in (1, 3, 5, 7, 9)
+    ]
+    assert sum(struck) >= 3
+    ended = run(*command)
+    assert (ended["compared"], ended["faults"]) == (MANY + 1, {})
+    assert 0 < ended["brought"] < MANY
+    async with there.client() as memory:
+        assert await shown(memory) == before
+    assert run(*command)["brought"] == 0
+    assert json.loads(report.read_text())["there_already"] == MANY + 1
+    assert run("--undo", str(report)) == {"removed": MANY + 1, "changed": []}
+    async with there.client() as memory:
+        assert await users_of(memory) == []
+
+
+def killed(arguments: list[str], journal: Path, least: int, pause: float) -> bool:
+    """Start the command, kill it when the journal has so many lines, and say whether it was still at work."""
+    with subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= least):
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.kill()
+        return process.wait() < 0
+
+
+def run(*arguments: str) -> Any:
+    ended = subprocess.run([*COMMAND, *arguments, "--json"], capture_output=True, text=True, env=ENVIRONMENT)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
