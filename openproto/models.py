@@ -6,9 +6,9 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
@@ -32,7 +32,8 @@ Operation: TypeAlias = Literal["key", "version", "put", "scopes", "users", "rest
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 Support: TypeAlias = Literal["native", "emulated", "none"]
-Restored: TypeAlias = Literal["restored", "exists", "refused"]
+Restored: TypeAlias = Literal["restored", "exists", "refused", "deleted"]
+"""What became of a record: "deleted" is only `Provider.load`'s, for one that its user deleted since."""
 ScopeSupport: TypeAlias = Literal["native", "tags", "none"]
 Cancellation: TypeAlias = Literal["native", "aborting", "detached"]
 
@@ -220,6 +221,51 @@ class AuditEntry(Result):
     memory_id: str | None = Field(default=None, exclude_if=is_absent)
     scope: str | None = Field(default=None, exclude_if=is_absent)
     request_id: str | None = Field(default=None, exclude_if=is_absent)
+
+
+class StoredRecord(Result):
+    """A record with what a store keeps of it and no verb returns, for a backup."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    record: MemoryRecord
+    begins: Moment | None = Field(default=None, exclude_if=is_absent)
+    """From when on it holds, where that is the moment of its first handover and not `valid_from`."""
+    handovers: list[tuple[str, Moment]] | None = Field(default=None, exclude_if=is_absent)
+    """The id of each successor and the moment of its handover, in order; None where that is not known."""
+    vector: bytes | None = Field(default=None, exclude_if=is_absent)
+    """Numbers in half precision, the lowest byte first."""
+
+
+class UsedKey(Result):
+    """An idempotency key that was used: for which record, and with which input."""
+
+    idempotency_key: str
+    record_id: str
+    fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
+    """What two inputs share only when they are the same."""
+
+
+class UserPart(NamedTuple):
+    """A part of what a store holds of one user."""
+
+    user_id: str
+    records: Sequence[StoredRecord] = ()
+    keys: Sequence[UsedKey] = ()
+    audit: Sequence[AuditEntry] = ()
+
+
+class Snapshot(Protocol):
+    """One unchanging state of a store, whatever others write meanwhile."""
+
+    model: str | None
+    """The model of its vectors."""
+
+    def users(self) -> AsyncIterator[str]:
+        """Return the ids of all users of whom the store holds anything, in order."""
+
+    def parts(self, user_id: str) -> AsyncIterator[UserPart]:
+        """Return all that the store holds of a user, in parts: records and audit entries oldest first."""
 
 
 class Features(Result):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -34,8 +35,10 @@ from openproto.models import (
     RestoreOutcome,
     ScopeCount,
     SearchResult,
+    Snapshot,
     SupportDetails,
     UserPage,
+    UserPart,
     Verb,
 )
 from openproto.requests import (
@@ -320,6 +323,20 @@ class Provider:
         of another user, a key in use, and what the store cannot keep are "refused".
         """
         raise self.unsupported("restore")
+
+    def snapshot(self, *, vectors: bool) -> AbstractAsyncContextManager[Snapshot]:
+        """Return all that the store holds, for a backup, with the records' vectors if they are wanted."""
+        raise self.unsupported("snapshot")
+
+    async def load(
+        self, parts: Sequence[UserPart], *, model: str | None, app: str | None, include_deleted: bool
+    ) -> RestoreOutcomes:
+        """Write parts of a snapshot, whole or not at all, and return what became of each record, in order.
+
+        What is there already stays. A record that its user deleted here is left out unless `include_deleted` brings it
+        back. Vectors are taken over where they are of the store's own model, and made anew otherwise.
+        """
+        raise self.unsupported("load")
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove every record that the filters select and return how many there were."""

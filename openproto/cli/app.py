@@ -25,6 +25,7 @@ GROUPS = (
     "reading",
     "exporting",
     "importing",
+    "backing_up",
     "restoring",
     "migrating",
     "upkeep",

@@ -104,6 +104,15 @@ Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", "-t", metavar="TAG", help="Only memories with this tag; repeatable: with all of them."),
 ]
+Users = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--user",
+        "-u",
+        metavar="ID",
+        help="Only this user; repeatable. Without it all users: OPENPROTO_USER is not read here.",
+    ),
+]
 IfVersion = Annotated[
     str | None, typer.Option("--if-version", metavar="V", help="Only if that is still the memory's version.")
 ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def count(number: int, noun: str) -> str:
     """Return `number` and its noun: `1 memory`, `2 memories`."""
     if number != 1:
-        noun = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+        noun = noun[:-1] + "ies" if noun.endswith("y") and not noun.endswith("ey") else noun + "s"
     return f"{number} {noun}"
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from openproto.context import TokenCounter
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, Operation, PutResult, UserPage, Verb
+from openproto.models import (
+    Capabilities,
+    ContextBlock,
+    MemoryPage,
+    MemoryRecord,
+    Operation,
+    PutResult,
+    Snapshot,
+    UserPage,
+    UserPart,
+    Verb,
+)
 from openproto.provider import (
     AuditEntries,
     KeyedInput,
@@ -103,6 +115,16 @@ class Layer(Provider):
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         """Restore through the inner provider."""
         return await self.inner.restore(records)
+
+    def snapshot(self, *, vectors: bool) -> AbstractAsyncContextManager[Snapshot]:
+        """Return the inner provider's snapshot."""
+        return self.inner.snapshot(vectors=vectors)
+
+    async def load(
+        self, parts: Sequence[UserPart], *, model: str | None, app: str | None, include_deleted: bool
+    ) -> RestoreOutcomes:
+        """Load into the inner provider."""
+        return await self.inner.load(parts, model=model, app=app, include_deleted=include_deleted)
 
     async def delete_all(self, filters: Filters) -> int:
         """Delete what the filters select through the inner provider."""

@@ -9,6 +9,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -85,6 +86,25 @@ def open_private(path: Path | None, *, empty: bool = False) -> BinaryIO:
         return TemporaryFile()
     flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if empty else 0)
     return os.fdopen(os.open(path, flags, 0o600), "r+b")
+
+
+@contextmanager
+def complete_or_absent(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that stands at `path`, and on the disk, once the block has ended well; else nothing of it stays."""
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with open_private(unfinished, empty=True) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    folder = os.open(path.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # and its name
+    finally:
+        os.close(folder)
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -155,12 +155,21 @@ class Indexer(Generic[W]):
             return self._indexed(keyed, vector)
         return await self._threads(self._indexed, keyed, vector)
 
-    async def index_many(self, batch: Sequence[KeyedInput], pack: Callable[[IndexedBatch[W]], T]) -> T:
+    async def index_many(
+        self,
+        batch: Sequence[KeyedInput],
+        pack: Callable[[IndexedBatch[W]], T],
+        known: Sequence[Vector | None] = (),
+    ) -> T:
         """Return `pack` of the batch, each input ready to be written or the error of embedding it.
 
-        `pack` runs off the loop, where the inputs are indexed.
+        `pack` runs off the loop, where the inputs are indexed. `known` are the vectors that need not be made.
         """
-        vectors = await self._embed_each([keyed.item.content for keyed in batch])
+        vectors: list[Vector | OpenProtoError | None] = [*(known or [None] * len(batch))]
+        unknown = [number for number, vector in enumerate(vectors) if vector is None]
+        made = await self._embed_each([batch[number].item.content for number in unknown])
+        for number, vector in zip(unknown, made, strict=True):
+            vectors[number] = vector
         return await self._threads(
             lambda: pack(
                 [

@@ -1,14 +1,18 @@
-"""What stores share in writing records as they are: checking and indexing them, and settling who supersedes whom."""
+"""What stores share in writing records as they are: checking and indexing them, and settling who supersedes whom.
+
+`restore` writes records as verbs return them, `load` what a snapshot holds, which also knows each handover's moment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
+from openproto.embedding import Vector
 from openproto.errors import OpenProtoError
 from openproto.ids import moment_of
-from openproto.models import MemoryRecord, RestoreOutcome
+from openproto.models import MemoryRecord, Restored, RestoreOutcome, StoredRecord
 from openproto.provider import GeneratedKey, KeyedInput
 from openproto.requests import MemoryInput, RecordRef, build
 from openproto.stores.indexer import IndexedBatch, Indexer
@@ -18,14 +22,49 @@ W = TypeVar("W")
 Handovers: TypeAlias = list[tuple[str, datetime]]
 """The id of each successor and the moment of its handover, the newest last."""
 
+_UNIT = 0.01
+"""How far the length of a vector may be from one after it was kept in half precision."""
+
 _COPIED = ("content", "user_id", "scope", "tags", "confidence", "valid_from", "valid_to", "supersedes", "key")
 
 
-async def index_records(indexer: Indexer[W], records: Sequence[MemoryRecord]) -> IndexedBatch[W]:
-    """Return each record ready to be written under its own id, or why it cannot be."""
-    checked = [_input(record) for record in records]
-    indexed = iter(await indexer.index_many([item for item in checked if isinstance(item, KeyedInput)], list))
+async def index_records(
+    indexer: Indexer[W], records: Sequence[StoredRecord], model: str | None = None
+) -> IndexedBatch[W]:
+    """Return each record ready to be written under its own id, or why it cannot be.
+
+    The vectors that stand with the records are taken over where they are of the indexer's own model.
+    """
+    checked = [_input(stored.record) for stored in records]
+    same = model is not None and model == indexer.model
+    known = [
+        _vector(stored.vector, indexer.dim) if same else None
+        for stored, item in zip(records, checked, strict=True)
+        if isinstance(item, KeyedInput)
+    ]
+    items = [item for item in checked if isinstance(item, KeyedInput)]
+    indexed = iter(await indexer.index_many(items, list, known))
     return [next(indexed) if isinstance(item, KeyedInput) else item for item in checked]
+
+
+def as_stored(records: Sequence[MemoryRecord]) -> Sequence[StoredRecord]:
+    """Return records as verbs return them, of whose handovers only the last is known, and not its moment."""
+    return [StoredRecord.model_construct(record=record, handovers=None) for record in records]
+
+
+def to_settle(records: Iterable[StoredRecord]) -> set[tuple[str, str]]:
+    """Return the id and the user of each record whose handovers must be worked out, now that these are written."""
+    return {
+        (id, each.record.user_id)
+        for each in records
+        if each.handovers is None
+        for id in (each.record.id, *each.record.supersedes)
+    }
+
+
+def outcome_of(record: MemoryRecord, outcome: Restored) -> RestoreOutcome:
+    """Return the outcome of a record."""
+    return RestoreOutcome(id=record.id, user_id=record.user_id, outcome=outcome)
 
 
 def refused(record: MemoryRecord, error: OpenProtoError) -> RestoreOutcome:
@@ -34,13 +73,16 @@ def refused(record: MemoryRecord, error: OpenProtoError) -> RestoreOutcome:
 
 
 def settled(
-    before: Handovers, successors: Mapping[str, datetime], written: Collection[str], record: MemoryRecord | None
+    before: Handovers, successors: Mapping[str, datetime], written: Collection[str], stored: StoredRecord | None
 ) -> Handovers:
     """Return the handovers of a record after a restore.
 
     `before` is what the store knew, `successors` the existing records that name it, oldest first, with the moments
-    from which they hold; `written` the ids that are new, and `record` the record where it is new itself.
+    from which they hold; `written` the ids that are new, and `stored` the record where it is new itself.
     """
+    if stored is not None and stored.handovers is not None:
+        return [*before, *((id, moment) for id, moment in successors.items() if id not in dict(before))]
+    record = stored.record if stored else None
     known = dict(before)
     gone = [(id, moment) for id, moment in before if id not in successors]
     live = [(id, moment if id in written else known.get(id, moment)) for id, moment in successors.items()]
@@ -51,6 +93,17 @@ def settled(
     elif newest is None and gone and before[-1] == gone[-1]:
         newest = gone[-1][0]
     return sorted([*gone, *live], key=lambda handover: handover[0] == newest)
+
+
+def _vector(data: bytes | None, dim: int | None) -> Vector | None:
+    """Return the vector, or None for what is none of that length."""
+    if data is None or dim is None or len(data) != 2 * dim:
+        return None
+    import numpy as np
+
+    found: Vector = np.frombuffer(data, "<f2").astype(np.float32)
+    length = float(np.linalg.norm(found))
+    return found if abs(length - 1) < _UNIT or length == 0 else None
 
 
 def _input(record: MemoryRecord) -> KeyedInput | OpenProtoError:

@@ -77,7 +77,7 @@ def test_restore_writes_what_export_wrote(run: Run, tmp_path: Path) -> None:
             '{"id": "m1", "content": "one", "user_id": "eve", "created_at": "2026-01-01T00:00:00Z"}\n{"id": 1}\n'
         )
     status, out, said = run("restore", str(file), "--json")
-    assert (status, json.loads(out)) == (1, {"restored": 0, "exists": 2, "refused": 2})
+    assert (status, json.loads(out)) == (1, {"restored": 0, "exists": 2, "deleted": 0, "refused": 2})
     assert "line 3: another user" in said
     assert "line 4: is not an exported memory" in said
 

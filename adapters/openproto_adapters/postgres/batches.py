@@ -57,7 +57,7 @@ def pack_batch(batch: Sequence[Entry[PackedWords]]) -> Batch:
     users = frozenset(item.user_id for item in items)
     vectors = [new.vector for new in writable if new.vector is not None]
     columns = (
-        _items().dump_json(items).decode(),
+        inputs_to_json(items),
         [new.id for new in writable],
         [to_json(item.extensions) if item.model_extra else None for item in items],
         [new.words.first for new in writable],
@@ -127,6 +127,11 @@ def _writable(new: Entry[PackedWords]) -> Entry[PackedWords]:
     if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
         return NotFoundError("supersedes: no such memory")
     return new
+
+
+def inputs_to_json(items: Sequence[MemoryInput]) -> str:
+    """Return the fields of inputs whose length varies, as one JSON document."""
+    return _items().dump_json([*items]).decode()
 
 
 @cache

@@ -8,7 +8,8 @@ asked to stop: the connection goes back to the pool once it has, in the backgrou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
@@ -117,6 +118,20 @@ class Pool:
             # The server is done, so this waits for nothing; asyncpg shields it from a cancellation here.
             await self._pool.release(connection)
             return result
+        except CAUGHT as error:
+            raise tls_error(error, self._url) or typed_error(error, address(self._url)) from error
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[PoolConnectionProxy]:
+        """Return a connection that reads one unchanging state of the database for as long as the block lasts."""
+        try:
+            connection = await self._acquire()
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    yield connection
+            finally:
+                self._unsettled.add(connection.get_server_pid())
+                self._release_later(connection)
         except CAUGHT as error:
             raise tls_error(error, self._url) or typed_error(error, address(self._url)) from error
 

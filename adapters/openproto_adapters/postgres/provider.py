@@ -17,6 +17,7 @@ from openproto.models import (
     PutResult,
     SearchResult,
     UserPage,
+    UserPart,
 )
 from openproto.provider import (
     AuditEntries,
@@ -28,6 +29,7 @@ from openproto.provider import (
     count_scopes,
     current_call,
     generated_key,
+    new_request_id,
 )
 from openproto.requests import (
     AuditQuery,
@@ -44,7 +46,7 @@ from openproto.requests import (
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import IndexedInput
-from openproto.stores.restoring import index_records
+from openproto.stores.restoring import as_stored, index_records
 from openproto_adapters.postgres import deciding, queries
 from openproto_adapters.postgres.batches import Batch, Fetch, Written, insert, pack_batch, pack_one
 from openproto_adapters.postgres.changes import (
@@ -67,7 +69,7 @@ from openproto_adapters.postgres.records import (
     to_uuid,
     with_created_at,
 )
-from openproto_adapters.postgres.restoring import restore
+from openproto_adapters.postgres.restoring import load, restore
 from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for, acting_for_owner
 from openproto_adapters.postgres.store import Store
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_query
@@ -192,21 +194,22 @@ class Postgres(Store):
 
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         """Write the records as they are, in one transaction, with new vectors."""
-        batch = await index_records(self._index, records)
+        stored = as_stored(records)
+        batch = await index_records(self._index, stored)
         call = current_call.get()
+        return await self._restoring(
+            lambda fetch: restore(fetch, stored, batch, self._index.model, (call.app, call.request_id))
+        )
 
-        async def write(connection: Any) -> RestoreOutcomes:
-            async with connection.transaction():
-                return await restore(
-                    lambda acting, template, *args: connection.fetch(*self._queries.acting(acting, template, *args)),
-                    records,
-                    batch,
-                    self._index.model,
-                    (call.app, call.request_id),
-                )
-
-        await self._check_model()
-        return await self._pool.use(write)
+    async def load(
+        self, parts: Sequence[UserPart], *, model: str | None, app: str | None, include_deleted: bool
+    ) -> RestoreOutcomes:
+        """Write the parts in one transaction."""
+        batch = await index_records(self._index, [stored for part in parts for stored in part.records], model)
+        caller = (app, new_request_id())
+        return await self._restoring(
+            lambda fetch: load(fetch, parts, batch, self._index.model, caller, include_deleted=include_deleted)
+        )
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record; only its idempotency key is remembered."""

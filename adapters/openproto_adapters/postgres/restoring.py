@@ -2,46 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
 from openproto.ids import parse_id
-from openproto.models import MemoryRecord, RestoreOutcome
+from openproto.models import MemoryRecord, RestoreOutcome, StoredRecord, UserPart
 from openproto.provider import RestoreOutcomes
-from openproto.requests import MemoryInput
 from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
-from openproto.stores.restoring import refused, settled
+from openproto.stores.restoring import outcome_of, refused, settled, to_settle
+from openproto_adapters.postgres.batches import inputs_to_json
 from openproto_adapters.postgres.records import check_owner, key_hash
 from openproto_adapters.postgres.row_security import EVERYBODY, acting_for
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
 
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
+Caller: TypeAlias = tuple[str | None, str]
+"""The app and the request that audit entries name."""
 
 # An id that anybody has, and a key that the user has, are left alone; the rest follows from who had them.
 INSERT = """
-WITH new AS (
+WITH item AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (
+        json_to_recordset($2::json) AS (user_id text, content text, scope text, tags text[], source json,
+            confidence double precision, valid_from timestamptz, valid_to timestamptz, supersedes uuid[], key text),
+        json_to_recordset($3::json) AS (created_at timestamptz, updated_at timestamptz, begins timestamptz,
+            successors uuid[], handovers timestamptz[]),
+        unnest($4::uuid[]), unnest($5::json[]), unnest($6::{vector}.sparsevec[]), unnest($7::{vector}.sparsevec[]),
+        unnest($8::{vector}.halfvec[]), unnest($9::bytea[])
+    ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes, key,
+        created_at, updated_at, begins, successors, handovers, id, extensions, words, more_words, embedding, key_hash,
+        position)
+), new AS (
     INSERT INTO {schema}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
         extensions, words, more_words, embedding, supersedes, created_at, updated_at, starts_by_handover, key, key_hash,
-        revision)
-    SELECT $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+        successors, handovers, superseded_by, superseded_at, revision)
+    SELECT id, user_id, content, scope, coalesce(tags, '{}'), source, confidence, coalesce(valid_from, begins),
+        valid_to, extensions, words, more_words, embedding, coalesce(supersedes, '{}'), created_at, updated_at,
+        valid_from IS NULL AND begins IS NOT NULL, key, key_hash,
+        successors, handovers, successors[cardinality(successors)],
+        (SELECT min(moment) FROM unnest(handovers) AS moment),
         -- The version differs from all that the record had before it was deleted.
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+    FROM item
     WHERE EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)
-      AND NOT EXISTS (SELECT FROM {schema}.memories m WHERE m.id = $2)
+      AND NOT EXISTS (SELECT FROM {schema}.memories m WHERE m.id = item.id)
+    ORDER BY position
     ON CONFLICT DO NOTHING
     RETURNING id, user_id, scope
 ), audited AS (
     INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, clock_timestamp(), $21, 'add', id::text, scope, $22 FROM new
+    SELECT user_id, clock_timestamp(), $10, 'add', id::text, scope, $11 FROM new
 )
-SELECT id FROM new
+SELECT id::text FROM new
 """
 
-OWNERS = "SELECT m.user_id FROM {schema}.memories m WHERE m.id = $1"
+OWNERS = "SELECT m.id::text, m.user_id FROM {schema}.memories m WHERE m.id = ANY($1::uuid[])"
+
+# The records that a successor names, one of both being new, and that do not know of it.
+MISSING_HANDOVERS = """
+SELECT old.user_id, old.id::text FROM {schema}.memories m CROSS JOIN LATERAL unnest(m.supersedes) AS named (id)
+JOIN {schema}.memories old ON old.id = named.id AND old.user_id = m.user_id
+WHERE m.user_id = $1 AND m.supersedes <> '{}' AND (m.id = ANY($2::uuid[]) OR old.id = ANY($2::uuid[]))
+  AND NOT coalesce(old.successors @> ARRAY[m.id], false)
+"""
+
+LAST_WRITES = """
+SELECT DISTINCT ON (m.memory_id) m.user_id, m.memory_id, m.action FROM {schema}.audit m
+WHERE m.user_id = $1 AND m.action IN ('add', 'delete') AND m.memory_id = ANY($2::text[])
+ORDER BY m.memory_id, m.timestamp DESC, m.number DESC
+"""
+
+INSERT_KEYS = """
+INSERT INTO {schema}.keys (user_id, idempotency_key, memory_id, fingerprint)
+SELECT $1, * FROM unnest($2::text[], $3::uuid[], $4::bytea[]) ON CONFLICT DO NOTHING
+"""
+
+INSERT_AUDIT_ONCE = """
+INSERT INTO {schema}.audit (user_id, timestamp, action, app, memory_id, scope, request_id)
+SELECT $1, * FROM unnest($2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    AS new (timestamp, action, app, memory_id, scope, request_id)
+WHERE NOT EXISTS (
+    SELECT FROM {schema}.audit m WHERE m.user_id = $1 AND m.timestamp = new.timestamp AND m.action = new.action
+        AND (m.app, m.memory_id, m.scope, m.request_id)
+            IS NOT DISTINCT FROM (new.app, new.memory_id, new.scope, new.request_id))
+"""
 
 SUCCESSORS = """
 SELECT m.user_id, m.id, coalesce(m.valid_from, m.created_at) FROM {schema}.memories m
@@ -61,64 +109,126 @@ WHERE m.user_id = $1 AND m.id = $2 RETURNING m.user_id
 
 async def restore(
     fetch: Fetch,
-    records: Sequence[MemoryRecord],
+    records: Sequence[StoredRecord],
     batch: IndexedBatch[PackedWords],
     model: str | None,
-    caller: tuple[str | None, str],
+    caller: Caller,
+    deleted: Collection[str] = (),
 ) -> RestoreOutcomes:
-    """Write the records and return what became of each; then settle who supersedes whom."""
-    outcomes = [await _restore_one(fetch, r, new, model, caller) for r, new in zip(records, batch, strict=True)]
-    written = {r.id: r for r, made in zip(records, outcomes, strict=True) if made.outcome == "restored"}
-    for id, user_id in sorted({(id, r.user_id) for r in written.values() for id in (r.id, *r.supersedes)}):
-        await _settle(fetch, id, user_id, written)
+    """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
+    writable: dict[str, tuple[StoredRecord, IndexedInput[PackedWords]]] = {}
+    outcomes: dict[int, RestoreOutcome] = {}
+    for number, (stored, new) in enumerate(zip(records, batch, strict=True)):
+        if stored.record.id in deleted:
+            outcomes[number] = outcome_of(stored.record, "deleted")
+        elif isinstance(new, OpenProtoError):
+            outcomes[number] = refused(stored.record, new)
+        elif any(parse_id(id) is None for id in _ids(stored)):
+            error = InvalidRequestError("id: this store keeps only UUIDs; add() makes one")
+            outcomes[number] = refused(stored.record, error)
+        else:
+            writable.setdefault(stored.record.id, (stored, new))
+    fresh = (
+        {row[0] for row in await fetch(EVERYBODY, INSERT, model, *_columns([*writable.values()]), *caller)}
+        if writable
+        else ()
+    )
+    written = {id: stored for id, (stored, _) in writable.items() if id in fresh}
+    owners: dict[str, set[str]] = {}
+    for id, owner in await fetch(EVERYBODY, OWNERS, [*writable]) if len(outcomes) + len(written) < len(records) else ():
+        owners.setdefault(id, set()).add(owner)
+    for number, stored in enumerate(records):
+        if number not in outcomes:
+            is_new = written.get(stored.record.id) is stored
+            outcomes[number] = outcome_of(stored.record, "restored") if is_new else _left_alone(stored.record, owners)
+    await _settle_all(fetch, written)
+    return [outcomes[number] for number in range(len(records))]
+
+
+async def load(
+    fetch: Fetch,
+    parts: Sequence[UserPart],
+    batch: IndexedBatch[PackedWords],
+    model: str | None,
+    caller: Caller,
+    *,
+    include_deleted: bool,
+) -> RestoreOutcomes:
+    """Write parts of a snapshot: records, the keys that were used, and audit entries that are not there yet."""
+    records = [stored for part in parts for stored in part.records]
+    deleted: set[str] = set()
+    for part in parts if not include_deleted else ():
+        ids = [stored.record.id for stored in part.records]
+        last = await fetch(acting_for(part.user_id), LAST_WRITES, part.user_id, ids) if ids else ()
+        check_owner([row[0] for row in last], part.user_id)
+        deleted |= {id for _, id, action in last if action == "delete"}
+    outcomes = await restore(fetch, records, batch, model, caller, deleted)
+    for part in parts:
+        keys = [key for key in part.keys if parse_id(key.record_id) is not None]
+        if keys:
+            digests = [bytes.fromhex(key.fingerprint) for key in keys]
+            columns = ([key.idempotency_key for key in keys], [key.record_id for key in keys], digests)
+            await fetch(acting_for(part.user_id), INSERT_KEYS, part.user_id, *columns)
+        if part.audit:
+            rows = ((e.timestamp, e.action, e.app, e.memory_id, e.scope, e.request_id) for e in part.audit)
+            await fetch(acting_for(part.user_id), INSERT_AUDIT_ONCE, part.user_id, *zip(*rows, strict=True))
     return outcomes
 
 
-async def _restore_one(
-    fetch: Fetch,
-    record: MemoryRecord,
-    new: IndexedInput[PackedWords] | OpenProtoError,
-    model: str | None,
-    caller: tuple[str | None, str],
-) -> RestoreOutcome:
-    if isinstance(new, OpenProtoError):
-        return refused(record, new)
-    if any(parse_id(id) is None for id in (record.id, *record.supersedes, record.superseded_by or record.id)):
-        return refused(record, InvalidRequestError("id: this store keeps only UUIDs; add() makes one"))
-    if await fetch(EVERYBODY, INSERT, model, record.id, record.user_id, *_columns(record, new), *caller):
-        return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="restored")
-    owners = [row[0] for row in await fetch(EVERYBODY, OWNERS, UUID(record.id))]
-    if record.user_id in owners:
-        return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="exists")
-    if owners:
+def _ids(stored: StoredRecord) -> Iterable[str]:
+    record = stored.record
+    yield from (record.id, *record.supersedes, record.superseded_by or record.id)
+    yield from (id for id, _ in stored.handovers or ())
+
+
+def _left_alone(record: MemoryRecord, owners: Mapping[str, Collection[str]]) -> RestoreOutcome:
+    """Return why the record was not written, by whose its id is."""
+    if record.user_id in owners.get(record.id, ()):
+        return outcome_of(record, "exists")
+    if record.id in owners:
         return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
     return refused(record, ConflictError("key: another record of this user bears it; delete that one first"))
 
 
-def _columns(record: MemoryRecord, new: IndexedInput[PackedWords]) -> tuple[Any, ...]:
-    item: MemoryInput = new.item
-    starts_by_handover = item.valid_from is None and bool(item.supersedes)
+def _columns(writable: Sequence[tuple[StoredRecord, IndexedInput[PackedWords]]]) -> tuple[Any, ...]:
+    items = [new.item for _, new in writable]
     return (
-        item.content,
-        item.scope,
-        item.tags,
-        to_json(item.source.model_dump()) if item.source else None,
-        item.confidence,
-        record.created_at if starts_by_handover else item.valid_from,
-        item.valid_to,
-        to_json(item.extensions) if item.model_extra else None,
-        *new.words,
-        pack_halfvec(new.vector) if new.vector is not None else None,
-        [UUID(id) for id in item.supersedes],
-        record.created_at,
-        record.updated_at,
-        starts_by_handover,
-        item.key,
-        key_hash(item.key),
+        inputs_to_json(items),
+        to_json([_moments(stored) for stored, _ in writable]),
+        [stored.record.id for stored, _ in writable],
+        [to_json(item.extensions) if item.model_extra else None for item in items],
+        [new.words.first for _, new in writable],
+        [new.words.others for _, new in writable],
+        [pack_halfvec(new.vector) if new.vector is not None else None for _, new in writable],
+        [key_hash(item.key) for item in items],
     )
 
 
-async def _settle(fetch: Fetch, id: str, user_id: str, written: Mapping[str, MemoryRecord]) -> None:
+def _moments(stored: StoredRecord) -> dict[str, Any]:
+    record = stored.record
+    begins = stored.begins or (record.created_at if record.supersedes else None)
+    handovers = stored.handovers or None
+    return {
+        "created_at": record.created_at.isoformat(),
+        "updated_at": record.updated_at.isoformat() if record.updated_at else None,
+        "begins": begins.isoformat() if begins else None,
+        "successors": [id for id, _ in handovers] if handovers else None,
+        "handovers": [moment.isoformat() for _, moment in handovers] if handovers else None,
+    }
+
+
+async def _settle_all(fetch: Fetch, written: Mapping[str, StoredRecord]) -> None:
+    unsettled = to_settle(written.values())
+    for user_id in dict.fromkeys(stored.record.user_id for stored in written.values()):
+        ids = [id for id, stored in written.items() if stored.record.user_id == user_id]
+        missing = await fetch(acting_for(user_id), MISSING_HANDOVERS, user_id, ids)
+        check_owner([row[0] for row in missing], user_id)
+        unsettled.update((id, user_id) for _, id in missing)
+    for id, user_id in sorted(unsettled):
+        await _settle(fetch, id, user_id, written)
+
+
+async def _settle(fetch: Fetch, id: str, user_id: str, written: Mapping[str, StoredRecord]) -> None:
     acting = acting_for(user_id)
     rows = await fetch(acting, HANDOVERS, user_id, UUID(id))
     if not rows:

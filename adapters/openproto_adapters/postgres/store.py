@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,12 +14,13 @@ from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
 from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation, Capabilities, MemoryRecord
-from openproto.provider import Provider, ReindexProgress
+from openproto.provider import Provider, ReindexProgress, RestoreOutcomes
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_capabilities
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.restoring import Fetch
 from openproto_adapters.postgres.row_security import EVERYBODY, STATE, Acting, RowSecurity, acting_for
 from openproto_adapters.postgres.schema import (
     check_name,
@@ -28,6 +30,7 @@ from openproto_adapters.postgres.schema import (
     quoted_name,
     schema_script,
 )
+from openproto_adapters.postgres.snapshot import PostgresSnapshot
 from openproto_adapters.postgres.vectors import PackedWords, index_text
 
 if TYPE_CHECKING:
@@ -137,6 +140,15 @@ class Store(Provider):
         module = importlib.import_module("openproto_adapters.postgres.reindexing")
         await module.reindex(self._pool, self._queries, self._index, report)
 
+    @asynccontextmanager
+    async def snapshot(self, *, vectors: bool) -> AsyncIterator[PostgresSnapshot]:
+        """Return the whole store as of now; who writes meanwhile does not wait."""
+        if self._audit_buffer is not None:
+            await self._audit_buffer.flush()
+        async with self._pool.snapshot() as connection:
+            stored = await connection.fetchrow(*self._queries.operator(queries.STORE))
+            yield PostgresSnapshot(connection, self._queries, stored["model"], vectors=vectors)
+
     async def _connect(self) -> None:
         self._starting = threads = Threads(1, "openproto-postgres-open")
         url = self._url or os.environ.get("OPENPROTO_URL") or await self._start_private(threads)
@@ -163,6 +175,16 @@ class Store(Provider):
 
     async def _fetch(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
         return await self._pool.fetch(*self._queries.acting(acting, template, *args))
+
+    async def _restoring(self, write: Callable[[Fetch], Awaitable[RestoreOutcomes]]) -> RestoreOutcomes:
+        async def run(connection: Any) -> RestoreOutcomes:
+            async with connection.transaction():
+                return await write(
+                    lambda acting, template, *args: connection.fetch(*self._queries.acting(acting, template, *args))
+                )
+
+        await self._check_model()
+        return await self._pool.use(run)
 
     def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
         """Return the record of the only row, after checking whose it is."""

@@ -36,6 +36,13 @@ def pack_halfvecs(vectors: Sequence[Vector]) -> list[bytes]:
     return [header + numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
+def to_half_precision(halfvec: bytes) -> bytes:
+    """Return the numbers of a `halfvec`, the lowest byte first."""
+    import numpy as np
+
+    return np.frombuffer(halfvec, ">f2", offset=len(_halfvec_header(0))).astype("<f2").tobytes()
+
+
 def _halfvec_header(dimensions: int) -> bytes:
     return struct.pack(">hh", dimensions, 0)
 

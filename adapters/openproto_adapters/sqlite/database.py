@@ -6,8 +6,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal, TypeAlias, TypeVar
@@ -86,6 +86,22 @@ class Database:
             return self._when_free(connection, function)
 
         return await self._readers.run(job)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Callable[[Callable[[Connection], T]], Awaitable[T]]]:
+        """Return what runs one function after another over one unchanging state of the file, which may take long."""
+        lane = _Lane("openproto-sqlite-snapshot", 1, self._connect_to_read)
+
+        def begin(connection: Connection) -> None:
+            self._check_identity("nothing was read")
+            connection.execute("BEGIN")
+            self._when_free(connection, lambda c: c.execute("SELECT 1 FROM store").fetchall())
+
+        try:
+            await lane.run(begin)
+            yield lane.run
+        finally:
+            await lane.close()  # which ends the transaction
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises."""

@@ -8,7 +8,8 @@ supersedes. Those functions are in `statements.py`, in the order of the verbs.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -19,7 +20,16 @@ from openproto.context import TokenCounter, fill_context
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.fields import check_seconds
-from openproto.models import Cancellation, Capabilities, ContextBlock, MemoryPage, MemoryRecord, PutResult, UserPage
+from openproto.models import (
+    Cancellation,
+    Capabilities,
+    ContextBlock,
+    MemoryPage,
+    MemoryRecord,
+    PutResult,
+    UserPage,
+    UserPart,
+)
 from openproto.provider import (
     AuditEntries,
     KeyedInput,
@@ -30,6 +40,7 @@ from openproto.provider import (
     ScopeCounts,
     SearchResults,
     generated_key,
+    new_request_id,
 )
 from openproto.requests import (
     AuditQuery,
@@ -47,15 +58,16 @@ from openproto.requests import (
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.cursors import decode_cursor
 from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_capabilities
-from openproto.stores.restoring import index_records
+from openproto.stores.restoring import as_stored, index_records
 from openproto.stores.words import terms
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.database import Connection, Database, Synchronous
 from openproto_adapters.sqlite.gets import GetBatcher
 from openproto_adapters.sqlite.location import file_at
 from openproto_adapters.sqlite.reindexing import reindex
-from openproto_adapters.sqlite.restoring import restore
+from openproto_adapters.sqlite.restoring import load, restore
 from openproto_adapters.sqlite.searching import search
+from openproto_adapters.sqlite.snapshot import SqliteSnapshot
 
 T = TypeVar("T")
 R = TypeVar("R", bound=MemoryRecord | OpenProtoError)
@@ -180,11 +192,32 @@ class Sqlite(Provider):
 
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         """Write the records as they are, in one transaction, with new vectors."""
-        batch = await index_records(self._index, records)
+        stored = as_stored(records)
+        batch = await index_records(self._index, stored)
 
         def write(db: Connection) -> RestoreOutcomes:
             self._adopt_model(db)
-            return restore(db, records, batch, lambda r: audit_row(r.user_id, memory_id=r.id, scope=r.scope))
+            return restore(db, stored, batch, lambda r: audit_row(r.user_id, memory_id=r.id, scope=r.scope))
+
+        return await self._db.write(write)
+
+    @asynccontextmanager
+    async def snapshot(self, *, vectors: bool) -> AsyncIterator[SqliteSnapshot]:
+        """Return the whole file as of now; who writes meanwhile does not wait."""
+        await self._reads.flush()
+        async with self._db.snapshot() as run:
+            yield SqliteSnapshot(run, (await run(statements.stored_model)).model, vectors=vectors)
+
+    async def load(
+        self, parts: Sequence[UserPart], *, model: str | None, app: str | None, include_deleted: bool
+    ) -> RestoreOutcomes:
+        """Write the parts in one transaction."""
+        batch = await index_records(self._index, [stored for part in parts for stored in part.records], model)
+        caller = (app, new_request_id())
+
+        def write(db: Connection) -> RestoreOutcomes:
+            self._adopt_model(db)
+            return load(db, parts, batch, caller, include_deleted=include_deleted)
 
         return await self._db.write(write)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError
-from openproto.models import MemoryRecord, RestoreOutcome
+from openproto.models import MemoryRecord, RestoreOutcome, StoredRecord, UserPart
 from openproto.provider import RestoreOutcomes
 from openproto.stores.audit_buffer import AuditRow
+from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
-from openproto.stores.restoring import refused, settled
+from openproto.stores.restoring import outcome_of, refused, settled, to_settle
 from openproto_adapters.sqlite.database import Connection
 from openproto_adapters.sqlite.records import from_micros, to_micros
 from openproto_adapters.sqlite.selection import check_owner
-from openproto_adapters.sqlite.statements import GET_BY_KEY, fields_of, insert, write_audit
+from openproto_adapters.sqlite.statements import GET_BY_KEY, INSERT_KEY, fields_of, insert, write_audit
 from openproto_adapters.sqlite.supersession import handovers_of, set_handovers
 
 OWNER = "SELECT user_id FROM memories WHERE id = :id"
@@ -25,28 +26,97 @@ SUCCESSORS = """SELECT user_id, id, coalesce(valid_from, created_at) FROM memori
     ORDER BY created_at, id"""
 
 
+# The records that a successor names, one of both being new, and that do not know of it.
+MISSING_HANDOVERS = """SELECT old.user_id, old.id
+    FROM memories s, json_each(s.supersedes) named JOIN memories old ON old.id = named.value AND old.user_id = s.user_id
+    WHERE s.user_id = :user_id AND s.supersedes <> '[]'
+        AND (s.id IN (SELECT value FROM json_each(:ids)) OR old.id IN (SELECT value FROM json_each(:ids)))
+        AND NOT EXISTS (SELECT 1 FROM json_each(old.handovers) WHERE json_extract(value, '$[0]') = s.id)"""
+
+LAST_WRITES = """SELECT user_id, memory_id, action FROM audit
+    WHERE user_id = :user_id AND action IN ('add', 'delete') AND memory_id IN (SELECT value FROM json_each(:ids))
+    ORDER BY timestamp, number"""
+
+INSERT_AUDIT_ONCE = """INSERT INTO main.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
+    SELECT :user_id, :timestamp, :app, :action, :memory_id, :scope, :request_id WHERE NOT EXISTS (
+        SELECT 1 FROM audit WHERE user_id = :user_id AND timestamp = :timestamp AND app IS :app AND action = :action
+            AND memory_id IS :memory_id AND scope IS :scope AND request_id IS :request_id)"""
+
+
 def restore(
     db: Connection,
-    records: Sequence[MemoryRecord],
+    records: Sequence[StoredRecord],
     batch: IndexedBatch[list[int]],
     audit: Callable[[MemoryRecord], AuditRow],
+    deleted: Collection[str] = (),
 ) -> RestoreOutcomes:
-    """Write the records and return what became of each; then settle who supersedes whom."""
-    outcomes = [_restore_one(db, record, new) for record, new in zip(records, batch, strict=True)]
-    written = {r.id: r for r, made in zip(records, outcomes, strict=True) if made.outcome == "restored"}
-    for id, user_id in dict.fromkeys((id, r.user_id) for r in written.values() for id in (r.id, *r.supersedes)):
+    """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
+    outcomes = [
+        outcome_of(stored.record, "deleted") if stored.record.id in deleted else _restore_one(db, stored, new)
+        for stored, new in zip(records, batch, strict=True)
+    ]
+    written = {r.record.id: r for r, made in zip(records, outcomes, strict=True) if made.outcome == "restored"}
+    unsettled = to_settle(written.values())
+    for user_id in dict.fromkeys(stored.record.user_id for stored in written.values()):
+        db.act_for(user_id)
+        ids = to_json([id for id, stored in written.items() if stored.record.user_id == user_id])
+        missing = db.execute(MISSING_HANDOVERS, {"user_id": user_id, "ids": ids}).fetchall()
+        for owner, _ in missing:
+            check_owner(owner, user_id)
+        unsettled.update((id, user_id) for _, id in missing)
+    for id, user_id in sorted(unsettled):
         _settle(db, id, user_id, written)
-    write_audit(db, [audit(record) for record in written.values()])
+    write_audit(db, [audit(stored.record) for stored in written.values()])
     return outcomes
 
 
-def _restore_one(db: Connection, record: MemoryRecord, new: IndexedInput[list[int]] | OpenProtoError) -> RestoreOutcome:
+def load(
+    db: Connection,
+    parts: Sequence[UserPart],
+    batch: IndexedBatch[list[int]],
+    caller: tuple[str | None, str],
+    *,
+    include_deleted: bool,
+) -> RestoreOutcomes:
+    """Write parts of a snapshot: records, the keys that were used, and audit entries that are not there yet."""
+    (app, request_id), now = caller, datetime.now(UTC)
+    records = [stored for part in parts for stored in part.records]
+    deleted = set() if include_deleted else {id for part in parts for id in _deleted(db, part)}
+
+    def audit(record: MemoryRecord) -> AuditRow:
+        return AuditRow(record.user_id, now, app, "add", record.id, record.scope, request_id)
+
+    outcomes = restore(db, records, batch, audit, deleted)
+    for part in parts:
+        db.act_for(part.user_id)
+        keys = ((part.user_id, k.idempotency_key, k.record_id, bytes.fromhex(k.fingerprint)) for k in part.keys)
+        db.executemany(INSERT_KEY.replace("INSERT", "INSERT OR IGNORE"), keys)
+        db.executemany(
+            INSERT_AUDIT_ONCE,
+            ({**dict(entry), "user_id": part.user_id, "timestamp": to_micros(entry.timestamp)} for entry in part.audit),
+        )
+    return outcomes
+
+
+def _deleted(db: Connection, part: UserPart) -> set[str]:
+    """Return which of the records their user deleted, and nobody brought back since."""
+    db.act_for(part.user_id)
+    ids = [stored.record.id for stored in part.records]
+    rows = db.execute(LAST_WRITES, {"user_id": part.user_id, "ids": to_json(ids)}).fetchall()
+    for owner, *_ in rows:
+        check_owner(owner, part.user_id)
+    last = {id: action for _, id, action in rows}
+    return {id for id, action in last.items() if action == "delete"}
+
+
+def _restore_one(db: Connection, stored: StoredRecord, new: IndexedInput[list[int]] | OpenProtoError) -> RestoreOutcome:
+    record = stored.record
     if isinstance(new, OpenProtoError):
         return refused(record, new)
     db.act_for(None)
     owner = db.execute(OWNER, {"id": record.id}).fetchone()
     if owner is not None and owner[0] == record.user_id:
-        return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="exists")
+        return outcome_of(record, "exists")
     if owner is not None:
         return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
     db.act_for(record.user_id)
@@ -56,11 +126,14 @@ def _restore_one(db: Connection, record: MemoryRecord, new: IndexedInput[list[in
             return refused(record, ConflictError("key: another record of this user bears it; delete that one first"))
     created = to_micros(record.created_at)
     moments = {"created_at": created, "updated_at": to_micros(record.updated_at)}
-    insert(db, new, fields_of(new.item, new, created) | moments)
-    return RestoreOutcome(id=record.id, user_id=record.user_id, outcome="restored")
+    insert(db, new, fields_of(new.item, new, to_micros(stored.begins or record.created_at)) | moments)
+    if stored.handovers:
+        handovers = [(by, to_micros(moment)) for by, moment in stored.handovers]
+        set_handovers(db, record.id, record.user_id, handovers)
+    return outcome_of(record, "restored")
 
 
-def _settle(db: Connection, id: str, user_id: str, written: Mapping[str, MemoryRecord]) -> None:
+def _settle(db: Connection, id: str, user_id: str, written: Mapping[str, StoredRecord]) -> None:
     db.act_for(user_id)
     try:
         before = handovers_of(db, id, user_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ from openproto.cli.command import MOVING, command
 from openproto.cli.options import Scope, Tags
 from openproto.cli.output import count
 from openproto.cli.reporting import Misuse
-from openproto.portable.spool import Spool, open_private
+from openproto.portable.spool import Spool, complete_or_absent, open_private
 from openproto.requests import MAX_LIST_LIMIT
 
 
@@ -48,11 +47,8 @@ async def export(
         if path is None or part is None:
             _write(spool.oldest_first(), sys.stdout.buffer)
         else:
-            finished = path.with_name(path.name + ".tmp")
-            with open_private(finished, empty=True) as sink:
+            with complete_or_absent(path) as sink:
                 _write(spool.oldest_first(), sink)
-                os.fsync(sink.fileno())
-            finished.replace(path)
             part.unlink()
     if call.out.as_json and path is not None:
         call.out.json({"exported": len(spool), "file": file})

@@ -1,59 +1,67 @@
-"""`restore`: memories exactly as they were, from JSON Lines."""
+"""`restore`: memories exactly as they were, from a package or from JSON Lines."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import islice
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from openproto import MemoryRecord
-from openproto.cli.call import Call
-from openproto.cli.coerce import explain
+from openproto.cli.call import Call, open_client
 from openproto.cli.command import BACKEND, MOVING, command
 from openproto.cli.commands.importing import opened
 from openproto.cli.exits import Exit
+from openproto.cli.options import Users
 from openproto.cli.output import count
-from openproto.portable.formats.json_files import numbered
-from openproto.portable.record_line import check_format
-
-BATCH = 250
+from openproto.cli.passphrase import ask_passphrase
+from openproto.cli.reporting import report_refusal
+from openproto.portable.package import PackageError
+from openproto.portable.restore import Restoration
 
 
 @command(MOVING, takes=BACKEND)
 async def restore(
     call: Call,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What `export` wrote; - is stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What `backup` or `export` wrote; - is stdin.")],
+    user: Users = None,
+    include_deleted: Annotated[
+        bool, typer.Option("--include-deleted", help="Bring back also what its user has deleted since.")
+    ] = False,
 ) -> Exit:
-    """Write exported memories as they were: with their ids, moments, supersession, and keys.
+    """Write a package, or exported memories, as they were: with their ids, moments, supersession, and keys.
 
-    A memory whose id its user has already is left alone, so the same command may be run again.
+    A package is checked to its end before anything is written. A memory whose id its user has already is left alone,
+    so the same command may be run again.
     """
-    outcomes: Counter[str] = Counter()
-    with opened(file) as source:
-        check_format(source)
-        lines = numbered(source)
-        async with call.client() as memory:
-            while batch := list(islice(lines, BATCH)):
-                records: list[tuple[int, MemoryRecord]] = []
-                for number, raw in batch:
-                    try:
-                        records.append((number, MemoryRecord.model_validate_json(raw or b"")))
-                    except ValidationError as error:
-                        outcomes["refused"] += 1
-                        call.out.warn(f"line {number}: is not an exported memory: {explain(error)}")
-                restored = await memory.restore([record for _, record in records])
-                for (number, _), each in zip(records, restored, strict=True):
-                    outcomes[each.outcome] += 1
-                    if each.error is not None:
-                        call.out.warn(f"line {number}: {each.error}")
-                call.resume = "the same command goes on from there"
+    call.resume = "the same command goes on from there"
+    target = call.target()
+    provider = target.make_provider()
+    with opened(file) as source, call.out.progress("restoring") as bar:
+        async with open_client(provider, target.client_options) as memory:
+            work = Restoration(
+                memory,
+                provider,
+                users=user or [],
+                include_deleted=include_deleted,
+                app=target.client_options["app"],
+                refuse=lambda line, reason: call.out.warn(f"line {line}: {reason}"),
+            )
+            try:
+                await work.run(source, ask_passphrase, bar)
+            except PackageError as error:
+                return report_refusal(error, call.redact, as_json=call.out.as_json)
+    counts, not_kept = work.outcomes, +work.not_kept
+    done = not counts["refused"] and not counts["deleted"]
     if call.out.as_json:
-        call.out.json({name: outcomes[name] for name in ("restored", "exists", "refused")})
-    else:
-        said = f"{count(outcomes['restored'], 'memory')} restored"
-        said += f", {outcomes['exists']} there already" if outcomes["exists"] else ""
-        call.out.line(said + (f", {count(outcomes['refused'], 'line')} refused" if outcomes["refused"] else ""))
-    return Exit.FAILED if outcomes["refused"] else Exit.OK
+        names = ("restored", "exists", "deleted", "refused")
+        call.out.json({**{name: counts[name] for name in names}, **({"not_kept": not_kept} if not_kept else {})})
+        return Exit.OK if done else Exit.FAILED
+    said = [f"{count(counts['restored'], 'memory')} restored"]
+    said += [f"{counts['exists']} there already"] if counts["exists"] else []
+    said += [f"{counts['deleted']} left out, for they were deleted here"] if counts["deleted"] else []
+    said += [f"{count(counts['refused'], 'line')} refused"] if counts["refused"] else []
+    call.out.line(", ".join(said))
+    if counts["deleted"]:
+        call.out.note("--include-deleted brings back what was deleted on purpose")
+    if not_kept:
+        call.out.note(f"{work.name} cannot keep {' and '.join(count(n, kind) for kind, n in not_kept.items())}")
+    return Exit.OK if done else Exit.FAILED

@@ -15,7 +15,9 @@ from openproto.cli.coerce import pairs
 from openproto.cli.command import MEMORIES, command
 from openproto.cli.options import Id, IfVersion, Scope, Tags, Yes, moment_option
 from openproto.cli.reporting import Misuse
-from openproto.fields import MAX_CONTENT_LENGTH
+
+_MOST_BYTES = 500_000
+"""More than any content has: its limit is then reported by the client or the provider."""
 
 CLEARABLE = ("scope", "tags", "confidence", "valid_to", "supersedes", "source")
 
@@ -207,12 +209,11 @@ def _content(text: str) -> str:
     """Return the text, or stdin's, less the line break that ends it, where it is `-`."""
     if text != "-":
         return text
-    # A little more than any content may be long: the limit is then reported by the client or the provider.
-    read = sys.stdin.buffer.read(MAX_CONTENT_LENGTH * 4 + 4)
+    read = sys.stdin.buffer.read(_MOST_BYTES)
     try:
         return read.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        if len(read) > MAX_CONTENT_LENGTH * 4:
+        if len(read) == _MOST_BYTES:
             return read.decode(errors="replace")
         raise Misuse("what stands on stdin is not UTF-8 text") from None
 
