@@ -49,6 +49,9 @@ from openproto.fields import (
     is_absent,
     plain_field,
 )
+from openproto.fields import (
+    MAX_CONTENT_LENGTH as MAX_CONTENT_LENGTH,
+)
 from openproto.models import MemorySource, OnDuplicate, Operation, Result, SourceType
 
 MAX_LIST_LIMIT = 500

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.models import Support
+from openproto.requests import MAX_CONTENT_LENGTH
 
 NATIVE = frozenset({"add", "get", "delete", "search", "list", "capabilities", "vector_search"})
 

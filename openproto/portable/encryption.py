@@ -75,7 +75,7 @@ class Decrypting:
                 raise ValueError
         except ValueError:
             raise PackageError(
-                "the file is not encrypted with a passphrase, or was changed: decrypt it with the program that made it"
+                "the file is not encrypted with a passphrase, or was changed: open it with the program that made it"
             ) from None
         if not 1 <= int(work) <= _MOST_WORK:
             raise PackageError(

@@ -14,11 +14,10 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 from openproto.blocking.threads import Threads
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
 from openproto.errors import OpenProtoError, ProviderError
-from openproto.fields import MAX_CONTENT_LENGTH
 from openproto.ids import new_id
 from openproto.models import OPERATIONS, VERBS, Capabilities, Features, Limits, Support, SupportDetails
 from openproto.provider import GeneratedKey, KeyedInput, Provider
-from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, fingerprint
+from openproto.requests import MAX_CONTENT_LENGTH, MAX_SEARCH_LIMIT, MemoryInput, fingerprint
 from openproto.stores.ranking import ScoreWeights
 from openproto.stores.words import RULES, QueryTerms, query_terms
 

@@ -13,7 +13,8 @@ from queue import SimpleQueue
 from typing import Literal, TypeAlias, TypeVar
 
 from openproto.blocking.threads import Threads
-from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.errors import ProviderError, ProviderUnavailableError
+from openproto_adapters.sqlite.errors import CLOSED, typed_error
 from openproto_adapters.sqlite.row_security import secure_rows
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
 
@@ -260,7 +261,7 @@ class Database:
         deadline = time.monotonic() + self._lock_timeout
         while True:
             if connection.job.cancelled:
-                raise ProviderUnavailableError(_CLOSED)
+                raise ProviderUnavailableError(CLOSED)
             try:
                 return action(connection)
             except sqlite3.OperationalError as error:
@@ -356,48 +357,6 @@ def _typed(action: Callable[[], None]) -> None:
         action()
     except sqlite3.Error as error:
         raise typed_error(error) from error
-
-
-def typed_error(error: sqlite3.Error) -> OpenProtoError:
-    """Return the protocol's error for SQLite's, by its result code."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    kind, text = _ERRORS.get(code, (ProviderError, f"SQLite failed with result code {code}"))
-    return kind(text, provider="sqlite")
-
-
-_CLOSED = "the client was closed while this call was running; use an open one"
-_ERRORS: dict[int, tuple[type[ProviderError], str]] = {
-    sqlite3.SQLITE_BUSY: (
-        ProviderUnavailableError,
-        "the database file is locked: another process has been writing to it for longer than lock_timeout; try again",
-    ),
-    sqlite3.SQLITE_FULL: (
-        ProviderUnavailableError,
-        "the disk that holds the database file is full: nothing was written; free some space and try again",
-    ),
-    sqlite3.SQLITE_IOERR: (
-        ProviderUnavailableError,
-        "reading or writing the database file failed: nothing was written; look at the disk and its mount",
-    ),
-    sqlite3.SQLITE_INTERRUPT: (ProviderUnavailableError, _CLOSED),
-    sqlite3.SQLITE_CANTOPEN: (
-        ProviderError,
-        "the database file cannot be opened: look at path=, its folder, and their permissions",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        ProviderError,
-        "the database file or its folder is read-only for this user; look at their permissions",
-    ),
-    sqlite3.SQLITE_PERM: (ProviderError, "this user may not open the database file; look at its permissions"),
-    sqlite3.SQLITE_NOTADB: (
-        ProviderError,
-        "the file at path= is not an SQLite database: choose another path",
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        ProviderError,
-        "the database file is damaged: restore it from a copy, or save what is left with sqlite3's .recover",
-    ),
-}
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
