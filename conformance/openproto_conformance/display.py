@@ -52,7 +52,8 @@ def progress(out: Output, work: Sequence[Work]) -> Iterator[Callable[[Result], N
 
 def _failure(result: Result) -> str:
     case = result.work.case
-    return f"✗ {case.name}[{result.work.face}] failed: {clean_line(result.detail)}"
+    what, *_ = result.detail.splitlines() or [""]  # the program that shows it stands at the end and in the report
+    return f"✗ {case.name}[{result.work.face}] failed: {clean_line(what)}"
 
 
 class _Lines:
@@ -114,7 +115,8 @@ def _row(area: str, entries: list[Entry]) -> tuple[str, ...]:
 def _show_trouble(out: Output, entry: Entry) -> None:
     mark, style = _MARKS[entry.outcome]
     out.line(f"\n{mark} {entry.case}[{entry.face}] {entry.outcome}: {clean_line(entry.sentence)}", style)
-    out.line(f"  {clean_line(entry.detail)}")
+    what, *program = clean(entry.detail).splitlines() or [""]
+    out.line("\n".join([f"  {what}", *program]))
     out.line(f"  look at: {clean_line(entry.hint)}")
 
 

@@ -17,6 +17,7 @@ BACKGROUND_LOOP = "openproto-loop"  # the process's own, kept for good by `Memor
 _NUMBER = re.compile(r"\d+")
 
 GRACE = 3.0
+_COLLECTED_AFTER = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,12 @@ class Snapshot:
     def leaked_since(self, grace: float = GRACE) -> list[str]:
         """Return what is there now and was not then, after waiting at most `grace` seconds for it to go."""
         deadline = time.monotonic() + grace
+        pause = 0.001
         while (leaks := self._leaks()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-            gc.collect()
+            time.sleep(pause)
+            if pause > _COLLECTED_AFTER:  # most threads are ending anyway, and a collection costs tens of milliseconds
+                gc.collect()
+            pause = min(2 * pause, 0.1)
         return leaks
 
     def _leaks(self) -> list[str]:

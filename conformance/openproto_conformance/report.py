@@ -254,6 +254,7 @@ def verdict_of(entries: Iterable[Entry]) -> Verdict:
     return "deviates" if "deviated" in outcomes else "conforms"
 
 
+@cache  # every installed package is read for it, and a report is made after every area
 def _version_of(module: str) -> str | None:
     """Return the version of the distribution that holds the provider's module."""
     owners = packages_distributions().get(module.partition(".")[0])

@@ -44,12 +44,12 @@ class LanceDB(EmulatedProvider[Any]):
             raise self.unsupported("use in a forked child")
         LanceDB._process = os.getpid()
         lancedb = sys.modules.get("lancedb") or await asyncio.to_thread(importlib.import_module, "lancedb")
-        arrow = sys.modules["pyarrow"]
-        schema = arrow.schema([(column, arrow.string()) for column in COLUMNS])
+        schema = sys.modules["pyarrow"].schema([(column, "string") for column in COLUMNS])
         async with self._locked_by([("table",)]):
             with speaking():
-                # What other clients and processes wrote is seen at once.
-                database = await lancedb.connect_async(self._path, read_consistency_interval=timedelta(0))
+                # What others wrote is seen at once, and no cached index keeps its file open after closing.
+                fresh = {"read_consistency_interval": timedelta(0), "session": lancedb.Session(0, 0)}
+                database = await lancedb.connect_async(self._path, **fresh)
                 table = await database.create_table("memories", schema=schema, exist_ok=True)
                 if not await table.list_indices():
                     await table.create_index("content", config=lancedb.index.FTS(stem=True))
@@ -94,8 +94,9 @@ class LanceDB(EmulatedProvider[Any]):
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         mine = self.backend.query().where(f"user = '{user_token(query.user_id)}'")
+        words = sys.modules["lancedb"].query.MatchQuery(query.query, "content")  # a plain text would be syntax
         with speaking():
-            rows = await mine.nearest_to_text(query.query).limit(count).to_list()
+            rows = await mine.nearest_to_text(words).limit(count).to_list()
         hits = [(Stored.from_text(r["envelope"], r["content"]), r["_score"] / (1 + r["_score"])) for r in rows]
         return Ranked(hits, complete=False, exhausted=len(rows) < count)
 

@@ -838,7 +838,7 @@ class ReadsModifiesWrites(Sqlite):
         return await super().update(ref, MemoryUpdate(**{**{n: getattr(before, n) for n in names}, **changes.changes}))
 
 
-@caught_by_area("concurrency")
+@caught_by_area("every verb")
 class AThreadForEachCall(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         threading.Thread(target=time.sleep, args=(0.3,), daemon=True).start()

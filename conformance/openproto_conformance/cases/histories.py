@@ -18,19 +18,22 @@ from openproto_conformance.histories.themes import THEMES
 
 area = Area("histories")
 
-HISTORIES, QUICK = 10, 7
+HISTORIES, QUICK = 10, 5
+SYNC_HISTORIES, SYNC_QUICK = 4, 2
+"""Fewer on the other face: the store behind it is the same, and what the face itself does shows in any of them."""
 STEPS, QUICK_STEPS = 36, 24
 AT_ONCE = 5
-"""Histories that are played at once; of those that mostly wait, all."""
+"""Histories that are played at once, because what one of them waits for costs the others nothing; of those that
+mostly wait, all."""
 SHRINK_SECONDS, QUICK_SHRINK_SECONDS = 12.0, 4.0
-"""Histories are played several at once: what one of them waits for costs the others nothing."""
 
 
 async def _try(bench: Bench, theme: Theme) -> None:
     for operation in () if theme.needs is None else (theme.needs,):
         if bench.capabilities.x_openproto.support.get(operation, "none") == "none":
             return
-    count, length = bench.size(HISTORIES, QUICK), bench.size(STEPS, QUICK_STEPS)
+    sizes = (HISTORIES, QUICK) if bench.face == "async" else (SYNC_HISTORIES, SYNC_QUICK)
+    count, length = bench.size(*sizes), bench.size(STEPS, QUICK_STEPS)
     length = int(length * theme.share)
     seeds = [bench.random.randrange(1 << 32) for _ in range(count)]
     suffixes = values.LOOK_ALIKES if theme.unicode_users else [f"user{n}" for n in range(theme.users)]

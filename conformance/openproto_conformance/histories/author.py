@@ -14,6 +14,8 @@ from openproto_conformance.histories import values
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
 
 READ_BACK_EVERY = 9
+ASKED_AGAIN = 4
+"""Idempotency keys that are used once more at the end, each with an input that is nearly the first."""
 Several: TypeAlias = list[Made]
 
 _NEEDS = {"put": "put", "scopes": "scopes", "users": "users", "restore": "restore"}
@@ -78,7 +80,11 @@ class Author:
             getattr(self, f"_{kind.replace(' ', '_')}", lambda kind=kind: self._append(kind, getattr(self, kind)()))()
             if n % READ_BACK_EVERY == READ_BACK_EVERY - 1:
                 self._append("read back", {})
+        for used in self.keyed[-ASKED_AGAIN:]:
+            self._append("add", self.nearly(used))
         self._append("reopen", {})
+        for kind in filter(self.has, ("scopes", "users", "audit")):
+            self._append(kind, getattr(self, kind)())
         self._append("read back", {})
         return tuple(self.steps)
 
@@ -104,9 +110,13 @@ class Author:
         longest = min(self.capabilities.features.max_content_length or values.LONG[-1], 100_000)
         fields = {"content": values.content(self.random, longest, long=self.theme.long), "user_id": User(user)}
         fields |= self.fields()
-        if keyed and self.some("idempotency", 0.3):
+        if keyed and self.some("idempotency", 0.4):
             fields["idempotency_key"] = self.random.choice(values.IDEMPOTENCY_KEYS)
-            self.keyed.append(fields)
+            if not any(
+                used["user_id"] == User(user) and used["idempotency_key"] == fields["idempotency_key"]
+                for used in self.keyed
+            ):
+                self.keyed.append(fields)
         if self.some("supersedes", 0.4) and (old := self.of(user)):
             fields["supersedes"] = self.random.sample(old, min(len(old), self.random.choice((1, 1, 2))))
         if self.some("duplicates", 0.8) and self.supports("on_duplicate"):
@@ -118,14 +128,16 @@ class Author:
 
     def repeated(self) -> dict[str, Any]:
         """Return an earlier `add` under its key, the very same or with one field that is another."""
-        fields = dict(self.random.choice(self.keyed))
-        if self.random.random() < 0.6:
-            optional = [name for name in fields if name not in ("content", "user_id", "idempotency_key")]
-            if optional and self.random.random() < 0.5:
-                del fields[self.random.choice(optional)]
-            else:
-                fields["confidence"] = self.random.choice(values.CONFIDENCES)
-        return fields
+        fields = self.random.choice(self.keyed)
+        return self.nearly(fields) if self.random.random() < 0.6 else dict(fields)
+
+    def nearly(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of an `add` with one field less, or with another confidence."""
+        optional = [name for name in fields if name not in ("content", "user_id", "idempotency_key")]
+        if not optional or self.random.random() < 0.3:
+            return fields | {"confidence": self.random.choice(values.CONFIDENCES)}
+        left_out = "supersedes" if "supersedes" in optional else self.random.choice(optional)
+        return {name: value for name, value in fields.items() if name != left_out}
 
     def fields(self) -> dict[str, Any]:
         """Return some of the optional fields that callers may write when they like."""

@@ -15,6 +15,7 @@ from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 from openproto.context import estimate_tokens
 from openproto_conformance.bench import RETURN_WITHIN, Bench
 from openproto_conformance.histories import compare, values
+from openproto_conformance.histories.questions import nodes_cut_short, telling_filters
 from openproto_conformance.histories.reading import Differs, Reader, names_of, outcome_of, value_of
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
 from openproto_conformance.model import Model, ranking
@@ -28,6 +29,8 @@ WATCHED = 1.0
 GETS_AT_ONCE = 4
 
 _ID_ARGUMENTS = frozenset({"since", "until"})
+FEW = 3
+"""Records on a page, so that a filter must hold from the second page on too."""
 NOWHERE = "no-such-id"
 
 
@@ -89,12 +92,14 @@ class Player(Reader):
         self.clients[client] = await self.bench.open()
 
     async def _play_read_back(self, step: Step) -> None:
-        """Everything through every reading verb, from each client in turn."""
+        """Read through every verb: at the end everything from each client, before that a part from each in turn."""
         if self._cancelled:
             await asyncio.sleep(WATCHED)
             self._cancelled = False
-        await asyncio.gather(*map(self._read_everything, self.clients))
+        at_the_end = step is self.history[-1]
         client = self.clients[step.number % len(self.clients)]
+        readers = self.clients if at_the_end else [client]
+        await asyncio.gather(*map(self._read_everything, readers))
         if self._declared.features.temporal:
             for n, user in enumerate(self.users[:3]):
                 moment = values.MOMENTS[(step.number + n) % len(values.MOMENTS)]
@@ -107,6 +112,19 @@ class Player(Reader):
         if "search" in self._declared.verbs:
             for user in self.users:
                 await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
+        for user in self.users[:2] if at_the_end else ():
+            await self._ask_with_filters(client, user, step.number)
+
+    async def _ask_with_filters(self, client: AsyncMemory, user: str, start: int) -> None:
+        for prefix in nodes_cut_short(self.model, user, self._declared):
+            await self._compare_list(client, {"user_id": user, "limit": FEW, "scope": prefix})
+            if self._declared.x_openproto.support.get("scopes", "none") != "none":
+                got = await outcome_of(client.scopes(user, prefix=prefix))
+                self._check_equal("scopes(prefix)", got, partial(self.model.scopes, user, prefix=prefix))
+        for filters in telling_filters(self.model, user, self._declared, start):
+            await self._compare_list(client, {"user_id": user, "limit": FEW, **filters})
+            if "search" in self._declared.verbs and "since" not in filters:
+                await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100, **filters})
 
     async def _read_everything(self, client: AsyncMemory) -> None:
         for user in self.users:

@@ -19,6 +19,7 @@ TAG_LENGTH = 128
 MOST_TAGS = 64
 LIST_LIMIT, SEARCH_LIMIT, AUDIT_LIMIT = 500, 100, 1000
 JSON_DEPTH = 100
+_SURROGATE = re.compile("[\ud800-\udfff]")
 EXTENSION = re.compile(r"x-[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 
 
@@ -40,7 +41,7 @@ def check_text(value: object, most: int, what: str) -> None:
 def check_storable(text: str, what: str) -> None:
     """No text holds NUL or half a surrogate pair: PostgreSQL cannot store them."""
     refuse_unless("\0" not in text, f"{what} holds no NUL")
-    refuse_unless(not any("\ud800" <= character <= "\udfff" for character in text), f"{what} holds no lone surrogate")
+    refuse_unless(_SURROGATE.search(text) is None, f"{what} holds no lone surrogate")
 
 
 def check_scope(scope: str) -> None:
