@@ -118,15 +118,6 @@ def cosine_of(near: float) -> float:
     return (near - FLOOR) / (1 - FLOOR if near >= FLOOR else FLOOR)
 
 
-def fuse(cosines: Mapping[int, float], covered: Mapping[int, float], text_weight: float) -> dict[int, float]:
-    """Return the score of each memory that is related at all."""
-    return {
-        memory: ((nearness(cosines[memory]) if memory in cosines else 0.0) + text_weight * covered.get(memory, 0.0))
-        / (1 + text_weight)
-        for memory in cosines.keys() | covered.keys()
-    }
-
-
 def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]:
     """Return the scores after each of the best has lent a part to its neighbouring turns.
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from openproto_adapters.postgres import changes, deciding, provider, queries
 from openproto_adapters.postgres import restoring as postgres_restoring
-from openproto_adapters.sqlite import database, searching, selection, statements, supersession
+from openproto_adapters.sqlite import database, searching, selection, statements, supersession, user_rows
 from openproto_adapters.sqlite import restoring as sqlite_restoring
 
 from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
@@ -28,7 +28,7 @@ PATTERNS = {
     "postgres": re.compile(rf"(?:\w+\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
 }
 MODULES: dict[str, list[ModuleType]] = {
-    "sqlite": [sqlite_restoring, searching, selection, statements, supersession],
+    "sqlite": [sqlite_restoring, searching, selection, statements, supersession, user_rows],
     "postgres": [changes, deciding, queries, postgres_restoring],
 }
 CONDITIONS = [

@@ -49,6 +49,7 @@ class Database:
         self._lock_timeout = lock_timeout
         self._synchronous = synchronous
         self._readers = _Lane("openproto-sqlite-read", readers, self._connect_to_read)
+        self._searcher = _Lane("openproto-sqlite-search", 1, self._connect_to_read)
         self._writer = _Lane("openproto-sqlite-write", 1, self._connect_to_write)
         self._identity: tuple[int, int] | None = None
         self._is_immutable = False
@@ -69,24 +70,25 @@ class Database:
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which sees one unchanging state of the file."""
+        return await self.read_once(lambda connection: _snapshot(connection, function))
 
-        def snapshot(connection: Connection) -> T:
-            connection.execute("BEGIN")
-            try:
-                return function(connection)
-            finally:
-                connection.execute("ROLLBACK")
+    async def search(self, function: Callable[[Connection], T]) -> T:
+        """Return what `read` does, in the one thread of all searches.
 
-        return await self.read_once(snapshot)
+        They compute more than they wait, so that several threads would only take the interpreter from each other.
+        """
+        return await self._read_in(self._searcher, lambda connection: _snapshot(connection, function))
 
     async def read_once(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which makes a single statement: that is a snapshot without a transaction."""
+        return await self._read_in(self._readers, function)
 
+    async def _read_in(self, lane: _Lane, function: Callable[[Connection], T]) -> T:
         def job(connection: Connection) -> T:
             self._check_identity("nothing was read")
             return self._when_free(connection, function)
 
-        return await self._readers.run(job)
+        return await lane.run(job)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Callable[[Connection], T]], Awaitable[T]]]:
@@ -127,8 +129,11 @@ class Database:
         try:
             await self._readers.close()
         finally:
-            # One after the other: SQLite clears up behind the file only in a connection that is alone when it closes.
-            await self._writer.close()
+            try:
+                await self._searcher.close()
+            finally:
+                # Last: SQLite clears up behind the file only in a connection that is alone when it closes.
+                await self._writer.close()
 
     def _connect_to_write(self, job: _Job) -> Connection:
         if self.read_only is not None:
@@ -350,6 +355,14 @@ class _Lane:
     def _close_one(self) -> None:
         if (connection := self._idle.get()) is not None:
             connection.close()
+
+
+def _snapshot(connection: Connection, function: Callable[[Connection], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return function(connection)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _typed(action: Callable[[], None]) -> None:

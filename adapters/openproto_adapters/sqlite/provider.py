@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from platformdirs import user_data_path
 
 from openproto.context import TokenCounter, fill_context
 from openproto.embedding import resolve_embedder
 from openproto.errors import NotFoundError, OpenProtoError
-from openproto.fields import check_seconds
+from openproto.fields import check_seconds, check_whole
 from openproto.models import (
     Cancellation,
     Capabilities,
@@ -69,6 +69,9 @@ from openproto_adapters.sqlite.restoring import load, restore
 from openproto_adapters.sqlite.searching import search
 from openproto_adapters.sqlite.snapshot import SqliteSnapshot
 
+if TYPE_CHECKING:
+    from openproto_adapters.sqlite.user_rows import SearchCache, UserRows
+
 T = TypeVar("T")
 R = TypeVar("R", bound=MemoryRecord | OpenProtoError)
 
@@ -87,6 +90,8 @@ class Sqlite(Provider):
         audit_reads: Whether reads are recorded in the audit log too.
         lock_timeout: Seconds to wait for another process that is writing.
         synchronous: "full" loses nothing when the power fails; "normal" is faster and may lose the last moments.
+        search_cache_mb: Megabytes for what searches keep of the users that were searched for last; with 0 nothing, and
+            every search reads all of its user's vectors.
     """
 
     name = "sqlite"
@@ -101,16 +106,20 @@ class Sqlite(Provider):
         audit_reads: bool = True,
         lock_timeout: float = 10.0,
         synchronous: Synchronous = "full",
+        search_cache_mb: int = 256,
     ) -> None:
         if synchronous not in ("full", "normal"):
             raise ValueError("synchronous must be 'full' or 'normal'")
         check_seconds(lock_timeout=lock_timeout, or_zero=True)
+        check_whole(0, search_cache_mb=search_cache_mb)
         self._path = file_at(path) if path is not None else None
         resolve_embedder(embedder)  # an unknown name is an error when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
         self._lock_timeout = lock_timeout
         self._synchronous: Synchronous = synchronous
+        self._search_cache_bytes = search_cache_mb * 1_000_000
+        self._search_cache: SearchCache | None = None
         self._indexer: Indexer[Terms] | None = None
         self._database: Database | None = None
         self._gets: GetBatcher | None = None
@@ -135,6 +144,7 @@ class Sqlite(Provider):
                 await buffer.close()
         finally:
             indexer, self._indexer = self._indexer, None
+            self._search_cache = None
             database, self._database, self._gets = self._database, None, None
             if indexer is not None:
                 await indexer.close()
@@ -325,9 +335,16 @@ class Sqlite(Provider):
             if not stored.has_memories:
                 return []
             self._index.check(stored.model, stored.dim)
-            return search(db, query, indexed, weights, datetime.now(UTC))
+            return search(db, query, indexed, weights, datetime.now(UTC), self._rows_of)
 
-        return await self._db.read(read)
+        return await self._db.search(read)
+
+    def _rows_of(self, db: Connection, user_id: str) -> UserRows:
+        if self._search_cache is None:
+            from openproto_adapters.sqlite.user_rows import SearchCache  # only stores with vectors need NumPy
+
+            self._search_cache = SearchCache(self._search_cache_bytes)
+        return self._search_cache.rows(db, user_id, self._index.model, self._index.dim or 0)
 
     def _add(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord:
         return statements.add(db, new, self._audit_of(new))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openproto.errors import ProviderError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 
@@ -56,5 +56,9 @@ def migrations() -> list[tuple[int, list[str]]]:
 
 
 def _statements(text: str) -> list[str]:
-    lines = (line.partition("--")[0] for line in text.splitlines())
-    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+    found = [""]
+    for line in text.splitlines():
+        found[-1] += line.partition("--")[0] + "\n"
+        if sqlite3.complete_statement(found[-1]):  # which a semicolon inside a trigger does not make it
+            found.append("")
+    return [statement for statement in found if statement.strip()]
