@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .venv-demo
+DOCS := .venv-docs
 DEMO_PYTHON := $(DEMO)/bin/python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations test-pgbouncer test-operating test-installs test-pythons check check-hard check-http check-letta bench constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-operating test-installs test-pythons check check-hard check-http check-letta bench docs constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -84,12 +85,21 @@ check-letta: $(READY)  ## install, start, and certify a real Letta server, in an
 bench: $(READY)  ## measure the figures side by side; writes .bench/figures.json and prints the table
 	@$(BIN)/python -m benchmarks
 
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	@$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+docs: $(DOCS)/.ready  ## build the site of the documents in .site, with each link checked
+	@$(DOCS)/bin/mkdocs build --strict --site-dir .site
+
 constraints:  ## rewrite constraints.txt from the newest releases that work together
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --group dev --group docs --group operating --editable '.[all]'
 	$(BIN)/python -m pip freeze --all --exclude-editable > constraints.txt
 	@touch $(READY)
 
 clean:  ## remove the virtual environments and what the tools left behind
-	rm -rf $(VENV) .venv-* .bench .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* .site .bench .mypy_cache .ruff_cache .pytest_cache
