@@ -152,13 +152,16 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
     async def take(id: str, user: str) -> None:
         try:
             record = await target.get(id, user_id=user)
-            if not journal.has_brought(user, matching.origin_of(record), own(matching.marks(record, {}))):
-                raise ConflictError("changed since")
-            await _remove(target, record, has_versions)
-            result.removed += 1
+            is_as_brought = journal.has_brought(user, matching.origin_of(record), own(matching.marks(record, {})))
+            if is_as_brought:
+                await _remove(target, record, has_versions)
         except NotFoundError:
             return  # somebody else was faster
         except ConflictError:
+            is_as_brought = False
+        if is_as_brought:
+            result.removed += 1
+        else:
             result.changed.append({"user_id": user, "id": id})
         show(result.removed, total)
 

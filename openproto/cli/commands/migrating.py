@@ -79,7 +79,7 @@ async def migrate(
     command goes on, brings what is new, and writes nothing where nothing is.
     """
     if undo_ is not None:
-        return await _undo(call, undo_, pairs(target_option or [], "--to-option"))
+        return await _undo(call, undo_, _given("to", target_option))
     there = _side(call, "to", target, target_option)
     here = _side(call, "from", source, source_option)
     if here.shown == there.shown:
@@ -110,7 +110,7 @@ async def migrate(
 class _Side:
     """A provider and its options as they may be shown and kept: without secrets."""
 
-    def __init__(self, call: Call, name: str, options: Mapping[str, str], flag: str) -> None:
+    def __init__(self, call: Call, name: str, options: Mapping[str, str]) -> None:
         cls = provider_class(name)
         call.hidden += [f"{option}={value}" for option, value in options.items()]
         common = {name: os.environ.get(f"OPENPROTO_{name.upper()}", "") for name in _COMMON}
@@ -130,14 +130,18 @@ class _Side:
 
 
 def _side(call: Call, which: str, name: str | None, options: list[str] | None) -> _Side:
+    given = _given(which, options)
+    named = given.pop("provider", None)
+    if (name or named) is None:
+        raise Misuse(f"--{which} says which provider, and is missing", "`openproto providers` lists them")
+    return _Side(call, str(name or named), given)
+
+
+def _given(which: str, options: list[str] | None) -> dict[str, str]:
+    """Return the options of one side by name: the environment's, then those that were typed."""
     prefix = f"OPENPROTO_{which.upper()}_"
-    given = {key.removeprefix(prefix).lower(): value for key, value in os.environ.items() if key.startswith(prefix)}
-    from_environment = given.pop("provider", None)
-    if (name or from_environment) is None:
-        raise Misuse(f"--{which} says which provider", "`openproto providers` lists them")
-    if name not in (None, from_environment):
-        given = {} if from_environment else given
-    return _Side(call, str(name or from_environment), {**given, **pairs(options or [], f"--{which}-option")}, which)
+    named = {key.removeprefix(prefix).lower(): value for key, value in os.environ.items() if key.startswith(prefix)}
+    return {**named, **pairs(options or [], f"--{which}-option")}
 
 
 def _named(users: list[str] | None, file: Path | None) -> list[str]:
@@ -168,13 +172,13 @@ async def _undo(call: Call, report: Path, given: Mapping[str, str]) -> Exit:
         header = read_header(file.readline())
     header.pop("token")
     kept = header["to"]["options"]
-    options = {**kept, **given}
+    options = {**kept, **{name: value for name, value in given.items() if name != "provider"}}
     missing = [name for name, value in options.items() if _HIDDEN in value]
     if missing:
         raise Misuse(
             f"the report does not keep secrets: {', '.join(missing)}", f"--to-option {missing[0]}=... gives it"
         )
-    side = _Side(call, header["to"]["provider"], options, "to")
+    side = _Side(call, header["to"]["provider"], options)
     if any(side.shown["options"].get(name) != value for name, value in kept.items()):
         raise Misuse("this is not where the migration brought the memories to", f"it was {json.dumps(header['to'])}")
     call.resume = "what was removed is removed, and the same command goes on"

@@ -109,8 +109,8 @@ def _format_of(items: Sequence[Any], shape: str, name: str | None) -> JsonFormat
     if all(isinstance(item, str) for item in items):
         return JSON
     raise InvalidRequestError(
-        "the file is JSON and holds no memories of a form that is known; --format NAME says which it is meant to be, "
-        f"of {', '.join(NAMES)}"
+        "the file is JSON, but its form is not known; name the form that it is meant to have with --format, one of "
+        f"{', '.join(NAMES)}"
     )
 
 

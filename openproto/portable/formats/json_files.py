@@ -22,6 +22,9 @@ LISTS = ("results", "memories", "items", "facts", "edges", "passages", "blocks",
 
 Shape: TypeAlias = Literal["lines", "list", "document"]
 
+_CUT = "is not JSON, or the file was cut here; nothing after it can be read"
+_TOO_LONG = f"is longer than {LONGEST} characters; nothing after it can be read"
+
 _CHUNK = 2**16
 _BLANK = " \t\r\n"
 _SAMPLE = 20
@@ -108,7 +111,7 @@ def document(file: BinaryIO) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise InvalidRequestError("the file is not JSON, or was cut; export it again") from None
     if not isinstance(found, dict):
-        raise InvalidRequestError("the file is JSON, but neither an object nor a list")
+        raise InvalidRequestError("the file is JSON, and must be an object, a list, or an object on each line")
     return found
 
 
@@ -147,8 +150,7 @@ def _list_items(text: TextIOWrapper) -> Iterator[Numbered]:
         except (ValueError, RecursionError):
             held, at = held[at:], 0
             if ended or len(held) > LONGEST:
-                what = f"is longer than {LONGEST} characters" if not ended else "is not JSON, or the file was cut here"
-                yield Numbered(number + 1, InvalidRequestError(f"{what}; nothing after it can be read"))
+                yield Numbered(number + 1, InvalidRequestError(_CUT if ended else _TOO_LONG))
                 return
             more = text.read(max(_CHUNK, len(held)))
             held, ended = held + more, not more
