@@ -10,7 +10,7 @@ WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations test-pgbouncer test-operating test-installs test-pythons check check-hard check-http check-letta bench docs constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-operating test-ui test-installs test-pythons check check-hard check-http check-letta bench docs constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,10 +46,10 @@ $(DEMO)/.postgres: $(DEMO)/.sqlite
 	@touch $@
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not pgbouncer and not operating and not installs and not full"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not pgbouncer and not operating and not ui and not installs and not full"
 
 test-full: $(READY)  ## the same with every conformance case on every provider
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 -m "not pgbouncer and not operating and not installs"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 -m "not pgbouncer and not operating and not ui and not installs"
 
 test-mutations: $(READY)  ## make 109 faults, one after another, each of which the tests must notice; takes two hours
 	@$(BIN)/python -m mutations
@@ -60,6 +60,9 @@ test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system
 test-operating: $(READY)  ## run the tests of docs/operating.md that want nginx and systemd (Debian: nginx-light, systemd)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group operating
 	@$(BIN)/python -m pytest -m operating
+
+test-ui: $(READY)  ## look at the inspector in a Chromium, which the system must have (Debian: chromium, npm); pictures in .ui
+	@$(BIN)/python -m pytest tests/ui -m "ui and not full"
 
 test-installs: $(READY)  ## install each vendor's extra by itself, and all of them together
 	@$(BIN)/python -m pytest -m installs

@@ -143,7 +143,7 @@ def chromium() -> Iterator[Callable[[], Page]]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         raise AssertionError("there is no chromium: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # Chromium leaves some processes behind
         browser = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
         )

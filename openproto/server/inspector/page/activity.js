@@ -10,6 +10,10 @@ export class ActivityView {
     this.element = el("section", { class: "page" }, el("h2", {}, "Activity"), this.list);
   }
 
+  reset() {
+    this.list.replaceChildren();
+  }
+
   async refresh() {
     const { app } = this;
     if (app.user === null) return this.#nothing("Whose activity?", "Choose a user on the left.");

@@ -2,7 +2,7 @@
 import { Api, ApiError } from "./api.js";
 import { ActivityView } from "./activity.js";
 import { ContextView } from "./context.js";
-import { count, el, say, stored } from "./dom.js";
+import { el, stored } from "./dom.js";
 import { DuplicatesView } from "./duplicates.js";
 import { FiguresView } from "./figures.js";
 import { showHelp, showLogin } from "./dialogs.js";
@@ -37,7 +37,7 @@ class App {
       byId("views").append(el("a", { href: `#${name}`, id: `to-${name}` }, view.title));
     }
     this.api.onUnauthorized = (error) => this.signOut(error.message);
-    window.addEventListener("hashchange", () => this.show());
+    window.addEventListener("hashchange", () => (this.life.close(), this.show()));
     document.addEventListener("keydown", (event) => this.onKey(event));
     byId("help").addEventListener("click", () => showHelp(this));
     byId("sign-out").addEventListener("click", () => this.signOut());
@@ -118,8 +118,15 @@ class App {
   /** A memory was written: show it where it stands. */
   changed(record) {
     this.side.loadScopes();
-    this.refresh();
-    if (record) this.life.open(record);
+    if (!this.view.replace?.(record)) this.refresh();
+    this.life.open(record);
+  }
+
+  /** A memory is gone. */
+  gone(record) {
+    if (this.user !== record.user_id) return;
+    this.side.loadScopes();
+    if (!this.view.drop?.(record)) this.refresh();
   }
 
   get view() {

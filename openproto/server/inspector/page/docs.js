@@ -29,6 +29,11 @@ async function start() {
   document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
+/** Return the nodes of a text in which backticks mark code. */
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part));
+}
+
 function security({ components }) {
   return components.securitySchemes ? ". Every route but the open ones wants an API key, as Authorization: Bearer or as X-API-Key." : ". This server asks for no API key.";
 }
@@ -45,7 +50,7 @@ function article(operation, id, description) {
     "article",
     { id },
     el("h2", {}, methodOf(operation), el("span", {}, path)),
-    el("p", {}, operation.description ?? operation.summary ?? "", description.components.securitySchemes && !operation.security ? " Needs no key." : ""),
+    el("p", {}, prose(operation.description ?? operation.summary ?? ""), description.components.securitySchemes && !operation.security ? " Needs no key." : ""),
     parameters.length ? [el("h3", {}, "Parameters"), table(["Name", "In", "Type", ""], parameters.map((each) => [name(each.name, each.required), each.in, typeOf(each.schema), note(each, each.schema)]))] : null,
     body ? [el("h3", {}, "Body"), el("p", {}, typeOf(body))] : null,
     el("h3", {}, "Answers"),
@@ -57,7 +62,7 @@ function article(operation, id, description) {
 function model(modelName, schema) {
   const required = new Set(schema.required ?? []);
   const rows = Object.entries(schema.properties ?? {}).map(([key, each]) => [name(key, required.has(key)), typeOf(each), note(each, each)]);
-  return el("article", { id: `model-${modelName}` }, el("h2", {}, modelName), el("p", {}, schema.description ?? ""), rows.length ? table(["Member", "Type", ""], rows) : null);
+  return el("article", { id: `model-${modelName}` }, el("h2", {}, modelName), el("p", {}, prose(schema.description ?? "")), rows.length ? table(["Member", "Type", ""], rows) : null);
 }
 
 function name(text, required) {
@@ -71,14 +76,10 @@ function headersOf({ headers = {} }) {
 
 function table(heads, rows) {
   return el(
-    "div",
-    { class: "scrolls", role: "region", tabindex: "0", "aria-label": heads[0] },
-    el(
-      "table",
-      {},
-      el("thead", {}, el("tr", {}, heads.map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
-      el("tbody", {}, rows.map(([first, ...others]) => el("tr", {}, el("th", { scope: "row" }, first), others.map((cell, index) => el("td", { class: heads[index + 1] === "Type" ? "type" : "" }, cell))))),
-    ),
+    "table",
+    {},
+    el("thead", {}, el("tr", {}, heads.map((text) => (text ? el("th", { scope: "col" }, text) : el("td"))))),
+    el("tbody", {}, rows.map(([first, ...others]) => el("tr", {}, el("th", { scope: "row" }, first), others.map((cell, index) => el("td", { class: heads[index + 1] === "Type" ? "type" : "" }, cell))))),
   );
 }
 
@@ -110,7 +111,7 @@ function note({ description }, schema = {}) {
     inner.maxItems !== undefined && `at most ${inner.maxItems} items`,
     schema.default !== undefined && schema.default !== null && `${JSON.stringify(schema.default)} by default`,
   ];
-  return [description, limits.filter(Boolean).join(", ")].filter(Boolean).join("; ");
+  return prose([description, limits.filter(Boolean).join(", ")].filter(Boolean).join("; "));
 }
 
 function split(items, test) {

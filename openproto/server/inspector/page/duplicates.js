@@ -58,7 +58,7 @@ export class DuplicatesView {
     const several = [...groups.values()].filter((group) => group.length > 1);
     const read = count(this.#listing.items.length, "memory", "memories");
     const more = several.length > MOST_SHOWN ? `; the first ${MOST_SHOWN} are shown` : "";
-    this.status.textContent = `${read} compared: ${count(several.length, "says the same as others", "groups say the same")}${more}`;
+    this.status.textContent = `${read} compared: ${count(several.length, "group says", "groups say")} the same${more}`;
     if (!several.length) {
       this.status.textContent = `${read} compared`;
       return this.#nothing("No duplicates", "No two of these memories say the same.");

@@ -14,15 +14,16 @@ export class FiguresView {
     this.app = app;
     this.cards = el("dl", { class: "cards" });
     this.graph = svg("svg", { viewBox: `0 0 ${KEPT - 1} 40`, preserveAspectRatio: "none", class: "graph", role: "img", "aria-label": "Calls a second in the last two minutes" });
+    this.figure = el("figure", { hidden: true }, this.graph, el("figcaption", { class: "dim small" }, "Calls a second, the last two minutes"));
     this.rows = el("tbody");
-    const heads = ["Verb", "Calls", "Errors", "Cancelled", "Retries", "Median", "95 of 100", "Longest"];
+    const heads = ["Verb", "Calls", "Errors", "Cancelled", "Retries", "Median", "p95", "Longest"];
     this.element = el(
       "section",
       { class: "page" },
       el("h2", {}, "Figures"),
       el("p", { class: "dim" }, "Of this server process since it started; latencies of the latest 1,000 calls of a verb."),
       this.cards,
-      el("figure", {}, this.graph, el("figcaption", { class: "dim small" }, "Calls a second, the last two minutes")),
+      this.figure,
       el(
         "div",
         { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Figures of each verb" },
@@ -62,6 +63,7 @@ export class FiguresView {
     this.cards.replaceChildren(...cards.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value.toLocaleString("en")))));
     const highest = Math.max(1, ...this.#rates);
     const points = this.#rates.map((rate, index) => `${KEPT - this.#rates.length + index},${(38 - (rate / highest) * 36).toFixed(2)}`);
+    this.figure.hidden = points.length < 2;
     this.graph.replaceChildren(svg("polyline", { points: points.join(" "), fill: "none", "vector-effect": "non-scaling-stroke" }));
     const verbs = Object.entries(figures.verbs).sort(([, a], [, b]) => b.calls - a.calls);
     this.rows.replaceChildren(

@@ -1,6 +1,6 @@
 // The right side: one memory, with everything that is known of it.
 import { pathOf } from "./api.js";
-import { el, moment, say, stored, time } from "./dom.js";
+import { el, say, stored, time } from "./dom.js";
 import { editMemory } from "./edit.js";
 import { standing } from "./table.js";
 import { Timeline } from "./timeline.js";
@@ -36,7 +36,7 @@ export class Life {
   }
 
   /** Show a memory; with `focus`, go there. */
-  open(record, { focus = false, hit = null } = {}) {
+  open(record, { focus = false } = {}) {
     const { app } = this;
     if (this.element.hidden) this.#returnTo = document.activeElement;
     this.record = record;
@@ -63,7 +63,9 @@ export class Life {
     this.element.scrollTop = 0;
     timeline.start().catch((error) => app.fault(error));
     if (app.can("audit")) this.#audit(record, history).catch((error) => app.fault(error));
-    if (focus) heading.focus();
+    const covers = matchMedia("(max-width: 760px)").matches;
+    document.getElementById("main").inert = covers;
+    if (focus || covers) heading.focus();
     else say("Details are shown on the right");
   }
 
@@ -73,6 +75,7 @@ export class Life {
     this.element.hidden = true;
     this.element.replaceChildren();
     document.body.classList.remove("with-life");
+    document.getElementById("main").inert = false;
     const back = this.#returnTo;
     if (back?.isConnected && back !== document.body) back.focus();
     else this.app.views.memories.focusTable();

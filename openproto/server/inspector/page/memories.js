@@ -10,6 +10,8 @@ export class MemoriesView {
   title = "Memories";
   #listing = null;
   #search = null;
+  #hits = null;
+  #asked = null;
 
   constructor(app) {
     this.app = app;
@@ -74,23 +76,49 @@ export class MemoriesView {
     this.add.hidden = app.key.read_only;
     this.add.disabled = !hasUser;
     if (!hasUser) return this.#showNothing("Whose memories?", "Choose a user on the left.", "u");
+    const asked = (this.#asked = Symbol());
+    this.element.setAttribute("aria-busy", "true");
     try {
       if (this.search.value.trim()) await this.#find(this.search.value);
       else await this.#list();
     } catch (error) {
       app.fault(error);
+    } finally {
+      if (asked === this.#asked) this.element.removeAttribute("aria-busy");
     }
   }
 
   /** Show what is there without the memories that are about to be deleted. */
   redraw() {
     if (this.#listing) this.#showListing(this.#listing);
+    else if (this.#hits) this.#showHits();
+  }
+
+  /** Show a changed memory in its place; returns whether that is all that has changed. */
+  replace(record) {
+    const found = this.#items.find((item) => item.record.id === record.id);
+    if (!found || record.supersedes?.length || this.#hits) return false;
+    found.record = record;
+    this.redraw();
+    return true;
+  }
+
+  /** Show no deleted memory; returns whether it was shown. */
+  drop(record) {
+    const index = this.#items.findIndex((item) => item.record.id === record.id);
+    if (index >= 0) this.#items.splice(index, 1);
+    this.redraw();
+    return index >= 0;
+  }
+
+  get #items() {
+    return this.#listing?.items ?? this.#hits?.items ?? [];
   }
 
   #stop() {
     this.#listing?.cancel();
     this.#search?.abort();
-    this.#listing = this.#search = null;
+    this.#listing = this.#search = this.#hits = null;
   }
 
   async #list() {
@@ -112,7 +140,7 @@ export class MemoriesView {
 
   #showListing(listing) {
     const items = this.app.removals.without(listing.items);
-    this.table.show(items, { whole: listing.done });
+    this.table.show(items, { of: listing, whole: listing.done });
     this.#tell(listing.done ? count(items.length, "memory", "memories") : `${count(items.length, "memory", "memories")} loaded; more follow as you scroll`);
     this.#showTable(items.length > 0, listing.done);
   }
@@ -127,10 +155,14 @@ export class MemoriesView {
     const started = performance.now();
     const { results } = await this.app.api.send("POST", "memories/search", { body, signal });
     const took = Math.round(performance.now() - started);
-    const hits = results.map(({ memory, ...rest }) => ({ record: memory, ...rest }));
-    const items = this.app.removals.without(hits);
-    this.table.show(items, { scored: true });
-    this.#tell(`${count(items.length, "hit", "hits")} in ${took} ms, best first`);
+    this.#hits = { took, items: results.map(({ memory, ...rest }) => ({ record: memory, ...rest })) };
+    this.#showHits();
+  }
+
+  #showHits() {
+    const items = this.app.removals.without(this.#hits.items);
+    this.table.show(items, { of: this.#hits, scored: true });
+    this.#tell(`${count(items.length, "hit", "hits")} in ${this.#hits.took} ms, best first`);
     if (items.length) this.#showTable(true);
     else this.#showNothing("Nothing found", "No current memory under these filters answers that.");
   }
@@ -145,6 +177,7 @@ export class MemoriesView {
   }
 
   #showNothing(title, text, key) {
+    this.table.show([]);
     this.table.element.hidden = true;
     this.nothing.hidden = false;
     const add = key === "n" && this.app.mayWrite && el("button", { type: "button", class: "main", click: () => editMemory(this.app, null) }, "Add the first one");

@@ -29,7 +29,7 @@ export class Removals {
   /** Take back the last removal, or the one of an id. */
   undo(id = [...this.#waiting.keys()].at(-1)) {
     const found = this.#waiting.get(id);
-    if (!found) return;
+    if (!found || found.sent) return;
     clearTimeout(found.timer);
     found.close();
     this.#waiting.delete(id);
@@ -48,18 +48,20 @@ export class Removals {
   }
 
   async #run(id, options = {}) {
-    const { record, close, timer } = this.#waiting.get(id);
+    const found = this.#waiting.get(id);
+    if (found.sent) return;
+    found.sent = true;
+    const { record, close, timer } = found;
     clearTimeout(timer);
     close();
     try {
       await this.app.api.send("DELETE", pathOf(id), { query: { user_id: record.user_id }, headers: ifMatch(record), ...options });
+      this.#waiting.delete(id);
+      if (!options.keepalive) this.app.gone(record);
     } catch (error) {
+      this.#waiting.delete(id);
       if (error.status === 412) error.message = "It was changed meanwhile and is kept. Look at it again before you delete it.";
       if (error.status !== 404) this.app.fault(error);
-    }
-    this.#waiting.delete(id);
-    if (!options.keepalive && this.app.user === record.user_id) {
-      this.app.side.loadScopes();
       this.app.refresh();
     }
   }

@@ -1,5 +1,5 @@
 // The left side: users, page by page, and the scopes of the chosen one as a tree.
-import { count, el, say, stored } from "./dom.js";
+import { el, say, stored } from "./dom.js";
 
 export class Side {
   #cursor = null;

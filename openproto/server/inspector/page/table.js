@@ -17,6 +17,7 @@ export class Table {
   #chosen = -1;
   #height = 40;
   #frame = 0;
+  #of = null;
   #scored = false;
 
   constructor({ label, onOpen, onEnd }) {
@@ -40,13 +41,17 @@ export class Table {
     new ResizeObserver(() => this.#measure()).observe(this.element);
   }
 
-  /** Show items, each {record, score?}; `whole` says whether there are no more of them. */
-  show(items, { whole = true, scored = false } = {}) {
-    if (items !== this.#items) {
-      this.element.scrollTop = 0;
-      this.#chosen = -1;
-    }
+  /**
+   * Show items, each {record, score?}. As long as they are `of` the same, the place in the table stays; `whole` says
+   * whether there are no more of them.
+   */
+  show(items, { of = items, whole = true, scored = false } = {}) {
+    const { chosen } = this;
+    const fresh = of !== this.#of;
+    this.#of = of;
     this.#items = items;
+    if (fresh) this.element.scrollTop = 0;
+    this.#chosen = fresh ? -1 : items.findIndex(({ record }) => record.id === chosen?.id);
     this.#scored = scored;
     this.element.classList.toggle("scored", scored);
     const heads = [scored ? "Score" : null, "Memory", "Scope", "Tags", "Made", "Now"];
@@ -62,11 +67,6 @@ export class Table {
     this.#rows.clear();
     this.body.style.height = `${this.#items.length * this.#height}px`;
     this.#draw();
-  }
-
-  /** Move the mark to the row of a memory, if it is among them. */
-  choose(id) {
-    this.#mark(this.#items.findIndex(({ record }) => record.id === id));
   }
 
   get chosen() {

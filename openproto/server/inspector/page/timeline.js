@@ -17,9 +17,14 @@ export class Timeline {
   async start() {
     this.#chain = await this.#gather();
     if (!this.element.isConnected) return;
+    const { valid_from: begins, valid_to: ends } = this.record;
+    if (this.#chain.length === 1 && !begins && !ends) {
+      return this.element.replaceChildren(el("h3", {}, "Validity in time"), el("p", { class: "dim small" }, "Current at every moment: it has no bounds, and nothing supersedes it."));
+    }
     const now = Date.now();
     const spans = this.#chain.map((record) => spanOf(record, this.#chain));
-    const moments = [...spans.flat(), now].filter(Number.isFinite);
+    const made = this.#chain.map((record) => Date.parse(record.created_at));
+    const moments = [...spans.flat(), ...made, now].filter(Number.isFinite);
     let from = Math.min(...moments);
     let to = Math.max(...moments);
     const margin = Math.max((to - from) * 0.06, 60_000);
@@ -42,21 +47,21 @@ export class Timeline {
       this.#rows.set(record.id, { row, state });
       return row;
     });
-    this.pin = el("span", { class: "pin", "aria-hidden": "true" });
     const shown = el("output", { for: "as-of" });
     const slider = el("input", { type: "range", id: "as-of", min: "0", max: "1000", value: String(Math.round(share(now) * 1000)), "aria-label": "As of" });
     const ask = debounce((at) => this.#ask(at).catch((error) => this.app.fault(error)), 120);
-    const move = () => {
-      const at = from + (Number(slider.value) / 1000) * (to - from);
-      const text = moment(at, { seconds: to - from < 3_600_000 });
+    const show = (at, text) => {
       shown.textContent = text;
       slider.setAttribute("aria-valuetext", text);
       for (const { row } of this.#rows.values()) row.style.setProperty("--at", `${share(at) * 100}%`);
       ask(new Date(at).toISOString());
     };
-    slider.addEventListener("input", move);
-    this.element.replaceChildren(el("h3", {}, "Validity in time"), el("ol", { class: "lines" }, rows), el("div", { class: "row slider" }, slider, shown));
-    move();
+    slider.addEventListener("input", () => {
+      const at = from + (Number(slider.value) / 1000) * (to - from);
+      show(at, moment(at, { seconds: to - from < 3_600_000 }));
+    });
+    this.element.replaceChildren(el("div", { class: "row moment" }, el("h3", {}, "Validity in time"), shown), el("ol", { class: "lines" }, rows), slider);
+    show(now, "now");
   }
 
   /** Return the record with those that it supersedes and that supersede it, oldest first. */
@@ -73,7 +78,7 @@ export class Timeline {
         }
       }
     }
-    return [...found.values()].sort((a, b) => spanOf(a, [])[0] - spanOf(b, [])[0]);
+    return [...found.values()].sort((a, b) => beginning(a) - beginning(b));
   }
 
   async #get(id) {
@@ -104,9 +109,12 @@ export class Timeline {
   }
 }
 
+const beginning = ({ valid_from: from, created_at: made }) => Date.parse(from ?? made);
+
 /** Return from when to when a record is drawn: until its own end, or until a successor of the chain takes over. */
 function spanOf(record, chain) {
-  const start = Date.parse(record.valid_from ?? record.created_at);
+  const always = !record.supersedes?.length; // what supersedes nothing has no beginning, unless it says one
+  const start = record.valid_from || !always ? Date.parse(record.valid_from ?? record.created_at) : -Infinity;
   const ends = chain.filter(({ supersedes = [] }) => supersedes.includes(record.id)).map((other) => Date.parse(other.valid_from ?? other.created_at));
   if (record.valid_to) ends.push(Date.parse(record.valid_to));
   return [start, Math.min(Infinity, ...ends)];

@@ -1,0 +1,60 @@
+"""A server with the inspector over a file, on a real socket, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from chromium import LONG, Page, chromium
+from inspecting import Show, add
+from openproto_adapters.sqlite import Sqlite
+
+from openproto import AsyncMemory
+from openproto.server import ServerSettings, create_app, running
+from openproto.server.keys import ApiKey
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Callable[[], Page]]:
+    with chromium() as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def page(browser: Callable[[], Page]) -> Iterator[Page]:
+    """A tab in which nothing may go wrong; a test takes out of `faults` what it brought about."""
+    tab = browser()
+    tab.look()
+    yield tab
+    assert tab.faults == []
+
+
+@pytest.fixture
+def show(tmp_path: Path) -> Iterator[Show]:
+    """Serve a file with the inspector until the end of the test, and return a client of the server."""
+    with contextlib.ExitStack() as stack:
+
+        def start(keys: Sequence[ApiKey] = (), **headers: str) -> httpx.Client:
+            memory = AsyncMemory(Sqlite(str(tmp_path / "memory.db"), embedder="none", synchronous="normal"))
+            app: Any = create_app(memory, ServerSettings(ui=True, keys=list(keys)))
+            url = stack.enter_context(running(app))
+            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=LONG))
+
+        yield start
+
+
+@pytest.fixture
+def server(show: Show) -> httpx.Client:
+    """A server without keys, on which ada has some memories, two of which say the same."""
+    client = show()
+    porto = add(client, "Ada lives in Porto", scope="life/places", valid_from="2024-01-01T00:00:00Z")
+    add(client, "Ada lives in Lisbon", scope="life/places", supersedes=[porto["id"]], valid_from="2025-06-01T00:00:00Z")
+    add(client, "Ada takes her coffee black", scope="food/drinks", tags=["coffee", "taste"], x={"x-app": {"n": 1}})
+    add(client, "ada takes  her coffee black.", scope="food", tags=["coffee"])
+    add(client, "أدا تحب القهوة", scope="food/drinks")
+    add(client, "Ben likes tea", user_id="ben")
+    return client
