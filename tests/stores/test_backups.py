@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from toy_embedders import HashEmbedder
 from openproto import AsyncMemory, ConflictError
 from openproto.models import StoredRecord
 from openproto.portable.backup import back_up
+from openproto.portable.encryption import decrypted
 from openproto.portable.restore import Restoration
 
 FUTURE = datetime(2040, 1, 1, tzinfo=UTC)
@@ -105,7 +107,9 @@ async def answers(store: Any) -> list[Any]:
             for moment in sorted({near for m in moments for near in (m - TICK, m, m + TICK)}):
                 page = await memory.list(user, as_of=moment, limit=500)
                 hits = await memory.search("note one five", user, as_of=moment, limit=100)
-                found.append((user, moment, [r.id for r in page.items], {hit.memory.id for hit in hits}))
+                found.append(
+                    [user, moment.isoformat(), [r.id for r in page.items], sorted(hit.memory.id for hit in hits)]
+                )
             found.append([(await memory.get(key=key, user_id=user)).id for key in ("k", "seven")])
             one = await memory.get(key="k", user_id=user)
             again = {
@@ -215,3 +219,12 @@ async def test_users_can_be_chosen(store: Any) -> None:
     lines = gzip.decompress(only.getvalue())
     assert b'"user_id":"ada"' not in lines
     assert b'{"user":"nobody"}\n{"user_end":{"records":0,"keys":0,"audit":0}}\n' in lines
+
+
+async def test_a_package_of_2026_restores_for_ever(store: Any) -> None:
+    kept = Path(__file__).parents[1] / "portable/package-2026"
+    package = BytesIO(kept.with_suffix(".openproto").read_bytes())
+    assert await restored(store, package) == {"restored": 12}
+    assert await answers(store) == json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+    encrypted = decrypted(BytesIO(kept.with_suffix(".age").read_bytes()), lambda: "2026")
+    assert encrypted.read(2**20) == package.getvalue()

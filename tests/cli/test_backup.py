@@ -1,0 +1,118 @@
+"""`backup` and `restore` as commands: the documented ones, interrupted ones, and encrypted files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from commandline import PROGRAM, Run
+
+DOCUMENTATION = (Path(__file__).parents[2] / "docs/backup.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ openproto (.*)$", DOCUMENTATION, re.MULTILINE)
+
+
+@pytest.fixture
+def filled(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of two users, and a folder to write files in."""
+    monkeypatch.chdir(tmp_path)
+    cli("add", "tea", "--key", "k")
+    cli("add", "rain", "--user", "bob")
+    return tmp_path
+
+
+def test_the_documented_commands_do_what_is_said(cli: Run, filled: Path) -> None:
+    assert len(COMMANDS) == 4
+    ended = [cli(*shlex.split(command)) for command in COMMANDS]
+    assert [each.status for each in ended] == [0, 0, 0, 0]
+    assert ended[0].out == "2 memories of 2 users in memories.openproto\n"
+    assert ended[1].out.startswith(
+        "memories.openproto is whole: 2 memories of 2 users, 0 idempotency keys, 2 audit entries"
+    )
+    assert ended[2].out == "2 memories restored\n"
+    assert ended[3].out == "0 memories restored, 2 there already\n"
+    assert stat.S_IMODE((filled / "memories.openproto").stat().st_mode) == 0o600
+    here, there = (cli("get", "--key", "k", "--json", *path).json for path in ((), ("--path", "elsewhere.db")))
+    assert {**here, "version": ""} == {**there, "version": ""}
+    assert cli("backup", "memories.openproto").status == 2
+
+
+def test_what_was_deleted_is_left_out_and_said(cli: Run, filled: Path) -> None:
+    cli("backup", "a.openproto", "--user", "ada")
+    cli("delete", "--all", "--yes")
+    left_out = cli("restore", "a.openproto")
+    assert (left_out.status, left_out.out) == (1, "0 memories restored, 1 left out, for they were deleted here\n")
+    assert "--include-deleted" in left_out.err
+    assert cli("restore", "a.openproto", "--include-deleted", "--json").json == {
+        "restored": 1,
+        "exists": 0,
+        "deleted": 0,
+        "refused": 0,
+    }
+    cli("delete", "--all", "--yes", "--user", "bob")
+    assert cli("restore", "a.openproto", "--user", "bob").out == "0 memories restored\n"
+
+
+def test_an_encrypted_package_needs_its_passphrase(cli: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("backup", "a.openproto", "--encrypt").status == 2  # no terminal to ask on
+    monkeypatch.setenv("OPENPROTO_PASSPHRASE", "right")
+    assert cli("backup", "a.openproto", "--encrypt").status == 0
+    assert b"tea" not in (filled / "a.openproto").read_bytes()
+    assert cli("restore", "a.openproto", "--path", "b.db").out == "2 memories restored\n"
+    monkeypatch.setenv("OPENPROTO_PASSPHRASE", "wrong")
+    wrong = cli("backup", "a.openproto", "--verify")
+    assert (wrong.status, "passphrase" in wrong.err) == (1, True)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.kdf.scrypt", None)
+    missing = cli("backup", "b.openproto", "--encrypt")
+    assert (missing.status, "pip install 'openproto[encryption]'" in missing.err) == (7, True)
+    assert sorted(path.name for path in filled.glob("*.openproto*")) == ["a.openproto"]
+
+
+def rows(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY content")]
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_restore_goes_on_and_an_interrupted_backup_leaves_nothing(
+    cli: Run, filled: Path, signal_: signal.Signals
+) -> None:
+    lines = "".join(f'{{"content": "m{n:05}", "user_id": "u{n % 50}"}}\n' for n in range(2000))
+    (filled / "lines").write_text(lines)
+    assert (cli("import", "lines").status, cli("backup", "a.openproto").status) == (0, 0)
+    target = filled / "b.db"
+
+    def begun() -> bool:
+        with suppress(sqlite3.OperationalError):
+            return target.exists() and bool(rows(target))
+        return False
+
+    said = interrupted(["restore", "a.openproto", "--path", str(target)], signal_, begun)
+    assert signal_ is signal.SIGKILL or "the same command goes on from there" in said
+    assert 0 < len(rows(target)) < 2002
+    assert cli("restore", "a.openproto", "--path", str(target)).status == 0
+    assert rows(target) == rows(filled / "memory.db")
+    said = interrupted(["backup", "c.openproto"], signal_, (filled / "c.openproto.tmp").exists)
+    assert not (filled / "c.openproto").exists()
+    if signal_ is signal.SIGINT:
+        assert "no file was written" in said
+        assert not (filled / "c.openproto.tmp").exists()
+
+
+def interrupted(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> str:
+    """Signal a command once `ready`, and return what it said."""
+    with subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while not ready():
+            assert process.poll() is None
+        process.send_signal(signal_)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    return said
