@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests" / "server"), str(ROOT / "tests" / "postgres")]
+sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "server"), str(ROOT / "tests" / "postgres")]
 
+import isolation  # noqa: E402
 import killing  # noqa: E402
 import parts  # noqa: E402
 import schemathesis_run  # pyright: ignore[reportMissingImports]  # noqa: E402  found by the line above
@@ -49,6 +50,7 @@ PARTS: dict[str, Part] = {
     "versions": Part(parts.versions, 10_000, "the history of each key is linearizable"),
     "storm": Part(parts.storm, 45_000, "the client works afterwards, no task is left"),
     "probes": Part(parts.probes, 100_000, "an answer or a typed error"),
+    "isolation": Part(isolation.isolation, 100_000, "without any one condition the database shows nothing foreign"),
     "schemathesis": Part(schemathesis, 50_000, "every answer is as its OpenAPI says"),
     "soak": Part(parts.soak, 1_800, f"less than {parts.SOAK_LIMIT} kB an operation"),
 }

@@ -155,11 +155,11 @@ async def versions(chance: random.Random, operations: int) -> str:
                 told.append(f"{provider} {len(made):,} calls, {refused:,} refused as stale")
         finally:
             await asyncio.to_thread(server.stop)
-            await _left(home / "postgres")
+            await left(home / "postgres")
     return "; ".join(told)
 
 
-async def _left(place: Path) -> None:
+async def left(place: Path) -> None:
     """Wait for the server's keeper, which writes to its folder until it has ended."""
     async with asyncio.timeout(3 * CALL_BOUND):
         while (held := keeper.lock(place / "keeper.lock", fcntl.LOCK_EX)) is None:

@@ -22,7 +22,7 @@ MakeClient: TypeAlias = Callable[..., AsyncMemory]
 
 LONG = 30
 
-CLIENTS = "application_name = 'openproto' AND usename <> 'bouncer'"
+CLIENTS = "application_name = 'openproto' AND usename NOT LIKE 'bouncer%'"
 """Which rows of pg_stat_activity are connections of clients; those that PgBouncer keeps are not."""
 
 # No test pulls the plug, only kills; a small server is started and stopped faster.

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import asyncpg
 import pytest
-from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres import Postgres, queries
 from openproto_adapters.postgres.private import keeper
 from openproto_conformance import ProviderSuite
 from postgres_tools import LONG, MakeClient, Server, execute, stuck, until, value
@@ -35,12 +35,14 @@ def bouncer(server: Server) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="op-pgb-", dir="/tmp"))
     folder.chmod(0o755)
     # A separate role, so that its lasting connections are not taken for leaked ones.
-    asyncio.run(execute(server.dsn(), "CREATE ROLE bouncer LOGIN SUPERUSER"))
+    roles = "CREATE ROLE bouncer LOGIN SUPERUSER; CREATE ROLE bouncer_2 LOGIN;"
+    asyncio.run(execute(server.dsn(), f"{roles} GRANT CREATE ON DATABASE postgres TO bouncer_2"))
     # It refuses to run as root, and only the server's own user may enter the folder of the server's socket.
     shutil.chown(folder, server.place.uid, server.place.gid)
     config = folder / "pgbouncer.ini"
     config.write_text(
         f"""[databases]
+secured = host={server.place.sockets} port={keeper.PORT} user=bouncer_2 dbname=postgres
 * = host={server.place.sockets} port={keeper.PORT} user=bouncer
 
 [pgbouncer]
@@ -177,6 +179,27 @@ async def test_no_setting_leaks_into_the_sessions_of_others(behind: MakeClient, 
     async with behind(pool_min=3) as memory:
         await asyncio.gather(*(memory.add(f"{n}", user_id="ada") for n in range(20)))
     assert await settings() == before
+
+
+async def test_users_are_kept_apart_on_shared_connections_by_the_policies_alone(
+    behind: MakeClient, bouncer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"postgresql://bouncer_2@/secured?host={bouncer}&port=6432"
+    async with behind(url=url, pool_min=6, audit_reads=False) as memory:
+        users = [f"user {n}" for n in range(8)]
+        await memory.add_many([{"content": "note", "user_id": user} for user in users])
+        monkeypatch.setattr(queries, "OWN", "{}::text IS NOT NULL")
+        pages = await asyncio.gather(*(memory.list(user) for user in users * 20))
+        assert [[record.user_id for record in page.items] for page in pages] == [[user] for user in users * 20]
+        connections = [await asyncpg.connect(url, statement_cache_size=0, timeout=LONG) for _ in range(POOL_SIZE)]
+        try:
+            left = [await c.fetchval("SELECT current_setting('openproto.users', true)") for c in connections]
+        finally:
+            for connection in connections:
+                await connection.close()
+        assert not any(left)
+        assert await memory.delete_all("user 0") == 1
+        assert len((await memory.list("user 1")).items) == 1
 
 
 async def test_a_pgbouncer_that_follows_no_prepared_statements_is_answered_with_the_option_to_set(

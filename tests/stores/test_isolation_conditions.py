@@ -7,38 +7,17 @@ only the rows of its user, and the check of every row that comes out.
 from __future__ import annotations
 
 import contextlib
-import re
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
 import pytest
-from openproto_adapters.postgres import changes, deciding, provider, queries
-from openproto_adapters.postgres import restoring as postgres_restoring
-from openproto_adapters.sqlite import database, searching, selection, statements, supersession, user_rows
-from openproto_adapters.sqlite import restoring as sqlite_restoring
+from conditions import CONDITIONS, take_out, take_out_checks
+from openproto_adapters.postgres import deciding, provider, queries
+from openproto_adapters.sqlite import database, selection, statements
 
 from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
-
-OTHERS = r"(?:changed|target|handed|item|successor)\.user_id"
-PATTERNS = {
-    "sqlite": re.compile(r"(?:\w+\.)?user_id = :user_id"),
-    "postgres": re.compile(rf"(?:\w+\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
-}
-MODULES: dict[str, list[ModuleType]] = {
-    "sqlite": [sqlite_restoring, searching, selection, statements, supersession, user_rows],
-    "postgres": [changes, deciding, queries, postgres_restoring],
-}
-CONDITIONS = [
-    (store, module, name, number)
-    for store, modules in MODULES.items()
-    for module in modules
-    for name, text in sorted(vars(module).items())
-    if name.isupper() and isinstance(text, str)
-    for number in range(len(PATTERNS[store].findall(text)))
-]
 
 
 async def probe(memory: AsyncMemory) -> int:
@@ -90,33 +69,10 @@ def test_the_conditions_are_found() -> None:
     assert sum(store == "postgres" for store, *_ in CONDITIONS) >= 20
 
 
-def take_out(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int) -> None:
-    """Let one of a statement's conditions on the user be true of every row."""
-    count = iter(range(100))
-
-    def without(match: re.Match[str]) -> str:
-        if next(count) != number:
-            return match[0]
-        if match.re is PATTERNS["sqlite"]:
-            return "1"
-        parameter = match[1] or match[2] or ("{}" if "{}" in match[0] else "'x'")
-        return f"coalesce({parameter}::text, '') IS NOT NULL"  # a parameter that is not used has no type
-
-    pattern = PATTERNS["sqlite" if "sqlite" in module.__name__ else "postgres"]
-    monkeypatch.setattr(module, name, pattern.sub(without, getattr(module, name)))
-
-
 def without_policies(store: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncMemory:
     """Return a client of a store whose database shows every statement every row."""
     monkeypatch.setattr(database, "secure_rows", lambda _: None)
     return store.client(**({} if store.name == "sqlite" else {"row_security": False}))
-
-
-def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pass whatever the database shows."""
-    for module in [*sys.modules.values()]:
-        if module.__name__.startswith("openproto_adapters.") and hasattr(module, "check_owner"):
-            monkeypatch.setattr(module, "check_owner", lambda *_: None)
 
 
 EACH = pytest.mark.parametrize(
@@ -142,7 +98,7 @@ async def test_without_a_condition_the_database_answers_as_with_it(
     store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
 ) -> None:
     take_out(monkeypatch, module, name, number)
-    without_checks(monkeypatch)
+    take_out_checks(monkeypatch)
     async with store.client() as memory:
         assert await probe(memory) == 0
 
@@ -166,7 +122,7 @@ async def test_without_either_defence_the_probe_sees_it(
     store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
 ) -> None:
     take_out(monkeypatch, module, name, 0)
-    without_checks(monkeypatch)
+    take_out_checks(monkeypatch)
     async with without_policies(store, monkeypatch) as memory:
         with pytest.raises(AssertionError):
             assert await probe(memory) == 0

@@ -14,15 +14,16 @@ BEGIN
     RETURN CASE users WHEN '*' THEN '{}' ELSE users END;
 END $users$;
 
--- Subqueries are run once for a scan, where the functions themselves would be called for each row.
+-- Subqueries are run once for a scan, where the functions themselves would be called for each row. Most statements act
+-- for one user, and comparing with an array of one takes five times as long.
 CREATE POLICY acting_users ON {schema}.memories USING (
-    user_id = ANY ((SELECT {schema}.acting_users())::text[])
+    user_id = (SELECT ({schema}.acting_users())[1]) OR user_id = ANY ((SELECT {schema}.acting_users())::text[])
     OR (SELECT current_setting('openproto.users', true)) = '*');
 CREATE POLICY acting_users ON {schema}.keys USING (
-    user_id = ANY ((SELECT {schema}.acting_users())::text[])
+    user_id = (SELECT ({schema}.acting_users())[1]) OR user_id = ANY ((SELECT {schema}.acting_users())::text[])
     OR (SELECT current_setting('openproto.users', true)) = '*');
 CREATE POLICY acting_users ON {schema}.audit USING (
-    user_id = ANY ((SELECT {schema}.acting_users())::text[])
+    user_id = (SELECT ({schema}.acting_users())[1]) OR user_id = ANY ((SELECT {schema}.acting_users())::text[])
     OR (SELECT current_setting('openproto.users', true)) = '*');
 
 -- Behind a policy an index serves only comparisons that cannot give a value away, and the functions of JSON can: so the
