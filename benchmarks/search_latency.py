@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres.row_security import Acting
 
 from benchmarks.corpus import Corpus, Load, ReadyEmbedder, load, users
 from benchmarks.harness import Bench, Figure, at_most, for_information, median_ratio, spread, take_turns
@@ -25,9 +26,10 @@ class Recording(Postgres):
         super().__init__(*args, **options)
         self.sent: list[tuple[str, Sequence[Any]]] = []
 
-    async def _fetch(self, template: str, *args: Any) -> Sequence[Any]:
-        self.sent.append((self._queries.sql(template), args))
-        return await super()._fetch(template, *args)
+    async def _fetch(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
+        sql, *values = self._queries.acting(acting, template, *args)
+        self.sent.append((sql, values))
+        return await super()._fetch(acting, template, *args)
 
 
 async def run(bench: Bench) -> list[Figure]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -341,13 +341,15 @@ class IdempotencyKey(Request):
 
 
 R = TypeVar("R", bound=Request)
-Fields: TypeAlias = Mapping[str, Any]
 
 
-def build(model: type[R], fields: Fields) -> R:
-    """Return `model` made of `fields`, or raise `InvalidRequestError` naming what is wrong but not its value."""
+def build(model: type[R], /, **fields: Any) -> R:
+    """Return `model` made of fields by their wire names.
+
+    Raises InvalidRequestError, which names what is wrong but not its value.
+    """
     try:
-        return model.model_validate(fields if isinstance(fields, dict) else dict(fields))
+        return model.model_validate(fields)
     except ValidationError as error:
         raise InvalidRequestError(_explain(error)) from None
 

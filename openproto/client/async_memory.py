@@ -185,7 +185,7 @@ class AsyncMemory(AsyncVerbs):
         `updated_at`. With `if_version`, ConflictError unless that is its version; "absent" demands that there is none.
         """
         inputs.check_keywords("put", extensions)
-        condition = build(PutCondition, {"if_version": if_version})
+        condition = build(PutCondition, if_version=if_version)
         fields: dict[str, Any] = {
             "content": content,
             "user_id": user_id,
@@ -218,14 +218,14 @@ class AsyncMemory(AsyncVerbs):
         Only those at or beneath `prefix`; with `depth`, a deeper scope counts towards its ancestor of that many
         segments.
         """
-        query = build(ScopesQuery, {"user_id": user_id, "prefix": prefix, "depth": depth})
+        query = build(ScopesQuery, user_id=user_id, prefix=prefix, depth=depth)
         return await self._session.call(
             "list", lambda p: p.scopes(query), repeatable=True, scope=prefix, needs="scopes"
         )
 
     async def users(self, *, limit: int = 100, cursor: str | None = None) -> UserPage:
         """Return a page of at most `limit` (1..500) ids of the users that have records, in order; for operators."""
-        query = build(UsersQuery, {"limit": limit, "cursor": cursor})
+        query = build(UsersQuery, limit=limit, cursor=cursor)
         return await self._session.call("list", lambda p: p.users(query), repeatable=True, needs="users")
 
     async def restore(self, records: Iterable[MemoryRecord]) -> RestoreOutcomes:
@@ -242,7 +242,7 @@ class AsyncMemory(AsyncVerbs):
 
     async def delete_all(self, user_id: str, *, scope: str | None = None, tag: TagsWanted = None) -> int:
         """Remove every record of the user that the filters select and return how many there were."""
-        filters = build(Filters, {"user_id": user_id, "scope": scope, "tag": tag})
+        filters = build(Filters, user_id=user_id, scope=scope, tag=tag)
         return await self._session.call("delete", lambda p: p.delete_all(filters), repeatable=False, scope=scope)
 
     async def iter(

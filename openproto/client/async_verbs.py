@@ -99,11 +99,11 @@ class AsyncVerbs:
         if key is not None:
             if id is not None:
                 raise InvalidRequestError("get takes either an id or key=, and was given both")
-            named = build(KeyRef, {"user_id": user_id, "key": key})
+            named = build(KeyRef, user_id=user_id, key=key)
             return await self._session.call("get", lambda p: p.get_by_key(named), repeatable=True, needs="key")
         if id is None:
             raise InvalidRequestError("get takes an id, or key= with user_id=, and was given neither")
-        ref = build(RecordRef, {"id": id, "user_id": user_id})
+        ref = build(RecordRef, id=id, user_id=user_id)
         return await self._session.call("get", lambda p: p.get(ref), repeatable=True)
 
     async def update(
@@ -119,8 +119,8 @@ class AsyncVerbs:
         With `if_version`, ConflictError unless that is still the record's `version`.
         """
         inputs.check_keywords("update", [name for name in changes if name not in MemoryChanges.__annotations__])
-        ref = build(RecordRef, {"id": id, "user_id": user_id, "if_version": if_version})
-        update = build(MemoryUpdate, inputs.wire_names(changes))
+        ref = build(RecordRef, id=id, user_id=user_id, if_version=if_version)
+        update = build(MemoryUpdate, **inputs.wire_names(changes))
         if id in (update.supersedes or ()):
             raise InvalidRequestError("supersedes: a record cannot supersede itself")
         needs: Operation | None = "version" if if_version is not None else None
@@ -131,7 +131,7 @@ class AsyncVerbs:
 
         With `if_version`, ConflictError unless that is still the record's `version`.
         """
-        ref = build(RecordRef, {"id": id, "user_id": user_id, "if_version": if_version})
+        ref = build(RecordRef, id=id, user_id=user_id, if_version=if_version)
         needs: Operation | None = "version" if if_version is not None else None
         await self._session.call("delete", lambda p: p.delete(ref), repeatable=False, needs=needs)
 
@@ -150,16 +150,14 @@ class AsyncVerbs:
         """Return a page of at most `limit` (1..500) records, newest first; `next_cursor` leads to the next one."""
         query = build(
             ListQuery,
-            {
-                "user_id": user_id,
-                "scope": scope,
-                "tag": tag,
-                "since": since,
-                "until": until,
-                "as_of": as_of,
-                "limit": limit,
-                "cursor": cursor,
-            },
+            user_id=user_id,
+            scope=scope,
+            tag=tag,
+            since=since,
+            until=until,
+            as_of=as_of,
+            limit=limit,
+            cursor=cursor,
         )
         return await self._session.call("list", lambda p: p.list(query), repeatable=True, scope=scope)
 
@@ -177,15 +175,13 @@ class AsyncVerbs:
         """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
         wanted = build(
             SearchQuery,
-            {
-                "query": query,
-                "user_id": user_id,
-                "scope": scope,
-                "tag": tag,
-                "as_of": as_of,
-                "limit": limit,
-                "min_score": min_score,
-            },
+            query=query,
+            user_id=user_id,
+            scope=scope,
+            tag=tag,
+            as_of=as_of,
+            limit=limit,
+            min_score=min_score,
         )
         return await self._session.call("search", lambda p: p.search(wanted), repeatable=True, scope=scope)
 
@@ -207,15 +203,13 @@ class AsyncVerbs:
         """
         wanted = build(
             ContextQuery,
-            {
-                "query": query,
-                "user_id": user_id,
-                "scope": scope,
-                "tag": tag,
-                "as_of": as_of,
-                "token_budget": token_budget,
-                "relevant_only": relevant_only,
-            },
+            query=query,
+            user_id=user_id,
+            scope=scope,
+            tag=tag,
+            as_of=as_of,
+            token_budget=token_budget,
+            relevant_only=relevant_only,
         )
         return await self._session.call(
             "context", lambda p: p.context(wanted, self._count_tokens), repeatable=True, scope=scope
@@ -231,10 +225,7 @@ class AsyncVerbs:
         limit: int = 100,
     ) -> AuditEntries:
         """Return at most `limit` (1..1000) recorded calls on the user's memories, newest first."""
-        wanted = build(
-            AuditQuery,
-            {"user_id": user_id, "app": app, "memory_id": memory_id, "since": since, "limit": limit},
-        )
+        wanted = build(AuditQuery, user_id=user_id, app=app, memory_id=memory_id, since=since, limit=limit)
         return await self._session.call("audit", lambda p: p.audit(wanted), repeatable=True)
 
     async def capabilities(self) -> Capabilities:

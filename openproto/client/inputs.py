@@ -37,8 +37,8 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> Keye
     if "content" in fields and not isinstance(content := fields["content"], str):
         fields = {**fields, "content": as_content(content)}
     if idempotency_key is not None:
-        build(IdempotencyKey, {"idempotency_key": idempotency_key})
-    item = build(MemoryInput, fields)
+        build(IdempotencyKey, idempotency_key=idempotency_key)
+    item = build(MemoryInput, **fields)
     return KeyedInput(item, idempotency_key or generated_key(item.user_id))
 
 

@@ -102,7 +102,7 @@ class Gate:
         await self._count(key.sha256 if key else request.client.host if request.client else "")
         users = None if key is None or key.users == EVERYONE else frozenset(key.users)
         given = {"user_id": header(request, b"x-user-id"), "app": header(request, b"x-omp-app")}
-        build(IdentityHeaders, given)
+        build(IdentityHeaders, **given)
         current_origin.set(Origin(request.scope["openproto.request_id"], given["app"]))
         if (user_id := given["user_id"]) is not None:
             users = frozenset({user_id}) if users is None else users & {user_id}

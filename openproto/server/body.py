@@ -30,7 +30,7 @@ async def read_model(request: Request, model: type[M]) -> M:
         media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
     ):
         raise UnsupportedMediaTypeError("the body must be JSON, sent with Content-Type: application/json")
-    return build(model, _with_user(request, model, read_object(await _read(request))))
+    return build(model, **_with_user(request, model, read_object(await _read(request))))
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read_query(request: Request, model: type[M]) -> M:
     """Return the query string as `model`; an unknown parameter is refused, and one given twice, unless it may be."""
     query: bytes = request.scope["query_string"]
     if not query:
-        return build(model, _with_user(request, model, {}))
+        return build(model, **_with_user(request, model, {}))
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
@@ -61,7 +61,7 @@ def read_query(request: Request, model: type[M]) -> M:
             raise InvalidRequestError("the query string names a parameter twice")
         else:
             found[name] = value
-    return build(model, _with_user(request, model, found))
+    return build(model, **_with_user(request, model, found))
 
 
 def _with_user(request: Request, model: type[Model], found: dict[str, Any]) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def _checked(item: Any, caller: Caller) -> dict[str, Any] | OpenProtoError:
     try:
         if not isinstance(item, dict):
             raise InvalidRequestError("an item of a batch must be a JSON object")
-        checked = build(BatchMemory, {"user_id": caller.only_user, **item} if caller.only_user else item)
+        checked = build(BatchMemory, **({"user_id": caller.only_user} if caller.only_user else {}) | item)
         caller.require(checked.user_id)
     except OpenProtoError as error:
         return error

@@ -109,8 +109,8 @@ def _vector(data: bytes | None, dim: int | None) -> Vector | None:
 def _input(record: MemoryRecord) -> KeyedInput | OpenProtoError:
     fields = {name: getattr(record, name) for name in _COPIED}
     try:
-        build(RecordRef, {"id": record.id})
-        item = build(MemoryInput, {**fields, "source": record.source, **record.extensions})
+        build(RecordRef, id=record.id)
+        item = build(MemoryInput, **fields, source=record.source, **record.extensions)
     except OpenProtoError as error:
         return error
     return KeyedInput(item, GeneratedKey(record.id))

@@ -21,7 +21,7 @@ IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
 
 
 def listing(**fields: Any) -> ListQuery:
-    return build(ListQuery, {"user_id": "ada", **fields})
+    return build(ListQuery, **{"user_id": "ada", **fields})
 
 
 @given(MOMENTS, IDS)

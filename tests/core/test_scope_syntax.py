@@ -19,11 +19,11 @@ PATH = st.lists(SEGMENT, min_size=1, max_size=4).map("/".join)
 
 
 def filter_of(scope: Any) -> str | None:
-    return build(Filters, {"user_id": "ada", "scope": scope}).scope
+    return build(Filters, user_id="ada", scope=scope).scope
 
 
 def stored(scope: str) -> str | None:
-    return build(MemoryInput, {"content": "tea", "user_id": "ada", "scope": scope}).scope
+    return build(MemoryInput, content="tea", user_id="ada", scope=scope).scope
 
 
 @given(PATH)
@@ -82,4 +82,4 @@ def test_the_characters_of_patterns_are_ordinary(scope: str) -> None:
 @pytest.mark.parametrize("scope", [1, b"a", ["a"], True])
 def test_a_filter_that_is_not_text_is_refused(scope: Any) -> None:
     with pytest.raises(InvalidRequestError):
-        build(SearchQuery, {"query": "q", "user_id": "ada", "scope": scope})
+        build(SearchQuery, query="q", user_id="ada", scope=scope)

@@ -123,7 +123,7 @@ class _Import:
             try:
                 if isinstance(line, InvalidRequestError):
                     raise line
-                build(MemoryInput, {name: value for name, value in line.item.items() if name != "idempotency_key"})
+                build(MemoryInput, **{name: value for name, value in line.item.items() if name != "idempotency_key"})
                 self.good += 1
             except InvalidRequestError as error:
                 self._bad(number, error)

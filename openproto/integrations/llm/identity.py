@@ -32,7 +32,7 @@ def current_owner(user_id: Named, scope: Named | None) -> Owner:
         raise InvalidRequestError(
             "no user id for this LLM call: the user_id= given to wrap() has no value here. Set it before the call"
         )
-    return build(Owner, {"user_id": user, "scope": None if scope is None else _now(scope)})
+    return build(Owner, user_id=user, scope=None if scope is None else _now(scope))
 
 
 def _now(named: Named) -> str | None:
