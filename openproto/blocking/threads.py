@@ -74,22 +74,42 @@ class Threads:
         Raises ProviderUnavailableError for a call that `close()` cuts off or forestalls, and RuntimeError where no
         thread can run it, because the interpreter exits.
         """
-        if self._closed:
-            raise _closed_meanwhile()
-        if sys.is_finalizing():
-            raise RuntimeError(_TOO_LATE)
-        call = _Call(self._name, partial(copy_context().run, function, *args, **kwargs))
-        self._calls.add(call)
+        call = self._begin(partial(copy_context().run, function, *args, **kwargs))
         try:
-            self._queue.put(call)
-            if not self._idle.acquire(blocking=False) and self._started < self._width:
-                self._start_thread()
             result: R = await call.outcome
             return result
         finally:
             self._calls.discard(call)
             call.give_up()
             del call  # an error's traceback holds this frame, and the call's outcome the error
+
+    def submit(self, function: Callable[[], R]) -> asyncio.Future[R]:
+        """Start what a call of this object does, and return its future; cancelling that gives the call up."""
+        call = self._begin(function)
+
+        def ended(_: asyncio.Future[R]) -> None:
+            self._calls.discard(call)
+            call.abort.set()
+
+        call.outcome.add_done_callback(ended)
+        return call.outcome
+
+    def _begin(self, function: Callable[[], Any]) -> _Call:
+        if self._closed:
+            raise _closed_meanwhile()
+        if sys.is_finalizing():
+            raise RuntimeError(_TOO_LATE)
+        call = _Call(self._name, function)
+        self._calls.add(call)
+        self._queue.put(call)
+        if not self._idle.acquire(blocking=False) and self._started < self._width:
+            try:
+                self._start_thread()
+            except BaseException:
+                self._calls.discard(call)
+                call.give_up()
+                raise
+        return call
 
     def http_client(self, **options: Any) -> httpx.Client:
         """Return an `httpx.Client(**options)` for an SDK to use in this pool's calls, which can then be aborted.

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite.database import Connection, Database
+from openproto_adapters.sqlite.database import Database
+from openproto_adapters.sqlite.lanes import Connection
 from sqlite_tools import rows
 from waiting import until
 
 from openproto import ProviderUnavailableError
 
-INSERT = "INSERT INTO keys VALUES ('ada', 'k', 'm1', x'00')"
+INSERT = "INSERT INTO main.keys VALUES ('ada', 'k', 'm1', x'00')"
 FOR_EVER = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1e12) SELECT count(*) FROM n"
 
 
@@ -91,7 +92,7 @@ async def test_a_cancelled_write_is_interrupted_and_rolled_back(database: Databa
     await until(slow.began.is_set)
     await cancel(writing)
     async with asyncio.timeout(10):
-        assert await database.write(lambda db: db.execute("SELECT count(*) FROM keys").fetchone()) == (0,)
+        assert await database.write(lambda db: db.execute("SELECT count(*) FROM main.keys").fetchone()) == (0,)
 
 
 async def test_a_write_that_is_cancelled_while_it_waits_for_a_lock_never_happens(database: Database) -> None:
@@ -141,15 +142,15 @@ async def test_a_read_sees_one_unchanging_state_and_writes_nothing(database: Dat
     first, second = threading.Event(), threading.Event()
 
     def look_twice(db: Connection) -> Any:
-        counts = [db.execute("SELECT count(*) FROM keys").fetchone()[0]]
+        counts = [db.execute("SELECT count(*) FROM main.keys").fetchone()[0]]
         first.set()
         assert second.wait(10)
-        return [*counts, db.execute("SELECT count(*) FROM keys").fetchone()[0]]
+        return [*counts, db.execute("SELECT count(*) FROM main.keys").fetchone()[0]]
 
     reading = asyncio.create_task(database.read(look_twice))
     await until(first.is_set)
     await database.write(lambda db: db.execute(INSERT))
     second.set()
     assert await reading == [0, 0]
-    await database.read(lambda db: db.execute("DELETE FROM keys"))
+    await database.read(lambda db: db.execute("DELETE FROM main.keys"))
     assert len(rows(database.path, "SELECT * FROM keys")) == 1

@@ -6,16 +6,16 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
-from openproto.blocking.threads import Threads
 from openproto.errors import ProviderError, ProviderUnavailableError
+from openproto.stores.gathering import Gatherer
 from openproto_adapters.sqlite.errors import CLOSED, typed_error
-from openproto_adapters.sqlite.row_security import secure_rows
+from openproto_adapters.sqlite.lanes import Call, Connection, Job, Lane
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
 
 _log = logging.getLogger(__name__)
@@ -28,16 +28,7 @@ _SAME_FILE = (
     "or keep the new one, and open another client"
 )
 
-# How many steps of SQLite's virtual machine, well under a millisecond of them, pass between looks at a cancellation.
-_STEPS_BETWEEN_LOOKS = 20_000
 _LOCK_POLL_SECONDS = 0.02
-
-
-class _Job:
-    """Whether the call that a worker thread is busy with was given up."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
 
 
 class Database:
@@ -48,9 +39,15 @@ class Database:
         self._path_text = str(path)  # looked at before every call: asking a Path takes longer
         self._lock_timeout = lock_timeout
         self._synchronous = synchronous
-        self._readers = _Lane("openproto-sqlite-read", readers, self._connect_to_read)
-        self._searcher = _Lane("openproto-sqlite-search", 1, self._connect_to_read)
-        self._writer = _Lane("openproto-sqlite-write", 1, self._connect_to_write)
+        self._readers = Lane("openproto-sqlite-read", readers, self._connect_to_read)
+        self._searcher = Lane("openproto-sqlite-search", 1, self._connect_to_read)
+        self._writer = Lane("openproto-sqlite-write", 1, self._connect_to_write)
+        self._gets: Gatherer[Call, Any] = Gatherer(
+            lambda calls: self._readers.start(partial(self._read_together, calls), calls), Call.give_up
+        )
+        self._writes: Gatherer[Call, Any] = Gatherer(
+            lambda calls: self._writer.start(partial(self._write_together, calls), calls), Call.give_up
+        )
         self._identity: tuple[int, int] | None = None
         self._is_immutable = False
         self.read_only: str | None = None
@@ -83,7 +80,7 @@ class Database:
         """Return `function(connection)`, which makes a single statement: that is a snapshot without a transaction."""
         return await self._read_in(self._readers, function)
 
-    async def _read_in(self, lane: _Lane, function: Callable[[Connection], T]) -> T:
+    async def _read_in(self, lane: Lane, function: Callable[[Connection], T]) -> T:
         def job(connection: Connection) -> T:
             self._check_identity("nothing was read")
             return self._when_free(connection, function)
@@ -93,7 +90,7 @@ class Database:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Callable[[Connection], T]], Awaitable[T]]]:
         """Return what runs one function after another over one unchanging state of the file, which may take long."""
-        lane = _Lane("openproto-sqlite-snapshot", 1, self._connect_to_read)
+        lane = Lane("openproto-sqlite-snapshot", 1, self._connect_to_read)
 
         def begin(connection: Connection) -> None:
             self._check_identity("nothing was read")
@@ -106,23 +103,75 @@ class Database:
         finally:
             await lane.close()  # which ends the transaction
 
+    async def get(self, function: Callable[[Connection], T]) -> T:
+        """Return what `read_once` does; those that are asked for at the same time are read in one trip to a thread.
+
+        A record takes a few microseconds to read, and the trip many times that.
+        """
+        return cast(T, await self._gets(Call(function)))
+
     async def write(self, function: Callable[[Connection], T]) -> T:
-        """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises."""
+        """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises.
+
+        Those that wait for the writer at the same time are one transaction, in which each can fail alone. So one may
+        run twice, the first time for nothing.
+        """
+        return cast(T, await self._writes(Call(function)))
+
+    async def write_alone(self, function: Callable[[Connection], T]) -> T:
+        """Return what `write` does, for what takes long or must not run twice: in a transaction by itself."""
 
         def job(connection: Connection) -> T:
-            self._check_identity("nothing of this call was written")
-            self._take_write_lock(connection)
+            (outcome,) = self._write_together([call], connection)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return cast(T, outcome)
+
+        call = Call(function)
+        return await self._writer.start(job, [call])
+
+    def _read_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
+        self._check_identity("nothing was read")
+        outcomes: list[Any] = []
+        for call in calls:
+            connection.work_for(call)
             try:
-                result = function(connection)
-                connection.execute("COMMIT")
+                outcomes.append(self._when_free(connection, call.run))
+            except Exception as error:
+                outcomes.append(_typed(error))
+        return outcomes
+
+    def _write_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
+        """Return what each call returned or raised, in a transaction that holds all but those that raised."""
+        self._check_identity("nothing of this call was written")
+        job = connection.job
+        failed: dict[Call, Exception] = {}
+        done: dict[Call, Any] = {}
+        is_committed = False
+        while not is_committed and len(failed) < len(calls):
+            connection.work_for(job)
+            try:
+                self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
+            except sqlite3.Error as error:  # another process has the lock: each need not wait for that again
+                return [typed_error(error) for _ in calls]
+            try:
+                for call in calls:
+                    if call not in failed:
+                        try:
+                            done[call] = _part(connection, call, is_alone=len(calls) == 1)
+                        except Exception as error:
+                            failed[call] = _typed(error)
+                            if not connection.in_transaction:  # SQLite took back what the others wrote as well
+                                break
+                if is_committed := connection.in_transaction:
+                    connection.work_for(job)
+                    connection.execute("COMMIT" if len(failed) < len(calls) else "ROLLBACK")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            self._check_identity("what this call wrote is not in the file at that path")
-            return result
-
-        return await self._writer.run(job)
+        self._check_identity("what this call wrote is not in the file at that path")
+        return [failed[call] if call in failed else done[call] for call in calls]
 
     async def close(self) -> None:
         """Interrupt what runs and close every connection."""
@@ -135,7 +184,7 @@ class Database:
                 # Last: SQLite clears up behind the file only in a connection that is alone when it closes.
                 await self._writer.close()
 
-    def _connect_to_write(self, job: _Job) -> Connection:
+    def _connect_to_write(self, job: Job) -> Connection:
         if self.read_only is not None:
             raise ProviderError(f"{self.path} may only be read ({self.read_only}); open it as a user who may write")
         self._check_identity("nothing of this call was written")
@@ -152,7 +201,7 @@ class Database:
             raise
         return connection
 
-    def _connect_to_read(self, job: _Job) -> Connection:
+    def _connect_to_read(self, job: Job) -> Connection:
         if self._identity is None and not self.path.exists():
             # Nothing was ever written: what is asked is asked of an empty store that is nowhere.
             connection = self._connect(job, ":memory:")
@@ -173,7 +222,7 @@ class Database:
             raise
         return connection
 
-    def _connect(self, job: _Job, uri: str) -> Connection:
+    def _connect(self, job: Job, uri: str) -> Connection:
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0, factory=Connection
         )
@@ -188,7 +237,7 @@ class Database:
         except OSError as error:
             raise ProviderError(f"{self.path} cannot be created: {error.strerror}; choose another path=") from error
 
-    def _prepare(self, job: _Job) -> None:
+    def _prepare(self, job: Job) -> None:
         """Look at the file, if there is one, and bring it to the newest schema; see what may be done with it."""
         try:
             _identity(self.path)
@@ -209,7 +258,7 @@ class Database:
             reason = "Permission denied" if nearest.is_dir() else "Not a directory"
             raise ProviderError(f"{self.path} cannot be created: {reason}; choose another path=")
 
-    def _prepare_to_read(self, job: _Job) -> None:
+    def _prepare_to_read(self, job: Job) -> None:
         self.read_only = "writes are refused, and reads leave no entry in the audit log"
         try:
             version = self._version_read(job)
@@ -227,7 +276,7 @@ class Database:
         self._identity = _identity(self.path)
         _log.warning("sqlite: %s is opened for reading only: %s", self.path, self.read_only)
 
-    def _version_read(self, job: _Job) -> int:
+    def _version_read(self, job: Job) -> int:
         immutable = "&immutable=1" if self._is_immutable else ""
         with closing(self._connect(job, f"{self.path.absolute().as_uri()}?mode=ro{immutable}")) as connection:
             return self._when_free(connection, schema_version)
@@ -237,7 +286,7 @@ class Database:
         check_version(self.path, version)
         if version < SCHEMA_VERSION:
             self._when_free(connection, lambda c: c.execute("PRAGMA journal_mode = wal"))
-            self._take_write_lock(connection)
+            self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
             try:
                 upgrade(connection)
                 connection.execute("COMMIT")
@@ -254,9 +303,6 @@ class Database:
             is_same = False
         if not is_same:
             raise ProviderError(_SAME_FILE.format(what=what))
-
-    def _take_write_lock(self, connection: Connection) -> None:
-        self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
 
     def _when_free(self, connection: Connection, action: Callable[[Connection], T]) -> T:
         """Return `action(connection)` once no other process's lock refuses it.
@@ -276,87 +322,6 @@ class Database:
                 time.sleep(_LOCK_POLL_SECONDS)
 
 
-class Connection(sqlite3.Connection):
-    """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
-
-    job = _Job()
-    _acting_user: tuple[str | None, ...] = ()
-    is_passing = False
-    """Whether it serves one job and is closed then."""
-
-    def work_for(self, job: _Job) -> None:
-        """Serve `job` from now on, for no user yet."""
-        self.job = job
-        self._acting_user = ()
-        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
-
-    def secure(self) -> None:
-        """Show and change only rows of the user that this connection acts for."""
-        self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
-        secure_rows(self)
-
-    def act_for(self, user_id: str | None) -> None:
-        """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""
-        self._acting_user = (user_id,)
-
-
-class _Lane:
-    """`width` threads with a connection each; connections are made when first needed."""
-
-    def __init__(self, name: str, width: int, connect: Callable[[_Job], Connection]) -> None:
-        self._threads = Threads(width, name)
-        self._connect = connect
-        self._idle: SimpleQueue[Connection | None] = SimpleQueue()
-        for _ in range(width):
-            self._idle.put(None)
-        self._width = width
-        self._running: set[_Job] = set()
-
-    async def run(self, function: Callable[[Connection], T]) -> T:
-        return await self._in_thread(lambda job: self._work(job, function))
-
-    async def prepare(self, function: Callable[[_Job], None]) -> None:
-        """Run what comes before there is a connection."""
-        await self._in_thread(lambda job: _typed(lambda: function(job)))
-
-    async def _in_thread(self, work: Callable[[_Job], T]) -> T:
-        job = _Job()
-        self._running.add(job)
-        try:
-            return await self._threads(work, job)
-        finally:
-            # Reached early only by a cancellation: the statement that runs for this job now stops.
-            job.cancelled = True
-            self._running.discard(job)
-
-    async def close(self) -> None:
-        for job in self._running:
-            job.cancelled = True
-        try:
-            for _ in range(self._width):
-                await self._threads(self._close_one)
-        finally:
-            self._threads.close()
-
-    def _work(self, job: _Job, function: Callable[[Connection], T]) -> T:
-        connection = self._idle.get()
-        try:
-            connection = connection or self._connect(job)
-            connection.work_for(job)
-            return function(connection)
-        except sqlite3.Error as error:
-            raise typed_error(error) from error
-        finally:
-            if connection is not None and connection.is_passing:
-                connection.close()
-                connection = None
-            self._idle.put(connection)
-
-    def _close_one(self) -> None:
-        if (connection := self._idle.get()) is not None:
-            connection.close()
-
-
 def _snapshot(connection: Connection, function: Callable[[Connection], T]) -> T:
     connection.execute("BEGIN")
     try:
@@ -365,13 +330,33 @@ def _snapshot(connection: Connection, function: Callable[[Connection], T]) -> T:
         connection.execute("ROLLBACK")
 
 
-def _typed(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except sqlite3.Error as error:
-        raise typed_error(error) from error
-
-
 def _identity(path: str | Path) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_dev, found.st_ino
+
+
+def _part(connection: Connection, call: Call, *, is_alone: bool) -> Any:
+    """Return what the call does to the file, which another one's failure leaves alone."""
+    if call.cancelled:
+        raise ProviderUnavailableError(CLOSED)
+    connection.work_for(call)
+    if is_alone:
+        return call.run(connection)
+    connection.execute("SAVEPOINT part")
+    try:
+        result = call.run(connection)
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO part")
+            connection.execute("RELEASE part")
+        raise
+    connection.execute("RELEASE part")
+    return result
+
+
+def _typed(error: Exception) -> Exception:
+    if not isinstance(error, sqlite3.Error):
+        return error
+    typed = typed_error(error)
+    typed.__cause__ = error
+    return typed

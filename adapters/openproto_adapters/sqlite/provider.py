@@ -61,8 +61,8 @@ from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_
 from openproto.stores.restoring import as_stored, index_records
 from openproto.stores.words import terms
 from openproto_adapters.sqlite import statements
-from openproto_adapters.sqlite.database import Connection, Database, Synchronous
-from openproto_adapters.sqlite.gets import GetBatcher
+from openproto_adapters.sqlite.database import Database, Synchronous
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.location import file_at
 from openproto_adapters.sqlite.reindexing import reindex
 from openproto_adapters.sqlite.restoring import load, restore
@@ -122,7 +122,6 @@ class Sqlite(Provider):
         self._search_cache: SearchCache | None = None
         self._indexer: Indexer[Terms] | None = None
         self._database: Database | None = None
-        self._gets: GetBatcher | None = None
         self._audit_buffer: AuditBuffer | None = None
 
     async def open(self) -> None:
@@ -145,7 +144,7 @@ class Sqlite(Provider):
         finally:
             indexer, self._indexer = self._indexer, None
             self._search_cache = None
-            database, self._database, self._gets = self._database, None, None
+            database, self._database = self._database, None
             if indexer is not None:
                 await indexer.close()
             if database is not None:
@@ -157,7 +156,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> MemoryRecord:
             self._adopt_model(db)
-            return self._add(db, new)
+            return statements.add(db, new, self._audit_of(new))
 
         return self._noted(await self._db.write(write))
 
@@ -169,11 +168,11 @@ class Sqlite(Provider):
             self._adopt_model(db)
             return [new if isinstance(new, OpenProtoError) else self._outcome(db, new) for new in batch]
 
-        return [self._noted(outcome) for outcome in await self._db.write(write)]
+        return [self._noted(outcome) for outcome in await self._db.write_alone(write)]
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._open_gets.get(ref)
+        record = await self._db.get(lambda db: statements.get(db, ref))
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -188,7 +187,7 @@ class Sqlite(Provider):
             statements.write_audit(db, [audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
             return record
 
-        return await self._change(write, NotFoundError("no such memory"))
+        return await self._change(write)
 
     async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
         """Create or replace the record of that key, with its audit entry, in one transaction."""
@@ -209,7 +208,7 @@ class Sqlite(Provider):
             self._adopt_model(db)
             return restore(db, stored, batch, lambda r: audit_row(r.user_id, memory_id=r.id, scope=r.scope))
 
-        return await self._db.write(write)
+        return await self._db.write_alone(write)
 
     @asynccontextmanager
     async def snapshot(self, *, vectors: bool) -> AsyncIterator[SqliteSnapshot]:
@@ -229,7 +228,7 @@ class Sqlite(Provider):
             self._adopt_model(db)
             return load(db, parts, batch, caller, include_deleted=include_deleted)
 
-        return await self._db.write(write)
+        return await self._db.write_alone(write)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record and its words; only its idempotency key is remembered."""
@@ -238,7 +237,7 @@ class Sqlite(Provider):
             gone = statements.delete(db, ref)
             statements.write_audit(db, [audit_row(gone.user_id, memory_id=gone.id)])
 
-        await self._change(write, NotFoundError("no such memory"))
+        await self._change(write)
 
     async def delete_all(self, filters: Filters) -> int:
         """Remove every record that the filters select, in one transaction."""
@@ -248,11 +247,11 @@ class Sqlite(Provider):
             statements.write_audit(db, [audit_row(filters.user_id, memory_id=id) for id in gone])
             return len(gone)
 
-        return await self._change(write, 0)
+        return await self._db.write_alone(write) if self._db.exists else 0
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._db.read_once(lambda db: statements.get_by_key(db, ref))
+        record = await self._db.get(lambda db: statements.get_by_key(db, ref))
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -319,7 +318,6 @@ class Sqlite(Provider):
             lock_timeout=self._lock_timeout,
             synchronous=self._synchronous,
         )
-        self._gets = GetBatcher(self._database)
         await self._database.open()
 
     async def _list(self, query: ListQuery) -> MemoryPage:
@@ -346,27 +344,22 @@ class Sqlite(Provider):
             self._search_cache = SearchCache(self._search_cache_bytes)
         return self._search_cache.rows(db, user_id, self._index.model, self._index.dim or 0)
 
-    def _add(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord:
-        return statements.add(db, new, self._audit_of(new))
-
     def _audit_of(self, new: IndexedInput[Terms]) -> AuditRow:
         app = new.item.source.app if new.item.source else None
         return audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
 
     def _outcome(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord | OpenProtoError:
-        # `statements.add` refuses before it writes, so an item that fails leaves nothing of itself behind.
+        # `add` refuses before it writes: an item that fails leaves nothing behind.
         try:
-            return self._add(db, new)
+            return statements.add(db, new, self._audit_of(new))
         except OpenProtoError as error:
             return error
 
-    async def _change(self, write: Callable[[Connection], T], nothing: T | OpenProtoError) -> T:
+    async def _change(self, write: Callable[[Connection], T]) -> T:
         """Write to the file; where there is none yet there is nothing to change, and none is made."""
-        if self._db.exists:
-            return await self._db.write(write)
-        if isinstance(nothing, OpenProtoError):
-            raise nothing
-        return nothing
+        if not self._db.exists:
+            raise NotFoundError("no such memory")
+        return await self._db.write(write)
 
     def _adopt_model(self, db: Connection) -> None:
         """Give an empty file its model; a re-embedding by another process may have given it another meanwhile."""
@@ -393,12 +386,6 @@ class Sqlite(Provider):
         if self._database is None:
             raise self.closed_meanwhile()
         return self._database
-
-    @property
-    def _open_gets(self) -> GetBatcher:
-        if self._gets is None:
-            raise self.closed_meanwhile()
-        return self._gets
 
     @property
     def _index(self) -> Indexer[Terms]:

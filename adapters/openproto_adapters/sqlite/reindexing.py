@@ -16,7 +16,8 @@ from openproto.errors import ConflictError
 from openproto.provider import ReindexProgress
 from openproto.stores.indexer import Indexer
 from openproto.stores.words import RULES, terms
-from openproto_adapters.sqlite.database import Connection, Database
+from openproto_adapters.sqlite.database import Database
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import pack_embedding
 from openproto_adapters.sqlite.searching import tokens
 
@@ -29,11 +30,11 @@ async def reindex(database: Database, indexer: Indexer[Any], report: Callable[[R
     """Re-embed every memory with `indexer`'s embedder, reporting after each batch."""
     await _renew_words(database)
     run = _Run(indexer.model, indexer.dim)
-    await database.write(run.begin)
-    while not await database.write(run.finish):
+    await database.write_alone(run.begin)
+    while not await database.write_alone(run.finish):
         batch = await database.read(_next_batch)
         vectors = await indexer.embed_many([content for _, content in batch])
-        await database.write(partial(run.keep, batch=batch, vectors=vectors))
+        await database.write_alone(partial(run.keep, batch=batch, vectors=vectors))
         report(await database.read(_progress))
 
 
@@ -59,7 +60,7 @@ async def _renew_words(database: Database) -> None:
         return bool(batch)
 
     last = [0]
-    while await database.write(renew):
+    while await database.write_alone(renew):
         pass
 
 

@@ -12,7 +12,7 @@ from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import outcome_of, refused, settled, to_settle
-from openproto_adapters.sqlite.database import Connection
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import from_micros, to_micros
 from openproto_adapters.sqlite.selection import check_owner
 from openproto_adapters.sqlite.statements import GET_BY_KEY, INSERT_KEY, fields_of, insert, write_audit

@@ -14,7 +14,7 @@ from openproto.models import MOST_TURNS, Place, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
 from openproto.stores.ranking import ScoreWeights, coverage, lend
-from openproto_adapters.sqlite.database import Connection
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, to_record
 from openproto_adapters.sqlite.selection import CONVERSATION, TURN, foreign, own, selection
 

@@ -8,7 +8,7 @@ from sqlite3 import Cursor
 from typing import Any, TypeAlias
 
 from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
-from openproto_adapters.sqlite.database import Connection
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, to_record
 from openproto_adapters.sqlite.selection import check_owner
 

@@ -30,7 +30,7 @@ from openproto.stores.compact_json import to_json
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.duplicates import decide
 from openproto.stores.indexer import IndexedInput, IndexedText, StoredModel
-from openproto_adapters.sqlite.database import Connection
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_micros, to_record
 from openproto_adapters.sqlite.searching import tokens
 from openproto_adapters.sqlite.selection import Parameters, check_owner, own, selection

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from openproto.errors import NotFoundError
 from openproto.stores.compact_json import to_json
-from openproto_adapters.sqlite.database import Connection
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.selection import check_owner
 
 Handovers: TypeAlias = list[tuple[str, int]]

@@ -21,7 +21,7 @@ from openproto.models import MOST_TURNS
 from openproto.requests import Filters
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE
 from openproto.stores.ranking_arrays import Flags, Positions, cosines
-from openproto_adapters.sqlite.database import Connection
+from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import to_micros
 from openproto_adapters.sqlite.selection import CONVERSATION, TURN, check_owner
 

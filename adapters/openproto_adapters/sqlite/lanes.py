@@ -1,0 +1,142 @@
+"""Threads with a connection each, in which what is asked of the file runs, and really stops when it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from openproto.blocking.threads import Threads
+from openproto_adapters.sqlite.errors import typed_error
+from openproto_adapters.sqlite.row_security import secure_rows
+
+T = TypeVar("T")
+
+# How many steps of SQLite's virtual machine, well under a millisecond of them, pass between looks at a cancellation.
+_STEPS_BETWEEN_LOOKS = 20_000
+
+
+class Job:
+    """Whether what a worker thread is busy with was given up."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def give_up(self) -> None:
+        """Stop the statement that runs for it."""
+        self.cancelled = True
+
+
+class Call(Job):
+    """One of the calls that go to the file together; it runs with the context variables of its caller."""
+
+    def __init__(self, function: Callable[[Connection], Any]) -> None:
+        super().__init__()
+        self._context = copy_context()
+        self._function = function
+
+    def run(self, connection: Connection) -> Any:
+        """Return what the function returns."""
+        return self._context.run(self._function, connection)
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
+
+    job = Job()
+    _acting_user: tuple[str | None, ...] = ()
+    is_passing = False
+    """Whether it serves one job and is closed then."""
+
+    def work_for(self, job: Job) -> None:
+        """Serve `job` from now on, for no user yet."""
+        self.job = job
+        self._acting_user = ()
+        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
+
+    def secure(self) -> None:
+        """Show and change only rows of the user that this connection acts for."""
+        self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
+        secure_rows(self)
+
+    def act_for(self, user_id: str | None) -> None:
+        """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""
+        self._acting_user = (user_id,)
+
+
+class Lane:
+    """`width` threads with a connection each; connections are made when first needed."""
+
+    def __init__(self, name: str, width: int, connect: Callable[[Job], Connection]) -> None:
+        self._threads = Threads(width, name)
+        self._connect = connect
+        self._idle: SimpleQueue[Connection | None] = SimpleQueue()
+        for _ in range(width):
+            self._idle.put(None)
+        self._width = width
+        self._running: set[Job] = set()
+
+    async def run(self, function: Callable[[Connection], T]) -> T:
+        """Return `function(connection)`."""
+        return await self.start(function)
+
+    def start(self, function: Callable[[Connection], T], calls: Sequence[Job] = ()) -> asyncio.Future[T]:
+        """Start `function(connection)`, which serves these calls, and return its future."""
+        job = Job()
+        return self._start(lambda: self._work(job, function), job, calls)
+
+    async def prepare(self, function: Callable[[Job], None]) -> None:
+        """Run what comes before there is a connection."""
+        job = Job()
+        await self._start(lambda: _typed(lambda: function(job)), job)
+
+    async def close(self) -> None:
+        """Interrupt what runs and close every connection."""
+        for job in self._running:
+            job.give_up()
+        try:
+            for _ in range(self._width):
+                await self._threads(self._close_one)
+        finally:
+            self._threads.close()
+
+    def _start(self, work: Callable[[], T], job: Job, calls: Sequence[Job] = ()) -> asyncio.Future[T]:
+        future = self._threads.submit(work)
+        jobs = {job, *calls}
+        self._running |= jobs
+
+        def ended(_: asyncio.Future[T]) -> None:
+            # Reached early only by a cancellation: the statement that runs for this job now stops.
+            job.give_up()
+            self._running -= jobs
+
+        future.add_done_callback(ended)
+        return future
+
+    def _work(self, job: Job, function: Callable[[Connection], T]) -> T:
+        connection = self._idle.get()
+        try:
+            connection = connection or self._connect(job)
+            connection.work_for(job)
+            return function(connection)
+        except sqlite3.Error as error:
+            raise typed_error(error) from error
+        finally:
+            if connection is not None and connection.is_passing:
+                connection.close()
+                connection = None
+            self._idle.put(connection)
+
+    def _close_one(self) -> None:
+        if (connection := self._idle.get()) is not None:
+            connection.close()
+
+
+def _typed(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except sqlite3.Error as error:
+        raise typed_error(error) from error
