@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import httpx
+import pytest
 from server_tools import LONG, Serve, error_of, sqlite_app
+from waiting import until
 
 from openproto.server import ServerSettings
 from openproto.server.keys import new_key
@@ -73,15 +77,30 @@ def test_a_page_shows_a_key_what_it_may_do_and_only_to_keys_of_all_users_the_fig
     assert {"calls", "in_flight", "cancelled", "verbs"} <= set(all_["figures"])
 
 
-def test_the_command_prints_the_address_and_ends_in_order(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "openproto.cli", "ui", "--no-browser", "--json"]
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_command_prints_the_address_opens_a_browser_and_ends_in_order(tmp_path: Path, opens: bool) -> None:
+    command = [sys.executable, "-W", "error", "-m", "openproto.cli", "ui", "--json"]
     options = ["--path", str(tmp_path / "memory.db"), "--option", "embedder=none"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened.part; mv {tmp_path}/opened.part {tmp_path}/opened\n'
+    )
+    browser.chmod(0o700)
+    with subprocess.Popen(
+        [*command, *options, *([] if opens else ["--no-browser"])],
+        env={**os.environ, "BROWSER": f"{browser} %s"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
         try:
             assert started.stdout
             page = json.loads(started.stdout.readline())["url"]
             assert httpx.get(page, timeout=LONG).headers["content-type"].startswith("text/html")
+            if opens:
+                asyncio.run(until((tmp_path / "opened").exists, LONG))
+                assert (tmp_path / "opened").read_text() == page
         finally:
             started.send_signal(signal.SIGINT)
             _, said = started.communicate(timeout=LONG)
-    assert (started.returncode, said) == (0, "")
+    assert (started.returncode, said, (tmp_path / "opened").exists()) == (0, "", opens)

@@ -227,13 +227,13 @@ def test_thousands_of_memories_scroll_with_a_few_rows(page: Page, server: httpx.
     page.press("End")
     page.wait("document.querySelector('[aria-selected=true]')?.textContent.startsWith('note 0')")
     assert most < 80
-    slowest = page.run(
-        """(async table => { const frame = () => new Promise(requestAnimationFrame); let slowest = 0;
+    took = page.run(
+        """(async table => { const frame = () => new Promise(requestAnimationFrame); const took = [];
         for (let step = 0; step <= 120; step++) { table.scrollTop = table.scrollHeight * step / 120;
             const start = performance.now(); await frame(); await frame();
-            slowest = Math.max(slowest, performance.now() - start); }
-        return slowest; })(document.querySelector('.table'))"""
+            took.push(performance.now() - start); }
+        return took.sort((a, b) => a - b); })(document.querySelector('.table'))"""
     )
-    print(f"{many} memories: at most {most} rows, two frames took at most {slowest:.0f} ms")  # noqa: T201
+    print(f"{many} memories: at most {most} rows, two frames took {took[60]:.0f} ms, at most {took[-1]:.0f}")  # noqa: T201
     page.press("Home")
     page.wait(f"document.querySelector('[aria-selected=true]')?.textContent.startsWith('note {many - 1}')")

@@ -56,7 +56,7 @@ def _file(body: bytes, suffix: str) -> _File:
 
 def _read() -> dict[str, _File]:
     found: dict[str, _File] = {}
-    for entry in files(__package__).joinpath("page").iterdir():
+    for entry in files("openproto.server.inspector").joinpath("page").iterdir():
         suffix = PurePosixPath(entry.name).suffix
         if suffix in _TYPES:
             found[entry.name] = _file(entry.read_bytes(), suffix)

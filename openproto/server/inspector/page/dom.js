@@ -17,6 +17,14 @@ export function stored(text, tag = "bdi", attributes = {}) {
   return el(tag, { dir: "auto", ...attributes }, String(text));
 }
 
+/** Return stored text likewise, with the words of a query marked where a word begins with one. */
+export function marked(text, query) {
+  const words = query.split(/[^\p{L}\p{M}\p{N}]+/u).filter(Boolean);
+  if (!words.length) return stored(text);
+  const parts = text.split(new RegExp(`(?<![\\p{L}\\p{N}])(${words.join("|")})`, "giu"));
+  return el("bdi", { dir: "auto" }, parts.map((part, index) => (index % 2 ? el("mark", {}, part) : part)));
+}
+
 /** Return an SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);

@@ -155,13 +155,13 @@ export class MemoriesView {
     const started = performance.now();
     const { results } = await this.app.api.send("POST", "memories/search", { body, signal });
     const took = Math.round(performance.now() - started);
-    this.#hits = { took, items: results.map(({ memory, ...rest }) => ({ record: memory, ...rest })) };
+    this.#hits = { took, query, items: results.map(({ memory, ...rest }) => ({ record: memory, ...rest })) };
     this.#showHits();
   }
 
   #showHits() {
     const items = this.app.removals.without(this.#hits.items);
-    this.table.show(items, { of: this.#hits, scored: true });
+    this.table.show(items, { of: this.#hits, scored: true, query: this.#hits.query });
     this.#tell(`${count(items.length, "hit", "hits")} in ${this.#hits.took} ms, best first`);
     if (items.length) this.#showTable(true);
     else this.#showNothing("Nothing found", "No current memory under these filters answers that.");

@@ -1,5 +1,5 @@
 // A table of which only the rows in sight exist: 50,000 memories cost as much as forty.
-import { el, moment, stored } from "./dom.js";
+import { el, marked, moment, stored } from "./dom.js";
 
 const SPARE = 10; // rows kept above and below what is seen
 
@@ -19,6 +19,7 @@ export class Table {
   #frame = 0;
   #of = null;
   #scored = false;
+  #query = "";
 
   constructor({ label, onOpen, onEnd }) {
     Object.assign(this, { onOpen, onEnd });
@@ -43,9 +44,9 @@ export class Table {
 
   /**
    * Show items, each {record, score?}. As long as they are `of` the same, the place in the table stays; `whole` says
-   * whether there are no more of them.
+   * whether there are no more of them. The words of a `query` are marked.
    */
-  show(items, { of = items, whole = true, scored = false } = {}) {
+  show(items, { of = items, whole = true, scored = false, query = "" } = {}) {
     const { chosen } = this;
     const fresh = of !== this.#of;
     this.#of = of;
@@ -53,6 +54,7 @@ export class Table {
     if (fresh) this.element.scrollTop = 0;
     this.#chosen = fresh ? -1 : items.findIndex(({ record }) => record.id === chosen?.id);
     this.#scored = scored;
+    this.#query = query;
     this.element.classList.toggle("scored", scored);
     const heads = [scored ? "Score" : null, "Memory", "Scope", "Tags", "Made", "Now"];
     this.head.replaceChildren(...heads.filter(Boolean).map((text) => el("div", { role: "columnheader", class: text.toLowerCase() }, text)));
@@ -116,7 +118,7 @@ export class Table {
       "div",
       { role: "row", class: "line", id: `row-${index}`, "aria-rowindex": String(index + 2), "aria-selected": String(index === this.#chosen) },
       this.#scored ? cell("score", score.toFixed(3), bar(score)) : null,
-      cell("memory", stored(record.content)),
+      cell("memory", marked(record.content, this.#query)),
       cell("scope", record.scope ? stored(record.scope) : null),
       cell("tags", (record.tags ?? []).map((tag) => stored(tag, "bdi", { class: "tag" }))),
       cell("made", moment(record.created_at)),
