@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,7 +20,7 @@ from openproto import (
     UnsupportedCapabilityError,
 )
 from openproto.portable.journal import Journal
-from openproto.portable.matching import MIGRATED, Matching
+from openproto.portable.matching import MIGRATED, Marks, Matching
 
 BATCH = 250
 
@@ -37,7 +37,7 @@ class Found(NamedTuple):
     """What the comparison has to know of a record of the target."""
 
     id: str
-    marks: bytes
+    marks: Marks
 
 
 @dataclass(slots=True)
@@ -47,22 +47,22 @@ class Result:
     brought: int = 0
     renewed: int = 0
     """Brought by an earlier run, and brought again because they had changed at the source."""
-    there: int = 0
-    compared: int = 0
+    equal: int = 0
+    """How many records the target has, equal in every field."""
     ids: dict[str, dict[str, str]] = field(default_factory=dict)
     """By user, the new id of each record that could not keep its own."""
-    counts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    """By user and scope, how many records the source has, and how many of them the target has."""
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    """By user and scope, how many these are."""
     faults: Counter[str] = field(default_factory=Counter)
     listed: list[dict[str, Any]] = field(default_factory=list)
     """What was refused, is missing, or differs."""
     searches: Counter[str] = field(default_factory=Counter)
 
-    def fault(self, kind: str, record: MemoryRecord, **details: Any) -> None:
+    def fault(self, kind: str, user: str, id: str, **details: Any) -> None:
         """Count something that is not as it should be, and list it while the list is short."""
         self.faults[kind] += 1
         if len(self.listed) < _MOST_LISTED:
-            self.listed.append({"what": kind, "user_id": record.user_id, "id": record.id, **details})
+            self.listed.append({"what": kind, "user_id": user, "id": id, **details})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Way:
     matching: Matching
     restores: bool
     """Whether the target takes records as they are."""
+    unkept: Collection[str]
     anew: bool
     """Whether a record may be added with another id."""
     result: Result
@@ -87,6 +88,7 @@ class Writer:
         self._journal = way.journal
         self._matching = way.matching
         self._restores = way.restores
+        self._unkept = way.unkept
         self._anew = way.anew
         self._result = way.result
         self._user = user
@@ -160,7 +162,7 @@ class Writer:
 
     def _refuse(self, record: MemoryRecord, why: str) -> None:
         self.refused.add(record.id)
-        self._result.fault("refused", record, error=why)
+        self._result.fault("refused", self._user, record.id, error=why)
 
     def _item(self, record: MemoryRecord, digest: bytes) -> dict[str, Any]:
         ids = [self._ids[id] for id in record.supersedes if id in self._ids]
@@ -168,9 +170,9 @@ class Writer:
             self._unlinked.append(record)
         key = blake2b(f"{record.id}:{digest.hex()}".encode(), digest_size=16).hexdigest()
         return {
-            **{name: getattr(record, name) for name in _COPIED},
+            **{name: getattr(record, name) for name in _COPIED if name not in self._unkept},
             **record.extensions,
-            "supersedes": ids,
+            "supersedes": ids if "supersedes" not in self._unkept else [],
             "idempotency_key": f"migrate:{self._journal.token}:{key}",
             MIGRATED: self._matching.made_of(record),
         }

@@ -7,41 +7,44 @@ that it came from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from openproto import MemoryRecord
 
 MIGRATED = "x-migrated"
 
-FIELDS = (
-    "content",
-    "scope",
-    "tags",
-    "source",
-    "confidence",
-    "valid_from",
-    "valid_to",
-    "key",
-    "extensions",
-    "supersedes",
-    "superseded_by",
-    "created_at",
-    "updated_at",
-)
-"""What is compared; `embedding_model`, `status`, and `version` are each store's own."""
+_OWN = ("content", "scope", "tags", "source", "confidence", "valid_from", "valid_to", "key", "extensions")
+_LINKS = ("supersedes", "superseded_by")
+_MOMENTS = ("created_at", "updated_at")
+"""All that is compared; `embedding_model`, `status`, and `version` are each store's own."""
 
-_MARK = 8
-_OWN = FIELDS.index("supersedes") * _MARK
-"""Where in the marks of a record its own fields end, and those begin that other records and the store change too."""
+
+class Marks(NamedTuple):
+    """Digests by which records are compared without being held."""
+
+    own: bytes
+    """Of what only a change of the record itself changes, but for what it supersedes."""
+    supersedes: bytes
+    superseded_by: bytes
+    moments: bytes
+
+    def says_the_same(self, other: Marks, *, anew: bool) -> bool:
+        """Say whether nothing differs; a record that was added `anew` has other moments."""
+        return self[:-1] == other[:-1] and (anew or self.moments == other.moments)
 
 
 class Matching:
-    """Compares the records of a target with those of a source, which is named by its provider."""
+    """Compares the records of a target with those of a source, which is named by its provider.
 
-    def __init__(self, source: str) -> None:
+    Fields that the target has no place for, `unkept`, are left out.
+    """
+
+    def __init__(self, source: str, unkept: Collection[str] = ()) -> None:
         self._source = source
+        self._own = [name for name in _OWN if name not in unkept]
+        self._links = _LINKS if "supersedes" not in unkept else ()
 
     def origin_of(self, record: MemoryRecord) -> str:
         """Return the id that a record of the target has at the source."""
@@ -54,11 +57,19 @@ class Matching:
         earlier = record.extensions.get(MIGRATED)
         return {"from": self._source, **kept, **({} if earlier is None else {"earlier": earlier})}
 
-    def marks(self, record: MemoryRecord, origins: Mapping[str, str]) -> bytes:
-        """Return eight bytes for each of `FIELDS`, which differ where the fields do.
+    def marks(self, record: MemoryRecord, origins: Mapping[str, str]) -> Marks:
+        """Return the record's digests; `origins` has the source's ids of the target's records that have others."""
+        fields = self._fields(record, origins)
+        parts = (self._own, self._links[:1], self._links[1:], _MOMENTS)
+        return Marks(*(_digest([fields.get(name) or None for name in names]) for names in parts))
 
-        `origins` has the ids at the source of the target's records that have others.
-        """
+    def different(self, one: MemoryRecord, other: MemoryRecord, origins: Mapping[str, str]) -> list[str]:
+        """Return the names of the fields in which a record of the source differs from that of the target."""
+        here, there = self._fields(one, {}), self._fields(other, origins)
+        names = (*self._own, *self._links, *(_MOMENTS if self.origin_of(other) == other.id else ()))
+        return [name for name in names if (here.get(name) or None) != (there.get(name) or None)]
+
+    def _fields(self, record: MemoryRecord, origins: Mapping[str, str]) -> dict[str, Any]:
         wire = record.to_wire()
         extensions = dict(record.extensions)
         made_of = self._made_of(record)
@@ -69,7 +80,7 @@ class Matching:
         wire["extensions"] = extensions
         wire["supersedes"] = sorted(origins.get(id, id) for id in record.supersedes)
         wire["superseded_by"] = origins.get(record.superseded_by or "", record.superseded_by)
-        return b"".join(_mark(wire.get(name)) for name in FIELDS)
+        return wire
 
     def _made_of(self, record: MemoryRecord) -> dict[str, Any] | None:
         made_of = record.extensions.get(MIGRATED)
@@ -78,20 +89,6 @@ class Matching:
         return None
 
 
-def own(marks: bytes) -> bytes:
-    """Return the digest of what only a change of the record itself changes."""
-    return blake2b(marks[:_OWN], digest_size=_MARK).digest()
-
-
-def different(one: bytes, other: bytes, ignored: Iterable[str] = ()) -> list[str]:
-    """Return the names of the fields in which two records differ."""
-    return [
-        name
-        for at, name in enumerate(FIELDS)
-        if name not in ignored and one[at * _MARK : (at + 1) * _MARK] != other[at * _MARK : (at + 1) * _MARK]
-    ]
-
-
-def _mark(value: Any) -> bytes:
-    text = json.dumps(value or None, sort_keys=True)
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=_MARK).digest()
+def _digest(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True)
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -6,24 +6,30 @@ key, and what it supersedes is named by the new ids; the extension `x-migrated` 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from openproto import AsyncMemory, ConflictError, MemoryRecord, NotFoundError, gather_bounded
 from openproto.portable.bringing import BATCH, FAULTS, Found, Result, Way, Writer
 from openproto.portable.journal import Journal
-from openproto.portable.matching import Matching, different, own
+from openproto.portable.matching import Marks, Matching
 from openproto.portable.spool import Spool, open_private
-from openproto.portable.surveying import ANEW, PAGE, Show, Survey
-
-_NOT_OWN = {"superseded_by", "created_at", "updated_at"}
-"""In what a record may differ without having been changed itself."""
+from openproto.portable.surveying import PAGE, Show, Survey
 
 _REMOVALS_AT_ONCE = 8
 
 _MOST_SEARCHES = 20
 _LONGEST_QUERY = 200
 _TOP = 5
+
+
+class _Wanted(NamedTuple):
+    """What has to be known of a record of the source after it was brought."""
+
+    marks: Marks
+    scope: str | None
 
 
 class Migration:
@@ -48,81 +54,97 @@ class Migration:
         self._journal = journal
         self._matching = matching
         self.result = Result()
-        self._way = Way(target, journal, matching, plan.restores, anew or not plan.restores, self.result)
+        self._way = Way(target, journal, matching, plan.restores, plan.unkept, anew or not plan.restores, self.result)
 
     async def run(self, show: Show) -> Result:
         """Bring and compare every user's records."""
+        stride = max(1, self._plan.records // _MOST_SEARCHES)
         done = 0
         for user in self._plan.users:
             with open_private(None) as file:
                 spool = Spool(file, {})
                 async for record in self._source.iter(user, page_size=PAGE):
                     spool.add(record)
-                there = await self._there(user)
+                there, origins = await self._there(user)
                 writer = Writer(self._way, user, there)
+                unequal: dict[str, _Wanted] = {}
+                queries: list[str] = []
                 for line in spool.oldest_first():
-                    await self._bring(MemoryRecord.model_validate_json(line), there, writer)
+                    record = MemoryRecord.model_validate_json(line)
+                    wanted = _Wanted(self._matching.marks(record, {}), record.scope)
+                    if not self._is_equal(user, record.id, wanted, there):
+                        unequal[record.id] = wanted
+                        await self._bring(record, wanted.marks, there, writer)
+                    if done % stride == 0:
+                        queries.append(record.content[:_LONGEST_QUERY])
                     done += 1
                     if done % BATCH == 0:
                         show(done, self._plan.records)
-                if await writer.end():
-                    there = await self._there(user)
-                await self._compare(user, spool, there, writer.refused)
+            if await writer.end():
+                there, origins = await self._there(user)
+            for id, wanted in unequal.items():
+                if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
+                    await self._tell(user, id, there.get(id), origins)
+            for query in queries:
+                await self._compare_search(user, query)
             show(done, self._plan.records)
         return self.result
 
-    async def _there(self, user: str) -> dict[str, Found]:
-        """Return what the target has of the user, by the ids of the source."""
+    async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
+        """Return what the target has of the user by the ids of the source, and which of these are not its own."""
         origins: dict[str, str] = {}
         if self._way.anew:  # first, because what a record supersedes may be listed after it
             async for record in self._target.iter(user, page_size=PAGE):
                 if (origin := self._matching.origin_of(record)) != record.id:
                     origins[record.id] = origin
-        return {
+        there = {
             origins.get(record.id, record.id): Found(record.id, self._matching.marks(record, origins))
             async for record in self._target.iter(user, page_size=PAGE)
         }
+        return there, origins
 
-    async def _bring(self, record: MemoryRecord, there: Mapping[str, Found], writer: Writer) -> None:
+    def _is_equal(self, user: str, id: str, wanted: _Wanted, there: Mapping[str, Found]) -> bool:
+        """Say whether the target has the record as it is to be, and count it where it does."""
+        found = there.get(id)
+        if found is None or not wanted.marks.says_the_same(found.marks, anew=found.id != id):
+            return False
+        self._count(user, wanted.scope)
+        if found.id != id:
+            self.result.ids.setdefault(user, {})[id] = found.id
+        return True
+
+    async def _bring(self, record: MemoryRecord, wanted: Marks, there: Mapping[str, Found], writer: Writer) -> None:
         """Write what the target lacks, and what an earlier run brought and the source has changed since."""
         found = there.get(record.id)
-        wanted = self._matching.marks(record, {})
         if found is None:
-            await writer.add(record, own(wanted))
-            return
-        changes = set(different(wanted, found.marks)) - _NOT_OWN
-        if changes == {"supersedes"} and found.id != record.id:
+            await writer.add(record, wanted.own)
+        elif wanted[:2] == found.marks[:2]:
+            return  # what others say of it follows from them
+        elif found.id != record.id and wanted.own == found.marks.own:
             writer.link_later(record)  # an earlier run was interrupted before it could
-        elif changes and self._journal.has_brought(record.user_id, record.id, own(found.marks)):
-            await writer.renew(record, own(wanted), found)
+        elif self._journal.has_brought(record.user_id, record.id, found.marks.own):
+            await writer.renew(record, wanted.own, found)
+
+    async def _tell(self, user: str, id: str, found: Found | None, origins: Mapping[str, str]) -> None:
+        """Say how a record differs; its marks only say that it does."""
+        try:
+            here = await self._source.get(id, user_id=user)
+            there = await self._target.get(found.id, user_id=user) if found else None
+        except NotFoundError:
+            return  # removed meanwhile
+        if there is None:
+            self.result.fault("missing", user, id)
+            return
+        if fields := self._matching.different(here, there, origins):
+            self.result.fault("different", user, id, fields=fields)
         else:
-            self.result.there += 1
+            self._count(user, here.scope)
 
-    async def _compare(self, user: str, spool: Spool, there: Mapping[str, Found], refused: Collection[str]) -> None:
-        result = self.result
-        counts = result.counts.setdefault(user, {})
-        stride = max(1, len(spool) * len(self._plan.users) // _MOST_SEARCHES)
-        for number, line in enumerate(spool.oldest_first()):
-            record = MemoryRecord.model_validate_json(line)
-            both = counts.setdefault(record.scope or "", [0, 0])
-            both[0] += 1
-            if (found := there.get(record.id)) is None:
-                if record.id not in refused:
-                    result.fault("missing", record)
-                continue
-            result.compared += 1
-            ignored = {*self._plan.cannot_keep, *(ANEW if found.id != record.id else ())}
-            fields = different(self._matching.marks(record, {}), found.marks, ignored)
-            both[1] += "scope" not in fields
-            if fields:
-                result.fault("different", record, fields=fields)
-            if found.id != record.id:
-                result.ids.setdefault(user, {})[record.id] = found.id
-            if number % stride == 0 and result.searches["asked"] < _MOST_SEARCHES:
-                await self._compare_search(user, record)
+    def _count(self, user: str, scope: str | None) -> None:
+        self.result.equal += 1
+        self.result.counts.setdefault(user, Counter())[scope or ""] += 1
 
-    async def _compare_search(self, user: str, record: MemoryRecord) -> None:
-        query = record.content[:_LONGEST_QUERY]
+    async def _compare_search(self, user: str, query: str) -> None:
         try:
             here = [hit.memory.id for hit in await self._source.search(query, user, limit=_TOP)]
             hits = await self._target.search(query, user, limit=_TOP)
@@ -152,7 +174,7 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
     async def take(id: str, user: str) -> None:
         try:
             record = await target.get(id, user_id=user)
-            is_as_brought = journal.has_brought(user, matching.origin_of(record), own(matching.marks(record, {})))
+            is_as_brought = journal.has_brought(user, matching.origin_of(record), matching.marks(record, {}).own)
             if is_as_brought:
                 await _remove(target, record, has_versions)
         except NotFoundError:

@@ -24,6 +24,8 @@ class Survey:
 
     restores: bool
     """Whether the target takes records as they are."""
+    unkept: list[str]
+    """For what the target has no place at all."""
     users: dict[str, Counter[str | None]] = field(default_factory=dict)
     """How many records each user has in each scope; None stands for no scope."""
     cannot_keep: Counter[str] = field(default_factory=Counter)
@@ -48,7 +50,7 @@ async def users_of(memory: AsyncMemory) -> list[str]:
 async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str], show: Show) -> Survey:
     """Read everything that is to be moved, and write nothing."""
     losses = _Losses(await target.capabilities())
-    found = Survey(losses.restores)
+    found = Survey(losses.restores, losses.unkept)
     done = 0
     for user in users:
         scopes = found.users[user] = Counter()
@@ -67,22 +69,20 @@ class _Losses:
         support, features = target.x_openproto.support, target.features
         self.restores = support.get("restore", "none") != "none"
         self._longest = features.max_content_length
-        self._keys = self.restores or support.get("key", "none") != "none"
-        self._scopes = features.scopes != "none"
-        self._supersession = features.supports_supersession
+        keeps = {
+            "key": self.restores or support.get("key", "none") != "none",
+            "scope": features.scopes != "none",
+            "supersedes": features.supports_supersession,
+        }
+        self.unkept = [name for name, is_kept in keeps.items() if not is_kept]
 
     def of(self, record: MemoryRecord) -> Iterable[str]:
         """Yield the names of the fields that would be lost."""
         if self._longest is not None and len(record.content) > self._longest:
             yield "content"
-        if record.key is not None and not self._keys:
-            yield "key"
-        if record.scope is not None and not self._scopes:
-            yield "scope"
-        if record.supersedes and not self._supersession:
-            yield "supersedes"
+        yield from (name for name in self.unkept if getattr(record, name))
         if self.restores:
             return
         yield from (name for name in ANEW if getattr(record, name) is not None)
-        if record.supersedes and record.valid_from is None and self._supersession:
+        if record.supersedes and record.valid_from is None and "supersedes" not in self.unkept:
             yield "moment of supersession"

@@ -78,7 +78,7 @@ def test_help_documents_every_status(cli: Run) -> None:
         (["list", "--limit", "many"], "valid integer"),
         (["list", "--limit", "0"], "limit"),
         (["list", "--since", "yesterday"], "moment"),
-        (["list", "--since", "2026-01-01"], "no time zone"),
+        (["list", "--since", "2026-01-01"], "with an offset"),
         (["list", "--timeout", "0"], "timeout"),
         (["list", "-p", "sqlit"], "did you mean 'sqlite'"),
         (["list", "--url", "x"], "unexpected option 'url'"),

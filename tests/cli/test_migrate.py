@@ -39,7 +39,7 @@ def test_a_dry_run_counts_and_writes_nothing(cli: Run, tmp_path: Path, monkeypat
     assert list(tmp_path.glob("openproto-migration*")) == []
     moved = cli(*command, "--user", "bob")
     assert moved.status == 0
-    assert "all equal" in moved.out
+    assert "equal in every field: 1" in moved.out
     assert cli("users", "--path", "there.db").out.split() == ["ada", "bob"]
     assert json.loads((tmp_path / "openproto-migration.json").read_text())["brought"] == 1
 

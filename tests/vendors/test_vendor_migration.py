@@ -51,9 +51,9 @@ async def test_what_went_to_a_vendor_and_back_is_equal_in_all_that_can_be_kept(
     there = tmp_path / "there"
     plan, result = await moved(store, memory, "sqlite", there)
     assert set(plan.cannot_keep) <= (set() if plan.restores else ANEW)
-    assert (result.brought, result.compared, dict(result.faults)) == (3, 3, {})
+    assert (result.brought, result.equal, dict(result.faults)) == (3, 3, {})
     _, again = await moved(store, memory, "sqlite", there)
-    assert (again.brought, again.there, dict(again.faults)) == (0, 3, {})
+    assert (again.brought, again.equal, dict(again.faults)) == (0, 3, {})
     async with AsyncMemory("sqlite", path=tmp_path / "back.db", embedder="none") as back:
         _, result = await moved(memory, back, "vendor", tmp_path / "back")
         assert (result.brought, dict(result.faults)) == (3, {})

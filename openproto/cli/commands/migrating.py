@@ -95,10 +95,10 @@ async def migrate(
             if lost and not dry_run:
                 call.out.note("nothing was written; --lossy goes on all the same")
             return Exit.REFUSED if lost else Exit.OK
-        header = {"from": here.shown, "to": there.shown, "restores": plan.restores}
+        header = {"from": here.shown, "to": there.shown, "unkept": plan.unkept}
         call.resume = "what was brought is there, and the same command goes on"
         with _journal(report, header) as journal, call.out.progress("bringing") as bar:
-            migration = Migration(from_, to, plan, journal, Matching(here.target.name), anew=lossy)
+            migration = Migration(from_, to, plan, journal, Matching(here.target.name, plan.unkept), anew=lossy)
             result = await migration.run(bar)
     told |= _result(result)
     _write(report, told)
@@ -184,7 +184,7 @@ async def _undo(call: Call, report: Path, given: Mapping[str, str]) -> Exit:
     call.resume = "what was removed is removed, and the same command goes on"
     async with call.client(side.target) as memory:
         with _journal(report, header) as journal, call.out.progress("removing") as bar:
-            undone = await undo(memory, journal, Matching(header["from"]["provider"]), bar)
+            undone = await undo(memory, journal, Matching(header["from"]["provider"], header["unkept"]), bar)
     path.unlink()
     if call.out.as_json:
         call.out.json(asdict(undone))
@@ -208,8 +208,7 @@ def _result(result: Result) -> dict[str, Any]:
     return {
         "brought": result.brought,
         "renewed": result.renewed,
-        "there_already": result.there,
-        "compared": result.compared,
+        "equal": result.equal,
         "faults": dict(result.faults),
         "listed": result.listed,
         "counts": result.counts,
@@ -238,8 +237,8 @@ def _say(call: Call, report: Mapping[str, Any]) -> None:
         line(f"cannot be kept there: {name} of {count(number, 'memory')}")
     if "brought" not in report:
         return
-    line(f"brought {report['brought']}, brought again {report['renewed']}, there already {report['there_already']}")
-    line(f"compared {report['compared']}, field by field: " + (_faults(report["faults"]) or "all equal"))
+    line(f"brought {report['brought']}" + (f", brought again {report['renewed']}" if report["renewed"] else ""))
+    line(f"equal in every field: {report['equal']}" + "".join(f", {kind}: {n}" for kind, n in report["faults"].items()))
     changed = sum(len(ids) for ids in report["ids"].values())
     if changed:
         line(f"{count(changed, 'memory')} got another id; the report lists them")
@@ -252,10 +251,6 @@ def _say(call: Call, report: Mapping[str, Any]) -> None:
     for each in report["listed"][:_SHOWN]:
         why = each.get("error") or ", ".join(each.get("fields", ()))
         line(f"{each['what']}: {each['id']} of {each['user_id']}" + (f" ({why})" if why else ""))
-
-
-def _faults(faults: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {kind}" for kind, number in faults.items())
 
 
 def _place(side: Mapping[str, Any]) -> str:
