@@ -57,7 +57,7 @@ test-mutations: $(READY)  ## make 109 faults, one after another, each of which t
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
 	@$(BIN)/python -m pytest -m "pgbouncer and not full"
 
-test-operating: $(READY)  ## run the tests of docs/operating.md that want nginx and systemd (Debian: nginx-light, systemd)
+test-operating: $(READY)  ## run the tests that want nginx, systemd, zsh, and fish
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group operating
 	@$(BIN)/python -m pytest -m operating
 

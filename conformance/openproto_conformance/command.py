@@ -38,9 +38,9 @@ async def conformance(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME [KEY=VALUE]... | verify REPORT [NAME] [KEY=VALUE]... | matrix REPORT...",
-            help="The provider and its options; or `verify` and a report to check; or `matrix` and the reports to put "
-            "side by side.",
+            metavar="WORD",
+            help="NAME [KEY=VALUE]..., the provider and its options; or verify REPORT [NAME] [KEY=VALUE]..., to check "
+            "a report; or matrix REPORT..., to put reports side by side.",
             show_default=False,
         ),
     ] = None,

@@ -35,8 +35,9 @@ def new_provider(
     base: Annotated[
         Base,
         typer.Option(
+            metavar="KIND",
             help="`emulated` for a backend that keeps texts with metadata and knows nothing of the protocol; "
-            "`provider` for one that has users, times, and filters of its own."
+            "`provider` for one that has users, times, and filters of its own.",
         ),
     ] = Base.emulated,
     folder: Annotated[

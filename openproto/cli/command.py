@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ ALL = frozenset(field.name for field in fields(Common))
 OUTPUT = frozenset({"json", "debug"})
 """The options of a command that opens no backend."""
 
+_PANELS = 100
+"""Columns that the panels of the help need; in fewer they would cut the names of options."""
+
 BACKEND = ALL - {"user"}
 """The options of a command that is about a backend and no user of it."""
 
@@ -29,25 +33,43 @@ MEMORIES, MOVING, CARE = "Memories", "Moving memories", "Looking after the backe
 
 
 class _Command(TyperCommand):
-    """A command whose flags stand in the help without a word for their type."""
+    """A command whose help fits."""
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return `--help`."""
-        return _bare(super().get_help_option(ctx))
+    def get_params(self, ctx: Any) -> Any:
+        """Return what the command takes."""
+        return _without_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        _fit(self)
+        super().format_help(ctx, formatter)
 
 
 class Group(TyperGroup):
     """A group of commands, likewise."""
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """Return `--help`."""
-        return _bare(super().get_help_option(ctx))
+    def get_params(self, ctx: Any) -> Any:
+        """Return what the group takes."""
+        return _without_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        _fit(self)
+        super().format_help(ctx, formatter)
 
 
-def _bare(option: Any) -> Any:
-    if option is not None and option.metavar is None:
-        option.metavar = ""
-    return option
+def _fit(command: TyperCommand | TyperGroup) -> None:
+    if shutil.get_terminal_size().columns < _PANELS:
+        command.rich_markup_mode = None
+
+
+def _without_types(params: list[Any]) -> list[Any]:
+    for param in params:
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None  # its name says enough, and its metavar is its name
+        elif param.is_flag and param.metavar is None:
+            param.metavar = ""
+    return params
 
 
 app = typer.Typer(
@@ -97,9 +119,6 @@ def command(
         run.__doc__ = body.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        for parameter in parameters:
-            if parameter.default in (True, False) or parameter.annotation.__origin__ == bool | None:
-                _bare(parameter.annotation.__metadata__[0])
         group.command(name or body.__name__, cls=_Command, rich_help_panel=panel)(run)
         return body
 

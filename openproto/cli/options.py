@@ -9,8 +9,13 @@ from typing import Annotated
 import typer
 
 from openproto.fields import moment
+from openproto.registry import provider_names
 
 _PANEL = "Where and how (every command)"
+
+
+def _providers(incomplete: str) -> list[str]:
+    return [name for name in provider_names() if name.startswith(incomplete)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Common:
             envvar="OPENPROTO_PROVIDER",
             metavar="NAME",
             help="The backend; sqlite where nothing says otherwise.",
+            autocompletion=_providers,
             rich_help_panel=_PANEL,
         ),
     ] = None

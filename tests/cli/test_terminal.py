@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from commandline import Run
+
+from openproto.cli.app import app
 
 EVIL = (
     "red \x1b[31malert\x1b]0;title\x07\x9b5n\u202egnp.exe [bold]not markup[/bold] :smile:\nnext\tline "
@@ -61,6 +65,26 @@ def test_messages_about_hostile_names_are_harmless_too(cli: Run, tmp_path: Path)
     assert "\x1b" not in cli("search", "x", "--no-\x1b[31m").err
     assert "\x1b" not in cli("list", "-p", "x\x1b[31m").err
     assert "\x1b" not in cli("export", str(file)).err
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, each in getattr(group, "commands", {}).items():
+        yield from commands(each, *path, name)
+
+
+@pytest.mark.parametrize("columns", ["60", "100"])
+def test_the_help_of_every_command_fits_and_names_no_types(
+    cli: Run, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    paths = list(commands(typer.main.get_command(app)))
+    assert ("keys", "add") in paths
+    for path in paths:
+        shown = cli(*path, "--help").out
+        assert "Usage: openproto" in shown
+        assert not re.search(r"<\w|\[\[|…", shown), path
+        assert max(map(len, shown.splitlines())) <= int(columns)
 
 
 def test_deleting_everything_asks_first(cli: Run, terminal: Callable[..., str]) -> None:

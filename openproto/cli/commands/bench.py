@@ -36,7 +36,7 @@ async def bench(
     call: Call,
     conversations: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="A conversation in LoCoMo's format or JSON Lines, or a folder of them."),
+        typer.Argument(metavar="PATH", help="A conversation in LoCoMo's format or JSON Lines, or a folder of them."),
     ] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write a row for each question and ranking.")

@@ -54,7 +54,10 @@ async def add(
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Your own name for it; no other may have it.")] = None,
     on_duplicate: Annotated[
         Literal["keep", "skip", "supersede"] | None,
-        typer.Option(help="What to do where a memory says the same already; keep stores both."),
+        typer.Option(
+            metavar="HOW",
+            help="What to do where a memory says the same already: keep both, skip the new one, or supersede the old.",
+        ),
     ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Adding again under the same key stores nothing new.")
