@@ -17,6 +17,12 @@ export function stored(text, tag = "bdi", attributes = {}) {
   return el(tag, { dir: "auto", ...attributes }, String(text));
 }
 
+/** Return the beginning of a text. */
+export function shorten(text, most = 60) {
+  const characters = [...text.slice(0, most * 2)];
+  return characters.length > most ? `${characters.slice(0, most).join("")}…` : text;
+}
+
 /** Return stored text likewise, with the words of a query marked where a word begins with one. */
 export function marked(text, query) {
   const words = query.split(/[^\p{L}\p{M}\p{N}]+/u).filter(Boolean);

@@ -63,6 +63,7 @@ export class Life {
     this.element.scrollTop = 0;
     timeline.start().catch((error) => app.fault(error));
     if (app.can("audit")) this.#audit(record, history).catch((error) => app.fault(error));
+    else history.append(el("p", { class: "dim small" }, "This backend keeps no audit log."));
     const covers = matchMedia("(max-width: 760px)").matches;
     document.getElementById("main").inert = covers;
     if (focus || covers) heading.focus();

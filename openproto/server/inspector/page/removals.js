@@ -1,6 +1,6 @@
 // Deleting is final, so it waits: for some seconds it can be taken back, and nothing has happened yet.
 import { ifMatch, pathOf } from "./api.js";
-import { el, stored } from "./dom.js";
+import { el, shorten, stored } from "./dom.js";
 
 const SECONDS = 8;
 
@@ -65,10 +65,4 @@ export class Removals {
       this.app.refresh();
     }
   }
-}
-
-/** Return the beginning of a text. */
-export function shorten(text, most = 60) {
-  const characters = [...text.slice(0, most * 2)];
-  return characters.length > most ? `${characters.slice(0, most).join("")}…` : text;
 }

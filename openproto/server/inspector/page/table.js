@@ -1,6 +1,7 @@
 // A table of which only the rows in sight exist: 50,000 memories cost as much as forty.
-import { el, marked, moment, stored } from "./dom.js";
+import { el, marked, moment, shorten, stored } from "./dom.js";
 
+const LONGEST = 1000; // characters of a memory in its row, which shows less
 const SPARE = 10; // rows kept above and below what is seen
 
 /** Return in a word what a memory's validity is now, "" where it is simply current. */
@@ -118,7 +119,7 @@ export class Table {
       "div",
       { role: "row", class: "line", id: `row-${index}`, "aria-rowindex": String(index + 2), "aria-selected": String(index === this.#chosen) },
       this.#scored ? cell("score", score.toFixed(3), bar(score)) : null,
-      cell("memory", marked(record.content, this.#query)),
+      cell("memory", marked(shorten(record.content, LONGEST), this.#query)),
       cell("scope", record.scope ? stored(record.scope) : null),
       cell("tags", (record.tags ?? []).map((tag) => stored(tag, "bdi", { class: "tag" }))),
       cell("made", moment(record.created_at)),

@@ -1,7 +1,6 @@
 // What superseded what, as lines in time, and a slider that asks the server what was current at a moment.
 import { pathOf } from "./api.js";
-import { debounce, el, moment, stored } from "./dom.js";
-import { shorten } from "./removals.js";
+import { debounce, el, moment, shorten, stored } from "./dom.js";
 
 const MOST = 12; // records of one chain
 
