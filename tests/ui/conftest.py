@@ -15,7 +15,7 @@ from openproto_adapters.sqlite import Sqlite
 
 from openproto import AsyncMemory
 from openproto.server import ServerSettings, create_app, running
-from openproto.server.keys import ApiKey
+from openproto.server.keys import ApiKey, ApiKeys
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,9 @@ def show(tmp_path: Path) -> Iterator[Show]:
 
         def start(keys: Sequence[ApiKey] = (), **headers: str) -> httpx.Client:
             memory = AsyncMemory(Sqlite(str(tmp_path / "memory.db"), embedder="none", synchronous="normal"))
-            app: Any = create_app(memory, ServerSettings(ui=True, keys=list(keys)))
+            path = tmp_path / "keys.json"
+            path.write_bytes(ApiKeys.dump_json(list(keys)))
+            app: Any = create_app(memory, ServerSettings(ui=True, keys_file=path if keys else None))
             url = stack.enter_context(running(app))
             return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=LONG))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from chromium import Page
 from inspecting import Show, add, choose, enter, lines, open_memory
 
-from openproto.server.keys import new_key
+from openproto.server.keys import ApiKeys, new_key
 
 pytestmark = pytest.mark.ui
 
@@ -57,6 +58,23 @@ def test_a_key_opens_what_it_may_and_stays_in_the_memory_of_the_tab(page: Page, 
     page.press("d")
     assert page.run("document.querySelectorAll('#edit, #delete, dialog, .toast').length") == 0
     assert not page.run("document.querySelector('#to-figures').checkVisibility()")
+
+
+def test_a_key_that_is_revoked_meanwhile_shows_nothing_any_more(page: Page, show: Show, tmp_path: Path) -> None:
+    made = [new_key("kept", ["*"]), new_key("revoked", ["ada"])]
+    server = show([entry for _, entry in made], **{"X-API-Key": made[0][0]})
+    add(server, "Ada takes her coffee black")
+    page.open(f"{server.base_url}/ui")
+    log_in(page, made[1][0])
+    page.wait("document.querySelectorAll('.line').length === 1")
+    (tmp_path / "keys.json").write_bytes(ApiKeys.dump_json([made[0][1]]))
+    while server.get("/users", headers={"X-API-Key": made[1][0]}).status_code != 401:
+        time.sleep(0.05)
+    page.run("location.hash = 'duplicates'")
+    page.wait("document.querySelector('#login-fault')?.textContent.includes('not known here')")
+    assert "coffee" not in page.run("document.body.textContent")
+    assert [fault for fault in page.faults if "401" not in fault] == []
+    page.faults.clear()
 
 
 def test_scopes_filters_and_search_narrow_the_table(page: Page, server: httpx.Client) -> None:
