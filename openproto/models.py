@@ -231,7 +231,7 @@ class StoredRecord(Result):
     record: MemoryRecord
     begins: Moment | None = Field(default=None, exclude_if=is_absent)
     """From when on it holds, where that is the moment of its first handover and not `valid_from`."""
-    handovers: list[tuple[str, Moment]] | None = Field(default=None, exclude_if=is_absent)
+    handovers: list[tuple[str, Moment]] | None = Field(default=None, exclude_if=lambda value: value is None)
     """The id of each successor and the moment of its handover, in order; None where that is not known."""
     vector: bytes | None = Field(default=None, exclude_if=is_absent)
     """Numbers in half precision, the lowest byte first."""

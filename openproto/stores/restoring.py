@@ -58,7 +58,7 @@ def to_settle(records: Iterable[StoredRecord]) -> set[tuple[str, str]]:
         (id, each.record.user_id)
         for each in records
         if each.handovers is None
-        for id in (each.record.id, *each.record.supersedes)
+        for id in (*([each.record.id] if each.record.superseded_by else ()), *each.record.supersedes)
     }
 
 
