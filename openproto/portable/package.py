@@ -351,8 +351,9 @@ def _parsed(model: type[M], number: int, raw: bytes) -> M:
 
 
 def _check_limits(number: int, record: MemoryRecord) -> None:
+    fields = {name: value for name in _INPUT if (value := getattr(record, name)) not in (None, [])}
     try:
-        MemoryInput.model_validate({**{name: getattr(record, name) for name in _INPUT}, **record.extensions})
+        MemoryInput.model_validate(fields | record.extensions)
     except ValidationError as error:
         raise _broken(number, explain(error)) from None
 

@@ -18,7 +18,7 @@ from openproto.portable.formats.json_files import numbered
 from openproto.portable.package import GZIP, Entry, Reader, Source, explain
 from openproto.portable.record_line import check_format
 
-MOST_IN_A_BATCH, MOST_BYTES_IN_A_BATCH = 500, 2**22
+MOST_IN_A_BATCH, MOST_BYTES_IN_A_BATCH = 2000, 2**22
 
 _AT_ONCE = 8
 

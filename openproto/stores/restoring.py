@@ -107,7 +107,7 @@ def _vector(data: bytes | None, dim: int | None) -> Vector | None:
 
 
 def _input(record: MemoryRecord) -> KeyedInput | OpenProtoError:
-    fields = {name: getattr(record, name) for name in _COPIED}
+    fields = {name: value for name in _COPIED if (value := getattr(record, name)) not in (None, [])}
     try:
         build(RecordRef, id=record.id)
         item = build(MemoryInput, **fields, source=record.source, **record.extensions)

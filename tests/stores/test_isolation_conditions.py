@@ -15,9 +15,23 @@ from typing import Any
 import pytest
 from conditions import CONDITIONS, take_out, take_out_checks
 from openproto_adapters.postgres import deciding, provider, queries
+from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import database, selection, statements
+from openproto_adapters.sqlite import snapshot as sqlite_snapshot
 
-from openproto import AsyncMemory, MemoryInput, OpenProtoError, ProviderError
+from openproto import AsyncMemory, MemoryInput, MemoryRecord, OpenProtoError, ProviderError
+from openproto.models import StoredRecord, UserPart
+from openproto.provider import RestoreOutcomes
+
+
+async def held_of(memory: AsyncMemory, user_id: str) -> list[UserPart]:
+    async with memory._session.provider.snapshot(vectors=False) as snapshot:
+        return [part async for part in snapshot.parts(user_id)]
+
+
+async def load_for(memory: AsyncMemory, record: MemoryRecord) -> RestoreOutcomes:
+    parts = [UserPart(record.user_id, [StoredRecord(record=record)])]
+    return await memory._session.provider.load(parts, model=None, app=None, include_deleted=False)
 
 
 async def probe(memory: AsyncMemory) -> int:
@@ -47,6 +61,8 @@ async def probe(memory: AsyncMemory) -> int:
         lambda: memory.scopes("eve"),
         lambda: memory.audit("eve"),
         lambda: memory.restore([before[0].model_copy(update={"user_id": "eve", "key": None})]),
+        lambda: held_of(memory, "eve"),
+        lambda: load_for(memory, before[0].model_copy(update={"user_id": "eve", "key": None})),
         lambda: memory.delete_all("eve"),
     ]
     for call in calls:
@@ -109,6 +125,8 @@ async def test_without_a_condition_the_database_answers_as_with_it(
         ("sqlite", selection, "OWN"),
         ("sqlite", statements, "GET"),
         ("sqlite", statements, "LIST_AUDIT"),
+        ("sqlite", sqlite_snapshot, "RECORDS"),
+        ("postgres", postgres_snapshot, "AUDIT"),
         ("postgres", queries, "OWN"),
         ("postgres", queries, "GET"),
         ("postgres", queries, "AUDIT"),
