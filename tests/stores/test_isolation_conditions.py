@@ -16,7 +16,7 @@ import pytest
 from conditions import CONDITIONS, take_out, take_out_checks
 from openproto_adapters.postgres import deciding, provider, queries
 from openproto_adapters.postgres import snapshot as postgres_snapshot
-from openproto_adapters.sqlite import database, selection, statements
+from openproto_adapters.sqlite import lanes, selection, statements
 from openproto_adapters.sqlite import snapshot as sqlite_snapshot
 
 from openproto import AsyncMemory, MemoryInput, MemoryRecord, OpenProtoError, ProviderError
@@ -87,7 +87,7 @@ def test_the_conditions_are_found() -> None:
 
 def without_policies(store: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncMemory:
     """Return a client of a store whose database shows every statement every row."""
-    monkeypatch.setattr(database, "secure_rows", lambda _: None)
+    monkeypatch.setattr(lanes, "secure_rows", lambda _: None)
     return store.client(**({} if store.name == "sqlite" else {"row_security": False}))
 
 
@@ -155,7 +155,7 @@ async def test_a_statement_that_acts_for_nobody_is_refused(
 ) -> None:
     added = await memory.add("note", user_id="ada")
     with monkeypatch.context() as patched:
-        patched.setattr(database.Connection, "act_for", lambda *_: None)
+        patched.setattr(lanes.Connection, "act_for", lambda *_: None)
         for name in ("acting_for", "acting_for_owner"):
             patched.setattr(provider, name, lambda *_: "")
         for call in (memory.get(added.id, user_id="ada"), memory.list("ada"), memory.delete_all("ada")):
