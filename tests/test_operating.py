@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -18,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from openproto import AsyncMemory
+from openproto import AsyncMemory, Memory
 from openproto.server import ServerSettings, create_app, running
 from openproto.server.keys import new_key
 
@@ -27,6 +28,7 @@ PAGE = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 ENVIRONMENT, UNIT = (text for kind, text in BLOCKS if kind == "ini")
 ((CONTAINER, NGINX),) = [tuple(text for kind, text in BLOCKS if kind in ("dockerfile", "nginx"))]
+(BACKUP,) = (text for kind, text in BLOCKS if kind == "console" and "openproto backup" in text)
 HOST = "memory.example.com"
 BIN = Path(sys.executable).parent
 
@@ -54,6 +56,17 @@ def test_the_containers_health_check_fails_where_nothing_answers(tmp_path: Path)
         asked = [sys.executable, "-c", program.replace("http://127.0.0.1:8080", url)]
         assert subprocess.run(asked).returncode == 0
     assert subprocess.run(asked, capture_output=True).returncode == 1
+
+
+def test_a_backup_is_made_looked_at_and_rehearsed(tmp_path: Path) -> None:
+    environment = {**os.environ, "OPENPROTO_PATH": str(tmp_path / "memory.db"), "OPENPROTO_EMBEDDER": "none"}
+    with Memory("sqlite", path=environment["OPENPROTO_PATH"], embedder="none") as memory:
+        memory.add("Ada takes her coffee black", user_id="ada")
+    for line in BACKUP.splitlines():
+        program, *arguments = shlex.split(line.removeprefix("$ "))
+        subprocess.run([BIN / program, *arguments], env=environment, cwd=tmp_path, check=True, capture_output=True)
+    with Memory("sqlite", path=tmp_path / "rehearsal.db", embedder="none") as memory:
+        assert [record.content for record in memory.list("ada")] == ["Ada takes her coffee black"]
 
 
 def test_what_the_page_says_to_look_for_is_what_the_code_says() -> None:
