@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from openproto.errors import OpenProtoError, ProviderError, ScopeDeniedError
+from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError, ScopeDeniedError
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
 from openproto_adapters.postgres.row_security import STATE, RowSecurity
 from openproto_adapters.postgres.schema import migrations, schema_script
@@ -26,6 +26,21 @@ async def migrate(connection: asyncpg.Connection, schema: str, *, row_security: 
             await connection.execute(schema_script(schema, row_security=row_security))
         except CAUGHT as error:
             raise _why_not(error, schema) from error
+    return await _vector_schema(connection)
+
+
+async def check_replica(connection: asyncpg.Connection, schema: str) -> str:
+    """Return what `migrate` does of a replica, which has the tables of its primary."""
+    if await _version(connection, schema) < migrations()[-1][0]:
+        raise ProviderUnavailableError(
+            f"read_url= leads to a database without openproto's newest tables in schema {schema!r}: wait if it is a "
+            "replica that is behind, else name a replica of the server at url=",
+            provider="postgres",
+        )
+    return await _vector_schema(connection)
+
+
+async def _vector_schema(connection: asyncpg.Connection) -> str:
     found: str | None = await connection.fetchval(
         "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
     )

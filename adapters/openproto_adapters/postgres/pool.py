@@ -18,7 +18,6 @@ from asyncpg.pool import PoolConnectionProxy
 from openproto.errors import InvalidRequestError, ProviderUnavailableError
 from openproto_adapters.postgres.connecting import Connector, address, tls_error
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
-from openproto_adapters.postgres.migrate import migrate
 
 T = TypeVar("T")
 
@@ -67,13 +66,19 @@ class Pool:
         self._unsettled = unsettled
 
     @classmethod
-    async def connect(cls, url: str, schema: str, options: PoolOptions, *, row_security: bool) -> Pool:
-        """Return an open pool over a database that has the tables, or raise the typed error that says why not."""
+    async def connect(
+        cls, url: str, options: PoolOptions, prepare: Callable[[asyncpg.Connection], Awaitable[str]], name: str = "url"
+    ) -> Pool:
+        """Return an open pool, or raise the typed error that says why not.
+
+        `prepare` sees that the database has the tables, and returns the schema that holds pgvector. `name` is the
+        option that the URL comes from.
+        """
         connector = Connector()
         try:
             connection, settings = await _first_connection(connector, url, options)
             try:
-                vector_schema = await migrate(connection, schema, row_security=row_security)
+                vector_schema = await prepare(connection)
             finally:
                 connection.terminate()
             unsettled: set[int] = set()
@@ -94,7 +99,8 @@ class Pool:
                 raise typed_error(error, address(url)) from error
             # asyncpg's own text repeats parts of the URL, the password among them: worded below, without it
         raise InvalidRequestError(
-            "url= is not a PostgreSQL URL, such as postgresql://user:password@host:5432/database", provider="postgres"
+            f"{name}= is not a PostgreSQL URL, such as postgresql://user:password@host:5432/database",
+            provider="postgres",
         )
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:

@@ -91,6 +91,8 @@ class Postgres(Store):
         statement_cache_size: Prepared statements that a connection keeps; 0 behind a PgBouncer older than 1.21.
         row_security: Whether the policies that keep users apart in the database are turned on where this role owns the
             tables. What is on stays on.
+        read_url: A streaming replica, which then serves search, list, and context.
+        read_lag: Seconds that the replica may be behind; beyond, these raise ProviderUnavailableError.
     """
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
@@ -295,7 +297,7 @@ class Postgres(Store):
             where.add("m.created_at <= {}", query.until)
         if query.as_of is not None:
             where.add_current(query.as_of)
-        rows = await self._fetch(acting_for(query.user_id), where.fill(queries.LIST), *where.values)
+        rows = await self._read(acting_for(query.user_id), where.fill(queries.LIST), *where.values)
         items = [self._own([row], query.user_id) for row in rows[: query.limit]]
         more = len(rows) > query.limit
         cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
@@ -319,7 +321,7 @@ class Postgres(Store):
         )
         where.add_filters(query, user=False)
         where.add_current(query.as_of)
-        rows = await self._fetch(acting_for(query.user_id), where.fill(queries.SEARCH), *where.values)
+        rows = await self._read(acting_for(query.user_id), where.fill(queries.SEARCH), *where.values)
         if not rows:
             await self._check_model()
         return [

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_c
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.replica import Replica
 from openproto_adapters.postgres.restoring import Fetch
 from openproto_adapters.postgres.row_security import EVERYBODY, STATE, Acting, RowSecurity, acting_for
 from openproto_adapters.postgres.schema import (
@@ -59,15 +61,20 @@ class Store(Provider):
         connect_timeout: float = 10.0,
         statement_cache_size: int = 100,
         row_security: bool = True,
+        read_url: str | None = None,
+        read_lag: float = 10.0,
     ) -> None:
         check_whole(pool_max=pool_max)
         check_whole(0, pool_min=pool_min, statement_cache_size=statement_cache_size)
-        check_seconds(acquire_timeout=acquire_timeout, connect_timeout=connect_timeout)
+        check_seconds(acquire_timeout=acquire_timeout, connect_timeout=connect_timeout, read_lag=read_lag)
         if pool_min > pool_max:
             raise ValueError("pool_min must not be more than pool_max")
         self._url = url
         self._schema = check_name(schema)
         self._row_security = row_security
+        self._read_url = read_url
+        self._read_lag = read_lag
+        self._replica: Replica | None = None
         resolve_embedder(embedder)  # an unknown name is an error when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
@@ -106,10 +113,13 @@ class Store(Provider):
         finally:
             indexer, self._live_indexer = self._live_indexer, None
             pool, self._live_pool = self._live_pool, None
+            replica, self._replica = self._replica, None
             private, self._private = self._private, None
             threads, self._starting = self._starting, None
             if pool is not None:
                 await pool.close()
+            if replica is not None:
+                await replica.close()
             if indexer is not None:
                 await indexer.close()
             if threads is not None:
@@ -130,6 +140,8 @@ class Store(Provider):
         (row,) = await self._pool.fetch(self._queries.sql(queries.ABOUT))
         (state,) = await self._pool.fetch(self._queries.sql(STATE))
         about = {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
+        if self._replica is not None:
+            about["replica"] = await self._replica.describe()
         return {**about, "row security": str(RowSecurity(*state)), "bytes": row[3]}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
@@ -155,9 +167,15 @@ class Store(Provider):
         # asyncpg takes a while to import, which must not hold up the loop.
         pool = await threads(importlib.import_module, "openproto_adapters.postgres.pool")
         await threads(migrations)
+        migrate = await threads(importlib.import_module, "openproto_adapters.postgres.migrate")
+        options = pool.PoolOptions(*self._pool_options)
         self._live_pool = await pool.Pool.connect(
-            url, self._schema, pool.PoolOptions(*self._pool_options), row_security=self._row_security
+            url, options, partial(migrate.migrate, schema=self._schema, row_security=self._row_security)
         )
+        if self._read_url is not None:
+            check = partial(migrate.check_replica, schema=self._schema)
+            reading = await pool.Pool.connect(self._read_url, options, check, "read_url")
+            self._replica = Replica(reading, self._read_lag)
         self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
 
     async def _start_private(self, threads: Threads) -> str:
@@ -185,6 +203,12 @@ class Store(Provider):
 
         await self._check_model()
         return await self._pool.use(run)
+
+    async def _read(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
+        """Return the rows of a statement whose answer may be as old as the replica is, where there is one."""
+        if self._replica is None:
+            return await self._fetch(acting, template, *args)
+        return await self._replica.fetch(*self._queries.acting(acting, template, *args))
 
     def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
         """Return the record of the only row, after checking whose it is."""
