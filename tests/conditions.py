@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from openproto_adapters.postgres import changes, deciding, queries
+from openproto_adapters.postgres import changes, deciding, gets, queries
 from openproto_adapters.postgres import restoring as postgres_restoring
 from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import restoring as sqlite_restoring
@@ -20,7 +20,7 @@ PATTERNS = {
 }
 MODULES: dict[str, list[ModuleType]] = {
     "sqlite": [sqlite_restoring, searching, selection, snapshot, statements, supersession, user_rows],
-    "postgres": [changes, deciding, queries, postgres_restoring, postgres_snapshot],
+    "postgres": [changes, deciding, gets, queries, postgres_restoring, postgres_snapshot],
 }
 CONDITIONS = [
     (store, module, name, number)

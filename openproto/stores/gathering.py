@@ -12,6 +12,8 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
+from openproto.errors import OpenProtoError
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -24,7 +26,8 @@ class Gatherer(Generic[Q, A]):
 
     Args:
         send: Sends calls and returns the future of their outcomes, in order: an answer, or the exception of that call
-            alone. When it fails itself, the backend has refused them together: they are sent again one by one.
+            alone. When it fails itself, the backend has refused them together: they are sent again one by one, unless
+            the error is one that passes, which all of them would meet again.
         give_up: Is told of a call whose caller was cancelled after it was sent. When that is true of all, the future is
             cancelled as well.
     """
@@ -92,7 +95,7 @@ class Gatherer(Generic[Q, A]):
         elif not isinstance(error, Exception):
             for _, answer in self._sent:
                 _settle(answer, RuntimeError(f"the backend's thread ended: {type(error).__name__}"))
-        elif len(self._sent) > 1:
+        elif len(self._sent) > 1 and not (isinstance(error, OpenProtoError) and error.retryable):
             self._alone.extend(self._sent)
         else:
             self._refused(error)

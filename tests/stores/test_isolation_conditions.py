@@ -6,6 +6,7 @@ only the rows of its user, and the check of every row that comes out.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ async def probe(memory: AsyncMemory) -> int:
     withheld = 0
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: memory.get(ada.id, user_id="eve"),
+        lambda: asyncio.gather(memory.get(ada.id, user_id="eve"), memory.get(other.id, user_id="eve")),
         lambda: memory.get(key="k", user_id="eve"),
         lambda: memory.update(ada.id, user_id="eve", content="changed"),
         lambda: memory.update(ada.id, user_id="eve", supersedes=[other.id]),

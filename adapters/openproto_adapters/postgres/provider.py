@@ -389,8 +389,7 @@ class Postgres(Store):
         return int(count)
 
     async def _get(self, ref: RecordRef) -> MemoryRecord:
-        rows = await self._fetch(acting_for_owner(ref.user_id), queries.GET, to_uuid(ref.id), ref.user_id)
-        return self._own(rows, ref.user_id)
+        return await self._gets(ref)
 
     async def _by_key(self, user_id: str, key: str | None) -> Sequence[Any]:
         return await self._fetch(acting_for(user_id), queries.GET_BY_KEY, user_id, key_hash(key), key)

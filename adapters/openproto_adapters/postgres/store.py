@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,9 +17,12 @@ from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableEr
 from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation, Capabilities, MemoryRecord
 from openproto.provider import Provider, ReindexProgress, RestoreOutcomes
+from openproto.requests import RecordRef
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.stores.gathering import Gatherer
 from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_capabilities
 from openproto_adapters.postgres import queries
+from openproto_adapters.postgres.gets import get_together
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.records import check_owner, to_record
 from openproto_adapters.postgres.replica import Replica
@@ -84,6 +88,9 @@ class Store(Provider):
         self._live_pool: Pool | None = None
         self._live_indexer: Indexer[PackedWords] | None = None
         self._audit_buffer: AuditBuffer | None = None
+        self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(
+            lambda refs: asyncio.ensure_future(get_together(self._fetch, refs))
+        )
 
     def schema_script(self) -> str:
         """Return the SQL that an owner of the database can run where this role may not create tables."""

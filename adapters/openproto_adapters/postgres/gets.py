@@ -1,0 +1,61 @@
+"""Records that are asked for at the same time, in one statement for all that name their users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from openproto.errors import NotFoundError, OpenProtoError
+from openproto.ids import parse_id
+from openproto.models import MemoryRecord
+from openproto.requests import RecordRef
+from openproto_adapters.postgres import queries
+from openproto_adapters.postgres.queries import RECORD
+from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.restoring import Fetch
+from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, acting_for_owner
+
+# What is not there has no row.
+GET_MANY = f"""
+SELECT item.position, {RECORD} FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS item (id, user_id, position)
+JOIN {{schema}}.memories m ON m.id = item.id AND m.user_id = item.user_id
+"""
+
+GET_MANY_OF_ANYBODY = f"""
+SELECT item.position, {RECORD} FROM unnest($1::uuid[]) WITH ORDINALITY AS item (id, position)
+JOIN {{schema}}.memories m ON m.id = item.id
+"""
+
+
+async def get_together(fetch: Fetch, refs: Sequence[RecordRef]) -> list[MemoryRecord | Exception]:
+    """Return the record of each, or why there is none."""
+    if len(refs) == 1:
+        id, user_id = parse_id(refs[0].id), refs[0].user_id
+        rows = await fetch(acting_for_owner(user_id), queries.GET, id, user_id) if id else ()
+        return [_own(rows, user_id)]
+    found: dict[int, Sequence[Any]] = {}
+    for is_anybody in (False, True):  # who names no user must not let the others act for everybody
+        wanted = [(n, ref, id) for n, ref in enumerate(refs) if (id := parse_id(ref.id))]
+        wanted = [(n, ref, id) for n, ref, id in wanted if (ref.user_id is None) is is_anybody]
+        ids = [id for *_, id in wanted]
+        users = [ref.user_id or "" for _, ref, _ in wanted]
+        if not ids:
+            continue
+        if is_anybody:
+            rows = await fetch(EVERYBODY, GET_MANY_OF_ANYBODY, ids)
+        else:
+            rows = await fetch(acting_for(*{*users}), GET_MANY, ids, users)
+        for position, *columns in rows:
+            found[wanted[position - 1][0]] = columns
+    return [_own([found[n]] if n in found else (), ref.user_id) for n, ref in enumerate(refs)]
+
+
+def _own(rows: Sequence[Any], user_id: str | None) -> MemoryRecord | Exception:
+    try:
+        if not rows:
+            raise NotFoundError("no such memory")
+        record = to_record(rows[0])
+        check_owner([record.user_id], user_id)
+    except OpenProtoError as error:
+        return error
+    return record
