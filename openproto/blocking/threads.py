@@ -96,7 +96,7 @@ class Threads:
 
     def _begin(self, function: Callable[[], Any]) -> _Call:
         if self._closed:
-            raise _closed_meanwhile()
+            raise closed_meanwhile()
         if sys.is_finalizing():
             raise RuntimeError(_TOO_LATE)
         call = _Call(self._name, function)
@@ -169,7 +169,7 @@ class _Call:
 
     def refuse(self) -> None:
         """End a call that has not begun because the pool is closed."""
-        self._settle(None, _closed_meanwhile())
+        self._settle(None, closed_meanwhile())
 
     def run(self) -> None:
         """Run the call, unless it was given up, and hand its outcome to the caller that waits."""
@@ -210,7 +210,7 @@ class _Call:
             self.outcome.set_result(result)
         else:
             # Of the calls that somebody still waits for, only closing the pool aborts any.
-            self.outcome.set_exception(_closed_meanwhile() if isinstance(error, CallAborted) else error)
+            self.outcome.set_exception(closed_meanwhile() if isinstance(error, CallAborted) else error)
 
 
 _TOO_LATE = "the interpreter is exiting, and no thread can be started: call, and close, before the program ends"
@@ -232,5 +232,5 @@ def _work(queue: _Queue, idle: threading.Semaphore) -> None:
         del call  # or its result would live until the next one
 
 
-def _closed_meanwhile() -> ProviderUnavailableError:
+def closed_meanwhile() -> ProviderUnavailableError:
     return ProviderUnavailableError("the client was closed while this call was running; use an open one")

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from openproto.blocking.threads import Threads
+from openproto.blocking.threads import Threads, closed_meanwhile
 from openproto_adapters.sqlite.errors import typed_error
 from openproto_adapters.sqlite.row_security import secure_rows
 
@@ -78,6 +78,7 @@ class Lane:
             self._idle.put(None)
         self._width = width
         self._running: set[Job] = set()
+        self._is_closing = False
 
     async def run(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`."""
@@ -94,7 +95,8 @@ class Lane:
         await self._start(lambda: _typed(lambda: function(job)), job)
 
     async def close(self) -> None:
-        """Interrupt what runs and close every connection."""
+        """Interrupt what runs, refuse what comes, and close every connection."""
+        self._is_closing = True
         for job in self._running:
             job.give_up()
         try:
@@ -104,6 +106,8 @@ class Lane:
             self._threads.close()
 
     def _start(self, work: Callable[[], T], job: Job, calls: Sequence[Job] = ()) -> asyncio.Future[T]:
+        if self._is_closing:  # its connection may be closed by now, and no other is made
+            raise closed_meanwhile()
         future = self._threads.submit(work)
         jobs = {job, *calls}
         self._running |= jobs
