@@ -233,4 +233,5 @@ def _work(queue: _Queue, idle: threading.Semaphore) -> None:
 
 
 def closed_meanwhile() -> ProviderUnavailableError:
+    """Return the error of a call that its client's closing ended, or came before."""
     return ProviderUnavailableError("the client was closed while this call was running; use an open one")

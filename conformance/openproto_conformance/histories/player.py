@@ -304,7 +304,13 @@ class Player(Reader):
         if (faults := compare.outcome_faults(got, [])) is None:
             in_order = not self._raced
             faults = audit_faults(
-                got, done, user_id=user, memory_id=arguments.get("memory_id"), limit=limit, in_order=in_order
+                got,
+                done,
+                self.model.skips,
+                user_id=user,
+                memory_id=arguments.get("memory_id"),
+                limit=limit,
+                in_order=in_order,
             )
         self._differ("audit", faults)
 

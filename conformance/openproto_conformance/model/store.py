@@ -43,6 +43,8 @@ class Model:
         """The newest moment that the store gave to a write."""
         self.writes: list[Deed] = []
         """What an audit log must hold of writes, oldest first."""
+        self.skips: list[Deed] = []
+        """What it may hold as well: calls of `add` that found a record and wrote none, as a read is recorded."""
         self._used: dict[tuple[str, str], tuple[Stored, str]] = {}
         """What was added under each user's idempotency keys; it outlives the record."""
 
@@ -77,6 +79,7 @@ class Model:
         )
         twins = self._twins(fields) if on_duplicate != "keep" else []
         if on_duplicate == "skip" and twins and fields["key"] is None and not fields["supersedes"]:
+            self.skips.append(Deed("add", fields["user_id"], twins[0]))
             return twins[0]
         if on_duplicate == "supersede":
             fields["supersedes"] = list(dict.fromkeys([*fields["supersedes"], *twins]))
@@ -299,6 +302,7 @@ class Model:
         fields = {name: getattr(record, name) for name in type(record).model_fields if name != "superseded_by"}
         self.records[record.id] = {**fields, **record.extensions}
         self.stirred[record.id] = ("version",)
+        self.writes.append(Deed("add", record.user_id, record.id))
 
     def _wrote(self, verb: str, record: Stored) -> None:
         if verb != "delete":
