@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conditions import CONDITIONS, take_out, take_out_checks
-from openproto_adapters.postgres import deciding, provider, queries
+from openproto_adapters.postgres import deciding, gets, provider, queries
 from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import lanes, selection, statements
 from openproto_adapters.sqlite import snapshot as sqlite_snapshot
@@ -159,7 +159,8 @@ async def test_a_statement_that_acts_for_nobody_is_refused(
     with monkeypatch.context() as patched:
         patched.setattr(lanes.Connection, "act_for", lambda *_: None)
         for name in ("acting_for", "acting_for_owner"):
-            patched.setattr(provider, name, lambda *_: "")
+            for module in (gets, provider):
+                patched.setattr(module, name, lambda *_: "")
         for call in (memory.get(added.id, user_id="ada"), memory.list("ada"), memory.delete_all("ada")):
             with pytest.raises(ProviderError):
                 await call
