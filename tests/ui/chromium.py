@@ -9,9 +9,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -137,34 +137,41 @@ class Page:
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
 
 
+OpenPage: TypeAlias = Callable[[], AbstractContextManager[Page]]
+
+
 @contextmanager
-def chromium() -> Iterator[Callable[[], Page]]:
-    """Start a browser with a fresh profile; what is yielded opens a tab in a context of its own."""
+def chromium() -> Iterator[OpenPage]:
+    """Start a browser with a fresh profile; what is yielded opens a tab with cookies and storage of its own."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         raise AssertionError("there is no chromium: apt-get install chromium")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # Chromium leaves some processes behind
+    # Some of its processes outlive it for a moment, and write to the profile.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
         )
-        sockets: list[ClientConnection] = []
         try:
-            port = _port(Path(profile) / "DevToolsActivePort", browser)
+            port, path = _port(Path(profile) / "DevToolsActivePort", browser)
+            address = f"ws://127.0.0.1:{port}"
+            with _connect(address + path) as control:
 
-            def open_page() -> Page:
-                control = sockets[0]
-                context = _ask(control, "Target.createBrowserContext")["browserContextId"]
-                target = _ask(control, "Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
-                sockets.append(connect(f"ws://127.0.0.1:{port[0]}/devtools/page/{target}", max_size=None))
-                return Page(sockets[-1])
+                @contextmanager
+                def open_page() -> Iterator[Page]:
+                    context = _ask(control, "Target.createBrowserContext")
+                    target = _ask(control, "Target.createTarget", url="about:blank", **context)["targetId"]
+                    with _connect(f"{address}/devtools/page/{target}") as socket:
+                        yield Page(socket)
+                    _ask(control, "Target.disposeBrowserContext", **context)
 
-            sockets.append(connect(f"ws://127.0.0.1:{port[0]}{port[1]}", max_size=None))
-            yield open_page
+                yield open_page
         finally:
-            for socket in sockets:
-                socket.close()
             browser.terminate()
             browser.wait(LONG)
+
+
+def _connect(url: str) -> ClientConnection:
+    return connect(url, max_size=None, ping_interval=None)  # a busy browser is no dead one
 
 
 def _port(path: Path, browser: subprocess.Popen[bytes]) -> list[str]:

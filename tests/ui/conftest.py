@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from chromium import LONG, Page, chromium
+from chromium import LONG, OpenPage, Page, chromium
 from inspecting import Show, add
 from openproto_adapters.sqlite import Sqlite
 
@@ -19,18 +19,18 @@ from openproto.server.keys import ApiKey, ApiKeys
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Callable[[], Page]]:
+def browser() -> Iterator[OpenPage]:
     with chromium() as open_page:
         yield open_page
 
 
 @pytest.fixture
-def page(browser: Callable[[], Page]) -> Iterator[Page]:
+def page(browser: OpenPage) -> Iterator[Page]:
     """A tab in which nothing may go wrong; a test takes out of `faults` what it brought about."""
-    tab = browser()
-    tab.look()
-    yield tab
-    assert tab.faults == []
+    with browser() as tab:
+        tab.look()
+        yield tab
+        assert tab.faults == []
 
 
 @pytest.fixture
