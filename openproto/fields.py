@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ _DEEPEST = 110
 _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt_ ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?(?:[Zz]|([+-])(\d\d):?(\d\d)?)", re.ASCII
 )
+_LENGTH = len("2026-01-31T12:00:00.000000Z")
 NOT_A_MOMENT = "must be a moment with an offset, such as '2026-01-31T12:00:00Z'"
 
 
@@ -77,6 +79,9 @@ def moment(value: Any) -> datetime:
     """
     if isinstance(value, datetime):
         return value
+    if type(value) is str and len(value) == _LENGTH and value[7] + value[10] + value[19] + value[-1] == "-T.Z":
+        with suppress(ValueError):  # a leap second is one
+            return datetime.fromisoformat(value)  # how this project spells moments itself, in a tenth of the time
     match = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(NOT_A_MOMENT)

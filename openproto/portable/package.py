@@ -48,6 +48,7 @@ class Source(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes, at most `size`, and none at the end."""
+        ...
 
 
 class Sink(Protocol):
@@ -181,6 +182,7 @@ class Reader:
         """Yield what it holds, and raise PackageError at the first line that is wrong, or where it was changed."""
         user: str | None = None
         last = ""
+        number = 1
         here: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for number, raw in self._lines:

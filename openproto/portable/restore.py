@@ -106,19 +106,20 @@ class Restoration:
     async def _write(self, batch: Sequence[Entry], model: str | None) -> None:
         parts = [_part(user, [*entries]) for user, entries in groupby(batch, key=lambda entry: entry.user_id)]
         lines = [entry.line for entry in batch if isinstance(entry.item, StoredRecord)]
+        for line, outcome in zip(lines, await self._written(parts, model), strict=True):
+            self.outcomes[outcome.outcome] += 1
+            if outcome.error is not None:
+                self._refuse(line, outcome.error)
+
+    async def _written(self, parts: Sequence[UserPart], model: str | None) -> Sequence[RestoreOutcome]:
         if not self._by_verbs:
             try:
-                outcomes = await self._provider.load(
+                return await self._provider.load(
                     parts, model=model, app=self._app, include_deleted=self._include_deleted
                 )
             except UnsupportedCapabilityError:
                 self._by_verbs = True
-        if self._by_verbs:
-            outcomes = [outcome for part in parts for outcome in await self._write_by_verbs(part)]
-        for line, outcome in zip(lines, outcomes, strict=True):
-            self.outcomes[outcome.outcome] += 1
-            if outcome.error is not None:
-                self._refuse(line, outcome.error)
+        return [outcome for part in parts for outcome in await self._write_by_verbs(part)]
 
     async def _write_by_verbs(self, part: UserPart) -> Sequence[RestoreOutcome]:
         """Restore what the verb restores: not the keys that were used, and no audit entries."""

@@ -85,7 +85,7 @@ def _stored(row: tuple[Any, ...]) -> StoredRecord:
     return StoredRecord(
         record=record,
         begins=from_micros(valid_from) if record.valid_from is None else None,
-        handovers=[(by, from_micros(moment)) for by, moment in json.loads(handovers)],
+        handovers=[(by, from_micros(int(moment))) for by, moment in json.loads(handovers)],
         vector=vector,
     )
 
