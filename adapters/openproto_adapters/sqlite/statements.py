@@ -41,7 +41,9 @@ MOST_COMPARED = 40
 
 _NEW_VERSION = "lower(hex(randomblob(8)))"
 
-INSERT = f"""INSERT INTO main.memories (id, user_id, content, scope, tags, source, confidence,
+# FAIL, as nothing of one row is there to be taken back: for the sake of the triggers SQLite would otherwise keep what
+# each page was before the statement, which takes as long as the rest.
+INSERT = f"""INSERT OR FAIL INTO main.memories (id, user_id, content, scope, tags, source, confidence,
         valid_from, starts_by_handover, valid_to, supersedes, extensions, embedding, created_at, updated_at, key,
         version)
     VALUES (:id, :user_id, :content, :scope, :tags, :source, :confidence, :valid_from, :starts_by_handover,
@@ -56,7 +58,7 @@ GET = f"SELECT {COLUMNS} FROM memories WHERE id = :id AND user_id = :user_id"
 GET_OF_ANYBODY = f"SELECT {COLUMNS} FROM memories WHERE id = :id"
 GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key = :key"
 
-UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
+UPDATE = f"""UPDATE OR FAIL main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
     WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
 
 UPDATE_WORDS = """UPDATE words SET terms = :terms
