@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from openproto.client import inputs
 from openproto.client.async_verbs import AsyncVerbs, Ids, SourceFields, Tags, TagsWanted
+from openproto.client.layering import Second, layered
 from openproto.client.messages import Messages
 from openproto.client.session import Options, Session
 from openproto.context import TokenCounter, estimate_tokens
@@ -65,6 +66,9 @@ class AsyncMemory(AsyncVerbs):
         app: Names this program in audit entries.
         audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
             PostgreSQL URL. With `audit_reads=False` only writes are recorded.
+        mirror: A second provider that every write reaches too, in the background: `{"provider": "mem0", ...}` with its
+            options, or a `Provider` object.
+        fallback: A second provider that answers reads while the first one is unavailable, likewise.
         rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
             `openproto.layers.rerank`.
         on_duplicate: What `add` and `add_many` do with a memory that says what another one says already, where the call
@@ -92,6 +96,8 @@ class AsyncMemory(AsyncVerbs):
         token_counter: TokenCounter = estimate_tokens,
         app: str | None = None,
         audit: str | None = None,
+        mirror: Second | None = None,
+        fallback: Second | None = None,
         rerank: Reranker | None = None,
         on_duplicate: OnDuplicate = "keep",
         observers: Sequence[Observer] = (),
@@ -105,15 +111,15 @@ class AsyncMemory(AsyncVerbs):
             provider = make_provider(provider, options, CLIENT_OPTIONS)
         elif options:
             raise TypeError(f"options {sorted(options)} belong in the provider object's own constructor")
-        if audit is not None:
-            # Imported here: few clients have a journal.
-            from openproto.layers.audit import Audited
-
-            provider = Audited(provider, audit, reads=audit_reads)
-        if rerank is not None:
-            from openproto.layers.rerank import Reranked
-
-            provider = Reranked(provider, rerank)
+        provider = layered(
+            provider,
+            timeout=timeout,
+            mirror=mirror,
+            fallback=fallback,
+            audit=audit,
+            audit_reads=audit_reads,
+            rerank=rerank,
+        )
         self._session = Session(provider, self._owner, bounds)
         self._count_tokens = token_counter
         self._capabilities: Capabilities | None = None

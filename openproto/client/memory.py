@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from openproto.client import inputs, loop
 from openproto.client.async_memory import ADD_MANY_BATCH, RESTORE_BATCH, AsyncMemory, Records
 from openproto.client.async_verbs import Ids, SourceFields, Tags, TagsWanted
+from openproto.client.layering import Second
 from openproto.client.messages import Messages
 from openproto.client.sync_verbs import SyncVerbs
 from openproto.context import TokenCounter, estimate_tokens
@@ -67,6 +68,9 @@ class Memory(SyncVerbs):
         app: Names this program in audit entries.
         audit: Where to keep an audit journal for a provider that has no audit log: `"sqlite:///audit.db"` or a
             PostgreSQL URL. With `audit_reads=False` only writes are recorded.
+        mirror: A second provider that every write reaches too, in the background: `{"provider": "mem0", ...}` with its
+            options, or a `Provider` object.
+        fallback: A second provider that answers reads while the first one is unavailable, likewise.
         rerank: An object with `rerank(query, texts)` that reorders the first hits of a search; see
             `openproto.layers.rerank`.
         on_duplicate: What `add` and `add_many` do with a memory that says what another one says already, where the call
@@ -92,6 +96,8 @@ class Memory(SyncVerbs):
         token_counter: TokenCounter = estimate_tokens,
         app: str | None = None,
         audit: str | None = None,
+        mirror: Second | None = None,
+        fallback: Second | None = None,
         rerank: Reranker | None = None,
         on_duplicate: OnDuplicate = "keep",
         observers: Sequence[Observer] = (),
@@ -106,6 +112,8 @@ class Memory(SyncVerbs):
             token_counter=token_counter,
             app=app,
             audit=audit,
+            mirror=mirror,
+            fallback=fallback,
             rerank=rerank,
             on_duplicate=on_duplicate,
             observers=observers,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from openproto.provider import Provider
 from openproto.registry import provider_class, provider_options
 
-CLIENT_OPTIONS = frozenset({"timeout", "retries", "close_timeout", "max_concurrency", "app", "audit"})
+CLIENT_OPTIONS = frozenset(
+    {"timeout", "retries", "close_timeout", "max_concurrency", "app", "audit", "mirror", "fallback"}
+)
 
 
 class Settings(BaseSettings):
@@ -32,6 +36,8 @@ class Settings(BaseSettings):
     max_concurrency: int | None = None
     app: str | None = None
     audit: SecretStr | None = None
+    mirror: SecretStr | None = None
+    fallback: SecretStr | None = None
 
 
 def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,12 +62,19 @@ def options_from_env(overrides: Mapping[str, Any]) -> dict[str, Any]:
         takes |= provider_options(cls).keys()
         if cls.audit is not Provider.audit:  # keeps its own audit log, and so does not need a journal
             takes -= {"audit"}
-    return {
-        "provider": provider,
-        **{
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in found.items()
-            if name in takes
-        },
-        **overrides,
+    found = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in found.items()
+        if name in takes
     }
+    for name in ("mirror", "fallback"):
+        if name in found:
+            found[name] = _mapping(name, found[name])
+    return {"provider": provider, **found, **overrides}
+
+
+def _mapping(name: str, text: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise ValueError(f'OPENPROTO_{name.upper()} must be a JSON object, such as {{"provider": "mem0"}}')
