@@ -28,6 +28,7 @@ GROUPS = (
     "backing_up",
     "restoring",
     "migrating",
+    "mirroring",
     "upkeep",
     "bench",
     "serve",

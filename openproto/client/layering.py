@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from openproto.layers.rerank import Reranker
 from openproto.provider import Provider
 from openproto.registry import make_provider
+
+if TYPE_CHECKING:
+    from openproto.layers.mirroring.status import MirrorStatus
 
 Second: TypeAlias = Provider | Mapping[str, Any]
 """A second provider: an unopened one, or a mapping of `provider` (a name, or an unopened one) and its options."""
@@ -33,9 +36,7 @@ def layered(
         from openproto.layers.mirror import Mirrored
 
         other, own = _second("mirror", mirror, ("journal", "sample"))
-        between = _between(provider, other)
-        journal = own.pop("journal", None)
-        provider = Mirrored(provider, other, Path(journal) if journal else _default(between), between=between, **own)
+        provider = Mirrored(provider, other, _journal(provider, other, own.pop("journal", None)), **own)
     if fallback is not None:
         from openproto.layers.failover import AFTER, FailingOver
 
@@ -57,8 +58,14 @@ def layered(
 def mirror_journal(provider: Provider, mirror: Second) -> Path:
     """Return where the journal is that a client with this mirror writes."""
     other, own = _second("mirror", mirror, ("journal", "sample"))
-    journal = own.get("journal")
-    return Path(journal) if journal else _default(_between(provider, other))
+    return _journal(provider, other, own.get("journal"))
+
+
+def mirror_status(journal: Path) -> MirrorStatus:
+    """Return how far the mirror is that has this journal."""
+    from openproto.layers.mirroring import status  # needs SQLite, which not every client does
+
+    return status.mirror_status(journal)
 
 
 def _second(option: str, given: Second, takes: tuple[str, ...]) -> tuple[Provider, dict[str, Any]]:
@@ -80,19 +87,17 @@ def _second(option: str, given: Second, takes: tuple[str, ...]) -> tuple[Provide
     return provider, own
 
 
-def _default(between: str) -> Path:
+def _journal(primary: Provider, mirror: Provider, given: str | Path | None) -> Path:
+    if given is not None:
+        return Path(given)
     from platformdirs import user_state_path  # the journal's place is named by most who have one
 
-    return user_state_path("openproto") / f"mirror-{between}.db"
-
-
-def _between(primary: Provider, mirror: Provider) -> str:
-    """Return a digest of which two stores these are, of their names, paths, and URLs without users and passwords."""
-    described = [_description(each) for each in (primary, mirror)]
-    return blake2b(repr(described).encode(), digest_size=8).hexdigest()
+    described = repr([_description(each) for each in (primary, mirror)])
+    return user_state_path("openproto") / f"mirror-{blake2b(described.encode(), digest_size=8).hexdigest()}.db"
 
 
 def _description(provider: Provider) -> list[str]:
+    """Return which store it is: its name, paths, and URLs, without users and passwords."""
     args, options = provider._made_of
     named = [*enumerate(args), *sorted(options.items())]
     return [

@@ -39,11 +39,9 @@ CLOSING_SECONDS = 1.0
 
 
 class Mirrored(Layer):
-    """`inner`, the primary, with `mirror` next to it, and the file of the journal `between` the two."""
+    """`inner`, the primary, with `mirror` next to it, and the file of the journal between the two."""
 
-    def __init__(
-        self, inner: Provider, mirror: Provider, /, journal: Path, *, between: str, sample: float = SAMPLE
-    ) -> None:
+    def __init__(self, inner: Provider, mirror: Provider, /, journal: Path, *, sample: float = SAMPLE) -> None:
         super().__init__(inner)
         if not 0 <= sample <= 1:
             raise ValueError("sample in mirror= is a share of the reads, and must be from 0 to 1")
@@ -51,7 +49,7 @@ class Mirrored(Layer):
             raise ValueError(f"provider {mirror.name!r} cannot be a mirror: it needs add, get, list, and delete")
         self._mirror = mirror
         self._sample = sample
-        self._journal = MirrorJournal(journal, between)
+        self._journal = MirrorJournal(journal, f"{inner.name} {mirror.name}")
         self._applier: Applier | None = None
 
     def fresh(self) -> Self:

@@ -1,6 +1,8 @@
-"""The suite on a backend that has no audit log, with a journal in SQLite and in PostgreSQL next to it."""
+"""The suite on a backend with layers round it: an audit journal in SQLite and in PostgreSQL, a mirror, a fallback."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import lasting
 import pytest
@@ -9,6 +11,8 @@ from store_suites import SqliteSuite
 
 from openproto import Provider
 from openproto.layers.audit import Audited
+from openproto.layers.failover import FailingOver
+from openproto.layers.mirror import Mirrored
 
 
 @pytest.mark.everyday("audit", "cancellation", "lifecycle")
@@ -33,3 +37,17 @@ class TestPostgresJournal(TestSqliteJournal):
 
     def unreachable(self) -> Provider:
         return Audited(PlainSqlite(self.path), "postgresql://app:correct-horse@127.0.0.1:1/audit")
+
+
+@pytest.mark.everyday("basics", "cancellation", "lifecycle")
+class TestMirrored(SqliteSuite):
+    """With a mirror and a fallback round it, a provider answers as it does alone."""
+
+    def provider(self) -> Provider:
+        other = self.path.with_name("other.db")
+        mirror = Mirrored(PlainSqlite(self.path), PlainSqlite(other), self.path.with_name("journal.db"), sample=1.0)
+        return FailingOver(mirror, PlainSqlite(other))
+
+    def unreachable(self) -> Provider:
+        wrong = Path("/dev/null/memory.db")
+        return FailingOver(Mirrored(PlainSqlite(wrong), PlainSqlite(wrong), wrong), PlainSqlite(wrong))

@@ -66,6 +66,8 @@ class Applier:
         self._samples: deque[MemoryRecord] = deque(maxlen=_MOST_SAMPLES)
         self._attempts: Counter[str] = Counter()
         self._failures = 0
+        self._size = BATCH
+        """How many entries are taken at once: fewer after a failure, so that a shaky mirror takes some of them."""
         self._resting = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -133,6 +135,7 @@ class Applier:
     def _failed(self, code: str, provider: str, retry_after: float | None) -> float:
         """Tell of the failure and return the seconds to wait."""
         self._failures += 1
+        self._size = max(1, self._size // 2)
         if self._failures == 1:
             _log.warning("mirror: %s failed with %s; entries wait in the journal and are tried again", provider, code)
         self._journal.tell("error", code)
@@ -155,10 +158,11 @@ class Applier:
 
     async def _apply_all(self) -> None:
         target = await self._open()
-        while entries := await self._journal.batch(BATCH):
+        while entries := await self._journal.batch(self._size):
             await self._apply(target, entries)
             self._journal.remove([entry.seq for entry in entries])
             self._recovered()
+            self._size = min(BATCH, self._size * 2)
 
     async def _apply(self, target: Target, entries: Sequence[Entry]) -> None:
         ids: dict[str, str | None] = {}

@@ -30,7 +30,7 @@ async def bounded(verb: Verb, call: Awaitable[T]) -> T:
         if isinstance(error, ProviderTimeoutError):
             raise
         raise ProviderTimeoutError(
-            f"a call for the mirror did not finish within {CALL_SECONDS:g} s; it will be repeated, so look at the load"
+            f"a call for the mirror did not finish within {CALL_SECONDS:g} s, and will be repeated; look at the load"
         ) from error
 
 

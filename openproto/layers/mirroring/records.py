@@ -27,7 +27,10 @@ def origin_of(record: MemoryRecord, primary: str) -> str:
 def fields_of(record: MemoryRecord, primary: str, ids: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of the input that makes a record anew at the mirror, which gives it another id."""
     wire = record.to_wire()
-    made_of = {"from": primary, **{name: wire[name] for name in ("id", "created_at", "updated_at") if name in wire}}
+    made_of: dict[str, Any] = {
+        "from": primary,
+        **{name: wire[name] for name in ("id", "created_at", "updated_at") if name in wire},
+    }
     if (earlier := record.extensions.get(MIGRATED)) is not None:
         made_of["earlier"] = earlier
     return {
