@@ -80,7 +80,12 @@ class _Listed:
 
     async def users(self) -> AsyncIterator[str]:
         """Return the users that have records."""
-        page = await self._memory.users()
+        try:
+            page = await self._memory.users()
+        except UnsupportedCapabilityError as error:
+            raise UnsupportedCapabilityError(
+                "this provider does not list its users: name each of them with --user ID", provider=error.provider
+            ) from None
         while True:
             for user in page.items:
                 yield user

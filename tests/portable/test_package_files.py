@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from shelf import Shelf
 
-from openproto import AsyncMemory
+from openproto import AsyncMemory, Provider, UnsupportedCapabilityError
 from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
 from openproto.portable import encryption
 from openproto.portable.backup import back_up
@@ -166,6 +166,25 @@ async def test_a_provider_without_snapshots_gives_and_takes_what_its_verbs_do() 
         work = restoration(memory, other)
         await work.run(io.BytesIO(package()), str, lambda done, total: None)
         assert (work.outcomes, work.not_kept) == ({"restored": 4}, {"idempotency key": 2, "audit entry": 2})
+
+
+class NoUsers(Shelf):
+    """A provider that knows the users it is asked about alone, as vendors are."""
+
+    users = Provider.users
+    restore = Provider.restore
+
+
+async def test_a_provider_that_lists_no_users_gives_those_that_are_named_and_takes_nothing() -> None:
+    shelf, file = NoUsers(), io.BytesIO()
+    async with AsyncMemory(shelf) as memory:
+        await memory.add("note", user_id="ada")
+        with pytest.raises(UnsupportedCapabilityError, match="--user"):
+            await back_up(memory, shelf, io.BytesIO(), users=(), vectors=False, report=lambda done: None)
+        _, end = await back_up(memory, shelf, file, users=["ada"], vectors=False, report=lambda done: None)
+        assert (end.records, whole(file.getvalue())) == (1, end)
+        with pytest.raises(UnsupportedCapabilityError, match="restore"):
+            await restoration(memory, shelf).run(file, str, lambda done, total: None)
 
 
 def sealed(data: bytes, passphrase: str = "right") -> bytes:

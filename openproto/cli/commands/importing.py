@@ -70,7 +70,8 @@ async def import_(
 ) -> Exit:
     """Store memories from a file: what `export` wrote, or an export of another program, recognised by its content.
 
-    A line that cannot be stored is reported and the others go on. Running it again, after an interruption too, stores
+    Each memory is a new one, with an id and a date of its own; what `export` wrote `restore` writes as it was. A line
+    that cannot be stored is reported and the others go on. Running it again, after an interruption too, stores
     nothing twice: each line has an idempotency key, made of its id, or of its content and its place in the file.
     """
     if format is not None and format not in NAMES:
