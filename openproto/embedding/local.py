@@ -8,7 +8,6 @@ so one text of 100 000 characters would cost gigabytes.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _HINT = "the local embedder needs wordllama: pip install 'openproto[local]'"
-if sys.version_info >= (3, 14):
-    _HINT = "the local embedder needs wordllama, which has no wheel for this Python: use 3.13, or another embedder"
 
 _PAUSE = 0.002
 _PARTS = ("type", "vocab", "merges")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,13 @@ async def test_embedding_in_the_thread_leaves_the_loop_free(embeddings: Embeddin
         await asyncio.sleep(0.001)
         ticks += 1
     assert ticks > 5
+
+
+def test_the_data_that_the_vectors_are_made_of_is_that_of_every_release_of_wordllama_we_allow() -> None:
+    weights = local._data_file("weights/l2_supercat_256.safetensors").read_bytes()
+    tokenizer = json.loads(local._data_file("tokenizers/l2_supercat_tokenizer_config.json").read_bytes())
+    digests = [sha256(data).hexdigest() for data in (weights, json.dumps(tokenizer, sort_keys=True).encode())]
+    assert digests == [
+        "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+        "e431517545a0dc959126692888945285ee6e9228684831779ad80ac26ffeebe5",
+    ]
