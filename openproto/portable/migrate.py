@@ -18,6 +18,7 @@ from openproto.portable.matching import Marks, Matching
 from openproto.portable.spool import Spool, open_private
 from openproto.portable.surveying import PAGE, Show, Survey
 
+_USERS_AT_ONCE = 4
 _REMOVALS_AT_ONCE = 8
 
 _MOST_SEARCHES = 20
@@ -54,41 +55,42 @@ class Migration:
         self._journal = journal
         self._matching = matching
         self.result = Result()
+        self._done = 0
         self._way = Way(target, journal, matching, plan.restores, plan.unkept, anew or not plan.restores, self.result)
 
     async def run(self, show: Show) -> Result:
-        """Bring and compare every user's records."""
-        stride = max(1, self._plan.records // _MOST_SEARCHES)
-        done = 0
-        for user in self._plan.users:
-            with open_private(None) as file:
-                spool = Spool(file, {})
-                async for record in self._source.iter(user, page_size=PAGE):
-                    spool.add(record)
-                there, origins = await self._there(user)
-                writer = Writer(self._way, user, there)
-                unequal: dict[str, _Wanted] = {}
-                queries: list[str] = []
-                for line in spool.oldest_first():
-                    record = MemoryRecord.model_validate_json(line)
-                    wanted = _Wanted(self._matching.marks(record, {}), record.scope)
-                    if not self._is_equal(user, record.id, wanted, there):
-                        unequal[record.id] = wanted
-                        await self._bring(record, wanted.marks, there, writer)
-                    if done % stride == 0:
-                        queries.append(record.content[:_LONGEST_QUERY])
-                    done += 1
-                    if done % BATCH == 0:
-                        show(done, self._plan.records)
-            if await writer.end():
-                there, origins = await self._there(user)
-            for id, wanted in unequal.items():
-                if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
-                    await self._tell(user, id, there.get(id), origins)
-            for query in queries:
-                await self._compare_search(user, query)
-            show(done, self._plan.records)
+        """Bring and compare every user's records, those of a few users at once."""
+        await gather_bounded((self._move(user, show) for user in self._plan.users), limit=_USERS_AT_ONCE)
         return self.result
+
+    async def _move(self, user: str, show: Show) -> None:
+        stride = max(1, self._plan.records // _MOST_SEARCHES)
+        unequal: dict[str, _Wanted] = {}
+        queries: list[str] = []
+        with open_private(None) as file:
+            spool = Spool(file, {})
+            async for record in self._source.iter(user, page_size=PAGE):
+                spool.add(record)
+            there, origins = await self._there(user)
+            writer = Writer(self._way, user, there)
+            for line in spool.oldest_first():
+                record = MemoryRecord.model_validate_json(line)
+                wanted = _Wanted(self._matching.marks(record, {}), record.scope)
+                if not self._is_equal(user, record.id, wanted, there):
+                    unequal[record.id] = wanted
+                    await self._bring(record, wanted.marks, there, writer)
+                if self._done % stride == 0:
+                    queries.append(record.content[:_LONGEST_QUERY])
+                self._done += 1
+                if self._done % BATCH == 0:
+                    show(self._done, self._plan.records)
+        if await writer.end():
+            there, origins = await self._there(user)
+        for id, wanted in unequal.items():
+            if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
+                await self._tell(user, id, there.get(id), origins)
+        for query in queries:
+            await self._compare_search(user, query)
 
     async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
         """Return what the target has of the user by the ids of the source, and which of these are not its own."""
