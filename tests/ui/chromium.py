@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 LONG = 30.0
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -33,7 +34,7 @@ KEYS = {
 class Page:
     """One tab, and everything that went wrong in it."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket = socket
         self._last = 0
         self.faults: list[str] = []
@@ -170,7 +171,7 @@ def chromium() -> Iterator[OpenPage]:
             browser.wait(LONG)
 
 
-def _connect(url: str) -> ClientConnection:
+def _connect(url: str) -> Connection:
     return connect(url, max_size=None, ping_interval=None)  # a busy browser is no dead one
 
 
@@ -183,7 +184,7 @@ def _port(path: Path, browser: subprocess.Popen[bytes]) -> list[str]:
     return found
 
 
-def _ask(socket: ClientConnection, method: str, **params: Any) -> dict[str, Any]:
+def _ask(socket: Connection, method: str, **params: Any) -> dict[str, Any]:
     socket.send(json.dumps({"id": 1, "method": method, "params": params}))
     while True:
         message = json.loads(socket.recv(timeout=LONG))

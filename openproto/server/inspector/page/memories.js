@@ -75,7 +75,7 @@ export class MemoriesView {
     for (const control of [this.search, this.toggle, this.download]) control.disabled = !hasUser;
     this.add.hidden = app.key.read_only;
     this.add.disabled = !hasUser;
-    if (!hasUser) return this.#showNothing("Whose memories?", "Choose a user on the left.", "u");
+    if (!hasUser) return this.#showNothing("Whose memories?", "Choose a user, or type the id of one.", "u");
     const asked = (this.#asked = Symbol());
     this.element.setAttribute("aria-busy", "true");
     try {
@@ -180,8 +180,9 @@ export class MemoriesView {
     this.table.show([]);
     this.table.element.hidden = true;
     this.nothing.hidden = false;
+    const users = key === "u" && el("button", { type: "button", class: "only-narrow", click: () => this.app.side.focusUsers() }, "Choose a user");
     const add = key === "n" && this.app.mayWrite && el("button", { type: "button", class: "main", click: () => editMemory(this.app, null) }, "Add the first one");
-    this.nothing.replaceChildren(el("h2", {}, title), el("p", {}, text), ...(add ? [add] : []));
+    this.nothing.replaceChildren(el("h2", {}, title), el("p", {}, text), ...[users, add].filter(Boolean));
     if (key) this.#tell("");
   }
 
