@@ -1,4 +1,4 @@
-"""Every program of the integrations' page, and those of the README, print what the comments at their prints say."""
+"""Every program of these pages, and those of the README, print what the comments at their prints say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 
 def programs() -> Iterator[Any]:
     """Yield each program; those of the README that want a service of their own are run by `test_readme.py`."""
-    for name in ("docs/integrations.md", "README.md"):
+    for name in ("docs/integrations.md", "docs/beside.md", "README.md"):
         heading = name
         for number, found in enumerate(HEADING_OR_PROGRAM.finditer((ROOT / name).read_text())):
             heading = found[1] or heading
