@@ -41,15 +41,17 @@ MOST_COMPARED = 40
 
 _NEW_VERSION = "lower(hex(randomblob(8)))"
 
-# FAIL, as nothing of one row is there to be taken back: for the sake of the triggers SQLite would otherwise keep what
-# each page was before the statement, which takes as long as the rest.
-INSERT = f"""INSERT OR FAIL INTO main.memories (id, user_id, content, scope, tags, source, confidence,
+INSERT = f"""INSERT INTO main.memories (id, user_id, content, scope, tags, source, confidence,
         valid_from, starts_by_handover, valid_to, supersedes, extensions, embedding, created_at, updated_at, key,
         version)
     VALUES (:id, :user_id, :content, :scope, :tags, :source, :confidence, :valid_from, :starts_by_handover,
         :valid_to, :supersedes, :extensions, :embedding, :created_at, :updated_at, :key, {_NEW_VERSION})"""
 
 INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
+INSERT_CHANGE = """INSERT INTO changes VALUES (
+        :user_id, coalesce((SELECT max(seq) FROM changes WHERE user_id = :user_id), 0) + 1, :number)
+    RETURNING seq"""
+TRIM_CHANGES = "DELETE FROM changes WHERE user_id = :user_id AND seq <= :seq - 500"
 INSERT_WORDS = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
 
 WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_id AND idempotency_key = :key"
@@ -58,7 +60,7 @@ GET = f"SELECT {COLUMNS} FROM memories WHERE id = :id AND user_id = :user_id"
 GET_OF_ANYBODY = f"SELECT {COLUMNS} FROM memories WHERE id = :id"
 GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key = :key"
 
-UPDATE = f"""UPDATE OR FAIL main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
+UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
     WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
 
 UPDATE_WORDS = """UPDATE words SET terms = :terms
@@ -133,9 +135,14 @@ def add(db: Connection, new: IndexedInput[list[int]], audit: AuditRow) -> Memory
 
 
 def insert(db: Connection, new: IndexedInput[list[int]], fields: Parameters) -> None:
-    """Write the row of a memory and its words."""
-    row = fields | {"id": new.id, "user_id": new.item.user_id, "key": new.item.key}
-    db.execute(INSERT_WORDS, (db.execute(INSERT, row).lastrowid, tokens(new.item.user_id, new.words)))
+    """Write the row of a memory, its words, and that it is new."""
+    user_id = new.item.user_id
+    row = fields | {"id": new.id, "user_id": user_id, "key": new.item.key}
+    number = db.execute(INSERT, row).lastrowid
+    db.execute(INSERT_WORDS, (number, tokens(user_id, new.words)))
+    ((seq,),) = db.execute(INSERT_CHANGE, {"user_id": user_id, "number": number}).fetchall()
+    if seq % 100 == 0:
+        db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
 
 
 def put(db: Connection, new: IndexedInput[list[int]], if_version: str | None, audit: AuditRow) -> PutResult:

@@ -1,7 +1,7 @@
 """What a search looks at of one user's memories, as NumPy arrays that stay in memory between searches.
 
 They are never stale. Every search asks the file, in its own snapshot, for what has changed of the user since (the
-table `changes`, which triggers write whichever process it is that changes a memory), and reads those rows anew.
+table `changes`, which every write of any process adds to), and reads those rows anew.
 """
 
 from __future__ import annotations
