@@ -214,7 +214,7 @@ class Player(Reader):
         answers = await client.add_many(items)
         if len(answers) != len(items):
             self._differ("add_many", [f"{len(answers)} outcomes for {len(items)} items"])
-        before = set(self.model.records)
+        before, began = set(self.model.records), len(self.model.writes)
         read_again: list[tuple[str, Any, Any]] = []
         for n, (item, answer) in enumerate(zip(items, answers, strict=True)):
             got = await self._indexed(client, answer)
@@ -230,6 +230,7 @@ class Player(Reader):
             if isinstance(wanted, str):
                 self._made[Made(step.number, n)] = wanted
                 before.add(wanted)
+        self.model.were_one_call(began)
         for what, got, wanted in read_again:
             self._compare(what, got, wanted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from openproto.models import AuditEntry
@@ -18,6 +19,8 @@ class Deed(NamedTuple):
     user_id: str
     memory_id: str | None = None
     scope: str | None = None
+    call: int = 0
+    """Which call it was part of: what one call did to several records has no order."""
 
 
 def audit_faults(
@@ -43,18 +46,30 @@ def audit_faults(
     if memory_id is not None:
         faults += [f"an entry of another memory: {entry.action}" for entry in entries if entry.memory_id != memory_id]
     due = [deed for deed in reversed(done) if deed.user_id == user_id and memory_id in (None, deed.memory_id)]
-    writes = [(deed.action, deed.memory_id) for deed in due if deed.action in WRITES]
+    written = [deed for deed in due if deed.action in WRITES]
+    writes = [(deed.action, deed.memory_id) for deed in written]
     recorded = [(entry.action, entry.memory_id) for entry in entries if entry.action in WRITES]
     may = Counter((deed.action, deed.memory_id) for deed in skips if deed.user_id == user_id)
     wrong: object = Counter(recorded) - Counter(writes) - may
     if in_order and not may:
-        wrong = wrong or recorded != writes[: len(recorded)]
+        wrong = wrong or not _is_in_order(recorded, written)
     if len(entries) < limit:
         wrong = wrong or Counter(writes) - Counter(recorded)
-        reads = {deed[:1] + deed[2:] for deed in due if deed.action not in WRITES}
+        reads = {(deed.action, deed.memory_id, deed.scope) for deed in due if deed.action not in WRITES}
         read = {(entry.action, entry.memory_id, entry.scope) for entry in entries}
         if any(entry.action == "get" for entry in entries):  # where reads are recorded at all
             faults += [f"no entry of a read: {deed}" for deed in sorted(reads - read, key=repr)]
     if wrong:
         faults.append(f"the writes: wanted {writes[:limit]}, got {recorded}")
     return faults
+
+
+def _is_in_order(recorded: Sequence[tuple[str, str | None]], due: Sequence[Deed]) -> bool:
+    start = 0
+    for _, deeds in groupby(due, lambda deed: deed.call):
+        of_one_call = Counter((deed.action, deed.memory_id) for deed in deeds)
+        end = start + of_one_call.total()
+        if Counter(recorded[start:end]) - of_one_call:
+            return False
+        start = end
+    return True

@@ -153,13 +153,16 @@ class Model:
         """Remove every record that the filters select and return how many there were."""
         selection = Selection.of(user_id, scope, tag)
         doomed = [record for record in self.records.values() if selection.takes(record)]
+        began = len(self.writes)
         for record in doomed:
             self._remove(record)
+        self.were_one_call(began)
         return len(doomed)
 
     def restore(self, records: Iterable[MemoryRecord]) -> list[RestoreOutcome]:
         """Write records as they are: what the user has already stays, what is another user's is refused."""
         outcomes: list[RestoreOutcome] = []
+        began = len(self.writes)
         for record in records:
             known = self.records.get(record.id)
             taken = record.key is not None and self._by_key(record.user_id, record.key) is not None
@@ -170,7 +173,12 @@ class Model:
             if outcome == "restored":
                 self._bring_back(record)
             outcomes.append(RestoreOutcome(id=record.id, user_id=record.user_id, outcome=outcome))
+        self.were_one_call(began)
         return outcomes
+
+    def were_one_call(self, began: int) -> None:
+        """Note that all writes from this one on were one call, within which an audit log has no order."""
+        self.writes[began:] = [deed._replace(call=began) for deed in self.writes[began:]]
 
     # Reading
 
@@ -302,12 +310,12 @@ class Model:
         fields = {name: getattr(record, name) for name in type(record).model_fields if name != "superseded_by"}
         self.records[record.id] = {**fields, **record.extensions}
         self.stirred[record.id] = ("version",)
-        self.writes.append(Deed("add", record.user_id, record.id))
+        self.writes.append(Deed("add", record.user_id, record.id, call=len(self.writes)))
 
     def _wrote(self, verb: str, record: Stored) -> None:
         if verb != "delete":
             self.latest = max(self.latest, record["updated_at"] or record["created_at"])
-        self.writes.append(Deed(verb, record["user_id"], record["id"]))
+        self.writes.append(Deed(verb, record["user_id"], record["id"], call=len(self.writes)))
 
 
 def _check_unused(used: Stored) -> None:
