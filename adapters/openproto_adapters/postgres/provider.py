@@ -132,7 +132,7 @@ class Postgres(Store):
                 self._pool.use(partial(self._decided, batch)) if asks else self._insert(batch, self._fetch)
             )
         except ConflictError as error:  # a key that another record bears refuses its own item, not the batch
-            return [error] if len(items) == 1 else await super().add_many(items)
+            return [error] if len(items) == 1 else [(await self.add_many([item]))[0] for item in items]
         outcomes: Outcomes = []
         for entry in written:
             outcomes.append(await self._outcome(entry) if isinstance(entry, IndexedInput) else entry)
