@@ -94,7 +94,7 @@ class Gatherer(Generic[Q, A]):
                 _settle(answer, outcome)
         elif not isinstance(error, Exception):
             for _, answer in self._sent:
-                _settle(answer, RuntimeError(f"the backend's thread ended: {type(error).__name__}"))
+                _settle(answer, RuntimeError(f"the backend's thread ended: {type(error).__name__}; open a new client"))
         elif len(self._sent) > 1 and not (isinstance(error, OpenProtoError) and error.retryable):
             self._alone.extend(self._sent)
         else:
