@@ -21,7 +21,9 @@ async def down(verb: str, request: Any) -> None:
 
 
 def store(folder: Path, name: str) -> Faulty:
-    return Faulty(Sqlite(folder / f"{name}.db", embedder="none", synchronous="normal"))
+    inner = Sqlite(folder / f"{name}.db", embedder="none", synchronous="normal")
+    inner.name = name
+    return Faulty(inner)
 
 
 async def two(folder: Path) -> tuple[Faulty, Faulty]:
@@ -43,24 +45,24 @@ async def test_while_the_primary_is_down_every_read_is_answered_by_the_fallback_
         assert "x-fallback" not in page.model_dump_json()
         id = page[0].id
         primary.act = down
-        assert (await memory.get(id)).extensions == {"x-fallback": "sqlite"}
-        assert (await memory.get(key="k0", user_id="ann")).extensions == {"x-fallback": "sqlite"}
+        assert (await memory.get(id)).extensions == {"x-fallback": "second"}
+        assert (await memory.get(key="k0", user_id="ann")).extensions == {"x-fallback": "second"}
         found = await memory.search("tea", "ann")
-        assert [hit.memory.extensions for hit in found] == [{"x-fallback": "sqlite"}] * 3
-        assert (await memory.context("tea", "ann")).model_extra == {"x-fallback": "sqlite"}
-        assert [count.model_extra for count in await memory.scopes("ann")] == [{"x-fallback": "sqlite"}]
-        assert (await memory.users()).model_extra == {"x-fallback": "sqlite"}
+        assert [hit.memory.extensions for hit in found] == [{"x-fallback": "second"}] * 3
+        assert (await memory.context("tea", "ann")).model_extra == {"x-fallback": "second"}
+        assert [count.model_extra for count in await memory.scopes("ann")] == [{"x-fallback": "second"}]
+        assert (await memory.users()).model_extra == {"x-fallback": "second"}
         assert {entry.model_extra["x-fallback"] for entry in await memory.audit("ann") if entry.model_extra} == {
-            "sqlite"
+            "second"
         }
         first = await memory.list("ann", limit=3)
-        assert (len(first), first.model_extra) == (3, {"x-fallback": "sqlite"})
+        assert (len(first), first.model_extra) == (3, {"x-fallback": "second"})
         with pytest.raises(NotFoundError) as caught:
             await memory.get("no such id")
-        assert caught.value.provider == "sqlite"
+        assert caught.value.provider == "second"
         primary.act = nothing  # a listing goes on where it began, also when the primary is back
         rest = await memory.list("ann", limit=3, cursor=first.next_cursor)
-        assert (len(rest), rest.next_cursor, rest.model_extra) == (1, None, {"x-fallback": "sqlite"})
+        assert (len(rest), rest.next_cursor, rest.model_extra) == (1, None, {"x-fallback": "second"})
 
 
 async def test_an_answer_of_the_primary_is_never_replaced(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ async def test_the_circuit_opens_probes_one_read_at_a_time_and_closes_again(
         probe = asyncio.create_task(memory.get(id))
         await reached.wait()
         answers = await asyncio.gather(*(memory.get(id) for _ in range(5)))
-        assert [answer.extensions for answer in answers] == [{"x-fallback": "sqlite"}] * 5
+        assert [answer.extensions for answer in answers] == [{"x-fallback": "second"}] * 5
         probe.cancel()  # which says nothing about the primary: the next read probes
         with pytest.raises(asyncio.CancelledError):
             await probe
@@ -156,7 +158,7 @@ async def test_a_primary_that_hangs_is_given_up_after_its_time(tmp_path: Path) -
                 ended.set()
 
         primary.act = hang
-        assert (await memory.get(id)).extensions == {"x-fallback": "sqlite"}
+        assert (await memory.get(id)).extensions == {"x-fallback": "second"}
         assert ended.is_set()
 
 

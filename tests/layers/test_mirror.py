@@ -300,6 +300,12 @@ def test_the_synchronous_client_and_the_environment_have_mirrors_too(
         record = memory.add("tea", user_id="ann")
     with Memory("sqlite", path=tmp_path / "mirror.db", embedder="none") as other:
         assert other.get(record.id).content == "tea"  # closing waited
+    assert run(["backup", str(tmp_path / "package")]) == 0
+    with Memory.from_env() as memory:
+        memory.delete(record.id)
+    assert run(["restore", str(tmp_path / "package"), "--include-deleted"]) == 0
+    with Memory("sqlite", path=tmp_path / "mirror.db", embedder="none") as other:
+        assert other.get(record.id).created_at == record.created_at
     assert run(["mirror", "status"]) == 0
     assert "in step" in capsys.readouterr().out
     monkeypatch.setenv("OPENPROTO_MIRROR", "mem0")

@@ -34,12 +34,11 @@ async def restore(
     """
     call.resume = "the same command goes on from there"
     target = call.target()
-    provider = target.make_provider()
     with opened(file) as source, call.out.progress("restoring") as bar:
-        async with open_client(provider, target.client_options) as memory:
+        async with open_client(target.make_provider(), target.client_options) as memory:
             work = Restoration(
                 memory,
-                provider,
+                memory._session.provider,  # with its layers: what is restored reaches a mirror too
                 users=user or [],
                 include_deleted=include_deleted,
                 app=target.client_options["app"],

@@ -71,7 +71,7 @@ class Target(ABC):
             await self._update(record, {"supersedes": None})
 
     async def _update(self, record: MemoryRecord, fields: dict[str, Any]) -> None:
-        changes = build(MemoryUpdate, fields)
+        changes = build(MemoryUpdate, **fields)
         await bounded("update", self._mirror.update(RecordRef(id=record.id, user_id=record.user_id), changes))
 
 
@@ -182,7 +182,7 @@ class Adding(Target):
             await self._add(record, fields)
 
     async def _add(self, record: MemoryRecord, fields: dict[str, Any]) -> None:
-        item = build(MemoryInput, {**fields, "user_id": record.user_id})
+        item = build(MemoryInput, **fields, user_id=record.user_id)
         try:
             added = await self._add_under(record.id, item)
         except ConflictError:
