@@ -85,7 +85,7 @@ class _Session:
     def run(self, given: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         with self._changed:
             if self._options.terminate:
-                raise RuntimeError("nothing is embedded any more, because the interpreter exits; use the embedder before that")
+                raise RuntimeError("nothing is embedded any more, because the interpreter exits: use it before")
             self._running += 1
         try:
             layer: NDArray[np.float32] = self._session.run(None, given, self._options)[0]
