@@ -263,9 +263,11 @@ class Snapshot(Protocol):
 
     def users(self) -> AsyncIterator[str]:
         """Return the ids of all users of whom the store holds anything, in order."""
+        ...
 
     def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return all that the store holds of a user, in parts: records and audit entries oldest first."""
+        ...
 
 
 class Features(Result):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,8 +88,8 @@ class _Session:
                 raise RuntimeError("nothing is embedded any more, because the interpreter exits: use it before")
             self._running += 1
         try:
-            layer: NDArray[np.float32] = self._session.run(None, given, self._options)[0]
-            return layer
+            layer: Any = self._session.run(None, given, self._options)[0]
+            return cast("NDArray[np.float32]", layer)
         finally:
             with self._changed:
                 self._running -= 1

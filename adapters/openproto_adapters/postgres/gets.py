@@ -27,7 +27,7 @@ JOIN {{schema}}.memories m ON m.id = item.id
 """
 
 
-async def get_together(fetch: Fetch, refs: Sequence[RecordRef]) -> list[MemoryRecord | Exception]:
+async def get_together(fetch: Fetch, refs: Sequence[RecordRef]) -> Sequence[MemoryRecord | Exception]:
     """Return the record of each, or why there is none."""
     if len(refs) == 1:
         id, user_id = parse_id(refs[0].id), refs[0].user_id

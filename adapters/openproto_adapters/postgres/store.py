@@ -88,9 +88,7 @@ class Store(Provider):
         self._live_pool: Pool | None = None
         self._live_indexer: Indexer[PackedWords] | None = None
         self._audit_buffer: AuditBuffer | None = None
-        self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(
-            lambda refs: asyncio.ensure_future(get_together(self._fetch, refs))
-        )
+        self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(self._get_together)
 
     def schema_script(self) -> str:
         """Return the SQL that an owner of the database can run where this role may not create tables."""
@@ -197,6 +195,9 @@ class Store(Provider):
             return str(await threads(private.start))
         except embedded.PrivatePostgresError as error:
             raise ProviderUnavailableError(str(error)) from error
+
+    def _get_together(self, refs: Sequence[RecordRef]) -> asyncio.Future[Sequence[MemoryRecord | Exception]]:
+        return asyncio.ensure_future(get_together(self._fetch, refs))
 
     async def _fetch(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
         return await self._pool.fetch(*self._queries.acting(acting, template, *args))
