@@ -253,6 +253,23 @@ async def test_a_write_that_failed_after_it_happened_reaches_the_mirror_too(tmp_
     assert await same(tmp_path, plain(tmp_path / "mirror.db"), ["ann"]) == 4
 
 
+async def test_a_key_that_another_record_gets_goes_over(tmp_path: Path) -> None:
+    mirror = plain(tmp_path / "mirror.db")
+    async with mirrored(tmp_path, mirror) as memory:
+        old = await memory.put("tea", user_id="ann", key="drink")
+        await caught_up(tmp_path)
+        async with AsyncMemory(plain(tmp_path / "mirror.db")) as other:
+            taken = await other.add("theirs", user_id="ann", key="food")
+            await memory.delete(old.id)
+            await memory.put("rum", user_id="ann", key="drink")
+            await memory.put("bread", user_id="ann", key="food")
+            await until(lambda: mirror_status(tmp_path / "journal.db").applied >= 3)
+            await other.delete(taken.id)  # as another client's journal may do a little later
+        await caught_up(tmp_path)
+    assert await same(tmp_path, plain(tmp_path / "mirror.db"), ["ann"]) == 2
+    assert mirror_status(tmp_path / "journal.db").state == "in step"
+
+
 async def test_clients_share_a_journals_name_and_take_over_what_others_left(tmp_path: Path) -> None:
     broken = [mirrored(tmp_path, plain(Path("/dev/null/mirror.db"))) for _ in range(3)]
     await asyncio.gather(*(client.add(f"note {n}", user_id="ann") for n, client in enumerate(broken)))

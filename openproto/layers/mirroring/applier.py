@@ -26,7 +26,7 @@ from openproto.errors import (
 )
 from openproto.fanout import gather_bounded
 from openproto.layers.mirroring.calls import bounded, pages
-from openproto.layers.mirroring.journal import Entry, MirrorJournal
+from openproto.layers.mirroring.journal import Entry, MirrorJournal, Reference
 from openproto.layers.mirroring.targets import Target, target
 from openproto.models import MemoryRecord
 from openproto.provider import Provider
@@ -39,6 +39,9 @@ LONGEST_WAIT = 30.0
 BATCH = 100
 ATTEMPTS = 5
 """How often a record is tried on which the mirror fails without saying why; then it counts as refused."""
+
+_PERHAPS_SOON = ("refused", "conflict")
+"""What is said of a key that another record bears, which another client's journal may be about to remove."""
 
 _TICK = 1.0
 _TAKE_OVER_SECONDS = 30.0
@@ -211,6 +214,10 @@ class Applier:
             states = {id: state for id, state in now.items() if state != states[id]}
 
     async def _write(self, target: Target, states: dict[str, MemoryRecord | None], ids: dict[str, str | None]) -> None:
+        gone = [id for id, state in states.items() if state is None]
+        # First: a key is free only when the record that bore it is gone.
+        for id in gone:
+            await target.remove(id, ids[id])
         there = [record for record in states.values() if record is not None]
         try:
             refused = await target.write(there) if there else {}
@@ -226,14 +233,14 @@ class Applier:
             else:
                 refused = {there[0].id: error.code}
         for record in there:
-            if record.id in refused:
-                code = refused[record.id]
+            if (code := refused.get(record.id)) is None:
+                self._attempts.pop(record.id, None)
+            elif code in _PERHAPS_SOON and self._may_try_again(record):
+                self._journal.postpone(Reference("record", record.user_id, record.id))
+            else:
                 _log.warning("mirror: %s refuses a record (%s); id %s", self._mirror.name, code, record.id)
                 self._journal.refuse(record.id, record.user_id, code)
         done = [record.id for record in there if record.id not in refused]
-        gone = [id for id, state in states.items() if state is None]
-        for id in gone:
-            await target.remove(id, ids[id])
         self._journal.accept([*done, *gone])
         self._journal.count("applied", len(done) + len(gone))
 

@@ -172,6 +172,12 @@ class MirrorJournal:
         self._do(_APPEND, rows)
         self.changed.set()
 
+    def postpone(self, reference: Reference) -> None:
+        """Write an entry that is applied after a while."""
+        self.append([reference])
+        self._in_flight.add(self._seq)
+        self.release_later([self._seq])
+
     def remove(self, seqs: Sequence[int]) -> None:
         """Take entries out: they are applied, or their write changed nothing."""
         self._in_flight.difference_update(seqs)

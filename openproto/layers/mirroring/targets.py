@@ -148,14 +148,14 @@ class Adding(Target):
 
     async def remove(self, id: str, user_id: str | None) -> None:
         """Delete what was made of it."""
-        found = await self._known([id], user_id)
+        found = await self._known([id], user_id, afresh=True)
         if id in found:
             await self._delete(found[id], user_id)
             await self._journal.map({id: None})
 
     async def compare(self, record: MemoryRecord) -> list[str]:
         """Return in which fields what was made of the record differs."""
-        ids = await self._known([record.id, *record.supersedes], record.user_id)
+        ids = await self._known([record.id, *record.supersedes], record.user_id, afresh=True)
         found = await self._get(ids[record.id], record.user_id) if record.id in ids else None
         return ["missing"] if found is None else differences(record, found, self._primary, ids)
 
@@ -198,10 +198,15 @@ class Adding(Target):
         digest = blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
         return await bounded("add", self._mirror.add(item, idempotency_key=f"mirror-{digest}"))
 
-    async def _known(self, ids: Sequence[str], user_id: str | None) -> dict[str, str]:
-        """Return the mirror's ids of those; what the journal does not know is looked for once among the user's."""
+    async def _known(self, ids: Sequence[str], user_id: str | None, *, afresh: bool = False) -> dict[str, str]:
+        """Return the mirror's ids of those; what the journal does not know is looked for among the user's records.
+
+        That once, or again with `afresh`: the answer to an add may have been lost, or another client may have added it.
+        Adding once more finds that out by itself.
+        """
         known = await self._journal.mirror_ids(ids)
-        if user_id is not None and user_id not in self._looked_through and not known.keys() >= set(ids):
+        missing = ids[0] not in known if afresh else not known.keys() >= set(ids)
+        if user_id is not None and missing and (afresh or user_id not in self._looked_through):
             there = await self._look_through(user_id)
             known |= {id: there[id] for id in ids if id in there}
         return known
