@@ -2,7 +2,7 @@
 
 What has an `id` is known by it: its key is that id, what only a backend can set (the id, when it was made and changed)
 is kept in the extension `x-imported`, and what it supersedes is linked once both records are stored. Anything else is
-known by its content and its place in the file.
+known by its content and its place in the file. A target that restores takes what `dated_line` makes of it instead.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ _LONGEST_KEY_ID = 200
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One memory to import: its place, its id where it came from, `add`'s keywords, and what it supersedes there."""
+    """One memory to import: its place, its id where it came from, `add`'s keywords, and its links there."""
 
     number: int
     id: str | None
     item: dict[str, Any]
     supersedes: list[str]
+    superseded_by: str | None
+    has_key: bool
+    """Whether it names its idempotency key itself."""
 
     def ref(self, id: str) -> UserAndId:
         """Return what another memory of the same user is known by."""
@@ -67,8 +70,8 @@ def survey(entries: Iterable[Entry], user: str | None) -> Survey:
             with suppress(InvalidRequestError):
                 line = parse(number, fields, user)
                 found.superseded.update(line.ref(id) for id in line.supersedes)
-                if type(by := fields.get("superseded_by")) in (str, int):
-                    found.superseding.add(line.ref(str(by)))
+                if line.superseded_by is not None:
+                    found.superseding.add(line.ref(line.superseded_by))
     return found
 
 
@@ -80,7 +83,7 @@ def parse(number: int, fields: dict[str, Any], user: str | None) -> Line:
     """
     fields = dict(fields)
     id = fields.pop("id", None)
-    fields.pop("superseded_by", None)
+    by = fields.pop("superseded_by", None)
     supersedes = _ids(fields.pop("supersedes", None))
     if type(id) is int:  # as databases number their rows
         id = str(id)
@@ -91,8 +94,10 @@ def parse(number: int, fields: dict[str, Any], user: str | None) -> Line:
         if IMPORTED in fields and named not in (None, user):
             fields[IMPORTED] = {**fields[IMPORTED], "user_id": named}
         fields["user_id"] = user
-    key = fields.pop("idempotency_key", None) or _key(number, id, fields)
-    return Line(number, id, {**fields, "idempotency_key": key}, supersedes)
+    named_key = fields.pop("idempotency_key", None)
+    key = named_key or _key(number, id, fields)
+    superseded_by = str(by) if type(by) in (str, int) else None
+    return Line(number, id, {**fields, "idempotency_key": key}, supersedes, superseded_by, bool(named_key))
 
 
 def _ids(ids: Any) -> list[str]:

@@ -12,6 +12,7 @@ from commandline import Run
 LINES = [{"id": number, "content": f"note {number}", "user_id": "ada"} for number in (1, 2, 3)]
 TEXT = "".join(json.dumps(line) + "\n" for line in LINES)
 AT = "2024-07-20T01:28:18.109+00:00"
+MADE = {"created_at": AT.replace("+00:00", "000Z")}
 TEA = "Alice likes tea"
 
 MEM0 = {
@@ -46,11 +47,15 @@ CHATGPT = {
     "current_node": "c",
     "mapping": {
         "a": {"id": "a", "message": None, "parent": None},
-        "b": {"message": {"author": {"role": "user"}, "content": {"parts": [TEA]}}, "parent": "a"},
+        "b": {
+            "message": {"author": {"role": "user"}, "content": {"parts": [TEA]}, "create_time": 1700000000.5},
+            "parent": "a",
+        },
         "x": {"message": {"author": {"role": "user"}, "content": {"parts": ["edited away"]}}, "parent": "a"},
         "c": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Noted."]}}, "parent": "b"},
     },
 }
+TURN = {"conversation": "c1", "turn": 0}
 CLAUDE = {
     "uuid": "c2",
     "name": "T",
@@ -73,12 +78,12 @@ def lines(*values: Any) -> str:
             "mem0",
             json.dumps({"results": [MEM0], "relations": []}, indent=2),
             [TEA],
-            {"tags": ["pref"], "scope": "agent/chef/run/7", "source": {"app": "mem0", "type": "imported"}},
+            {"tags": ["pref"], "scope": "agent/chef/run/7", "source": {"app": "mem0", "type": "imported"}, **MADE},
             {"id": "892db2ae", "hash": "abc", "metadata": MEM0["metadata"], "created_at": AT},
         ),
         ("mem0", json.dumps([PLATFORM]), [TEA], {"tags": ["food"], "valid_to": "2031-01-01T23:59:59.999999Z"}, {}),
         ("mem0", lines(MEM0, {**MEM0, "id": "2"}), [TEA, TEA], {"tags": ["pref"]}, {"hash": "abc"}),
-        ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"]}, {"archive_id": "archive-1", "metadata": {}}),
+        ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"], **MADE}, {"archive_id": "archive-1", "metadata": {}}),
         ("letta", json.dumps([{"id": "archive-1", "name": "n", "passages": [PASSAGE]}]), [TEA], {}, {"archive": "n"}),
         ("letta", json.dumps({"agents": [{}], "blocks": [{"label": "human", "value": TEA}]}), [TEA], {}, {}),
         (
@@ -92,7 +97,7 @@ def lines(*values: Any) -> str:
             "langgraph",
             json.dumps([ITEM]),
             [TEA],
-            {"scope": "memories/a%2Fb", "key": "k1"},
+            {"scope": "memories/a%2Fb", "key": "k1", **MADE},
             {"value": ITEM["value"], "created_at": AT},
         ),
         ("mcp", lines(ENTITY, RELATION), ["Alice: likes tea", "Alice: naps", "Alice lives in Oslo"], {}, {}),
@@ -101,10 +106,10 @@ def lines(*values: Any) -> str:
             "chatgpt",
             json.dumps([CHATGPT]),
             [TEA, "Noted."],
-            {"tags": ["user"], "x-openproto": {"conversation": "c1", "turn": 0}},
+            {"tags": ["user"], "x-openproto": TURN, "created_at": "2023-11-14T22:13:20.500000Z"},
             {"title": "T", "id": "c1/0"},
         ),
-        ("claude", json.dumps([CLAUDE]), [TEA, "Noted."], {"x-openproto": {"conversation": "c2", "turn": 0}}, {}),
+        ("claude", json.dumps([CLAUDE]), [TEA, "Noted."], {"x-openproto": {**TURN, "conversation": "c2"}, **MADE}, {}),
         (
             "chatgpt-memories",
             json.dumps({"memories": [{"id": "1", "content": TEA}], "memory_max_tokens": 9}),

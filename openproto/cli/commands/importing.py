@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, TypeAlias
 
 import typer
 
@@ -28,6 +28,7 @@ from openproto.cli.command import MOVING, command
 from openproto.cli.exits import Exit
 from openproto.cli.output import Progress, count
 from openproto.cli.reporting import Misuse
+from openproto.portable.dated_line import DatedLines, Written
 from openproto.portable.encoding import as_utf8
 from openproto.portable.formats import NAMES, Recognised, recognise
 from openproto.portable.formats.own import OWN
@@ -70,9 +71,10 @@ async def import_(
 ) -> Exit:
     """Store memories from a file: what `export` wrote, or an export of another program, recognised by its content.
 
-    Each memory is a new one, with an id and a date of its own; what `export` wrote `restore` writes as it was. A line
-    that cannot be stored is reported and the others go on. Running it again, after an interruption too, stores
-    nothing twice: each line has an idempotency key, made of its id, or of its content and its place in the file.
+    What `export` wrote is stored as it was, with its id, moments, and supersession, and another program's memory with
+    the date on which it was made; a memory that is there already is left alone. Where the provider cannot take that,
+    each memory is a new one of today. A line that cannot be stored is reported and the others go on. Running it again,
+    after an interruption too, stores nothing twice.
     """
     if format is not None and format not in NAMES:
         raise Misuse(f"--format knows no {format!r}; it is one of {', '.join(NAMES)}")
@@ -99,6 +101,9 @@ async def import_(
     return Exit.FAILED if work.failed else Exit.OK
 
 
+_Numbered: TypeAlias = tuple[int, Line | InvalidRequestError]
+
+
 @dataclass(frozen=True, slots=True)
 class _Link:
     line: Line
@@ -113,10 +118,12 @@ class _Import:
         self._user = user
         self._found = found
         self._survey = survey(found.entries(), user)
+        self._dated = DatedLines(found.entries(), user, exported=found.name == OWN.name)
+        self._adds_anew = False
         self._absent = set(self._survey.superseding)
         self._new_ids: dict[UserAndId, str] = {}
         self._links: list[_Link] = []
-        self.read = self.good = self.failed = self.linked = 0
+        self.read = self.good = self.there = self.failed = self.linked = 0
 
     def check(self, bar: Progress) -> None:
         """Validate every line."""
@@ -125,6 +132,8 @@ class _Import:
                 if isinstance(line, InvalidRequestError):
                     raise line
                 build(MemoryInput, **{name: value for name, value in line.item.items() if name != "idempotency_key"})
+                if self._dated.is_dated(line):
+                    self._dated.record(line)
                 self.good += 1
             except InvalidRequestError as error:
                 self._bad(number, error)
@@ -134,13 +143,17 @@ class _Import:
         parsed = self._parsed(bar)
         try:
             while batch := [*islice(parsed, BATCH)]:
-                items = [line.item for _, line in batch if isinstance(line, Line)]
+                restored = await self._restore(memory, batch)
+                new = [line for place, (_, line) in enumerate(batch) if place not in restored]
+                items = [line.item for line in new if isinstance(line, Line)]
                 outcomes = iter(await memory.add_many(items))
-                for number, line in batch:
-                    if isinstance(line, Line):
+                for place, (number, line) in enumerate(batch):
+                    if not isinstance(line, Line):
+                        self._bad(number, line)
+                    elif place not in restored:
                         self._take(line, next(outcomes))
                     else:
-                        self._bad(number, line)
+                        self._take_restored(line, restored[place])
                 self._call.resume = f"{count(self.good, 'memory')} stored, and the same command stores nothing twice"
             for link in self._links:
                 await self._link(memory, link)
@@ -151,10 +164,11 @@ class _Import:
     def report(self, done: str) -> None:
         """Print the counts."""
         if self._call.out.as_json:
-            counts = {"lines": self.read, done: self.good, "failed": self.failed, "links": self.linked}
-            self._call.out.json({"format": self._found.name, **counts})
+            counts = {"failed": self.failed, "links": self.linked, "exists": self.there}
+            self._call.out.json({"format": self._found.name, "lines": self.read, done: self.good, **counts})
             return
         said = [f"{count(self.good, 'memory')} {done}"]
+        said += [f"{self.there} there already"] if self.there else []
         said += [f"{count(self.linked, 'supersession')} restored"] if self.linked else []
         said += [f"{count(self.failed, self._found.unit)} failed"] if self.failed else []
         self._call.out.line(", ".join(said))
@@ -163,7 +177,7 @@ class _Import:
                 f"not in the file: {count(len(self._absent), 'memory')} that superseded others; those are current here"
             )
 
-    def _parsed(self, bar: Progress) -> Iterator[tuple[int, Line | InvalidRequestError]]:
+    def _parsed(self, bar: Progress) -> Iterator[_Numbered]:
         for number, fields in self._found.entries():
             self.read += 1
             bar(self.read, self._survey.lines)
@@ -178,6 +192,32 @@ class _Import:
                     self._absent.discard(line.ref(line.id))
                 yield number, line
 
+    async def _restore(
+        self, memory: AsyncMemory, batch: Sequence[_Numbered]
+    ) -> Mapping[int, Written | InvalidRequestError]:
+        """Write as they were what lines say when they were made; return what became of each by its place."""
+        lines = {place: line for place, (_, line) in enumerate(batch) if isinstance(line, Line)}
+        dated = {place: line for place, line in lines.items() if self._dated.is_dated(line)}
+        if not dated or self._adds_anew:
+            return {}
+        found = await self._dated.write(memory, dated)
+        if found is None:
+            self._adds_anew = True
+            self._call.out.note("ids and dates become new here, where none can be kept; x-imported has the old ones")
+        return found or {}
+
+    def _take_restored(self, line: Line, outcome: Written | InvalidRequestError) -> None:
+        if isinstance(outcome, InvalidRequestError):
+            self._bad(line.number, outcome)
+            return
+        if line.superseded_by is not None:
+            self._absent.discard(line.ref(line.superseded_by))  # it is superseded here too
+        self.good += outcome.is_new
+        self.there += not outcome.is_new
+        self._remember(line, outcome.record)
+        if line.supersedes and outcome.is_new:
+            self._links.append(_Link(line, outcome.record))
+
     def _take(self, line: Line, outcome: MemoryRecord | OpenProtoError) -> None:
         if isinstance(outcome, _LINE_FAULTS):
             self._bad(line.number, outcome)
@@ -185,10 +225,13 @@ class _Import:
             raise outcome
         else:
             self.good += 1
-            if line.id is not None and line.ref(line.id) in self._survey.superseded:
-                self._new_ids[line.ref(line.id)] = outcome.id
+            self._remember(line, outcome)
             if line.supersedes:
                 self._links.append(_Link(line, outcome))
+
+    def _remember(self, line: Line, record: MemoryRecord) -> None:
+        if line.id is not None and line.ref(line.id) in self._survey.superseded:
+            self._new_ids[line.ref(line.id)] = record.id
 
     async def _link(self, memory: AsyncMemory, link: _Link) -> None:
         # An exported record's other ids name memories of the store it came from; x-imported keeps them.
