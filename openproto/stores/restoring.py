@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from openproto.embedding import Vector
 from openproto.errors import OpenProtoError
-from openproto.ids import moment_of
+from openproto.ids import moment_of, parse_id
 from openproto.models import MemoryRecord, Restored, RestoreOutcome, StoredRecord
 from openproto.provider import GeneratedKey, KeyedInput
 from openproto.requests import MemoryInput, RecordRef, build
@@ -52,10 +52,10 @@ def as_stored(records: Sequence[MemoryRecord]) -> Sequence[StoredRecord]:
     return [StoredRecord.model_construct(record=record, handovers=None) for record in records]
 
 
-def to_settle(records: Iterable[StoredRecord]) -> set[tuple[str, str]]:
-    """Return the id and the user of each record whose handovers must be worked out, now that these are written."""
+def to_settle(records: Iterable[StoredRecord]) -> set[str]:
+    """Return the id of each record of their user whose handovers must be worked out, now that these are written."""
     return {
-        (id, each.record.user_id)
+        id
         for each in records
         if each.handovers is None
         for id in (*([each.record.id] if each.record.superseded_by else ()), *each.record.supersedes)
@@ -109,7 +109,8 @@ def _vector(data: bytes | None, dim: int | None) -> Vector | None:
 def _input(record: MemoryRecord) -> KeyedInput | OpenProtoError:
     fields = {name: value for name in _COPIED if (value := getattr(record, name)) not in (None, [])}
     try:
-        build(RecordRef, id=record.id)
+        if parse_id(record.id) is None:  # most are UUIDs, which need no other check
+            build(RecordRef, id=record.id)
         item = build(MemoryInput, **fields, source=record.source, **record.extensions)
     except OpenProtoError as error:
         return error

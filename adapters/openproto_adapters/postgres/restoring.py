@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
 from openproto.ids import parse_id
@@ -92,18 +91,23 @@ WHERE NOT EXISTS (
 """
 
 SUCCESSORS = """
-SELECT m.user_id, m.id, coalesce(m.valid_from, m.created_at) FROM {schema}.memories m
-WHERE m.user_id = $1 AND m.supersedes <> '{}' AND m.supersedes @> ARRAY[$2::uuid] ORDER BY m.created_at, m.id
+SELECT m.user_id, named.id::text, m.id::text, coalesce(m.valid_from, m.created_at)
+FROM {schema}.memories m CROSS JOIN LATERAL unnest(m.supersedes) AS named (id)
+WHERE m.user_id = $1 AND m.supersedes <> '{}' AND named.id = ANY($2::uuid[])
+ORDER BY m.created_at, m.id
 """
 
 HANDOVERS = """
-SELECT m.user_id, m.successors, m.handovers FROM {schema}.memories m WHERE m.user_id = $1 AND m.id = $2 FOR UPDATE
+SELECT m.user_id, m.id::text, m.successors, m.handovers FROM {schema}.memories m
+WHERE m.user_id = $1 AND m.id = ANY($2::uuid[]) ORDER BY m.id FOR UPDATE
 """
 
 HAND_OVER = """
-UPDATE {schema}.memories m SET successors = $3, handovers = $4, superseded_by = $5, superseded_at = $6,
-    revision = m.revision + 1
-WHERE m.user_id = $1 AND m.id = $2 RETURNING m.user_id
+UPDATE {schema}.memories m SET successors = new.successors, handovers = new.handovers,
+    superseded_by = new.successors[cardinality(new.successors)],
+    superseded_at = (SELECT min(moment) FROM unnest(new.handovers) AS moment), revision = m.revision + 1
+FROM json_to_recordset($2::json) AS new (id uuid, successors uuid[], handovers timestamptz[])
+WHERE m.user_id = $1 AND m.id = new.id RETURNING m.user_id
 """
 
 
@@ -177,7 +181,9 @@ async def load(
 
 def _ids(stored: StoredRecord) -> Iterable[str]:
     record = stored.record
-    yield from (record.id, *record.supersedes, record.superseded_by or record.id)
+    yield from (record.id, *record.supersedes)
+    if record.superseded_by is not None:
+        yield record.superseded_by
     yield from (id for id, _ in stored.handovers or ())
 
 
@@ -218,31 +224,31 @@ def _moments(stored: StoredRecord) -> dict[str, Any]:
 
 
 async def _settle_all(fetch: Fetch, written: Mapping[str, StoredRecord]) -> None:
-    unsettled = to_settle(written.values())
-    for user_id in dict.fromkeys(stored.record.user_id for stored in written.values()):
-        ids = [id for id, stored in written.items() if stored.record.user_id == user_id]
-        missing = await fetch(acting_for(user_id), MISSING_HANDOVERS, user_id, ids)
+    of_user: dict[str, dict[str, StoredRecord]] = {}
+    for id, stored in written.items():
+        of_user.setdefault(stored.record.user_id, {})[id] = stored
+    for user_id, records in sorted(of_user.items()):  # in one order, so that no two transactions wait for each other
+        missing = await fetch(acting_for(user_id), MISSING_HANDOVERS, user_id, [*records])
         check_owner([row[0] for row in missing], user_id)
-        unsettled.update((id, user_id) for _, id in missing)
-    for id, user_id in sorted(unsettled):
-        await _settle(fetch, id, user_id, written)
+        if unsettled := to_settle(records.values()) | {id for _, id in missing}:
+            await _settle(fetch, user_id, [*unsettled], records)
 
 
-async def _settle(fetch: Fetch, id: str, user_id: str, written: Mapping[str, StoredRecord]) -> None:
+async def _settle(fetch: Fetch, user_id: str, ids: Sequence[str], written: Mapping[str, StoredRecord]) -> None:
     acting = acting_for(user_id)
-    rows = await fetch(acting, HANDOVERS, user_id, UUID(id))
-    if not rows:
-        return
-    owner, successors, moments = rows[0]
-    check_owner([owner], user_id)
-    before: list[tuple[str, datetime]] = [*zip(map(str, successors or ()), moments or (), strict=True)]
-    existing: dict[str, datetime] = {}
-    for owner, successor, moment in await fetch(acting, SUCCESSORS, user_id, UUID(id)):
+    found = await fetch(acting, HANDOVERS, user_id, ids)
+    check_owner([row[0] for row in found], user_id)
+    existing: dict[str, dict[str, datetime]] = {}
+    for owner, id, successor, moment in await fetch(acting, SUCCESSORS, user_id, ids):
         check_owner([owner], user_id)
-        existing[str(successor)] = moment
-    after = settled(before, existing, written.keys(), written.get(id))
-    if after != before:
-        ids, at = [UUID(by) for by, _ in after], [moment for _, moment in after]
-        newest, first = ids[-1] if ids else None, min(at, default=None)
-        changed = await fetch(acting, HAND_OVER, user_id, UUID(id), ids, at, newest, first)
+        existing.setdefault(id, {})[successor] = moment
+    changes: list[dict[str, Any]] = []
+    for _, id, successors, moments in found:
+        before: list[tuple[str, datetime]] = [*zip(map(str, successors or ()), moments or (), strict=True)]
+        after = settled(before, existing.get(id, {}), written.keys(), written.get(id))
+        if after != before:
+            by, at = [successor for successor, _ in after], [moment.isoformat() for _, moment in after]
+            changes.append({"id": id, "successors": by, "handovers": at})
+    if changes:
+        changed = await fetch(acting, HAND_OVER, user_id, to_json(changes))
         check_owner([row[0] for row in changed], user_id)

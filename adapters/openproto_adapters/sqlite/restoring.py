@@ -20,11 +20,11 @@ from openproto_adapters.sqlite.supersession import handovers_of, set_handovers
 
 OWNER = "SELECT user_id FROM memories WHERE id = :id"
 
-# Which existing records name this one, oldest first, and when each of them begins.
-SUCCESSORS = """SELECT user_id, id, coalesce(valid_from, created_at) FROM memories
-    WHERE user_id = :user_id AND supersedes <> '[]' AND EXISTS (SELECT 1 FROM json_each(supersedes) WHERE value = :id)
-    ORDER BY created_at, id"""
-
+# Which existing records name one of these, oldest first, and when each of them begins.
+SUCCESSORS = """SELECT s.user_id, named.value, s.id, coalesce(s.valid_from, s.created_at)
+    FROM memories s, json_each(s.supersedes) named
+    WHERE s.user_id = :user_id AND s.supersedes <> '[]' AND named.value IN (SELECT value FROM json_each(:ids))
+    ORDER BY s.created_at, s.id"""
 
 # The records that a successor names, one of both being new, and that do not know of it.
 MISSING_HANDOVERS = """SELECT old.user_id, old.id
@@ -56,16 +56,14 @@ def restore(
         for stored, new in zip(records, batch, strict=True)
     ]
     written = {r.record.id: r for r, made in zip(records, outcomes, strict=True) if made.outcome == "restored"}
-    unsettled = to_settle(written.values())
     for user_id in dict.fromkeys(stored.record.user_id for stored in written.values()):
         db.act_for(user_id)
-        ids = to_json([id for id, stored in written.items() if stored.record.user_id == user_id])
-        missing = db.execute(MISSING_HANDOVERS, {"user_id": user_id, "ids": ids}).fetchall()
+        own = {id: stored for id, stored in written.items() if stored.record.user_id == user_id}
+        missing = db.execute(MISSING_HANDOVERS, {"user_id": user_id, "ids": to_json([*own])}).fetchall()
         for owner, _ in missing:
             check_owner(owner, user_id)
-        unsettled.update((id, user_id) for _, id in missing)
-    for id, user_id in sorted(unsettled):
-        _settle(db, id, user_id, written)
+        if unsettled := to_settle(own.values()) | {id for _, id in missing}:
+            _settle(db, user_id, unsettled, own)
     write_audit(db, [audit(stored.record) for stored in written.values()])
     return outcomes
 
@@ -133,17 +131,17 @@ def _restore_one(db: Connection, stored: StoredRecord, new: IndexedInput[list[in
     return outcome_of(record, "restored")
 
 
-def _settle(db: Connection, id: str, user_id: str, written: Mapping[str, StoredRecord]) -> None:
-    db.act_for(user_id)
-    try:
-        before = handovers_of(db, id, user_id)
-    except NotFoundError:
-        return
-    successors: dict[str, datetime] = {}
-    for owner, successor, moment in db.execute(SUCCESSORS, {"id": id, "user_id": user_id}).fetchall():
+def _settle(db: Connection, user_id: str, ids: Collection[str], written: Mapping[str, StoredRecord]) -> None:
+    existing: dict[str, dict[str, datetime]] = {}
+    for owner, id, successor, moment in db.execute(SUCCESSORS, {"user_id": user_id, "ids": to_json([*ids])}).fetchall():
         check_owner(owner, user_id)
-        successors[successor] = from_micros(int(moment))
-    known = [(by, from_micros(moment)) for by, moment in before]
-    after = settled(known, successors, written.keys(), written.get(id))
-    if after != known:
-        set_handovers(db, id, user_id, [(by, to_micros(moment)) for by, moment in after])
+        existing.setdefault(id, {})[successor] = from_micros(int(moment))
+    for id in ids:
+        try:
+            before = handovers_of(db, id, user_id)
+        except NotFoundError:
+            continue
+        known = [(by, from_micros(moment)) for by, moment in before]
+        after = settled(known, existing.get(id, {}), written.keys(), written.get(id))
+        if after != known:
+            set_handovers(db, id, user_id, [(by, to_micros(moment)) for by, moment in after])
