@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 from pydantic import ValidationError
 
-from openproto import AsyncMemory, InvalidRequestError, MemoryRecord, ScopeDeniedError
+from openproto import AsyncMemory, InvalidRequestError, MemoryRecord, ScopeDeniedError, UnsupportedCapabilityError
 from openproto.portable.formats import Entry
 from openproto.portable.formats.format import IMPORTED
 from openproto.portable.package import explain
@@ -61,11 +61,9 @@ class DatedLines:
                 records[place] = self.record(line)
             except InvalidRequestError as error:
                 found[place] = error
-        if (await memory.capabilities()).x_openproto.support.get("restore", "none") == "none":
-            return None
         try:
             outcomes = await memory.restore(records.values())
-        except ScopeDeniedError:  # a server restores for keys of all users only
+        except (ScopeDeniedError, UnsupportedCapabilityError):  # a server restores for keys of all users only
             return None
         for (place, record), outcome in zip(records.items(), outcomes, strict=True):
             if outcome.error is None:
