@@ -61,12 +61,15 @@ SELECT id::text FROM new
 
 OWNERS = "SELECT m.id::text, m.user_id FROM {schema}.memories m WHERE m.id = ANY($1::uuid[])"
 
-# The records that a successor names, one of both being new, and that do not know of it.
+# The records that a successor names, one of both being new, and that do not know of it. The links are found first:
+# a table that was just filled has no statistics, and the planner would compare each record with each.
 MISSING_HANDOVERS = """
-SELECT old.user_id, old.id::text FROM {schema}.memories m CROSS JOIN LATERAL unnest(m.supersedes) AS named (id)
-JOIN {schema}.memories old ON old.id = named.id AND old.user_id = m.user_id
-WHERE m.user_id = $1 AND m.supersedes <> '{}' AND (m.id = ANY($2::uuid[]) OR old.id = ANY($2::uuid[]))
-  AND NOT coalesce(old.successors @> ARRAY[m.id], false)
+WITH link AS MATERIALIZED (
+    SELECT named.id, m.id AS successor FROM {schema}.memories m CROSS JOIN LATERAL unnest(m.supersedes) AS named (id)
+    WHERE m.user_id = $1 AND m.supersedes <> '{}' AND (m.id = ANY($2::uuid[]) OR named.id = ANY($2::uuid[]))
+)
+SELECT m.user_id, m.id::text FROM link JOIN {schema}.memories m ON m.id = link.id
+WHERE m.user_id = $1 AND NOT coalesce(m.successors @> ARRAY[link.successor], false)
 """
 
 LAST_WRITES = """
