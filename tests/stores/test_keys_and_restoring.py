@@ -95,6 +95,15 @@ async def test_a_restored_store_is_what_it_was(memory: AsyncMemory) -> None:
     assert [outcome.outcome for outcome in await memory.restore([rival])] == ["refused"]  # its key is in use
 
 
+async def test_a_record_of_before_its_supersession_is_superseded_when_it_comes_back(memory: AsyncMemory) -> None:
+    early = await memory.add("Paris", user_id="ada")
+    late = await memory.add("Lisbon", user_id="ada", supersedes=[early.id])
+    await memory.delete(early.id)
+    assert [each.outcome for each in await memory.restore([early])] == ["restored"]
+    assert (await memory.get(early.id)).superseded_by == late.id
+    assert [record.content for record in await memory.list("ada", as_of=datetime.now(UTC))] == ["Lisbon"]
+
+
 async def test_users_are_those_with_records_page_by_page(memory: AsyncMemory) -> None:
     for user in ("Zoe", "ada", "bob", "bob", "\U0001f642", "chris"):
         await memory.add("note", user_id=user)
