@@ -22,6 +22,9 @@ StartPython: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 HELPERS = Path(__file__).parent / "core"
 SPECS = Path(__file__).parents[2] / "shared" / "data" / "specs"
 
+LONGEST = 1800.0
+"""Seconds that a test of the full run, or one that installs packages, may take."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -49,12 +52,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark as `full` the cases outside of what a suite's `everyday` mark names; `make test` leaves those out."""
+    """Mark as `full` the cases outside of what a suite's `everyday` mark names; `make test` leaves those out.
+
+    What is full, or installs packages, may take longer than other tests before it counts as hanging.
+    """
     for item in items:
         if chosen := item.get_closest_marker("everyday"):
             work: Any = item.callspec.params["openproto_work"]
             if work.case.area not in chosen.args or work.face not in chosen.kwargs.get("faces", FACES):
                 item.add_marker("full")
+        if item.get_closest_marker("full") or item.get_closest_marker("installs"):
+            item.add_marker(pytest.mark.timeout(LONGEST))
 
 
 @pytest.fixture
