@@ -46,4 +46,4 @@ def test_all_faults_of_meaning_at_once_fail_forty_cases(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_reference_is_not_caught(tmp_path: Path) -> None:
     report = run_suite(SuiteOf(Sqlite, tmp_path), quick=True)
-    assert report.headline == "conforms · 9/9 verbs · cancellation native · quick", report.to_markdown()
+    assert report.headline == "conforms · 9/9 verbs · cancellation native · 1 unseen · quick", report.to_markdown()
