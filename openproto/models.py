@@ -7,6 +7,7 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
 
@@ -221,6 +222,40 @@ class AuditEntry(Result):
     memory_id: str | None = Field(default=None, exclude_if=is_absent)
     scope: str | None = Field(default=None, exclude_if=is_absent)
     request_id: str | None = Field(default=None, exclude_if=is_absent)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where records came from that could not keep their ids: their extension `x-migrated` says which they were."""
+
+    EXTENSION: ClassVar[str] = "x-migrated"
+    source: str
+    """The provider that they came from; what names another one is an extension like any other."""
+
+    def id_of(self, record: MemoryRecord) -> str:
+        """Return the id that a record has at the source."""
+        made_of = self._made_of(record)
+        return str(made_of["id"]) if made_of is not None else record.id
+
+    def extensions_of(self, record: MemoryRecord) -> dict[str, JsonValue]:
+        """Return the extensions that a record has at the source."""
+        made_of = self._made_of(record)
+        if made_of is None:
+            return record.extensions
+        others = {name: value for name, value in record.extensions.items() if name != self.EXTENSION}
+        return {**others, self.EXTENSION: made_of["earlier"]} if "earlier" in made_of else others
+
+    def note(self, record: MemoryRecord) -> dict[str, Any]:
+        """Return what the extension says of a record of the source that gets another id."""
+        kept = {name: value for name, value in record.to_wire().items() if name in ("id", "created_at", "updated_at")}
+        earlier = record.extensions.get(self.EXTENSION)
+        return {"from": self.source, **kept, **({} if earlier is None else {"earlier": earlier})}
+
+    def _made_of(self, record: MemoryRecord) -> dict[str, Any] | None:
+        made_of = record.extensions.get(self.EXTENSION)
+        if isinstance(made_of, dict) and made_of.get("from") == self.source and "id" in made_of:
+            return made_of
+        return None
 
 
 class StoredRecord(Result):

@@ -19,8 +19,9 @@ from openproto import (
     PayloadTooLargeError,
     UnsupportedCapabilityError,
 )
+from openproto.models import Origins
 from openproto.portable.journal import Journal
-from openproto.portable.matching import MIGRATED, Marks, Matching
+from openproto.portable.matching import Marks, Matching
 
 BATCH = 250
 
@@ -174,5 +175,5 @@ class Writer:
             **record.extensions,
             "supersedes": ids if "supersedes" not in self._unkept else [],
             "idempotency_key": f"migrate:{self._journal.token}:{key}",
-            MIGRATED: self._matching.made_of(record),
+            Origins.EXTENSION: self._matching.origins.note(record),
         }

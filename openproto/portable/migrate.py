@@ -97,7 +97,7 @@ class Migration:
         origins: dict[str, str] = {}
         if self._way.anew:  # first, because what a record supersedes may be listed after it
             async for record in self._target.iter(user, page_size=PAGE):
-                if (origin := self._matching.origin_of(record)) != record.id:
+                if (origin := self._matching.origins.id_of(record)) != record.id:
                     origins[record.id] = origin
         there = {
             origins.get(record.id, record.id): Found(record.id, self._matching.marks(record, origins))
@@ -152,7 +152,7 @@ class Migration:
             hits = await self._target.search(query, user, limit=_TOP)
         except FAULTS:
             return
-        across = [self._matching.origin_of(hit.memory) for hit in hits]
+        across = [self._matching.origins.id_of(hit.memory) for hit in hits]
         self.result.searches["asked"] += 1
         self.result.searches["same best hit"] += here[:1] == across[:1]
         self.result.searches["same hits"] += set(here) == set(across)
@@ -176,7 +176,7 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
     async def take(id: str, user: str) -> None:
         try:
             record = await target.get(id, user_id=user)
-            is_as_brought = journal.has_brought(user, matching.origin_of(record), matching.marks(record, {}).own)
+            is_as_brought = journal.has_brought(user, matching.origins.id_of(record), matching.marks(record, {}).own)
             if is_as_brought:
                 await _remove(target, record, has_versions)
         except NotFoundError:
@@ -191,7 +191,7 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
 
     for user, brought in journal.brought.items():
         listed = target.iter(user, page_size=PAGE)
-        there = [(record.id, record.supersedes) async for record in listed if matching.origin_of(record) in brought]
+        there = [(record.id, record.supersedes) async for record in listed if matching.origins.id_of(record) in brought]
         # What supersedes changes others when it goes: those first, the newest before the older.
         for id in [id for id, supersedes in there if supersedes]:
             await take(id, user)

@@ -17,7 +17,6 @@ ID_LENGTH = 512
 SCOPE_LENGTH = 512
 TAG_LENGTH = 128
 MOST_TAGS = 64
-LIST_LIMIT, SEARCH_LIMIT, AUDIT_LIMIT = 500, 100, 1000
 JSON_DEPTH = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
 EXTENSION = re.compile(r"x-[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
@@ -74,12 +73,6 @@ def check_interval(valid_from: datetime | None, valid_to: datetime | None) -> No
     """What is valid is valid for at least a moment."""
     if valid_from is not None and valid_to is not None:
         refuse_unless(valid_from < valid_to, "valid_to is later than valid_from")
-
-
-def check_limit(limit: object, most: int) -> None:
-    """A limit is a whole number from 1 to the verb's most."""
-    whole = isinstance(limit, int) and not isinstance(limit, bool)
-    refuse_unless(whole and 1 <= limit <= most, f"limit is a whole number from 1 to {most}")  # type: ignore[operator]  # a number
 
 
 def check_extension(name: str, value: object) -> None:

@@ -310,7 +310,7 @@ class Model:
         fields = {name: getattr(record, name) for name in type(record).model_fields if name != "superseded_by"}
         self.records[record.id] = {**fields, **record.extensions}
         self.stirred[record.id] = ("version",)
-        self.writes.append(Deed("add", record.user_id, record.id, call=len(self.writes)))
+        self.writes.append(Deed("add", record.user_id, record.id))
 
     def _wrote(self, verb: str, record: Stored) -> None:
         if verb != "delete":

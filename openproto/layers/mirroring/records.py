@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openproto.models import MemoryRecord
-
-MIGRATED = "x-migrated"
-"""The extension in which a record that could not keep its id names it; `openproto migrate` reads and writes it too."""
+from openproto.models import MemoryRecord, Origins
 
 CHANGEABLE = frozenset({"content", "scope", "tags", "source", "confidence", "valid_to", "extensions", "supersedes"})
 """What `update` can change."""
@@ -18,26 +15,13 @@ _RESTORED = ("created_at", "updated_at", "superseded_by")
 """What only a provider that restores can be given."""
 
 
-def origin_of(record: MemoryRecord, primary: str) -> str:
-    """Return the id that a record of the mirror has at the primary."""
-    made_of = _made_of(record, primary)
-    return str(made_of["id"]) if made_of is not None else record.id
-
-
 def fields_of(record: MemoryRecord, primary: str, ids: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of the input that makes a record anew at the mirror, which gives it another id."""
-    wire = record.to_wire()
-    made_of: dict[str, Any] = {
-        "from": primary,
-        **{name: wire[name] for name in ("id", "created_at", "updated_at") if name in wire},
-    }
-    if (earlier := record.extensions.get(MIGRATED)) is not None:
-        made_of["earlier"] = earlier
     return {
         **{name: getattr(record, name) for name in _KEPT},
         "supersedes": [ids[id] for id in record.supersedes if id in ids],
         **record.extensions,
-        MIGRATED: made_of,
+        Origins.EXTENSION: Origins(primary).note(record),
     }
 
 
@@ -51,21 +35,6 @@ def differences(one: MemoryRecord, other: MemoryRecord, primary: str, ids: Mappi
     supersedes = one.supersedes if ids is None else [ids[id] for id in one.supersedes if id in ids]
     if sorted(supersedes) != sorted(other.supersedes):
         found.append("supersedes")
-    if one.extensions != _extensions(other, primary):
+    if one.extensions != Origins(primary).extensions_of(other):
         found.append("extensions")
     return found
-
-
-def _extensions(record: MemoryRecord, primary: str) -> dict[str, Any]:
-    made_of = _made_of(record, primary)
-    if made_of is None:
-        return record.extensions
-    others = {name: value for name, value in record.extensions.items() if name != MIGRATED}
-    return {**others, MIGRATED: made_of["earlier"]} if "earlier" in made_of else others
-
-
-def _made_of(record: MemoryRecord, primary: str) -> dict[str, Any] | None:
-    made_of = record.extensions.get(MIGRATED)
-    if isinstance(made_of, dict) and made_of.get("from") == primary and "id" in made_of:
-        return made_of
-    return None

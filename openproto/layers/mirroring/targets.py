@@ -18,8 +18,8 @@ from openproto.errors import (
 from openproto.fanout import gather_bounded
 from openproto.layers.mirroring.calls import bounded, pages
 from openproto.layers.mirroring.journal import MirrorJournal
-from openproto.layers.mirroring.records import CHANGEABLE, differences, fields_of, origin_of
-from openproto.models import MemoryRecord
+from openproto.layers.mirroring.records import CHANGEABLE, differences, fields_of
+from openproto.models import MemoryRecord, Origins
 from openproto.provider import Provider
 from openproto.requests import MemoryInput, MemoryUpdate, RecordRef, build
 
@@ -53,7 +53,7 @@ class Target(ABC):
     async def ids(self, user_id: str) -> dict[str, str]:
         """Return the mirror's id of each of the user's records, by the primary's."""
         listed = pages(self._mirror, user_id)
-        return {origin_of(record, self._primary): record.id async for record in listed}
+        return {Origins(self._primary).id_of(record): record.id async for record in listed}
 
     async def _get(self, id: str, user_id: str | None) -> MemoryRecord | None:
         try:
