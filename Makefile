@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .venv-demo
 DOCS := .venv-docs
+PEERS := .venv-peers
 DEMO_PYTHON := $(DEMO)/bin/python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")
 WORKERS ?= 2
@@ -85,8 +86,14 @@ check-hard: $(READY)  ## kills, network faults, storms, probes, and a soak of ha
 check-letta: $(READY)  ## install, start, and certify a real Letta server, in an environment of its own
 	@$(BIN)/python tests/vendors/letta/real_server.py
 
-bench: $(READY)  ## measure the figures side by side; writes .bench/figures.json and prints the table
-	@$(BIN)/python -m benchmarks
+$(PEERS)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	@$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --group peers --editable '.[embedded,sqlite]'
+	@touch $@
+
+bench: $(READY) $(PEERS)/.ready  ## measure the figures side by side, next to peers; writes benchmarks/figures.json and its table
+	@$(BIN)/python -m benchmarks --write
 
 $(DOCS)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --clear $(DOCS)
@@ -100,7 +107,7 @@ docs: $(DOCS)/.ready  ## build the site of the documents in .site, with each lin
 constraints:  ## rewrite constraints.txt from the newest releases that work together
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev --group docs --group operating --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --group dev --group docs --group operating --group peers --editable '.[all]'
 	$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/^wordllama==.*/&; python_version < "3.14"/' > constraints.txt
 	@touch $(READY)
 

@@ -1,6 +1,6 @@
 """What an adapter adds to its vendor's SDK: a call through openproto next to the SDK's own in a thread, in turns.
 
-One function an adapter; each yields the two sides, which ask the same backend for the same memory.
+One function an adapter; each yields the calls to compare, whose two sides ask the same backend for the same.
 """
 
 from __future__ import annotations
@@ -13,45 +13,86 @@ from functools import partial
 from statistics import median
 from typing import Any, TypeAlias
 
+from benchmarks.corpus import Corpus, ReadyEmbedder
 from benchmarks.harness import Bench, Figure, at_most, not_run, spread, take_turns
 from openproto import AsyncMemory
 
-MOST_MS = 0.5
+MOST, MOST_SEARCH = 1.2, 1.5
+MEMORIES = 200
 
 Call: TypeAlias = Callable[[int], Any]
-Sides: TypeAlias = AbstractAsyncContextManager[tuple[Call, Call]]
+Pairs: TypeAlias = dict[str, tuple[Call, Call]]
+Sides: TypeAlias = AbstractAsyncContextManager[Pairs]
 
 
 async def run(bench: Bench) -> list[Figure]:
     """Measure every adapter whose SDK is installed."""
-    return [await _measured(name, sides, bench) for name, sides in ADAPTERS.items()]
+    return [figure for name, sides in ADAPTERS.items() for figure in await _measured(name, sides, bench)]
 
 
-async def _measured(name: str, sides: Callable[[], Sides], bench: Bench) -> Figure:
-    what = f"{name}: a get through openproto next to the SDK's in a thread, p50 of the difference"
+async def _measured(name: str, sides: Callable[[], Sides], bench: Bench) -> list[Figure]:
+    figures: list[Figure] = []
     try:
-        async with sides() as (ours, theirs):
-            took = await take_turns({"openproto": ours, "SDK": theirs}, bench.size(1000, 200), warm=50)
+        async with sides() as pairs:
+            for verb, (ours, theirs) in pairs.items():
+                rounds = bench.size(400 if verb == "get" else 60, 40)
+                took = await take_turns({"openproto": ours, "SDK": theirs}, rounds, warm=10)
+                figures.append(
+                    at_most(
+                        f"{name}: {verb} through openproto / the SDK's in a thread, p50",
+                        median(took["openproto"]) / median(took["SDK"]),
+                        MOST_SEARCH if verb == "search" else MOST,
+                        "x",
+                        openproto_ms=spread(took["openproto"], 1e3),
+                        sdk_ms=spread(took["SDK"], 1e3),
+                    )
+                )
     except ImportError as error:
-        return not_run(what, str(error))
-    differences = [one - other for one, other in zip(took["openproto"], took["SDK"], strict=True)]
-    figures = {"openproto_ms": spread(took["openproto"], 1e3), "sdk_ms": spread(took["SDK"], 1e3)}
-    return at_most(what, median(differences) * 1e3, MOST_MS, "ms", **figures)
+        return [not_run(f"{name}: calls through openproto next to the SDK's", str(error))]
+    return figures
 
 
 @asynccontextmanager
-async def _mem0_library() -> AsyncIterator[tuple[Call, Call]]:
+async def _mem0_library() -> AsyncIterator[Pairs]:
     from openproto_adapters.mem0.shared_library import shared_library
 
     with tempfile.TemporaryDirectory() as folder:
-        async with AsyncMemory("mem0", path=folder) as memory:
+        embedder = ReadyEmbedder()
+        async with AsyncMemory("mem0", path=folder, embedder=embedder) as memory:
+            from openproto_adapters.mem0.parts import current_embed
+
             record = await memory.add("Ann prefers green tea", user_id="ann")
+            texts, queries = Corpus(3).texts(MEMORIES), Corpus(5).queries(50)
+            await memory.add_many([{"content": text, "user_id": "ann"} for text in texts])
             library = shared_library("qdrant", folder)._memory
-            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(library.get, record.id)
+            ann = {"user_id": "ann"}
+
+            def call(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+                def bare() -> Any:
+                    current_embed.set(lambda text: embedder.vector(text).tolist())
+                    return method(*args, **options)
+
+                return asyncio.to_thread(bare)
+
+            yield {
+                "get": (lambda turn: memory.get(record.id), lambda turn: call(library.get, record.id)),
+                "search": (
+                    lambda turn: memory.search(queries[turn % 50], "ann", limit=10),
+                    lambda turn: call(library.search, queries[turn % 50], filters=ann, top_k=10),
+                ),
+                "list": (
+                    lambda turn: memory.list("ann", limit=50),
+                    lambda turn: call(library.get_all, filters=ann, top_k=50),
+                ),
+                "add": (
+                    lambda turn: memory.add(texts[turn % MEMORIES], user_id="bob"),
+                    lambda turn: call(library.add, texts[turn % MEMORIES], user_id="eve", infer=False),
+                ),
+            }
 
 
 @asynccontextmanager
-async def _mem0_platform() -> AsyncIterator[tuple[Call, Call]]:
+async def _mem0_platform() -> AsyncIterator[Pairs]:
     from openproto_adapters.mem0.quiet_import import import_mem0
     from openproto_conformance.emulators.mem0 import Mem0Platform
 
@@ -60,12 +101,12 @@ async def _mem0_platform() -> AsyncIterator[tuple[Call, Call]]:
             added = await memory.add("Ann prefers green tea", user_id="ann")
             (record,) = await memory.wait_for_ingest([added.id], "ann")
             client = import_mem0().MemoryClient(api_key=platform.api_key, host=platform.url)
-            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, record.id)
+            yield {"get": (lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, record.id))}
             client.client.close()
 
 
 @asynccontextmanager
-async def _letta() -> AsyncIterator[tuple[Call, Call]]:
+async def _letta() -> AsyncIterator[Pairs]:
     import letta_client
     from openproto_adapters.letta.ids import PassageId
     from openproto_conformance.emulators.letta import Letta
@@ -80,12 +121,12 @@ async def _letta() -> AsyncIterator[tuple[Call, Call]]:
             def search() -> object:
                 return client.passages.search(archive_id=archive, start_date=at, end_date=at, limit=100)
 
-            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search)
+            yield {"get": (lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search))}
             client.close()
 
 
 @asynccontextmanager
-async def _memori() -> AsyncIterator[tuple[Call, Call]]:
+async def _memori() -> AsyncIterator[Pairs]:
     from memori.storage._connection import connection_context
     from openproto_conformance.emulators.memori import Memori
     from sqlalchemy import create_engine
@@ -101,12 +142,12 @@ async def _memori() -> AsyncIterator[tuple[Call, Call]]:
                     assert driver is not None
                     return driver.entity_fact.get_facts_by_ids([1])
 
-            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get)
+            yield {"get": (lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get))}
             engine.dispose()
 
 
 @asynccontextmanager
-async def _memorysync() -> AsyncIterator[tuple[Call, Call]]:
+async def _memorysync() -> AsyncIterator[Pairs]:
     from memorysync import MemorySyncClient
     from openproto_adapters.memorysync.ids import RowId, end_user
     from openproto_conformance.emulators.memorysync import MemorySync
@@ -116,11 +157,12 @@ async def _memorysync() -> AsyncIterator[tuple[Call, Call]]:
             record = await memory.add("Ann prefers green tea", user_id="ann")
             own = RowId.of(record.id)
             with MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(own.token)) as client:
-                yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(client.get, own.first)
+                get = partial(client.get, own.first)
+                yield {"get": (lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get))}
 
 
 @asynccontextmanager
-async def _memsy() -> AsyncIterator[tuple[Call, Call]]:
+async def _memsy() -> AsyncIterator[Pairs]:
     from memsy import MemsyClient
     from openproto_adapters.memsy.ids import EventId
     from openproto_conformance.emulators.memsy import Memsy
@@ -139,11 +181,11 @@ async def _memsy() -> AsyncIterator[tuple[Call, Call]]:
                     limit=100,
                     include_source_events=True,
                 )
-                yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search)
+                yield {"get": (lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(search))}
 
 
 @asynccontextmanager
-async def _supermemory() -> AsyncIterator[tuple[Call, Call]]:
+async def _supermemory() -> AsyncIterator[Pairs]:
     import httpx
     import supermemory
     from openproto_adapters.supermemory.ids import DocumentId
@@ -156,7 +198,7 @@ async def _supermemory() -> AsyncIterator[tuple[Call, Call]]:
             own = DocumentId.of(record.id)
             client = supermemory.Supermemory(base_url=emulator.url, api_key=emulator.api_key, http_client=http)
             get = partial(client.documents.get, own.namespace, own.document)
-            yield lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get)
+            yield {"get": (lambda turn: memory.get(record.id), lambda turn: asyncio.to_thread(get))}
 
 
 ADAPTERS: dict[str, Callable[[], Sides]] = {

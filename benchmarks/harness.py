@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -30,6 +30,16 @@ class Figure:
     bound: str
     ok: bool | None
     detail: Detail = field(default_factory=dict)
+
+    @classmethod
+    def of_runs(cls, runs: Sequence[Figure]) -> Figure:
+        """Return one figure for several runs of a benchmark: the median, and met only if each run meets the bound."""
+        values = [run.value for run in runs]
+        measured = sorted(value for value in values if value is not None)
+        verdicts = {run.ok for run in runs}
+        middle = next((run for run in runs if measured and run.value == measured[len(measured) // 2]), runs[0])
+        ok = False if False in verdicts else middle.ok
+        return replace(middle, ok=ok, detail={**middle.detail, "runs": values})
 
     def to_json(self) -> Detail:
         """Return the figure as the JSON file holds it."""

@@ -1,4 +1,4 @@
-"""A server in a separate process: `python -m benchmarks.http_process empty|trivial|sqlite [FILE]`.
+"""A server in a separate process: `python -m benchmarks.http_process empty|trivial|sqlite FILE|postgres URL SCHEMA`.
 
 Prints its port once it listens, and at its end, on SIGTERM, how late its event loop let a sampler run.
 """
@@ -47,11 +47,18 @@ def main() -> None:
     print(json.dumps({**found, "lag_max_ms": max(lags) * 1e3, "samples": len(lags)}), file=told, flush=True)
 
 
-def _app(kind: str, path: str = "") -> ASGIApp:
-    if kind == "empty":
-        return _empty()
-    memory = AsyncMemory(Trivial()) if kind == "trivial" else AsyncMemory("sqlite", path=path, embedder="none")
-    return create_app(memory, ServerSettings())
+def _app(kind: str, *arguments: str) -> ASGIApp:
+    return _empty() if kind == "empty" else create_app(store(kind, *arguments), ServerSettings())
+
+
+def store(kind: str, *arguments: str) -> AsyncMemory:
+    """Return a client of the named kind."""
+    if kind == "trivial":
+        return AsyncMemory(Trivial())
+    if kind == "sqlite":
+        return AsyncMemory("sqlite", path=arguments[0], embedder="none")
+    url, schema = arguments
+    return AsyncMemory("postgres", url=url, schema=schema, embedder="none")
 
 
 def _empty() -> FastAPI:

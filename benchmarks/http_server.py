@@ -1,11 +1,13 @@
-"""The HTTP server: how much of an empty FastAPI route's rate is left, and how it bears two hundred clients."""
+"""The HTTP server: its CPU a request next to an empty FastAPI route's, its workers, and two hundred clients at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,15 +19,22 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.harness import Bench, Figure, at_least, at_most, below, for_information, median_ratio
-from benchmarks.http_load import Exchange, Tally, drive, request
+from benchmarks.corpus import Corpus
+from benchmarks.harness import Bench, Figure, at_least, at_most, median_ratio
+from benchmarks.http_load import Exchange, drive, request
+from benchmarks.http_process import store
+from benchmarks.server import new_schema
 
-LEAST_RATIO = 0.6
-CONNECTIONS = 32
+MOST_GET, MOST_SEARCH = 2.5, 3.0
+LEAST_WORKERS = 1.7
+CONNECTIONS = 16
+MEMORIES = 1_000
 CLIENTS = 200
 REST = 0.25
-LEAST_OPERATIONS = 20_000
-MOST_LAG_MS = 20
+LEAST_OPERATIONS = 0.9
+LAG_OPERATIONS = 10
+"""How many operations the loop may be late at p99, beyond what it is with an empty route."""
+USER = "user"
 
 
 @dataclass(slots=True)
@@ -33,6 +42,7 @@ class Server:
     """A running server; `lag` is filled when it has ended."""
 
     port: int
+    process: asyncio.subprocess.Process
     lag: dict[str, float] = field(default_factory=dict)
 
 
@@ -42,67 +52,135 @@ async def run(bench: Bench) -> list[Figure]:
 
 
 async def _measure(bench: Bench) -> list[Figure]:
-    with TemporaryDirectory(dir=bench.folder) as folder:
-        return [*await _rates(bench, Path(folder)), *await _crowd(bench, Path(folder))]
+    async with new_schema(bench.url, "http") as schema:
+        with TemporaryDirectory(dir=bench.folder) as folder:
+            stores: dict[str, list[str]] = {
+                "sqlite": [str(Path(folder) / "rate.db")],
+                "postgres": [bench.url, schema],
+            }
+            return [
+                *await _costs(bench, stores),
+                *await _workers(bench, stores["sqlite"][0]),
+                *await _crowd(bench, Path(folder)),
+            ]
 
 
-async def _rates(bench: Bench, folder: Path) -> list[Figure]:
-    """Take turns between the servers; what the machine does besides strikes all alike.
+async def _costs(bench: Bench, stores: dict[str, list[str]]) -> list[Figure]:
+    """Take turns between the servers, and compare the CPU that each spends on a request.
 
     The empty route runs as uvicorn is by default: with httptools, uvloop, and its access log.
     """
-    seconds, rounds = bench.size(3, 1), bench.size(7, 3)
+    seconds, rounds = bench.size(2, 1), bench.size(5, 3)
+    ids = {name: await _loaded(name, arguments) for name, arguments in stores.items()}
     async with (
         _server("empty") as empty,
         _server("trivial") as trivial,
-        _server("sqlite", folder / "rate.db") as sqlite,
+        _server("sqlite", *stores["sqlite"]) as sqlite,
+        _server("postgres", *stores["postgres"]) as postgres,
     ):
+        search = request("GET", f"/memories/search?q=tea+at+noon&user_id={USER}")
         sides = {
-            "empty": (empty.port, request("GET", "/")),
-            "trivial": (trivial.port, _get("1")),
-            "sqlite": (sqlite.port, _get(await _one_memory(sqlite.port))),
+            "an empty route": (empty, request("GET", "/")),
+            "a backend that answers at once": (trivial, _get("1")),
+            "sqlite": (sqlite, _get(ids["sqlite"])),
+            "postgres": (postgres, _get(ids["postgres"])),
+            "search on sqlite": (sqlite, search),
+            "search on postgres": (postgres, search),
         }
-        rates: dict[str, list[float]] = {name: [] for name in sides}
-        with bench.watch.steps("requests a second", rounds + 1) as done:
+        costs: dict[str, list[float]] = {name: [] for name in sides}
+        with bench.watch.steps("CPU a request", rounds + 1) as done:
             for turn in range(rounds + 1):
-                for name, (port, wanted) in sides.items():
-                    rate = await _rate(port, wanted, seconds)
+                for name, (server, wanted) in sides.items():
+                    before = _cpu_seconds(server.process.pid)
+                    count = await _requests(server.port, wanted, seconds)
                     if turn:  # the first round warms all up
-                        rates[name].append(rate)
+                        costs[name].append((_cpu_seconds(server.process.pid) - before) / count)
                 done(1)
-    title = f"GET /memories/{{id}} to an empty FastAPI route, requests a second, {CONNECTIONS} connections"
+    told = {f"{name}_us": round(median(found) * 1e6) for name, found in costs.items()}
     figures = [
-        at_least(
-            f"{title}, {said}",
-            median_ratio(rates[name], rates["empty"]),
-            LEAST_RATIO,
-            rates={side: [round(rate) for rate in rates[side]] for side in (name, "empty")},
+        at_most(
+            f"GET /memories/{{id}}, CPU of the server / an empty FastAPI route's, {name}",
+            median_ratio(costs[name], costs["an empty route"]),
+            MOST_GET,
+            "x",
+            **told,
         )
-        for name, said in (("trivial", "a backend that answers at once"), ("sqlite", "sqlite"))
+        for name in ("a backend that answers at once", "sqlite", "postgres")
     ]
-    return [
-        *figures,
-        for_information("GET /memories/{id} on sqlite, requests a second", median(rates["sqlite"]), "1/s"),
-    ]
+    ratio = median_ratio(costs["search on sqlite"], costs["search on postgres"])
+    title = f"search among {MEMORIES:,}, CPU of the server with sqlite / with postgres"
+    return [*figures, at_most(title, ratio, MOST_SEARCH, "x", **told)]
+
+
+async def _workers(bench: Bench, file: str) -> list[Figure]:
+    """Compare the rates of searches of one worker process and of two."""
+    seconds, rounds = bench.size(2, 1), bench.size(5, 3)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    wanted = request("GET", f"/memories/search?q=tea+at+noon&user_id={USER}")
+    async with _serving(file, 1) as one, _serving(file, 2) as two:
+        for turn in range(rounds + 1):
+            for count, port in ((1, one), (2, two)):
+                rate = await _requests(port, wanted, seconds) / seconds
+                if turn:
+                    rates[count].append(rate)
+    title = "searches a second on sqlite, two workers / one"
+    return [at_least(title, median_ratio(rates[2], rates[1]), LEAST_WORKERS, "x", rates=rates)]
 
 
 async def _crowd(bench: Bench, folder: Path) -> list[Figure]:
-    """Let two hundred clients add, read, list, and search for a minute, as people do: with a rest in between.
+    """Let two hundred clients add, read, list, and search, as people do: with a rest in between.
 
     Without the rest they would ask for all that two cores can give, and the lag would be that of a full queue.
     """
-    seconds = bench.size(60, 5)
-    async with _server("sqlite", folder / "crowd.db") as server:
-        end = time.monotonic() + seconds
+    seconds = bench.size(20, 5)
+
+    def ends() -> float:
+        return time.monotonic() + seconds
+
+    async with _server("empty") as empty:
+        end = ends()
+        nothing = request("GET", "/")
+        clients: list[Exchange] = [lambda _: nothing if time.monotonic() < end else None] * CLIENTS
+        control = await drive(empty.port, clients, pause=REST)
+    async with _server("sqlite", str(folder / "crowd.db")) as server:
+        end = ends()
         tally = await drive(server.port, [_client(f"user-{number}", end) for number in range(CLIENTS)], pause=REST)
+        cost = _cpu_seconds(server.process.pid) / tally.done * 1e3
     lag = {name: round(value, 2) for name, value in server.lag.items()}
     return [
-        at_least(f"operations by {CLIENTS} clients in {seconds} s", tally.done, bench.size(LEAST_OPERATIONS, 1)),
+        at_least(
+            f"operations of {CLIENTS} clients that rest {REST} s / the same at an empty route",
+            tally.done / control.done,
+            LEAST_OPERATIONS,
+            "x",
+            operations=tally.done,
+            seconds=seconds,
+        ),
         at_most(f"failed operations of {CLIENTS} clients", tally.failed, 0),
-        below(
-            f"lag of the server's event loop under {CLIENTS} clients, p99", lag["lag_p99_ms"], MOST_LAG_MS, "ms", **lag
+        at_most(
+            f"lag of the loop under {CLIENTS} clients, p99 / an empty route's and {LAG_OPERATIONS} operations",
+            lag["lag_p99_ms"] / (empty.lag["lag_p99_ms"] + LAG_OPERATIONS * cost),
+            1.0,
+            "x",
+            operation_ms=round(cost, 3),
+            empty_route_ms={name: round(value, 2) for name, value in empty.lag.items()},
+            **lag,
         ),
     ]
+
+
+async def _loaded(provider: str, arguments: list[str]) -> str:
+    """Fill a store for one user, and return the id of a memory."""
+    async with store(provider, *arguments) as memory:
+        texts = Corpus(3).texts(MEMORIES)
+        await memory.add_many([{"content": text, "user_id": USER} for text in texts])
+        return (await memory.add("tea at noon, and bread", user_id=USER)).id
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _client(user: str, end: float) -> Exchange:
@@ -129,30 +207,17 @@ def _client(user: str, end: float) -> Exchange:
     return exchange
 
 
-async def _rate(port: int, wanted: bytes, seconds: float) -> float:
-    """Return how many requests a second the server answers on so many connections."""
-    start = time.monotonic()
-    end = start + seconds
+async def _requests(port: int, wanted: bytes, seconds: float) -> int:
+    """Return how many requests the server answers on so many connections in about so many seconds."""
+    end = time.monotonic() + seconds
     tally = await drive(port, [lambda _: wanted if time.monotonic() < end else None] * CONNECTIONS)
-    _check(tally)
-    return tally.done / (time.monotonic() - start)
+    if tally.failed:
+        raise RuntimeError(f"{tally.failed} of {tally.failed + tally.done} requests failed")
+    return tally.done
 
 
 def _get(id: str) -> bytes:
-    return request("GET", f"/memories/{id}?user_id=user")
-
-
-async def _one_memory(port: int) -> str:
-    found: list[bytes] = []
-    wanted = request("POST", "/memories", b'{"content": "tea at noon, and bread", "user_id": "user"}')
-
-    def exchange(response: bytes) -> bytes | None:
-        if response:
-            found.append(response)
-        return None if response else wanted
-
-    _check(await drive(port, [exchange]))
-    return _id(found[0])
+    return request("GET", f"/memories/{id}?user_id={USER}")
 
 
 def _id(response: bytes) -> str:
@@ -161,24 +226,19 @@ def _id(response: bytes) -> str:
     return found
 
 
-def _check(tally: Tally) -> None:
-    if tally.failed:
-        raise RuntimeError(f"{tally.failed} of {tally.failed + tally.done} requests failed")
-
-
 @contextlib.asynccontextmanager
-async def _server(kind: str, *arguments: Path) -> AsyncIterator[Server]:
+async def _server(kind: str, *arguments: str) -> AsyncIterator[Server]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "benchmarks.http_process",
         kind,
-        *map(str, arguments),
+        *arguments,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
-        server = Server(int(await process.stdout.readline()))
+        server = Server(int(await process.stdout.readline()), process)
         yield server
         process.send_signal(signal.SIGTERM)
         server.lag.update(json.loads(await process.stdout.readline()))
@@ -187,3 +247,27 @@ async def _server(kind: str, *arguments: Path) -> AsyncIterator[Server]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def _serving(file: str, workers: int) -> AsyncIterator[int]:
+    """Run `openproto serve` with so many workers and yield its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from openproto.cli import main; main()",
+        "serve", "--provider", "sqlite", "--path", file, "-o", "embedder=none",
+        "--port", str(port), "--workers", str(workers),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                break
+            await asyncio.sleep(0.1)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +32,47 @@ def write_json(file: Path, results: Results, *, quick: bool) -> None:
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def quoted(text: str, report: Mapping[str, Any]) -> str:
+    """Return a document whose tables between marks hold the figures of `report`: all of them, or of some benchmarks.
+
+    The mark `<!-- figures: peers, driver -->` names benchmarks, `<!-- figures -->` none; both end at
+    `<!-- end of figures -->`.
+    """
+
+    def table(mark: re.Match[str]) -> str:
+        names = mark["names"].split(", ") if mark["names"] else None
+        chosen = [figure for figure in report["figures"] if names is None or figure["benchmark"] in names]
+        where = f"Measured on {report['measured_at'][:10]} on {report['machine']}, Python {report['python']}"
+        rows = [
+            f"| {one['name']} | {_number(one)} | {_lowest_to_highest(one)} | {one['bound']} | {_met(one)} |"
+            for one in chosen
+        ]
+        head = ["| figure | median | of three runs | bound | met |", "|---|---|---|---|---|"]
+        return "\n".join([mark["begin"], f"{where}:", "", *head, *rows, mark["end"]])
+
+    return _QUOTED.sub(table, text)
+
+
+_QUOTED = re.compile(
+    r"(?P<begin><!-- figures(?:: (?P<names>[^>]+?))? -->)\n.*?(?P<end><!-- end of figures -->)", re.DOTALL
+)
+
+
+def _number(figure: Mapping[str, Any]) -> str:
+    return "" if figure["value"] is None else f"{figure['value']:.3g} {figure['unit']}".strip()
+
+
+def _lowest_to_highest(figure: Mapping[str, Any]) -> str:
+    runs = [value for value in figure["detail"].get("runs", ()) if value is not None]
+    return f"{min(runs):.3g}-{max(runs):.3g}" if runs and min(runs) != max(runs) else ""
+
+
+def _met(figure: Mapping[str, Any]) -> str:
+    if figure["ok"] is None:
+        return "not run" if figure["value"] is None else ""
+    return "yes" if figure["ok"] else "**no**"
 
 
 def print_table(results: Results) -> None:

@@ -52,7 +52,7 @@ async def run(bench: Bench) -> list[Figure]:
 
 async def _compare(bench: Bench, memory: AsyncMemory, raw: Any, schema: str, people: list[str]) -> dict[str, Any]:
     asked = list(zip(Corpus(3).queries(QUERIES), people * QUERIES, strict=False))
-    sent = await _statements(bench, schema, asked)
+    sent = await _statements(bench.url, schema, asked)
     (sql,) = {statement for statement, _ in sent}
     statement = await raw.prepare(sql)
 
@@ -77,9 +77,15 @@ async def _compare(bench: Bench, memory: AsyncMemory, raw: Any, schema: str, peo
     }
 
 
-async def _statements(bench: Bench, schema: str, asked: list[tuple[str, str]]) -> list[tuple[str, Sequence[Any]]]:
+async def statement_of_a_search(url: str, schema: str, query: str, user: str) -> tuple[str, Sequence[Any]]:
+    """Return the statement and the arguments that a search becomes."""
+    (sent,) = await _statements(url, schema, [(query, user)])
+    return sent
+
+
+async def _statements(url: str, schema: str, asked: list[tuple[str, str]]) -> list[tuple[str, Sequence[Any]]]:
     """Return the statement and the arguments that each search becomes."""
-    provider = Recording(bench.url, schema=schema, embedder=ReadyEmbedder(), audit_reads=False)
+    provider = Recording(url, schema=schema, embedder=ReadyEmbedder(), audit_reads=False)
     async with AsyncMemory(provider) as memory:
         provider.sent.clear()
         for query, user in asked:

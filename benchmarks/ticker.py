@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Self
 
@@ -33,3 +34,26 @@ class Ticker:
             now = time.perf_counter()
             self.longest = max(self.longest, now - due)
             due = now + TICK
+
+
+async def beside_computing(seconds: float) -> float:
+    """Return how late an empty loop is at worst while one other thread computes: what any work off the loop costs it.
+
+    The interpreter takes itself away from the thread only after `sys.getswitchinterval()`, so that this is never zero,
+    and what else the machine does strikes it like what is measured next to it.
+    """
+    ended = threading.Event()
+
+    def compute() -> None:
+        while not ended.is_set():
+            sum(range(1_000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        async with Ticker() as ticker:
+            await asyncio.sleep(seconds)
+    finally:
+        ended.set()
+        thread.join()
+    return ticker.longest
