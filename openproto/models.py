@@ -27,7 +27,7 @@ VERBS: tuple[Verb, ...] = get_args(Verb)
 OnDuplicate: TypeAlias = Literal["keep", "skip", "supersede"]
 Status: TypeAlias = Literal["queued", "indexing", "done", "failed"]
 SourceType: TypeAlias = Literal["extracted", "explicit", "imported"]
-Operation: TypeAlias = Literal["key", "version", "put", "scopes", "users", "restore", "on_duplicate"]
+Operation: TypeAlias = Literal["key", "version", "put", "scopes", "users", "restore", "on_duplicate", "explain"]
 """What a provider may have beyond its verbs."""
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -182,12 +182,15 @@ class SearchResult(Result):
 
     memory: MemoryRecord
     score: float
+    parts: dict[str, float] | None = Field(default=None, exclude_if=is_absent)
+    """With `explain`: what adds how much to the score. None where that was not asked, or the backend does not say."""
 
     def __repr_args__(self) -> ReprArgs:
         return [("score", round(self.score, 4)), ("memory", self.memory)]
 
     def _repr_html_(self) -> str:
-        return _table(("score", "content", "id"), [(f"{self.score:.4f}", self.memory.content, self.memory.id)])
+        parts = [f"{name} {value:.4f}" for name, value in (self.parts or {}).items()]
+        return _table(("score", "parts", "content"), [(f"{self.score:.4f}", parts, self.memory.content)])
 
 
 class Citation(Result):
@@ -371,7 +374,6 @@ def _cell(value: object) -> str:
 
 
 MOST_TURNS = 1_000_000_000
-
 MOST_BESIDE = 2
 """How far two turns may be from each other to stand side by side: what was said between them may not have been kept."""
 

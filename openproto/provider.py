@@ -160,6 +160,9 @@ class Provider:
     on_duplicate: ClassVar[bool] = False
     """Whether `add` and `add_many` do what an input's `on_duplicate` asks for (`openproto.stores.duplicates`)."""
 
+    explain: ClassVar[bool] = False
+    """Whether `search` says what each score is made of, where the query asks for it (`SearchResult.parts`)."""
+
     _own_verbs: ClassVar[frozenset[Verb]] = frozenset({"capabilities"})
     _own_operations: ClassVar[frozenset[Operation]] = frozenset()
     _made_of: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})

@@ -256,6 +256,7 @@ class SearchQuery(Filters):
     as_of: Moment | None = None
     limit: int = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
     min_score: Confidence | None = None
+    explain: bool = False
 
 
 class ContextQuery(Filters):

@@ -41,7 +41,7 @@ def show_page(out: Output, page: MemoryPage) -> None:
         return
     if out.for_people:
         _show_memories(
-            out, "made", [(stamp(record.created_at)[:16].replace("T", " "), record) for record in page.items]
+            out, "made", [(stamp(record.created_at)[:16].replace("T", " "), record, "") for record in page.items]
         )
     else:
         out.table((), (_line(record, stamp(record.created_at)) for record in page.items))
@@ -57,9 +57,11 @@ def show_results(out: Output, results: Sequence[SearchResult]) -> None:
         out.json({"results": [result.to_wire() for result in results]})
         return
     if out.for_people:
-        _show_memories(out, "score", [(f"{result.score:.2f}", result.memory) for result in results])
+        rows = [(f"{result.score:.2f}", result.memory, _spell_parts(result, " + ", 2)) for result in results]
+        _show_memories(out, "score", rows)
     else:
-        out.table((), (_line(result.memory, f"{result.score:.4f}") for result in results))
+        lines = ((_line(result.memory, f"{result.score:.4f}"), _spell_parts(result, ",", 4)) for result in results)
+        out.table((), ((*line, parts) if parts else line for line, parts in lines))
     if not results:
         out.note("nothing found")
 
@@ -92,19 +94,19 @@ def show_capabilities(out: Output, capabilities: Capabilities) -> None:
     out.fields([*rows, ("cancellation", capabilities.x_openproto.cancellation)])
 
 
-def _show_memories(out: Output, heading: str, rows: Iterable[tuple[str, MemoryRecord]]) -> None:
+def _show_memories(out: Output, heading: str, rows: Iterable[tuple[str, MemoryRecord, str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(heading, no_wrap=True)
     table.add_column("memory")
-    for first, record in rows:
+    for first, record, more in rows:
         content = clean_line(record.content)
         text = out.text(content if len(content) <= _PREVIEW else content[: _PREVIEW - 1] + "…")
         about = [record.id, record.scope or "", *(f"#{tag}" for tag in record.tags)]
         if record.superseded_by:
             about.append(f"superseded by {record.superseded_by}")
-        text.append("\n" + clean_line(" · ".join(part for part in about if part)), "dim")
+        text.append("\n" + clean_line(" · ".join(part for part in (*about, more) if part)), "dim")
         table.add_row(first, text)
     if table.row_count:
         out.console().print(table)
@@ -112,6 +114,10 @@ def _show_memories(out: Output, heading: str, rows: Iterable[tuple[str, MemoryRe
 
 def _line(record: MemoryRecord, first: str) -> tuple[str, ...]:
     return (record.id, first, record.scope or "", ",".join(record.tags), record.content)
+
+
+def _spell_parts(result: SearchResult, between: str, digits: int) -> str:
+    return between.join(f"{name} {value:.{digits}f}" for name, value in (result.parts or {}).items())
 
 
 def _spell(value: object) -> str:

@@ -171,8 +171,12 @@ class AsyncVerbs:
         as_of: datetime | None = None,
         limit: int = 10,
         min_score: float | None = None,
+        explain: bool = False,
     ) -> SearchResults:
-        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
+        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first.
+
+        With `explain` each result says in `parts` what adds how much to its score, where the provider can tell.
+        """
         wanted = build(
             SearchQuery,
             query=query,
@@ -182,6 +186,7 @@ class AsyncVerbs:
             as_of=as_of,
             limit=limit,
             min_score=min_score,
+            explain=explain,
         )
         return await self._session.call("search", lambda p: p.search(wanted), repeatable=True, scope=scope)
 

@@ -124,10 +124,23 @@ class SyncVerbs:
         as_of: datetime | None = None,
         limit: int = 10,
         min_score: float | None = None,
+        explain: bool = False,
     ) -> SearchResults:
-        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first."""
+        """Return at most `limit` (1..100) records that are current now, or at `as_of`, best first.
+
+        With `explain` each result says in `parts` what adds how much to its score, where the provider can tell.
+        """
         return loop.run(
-            self._async.search(query, user_id, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
+            self._async.search(
+                query,
+                user_id,
+                scope=scope,
+                tag=tag,
+                as_of=as_of,
+                limit=limit,
+                min_score=min_score,
+                explain=explain,
+            )
         )
 
     def context(

@@ -1,10 +1,16 @@
-"""Scores of neighbours, where a vendor's hits are ranked here."""
+"""Scores, and what they are made of, where a vendor's hits are ranked here."""
 
 from __future__ import annotations
 
-from openproto.models import SearchResult, place_of
+from openproto.models import MemoryRecord, SearchResult, place_of
 from openproto.provider import SearchResults
+from openproto.requests import SearchQuery
 from openproto.stores.ranking import lend
+
+
+def hit_of(query: SearchQuery, record: MemoryRecord, part: str, score: float) -> SearchResult:
+    """Return a hit whose score is made of one part so far."""
+    return SearchResult(memory=record, score=score, parts={part: score} if query.explain else None)
 
 
 def with_lent(hits: SearchResults) -> SearchResults:
@@ -14,4 +20,9 @@ def with_lent(hits: SearchResults) -> SearchResults:
     if not places:
         return hits
     scores = lend({n: hit.score for n, hit in numbered}, places)
-    return [SearchResult(memory=hit.memory, score=scores[n]) for n, hit in enumerate(hits)]
+    return [_raised(hit, scores[n]) for n, hit in enumerate(hits)]
+
+
+def _raised(hit: SearchResult, score: float) -> SearchResult:
+    parts = hit.parts and {**hit.parts, "neighbours": score - hit.score}
+    return SearchResult(memory=hit.memory, score=score, parts=parts)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from openproto.emulation.answers import no_such_memory, stale_version
-from openproto.emulation.lending import with_lent
+from openproto.emulation.lending import hit_of, with_lent
 from openproto.emulation.locks import Name
 from openproto.emulation.matching import is_current, matches
 from openproto.emulation.stored import Stored, new_version
@@ -31,7 +31,6 @@ from openproto.models import (
     MemoryPage,
     MemoryRecord,
     PutResult,
-    SearchResult,
     Support,
     SupportDetails,
 )
@@ -57,7 +56,7 @@ from openproto.stores.words import query_terms, terms
 class EmulatedProvider(Vendor[B]):
     """A provider over a vendor that stores texts with metadata; its `traits` say what the vendor has itself."""
 
-    on_duplicate = True
+    on_duplicate = explain = True
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; then mark what it supersedes, all of which was there before anything was written."""
@@ -156,7 +155,7 @@ class EmulatedProvider(Vendor[B]):
         while True:
             ranked = await self.rank(query, count)
             hits = [
-                SearchResult(memory=stored.record, score=min(1.0, max(0.0, score)))
+                hit_of(query, stored.record, "backend", min(1.0, max(0.0, score)))
                 for stored, score in ranked.hits
                 if matches(self._owned(stored, query.user_id), query) and is_current(stored, at)
             ]
@@ -382,7 +381,7 @@ class EmulatedProvider(Vendor[B]):
                 found.append(known.intersection(terms(record.content)))
                 await asyncio.sleep(0)  # splitting a long text takes a while
         scores = shares(wanted, found)
-        return [SearchResult(memory=records[number], score=share * below) for number, share in scores.items()]
+        return [hit_of(query, records[number], "words", share * below) for number, share in scores.items()]
 
 
 def _name_of(user_id: str, key: str) -> Name:

@@ -57,10 +57,7 @@ class Reranked(Layer):
         wider = query.model_copy(update={"limit": min(MAX_SEARCH_LIMIT, max(query.limit, FIRST_HITS))})
         found = await self.inner.search(wider)
         order = await self._order(query.query, found)
-        hits = [
-            SearchResult(memory=found[number].memory, score=place.score)
-            for number, place in zip(order, found, strict=True)
-        ]
+        hits = [_placed(found[number], place.score) for number, place in zip(order, found, strict=True)]
         return hits[: query.limit]
 
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
@@ -85,3 +82,9 @@ class Reranked(Layer):
             _log.warning("search: the reranker was left out (%s)", type(error).__name__)
             return numbers
         return sorted(numbers, key=lambda number: -marks[number])
+
+
+def _placed(hit: SearchResult, score: float) -> SearchResult:
+    """Return the hit with the score of its new place; the difference, which may be negative, is the reranker's part."""
+    parts = hit.parts and {**hit.parts, "reranker": score - hit.score}
+    return SearchResult(memory=hit.memory, score=score, parts=parts)

@@ -51,6 +51,7 @@ def _number(text: object) -> object:
 WireInteger = Annotated[int, BeforeValidator(_whole)]
 """JSON has one kind of number: to its schemas 5.0 is the integer 5, and some languages write it so."""
 
+QueryFlag = Annotated[bool, BeforeValidator({"true": True, "false": False}.get)]
 QueryInteger = Annotated[int, BeforeValidator(_integer)]
 QueryNumber = Annotated[Confidence, BeforeValidator(_number)]
 
@@ -154,6 +155,7 @@ class SearchParams(SearchBody):
 
     limit: QueryInteger = Field(default=10, ge=1, le=MAX_SEARCH_LIMIT)
     min_score: QueryNumber | None = None
+    explain: QueryFlag = False
 
 
 class ContextBody(ContextQuery, defer_build=False):

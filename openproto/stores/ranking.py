@@ -118,6 +118,18 @@ def cosine_of(near: float) -> float:
     return (near - FLOOR) / (1 - FLOOR if near >= FLOOR else FLOOR)
 
 
+def parts_of(score: float, near: float | None, covered: float, text_weight: float) -> dict[str, float]:
+    """Return what adds how much to a score, of the nearness and the coverage that it was made of.
+
+    `near` is None in a store without vectors. What neither explains was lent by the neighbouring turns.
+    """
+    if near is None:
+        own = {"words": covered}
+    else:
+        own = {"cosine": near / (1 + text_weight), "words": text_weight * covered / (1 + text_weight)}
+    return {**own, "neighbours": max(0.0, score - sum(own.values()))}
+
+
 def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]:
     """Return the scores after each of the best has lent a part to its neighbouring turns.
 

@@ -72,11 +72,16 @@ def coverage(
     return covered
 
 
+def near(cosine: NDArray[np.float32], has_vector: Flags) -> Floats:
+    """Return what `ranking.nearness` does, and 0 where there is no vector."""
+    wide = cosine.astype(np.float64)
+    nearness: Floats = np.where(has_vector, FLOOR + np.maximum((1 - FLOOR) * wide, FLOOR * wide), 0.0)
+    return nearness
+
+
 def fuse(cosine: NDArray[np.float32], has_vector: Flags, covered: Floats, text_weight: float) -> Floats:
     """Return the score of each memory."""
-    wide = cosine.astype(np.float64)
-    near = FLOOR + np.maximum((1 - FLOOR) * wide, FLOOR * wide)
-    scores: Floats = (np.where(has_vector, near, 0.0) + text_weight * covered) / (1 + text_weight)
+    scores: Floats = (near(cosine, has_vector) + text_weight * covered) / (1 + text_weight)
     return scores
 
 

@@ -65,6 +65,10 @@ def test_search_list_and_context_narrow(cli: Run) -> None:
     assert {result["memory"]["scope"] for result in results} == {"food/drinks", "food"}
     assert [r["memory"]["id"] for r in cli("search", "tea", "-t", "hot", "-n", "1", "--json").json["results"]] == [tea]
     assert cli("search", "tea", "--min-score", "1", "-s", "work", "--json").json == {"results": []}
+    (told,) = cli("search", "tea", "-t", "hot", "--explain", "--json").json["results"]
+    assert sum(told["parts"].values()) == pytest.approx(told["score"])
+    fields = cli("search", "tea", "-t", "hot", "--explain").out.rstrip("\n").split("\t")
+    assert fields[4:] == ["Ada drinks tea", ",".join(f"{name} {value:.4f}" for name, value in told["parts"].items())]
     assert len(cli("list", "-s", "food", "--json").json["items"]) == 2
     block = cli("context", "what does Ada drink", "-b", "30", "--json").json
     assert block["citations"][0]["memory_id"] == tea or block["token_count"] <= 30

@@ -225,6 +225,25 @@ class ContextGoesOverItsBudget(Sqlite):
         return await super().context(changed(query, token_budget=query.token_budget + 10), count_tokens)
 
 
+@caught_by_case("a_score_is_explained_as_declared")
+class AnExplanationForgetsTheNeighbours(Sqlite):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        hits = await super().search(query)
+        return [changed(hit, parts=hit.parts and {"words": hit.parts["words"]}) for hit in hits]
+
+
+@caught_by_case("a_score_is_explained_as_declared")
+class ExplainingSearchesElsewhere(Sqlite):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return await super().search(changed(query, limit=1) if query.explain else query)
+
+
+@caught_by_case("histories_of_searches")
+class EveryScoreIsExplained(Sqlite):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return await super().search(changed(query, explain=True))
+
+
 @caught_by_case(*AUDITS)
 class NeverMoreThanFiftyEntries(Sqlite):
     async def audit(self, query: AuditQuery) -> AuditEntries:

@@ -96,7 +96,7 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "update": (required("id"), optional("user_id", "if_version")),
     "delete": (required("id"), optional("user_id", "if_version")),
     "list": (required("user_id"), {**FILTERS, **optional("since", "until", "cursor"), "limit": 50}),
-    "search": (required("query", "user_id"), {**FILTERS, "limit": 10, "min_score": None}),
+    "search": (required("query", "user_id"), {**FILTERS, "limit": 10, "min_score": None, "explain": False}),
     "context": (required("query", "user_id"), {**FILTERS, "token_budget": 500, "relevant_only": False}),
     "audit": (required("user_id"), {**optional("app", "memory_id", "since"), "limit": 100}),
     "capabilities": ({}, {}),

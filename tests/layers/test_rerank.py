@@ -47,6 +47,9 @@ async def found(path: Path, reranker: Any) -> tuple[list[str], list[float], str]
         await memory.add_many([{"content": text, "user_id": "ada"} for text in TEXTS])
         results = await memory.search("green tea honey", "ada")
         block = await memory.context("green tea honey", "ada", token_budget=200)
+        told = await memory.search("green tea honey", "ada", explain=True)
+        assert [(hit.memory, hit.score) for hit in told] == [(hit.memory, hit.score) for hit in results]
+        assert [sum((hit.parts or {}).values()) for hit in told] == pytest.approx([hit.score for hit in results])
     return [result.memory.content for result in results], [result.score for result in results], block.text
 
 

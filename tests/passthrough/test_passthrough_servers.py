@@ -91,13 +91,15 @@ async def test_a_server_without_extensions_is_served_by_the_protocols_own_routes
         assert [record.content for record in outcomes if isinstance(record, MemoryRecord)] == [
             item["content"] for item in items
         ]
-        assert len(await client.search("tea 1", "ann")) == 11
+        hits = await client.search("tea 1", "ann", explain=True)
+        assert [hit.parts for hit in hits] == [None] * 11
         assert await client.delete_all("ann", scope="a") == 5
         assert len((await client.list("ann")).items) == 15
         odd = await client.add("milk", user_id="bob", idempotency_key="a\r\nX-Evil: 1")
         assert odd.id == "a%0D%0AX-Evil%3A%201"
         with pytest.raises(NotFoundError):
             await client.get("none")
+    assert not any("explain" in request.target for request in minimal.requests)
     tried = [request.route for request in minimal.requests if request.route in EXTENSIONS]
     # A server that claims x-openproto is asked once, and what is not there is never tried again.
     assert tried == (["POST /memories/batch"] if b"x-openproto" in minimal.capabilities else [])

@@ -64,9 +64,12 @@ def test_search_by_get_and_by_post_are_the_same(client: httpx.Client) -> None:
     add(client, "green tea", scope="kitchen", tags=["t"])
     add(client, "tea pot", scope="shop")
     wanted = {"q": "tea", "user_id": "ada", "scope": "kitchen", "tag": "t", "as_of": "2999-01-01T00:00:00Z"}
-    by_get = client.get("/memories/search", params={**wanted, "limit": "5", "min_score": "0.0"})
-    by_post = client.post("/memories/search", json={**wanted, "limit": 5, "min_score": 0.0})
+    by_get = client.get("/memories/search", params={**wanted, "limit": "5", "min_score": "0.0", "explain": "true"})
+    by_post = client.post("/memories/search", json={**wanted, "limit": 5, "min_score": 0.0, "explain": True})
     assert by_get.json() == by_post.json()
+    assert by_get.json()["results"][0]["parts"].keys() == {"words", "neighbours"}
+    error_of(client.get("/memories/search", params={**wanted, "explain": "yes"}), 400, "invalid_request")
+    assert "parts" not in client.get("/memories/search", params=wanted).json()["results"][0]
     assert [hit["memory"]["content"] for hit in by_get.json()["results"]] == ["green tea"]
 
 

@@ -60,6 +60,12 @@ async def test_both_stores_lend_alike(stores: Any, embedder: Any) -> None:
             one, two = [await scores(memory, query, scope=scope) for memory in (sqlite, postgres)]
             assert all(0 < score <= 1 for score in one.values())
             assert sorted(one.values()) == pytest.approx(sorted(two.values()), abs=3e-3)
+            here, there = [
+                {found.memory.content: found.parts for found in await memory.search(query, "ada", explain=True)}
+                for memory in (sqlite, postgres)
+            ]
+            for content in here.keys() & there.keys():
+                assert here[content] == pytest.approx(there[content], abs=3e-3)
 
 
 async def test_words_of_other_rules_are_noticed_and_renewed(store: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,7 +99,15 @@ def test_scopes_filters_and_search_narrow_the_table(page: Page, server: httpx.Cl
     page.type("coffee")
     page.wait("document.querySelectorAll('.scored .line').length === 2")
     assert set(lines(page)) == {"Ada takes her coffee black", "ada takes  her coffee black."}
-    page.wait("Number(document.querySelector('.line .score').textContent) > 0")
+    page.wait("parseFloat(document.querySelector('.line .score').textContent) > 0")
+    best = server.post("/memories/search", json={"q": "coffee", "user_id": "ada", "explain": True}).json()["results"][0]
+    parts = " + ".join(f"{name} {value:.3f}" for name, value in best["parts"].items())
+    assert page.run("document.querySelector('#row-0 .score').textContent") == f"{best['score']:.3f}, {parts}"
+    assert page.run("document.querySelector('.legend').innerText").split() == [*best["parts"]]
+    wide = "getComputedStyle(document.querySelector('#row-0 [data-part=words]')).width"
+    assert float(page.run(wide).removesuffix("px")) > 1
+    open_memory(page, best["memory"]["content"])
+    assert f"{best['score']:.3f} = {parts}" in page.run("document.querySelector('#life dl').innerText")
     page.type(" zebra xylophone")
     page.run("document.querySelector('#search').select()")
     page.type("xylophone")

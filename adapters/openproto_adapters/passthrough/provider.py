@@ -252,6 +252,7 @@ class Passthrough(Provider):
     async def search(self, query: SearchQuery) -> SearchResults:
         """Search; the query stands in the URL only where the server takes it nowhere else."""
         self._check_declared("search", tags=query.tags)
+        query = query if "explain" in self.operations else query.model_copy(update={"explain": False})
         reply = await self._send_extension(wire.search(query, in_body=True))
         if reply is None:
             reply = await self._send(wire.search(query, in_body=False))

@@ -189,7 +189,7 @@ def _record(ref: RecordRef) -> str:
 
 def _query(path: str, parameters: Mapping[str, Any]) -> str:
     given = {
-        name: value.isoformat() if isinstance(value, datetime) else value
+        name: value.isoformat() if isinstance(value, datetime) else "true" if value is True else value
         for name, value in parameters.items()
         if value is not None
     }
@@ -203,8 +203,9 @@ def _filters(filters: Filters) -> dict[str, Any]:
     if tags:
         # One tag is a plain text, which older servers know.
         parameters["tag"] = tags[0] if len(tags) == 1 else list(tags)
-    if not parameters.get("relevant_only", True):
-        del parameters["relevant_only"]
+    for flag in ("relevant_only", "explain"):  # what is false goes without saying, and older servers do not know it
+        if not parameters.get(flag, True):
+            del parameters[flag]
     return parameters
 
 

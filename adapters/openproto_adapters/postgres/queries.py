@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from openproto.requests import Filters
-from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE, FLOOR, LENDERS, LENT, VARIANT_WEIGHT
 from openproto_adapters.postgres.records import COLUMNS
 from openproto_adapters.postgres.row_security import EVERYBODY, Acting, name_users
 
@@ -227,82 +226,6 @@ UPDATE {schema}.store SET model = $1, dim = $2 WHERE model IS NULL AND NOT EXIST
 """
 
 STORE = "SELECT model, dim, EXISTS (SELECT FROM {schema}.memories) AS has_memories, rules FROM {schema}.store"
-
-# The score of openproto.stores.ranking over every memory of the user: exact, for an approximate index over everybody's
-# vectors finds almost none of one user's (measured: 4 of 10 at 10,000 rows, none at a million). One scan of the
-# covering index gives each memory's cosine and its words. The words of the query carry the weights 1, 2, 4, ... so that
-# one inner product says which of them the memory holds, as a mask; rarity and coverage are worked out per mask, of
-# which there are few, and not per memory. $6 says which bits of a mask stand for each word, and each variant behind the
-# $11 words. The best lend to the turns at a distance of one or else two. Parameters stand in subqueries so that a
-# generic plan converts them once.
-_NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
-SEARCH = f"""
-WITH recent AS (
-    SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
-    ORDER BY m.created_at DESC, m.id DESC LIMIT {CENTERING_SAMPLE}
-), center AS (
-    SELECT {{vector}}.avg(embedding::{{vector}}.vector) AS mean,
-        (count(embedding) / (count(embedding) + {CENTERING_HALF_LIFE}.0))::real AS share FROM recent
-), query AS MATERIALIZED (
-    SELECT CASE WHEN mean IS NULL THEN $3::{{vector}}.halfvec
-        -- OPERATOR() knows no precedence: the parentheses are needed.
-        ELSE {{vector}}.l2_normalize($3::{{vector}}.halfvec::{{vector}}.vector OPERATOR({{vector}}.-) (
-            mean OPERATOR({{vector}}.*) array_fill(share, ARRAY[{{vector}}.vector_dims(mean)])::{{vector}}.vector)
-        )::{{vector}}.halfvec END AS vector
-    FROM center
-), rest AS MATERIALIZED (
-    SELECT m.id, {{mask:m.more_words}} AS mask
-    FROM {{schema}}.memories m WHERE m.user_id = $2 AND m.more_words IS NOT NULL
-), mine AS MATERIALIZED (
-    SELECT m.id, -(m.embedding OPERATOR({{vector}}.<#>) (SELECT vector FROM query)) AS cosine,
-        {{mask:m.words}} | coalesce(rest.mask, 0) AS mask, <filters> AS eligible
-    FROM {{schema}}.memories m LEFT JOIN rest USING (id) WHERE m.user_id = $2
-), mask AS MATERIALIZED (
-    SELECT mask, count(*) AS memories FROM mine GROUP BY mask
-), rarity AS MATERIALIZED (
-    SELECT bits, ln(1 + (total - having_it + 0.5) / (having_it + 0.5)) * CASE
-            WHEN place <= $11 THEN 1 WHEN having_it > 0 THEN {VARIANT_WEIGHT} ELSE 0 END AS idf
-    FROM (
-        SELECT place, bits, sum(memories)::double precision AS total,
-            coalesce(sum(memories) FILTER (WHERE mask & bits <> 0), 0)::double precision AS having_it
-        FROM unnest($6::bigint[]) WITH ORDINALITY AS term (bits, place) CROSS JOIN mask GROUP BY place, bits
-    ) AS counted
-), covered AS MATERIALIZED (
-    SELECT mask, sum(idf) FILTER (WHERE mask & bits <> 0) / sum(idf) AS coverage
-    FROM mask CROSS JOIN rarity GROUP BY mask
-), scored AS (
-    SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)
-        ELSE (coalesce({_NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score
-    FROM mine LEFT JOIN covered USING (mask) WHERE eligible
-), lender AS MATERIALIZED (
-    SELECT m.id, best.score, m.conversation, m.turn
-    FROM (SELECT id, score FROM scored WHERE score > 0 ORDER BY score DESC, id DESC LIMIT {LENDERS}) AS best
-    JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2 WHERE m.conversation IS NOT NULL
-), pair AS (
-    -- Fenced by OFFSET 0, for the planner takes a few lenders for next to none, and would then compare every turn with
-    -- every memory; a subquery in the list of columns is looked up in a hash table.
-    SELECT lender.id AS lender, lender.score, near.id, near.turn > lender.turn AS is_after,
-        abs(near.turn - lender.turn) AS distance, near.id IN (SELECT id FROM scored) AS eligible
-    FROM lender CROSS JOIN LATERAL (
-        SELECT m.id, m.turn FROM {{schema}}.memories m
-        WHERE m.user_id = $2 AND m.conversation = lender.conversation
-          AND m.turn BETWEEN lender.turn - 2 AND lender.turn + 2 OFFSET 0
-    ) AS near OFFSET 0
-), beside AS (
-    SELECT DISTINCT ON (lender, is_after) id, score FROM pair WHERE eligible AND distance > 0
-    ORDER BY lender, is_after, distance, id DESC
-), lent AS (
-    SELECT id, sum({LENT} * score) AS lent FROM beside GROUP BY id
-), best AS (
-    SELECT id, score FROM (
-        SELECT id, score + coalesce(lent, 0) * (1 - score) AS score FROM scored LEFT JOIN lent USING (id)
-    ) AS together
-    WHERE score > 0 AND score >= $9 AND {STORE_FITS}
-    ORDER BY score DESC, id DESC LIMIT $10
-)
-SELECT {RECORD}, score FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
-ORDER BY score DESC, m.id DESC
-"""
 
 
 @dataclass(frozen=True, slots=True)

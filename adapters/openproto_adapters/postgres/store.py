@@ -48,7 +48,7 @@ class Store(Provider):
     """What the verbs stand on: `_fetch`, `_index`, and the record of reads."""
 
     name = "postgres"
-    on_duplicate = True
+    on_duplicate = explain = True
     cancellation: Cancellation = "native"
     requires: ClassVar[tuple[str, ...]] = ("asyncpg",)
 

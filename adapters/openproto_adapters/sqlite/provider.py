@@ -95,7 +95,7 @@ class Sqlite(Provider):
     """
 
     name = "sqlite"
-    on_duplicate = True
+    on_duplicate = explain = True
     cancellation: Cancellation = "native"
 
     def __init__(

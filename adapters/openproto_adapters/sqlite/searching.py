@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from heapq import nlargest
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from openproto.embedding import Vector
 from openproto.models import MOST_TURNS, Place, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
-from openproto.stores.ranking import ScoreWeights, coverage, lend
+from openproto.stores.ranking import ScoreWeights, coverage, lend, parts_of
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, to_record
 from openproto_adapters.sqlite.selection import CONVERSATION, TURN, foreign, own, selection
@@ -32,6 +32,12 @@ FOUND = f"""SELECT number, {COLUMNS} FROM (SELECT value FROM json_each(:numbers)
     WHERE user_id = :user_id"""
 
 
+class _Hit(NamedTuple):
+    number: int
+    score: float
+    parts: dict[str, float] | None = None
+
+
 def search(
     db: Connection, query: SearchQuery, indexed: IndexedQuery, weights: ScoreWeights, now: datetime, rows_of: RowsOf
 ) -> list[SearchResult]:
@@ -43,7 +49,7 @@ def search(
         rows = rows_of(db, query.user_id)
         best = _best_by_vectors(db, query, indexed, indexed.vector, weights, query.as_of or now, rows)
     least = query.min_score or 0.0
-    return _results(db, query.user_id, {number: score for number, score in best if score >= least and score > 0})
+    return _results(db, query, [hit for hit in best if hit.score >= least and hit.score > 0])
 
 
 def _best_by_vectors(
@@ -54,7 +60,7 @@ def _best_by_vectors(
     weights: ScoreWeights,
     as_of: datetime,
     rows: UserRows,
-) -> list[tuple[int, float]]:
+) -> list[_Hit]:
     from openproto.stores import ranking_arrays as arrays  # only stores with vectors need NumPy
     from openproto_adapters.sqlite.user_rows import numbers
 
@@ -67,16 +73,19 @@ def _best_by_vectors(
     covered = arrays.coverage(rows.count, size, [*map(posting, terms)], [*map(posting, variants)], of)
     asked = vector.astype("float16").astype("float32")
     cosines = rows.cosines(db, rows.centred(asked) if weights.center_query else asked)
-    scores = arrays.fuse(cosines, rows.rows["has_vector"], covered, weights.text_weight)
+    has_vector = rows.rows["has_vector"]
+    scores = arrays.fuse(cosines, has_vector, covered, weights.text_weight)
     scores[~eligible] = -1.0
     arrays.lend_to_turns(scores, rows.rows["conversation"], rows.rows["turn"])
     best = arrays.best(scores, query.limit)
-    return [*zip(rows.numbers[best].tolist(), scores[best].tolist(), strict=True)]
+    found = [*zip(rows.numbers[best].tolist(), scores[best].tolist(), strict=True)]
+    if not query.explain:
+        return [_Hit(*hit) for hit in found]
+    of = zip(found, arrays.near(cosines[best], has_vector[best]).tolist(), covered[best].tolist(), strict=True)
+    return [_Hit(*hit, parts_of(hit[1], near, share, weights.text_weight)) for hit, near, share in of]
 
 
-def _best_by_words(
-    db: Connection, query: SearchQuery, indexed: IndexedQuery, as_of: datetime
-) -> list[tuple[int, float]]:
+def _best_by_words(db: Connection, query: SearchQuery, indexed: IndexedQuery, as_of: datetime) -> list[_Hit]:
     """Words alone are the whole score where there are no vectors to weigh them against."""
     where, parameters = selection(query, as_of)
     rows = db.execute(ELIGIBLE.format(where=where), parameters).fetchall()
@@ -91,15 +100,18 @@ def _best_by_words(
     if places:
         scores = lend({number: scores.get(number, 0.0) for number in sorted(eligible, reverse=True)}, places)
     best = nlargest(query.limit, scores, key=lambda number: (scores[number], number))
-    return [(number, scores[number]) for number in best]
+    if not query.explain:
+        return [_Hit(number, scores[number]) for number in best]
+    return [_Hit(n, scores[n], parts_of(scores[n], None, shares.get(n, 0.0), 0.0)) for n in best]
 
 
-def _results(db: Connection, user_id: str, scores: dict[int, float]) -> list[SearchResult]:
-    rows = db.execute(FOUND, {"numbers": json.dumps([*scores]), "user_id": user_id}).fetchall()
-    found = {number: own(to_record(tuple(columns)), user_id) for number, *columns in rows}
-    if found.keys() != scores.keys():
+def _results(db: Connection, query: SearchQuery, hits: Sequence[_Hit]) -> list[SearchResult]:
+    wanted = [hit.number for hit in hits]
+    rows = db.execute(FOUND, {"numbers": json.dumps(wanted), "user_id": query.user_id}).fetchall()
+    found = {number: own(to_record(tuple(columns)), query.user_id) for number, *columns in rows}
+    if found.keys() != {*wanted}:
         raise foreign()
-    return [SearchResult(memory=found[number], score=score) for number, score in scores.items()]
+    return [SearchResult(memory=found[hit.number], score=hit.score, parts=hit.parts) for hit in hits]
 
 
 def _posting(db: Connection, user_id: str, term: int) -> list[int]:

@@ -6,6 +6,7 @@ from openproto import InvalidRequestError
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import ensure, equal, raises
+from openproto_conformance.model.ranking import part_faults
 
 area = Area("search")
 
@@ -107,6 +108,25 @@ async def min_score_drops_what_is_below(bench: Bench) -> None:
         wanted = {hit.memory.id for hit in whole if hit.score >= bound}
         equal({hit.memory.id for hit in hits}, wanted, f"the ids with min_score={bound}")
         ensure(all(hit.score >= bound for hit in hits), f"a score is below min_score={bound}")
+
+
+@area.case("add", "search", hint="`explain`: it changes no result, and what adds to a score is all that it is made of")
+async def a_score_is_explained_as_declared(bench: Bench) -> None:
+    """With `explain` the results are the same, and the parts of each score add up to it; they are None undeclared."""
+    await _plant(bench)
+    for turn, text in enumerate(("Which tea shall it be?", "The smoked one", "There is none left")):
+        await bench.add(text, user_id=bench.user(), x_openproto={"conversation": "tea", "turn": turn})
+    declared = bench.capabilities.x_openproto.support.get("explain", "none") != "none"
+    for query in ("green tea and a cello in the morning", "smoked tea"):
+        plain = await bench.client.search(query, bench.user(), limit=100)
+        told = await bench.client.search(query, bench.user(), limit=100, explain=True)
+        shown = [[(hit.memory.id, hit.score) for hit in hits] for hits in (plain, told)]
+        equal(shown[1], shown[0], f"the ids and scores for {query!r} with explain")
+        for hits, explained in ((plain, False), (told, declared)):
+            for hit in hits:
+                equal(
+                    part_faults(hit, explained=explained), [], f"what is wrong with the parts of {hit.memory.content!r}"
+                )
 
 
 @area.case("add", "search", "delete", hint="the index: a delete must reach it in the same transaction")

@@ -221,7 +221,7 @@ class Author:
         arguments = {"query": self.query(), "user_id": User(self.user())} | self.narrowed()
         if self.random.random() < 0.3:
             arguments["min_score"] = self.random.choice((0.0, 0.2, 0.5, 1.0, 1.0))
-        return arguments | {"limit": self.random.choice((1, 3, 100, 100))}
+        return arguments | {"limit": self.random.choice((1, 3, 100, 100)), "explain": len(self.steps) % 2 == 0}
 
     def context(self) -> dict[str, Any]:
         """As `search`, within any budget."""

@@ -95,7 +95,9 @@ class Reader:
         wanted = value_of(lambda: ranking.eligible(self.model, user, before, **filters))
         what = f"search({names_of(arguments)})"
         if (faults := compare.outcome_faults(got, wanted)) is None:
-            faults = ranking.search_faults(got, wanted, limit, arguments.get("min_score"))
+            declared = self._declared.x_openproto.support.get("explain", "none") != "none"
+            explained = declared and arguments.get("explain", False)
+            faults = ranking.search_faults(got, wanted, limit, arguments.get("min_score"), explained=explained)
             if not faults and self._declared.features.keyword_search and "min_score" not in arguments:
                 faults = self._missed(arguments["query"], [hit.memory.id for hit in got], wanted, limit)
             if not faults and "min_score" in arguments and len(got) < limit:

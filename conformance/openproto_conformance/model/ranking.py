@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -22,9 +23,14 @@ def eligible(model: Model, user_id: str, now: datetime, as_of: datetime | None =
 
 
 def search_faults(
-    hits: Sequence[SearchResult], allowed: Sequence[str], limit: int, min_score: float | None = None
+    hits: Sequence[SearchResult],
+    allowed: Sequence[str],
+    limit: int,
+    min_score: float | None = None,
+    *,
+    explained: bool = False,
 ) -> Faults:
-    """Return what is wrong with the results of a search, in words."""
+    """Return what is wrong with the results of a search, in words; `explained` says whether each must have parts."""
     ids, scores = [hit.memory.id for hit in hits], [hit.score for hit in hits]
     faults = [f"a result that may not be there: {id}" for id in ids if id not in allowed]
     if len(ids) > limit:
@@ -37,7 +43,17 @@ def search_faults(
         faults.append(f"scores that rise: {scores}")
     if min_score is not None and any(score < min_score for score in scores):
         faults.append(f"a score below min_score={min_score}: {min(scores)}")
-    return faults
+    return faults + [fault for hit in hits for fault in part_faults(hit, explained=explained)]
+
+
+def part_faults(hit: SearchResult, *, explained: bool) -> Faults:
+    """Return the faults of the parts of a score, which add up to it where they are due; elsewhere there are none."""
+    if not explained:
+        return [] if hit.parts is None else ["parts of a score that nobody asked for, or that are not declared"]
+    if not hit.parts:
+        return ["a score without its parts"]
+    total = math.fsum(hit.parts.values())
+    return [] if math.isclose(total, hit.score, abs_tol=1e-6) else [f"parts of {total} for a score of {hit.score}"]
 
 
 def context_faults(

@@ -27,14 +27,17 @@ async def search(
     min_score: Annotated[
         float | None, typer.Option(metavar="SCORE", help="Leave out what scores less, 0 to 1.")
     ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each score is made of.")] = False,
 ) -> None:
     """Find the memories that answer a query, best first.
 
-    Piped fields: id, score, scope, tags, content.
+    Piped fields: id, score, scope, tags, content; with --explain, what adds how much to the score.
     """
     user = call.user
     async with call.client() as memory:
-        results = await memory.search(query, user, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score)
+        results = await memory.search(
+            query, user, scope=scope, tag=tag, as_of=as_of, limit=limit, min_score=min_score, explain=explain
+        )
     show.show_results(call.out, results)
 
 

@@ -55,7 +55,7 @@ export class ContextView {
   #show({ text, citations, token_count: tokens }, budget) {
     if (!text) return this.answer.replaceChildren(el("div", { class: "empty" }, el("h2", {}, "Nothing to say"), el("p", {}, "No memory under these filters fits the question and the budget.")));
     this.answer.replaceChildren(
-      el("div", { class: "row meter" }, bar(tokens / budget, "bar wide"), el("span", {}, `${tokens.toLocaleString("en")} of ${budget.toLocaleString("en")} tokens`)),
+      el("div", { class: "row meter" }, bar(tokens / budget, { name: "bar wide" }), el("span", {}, `${tokens.toLocaleString("en")} of ${budget.toLocaleString("en")} tokens`)),
       el("div", { class: "prompt" }, text.split("\n").map((line) => stored(line, "p"))),
       el("h3", {}, count(citations.length, "memory cited", "memories cited")),
       el("ol", { class: "citations" }, citations.map(({ memory_id: id, score }) => el("li", {}, el("span", { class: "score" }, score ? score.toFixed(3) : "recent", bar(score)), el("button", { type: "button", class: "link mono", click: () => this.app.life.openId(id) }, stored(id))))),

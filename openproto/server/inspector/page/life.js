@@ -2,7 +2,7 @@
 import { pathOf } from "./api.js";
 import { el, say, stored, time } from "./dom.js";
 import { editMemory } from "./edit.js";
-import { standing } from "./table.js";
+import { bar, standing, sumOf } from "./table.js";
 import { Timeline } from "./timeline.js";
 
 const FIELDS = [
@@ -35,8 +35,8 @@ export class Life {
     this.element = element;
   }
 
-  /** Show a memory; with `focus`, go there. */
-  open(record, { focus = false } = {}) {
+  /** Show a memory, and as a hit of a search what its score is made of; with `focus`, go there. */
+  open(record, { focus = false, hit = null } = {}) {
     const { app } = this;
     if (this.element.hidden) this.#returnTo = document.activeElement;
     this.record = record;
@@ -56,7 +56,7 @@ export class Life {
     this.element.replaceChildren(
       el("div", { class: "life-head row" }, heading, el("span", { class: "grow" }), tools),
       stored(record.content, "p", { class: "content" }),
-      this.#fields(record),
+      this.#fields(record, hit),
       timeline.element,
       history,
     );
@@ -92,9 +92,10 @@ export class Life {
     }
   }
 
-  #fields(record) {
+  #fields(record, hit) {
     const list = el("dl", { class: "fields" });
     const add = (label, ...value) => list.append(el("div", {}, el("dt", {}, label), el("dd", {}, ...value)));
+    if (hit) add("Score", hit.score.toFixed(3), hit.parts ? ` = ${sumOf(hit.parts)}` : "", bar(hit.score, { name: "bar wide", parts: hit.parts }));
     for (const [name, label] of FIELDS) {
       const value = record[name];
       if (value === undefined || value === null || (Array.isArray(value) && !value.length)) continue;

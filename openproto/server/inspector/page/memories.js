@@ -31,6 +31,7 @@ export class MemoriesView {
     this.filters = this.#filters();
     this.chips = el("div", { class: "chips row wraps" });
     this.status = el("p", { class: "dim small status", role: "status" });
+    this.legend = el("p", { class: "dim small legend", "aria-label": "What scores are made of" });
     this.table = new Table({
       label: "Memories",
       onOpen: (record, options) => app.life.open(record, options),
@@ -42,7 +43,7 @@ export class MemoriesView {
       { class: "memories", "aria-label": "Memories" },
       el("div", { class: "tools row wraps" }, this.search, this.toggle, this.download, this.add),
       this.filters,
-      el("div", { class: "row wraps under" }, this.chips, el("span", { class: "grow" }), this.status),
+      el("div", { class: "row wraps under" }, this.chips, el("span", { class: "grow" }), this.legend, this.status),
       this.table.element,
       this.nothing,
     );
@@ -119,6 +120,7 @@ export class MemoriesView {
     this.#listing?.cancel();
     this.#search?.abort();
     this.#listing = this.#search = this.#hits = null;
+    this.legend.replaceChildren();
   }
 
   async #list() {
@@ -149,7 +151,7 @@ export class MemoriesView {
     this.#search = new AbortController();
     const { signal } = this.#search;
     const { since, until, ...filters } = this.app.query;
-    const body = { q: query, limit: MOST_HITS, ...filters };
+    const body = { q: query, limit: MOST_HITS, ...filters, ...(this.app.can("explain") ? { explain: true } : {}) };
     for (const name of ["scope", "as_of"]) if (!body[name]) delete body[name];
     if (!body.tag.length) delete body.tag;
     const started = performance.now();
@@ -163,6 +165,8 @@ export class MemoriesView {
     const items = this.app.removals.without(this.#hits.items);
     this.table.show(items, { of: this.#hits, scored: true, query: this.#hits.query });
     this.#tell(`${count(items.length, "hit", "hits")} in ${this.#hits.took} ms, best first`);
+    const names = new Set(items.flatMap(({ parts }) => Object.keys(parts ?? {})));
+    this.legend.replaceChildren(...[...names].map((name) => el("span", { "data-part": name }, stored(name))));
     if (items.length) this.#showTable(true);
     else this.#showNothing("Nothing found", "No current memory under these filters answers that.");
   }

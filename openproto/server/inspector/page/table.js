@@ -76,6 +76,10 @@ export class Table {
     return this.#items[this.#chosen]?.record ?? null;
   }
 
+  #open(focus) {
+    this.onOpen(this.chosen, { focus, hit: this.#scored ? this.#items[this.#chosen] : null });
+  }
+
   #measure() {
     const height = parseFloat(getComputedStyle(this.element).getPropertyValue("--row"));
     if (height && height !== this.#height) {
@@ -112,13 +116,13 @@ export class Table {
   }
 
   #row(index) {
-    const { record, score } = this.#items[index];
+    const { record, score, parts } = this.#items[index];
     const cell = (name, ...children) => el("div", { role: "gridcell", class: name }, ...children);
     const how = standing(record);
     const row = el(
       "div",
       { role: "row", class: "line", id: `row-${index}`, "aria-rowindex": String(index + 2), "aria-selected": String(index === this.#chosen) },
-      this.#scored ? cell("score", score.toFixed(3), bar(score)) : null,
+      this.#scored ? cell("score", score.toFixed(3), bar(score, { parts }), parts && el("span", { class: "for-ears" }, `, ${sumOf(parts)}`)) : null,
       cell("memory", marked(shorten(record.content, LONGEST), this.#query)),
       cell("scope", record.scope ? stored(record.scope) : null),
       cell("tags", (record.tags ?? []).map((tag) => stored(tag, "bdi", { class: "tag" }))),
@@ -126,6 +130,7 @@ export class Table {
       cell("now", how && el("span", { class: `standing ${how}` }, how)),
     );
     row.dataset.index = index;
+    if (parts) row.querySelector(".score").title = sumOf(parts);
     row.style.transform = `translateY(${index * this.#height}px)`;
     return row;
   }
@@ -159,7 +164,7 @@ export class Table {
     }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (to !== undefined && last >= 0) this.#mark(Math.min(last, Math.max(0, to)));
-    else if (event.key === "Enter" && this.chosen) this.onOpen(this.chosen, { focus: true });
+    else if (event.key === "Enter" && this.chosen) this.#open(true);
     else return;
     event.preventDefault();
   }
@@ -168,13 +173,21 @@ export class Table {
     const row = event.target.closest(".line");
     if (!row || String(getSelection()) !== "") return;
     this.#mark(Number(row.dataset.index));
-    this.onOpen(this.chosen, { focus: false });
+    this.#open(false);
   }
 }
 
-/** Return a bar of a share's length. */
-export function bar(share, name = "bar") {
-  const inner = el("span");
-  inner.style.width = `${Math.round(Math.max(0, Math.min(1, share)) * 100)}%`;
-  return el("span", { class: name, "aria-hidden": "true" }, inner);
+/** Return a bar of a share's length, in a piece for each of its `parts` where they are known. */
+export function bar(share, { name = "bar", parts = null } = {}) {
+  const pieces = Object.entries(parts ?? { "": share }).map(([part, value]) => {
+    const piece = el("span", part ? { "data-part": part } : {});
+    piece.style.width = `${Math.max(0, Math.min(1, value)) * 100}%`;
+    return piece;
+  });
+  return el("span", { class: name, "aria-hidden": "true" }, pieces);
+}
+
+/** Return in words what a score is the sum of. */
+export function sumOf(parts) {
+  return Object.entries(parts).map(([part, value]) => `${part} ${value.toFixed(3)}`).join(" + ");
 }
