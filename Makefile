@@ -108,7 +108,7 @@ constraints:  ## rewrite constraints.txt from the newest releases that work toge
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --group dev --group docs --group operating --group peers --editable '.[all]'
-	$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/^wordllama==.*/&; python_version < "3.14"/' > constraints.txt
+	$(BIN)/python -m pip freeze --all --exclude-editable | sed -E 's/^(onnxruntime|wordllama)==.*/&; python_version < "3.14"/' > constraints.txt
 	@touch $(READY)
 
 clean:  ## remove the virtual environments and what the tools left behind

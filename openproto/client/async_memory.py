@@ -16,6 +16,7 @@ from openproto.client.async_verbs import AsyncVerbs, Ids, SourceFields, Tags, Ta
 from openproto.client.layering import Second, layered
 from openproto.client.messages import Messages
 from openproto.client.session import Options, Session
+from openproto.client.signature import WithProviderOptions
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.errors import (
     IngestionTimeoutError,
@@ -84,6 +85,7 @@ class AsyncMemory(AsyncVerbs):
     """
 
     _owner: ClassVar[str] = "AsyncMemory"
+    __signature__ = WithProviderOptions()
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from openproto.client.async_memory import ADD_MANY_BATCH, RESTORE_BATCH, AsyncMe
 from openproto.client.async_verbs import Ids, SourceFields, Tags, TagsWanted
 from openproto.client.layering import Second
 from openproto.client.messages import Messages
+from openproto.client.signature import WithProviderOptions
 from openproto.client.sync_verbs import SyncVerbs
 from openproto.context import TokenCounter, estimate_tokens
 from openproto.fields import texts
@@ -84,6 +85,8 @@ class Memory(SyncVerbs):
         TypeError: The provider takes no such option.
         ValueError: `audit` is given for a provider that keeps an audit log, or an option's value makes no sense.
     """
+
+    __signature__ = WithProviderOptions()
 
     def __init__(
         self,

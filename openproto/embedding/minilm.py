@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -72,6 +73,8 @@ class _Session:
     """A session of ONNX Runtime that no thread is in when the interpreter ends: its C++ would abort the process."""
 
     def __init__(self, weights: Path) -> None:
+        # A recent ONNX Runtime reports to its maker, unless this says otherwise when its library is loaded.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         from onnxruntime import InferenceSession, RunOptions, SessionOptions  # type: ignore[import-untyped,unused-ignore]
 
         options = SessionOptions()

@@ -194,7 +194,7 @@ def test_a_misspelt_client_option_finds_the_clients_own() -> None:
     with pytest.raises(TypeError, match="did you mean 'timeout'") as caught:
         AsyncMemory("sqlite", timeuot=1)
     assert all(option in str(caught.value) for option in (*CLIENT_OPTIONS, "path"))
-    named = inspect.signature(AsyncMemory).parameters.keys() - {"provider", "options"}
+    named = inspect.signature(AsyncMemory.__init__).parameters.keys() - {"self", "provider", "options"}
     assert {*named, "audit_reads"} == set(CLIENT_OPTIONS)
 
 

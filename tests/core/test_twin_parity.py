@@ -64,11 +64,18 @@ def test_the_classes_have_and_document_the_same_options_and_errors() -> None:
     assert parameters(AsyncMemory, "__init__") == parameters(Memory, "__init__")
     texts = [inspect.getdoc(cls) or "" for cls in (AsyncMemory, Memory)]
     assert texts[0].partition("Args:")[2] == texts[1].partition("Args:")[2] != ""
-    found = inspect.signature(Memory).parameters
-    assert set(found) <= set(re.findall(r"^    (\w+): ", texts[1], re.MULTILINE))
+    found = inspect.signature(Memory.__init__).parameters
+    assert set(found) - {"self"} <= set(re.findall(r"^    (\w+): ", texts[1], re.MULTILINE))
     assert found["options"].kind is inspect.Parameter.VAR_KEYWORD
     keyword_only = inspect.Parameter.KEYWORD_ONLY
     assert all(found[name].kind is keyword_only for name in ("timeout", "retries", "close_timeout", "app"))
+
+
+def test_a_console_completes_the_options_of_every_installed_provider() -> None:
+    found = inspect.signature(Memory)
+    assert str(found) == str(inspect.signature(AsyncMemory))
+    assert {"timeout", "path", "pool_max", "base_url", "api_key", "options"} <= found.parameters.keys()
+    found.bind("postgres", url="postgresql://db/app")
 
 
 @pytest.mark.promise(2, 23, 28)

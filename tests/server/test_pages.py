@@ -77,18 +77,19 @@ def test_a_page_shows_a_key_what_it_may_do_and_only_to_keys_of_all_users_the_fig
     assert {"calls", "in_flight", "cancelled", "verbs"} <= set(all_["figures"])
 
 
-@pytest.mark.parametrize("opens", [True, False])
-def test_the_command_prints_the_address_opens_a_browser_and_ends_in_order(tmp_path: Path, opens: bool) -> None:
+@pytest.mark.parametrize("browsers", ["one", "unwanted", "none"])
+def test_the_command_prints_the_address_opens_a_browser_and_ends_in_order(tmp_path: Path, browsers: str) -> None:
+    opens = browsers == "one"
     command = [sys.executable, "-W", "error", "-m", "openproto.cli", "ui", "--json"]
     options = ["--path", str(tmp_path / "memory.db"), "--option", "embedder=none"]
     browser = tmp_path / "browser"
     browser.write_text(
-        f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened.part; mv {tmp_path}/opened.part {tmp_path}/opened\n'
+        f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened.part; /bin/mv {tmp_path}/opened.part {tmp_path}/opened\n'
     )
     browser.chmod(0o700)
     with subprocess.Popen(
-        [*command, *options, *([] if opens else ["--no-browser"])],
-        env={**os.environ, "BROWSER": f"{browser} %s"},
+        [*command, *options, *(["--no-browser"] if browsers == "unwanted" else [])],
+        env={**os.environ, "PATH": str(tmp_path), "BROWSER": "" if browsers == "none" else f"{browser} %s"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -60,6 +60,22 @@ def test_a_key_opens_what_it_may_and_stays_in_the_memory_of_the_tab(page: Page, 
     assert not page.run("document.querySelector('#to-figures').checkVisibility()")
 
 
+def test_a_right_that_a_key_does_not_have_is_named(page: Page, show: Show) -> None:
+    key, entry = new_key("some", [f"user{n}" for n in range(9)])
+    server = show([entry], **{"X-API-Key": key})
+    page.open(f"{server.base_url}/ui")
+    log_in(page, key)
+    page.wait("document.querySelectorAll('.users button').length === 9")
+    page.run("document.querySelector('#find-user').focus()")
+    page.type("eve")
+    page.press("Enter")
+    page.wait("document.querySelector('.toast.alert')")
+    said = page.run("document.querySelector('.toast.alert').innerText")
+    assert "This key does not have the right: this key may not act for that user" in said
+    assert [fault for fault in page.faults if "403" not in fault] == []
+    page.faults.clear()
+
+
 def test_a_key_that_is_revoked_meanwhile_shows_nothing_any_more(page: Page, show: Show, tmp_path: Path) -> None:
     made = [new_key("kept", ["*"]), new_key("revoked", ["ada"])]
     server = show([entry for _, entry in made], **{"X-API-Key": made[0][0]})

@@ -162,9 +162,10 @@ def _failed(error: Exception) -> ProviderError:
 def _environment(models: Path) -> Iterator[None]:
     """Tell the engine, which reads the environment alone, where the model is, and which ONNX Runtime to load.
 
-    Memori would download one. An ONNX Runtime that the environment names already is the one.
+    Memori would download one. An ONNX Runtime that the environment names already is the one. A recent one reports
+    to its maker unless it is told not to when it is loaded.
     """
-    wanted = {"FASTEMBED_CACHE_DIR": str(models)}
+    wanted = {"FASTEMBED_CACHE_DIR": str(models), "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1")}
     if "ORT_DYLIB_PATH" not in os.environ:
         wanted["ORT_DYLIB_PATH"] = str(_runtime())
     before = {name: os.environ.get(name) for name in wanted}

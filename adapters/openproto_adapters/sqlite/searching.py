@@ -78,11 +78,14 @@ def _best_by_vectors(
     scores[~eligible] = -1.0
     arrays.lend_to_turns(scores, rows.rows["conversation"], rows.rows["turn"])
     best = arrays.best(scores, query.limit)
-    found = [*zip(rows.numbers[best].tolist(), scores[best].tolist(), strict=True)]
+    hits = [_Hit(n, score) for n, score in zip(rows.numbers[best].tolist(), scores[best].tolist(), strict=True)]
     if not query.explain:
-        return [_Hit(*hit) for hit in found]
-    of = zip(found, arrays.near(cosines[best], has_vector[best]).tolist(), covered[best].tolist(), strict=True)
-    return [_Hit(*hit, parts_of(hit[1], near, share, weights.text_weight)) for hit, near, share in of]
+        return hits
+    near = arrays.near(cosines[best], has_vector[best]).tolist()
+    return [
+        hit._replace(parts=parts_of(hit.score, its, share, weights.text_weight))
+        for hit, its, share in zip(hits, near, covered[best].tolist(), strict=True)
+    ]
 
 
 def _best_by_words(db: Connection, query: SearchQuery, indexed: IndexedQuery, as_of: datetime) -> list[_Hit]:

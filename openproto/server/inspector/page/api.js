@@ -63,6 +63,9 @@ export const pathOf = (id) => `memories/${encodeURIComponent(id)}`;
 /** Return the header under which a change happens only to the version that was seen. */
 export const ifMatch = (record) => (record.version ? { "If-Match": `"${record.version}"` } : {});
 
+const FIRST_PAGE = 200; // more than a window shows, and no more than it should wait for
+const PAGE = 500;
+
 /** A user's memories under filters, page after page. */
 export class Listing {
   items = [];
@@ -97,7 +100,7 @@ export class Listing {
   }
 
   async #load() {
-    const query = { ...this.query, limit: 500, cursor: this.#cursor };
+    const query = { ...this.query, limit: this.items.length ? PAGE : FIRST_PAGE, cursor: this.#cursor };
     const page = await this.api.get("memories", query, { signal: this.#abort.signal });
     for (const record of page.items) this.items.push({ record });
     this.#cursor = page.next_cursor ?? null;
