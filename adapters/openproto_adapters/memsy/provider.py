@@ -108,8 +108,8 @@ class Memsy(EmulatedProvider[_Backend]):
 
     @property
     def operations(self) -> frozenset[Operation]:
-        """What the file makes possible; without one, records have a version, which never changes."""
-        return super().operations if self._path is not None else frozenset({"version"})
+        """What the file makes possible; without one, records have a version, which never changes, and scores parts."""
+        return super().operations if self._path is not None else frozenset({"version", "explain"})
 
     async def connect(self) -> _Backend:
         api_key = api_key_of(VENDOR, self._api_key, "MEMSY_API_KEY")
