@@ -1,60 +1,58 @@
-"""How long the event loop stood still, beside how long the machine alone made anybody stand still meanwhile."""
+"""How long the event loop stood still, beside how long it does in the same calls without the provider.
+
+All of it is told by a clock that stands still while the machine runs something else in this thread's place.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
+import os
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from openproto import AsyncMemory, MemoryInput, MemoryRecord, Provider
 
 STALL_MS = 20.0
 """PROTOCOL 4.6: the longest stall while slow calls are in flight."""
 
-ATTEMPTS = 6
+ATTEMPTS = 12
 """A provider that blocks does so every time; a busy machine does not."""
 
-_SCRIPT = """
-import select, sys, time
-longest = 0.0
-while True:
-    before = time.perf_counter()
-    asked = select.select([sys.stdin], [], [], 0.001)[0]
-    longest = max(longest, time.perf_counter() - before)
-    if asked:
-        if not sys.stdin.readline():
-            break
-        print(longest * 1000, flush=True)
-        longest = 0.0
-"""
+_REST = 0.02
+"""Seconds by which each attempt waits longer than the one before it: what keeps the machine busy may pass."""
+
+_SCHEDULER = "/proc/thread-self/schedstat"
 
 
-class Control:
-    """A process beside this one that does nothing but wait for a millisecond again and again, and notes the longest."""
+class ThreadClock:
+    """Tells the seconds in which the thread that entered it could run, where the system says for how long it could not.
+
+    Linux keeps account of how long a thread waited for a processor. Elsewhere this is the clock on the wall.
+    """
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with a fixed script
-            [sys.executable, "-ISc", _SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.longest()
+        self._account: int | None = None
+        with contextlib.suppress(OSError):
+            self._account = os.open(_SCHEDULER, os.O_RDONLY | os.O_CLOEXEC)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        account, self._account = self._account, None
+        if account is not None:
+            os.close(account)
 
-    def longest(self) -> float:
-        """Return the longest wait since the last question, in ms."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the control was not started")
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
+    def now(self) -> float:
+        """Return the seconds since some moment."""
+        if self._account is None:
+            return time.perf_counter()
+        _, waited, _ = os.pread(self._account, 100, 0).split()
+        return time.perf_counter() - int(waited) / 1e9
 
 
 class Pauses:
@@ -72,30 +70,58 @@ class Pauses:
         return self._longest
 
     async def _watch(self) -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.001)
-            self._longest = max(self._longest, (time.perf_counter() - before) * 1000)
+        with ThreadClock() as clock:
+            while True:
+                before = clock.now()
+                await asyncio.sleep(0.001)
+                self._longest = max(self._longest, (clock.now() - before) * 1000)
 
 
-def excuses(control_ms: float, took_ms: float, bound_ms: float) -> bool:
-    """Whether the machine alone explains that something took longer than its bound."""
-    return took_ms - control_ms < bound_ms / 2
+class Nothing(Provider):
+    """Answers an `add` at once: what is left of a call is the client's part of it."""
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        """Return a record that is stored nowhere."""
+        return MemoryRecord(id="-", content=item.content, user_id=item.user_id, created_at=datetime.now(UTC))
 
 
-async def stall_of(run: Callable[[], Awaitable[object]], control: Control) -> tuple[float, bool]:
-    """Run something a few times; return its shortest longest pause in ms, and whether it stayed within the bound.
+class Control:
+    """Many calls at once that no backend answers, on the same loop and at the same moment as those that are judged."""
 
-    It is run again only where a pause was too long and the control, which ran at the same time, had no such pause.
+    def __init__(self, content: str, number: int) -> None:
+        self._client = AsyncMemory(Nothing())
+        self._content = content
+        self._number = number
+
+    async def run(self) -> None:
+        """Make the calls."""
+        await asyncio.gather(*(self._client.add(self._content, user_id="nobody") for _ in range(self._number)))
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.close()
+
+
+async def longest_pause(run: Callable[[], Awaitable[Any]]) -> float:
+    """Return for how many ms at most the loop stands still while something runs."""
+    pauses = Pauses()
+    with contextlib.suppress(TimeoutError):
+        await run()
+    return await pauses.longest()
+
+
+async def stall_of(run: Callable[[], Awaitable[Any]], control: Control) -> float:
+    """Return for how many ms at least the loop stands still while something runs, however often that is tried.
+
+    Of what is too long, the control's part at that moment is left out, and it is run again where it still is.
     """
     best = float("inf")
-    for _ in range(ATTEMPTS):
-        pauses = Pauses()
-        control.longest()
-        with contextlib.suppress(TimeoutError):
-            await run()
-        longest = await pauses.longest()
+    for attempt in range(ATTEMPTS):
+        await asyncio.sleep(attempt * _REST)
+        longest = await longest_pause(run)
+        if longest >= STALL_MS:
+            longest = max(0.0, longest - await longest_pause(control.run))
         best = min(best, longest)
-        if longest < STALL_MS or excuses(control.longest(), longest, STALL_MS):
-            return best, True
-    return best, False
+        if best < STALL_MS:
+            break
+    return best

@@ -7,13 +7,12 @@ sleeping and hoping does not. Where it strikes is exact; what a server or a thre
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from openproto_conformance.checks import Violation, ensure
-from openproto_conformance.pauses import Control
+from openproto_conformance.pauses import ThreadClock
 
 try:
     import anyio
@@ -50,6 +49,10 @@ class Probe(Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Pass everything between the loop and the inner awaitable, counting."""
+        with ThreadClock() as clock:
+            return (yield from self._steps(clock))
+
+    def _steps(self, clock: ThreadClock) -> Generator[Any, Any, T]:
         steps = self._inner.__await__()
         value: Any = None
         error: BaseException | None = None
@@ -57,15 +60,15 @@ class Probe(Generic[T]):
             try:
                 waits_for = steps.send(value) if error is None else steps.throw(error)
             except StopIteration as end:
-                self.ended_at = time.perf_counter()
+                self.ended_at = clock.now()
                 result: T = end.value
                 return result
             except BaseException:
-                self.ended_at = time.perf_counter()
+                self.ended_at = clock.now()
                 raise
             self.suspensions += 1
             if self.suspensions == self._at:
-                self.struck_at = time.perf_counter()
+                self.struck_at = clock.now()
                 self._strike()
                 self._struck.set()
             value = error = None
@@ -161,31 +164,19 @@ async def strike_everywhere(
 ) -> None:
     """Strike `make()` at every suspension in every way, run `after()` each time, and fail where ending took too long.
 
-    A strike that was slow is tried again unless a control that did nothing was as slow at the same moment: the machine
-    may be busy; slow every time is the verb's fault.
+    A strike that was slow is tried again: slow every time is the verb's fault.
     """
-    with Control() as control:
-        for how in STRIKES:
-            for at in range(1, MOST_SUSPENSIONS + 1):
-                struck = await _strike_beside(control, make, at, how, patience)
+    for how in STRIKES:
+        for at in range(1, MOST_SUSPENSIONS + 1):
+            for _ in range(ATTEMPTS):
+                struck = await strike_once(make, at, how, patience)
                 await after()
-                for _ in range(ATTEMPTS - 1):
-                    if struck.seconds > PROMPT:
-                        struck = await _strike_beside(control, make, at, how, patience)
-                        await after()
-                ensure(
-                    struck.seconds <= PROMPT,
-                    f"{how} at suspension {at}: CancelledError took longer than {PROMPT * 1000:g} ms each time",
-                )
-                if not struck.happened:
+                if struck.seconds <= PROMPT:
                     break
-                measure(struck.seconds * 1000)
-
-
-async def _strike_beside(control: Control, make: _Make, at: int, how: Strike, patience: float) -> Struck:
-    """Strike, and leave out of what was slow what the control waited for too."""
-    control.longest()
-    struck = await strike_once(make, at, how, patience)
-    if struck.seconds <= PROMPT:
-        return struck
-    return Struck(struck.happened, struck.seconds - control.longest() / 1000)
+            else:
+                raise Violation(
+                    f"{how} at suspension {at}: CancelledError took longer than {PROMPT * 1000:g} ms each time"
+                )
+            if not struck.happened:
+                break
+            measure(struck.seconds * 1000)

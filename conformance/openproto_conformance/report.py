@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from openproto.models import OMP_VERSION, VERBS
+from openproto.registry import GROUP
 from openproto_conformance.case import Level
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.faces import Face
@@ -254,8 +255,12 @@ def verdict_of(entries: Iterable[Entry]) -> Verdict:
     return "deviates" if "deviated" in outcomes else "conforms"
 
 
-@cache  # every installed package is read for it, and a report is made after every area
+@cache  # installed packages are read for it, and a report is made after every area
 def _version_of(module: str) -> str | None:
     """Return the version of the distribution that holds the provider's module."""
-    owners = packages_distributions().get(module.partition(".")[0])
+    package = module.partition(".")[0]
+    for point in entry_points(group=GROUP):
+        if point.dist is not None and point.module.partition(".")[0] == package:
+            return point.dist.version
+    owners = packages_distributions().get(package) if package else None  # reads what every distribution holds
     return version(owners[0]) if owners else None

@@ -13,9 +13,6 @@ from openproto_conformance.checks import ensure, equal
 
 area = Area("concurrency")
 
-FAN_OUT = 250
-STALL_MS = 20.0
-ATTEMPTS = 5
 READS = 10
 READ_WITHIN = 2.0
 SLOWED_DOWN = 10

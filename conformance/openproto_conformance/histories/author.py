@@ -13,7 +13,7 @@ from openproto_conformance.case import Feature
 from openproto_conformance.histories import values
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
 
-READ_BACK_EVERY = 9
+READ_BACK_EVERY = 12
 ASKED_AGAIN = 4
 """Idempotency keys that are used once more at the end, each with an input that is nearly the first."""
 Several: TypeAlias = list[Made]
@@ -241,7 +241,7 @@ class Author:
 
     def users(self) -> dict[str, Any]:
         """Every user that has records, on pages of a few or of many."""
-        return {"limit": self.random.choice((7, 500))}
+        return {"limit": self.random.choice((20, 500))}
 
     def restore(self) -> dict[str, Any]:
         """A few records as they were last seen, deleted or not."""

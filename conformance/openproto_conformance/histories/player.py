@@ -26,7 +26,9 @@ from openproto_conformance.probe import strike_once
 WATCHED = 1.0
 """Seconds for which nothing that was cancelled may happen any more."""
 
-GETS_AT_ONCE = 4
+GETS_AT_ONCE = 16
+MOST_AT_MOMENTS = 2
+"""Users whose records of a moment are read back."""
 
 _ID_ARGUMENTS = frozenset({"since", "until"})
 FEW = 3
@@ -61,6 +63,7 @@ class Player(Reader):
         self._made: dict[Made, str] = {}
         self._cancelled = False
         self._raced = False
+        self._read_up_to = 0
         self._patience = bench.backend.patience
 
     async def play(self) -> Difference | None:
@@ -92,28 +95,37 @@ class Player(Reader):
         self.clients[client] = await self.bench.open()
 
     async def _play_read_back(self, step: Step) -> None:
-        """Read through every verb: at the end everything from each client, before that a part from each in turn."""
+        """Read through every verb: at the end from each client, before that what is new since, from one."""
         if self._cancelled:
             await asyncio.sleep(WATCHED)
             self._cancelled = False
         at_the_end = step is self.history[-1]
         client = self.clients[step.number % len(self.clients)]
-        readers = self.clients if at_the_end else [client]
-        await asyncio.gather(*map(self._read_everything, readers))
+        new = self.model.writes[self._read_up_to :]
+        self._read_up_to = len(self.model.writes)
+        written = {deed.memory_id for deed in new} | self.model.stirred.keys()
+        users = [user for user in self.users if at_the_end or any(deed.user_id == user for deed in new)]
+        for reader in self.clients if at_the_end else [client]:
+            for user in users:
+                await self._compare_list(reader, {"user_id": user, "limit": 500})
         if self._declared.features.temporal:
-            for n, user in enumerate(self.users[:3]):
+            for n, user in enumerate(users[:MOST_AT_MOMENTS]):
                 moment = values.MOMENTS[(step.number + n) % len(values.MOMENTS)]
                 await self._compare_list(client, {"user_id": user, "limit": 500, "as_of": moment})
         ids = [*self.model.records]
-        for some in (ids[start : start + GETS_AT_ONCE] for start in range(0, len(ids), GETS_AT_ONCE)):
-            answers = await asyncio.gather(*(outcome_of(client.get(id)) for id in some))
-            for id, got in zip(some, answers, strict=True):
-                self._compare("get(id)", got, id)
+        some = set(ids[:: 1 + len(ids) // GETS_AT_ONCE]) if at_the_end else set()
+        await self._get_each(client, [id for id in ids if id in written | some] + sorted(written & self.model.deleted))
         if "search" in self._declared.verbs:
-            for user in self.users:
+            for user in users:
                 await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
         for user in self.users[:2] if at_the_end else ():
             await self._ask_with_filters(client, user, step.number)
+
+    async def _get_each(self, client: AsyncMemory, ids: Sequence[str]) -> None:
+        for some in (ids[start : start + GETS_AT_ONCE] for start in range(0, len(ids), GETS_AT_ONCE)):
+            answers = await asyncio.gather(*(outcome_of(client.get(id)) for id in some))
+            for id, got in zip(some, answers, strict=True):
+                self._compare("get(id)", got, value_of(partial(self.model.get, id)))
 
     async def _ask_with_filters(self, client: AsyncMemory, user: str, start: int) -> None:
         for prefix in nodes_cut_short(self.model, user, self._declared):
@@ -125,10 +137,6 @@ class Player(Reader):
             await self._compare_list(client, {"user_id": user, "limit": FEW, **filters})
             if "search" in self._declared.verbs and "since" not in filters:
                 await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100, **filters})
-
-    async def _read_everything(self, client: AsyncMemory) -> None:
-        for user in self.users:
-            await self._compare_list(client, {"user_id": user, "limit": 500})
 
     async def _play_at_once(self, step: Step) -> None:
         if step.parts and step.parts[0].verb == "update":
