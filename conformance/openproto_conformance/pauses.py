@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from openproto import AsyncMemory, MemoryInput, MemoryRecord, Provider
+
+Run: TypeAlias = Callable[[], Awaitable[Any]]
 
 STALL_MS = 20.0
 """PROTOCOL 4.6: the longest stall while slow calls are in flight."""
@@ -85,24 +87,14 @@ class Nothing(Provider):
         return MemoryRecord(id="-", content=item.content, user_id=item.user_id, created_at=datetime.now(UTC))
 
 
-class Control:
-    """Many calls at once that no backend answers, on the same loop and at the same moment as those that are judged."""
-
-    def __init__(self, content: str, number: int) -> None:
-        self._client = AsyncMemory(Nothing())
-        self._content = content
-        self._number = number
-
-    async def run(self) -> None:
-        """Make the calls."""
-        await asyncio.gather(*(self._client.add(self._content, user_id="nobody") for _ in range(self._number)))
-
-    async def close(self) -> None:
-        """Close the client."""
-        await self._client.close()
+@contextlib.asynccontextmanager
+async def control(content: str, number: int) -> AsyncIterator[Run]:
+    """Yield what makes as many calls at once as those that are judged, on the same loop, and without the provider."""
+    async with AsyncMemory(Nothing()) as client:
+        yield lambda: asyncio.gather(*(client.add(content, user_id="nobody") for _ in range(number)))
 
 
-async def longest_pause(run: Callable[[], Awaitable[Any]]) -> float:
+async def longest_pause(run: Run) -> float:
     """Return for how many ms at most the loop stands still while something runs."""
     pauses = Pauses()
     with contextlib.suppress(TimeoutError):
@@ -110,17 +102,18 @@ async def longest_pause(run: Callable[[], Awaitable[Any]]) -> float:
     return await pauses.longest()
 
 
-async def stall_of(run: Callable[[], Awaitable[Any]], control: Control) -> float:
+async def stall_of(run: Run, without: Run) -> float:
     """Return for how many ms at least the loop stands still while something runs, however often that is tried.
 
-    Of what is too long, the control's part at that moment is left out, and it is run again where it still is.
+    Of what is too long, the part that is there `without` the provider at that moment is left out; where it still is too
+    long, it is run again.
     """
     best = float("inf")
     for attempt in range(ATTEMPTS):
         await asyncio.sleep(attempt * _REST)
         longest = await longest_pause(run)
         if longest >= STALL_MS:
-            longest = max(0.0, longest - await longest_pause(control.run))
+            longest = max(0.0, longest - await longest_pause(without))
         best = min(best, longest)
         if best < STALL_MS:
             break

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from openproto_adapters.sqlite import Sqlite, statements
 from openproto_conformance.execute import ALL_WORK, SuiteRun
+from openproto_conformance.runner import run
 from saboteurs import SuiteOf, changed
 
-from openproto import Capabilities, MemoryInput, MemoryPage, MemoryRecord
+from openproto import Capabilities, MemoryInput, MemoryPage, MemoryRecord, Provider
 from openproto.provider import KeyedInput, Outcomes, SearchResults
 from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
@@ -83,6 +84,47 @@ class IngestsASecondLate(Sqlite):
         return declared
 
 
+class FewVerbs(Provider):
+    """The least that there may be, with the base class's `add_many`; subclasses have `list` or `search` as well."""
+
+    name = "few"
+    cancellation = "native"
+
+    def __init__(self, path: Path) -> None:
+        self.store = Sqlite(path, embedder="none")
+
+    async def open(self) -> None:
+        await self.store.open()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        return await self.store.add(item, idempotency_key=idempotency_key)
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        return await self.store.get(ref)
+
+    async def delete(self, ref: RecordRef) -> None:
+        await self.store.delete(ref)
+
+    async def capabilities(self) -> Capabilities:
+        features = (await self.store.capabilities()).features
+        without = {"keyword_search": "search" in self.verbs, "vector_search": False, "supports_audit": False}
+        declared: Capabilities = changed(await super().capabilities(), features=changed(features, **without))
+        return declared
+
+
+class OnlyLists(FewVerbs):
+    async def list(self, query: ListQuery) -> MemoryPage:
+        return await self.store.list(query)
+
+
+class OnlySearches(FewVerbs):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return await self.store.search(query)
+
+
 def random_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ids be in no order at all."""
     for module in ("openproto.ids", "openproto.provider", "openproto.stores.indexer"):
@@ -113,6 +155,16 @@ def test_an_unusual_provider_conforms(provider: type[Sqlite], name: str, tmp_pat
     (work,) = (work for work in ALL_WORK if work.case.name == name and work.face == "async")
     result = SuiteRun(quick=True).execute(SuiteOf(provider, tmp_path), work)
     assert result.outcome == "passed", result.detail
+
+
+@pytest.mark.parametrize(
+    "only", [["capabilities", "context", "histories_of_contexts", "search"], pytest.param([], marks=pytest.mark.full)]
+)
+@pytest.mark.parametrize("provider", [OnlyLists, OnlySearches])
+def test_a_provider_of_few_verbs_conforms(provider: type[FewVerbs], only: list[str], tmp_path: Path) -> None:
+    report = run(lambda: provider(tmp_path / "memory.db"), only=only, quick=True)
+    assert report.verdict == ("incomplete" if only else "conforms"), report.to_markdown()
+    assert report.tally.keys() >= {"passed", "refused"}
 
 
 @pytest.mark.parametrize("name", [*TRIED[:3], "histories_of_supersession", "histories_of_contexts"])

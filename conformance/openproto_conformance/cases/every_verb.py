@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from openproto import OpenProtoError
 from openproto_conformance.bench import Bench
@@ -15,12 +15,11 @@ from openproto_conformance.case import Area
 from openproto_conformance.checks import Violation, ensure, equal
 from openproto_conformance.every_call import questions
 from openproto_conformance.leaks import open_files
-from openproto_conformance.pauses import STALL_MS, Control, stall_of
+from openproto_conformance.pauses import STALL_MS, Run, control, stall_of
 
 area = Area("every verb")
 
 MARKER = "xyzzy-plugh-0815"
-Runs: TypeAlias = dict[str, Callable[[], Awaitable[object]]]
 
 AT_ONCE, QUICK_AT_ONCE = 1000, 100
 CALLS = 6
@@ -49,18 +48,22 @@ async def the_loop_is_never_blocked(bench: Bench) -> None:
     async def opening_and_closing() -> None:
         await (await bench.open()).close()
 
-    def calls_of(name: str) -> Callable[[], Awaitable[object]]:
+    def calls_of(name: str) -> Run:
         # A delete can be asked for once: what comes of it does not matter here.
         return lambda: asyncio.gather(*(question.call() for question in asked[name]), return_exceptions=True)
 
-    runs: Runs = {"add of many at once": adds, "a large add_many": batch, "opening and closing": opening_and_closing}
+    runs: dict[str, Run] = {
+        "add of many at once": adds,
+        "a large add_many": batch,
+        "opening and closing": opening_and_closing,
+    }
     runs |= {name: calls_of(name) for name in asked}
-    control = Control(content, number)
-    for name, run in runs.items():
-        stall = await stall_of(run, control)
-        bench.measure("longest_stall_ms", stall)
-        ensure(stall < STALL_MS, f"{name}: the loop stood still for {stall:.0f} ms at best, of {STALL_MS:g} ms at most")
-    await control.close()
+    async with control(content, number) as without:
+        for name, run in runs.items():
+            stall = await stall_of(run, without)
+            bench.measure("longest_stall_ms", stall)
+            stood = f"{name}: the loop stood still for {stall:.0f} ms at best, of {STALL_MS:g} ms at most"
+            ensure(stall < STALL_MS, stood)
 
 
 @area.case("add", "get", seconds=120, hint="what two calls share: a buffer, an attribute, a reply taken for another's")

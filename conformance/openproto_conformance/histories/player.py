@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from typing import Any
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
@@ -103,23 +104,25 @@ class Player(Reader):
         client = self.clients[step.number % len(self.clients)]
         new = self.model.writes[self._read_up_to :]
         self._read_up_to = len(self.model.writes)
-        written = {deed.memory_id for deed in new} | self.model.stirred.keys()
+        written = {deed.memory_id for deed in new if deed.memory_id is not None} | self.model.stirred.keys()
         users = [user for user in self.users if at_the_end or any(deed.user_id == user for deed in new)]
-        for reader in self.clients if at_the_end else [client]:
-            for user in users:
-                await self._compare_list(reader, {"user_id": user, "limit": 500})
-        if self._declared.features.temporal:
-            for n, user in enumerate(users[:MOST_AT_MOMENTS]):
-                moment = values.MOMENTS[(step.number + n) % len(values.MOMENTS)]
-                await self._compare_list(client, {"user_id": user, "limit": 500, "as_of": moment})
+        if "list" in self._declared.verbs:
+            await self._list_each(self.clients if at_the_end else [client], users, step.number)
         ids = [*self.model.records]
         some = set(ids[:: 1 + len(ids) // GETS_AT_ONCE]) if at_the_end else set()
         await self._get_each(client, [id for id in ids if id in written | some] + sorted(written & self.model.deleted))
         if "search" in self._declared.verbs:
             for user in users:
                 await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
-        for user in self.users[:2] if at_the_end else ():
+        for user in self.users[:2] if at_the_end and "list" in self._declared.verbs else ():
             await self._ask_with_filters(client, user, step.number)
+
+    async def _list_each(self, readers: Sequence[AsyncMemory], users: Sequence[str], number: int) -> None:
+        for reader, user in product(readers, users):
+            await self._compare_list(reader, {"user_id": user, "limit": 500})
+        for n, user in enumerate(users[:MOST_AT_MOMENTS] if self._declared.features.temporal else ()):
+            moment = values.MOMENTS[(number + n) % len(values.MOMENTS)]
+            await self._compare_list(readers[0], {"user_id": user, "limit": 500, "as_of": moment})
 
     async def _get_each(self, client: AsyncMemory, ids: Sequence[str]) -> None:
         for some in (ids[start : start + GETS_AT_ONCE] for start in range(0, len(ids), GETS_AT_ONCE)):
