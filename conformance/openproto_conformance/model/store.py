@@ -176,6 +176,14 @@ class Model:
         self.were_one_call(began)
         return outcomes
 
+    def load(self) -> None:
+        """Go on as a store that was empty and into which a snapshot of this one was loaded: each record is written."""
+        began = len(self.writes)
+        for record in self.records.values():
+            self._stir([record["id"]])
+            self.writes.append(Deed("add", record["user_id"], record["id"]))
+        self.were_one_call(began)
+
     def were_one_call(self, began: int) -> None:
         """Note that all writes from this one on were one call, within which an audit log has no order."""
         self.writes[began:] = [deed._replace(call=began) for deed in self.writes[began:]]
