@@ -63,7 +63,7 @@ test-operating: $(READY)  ## run the tests that want nginx, systemd, zsh, and fi
 	@$(BIN)/python -m pytest -m operating
 
 test-ui: $(READY)  ## look at the inspector in a Chromium, which the system must have (Debian: chromium, npm); pictures in .ui
-	@$(BIN)/python -m pytest tests/ui -m "ui and not full"
+	@$(BIN)/python -m pytest tests/ui -m ui
 
 test-installs: $(READY)  ## install each vendor's extra by itself, and all of them together
 	@$(BIN)/python -m pytest -m installs

@@ -31,7 +31,7 @@ export class MemoriesView {
     this.filters = this.#filters();
     this.chips = el("div", { class: "chips row wraps" });
     this.status = el("p", { class: "dim small status", role: "status" });
-    this.legend = el("p", { class: "dim small legend", "aria-label": "What scores are made of" });
+    this.legend = el("ul", { class: "dim small legend", "aria-label": "What scores are made of" });
     this.table = new Table({
       label: "Memories",
       onOpen: (record, options) => app.life.open(record, options),
@@ -120,7 +120,7 @@ export class MemoriesView {
     this.#listing?.cancel();
     this.#search?.abort();
     this.#listing = this.#search = this.#hits = null;
-    this.legend.replaceChildren();
+    this.legend.hidden = true;
   }
 
   async #list() {
@@ -166,7 +166,8 @@ export class MemoriesView {
     this.table.show(items, { of: this.#hits, scored: true, query: this.#hits.query });
     this.#tell(`${count(items.length, "hit", "hits")} in ${this.#hits.took} ms, best first`);
     const names = new Set(items.flatMap(({ parts }) => Object.keys(parts ?? {})));
-    this.legend.replaceChildren(...[...names].map((name) => el("span", { "data-part": name }, stored(name))));
+    this.legend.hidden = !names.size;
+    this.legend.replaceChildren(...[...names].map((name) => el("li", { "data-part": name }, stored(name))));
     if (items.length) this.#showTable(true);
     else this.#showNothing("Nothing found", "No current memory under these filters answers that.");
   }
