@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from openproto.errors import OpenProtoError
@@ -30,15 +30,20 @@ class Gatherer(Generic[Q, A]):
             the error is one that passes, which all of them would meet again.
         give_up: Is told of a call whose caller was cancelled after it was sent. When that is true of all, the future is
             cancelled as well.
+        alone: Sends one call and returns its answer, where there is a way to the backend next to that of a gathering: a
+            call that finds nothing waiting and nothing under way takes it, in its caller's own task.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[Q]], asyncio.Future[Sequence[A | Exception]]],
         give_up: Callable[[Q], None] = lambda call: None,
+        alone: Callable[[Q], Awaitable[A]] | None = None,
     ) -> None:
         self._send_calls = send
         self._give_up = give_up
+        self._send_alone = alone
+        self._one_is_alone = False
         self._waiting: list[_Waiting[Q, A]] = []
         self._sent: list[_Waiting[Q, A]] = []
         self._alone: list[_Waiting[Q, A]] = []
@@ -47,6 +52,12 @@ class Gatherer(Generic[Q, A]):
 
     async def __call__(self, call: Q) -> A:
         """Return the answer to the call; cancelling it takes it out of what waits, or ends it alone."""
+        if self._send_alone is not None and not self._one_is_alone and not self._waiting and self._under_way is None:
+            self._one_is_alone = True
+            try:
+                return await self._send_alone(call)
+            finally:
+                self._one_is_alone = False
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[A] = loop.create_future()
         self._waiting.append((call, answer))

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.gets import GET_MANY, GET_MANY_OF_ANYBODY
+from openproto_adapters.postgres.queries import GET
 from postgres_tools import LONG, MakeClient, stored, value
 
 from openproto import (
@@ -100,7 +101,7 @@ async def test_the_audit_entry_is_part_of_the_transaction_of_the_write(
     assert await value(dsn, together) is True
 
 
-async def test_gets_at_one_time_are_one_statement_and_each_has_its_own_answer(
+async def test_gets_at_one_time_go_together_and_each_has_its_own_answer(
     memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = [await memory.add(f"note {n}", user_id="ada" if n % 2 else "bob") for n in range(20)]
@@ -122,4 +123,4 @@ async def test_gets_at_one_time_are_one_statement_and_each_has_its_own_answer(
         assert answer == record if record.user_id == "ada" else isinstance(answer, NotFoundError)
     assert found[-3] == found[-1] == records[0]
     assert isinstance(found[-2], NotFoundError)
-    assert statements == [GET_MANY, GET_MANY_OF_ANYBODY]
+    assert statements == [GET, GET_MANY, GET_MANY_OF_ANYBODY]  # the first waits for none, and the others go together

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from openproto.errors import NotFoundError, OpenProtoError
+from openproto.errors import OpenProtoError
 from openproto.ids import parse_id
 from openproto.models import MemoryRecord
 from openproto.requests import RecordRef
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.queries import RECORD
-from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.records import own_record
 from openproto_adapters.postgres.restoring import Fetch
 from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, acting_for_owner
 
@@ -27,12 +27,15 @@ JOIN {{schema}}.memories m ON m.id = item.id
 """
 
 
+async def get_alone(fetch: Fetch, ref: RecordRef) -> MemoryRecord:
+    """Return the record."""
+    id, user_id = parse_id(ref.id), ref.user_id
+    rows = await fetch(acting_for_owner(user_id), queries.GET, id, user_id) if id else ()
+    return own_record(rows, user_id)
+
+
 async def get_together(fetch: Fetch, refs: Sequence[RecordRef]) -> Sequence[MemoryRecord | Exception]:
     """Return the record of each, or why there is none."""
-    if len(refs) == 1:
-        id, user_id = parse_id(refs[0].id), refs[0].user_id
-        rows = await fetch(acting_for_owner(user_id), queries.GET, id, user_id) if id else ()
-        return [_own(rows, user_id)]
     found: dict[int, Sequence[Any]] = {}
     for is_anybody in (False, True):  # who names no user must not let the others act for everybody
         wanted = [(n, ref, id) for n, ref in enumerate(refs) if (id := parse_id(ref.id))]
@@ -47,15 +50,10 @@ async def get_together(fetch: Fetch, refs: Sequence[RecordRef]) -> Sequence[Memo
             rows = await fetch(acting_for(*{*users}), GET_MANY, ids, users)
         for position, *columns in rows:
             found[wanted[position - 1][0]] = columns
-    return [_own([found[n]] if n in found else (), ref.user_id) for n, ref in enumerate(refs)]
-
-
-def _own(rows: Sequence[Any], user_id: str | None) -> MemoryRecord | Exception:
-    try:
-        if not rows:
-            raise NotFoundError("no such memory")
-        record = to_record(rows[0])
-        check_owner([record.user_id], user_id)
-    except OpenProtoError as error:
-        return error
-    return record
+    outcomes: list[MemoryRecord | Exception] = []
+    for n, ref in enumerate(refs):
+        try:
+            outcomes.append(own_record([found[n]] if n in found else (), ref.user_id))
+        except OpenProtoError as error:
+            outcomes.append(error)
+    return outcomes

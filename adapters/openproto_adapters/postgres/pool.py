@@ -8,6 +8,7 @@ asked to stop: the connection goes back to the pool once it has, in the backgrou
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -35,6 +36,12 @@ SESSION_SETTINGS = {
 }
 
 
+# A round through asyncpg's own release is two tasks and four turns of the loop, more than a `get` costs besides. So the
+# connections that the pool keeps open in any case stay at hand for the next call, and go back after so many seconds:
+# the pool counts their statements, closes idle ones, and replaces those of an older generation.
+KEPT_AT_HAND = 10.0
+
+
 class PoolOptions(NamedTuple):
     """How many connections there may be, how long to wait for one (seconds), and how many statements each keeps."""
 
@@ -43,6 +50,11 @@ class PoolOptions(NamedTuple):
     acquire_timeout: float
     connect_timeout: float
     statement_cache_size: int
+
+
+class _Lent(NamedTuple):
+    connection: PoolConnectionProxy
+    until: float
 
 
 class Pool:
@@ -63,6 +75,8 @@ class Pool:
         self._connector = connector
         self._options = options
         self._releases: set[asyncio.Task[None]] = set()
+        self._at_hand: list[_Lent] = []
+        self._waiting = 0
         self._unsettled = unsettled
 
     @classmethod
@@ -114,15 +128,18 @@ class Pool:
     async def use(self, work: Callable[[PoolConnectionProxy], Awaitable[T]]) -> T:
         """Return what `work` returns on a connection of the pool; asyncpg's errors become the protocol's."""
         try:
-            connection = await self._acquire()
+            connection, until = lent = await self._lend()
             try:
                 result = await work(connection)
             except BaseException:
                 self._unsettled.add(connection.get_server_pid())
                 self._release_later(connection)
                 raise
-            # The server is done, so this waits for nothing; asyncpg shields it from a cancellation here.
-            await self._pool.release(connection)
+            if self._waiting or len(self._at_hand) >= self._options.minimum or until < time.monotonic():
+                # The server is done, so this waits for nothing; asyncpg shields it from a cancellation here.
+                await self._pool.release(connection)
+            else:
+                self._at_hand.append(lent)
             return result
         except CAUGHT as error:
             raise tls_error(error, self._url) or typed_error(error, address(self._url)) from error
@@ -131,7 +148,7 @@ class Pool:
     async def snapshot(self) -> AsyncIterator[PoolConnectionProxy]:
         """Return a connection that reads one unchanging state of the database for as long as the block lasts."""
         try:
-            connection = await self._acquire()
+            connection, _ = await self._lend()
             try:
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
                     yield connection
@@ -148,9 +165,17 @@ class Pool:
             await asyncio.wait(self._releases, timeout=RELEASE_TIMEOUT)
         await self._connector.close(RELEASE_TIMEOUT)
 
+    async def _lend(self) -> _Lent:
+        while self._at_hand:
+            if not (lent := self._at_hand.pop()).connection.is_closed():
+                return lent
+            self._release_later(lent.connection)
+        return _Lent(await self._acquire(), time.monotonic() + KEPT_AT_HAND)
+
     async def _acquire(self) -> PoolConnectionProxy:
         if self._pool.get_idle_size():
             return await self._pool.acquire()  # at once: a deadline would only cost time
+        self._waiting += 1
         try:
             return await self._pool.acquire(timeout=self._options.acquire_timeout)
         except TimeoutError as error:
@@ -158,6 +183,8 @@ class Pool:
                 f"no connection became free within {self._options.acquire_timeout:g} s: all "
                 f"{self._options.maximum} were busy or the server did not answer; raise pool_max= or acquire_timeout="
             ) from error
+        finally:
+            self._waiting -= 1
 
     def _release_later(self, connection: PoolConnectionProxy) -> None:
         """Give the connection back in the background, where that waits until the server has stopped."""

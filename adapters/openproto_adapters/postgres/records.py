@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -88,6 +88,15 @@ def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryReco
 def with_created_at(record: MemoryRecord, created_at: datetime) -> MemoryRecord:
     """Return the record, which is new, with the moment of its creation."""
     vars(record)["created_at"] = created_at
+    return record
+
+
+def own_record(rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
+    """Return the record of the only row, after checking whose it is."""
+    if not rows:
+        raise NotFoundError("no such memory")
+    record = to_record(rows[0])
+    check_owner([record.user_id], user_id)
     return record
 
 

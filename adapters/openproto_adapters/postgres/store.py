@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from openproto.blocking.threads import Threads
 from openproto.embedding import resolve_embedder
-from openproto.errors import NotFoundError, ProviderError, ProviderUnavailableError
+from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation, Capabilities, MemoryRecord
 from openproto.provider import Provider, ReindexProgress, RestoreOutcomes
@@ -22,9 +22,9 @@ from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.gathering import Gatherer
 from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_capabilities
 from openproto_adapters.postgres import queries
-from openproto_adapters.postgres.gets import get_together
+from openproto_adapters.postgres.gets import get_alone, get_together
 from openproto_adapters.postgres.queries import Queries
-from openproto_adapters.postgres.records import check_owner, to_record
+from openproto_adapters.postgres.records import own_record
 from openproto_adapters.postgres.replica import Replica
 from openproto_adapters.postgres.restoring import Fetch
 from openproto_adapters.postgres.row_security import EVERYBODY, STATE, Acting, RowSecurity, acting_for
@@ -88,7 +88,9 @@ class Store(Provider):
         self._live_pool: Pool | None = None
         self._live_indexer: Indexer[PackedWords] | None = None
         self._audit_buffer: AuditBuffer | None = None
-        self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(self._get_together)
+        self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(
+            self._get_together, alone=lambda ref: get_alone(self._fetch, ref)
+        )
 
     def schema_script(self) -> str:
         """Return the SQL that an owner of the database can run where this role may not create tables."""
@@ -218,13 +220,7 @@ class Store(Provider):
             return await self._fetch(acting, template, *args)
         return await self._replica.fetch(*self._queries.acting(acting, template, *args))
 
-    def _own(self, rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
-        """Return the record of the only row, after checking whose it is."""
-        if not rows:
-            raise NotFoundError("no such memory")
-        record = to_record(rows[0])
-        check_owner([record.user_id], user_id)
-        return record
+    _own = staticmethod(own_record)
 
     async def _stored_model(self) -> StoredModel:
         rows = await self._fetch(EVERYBODY, queries.STORE)
