@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
@@ -30,6 +31,7 @@ from openproto_adapters.mem0.rows import (
     SCOPES,
     TAGS,
     agent_and_run,
+    answer_of,
     entity,
     first_of,
     metadata_of,
@@ -49,8 +51,7 @@ _LISTED_AT_FIRST = 10_000
 _EMBED_WITHIN = 30.0
 _ROWS_PER_TURN = 100
 _DIGITS = 6
-_POOL = MAX_SEARCH_LIMIT + 5
-"""How many hits of mem0's are scored at least."""
+_POOL = MAX_SEARCH_LIMIT + 5  # of the store's hits are scored at least; mem0's own search would ask for four times that
 
 
 class Library:
@@ -105,8 +106,7 @@ class Library:
         def add(memory: Any) -> Rows:
             return [*memory.add([message], metadata=metadata, infer=self._infer, **scope)["results"]]
 
-        results = await self._call(add, item.content)
-        if not results:
+        if not (results := await self._call(add, item.content)):
             raise nothing_inferred()
         return stored.changed(id=results[0]["id"], content=results[0]["memory"])
 
@@ -114,8 +114,7 @@ class Library:
         """Return the memory of whatever user, because mem0 asks for none here."""
         if not is_uuid(id):
             return None
-        found = await self._call(lambda memory: memory.get(id))
-        return to_stored(found) if found else None
+        return to_stored(found) if (found := await self._call(lambda memory: memory.get(id))) else None
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
         return first_of(key, await self._all({"user_id": entity(user_id), KEY: user_token(key)}))
@@ -150,29 +149,29 @@ class Library:
             yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
-        """Search by meaning, and score hits by cosine and words: mem0's scores differ in scale between queries."""
-        name = entity(query.user_id)
+        """Search mem0's store by meaning, and score hits by cosine and words: its own scores differ between queries."""
+        text, name = query.query.strip(), entity(query.user_id)
         filters = {"user_id": name, **self._native_filters(query)}
-        # As many for every limit, so that a limit changes no order.
-        options = {"top_k": max(count, _POOL), "threshold": 0.0, "explain": True, "show_expired": True}
+        most = max(count + 1, _POOL)  # as many for every limit, so that a limit changes no order
 
-        def search(memory: Any) -> Rows:
-            return [*memory.search(query.query, filters=filters, **options)["results"]]
+        def search(memory: Any) -> list[Any]:
+            vector = memory.embedding_model.embed(text, "search")
+            return [*memory.vector_store.search(text, vector, top_k=most, filters=filters)]
 
-        def hits(results: Rows) -> list[tuple[Stored, float]]:
-            cosines = [(to_stored(result, name), result["score_details"]["semantic_score"]) for result in results]
-            scored = [(stored, self._score(query, stored, float(cosine))) for stored, cosine in cosines if stored]
-            return sorted(scored, key=lambda hit: (-hit[1], hit[0].record.id))
+        def best(hits: list[Any]) -> list[tuple[Stored, float]]:
+            wanted = set(query_terms(text).terms)
+            scored = ((-self._score(wanted, hit), str(hit.id), hit.payload) for hit in hits if hit.payload.get("data"))
+            chosen = nsmallest(count, scored, key=lambda hit: hit[:2])
+            return [(stored, -score) for score, id, own in chosen if (stored := to_stored(answer_of(id, own), name))]
 
-        results = await self._call(search, query.query.strip())
-        return Ranked(await self._threads(hits, results), complete=len(results) < options["top_k"])
+        hits = await self._call(search, text)
+        return Ranked(await self._threads(best, hits), complete=len(hits) <= count)
 
-    def _score(self, query: SearchQuery, stored: Stored, cosine: float) -> float:
+    def _score(self, wanted: set[int], hit: Any) -> float:
         weight = self._embeddings.text_weight if self._embeddings else DEFAULT_TEXT_WEIGHT
-        wanted = set(query_terms(query.query).terms)
-        share = len(wanted.intersection(terms(stored.record.content))) / len(wanted) if wanted else 0.0
+        share = len(wanted.intersection(terms(hit.payload["data"]))) / len(wanted) if wanted else 0.0
         # The last digits of a cosine differ from call to call, and with them the order of equal ones.
-        return round((cosine + weight * share) / (1 + weight), _DIGITS)
+        return round((float(hit.score) + weight * share) / (1 + weight), _DIGITS)
 
     async def health(self) -> None:
         """Read something; a store on a server is created here where it is missing."""

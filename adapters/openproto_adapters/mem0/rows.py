@@ -29,6 +29,7 @@ OWN_FIELDS = frozenset(
     "expiration_date attributed_to linked_memory_ids".split()
 )
 """Names that mem0 takes for its own wherever they stand in metadata."""
+_APART = OWN_FIELDS - {"session_id", "app_id", "linked_memory_ids"}  # what it answers next to the metadata
 
 Metadata: TypeAlias = dict[str, Any]
 
@@ -50,6 +51,11 @@ class Row(BaseModel):
     created_at: str | None = None
     updated_at: str | None = None
     expiration_date: str | None = None
+
+
+def answer_of(id: str, payload: Metadata) -> dict[str, Any]:
+    """Return what mem0 would answer for a memory that its store holds as `payload`."""
+    return {**payload, "id": id, "memory": payload["data"], "metadata": {k: payload[k] for k in {*payload} - _APART}}
 
 
 def entity(user_id: str) -> str:
