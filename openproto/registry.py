@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 GROUP = "openproto.providers"
 
+OWN = {
+    "letta": "openproto_adapters.letta:Letta",
+    "mem0": "openproto_adapters.mem0:Mem0",
+    "memori": "openproto_adapters.memori:Memori",
+    "memorysync": "openproto_adapters.memorysync:MemorySync",
+    "memsy": "openproto_adapters.memsy:Memsy",
+    "passthrough": "openproto_adapters.passthrough:Passthrough",
+    "postgres": "openproto_adapters.postgres:Postgres",
+    "sqlite": "openproto_adapters.sqlite:Sqlite",
+    "supermemory": "openproto_adapters.supermemory:Supermemory",
+}
+"""This distribution's entry points, which no other can take. Looking for them among all that is installed would hold up
+a running loop for half of what the first client of a process may (PROTOCOL 4.1)."""
+
 
 def provider_names() -> list[str]:
     """Return the names of every provider that an installed distribution registers, sorted."""
@@ -30,17 +44,19 @@ def provider_class(name: str) -> type[Provider]:
 
     Raises UnknownProviderError with the nearest names, or ImportError with the `pip install` line of a missing extra.
     """
-    point = _entry_point(name)
-    own_package = point.module.partition(".")[0]
+    point = None if name in OWN else _entry_point(name)
+    value = OWN[name] if point is None else point.value
+    module_name, _, attribute = value.partition(":")
+    own_package = module_name.partition(".")[0]
     try:
-        loaded = point.load()
+        loaded = getattr(importlib.import_module(module_name), attribute) if point is None else point.load()
     except ModuleNotFoundError as error:
         # A module missing inside the adapter's own package is the adapter's bug, not a missing extra.
         if (error.name or "").partition(".")[0] == own_package:
             raise
         raise missing_extra(name, error.name or "?", point) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Provider)):
-        raise TypeError(f"provider {name!r} is registered as {point.value!r}, which is not a Provider class")
+        raise TypeError(f"provider {name!r} is registered as {value!r}, which is not a Provider class")
     for module in loaded.requires:
         if not _is_installed(module):
             raise missing_extra(name, module, point)

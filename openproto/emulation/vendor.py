@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar
 
 from openproto.blocking.threads import Threads
@@ -95,6 +94,8 @@ class Vendor(Provider, ABC, Generic[B]):
 
     async def describe(self) -> dict[str, str]:
         """Return the version of the SDK."""
+        from importlib.metadata import version  # which takes as long to import as an adapter
+
         return {self.sdk: version(self.sdk)} if self.sdk else {}
 
     # What an adapter says of its vendor. Each raises typed errors only.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,11 +25,13 @@ _STACKED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"  # vowels above, below
 )
 _FLAG = "\U0001f1e6-\U0001f1ff"
-_RUN = re.compile(
+_RUN = (
     f"(?P<han>[{_HAN}{_KANA}]+)|(?P<hangul>[{_HANGUL}]+)|(?P<stacked>[{_STACKED}]+)|(?P<flags>[{_FLAG}]+)"
     f"|(?P<word>[^{_HAN}{_KANA}{_HANGUL}{_STACKED}{_FLAG}]+)"
 )
-_IDEOGRAPH = re.compile(f"[{_HAN}]")
+_IDEOGRAPH = f"[{_HAN}]"
+# Compiled when the first word needs them: that takes as long as a tenth of importing the package.
+_compiled = cache(re.compile)
 _CLUSTER = re.compile(r"\w\W*|\W+")  # a letter with the marks on it, which `\w` does not hold
 
 # Marks that a writer may leave out: accents (but not those that make й and ї separate letters), Hebrew points,
@@ -104,7 +107,7 @@ def split_unicode(text: str) -> list[str]:
 
 def add_forms(word: str, forms: Forms) -> None:
     """Add the forms of a word that is not ASCII."""
-    for run in _RUN.finditer(word):
+    for run in _compiled(_RUN).finditer(word):
         text = run[0]
         match run.lastgroup:
             case "han":
@@ -112,7 +115,7 @@ def add_forms(word: str, forms: Forms) -> None:
                 forms.loose.extend(
                     (character, pairs[min(n, len(pairs) - 1)])
                     for n, character in enumerate(text)
-                    if len(text) > 1 and _IDEOGRAPH.match(character)
+                    if len(text) > 1 and _compiled(_IDEOGRAPH).match(character)
                 )
             case "stacked":
                 _add_pairs(_CLUSTER.findall(text), forms)
@@ -131,7 +134,7 @@ def add_forms(word: str, forms: Forms) -> None:
 def parts(word: str) -> list[str]:
     """Return what of an unspaced run is indexed although no query asks for it: its single characters."""
     found: list[str] = []
-    for run in _RUN.finditer(word):
+    for run in _compiled(_RUN).finditer(word):
         if run.lastgroup == "han":
             found.extend(run[0])
         elif run.lastgroup == "stacked":

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import openproto
-from openproto import Provider
 from openproto.models import VERBS
+from openproto.registry import OWN, provider_class
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,9 +97,8 @@ def test_the_base_install_is_small_and_the_extra_all_holds_every_extra_that_a_pr
     assert set(inside) == set(extras) - {"all", "async", "conformance"} - integrations
 
 
-@pytest.mark.parametrize("name", ["sqlite", "postgres"])
-def test_each_provider_of_the_project_is_found_by_its_entry_point(name: str) -> None:
-    (point,) = entry_points(group="openproto.providers", name=name)
-    loaded = point.load()
-    assert issubclass(loaded, Provider)
-    assert loaded.name == name
+def test_each_provider_of_the_project_has_an_entry_point_and_is_found_without_it() -> None:
+    points = {point.name: point.value for point in entry_points(group="openproto.providers")}
+    assert {name: value for name, value in points.items() if value.startswith("openproto_adapters.")} == OWN
+    for name in OWN:
+        assert provider_class(name).name == name

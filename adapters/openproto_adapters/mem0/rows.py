@@ -39,7 +39,7 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9._@:+-]+")
 _AGENT = re.compile(r"agent/([^/]+)(?:/run/([^/]+))?(?:/.*)?")
 
 
-class Row(BaseModel):
+class Row(BaseModel, defer_build=True):
     """A memory as mem0 answers it."""
 
     id: str

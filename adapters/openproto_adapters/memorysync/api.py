@@ -29,11 +29,11 @@ PAGE = 500
 """Rows of one listing."""
 
 
-class _Project(BaseModel):
+class _Project(BaseModel, defer_build=True):
     tenant_id: Annotated[str, Field(min_length=1)]
 
 
-_PROJECTS = TypeAdapter(list[_Project])
+_PROJECTS = TypeAdapter(list[_Project], config={"defer_build": True})
 _FAR = "9999-12-31T00:00:00+00:00"
 _NUMBER = re.compile(r"(?:m_)?([1-9][0-9]{0,17})")
 

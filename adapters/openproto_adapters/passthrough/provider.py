@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from openproto.blocking.threads import Threads
@@ -69,8 +68,6 @@ R = TypeVar("R", bound=Result)
 LARGE_ANSWER = 2**18
 """Bytes from which an answer is read in a thread: it would hold the loop up for milliseconds."""
 
-_USER_AGENT = f"openproto/{version('openproto')}".encode()
-
 
 class Passthrough(Provider):
     """The memories of an OMP server: openproto's own, or any other that speaks version 0.1.
@@ -97,7 +94,6 @@ class Passthrough(Provider):
         self._headers = {
             b"accept": b"application/json",
             b"accept-encoding": b"gzip",
-            b"user-agent": _USER_AGENT,
         }
         if api_key is not None:
             self._headers[b"authorization"] = f"Bearer {api_key}".encode()
@@ -113,6 +109,7 @@ class Passthrough(Provider):
             self._threads = threads = Threads(1, "openproto-passthrough")
             transport = await threads(importlib.import_module, "openproto_adapters.passthrough.transport")
             tls = await threads(transport.tls_context, needed=self._base_url.startswith("https:"))
+            self._headers[b"user-agent"] = transport.USER_AGENT
             self._live_http = transport.Http(self._base_url, tls, self._max_connections)
             self._declare(await self._parse(Capabilities, await self._send(wire.capabilities())))
             await self._check_key()

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import aclosing
+from importlib.metadata import version
 
 import aiohttp
 import certifi  # noqa: F401  httpx would import it on the loop, whatever it is told to trust
@@ -22,6 +23,7 @@ from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto_adapters.passthrough.answers import Reply
 
+USER_AGENT = f"openproto/{version('openproto')}".encode()
 KEEP_ALIVE = 4.0
 """Seconds that an idle connection is kept: fewer than the 5 after which common servers close theirs, so that a write
 which may not be repeated does not meet a connection that is just being closed."""

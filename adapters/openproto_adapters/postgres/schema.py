@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 
 from openproto_adapters.postgres.row_security import turn_on
 from openproto_adapters.postgres.vectors import MOST_INCLUDED_DIMENSIONS
@@ -83,6 +82,8 @@ def cover_without_embedding(schema: str) -> str:
 @cache
 def migrations() -> Sequence[tuple[int, str]]:
     """Return each migration's version and text, oldest first; reads files where it is called first."""
+    from importlib.resources import files  # which takes as long to import as the rest of the provider
+
     folder = files("openproto_adapters.postgres").joinpath("migrations")
     found = ((_MIGRATION.fullmatch(entry.name), entry) for entry in folder.iterdir())
     return sorted((int(match[1]), entry.read_text(encoding="utf-8")) for match, entry in found if match)

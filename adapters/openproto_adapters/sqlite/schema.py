@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 from openproto.errors import ProviderError
@@ -49,6 +48,8 @@ def upgrade(connection: sqlite3.Connection) -> None:
 @lru_cache
 def migrations() -> list[tuple[int, list[str]]]:
     """Return each migration's version and statements, oldest first."""
+    from importlib.resources import files  # which takes as long to import as the rest of the provider
+
     folder = files("openproto_adapters.sqlite").joinpath("migrations")
     found = ((_MIGRATION.fullmatch(entry.name), entry) for entry in folder.iterdir())
     texts = sorted((int(match[1]), entry.read_text(encoding="utf-8")) for match, entry in found if match)
