@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
@@ -73,23 +73,31 @@ def refused(record: MemoryRecord, error: OpenProtoError) -> RestoreOutcome:
 
 
 def settled(
-    before: Handovers, successors: Mapping[str, datetime], written: Collection[str], stored: StoredRecord | None
+    before: Handovers,
+    successors: Mapping[str, datetime],
+    written: Mapping[str, StoredRecord],
+    stored: StoredRecord | None,
 ) -> Handovers:
     """Return the handovers of a record after a restore.
 
     `before` is what the store knew, `successors` the existing records that name it, oldest first, with the moments
-    from which they hold; `written` the ids that are new, and `stored` the record where it is new itself.
+    from which they hold; `written` what is new, by id, and `stored` the record where it is new itself.
     """
-    if stored is not None and stored.handovers is not None:
-        return [*before, *((id, moment) for id, moment in successors.items() if id not in dict(before))]
-    record = stored.record if stored else None
     known = dict(before)
+    if stored is not None and stored.handovers is not None:
+        return [*before, *((id, moment) for id, moment in successors.items() if id not in known)]
+    for id, moment in successors.items():
+        # A successor that says when it begins knows better than what its id told while it was not there.
+        if id not in known or (id in written and written[id].record.valid_from is not None):
+            known[id] = moment
+    if stored is None:
+        return [*known.items()]
     gone = [(id, moment) for id, moment in before if id not in successors]
-    live = [(id, moment if id in written else known.get(id, moment)) for id, moment in successors.items()]
-    newest = record.superseded_by if record else None
-    if record is not None and newest is not None and newest not in successors:
+    live = [(id, known[id]) for id in successors]
+    newest = stored.record.superseded_by
+    if newest is not None and newest not in successors:
         # The successor is not in the store: its id says when it was made, where it is one of this project's.
-        gone = [(newest, moment_of(newest) or record.created_at)]
+        gone = [(newest, moment_of(newest) or stored.record.created_at)]
     elif newest is None and gone and before[-1] == gone[-1]:
         newest = gone[-1][0]
     return sorted([*gone, *live], key=lambda handover: handover[0] == newest)

@@ -248,7 +248,7 @@ async def _settle(fetch: Fetch, user_id: str, ids: Sequence[str], written: Mappi
     changes: list[dict[str, Any]] = []
     for _, id, successors, moments in found:
         before: list[tuple[str, datetime]] = [*zip(map(str, successors or ()), moments or (), strict=True)]
-        after = settled(before, existing.get(id, {}), written.keys(), written.get(id))
+        after = settled(before, existing.get(id, {}), written, written.get(id))
         if after != before:
             by, at = [successor for successor, _ in after], [moment.isoformat() for _, moment in after]
             changes.append({"id": id, "successors": by, "handovers": at})

@@ -142,6 +142,6 @@ def _settle(db: Connection, user_id: str, ids: Collection[str], written: Mapping
         except NotFoundError:
             continue
         known = [(by, from_micros(moment)) for by, moment in before]
-        after = settled(known, existing.get(id, {}), written.keys(), written.get(id))
+        after = settled(known, existing.get(id, {}), written, written.get(id))
         if after != known:
             set_handovers(db, id, user_id, [(by, to_micros(moment)) for by, moment in after])

@@ -173,7 +173,8 @@ class Author:
             changes["content"] = self.add()["content"]
         for name, value in self.fields().items():
             if name in ("scope", "tags", "confidence", "valid_to", "source") or name.startswith("x-"):
-                changes[name] = None if self.random.random() < 0.25 else value
+                cleared: Any = self.random.choice((None, [])) if name == "tags" else None
+                changes[name] = cleared if self.random.random() < 0.25 else value
         if self.some("supersedes", 0.45):
             old = [other for other in self.of(user) if other != made]
             clears = self.random.random() < 0.3 or not old
@@ -245,7 +246,9 @@ class Author:
 
     def restore(self) -> dict[str, Any]:
         """A few records as they were last seen, deleted or not."""
+        gone = [step.arguments["id"] for step in self.steps if step.verb == "delete"]
         chosen = [self.any()[0] for _ in range(self.random.choice((1, 2, 4)))]
+        chosen += self.random.sample(gone, min(len(gone), self.random.randrange(3)))
         return {"records": Copies(tuple(dict.fromkeys(chosen)))}
 
     def audit(self) -> dict[str, Any]:

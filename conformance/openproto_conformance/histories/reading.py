@@ -87,7 +87,8 @@ class Reader:
                     "list", [f"a cursor of another {changed}: wanted invalid_request, got {type(got).__name__}"]
                 )
 
-    async def _compare_search(self, client: AsyncMemory, arguments: dict[str, Any]) -> None:
+    async def _compare_search(self, client: AsyncMemory, arguments: dict[str, Any]) -> float | None:
+        """Return the best score, where something was found."""
         filters = {name: value for name, value in arguments.items() if name in ("scope", "tag", "as_of")}
         user, limit = arguments["user_id"], arguments["limit"]
         before = datetime.now(UTC)
@@ -109,8 +110,10 @@ class Reader:
                 ]
         self._differ(what, faults)
         self._has_read(client, "search", arguments)
-        for hit in got if isinstance(got, list) else []:
+        hits = got if isinstance(got, list) else []
+        for hit in hits:
             self._compare(what, hit.memory, hit.memory.id)
+        return hits[0].score if hits else None
 
     def _has_read(self, client: AsyncMemory, verb: str, arguments: dict[str, Any]) -> None:
         scope = arguments.get("scope")

@@ -143,8 +143,8 @@ THEMES = (
         "histories_of_restoring",
         "`restore` writes records as they were, leaves alone what is there, and refuses what is another's.",
         "`restore`: ids, moments, keys, and every field kept; an id that is there is not touched",
-        {"add": 3, "update": 2, "delete": 3, "restore": 4, "list": 2, "get": 1},
-        fields=(*_WHOLE, "key"),
+        {"add": 3, "put": 2, "update": 2, "delete": 3, "restore": 4, "list": 1, "get": 1},
+        fields=(*_WHOLE, "key", "supersedes"),
         needs="restore",
     ),
     Theme(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
+
+from openproto.models import MemoryRecord
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class Handovers:
     def successor(self, old: str) -> str | None:
         """Return the newest record that took over from `old`: its `superseded_by`."""
         return next((handover.new for handover in reversed(self._written) if handover.old == old), None)
+
+    def stand_in(self, record: MemoryRecord, there: Container[str]) -> bool:
+        """Whether a record as it is shown says all that is known: a successor that is not `there` keeps its moment."""
+        taken = {handover.old for handover in self._written if handover.new == record.id}
+        given = [handover for handover in self._written if handover.old == record.id]
+        told = all(handover.new == record.superseded_by for handover in given) and len(given) <= 1
+        dated = all(handover.open_ended or handover.new in there for handover in given)
+        return set(record.supersedes) == taken and told and dated and bool(given) == (record.superseded_by is not None)
 
     def ended(self, old: str) -> datetime | None:
         """Return when `old` ceased to be current: of several handovers, the earliest counts."""
