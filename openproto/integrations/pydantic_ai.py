@@ -12,6 +12,7 @@ before is refused by the provider itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -59,8 +60,9 @@ class OpenProtoMemoryStore:
         record = await self._record(_key(path))
         if record is None:
             return None
-        text, operation = _text(record), _kept(record).get("operation")
-        return MemoryFile(text[:max_chars], str(record.version), operation, truncated=len(text) > max_chars)
+        text, kept = _text(record), _kept(record)
+        truncated = len(text) > max_chars
+        return MemoryFile(text[:max_chars], str(record.version), kept.get("operation"), truncated, kept.get("metadata"))
 
     async def get_operation(self, operation: MemoryOperation) -> MemoryMutation | None:
         """Return what the operation did, or None where it has not happened.
@@ -81,6 +83,20 @@ class OpenProtoMemoryStore:
         self, path: str, content: str, *, expected_version: str | None, operation: MemoryOperation | None = None
     ) -> MemoryMutation:
         """Write a file if `expected_version` is its version, or None and there is no file; else MemoryConflictError."""
+        return await self.write_with_metadata(
+            path, content, expected_version=expected_version, metadata=None, operation=operation
+        )
+
+    async def write_with_metadata(
+        self,
+        path: str,
+        content: str,
+        *,
+        expected_version: str | None,
+        metadata: Mapping[str, str] | None,
+        operation: MemoryOperation | None = None,
+    ) -> MemoryMutation:
+        """Write a file as `write` does, with what is to be known of this very write, such as who made it."""
         key, existed = _key(path), expected_version is not None
         if operation is not None:
             if (done := await self.get_operation(operation)) is not None:
@@ -89,7 +105,9 @@ class OpenProtoMemoryStore:
             if current is not None and _kept(current).get("operation") == operation.id:
                 # Written, and then interrupted before the operation was noted.
                 return await self._note(operation, current.version, existed=_kept(current)["existed"])
-        kept = {"operation": operation and operation.id, "existed": existed}
+        kept: dict[str, Any] = {"operation": operation and operation.id, "existed": existed}
+        if metadata:
+            kept["metadata"] = dict(metadata)
         text = content if content.strip() else "(no text)"
         fields: dict[str, Any] = {"x_pydantic_ai": kept if text == content else {**kept, "text": content}}
         put = self._memory.put(

@@ -18,6 +18,7 @@ from pydantic_ai_harness.memory import (
     MemoryOperation,
     MemoryOperationConflictError,
     MemoryStore,
+    MetadataMemoryStore,
     SearchableMemoryStore,
 )
 from pydantic_ai_harness.memory import Memory as MemoryCapability
@@ -51,11 +52,13 @@ async def test_commands_end_as_in_the_harness_s_own_store(memory: AsyncMemory, s
     stores: list[Any] = [OpenProtoMemoryStore(memory, user_id="ada"), InMemoryStore()]
     assert isinstance(stores[0], MemoryStore)
     assert isinstance(stores[0], SearchableMemoryStore)
+    assert isinstance(stores[0], MetadataMemoryStore)
     for _ in range(150):
         path = chance.choice(PATHS if chance.random() < 0.2 else PATHS[:4])
         text = chance.choice(["", " \n", "coffee", "a\r\nb\n", "é" * 300])
         operation = MemoryOperation(str(chance.randrange(40)), f"{path} {text}") if chance.random() < 0.5 else None
-        command, stale = chance.choice(["read", "write", "write", "delete", "list", "done"]), chance.random() < 0.2
+        command = chance.choice(["read", "write", "describe", "describe", "delete", "list", "done"])
+        metadata, stale = chance.choice([None, {}, {"by": "Ada", "über": "é\n"}]), chance.random() < 0.2
         prefix, outcomes = chance.choice(["", "a/", "a", "a/b/", "nothing/"]), []
         for store in stores:
             current = None if path in PATHS[4:] else await store.read(path, max_chars=1)
@@ -65,6 +68,10 @@ async def test_commands_end_as_in_the_harness_s_own_store(memory: AsyncMemory, s
                     call = store.read(path, max_chars=3)
                 case "write":
                     call = store.write(path, text, expected_version=version, operation=operation)
+                case "describe":
+                    call = store.write_with_metadata(
+                        path, text, expected_version=version, metadata=metadata, operation=operation
+                    )
                 case "delete":
                     call = store.delete(path, expected_version=version, operation=operation)
                 case "list":
@@ -72,7 +79,7 @@ async def test_commands_end_as_in_the_harness_s_own_store(memory: AsyncMemory, s
                 case _:
                     call = store.get_operation(operation or MemoryOperation("none", ""))
             outcomes.append(await told(call))
-        assert outcomes[0] == outcomes[1], (command, path, text, operation, stale, prefix)
+        assert outcomes[0] == outcomes[1], (command, path, text, operation, stale, prefix, metadata)
 
 
 async def test_an_interrupted_write_is_not_repeated(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,12 +118,16 @@ async def test_an_agent_remembers_and_searches_its_own_files(memory: AsyncMemory
             return ModelResponse([ToolCallPart(tool, arguments)])
 
         store = OpenProtoMemoryStore(memory, user_id=user_id)
-        agent = Agent(FunctionModel(model), capabilities=[MemoryCapability(store=store)])
+        capability = MemoryCapability[None](store=store, write_metadata={"by": user_id})
+        agent = Agent(FunctionModel(model), capabilities=[capability])
         return (await agent.run("go on")).all_messages()
 
     await run("ada", "write_memory", content="Ada takes her coffee black", file="drinks.md")
     await run("ada", "write_memory", content="Ada lives in London")
     assert "Ada lives in London" in str(await run("ada", "read_memory", file="MEMORY.md"))
+    file = await OpenProtoMemoryStore(memory, user_id="ada").read("main/MEMORY.md", max_chars=10)
+    assert file is not None
+    assert file.metadata == {"by": "ada"}
     found = str(await run("ada", "search_memory", query="coffee"))
     assert "Ada takes her coffee black" in found
     assert "'file': 'drinks.md'" in found
