@@ -118,7 +118,7 @@ async def test_an_agent_remembers_and_searches_its_own_files(memory: AsyncMemory
             return ModelResponse([ToolCallPart(tool, arguments)])
 
         store = OpenProtoMemoryStore(memory, user_id=user_id)
-        capability = MemoryCapability[None](store=store, write_metadata={"by": user_id})
+        capability = MemoryCapability[object](store=store, write_metadata={"by": user_id})
         agent = Agent(FunctionModel(model), capabilities=[capability])
         return (await agent.run("go on")).all_messages()
 
