@@ -386,7 +386,8 @@ class Place(NamedTuple):
 
     def beside(self, side: Literal[-1, 1]) -> tuple[Place, Place]:
         """Return the places before (-1) or after (1), the nearer first: one side of the talk may not have been kept."""
-        return self._replace(turn=self.turn + side), self._replace(turn=self.turn + MOST_BESIDE * side)
+        talk, turn = self
+        return Place(talk, turn + side), Place(talk, turn + MOST_BESIDE * side)
 
 
 def place_of(extensions: Mapping[str, object]) -> Place | None:

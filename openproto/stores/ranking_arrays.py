@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from openproto.models import MOST_BESIDE, Place
-from openproto.stores.ranking import FLOOR, LENDERS, VARIANT_WEIGHT, idf, lend
+from openproto.models import MOST_BESIDE
+from openproto.stores.ranking import FLOOR, LENDERS, LENT, VARIANT_WEIGHT, idf
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Positions = NDArray[np.int64]
 
+_SIDES = np.array([-1, 1])
 _ROWS_AT_ONCE = 512
 _EXPONENT = np.float32(2.0**112)
 _HALF_BITS = np.int32(-0x70002000)  # the sign, and what 5 bits of exponent and 10 of fraction become, 13 places up
@@ -96,32 +97,44 @@ def best(scores: Floats, most: int) -> Positions:
     return order
 
 
-def lend_to_turns(scores: Floats, conversation: NDArray[np.int32], turn: NDArray[np.int32]) -> None:
-    """Raise in `scores` what `ranking.lend` does; what has less than 0 takes no part.
+class Turns:
+    """Where the turns of conversations stand, in an order in which the neighbours of a turn are found fast.
 
-    `conversation` numbers the conversations, -1 where there is none. Whatever is neither one of the best nor may be
-    next to one is left out, so that the function itself sees few.
+    `conversation` numbers the conversation of each memory, -1 where there is none.
     """
-    lenders = best(scores, LENDERS)
-    lenders = lenders[scores[lenders] > 0]
-    turns = lenders[conversation[lenders] >= 0]
-    if not len(turns):
-        return
-    talked = np.zeros(int(conversation.max()) + 2, bool)  # the last is that of -1
-    talked[conversation[turns]] = True
-    among = np.flatnonzero(talked[conversation] & (scores >= 0))
-    said = _place(conversation[turns], turn[turns])
-    beside = np.unique(np.concatenate([said + step for step in (-MOST_BESIDE, -1, 1, MOST_BESIDE)]))
-    places_told = _place(conversation[among], turn[among])
-    is_beside = beside[np.searchsorted(beside[:-1], places_told)] == places_told
-    among = np.union1d(among[is_beside], lenders)[::-1]
-    keys = among.tolist()
-    told = zip(conversation[among].tolist(), turn[among].tolist(), strict=True)
-    places = {key: Place(str(talk), at) for key, (talk, at) in zip(keys, told, strict=True) if talk >= 0}
-    lent = lend(dict(zip(keys, scores[among].tolist(), strict=True)), places)
-    scores[among] = list(lent.values())
 
+    def __init__(self, conversation: NDArray[np.int32], turn: NDArray[np.int32]) -> None:
+        self._said: Positions = np.where(conversation >= 0, (conversation.astype(np.int64) << 32) + turn, -1)
+        told = np.flatnonzero(self._said >= 0)
+        self._at: Positions = told[np.argsort(self._said[told], kind="stable")]
+        self._places = self._said[self._at]
 
-def _place(conversation: NDArray[np.int32], turn: NDArray[np.int32]) -> Positions:
-    places: Positions = (conversation.astype(np.int64) << 32) + turn
-    return places
+    @property
+    def nbytes(self) -> int:
+        """How many bytes this takes."""
+        return self._said.nbytes + self._at.nbytes + self._places.nbytes
+
+    def lend(self, scores: Floats) -> None:
+        """Raise in `scores` what `ranking.lend` does; what has less than 0 takes no part."""
+        lenders = best(scores, LENDERS) if len(self._at) else self._at
+        lenders = lenders[(scores[lenders] > 0) & (self._said[lenders] >= 0)]
+        if not len(lenders):
+            return
+        said = self._said[lenders, np.newaxis]
+        near, far = (self._find(said + distance * _SIDES, scores) for distance in (1, MOST_BESIDE))
+        beside = np.where(near >= 0, near, far).ravel()
+        found, whose = np.unique(beside, return_inverse=True)
+        lent = np.bincount(whose, LENT * np.repeat(scores[lenders], len(_SIDES)))
+        found, lent = found[found >= 0], lent[found >= 0]
+        scores[found] += lent * (1 - scores[found])
+
+    def _find(self, wanted: Positions, scores: Floats) -> Positions:
+        """Return which memory that takes part was said in each place, the last of several; -1 where none was."""
+        at = np.searchsorted(self._places, wanted, side="right") - 1
+        while True:
+            is_there = (at >= 0) & (self._places[at] == wanted)
+            found = self._at[at]
+            left_out = is_there & (scores[found] < 0)
+            if not left_out.any():
+                return np.where(is_there, found, -1)
+            at = at - left_out

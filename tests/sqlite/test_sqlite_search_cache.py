@@ -138,7 +138,7 @@ def test_the_arrays_are_the_formula_to_the_last_bit(seed: int) -> None:
     taking_part = [k for k in reversed(range(n)) if scores[k] >= 0]
     places = {k: Place(str(conversation[k]), int(turn[k])) for k in taking_part if conversation[k] >= 0}
     lent = ranking.lend({k: float(scores[k]) for k in taking_part}, places)
-    ranking_arrays.lend_to_turns(scores, conversation, turn)
+    ranking_arrays.Turns(conversation, turn).lend(scores)
     assert {k: float(scores[k]) for k in taking_part} == lent
     best = sorted(taking_part, key=lambda k: (lent[k], k), reverse=True)[:10]
     assert ranking_arrays.best(scores, 10).tolist() == best

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from openproto.errors import ProviderError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from heapq import nlargest
@@ -13,23 +13,25 @@ from openproto.embedding import Vector
 from openproto.models import MOST_TURNS, Place, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
-from openproto.stores.ranking import ScoreWeights, coverage, lend, parts_of
+from openproto.stores.ranking import LENDERS, ScoreWeights, coverage, lend, parts_of
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, to_record
-from openproto_adapters.sqlite.selection import CONVERSATION, TURN, foreign, own, selection
+from openproto_adapters.sqlite.selection import CONVERSATION, IS_TURN, TURN, Parameters, foreign, own, selection
 
 if TYPE_CHECKING:
     from openproto_adapters.sqlite.user_rows import UserRows
 
 RowsOf: TypeAlias = "Callable[[Connection, str], UserRows]"
 
-ELIGIBLE = f"SELECT number, {CONVERSATION}, {TURN} FROM memories WHERE {{where}}"
 COUNT = "SELECT count(*) FROM memories WHERE user_id = :user_id"
-POSTINGS = "SELECT rowid FROM words WHERE words MATCH :term"
 POSTING = "SELECT group_concat(rowid) FROM words WHERE words MATCH :term"
 # By the numbers: the index by user would be read from its beginning.
-FOUND = f"""SELECT number, {COLUMNS} FROM (SELECT value FROM json_each(:numbers)) CROSS JOIN memories ON number = value
-    WHERE user_id = :user_id"""
+_NUMBERED = "(SELECT value FROM json_each(:numbers)) CROSS JOIN memories ON number = value"
+ELIGIBLE = f"SELECT group_concat(number) FROM {_NUMBERED} WHERE {{where}}"
+PLACES = f"SELECT number, {CONVERSATION}, {TURN} FROM {_NUMBERED} WHERE user_id = :user_id"
+SAID_IN = f"""SELECT place.key, number FROM json_each(:places) AS place CROSS JOIN memories ON {IS_TURN}
+    AND {CONVERSATION} = place.value ->> 0 AND {TURN} = place.value ->> 1 WHERE {{where}}"""
+FOUND = f"SELECT number, {COLUMNS} FROM {_NUMBERED} WHERE user_id = :user_id"
 
 
 class _Hit(NamedTuple):
@@ -76,7 +78,7 @@ def _best_by_vectors(
     has_vector = rows.rows["has_vector"]
     scores = arrays.fuse(cosines, has_vector, covered, weights.text_weight)
     scores[~eligible] = -1.0
-    arrays.lend_to_turns(scores, rows.rows["conversation"], rows.rows["turn"])
+    rows.turns.lend(scores)
     best = arrays.best(scores, query.limit)
     hits = [_Hit(n, score) for n, score in zip(rows.numbers[best].tolist(), scores[best].tolist(), strict=True)]
     if not query.explain:
@@ -91,17 +93,13 @@ def _best_by_vectors(
 def _best_by_words(db: Connection, query: SearchQuery, indexed: IndexedQuery, as_of: datetime) -> list[_Hit]:
     """Words alone are the whole score where there are no vectors to weigh them against."""
     where, parameters = selection(query, as_of)
-    rows = db.execute(ELIGIBLE.format(where=where), parameters).fetchall()
-    turns = ((n, told, turn) for n, told, turn in rows if None not in (told, turn) and 0 <= turn < MOST_TURNS)
-    places = {number: Place(told, turn) for number, told, turn in sorted(turns, reverse=True)}
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
     terms, variants, of = indexed.terms
     postings, others = ([_posting(db, query.user_id, term) for term in part] for part in (terms, variants))
     shares = coverage(count, postings, others, of)
-    eligible = {number for number, *_ in rows}
-    scores = {number: share for number, share in shares.items() if number in eligible}
-    if places:
-        scores = lend({number: scores.get(number, 0.0) for number in sorted(eligible, reverse=True)}, places)
+    asked = parameters | {"numbers": json.dumps([*shares])}
+    scores = {number: shares[number] for number in _numbers(db, ELIGIBLE.format(where=where), asked)}
+    scores |= _lent(db, scores, where, parameters)
     best = nlargest(query.limit, scores, key=lambda number: (scores[number], number))
     if not query.explain:
         return [_Hit(number, scores[number]) for number in best]
@@ -117,10 +115,32 @@ def _results(db: Connection, query: SearchQuery, hits: Sequence[_Hit]) -> list[S
     return [SearchResult(memory=found[hit.number], score=hit.score, parts=hit.parts) for hit in hits]
 
 
+def _lent(db: Connection, scores: Mapping[int, float], where: str, parameters: Parameters) -> dict[int, float]:
+    """Return the scores of the best, and of the turns next to them that fit as well, after the best have lent."""
+    lenders = nlargest(LENDERS, scores, key=lambda number: (scores[number], number))
+    rows = db.execute(PLACES, {"numbers": json.dumps(lenders), "user_id": parameters["user_id"]})
+    places = {n: Place(told, turn) for n, told, turn in rows if None not in (told, turn) and 0 <= turn < MOST_TURNS}
+    sides = [place.beside(side) for place in places.values() for side in (-1, 1)]
+    for distance in (0, 1):
+        # What is farther is looked for only where nothing is nearer.
+        told = {*places.values()} if distance else ()
+        asked = [*{side[distance] for side in sides if side[0] not in told and side[distance].turn >= 0}]
+        if asked:
+            found = db.execute(SAID_IN.format(where=where), parameters | {"places": json.dumps(asked)})
+            places |= {number: asked[key] for key, number in found}
+    among = sorted({*lenders, *places}, reverse=True)
+    return lend({number: scores.get(number, 0.0) for number in among}, {n: places[n] for n in among if n in places})
+
+
 def _posting(db: Connection, user_id: str, term: int) -> list[int]:
     """Return the numbers of the user's memories that have the term."""
-    found = db.execute(POSTINGS, {"term": tokens(user_id, [term])})
-    return [number for (number,) in found]
+    return _numbers(db, POSTING, {"term": tokens(user_id, [term])})
+
+
+def _numbers(db: Connection, statement: str, parameters: Parameters) -> list[int]:
+    """Return the numbers that the statement puts into one text, which is faster than a row for each."""
+    (text,) = db.execute(statement, parameters).fetchone()
+    return [*map(int, text.split(","))] if text else []
 
 
 def tokens(user_id: str, terms: Iterable[int]) -> str:

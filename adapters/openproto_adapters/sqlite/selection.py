@@ -20,7 +20,8 @@ WITHIN = " AND (scope = :scope OR substr(scope, 1, length(:scope) + 1) = :scope 
 CURRENT = """ AND (valid_from IS NULL OR valid_from <= :as_of) AND (valid_to IS NULL OR valid_to > :as_of)
     AND (superseded_at IS NULL OR superseded_at > :as_of)"""
 
-# Most memories are no turns, and their extensions are not looked into.
+# Most memories are no turns, and their extensions are not looked into. The index of turns has the same expressions.
+IS_TURN = """extensions LIKE '%"x-openproto"%'"""
 _PLACE = """CASE WHEN extensions LIKE '%"x-openproto"%' AND json_type(extensions, '$."x-openproto".{name}') = '{type}'
     THEN extensions ->> '$."x-openproto".{name}' END"""
 CONVERSATION, TURN = _PLACE.format(name="conversation", type="text"), _PLACE.format(name="turn", type="integer")

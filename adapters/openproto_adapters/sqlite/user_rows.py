@@ -20,7 +20,7 @@ from openproto.embedding import Vector
 from openproto.models import MOST_TURNS
 from openproto.requests import Filters
 from openproto.stores.ranking import CENTERING_HALF_LIFE, CENTERING_SAMPLE
-from openproto.stores.ranking_arrays import Flags, Positions, cosines
+from openproto.stores.ranking_arrays import Flags, Positions, Turns, cosines
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import to_micros
 from openproto_adapters.sqlite.selection import CONVERSATION, TURN, check_owner
@@ -69,7 +69,8 @@ class UserRows:
         """How many bytes are kept, about."""
         self.numbers: Positions = np.zeros(0, np.int64)
         self.rows: NDArray[Any] = np.zeros(0, _ROW)
-        """The columns: `conversation`, `turn`, `has_vector`, and others."""
+        """The columns: `has_vector`, and others."""
+        self.turns = Turns(self.rows["conversation"], self.rows["turn"])
         self._dim = dim
         self._keeps_vectors = keeps_vectors
         self._room: NDArray[Any] = self.rows
@@ -92,11 +93,13 @@ class UserRows:
         self.count = int(np.count_nonzero(self.rows["exists"]))
         if self.count < len(self.rows) // 2:
             self._read_all(db)
+        self.turns = Turns(self.rows["conversation"], self.rows["turn"])
         recent = [blob for (blob,) in db.execute(RECENT, {"user_id": self.user_id, "most": CENTERING_SAMPLE})]
         self._mean_of = len(recent)
         self._mean = self._matrix(recent).astype(np.float32).mean(axis=0) if recent else None
         texts = sum(200 + len(tags) for _, tags in self._kinds) + 150 * len(self._conversations)
-        self.bytes = 2_000 + self.numbers.nbytes + self._room.nbytes + self._vectors.nbytes + texts
+        arrays = (self.numbers, self._room, self._vectors, self.turns)
+        self.bytes = 2_000 + sum(array.nbytes for array in arrays) + texts
 
     def eligible(self, filters: Filters, as_of: datetime) -> Flags:
         """Return which memories the filters select and are current at that moment."""
