@@ -18,13 +18,13 @@ def scope_nodes(scope: str | None) -> list[str]:
 
 def is_current(stored: Stored, at: datetime) -> bool:
     """Return whether the memory is valid and not superseded at that moment."""
-    record = stored.record
-    begin = record.valid_from or stored.holds_from
-    return (
-        (begin is None or begin <= at)
-        and (record.valid_to is None or at < record.valid_to)
-        and (stored.superseded_at is None or at < stored.superseded_at)
-    )
+    begin = stored.record.valid_from or stored.holds_from
+    return (begin is None or begin <= at) and not has_ended(stored, at)
+
+
+def has_ended(stored: Stored, at: datetime) -> bool:
+    """Return whether the memory is valid no longer at that moment, or superseded."""
+    return any(end is not None and end <= at for end in (stored.record.valid_to, stored.superseded_at))
 
 
 def matches(stored: Stored, filters: Filters) -> bool:

@@ -88,7 +88,7 @@ class EmulatedProvider(Vendor[B]):
                     if error.retryable and self.traits.keys_outlive == "native":
                         raise  # a vendor that knows the keys again may be sent the whole batch again
                     written = [error] * len(batch)
-                outcomes.update(zip(part, written, strict=True))
+                outcomes.update(zip(part, map(self._noted, written), strict=True))
 
         parts = [write(numbers, False) for numbers in others.values()]
         for numbers in simple.values():
@@ -231,10 +231,7 @@ class EmulatedProvider(Vendor[B]):
             before = None if is_fresh(key) else await self.find_key(item.user_id, key)
             if before is not None:
                 return (await self._add_decided(item.superseding(before.record.supersedes), key)).record
-            query = ListQuery(user_id=item.user_id, as_of=datetime.now(UTC))
-            async with aclosing(self.scan(item.user_id)) as memories:
-                there = [s.record async for s in memories if matches(self._owned(s, item.user_id), query)]
-            decided = decide(item, sorted(there, key=_position, reverse=True))
+            decided = decide(item, await self._may_say(item))
             return decided if isinstance(decided, MemoryRecord) else (await self._add_decided(decided, key)).record
 
     async def _add_decided(self, item: MemoryInput, key: str) -> Stored:
@@ -253,7 +250,7 @@ class EmulatedProvider(Vendor[B]):
     async def _create(self, item: MemoryInput, key: str) -> Stored:
         """Write a memory whose locks are held."""
         old = [await self._existing(id, item.user_id) for id in item.supersedes]
-        return await self._mark(await self.create(item, key), old)
+        return await self._mark(self._noted(await self.create(item, key)), old)
 
     async def _write_named(self, item: MemoryInput, if_version: str | None) -> PutResult:
         user_id, key = item.user_id, item.key or ""
@@ -285,7 +282,7 @@ class EmulatedProvider(Vendor[B]):
             holds_from=now if item.supersedes else None,
             handle=old.handle,
         )
-        written = await self.replace(old, new)
+        written = self._noted(await self.replace(old, new))
         await self._release(before, [id for id in before.supersedes if id not in item.supersedes])
         return await self._mark(written, superseded)
 
@@ -332,7 +329,7 @@ class EmulatedProvider(Vendor[B]):
                 old.changed(**fields, updated_at=now, version=new_version()).extended(changes.extensions),
                 holds_from=None if cleared else old.holds_from or (now if more else None),
             )
-            new = await self.replace(old, changed)
+            new = self._noted(await self.replace(old, changed))
             if cleared:
                 await self._release(old.record, old.record.supersedes)
             return await self._mark(new, added)
@@ -349,7 +346,7 @@ class EmulatedProvider(Vendor[B]):
         for id in ids:
             released = await self.find(id, successor.user_id)
             if released is not None:
-                await self.replace(released, released.released_by(successor.id))
+                self._noted(await self.replace(released, released.released_by(successor.id)))
 
     async def _mark(self, new: Stored, old: Sequence[Stored]) -> Stored:
         if old:

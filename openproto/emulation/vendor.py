@@ -6,22 +6,32 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar
 
 from openproto.blocking.threads import Threads
 from openproto.emulation.answers import another_users, no_such_memory
 from openproto.emulation.locks import KeyedLocks, Name
+from openproto.emulation.matching import has_ended, is_current
+from openproto.emulation.said import Said, said
 from openproto.emulation.stored import Stored
 from openproto.emulation.traits import Traits
+from openproto.errors import OpenProtoError
+from openproto.fanout import gather_all
+from openproto.models import MemoryRecord
 from openproto.provider import KeyedInput, Outcomes, Provider
 from openproto.requests import MemoryInput, SearchQuery
 
 B = TypeVar("B")
 P = ParamSpec("P")
 T = TypeVar("T")
+N = TypeVar("N", bound="Stored | MemoryRecord | OpenProtoError")
 
 _locks = KeyedLocks()
+
+_MOST_ASKED = 1_000
+"""Characters of a new memory that the vendor's search is asked with, and how many hits are looked at."""
+_MOST_LOOKED_AT = 20
 
 
 class Ranked(NamedTuple):
@@ -147,6 +157,44 @@ class Vendor(Provider, ABC, Generic[B]):
     @abstractmethod
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Return the vendor's best `count` hits; filters of the query may be applied, and are applied again here."""
+
+    async def _may_say(self, item: MemoryInput) -> Sequence[MemoryRecord]:
+        """Return current memories of the user that may say what `item` says, newest first.
+
+        They are those that this process has read or written, and those that the vendor's search finds, which others
+        may have written.
+        """
+        user_id = item.user_id
+        query = SearchQuery(query=" ".join(item.content.split())[:_MOST_ASKED], user_id=user_id, limit=_MOST_LOOKED_AT)
+        known = await self._said_by(user_id)
+        for stored, _ in (await self.rank(query, min(_MOST_LOOKED_AT, self.traits.most_ranked))).hits:
+            known.note(self._owned(stored, user_id).record)
+        ids = known.ids(item)
+        found = await gather_all(*(self.find(id, user_id) for id in ids))
+        now = datetime.now(UTC)
+        known.forget(item, [id for id, one in zip(ids, found, strict=True) if one is None or has_ended(one, now)])
+        records = [one.record for one in found if one and is_current(self._owned(one, user_id), now)]
+        return sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)
+
+    async def _said_by(self, user_id: str) -> Said:
+        """Return what the user said, after reading all of it where that was not done lately."""
+        async with self._locked_by([("a listing", user_id)]):
+            known = said.get((self.store_name(), user_id))
+            if known is None:
+                said.put((self.store_name(), user_id), known := Said())  # before reading: it takes what is written then
+            if not known.is_whole:
+                async with aclosing(self.scan(user_id)) as memories:
+                    async for stored in memories:
+                        known.note(self._owned(stored, user_id).record)
+                known.is_whole = True
+        return known
+
+    def _noted(self, outcome: N) -> N:
+        """Return what came of a write, after taking note of what the memory says now."""
+        record = outcome.record if isinstance(outcome, Stored) else outcome
+        if isinstance(record, MemoryRecord) and (known := said.get((self.store_name(), record.user_id))) is not None:
+            known.note(record)
+        return outcome
 
     def _locked_by(self, names: Sequence[Name]) -> AbstractAsyncContextManager[None]:
         return _locks.hold([(self.store_name(), *name) for name in names])

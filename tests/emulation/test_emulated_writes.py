@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
 import pytest
 from dict_vendor import DictVendor
 
 from openproto import AsyncMemory, NotFoundError, ProviderError, ProviderUnavailableError
-from openproto.emulation import Stored
-from openproto.requests import MemoryInput
+from openproto.emulation import Ranked, Stored
+from openproto.requests import MemoryInput, SearchQuery
 
 
 class Faltering(DictVendor):
@@ -175,3 +176,41 @@ async def test_of_several_handovers_the_earliest_counts_and_the_newest_is_named(
         assert (await memory.get(old.id)).superseded_by == last.id
         current = [await memory.list("ada", as_of=noon.replace(year=year)) for year in (2029, 2031, 2041)]
         assert [{one.content for one in page.items} for page in current] == [{"tea"}, {"coffee"}, {"coffee", "cocoa"}]
+
+
+async def test_looking_for_duplicates_lists_what_a_user_said_once() -> None:
+    class Counting(DictVendor):
+        listings = 0
+
+        async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+            self.listings += 1
+            async for stored in super().scan(user_id, until):
+                yield stored
+
+        async def rank(self, query: SearchQuery, count: int) -> Ranked:
+            listings = self.listings
+            ranked = await super().rank(query, count)
+            self.listings = listings  # this vendor searches by listing
+            return ranked
+
+    class Elsewhere(DictVendor):
+        def store_name(self) -> str:
+            return "another process"
+
+    vendor = Counting({})
+    async with AsyncMemory(vendor, on_duplicate="supersede") as memory, AsyncMemory(Elsewhere(vendor.rows)) as other:
+        await memory.add("Ada drinks tea", user_id="ada", on_duplicate="keep")
+        for number in range(10):
+            await memory.add(f"fact {number}", user_id="ada")
+        assert vendor.listings == 1
+        first = await memory.add("ada drinks TEA.", user_id="ada")
+        assert len(first.supersedes) == 1
+        await memory.update(first.id, user_id="ada", content="Ada drinks coffee")
+        second = await memory.add("Ada drinks coffee!", user_id="ada")
+        assert second.supersedes == [first.id]
+        await memory.update(second.id, user_id="ada", supersedes=None)
+        assert set((await memory.add("Ada drinks coffee", user_id="ada")).supersedes) == {first.id, second.id}
+        # What another process wrote is found by the vendor's search, without listing.
+        foreign = await other.add("Ada plays chess", user_id="ada")
+        assert (await memory.add("Ada plays chess", user_id="ada")).supersedes == [foreign.id]
+        assert vendor.listings == 1
