@@ -386,8 +386,7 @@ class Place(NamedTuple):
 
     def beside(self, side: Literal[-1, 1]) -> tuple[Place, Place]:
         """Return the places before (-1) or after (1), the nearer first: one side of the talk may not have been kept."""
-        talk, turn = self
-        return Place(talk, turn + side), Place(talk, turn + MOST_BESIDE * side)
+        return Place(self[0], self[1] + side), Place(self[0], self[1] + MOST_BESIDE * side)
 
 
 def place_of(extensions: Mapping[str, object]) -> Place | None:
