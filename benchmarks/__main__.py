@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from benchmarks.harness import Bench, Figure, Watch, failed
@@ -41,6 +42,7 @@ BENCHMARKS = (
 )
 RUNS = 3
 """A bound is met if it is met this many times in a row."""
+EXACT = {"retrieval"}
 WITHOUT_SERVER = {"adapters", "cancelled_requests", "http_client", "import_stall", "overhead"}
 
 
@@ -75,22 +77,24 @@ def quote() -> None:
 
 
 def _runs(name: str, bench: Bench, count: int) -> list[Figure]:
-    """Return each figure of a benchmark over several runs in a row."""
-    runs: dict[str, list[Figure]] = {}
-    for _ in range(count):
-        for figure in _run(name, bench):
-            runs.setdefault(figure.name, []).append(figure)
-    return [Figure.of_runs(found) for found in runs.values()]
+    """Return each figure of a benchmark over several runs in a row; one that breaks down takes no other along.
 
-
-def _run(name: str, bench: Bench) -> list[Figure]:
-    """Return the figures of one benchmark; one that breaks down does not take the others along."""
+    Its module has either `run`, or `runs` where what it measures takes long to prepare. What counts nothing but hits is
+    the same each time.
+    """
+    module = importlib.import_module(f"benchmarks.{name}")
     try:
-        figures: list[Figure] = asyncio.run(importlib.import_module(f"benchmarks.{name}").run(bench))
+        if hasattr(module, "runs"):
+            found = asyncio.run(module.runs(bench, count))
+        else:
+            found = [asyncio.run(module.run(bench)) for _ in range(1 if name in EXACT else count)]
     except Exception as error:
         traceback.print_exc()
         return [failed(name, error)]
-    return figures
+    together: dict[str, list[Figure]] = {}
+    for figure in chain.from_iterable(found):
+        together.setdefault(figure.name, []).append(figure)
+    return [Figure.of_runs(runs) for runs in together.values()]
 
 
 def _options() -> argparse.Namespace:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from statistics import median
 
 from benchmarks.corpus import Corpus, Load, ReadyEmbedder, load, users
-from benchmarks.harness import Bench, Figure, Step, at_most, spread, take_turns
+from benchmarks.harness import Bench, Figure, Seconds, Step, at_most, spread, take_turns
 from benchmarks.server import new_schema, raw_connection
 from openproto import AsyncMemory
 
@@ -17,8 +17,8 @@ MEMORIES_PER_USER = 1_000
 SIZES = (10_000, 100_000, 1_000_000)
 
 
-async def run(bench: Bench) -> list[Figure]:
-    """Search stores of every size in turns, each in a separate schema."""
+async def runs(bench: Bench, count: int) -> list[list[Figure]]:
+    """Search stores of every size in turns, each in a separate schema, `count` times after filling them once."""
     sizes = SIZES[:2] if bench.quick else SIZES
     async with AsyncExitStack() as stack:
         sides: dict[str, Step] = {}
@@ -32,18 +32,19 @@ async def run(bench: Bench) -> list[Figure]:
                 await load(connection, Load(schema, people, MEMORIES_PER_USER), bench.watch, seed=size)
             await _warm(bench, memory, people)
             sides[f"{size:,}"] = _searching(memory, _order(people))
-        took = await take_turns(sides, bench.size(1_000, 300), warm=20)
+        return [[_figure(await take_turns(sides, 300, warm=20))] for _ in range(count)]
+
+
+def _figure(took: dict[str, Seconds]) -> Figure:
     first, *_, last = took
-    return [
-        at_most(
-            f"search on postgres, p50 at {last} rows / at {first} rows",
-            median(took[last]) / median(took[first]),
-            MOST,
-            "x",
-            memories_per_user=MEMORIES_PER_USER,
-            milliseconds={size: spread(seconds, 1e3) for size, seconds in took.items()},
-        )
-    ]
+    return at_most(
+        f"search on postgres, p50 at {last} rows / at {first} rows",
+        median(took[last]) / median(took[first]),
+        MOST,
+        "x",
+        memories_per_user=MEMORIES_PER_USER,
+        milliseconds={size: spread(seconds, 1e3) for size, seconds in took.items()},
+    )
 
 
 async def _warm(bench: Bench, memory: AsyncMemory, people: list[str]) -> None:

@@ -52,7 +52,7 @@ Get = Callable[[], Awaitable[object]]
 
 async def run(bench: Bench) -> list[Figure]:
     """Measure every concurrency in turns, so that what else the machine does strikes all alike."""
-    rounds, seconds = bench.size(9, 3), 0.01 * bench.size(100, 40)
+    rounds, seconds = bench.size(5, 3), 0.01 * bench.size(50, 40)
     ours: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
     theirs: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
     with _server() as url:

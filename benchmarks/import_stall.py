@@ -53,7 +53,7 @@ async def _measured(bench: Bench, name: str, provider: str, options: Mapping[str
             AsyncMemory(provider, **options)
     except ImportError as error:
         return [not_run(what, str(error))]
-    stalls = [await _in_a_process(provider, options) for _ in range(bench.size(7, 3))]
+    stalls = [await _in_a_process(provider, options) for _ in range(bench.size(5, 3))]
     longest, control = ([one[part] for one in stalls] for part in ("longest", "control"))
     told = {f"{part}_ms": spread([one[part] for one in stalls]) for part in stalls[0]}
     return [

@@ -19,7 +19,7 @@ ADDS = 100
 
 async def run(bench: Bench) -> list[Figure]:
     """Measure both stores with the local embedder, each in turns with an empty loop next to a thread that computes."""
-    rounds = bench.size(20, 9)
+    rounds = bench.size(15, 9)
     figures: list[Figure] = []
     async with new_schema(bench.url, "stall") as schema:
         client = AsyncMemory("postgres", url=bench.url, schema=schema, embedder="local")

@@ -109,7 +109,7 @@ async def _sync_over_async(bench: Bench) -> Figure:
                 asyncio.run_coroutine_threadsafe(nothing(), other).result()
 
             sides = {"Memory": by_memory, "AsyncMemory": by_async_memory, "hand-over": by_hand_over}
-            took = await take_turns(sides, bench.size(4_000, 2_000), warm=200)
+            took = await take_turns(sides, 2_000, warm=200)
         finally:
             twin.close()
             other.call_soon_threadsafe(other.stop)
@@ -161,7 +161,7 @@ async def _observers(bench: Bench) -> list[Figure]:
         sides = {"none": await calling()} | {name: await calling(each) for name, each in observers.items()}
         bare = {"trace_calls": bare_span, "count_calls": bare_histogram}
         sides |= {f"bare {name}": step for name, step in bare.items()}
-        took = await take_turns(sides, bench.size(4_000, 2_000), warm=200)
+        took = await take_turns(sides, 2_000, warm=200)
     tracers.shutdown()
     figures: list[Figure] = []
     for name in observers:
@@ -185,7 +185,7 @@ class _Discarding(SpanExporter):
 
 
 def _importing(bench: Bench) -> list[Figure]:
-    rounds = bench.size(15, 5)
+    rounds = bench.size(9, 5)
     bare: list[float] = []
     importing: list[float] = []
     dependencies: list[float] = []

@@ -102,7 +102,7 @@ async def run(bench: Bench) -> list[Figure]:
     if not PYTHON.exists():
         return [not_run("LangGraph's stores", "`make bench` installs them into .venv-peers")]
     process = await asyncio.create_subprocess_exec(
-        PYTHON, "-m", __name__, str(bench.folder), bench.url, str(bench.size(100, 20)),
+        PYTHON, "-m", __name__, str(bench.folder), bench.url, str(bench.size(60, 20)),
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, _ = await process.communicate()
