@@ -59,8 +59,8 @@ async def new_schema(url: str, name: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def raw_connection(url: str) -> AsyncIterator[Any]:
-    """Lend a connection with the provider's session settings and codecs."""
-    connection = await asyncpg.connect(url, server_settings=SESSION_SETTINGS)
+    """Lend a connection with the provider's session settings and codecs, as the superuser, whom policies let COPY."""
+    connection = await asyncpg.connect(url, user="postgres", server_settings=SESSION_SETTINGS)
     try:
         await prepare(connection)
         yield connection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -19,7 +18,6 @@ def server() -> Iterator[Server]:
     running = Server()
     try:
         running.start()
-        asyncio.run(execute(running.dsn(), "CREATE EXTENSION vector"))
         yield running
     finally:
         running.remove()

@@ -148,12 +148,33 @@ def test_constructing_touches_nothing(home: Path) -> None:
 
 
 def test_data_outlives_the_server(home: Path, here: PrivatePostgres) -> None:
-    ask(here.start(), "create extension vector", "create table t as select '[1,2]'::vector as v")
+    ask(here.start(), "create table t as select '[1,2]'::vector as v")
     here.stop()
     here.stop()
     until(lambda: ended(home), "the end of the server")
     assert ask(here.start(), "select v <-> '[1,4]' from t") == 2
     assert ask(here.start(), "select lower('É')") == "é"
+
+
+def test_clients_are_no_superusers_and_own_what_an_earlier_version_made(home: Path, here: PrivatePostgres) -> None:
+    here.start()
+    role = home / "data" / f"{keeper.ROLE}.role"
+    role.unlink()
+    earlier = PrivatePostgres(home)
+    of_superuser = earlier.start()  # of a server that was started before, and is still running
+    assert of_superuser.startswith("postgresql://postgres@")
+    made = ("schema old", "table old.t (n serial)", "domain old.d as text", "view old.v as select 1 as one")
+    ask(of_superuser, *(f"create {what}" for what in made))
+    ask(of_superuser, "create function old.f() returns int language sql as 'select 1'", "drop owned by openproto")
+    for client in (earlier, here):
+        client.stop()
+    until(lambda: not keeper.Place(home).accepting(), "the end of the server")
+    dsn = here.start()
+    assert role.exists()
+    assert ask(dsn, "select rolsuper or rolbypassrls from pg_roles where rolname = current_user") is False
+    assert ask(dsn, "select count(*) from pg_class where relnamespace = 'old'::regnamespace and relowner = 10") == 0
+    ask(dsn, "create schema mine", "alter function old.f() rename to g", "alter domain old.d set not null")
+    ask(dsn, "drop schema old cascade")
 
 
 def test_a_private_server_listens_on_no_port_and_admits_no_other_user(home: Path) -> None:
@@ -170,7 +191,7 @@ def test_settings_and_the_environment(home: Path, here: PrivatePostgres, monkeyp
     monkeypatch.setenv("SOME_API_KEY", "secret")
     assert ask(here.start(), "show shared_buffers") == "16MB"
     of_server = ask(
-        here.start(),
+        here.start().replace(f"//{keeper.ROLE}@", "//postgres@"),  # programs are for superusers
         "create table e (line text)",
         "copy e from program 'env'",
         "select string_agg(line, ' ') from e",
@@ -377,7 +398,7 @@ def test_programs_out_of_reach_are_copied(home: Path, here: PrivatePostgres, mon
         if part.exists():
             shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("pginstall"))
     monkeypatch.setattr(server, "_package", lambda: closed / package.name)
-    ask(here.start(), "create extension vector")
+    ask(here.start(), "select '[1]'::vector")
     (copy,) = home.glob("programs-*")
     assert processes(str(copy), "postgres -D")
     shutil.rmtree(copy)  # an environment deleted while its server runs: it ends all the same

@@ -29,6 +29,35 @@ from pathlib import Path
 PORT = 5432  # no TCP port: it only names the socket file
 POLL = 0.25
 LONGEST_SOCKET = 103  # bytes: macOS; Linux has room for 107
+ROLE = "openproto"
+
+# What clients connect as. Policies on rows do not bind a superuser, so this is none: it owns the database, and what
+# earlier versions of this file let the superuser make in it. pgvector is for superusers to install. The file that says
+# that all of this is done is written by the server itself, for the program exits with 0 after an error as well.
+GIVE_TO_ROLE = f"""
+DO $give$
+DECLARE name text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} LOGIN; END IF;
+    ALTER DATABASE postgres OWNER TO {ROLE};
+    CREATE EXTENSION IF NOT EXISTS vector;
+    FOR name IN SELECT format('SCHEMA %I', nspname) FROM pg_namespace
+            WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')
+        UNION ALL SELECT format('%s %s', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                oid::regclass)
+            FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'S') AND relowner = 10 AND oid >= 16384
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype IN ('e', 'i', 'a'))
+        UNION ALL SELECT format('FUNCTION %s', oid::regprocedure) FROM pg_proc WHERE proowner = 10 AND oid >= 16384
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+        UNION ALL SELECT format('DOMAIN %s', oid::regtype) FROM pg_type
+            WHERE typtype = 'd' AND typowner = 10 AND oid >= 16384
+    LOOP
+        EXECUTE format('ALTER %s OWNER TO {ROLE}', name);
+    END LOOP;
+    EXECUTE format('COPY (SELECT) TO %L', current_setting('data_directory') || '/{ROLE}.role');
+END $give$;
+
+"""
 
 
 def lock(path: Path, kind: int) -> int | None:
@@ -67,6 +96,7 @@ class Place:
         self.clients, self.keeper, self.server = (directory / f"{who}.lock" for who in ("clients", "keeper", "server"))
         self.data = directory / "data"
         self.log = directory / "server.log"
+        self.has_role = self.data / f"{ROLE}.role"
         self.uid, self.gid = server_user(self.data)
         self.sockets = directory / "run"
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
@@ -79,6 +109,11 @@ class Place:
     def socket(self) -> Path:
         """The file the server listens on."""
         return self.sockets / f".s.PGSQL.{PORT}"
+
+    @property
+    def role(self) -> str:
+        """Who clients connect as: the superuser where a server of an earlier version is still running."""
+        return ROLE if self.has_role.exists() else "postgres"
 
     def accepting(self) -> bool:
         """Whether the server takes sessions now; while it starts or stops it answers with the code 57P03."""
@@ -122,14 +157,16 @@ class Keeper:
         self.settings = settings
         self.child: subprocess.Popen[bytes] | None = None
 
-    def run(self, program: str, *options: str | Path, held: int | None = None) -> subprocess.Popen[bytes]:
+    def run(
+        self, program: str, *options: str | Path, held: int | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         """Start a program as the server's user; it and its children hold the lock `held` while they live."""
         other = self.place.uid != os.geteuid()
         # Not the client's environment: PG* would change the server, and the rest may hold secrets.
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         return subprocess.Popen(  # noqa: S603 - programs of the wheel
             [self.binaries / program, *options],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             env=kept | {"LC_ALL": "C", "TZ": "UTC"},
             pass_fds=() if held is None else (held,),
             user=self.place.uid if other else None,
@@ -150,6 +187,15 @@ class Keeper:
             sys.exit("initdb could not make the data folder.")
         fresh.rename(self.place.data)
 
+    def make_role(self, held: int) -> None:
+        """Make the role that clients connect as: while nothing else runs on the data, by the server on its own."""
+        alone = self.run(
+            "postgres", "--single", "-j", "-D", self.place.data, "postgres", held=held, stdin=subprocess.PIPE
+        )
+        alone.communicate(GIVE_TO_ROLE.encode())
+        if not self.place.has_role.exists():
+            sys.exit("The role that clients connect as could not be made.")
+
     def launch(self, held: int) -> subprocess.Popen[bytes]:
         """Start the server; `held` is its lock, which proves that no other works on the data."""
         place = self.place
@@ -160,6 +206,8 @@ class Keeper:
         # PostgreSQL would refuse to start.
         for stale in (place.data / "postmaster.pid", place.socket, Path(f"{place.socket}.lock")):
             stale.unlink(missing_ok=True)
+        if not place.has_role.exists():
+            self.make_role(held)
         # Last, so that no setting can open the server to others.
         ours = ["listen_addresses=", f"port={PORT}", f"unix_socket_directories={place.sockets}"]
         options = [option for setting in (*self.settings, *ours) for option in ("-c", setting)]

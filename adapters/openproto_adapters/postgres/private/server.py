@@ -81,7 +81,7 @@ class PrivatePostgres:
             if isinstance(error, OSError | KeyError):
                 raise PrivatePostgresError(_sentence(error)) from error
             raise
-        return f"postgresql://postgres@/postgres?host={quote(str(place.sockets))}&port={keeper.PORT}"
+        return f"postgresql://{place.role}@/postgres?host={quote(str(place.sockets))}&port={keeper.PORT}"
 
     def stop(self) -> None:
         """Leave the server, which ends soon after its last client; may be called twice."""
