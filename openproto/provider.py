@@ -368,6 +368,10 @@ class Provider:
         """Give every record the vectors of the provider's configured embedder, online and resumable."""
         raise self.unsupported("reindex")
 
+    async def index_user(self, user_id: str, report: Callable[[ReindexProgress], None], *, drop: bool) -> float | None:
+        """Make or drop an index for one user's searches, online; return its recall, measured on the user's own data."""
+        raise self.unsupported("index_user")
+
     def schema_script(self) -> str:
         """Return the SQL that makes the provider's tables, for a database owner to run."""
         raise self.unsupported("schema_script")

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from openproto_adapters.postgres import changes, deciding, gets, queries
+from openproto_adapters.postgres import changes, deciding, gets, large_search, queries
 from openproto_adapters.postgres import restoring as postgres_restoring
 from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import restoring as sqlite_restoring
@@ -22,14 +22,21 @@ MODULES: dict[str, list[ModuleType]] = {
     "sqlite": [sqlite_restoring, searching, selection, snapshot, statements, supersession, user_rows],
     "postgres": [changes, deciding, gets, queries, postgres_restoring, postgres_snapshot],
 }
-CONDITIONS = [
-    (store, module, name, number)
-    for store, modules in MODULES.items()
-    for module in modules
-    for name, text in sorted(vars(module).items())
-    if name.isupper() and isinstance(text, str)
-    for number in range(len(PATTERNS[store].findall(text)))
-]
+
+
+def _conditions(store: str, modules: list[ModuleType]) -> list[tuple[str, ModuleType, str, int]]:
+    return [
+        (store, module, name, number)
+        for module in modules
+        for name, text in sorted(vars(module).items())
+        if name.isupper() and isinstance(text, str)
+        for number in range(len(PATTERNS[store].findall(text)))
+    ]
+
+
+CONDITIONS = [found for store, modules in MODULES.items() for found in _conditions(store, modules)]
+OF_LARGE_USERS = _conditions("postgres", [large_search])
+"""Those that only users with an index meet."""
 
 
 def take_out(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int) -> None:

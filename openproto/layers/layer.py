@@ -162,6 +162,10 @@ class Layer(Provider):
         """Re-embed the inner provider's records."""
         await self.inner.reindex(report)
 
+    async def index_user(self, user_id: str, report: Callable[[ReindexProgress], None], *, drop: bool) -> float | None:
+        """Index one user's records in the inner provider."""
+        return await self.inner.index_user(user_id, report, drop=drop)
+
     def schema_script(self) -> str:
         """Return the inner provider's script."""
         return self.inner.schema_script()

@@ -1,4 +1,4 @@
-"""`demo`, `providers`, `doctor`, `reindex`, `schema`."""
+"""`demo`, `providers`, `doctor`, `reindex`, `index`, `schema`."""
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ def test_reindex_gives_a_store_its_vectors(cli: Run, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("faulty")
 def test_what_a_provider_has_not_is_6(cli: Run) -> None:
-    for command in ("reindex", "schema"):
-        ended = cli(command, "-p", "faulty", "--json")
+    for command in (["reindex"], ["schema"], ["index", "--user", "ada"]):
+        ended = cli(*command, "-p", "faulty", "--json")
         assert (ended.status, ended.error["code"], ended.error["provider"]) == (6, "unsupported_capability", "faulty")
 
 
@@ -222,6 +222,18 @@ def test_a_failing_reindex_names_the_provider_and_an_interrupted_one_how_to_go_o
     assert ended.status == 130
     assert ended.err == "interrupted; 3 of 10 are done, and the same command goes on from there\n"
     assert closed
+
+
+def test_index_says_what_it_finds_and_whose_it_is_must_be_said(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def index_user(self: Sqlite, user_id: str, report: Callable[..., None], *, drop: bool) -> float | None:
+        report(ReindexProgress(1, 2))
+        return None if drop else 0.966
+
+    monkeypatch.setattr(Sqlite, "index_user", index_user)
+    assert cli("index", "--user", "ada").out == "made the index: it finds 97% of what an exact search finds\n"
+    assert cli("index", "--user", "ada", "--json").json == {"recall": 0.966}
+    assert cli("index", "--user", "ada", "--drop").out == "dropped the index\n"
+    assert cli("index").status == 2
 
 
 def test_schema_prints_the_script_and_nothing_else(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

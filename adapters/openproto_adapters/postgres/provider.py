@@ -71,9 +71,9 @@ from openproto_adapters.postgres.records import (
 )
 from openproto_adapters.postgres.restoring import load, restore
 from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for, acting_for_owner
-from openproto_adapters.postgres.searching import SEARCHES, hits
+from openproto_adapters.postgres.searching import hits
 from openproto_adapters.postgres.store import Store
-from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_query
+from openproto_adapters.postgres.vectors import PackedWords
 
 
 class Postgres(Store):
@@ -305,28 +305,12 @@ class Postgres(Store):
         return MemoryPage(items=items, next_cursor=cursor)
 
     async def _search(self, query: SearchQuery) -> SearchResults:
-        indexed = await self._index.index_query(query.query)
-        weights = self._index.weights
-        packed = pack_query(indexed.terms, queries.MASK_BITS)
-        where = Arguments(
-            self._index.model,
-            query.user_id,
-            pack_halfvec(indexed.vector) if indexed.vector is not None else None,
-            *packed[:3],
-            weights.center_query,
-            weights.text_weight,
-            query.min_score or 0.0,
-            query.limit,
-            packed.words,
-        )
-        where.add_filters(query, user=False)
-        where.add_current(query.as_of)
-        rows = await self._read(acting_for(query.user_id), where.fill(SEARCHES[query.explain]), *where.values)
+        rows = await self._searching.best(query, self._index)
         if not rows:
             await self._check_model()
         return [
             SearchResult(memory=self._own([columns], query.user_id), score=min(score, 1.0), parts=parts)
-            for columns, score, parts in hits(rows, weights.text_weight, explained=query.explain)
+            for columns, score, parts in hits(rows, self._index.weights.text_weight, explained=query.explain)
         ]
 
     async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:

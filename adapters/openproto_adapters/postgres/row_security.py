@@ -17,7 +17,7 @@ Acting = NewType("Acting", str)
 EVERYBODY = Acting("*")
 """What the operator's statements act for, and those that look for a record by its id alone."""
 
-TABLES = ("memories", "keys", "audit")
+TABLES = ("memories", "keys", "audit", "large_users", "postings")
 """The tables that hold rows of users."""
 
 

@@ -22,9 +22,8 @@ from openproto_adapters.postgres.queries import RECORD, STORE_FITS
 # them the memory holds, as a mask; rarity and coverage are worked out per mask, of which there are few, and not per
 # memory. $6 says which bits of a mask stand for each word, and each variant behind the $11 words. The best lend to the
 # turns at a distance of one or else two. Parameters stand in subqueries so that a generic plan converts them once.
-_NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
-_SEARCH = f"""
-WITH recent AS (
+NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
+CENTERED = f"""recent AS (
     SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
     ORDER BY m.created_at DESC, m.id DESC LIMIT {CENTERING_SAMPLE}
 ), center AS (
@@ -37,7 +36,9 @@ WITH recent AS (
             mean OPERATOR({{vector}}.*) array_fill(share, ARRAY[{{vector}}.vector_dims(mean)])::{{vector}}.vector)
         )::{{vector}}.halfvec END AS vector
     FROM center
-), rest AS MATERIALIZED (
+)"""
+_SEARCH = f"""
+WITH {CENTERED}, rest AS MATERIALIZED (
     SELECT m.id, {{mask:m.more_words}} AS mask
     FROM {{schema}}.memories m WHERE m.user_id = $2 AND m.more_words IS NOT NULL
 ), mine AS MATERIALIZED (
@@ -59,7 +60,7 @@ WITH recent AS (
     FROM mask CROSS JOIN rarity GROUP BY mask
 ), scored AS (
     SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)
-        ELSE (coalesce({_NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score<parts>
+        ELSE (coalesce({NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score<parts>
     FROM mine LEFT JOIN covered USING (mask) WHERE eligible
 ), lender AS MATERIALIZED (
     SELECT m.id, best.score, m.conversation, m.turn
@@ -90,15 +91,18 @@ WITH recent AS (
 SELECT {RECORD}, score<told> FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
 ORDER BY score DESC, m.id DESC
 """
-SEARCHES = {
-    False: _SEARCH.replace("<parts>", "").replace("<told>", ""),
-    # With what a score was made of: the nearness, null in a store without vectors, and the coverage.
-    True: _SEARCH.replace("<told>", ", near, coverage").replace(
-        "<parts>",
-        f""", CASE WHEN $3::{{vector}}.halfvec IS NOT NULL THEN coalesce({_NEARNESS}, 0) END AS near,
-        coalesce(coverage, 0) AS coverage""",
-    ),
-}
+
+
+def explaining(statement: str, *, explained: bool) -> str:
+    """Return the statement, which adds the nearness, null without vectors, and the coverage where they are wanted."""
+    if not explained:
+        return statement.replace("<parts>", "").replace("<told>", "")
+    parts = f""", CASE WHEN $3::{{vector}}.halfvec IS NOT NULL THEN coalesce({NEARNESS}, 0) END AS near,
+        coalesce(coverage, 0) AS coverage"""
+    return statement.replace("<told>", ", near, coverage").replace("<parts>", parts)
+
+
+SEARCHES = {explained: explaining(_SEARCH, explained=explained) for explained in (False, True)}
 """The statement, by whether the scores are to be explained."""
 
 

@@ -23,6 +23,7 @@ from openproto.stores.gathering import Gatherer
 from openproto.stores.indexer import EmbedderSpec, Indexer, StoredModel, store_capabilities
 from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.gets import get_alone, get_together
+from openproto_adapters.postgres.large_search import Searching
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.records import own_record
 from openproto_adapters.postgres.replica import Replica
@@ -88,6 +89,7 @@ class Store(Provider):
         self._live_pool: Pool | None = None
         self._live_indexer: Indexer[PackedWords] | None = None
         self._audit_buffer: AuditBuffer | None = None
+        self._searching = Searching(self._read)
         self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(
             self._get_together, alone=lambda ref: get_alone(self._fetch, ref)
         )
@@ -149,6 +151,9 @@ class Store(Provider):
         about = {"database": row[0], "schema": self._schema, "PostgreSQL": row[1], "pgvector": row[2]}
         if self._replica is not None:
             about["replica"] = await self._replica.describe()
+        module = importlib.import_module("openproto_adapters.postgres.large_index")
+        if large := await module.describe_large(self._pool, self._queries):
+            about["large users"] = large
         return {**about, "row security": str(RowSecurity(*state)), "bytes": row[3]}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
@@ -158,6 +163,21 @@ class Store(Provider):
         await self._index.load()
         module = importlib.import_module("openproto_adapters.postgres.reindexing")
         await module.reindex(self._pool, self._queries, self._index, report)
+        module = importlib.import_module("openproto_adapters.postgres.large_index")
+        await module.renew_vectors(self._pool, self._queries, self._index)
+
+    async def index_user(self, user_id: str, report: Callable[[ReindexProgress], None], *, drop: bool) -> float | None:
+        """Make or drop an index for one large user while others use the store; see `large_index.py`."""
+        await self._connect()
+        module = importlib.import_module("openproto_adapters.postgres.large_index")
+        self._live_indexer = Indexer(self._embedder, index_text)
+        await self._index.open(await self._stored_model())
+        index = module.LargeIndex(self._pool, self._queries, self._index, user_id)
+        if drop:
+            await index.drop()
+            return None
+        recall: float = await index.make(Searching(self._fetch), report)
+        return recall
 
     @asynccontextmanager
     async def snapshot(self, *, vectors: bool) -> AsyncIterator[PostgresSnapshot]:

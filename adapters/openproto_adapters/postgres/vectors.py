@@ -76,6 +76,8 @@ class PackedQuery(NamedTuple):
     """For each of them the bits that stand for it in a mask of both vectors: its own, and that of its word."""
     words: int
     """How many of them are words and not variants."""
+    places: list[int]
+    """The place of each of them, as the text of a `sparsevec` counts them: from 1 on."""
 
 
 def pack_query(query: QueryTerms, bits: int) -> PackedQuery:
@@ -95,7 +97,8 @@ def pack_query(query: QueryTerms, bits: int) -> PackedQuery:
         )
     )
     masks = [1 << n | standing_for[place] for n, place in enumerate(places)]
-    return PackedQuery(first, others, masks, len(set(own)))
+    numbers = [int.from_bytes(place) + 1 for place in places]
+    return PackedQuery(first, others, masks, len(set(own)), numbers)
 
 
 def _packed_place(term: int) -> bytes:
