@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from openproto_adapters.postgres import changes, deciding, gets, large_search, queries
 from openproto_adapters.postgres import restoring as postgres_restoring
+from openproto_adapters.postgres import searching as postgres_searching
 from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import restoring as sqlite_restoring
 from openproto_adapters.sqlite import searching, selection, snapshot, statements, supersession, user_rows
@@ -20,7 +21,7 @@ PATTERNS = {
 }
 MODULES: dict[str, list[ModuleType]] = {
     "sqlite": [sqlite_restoring, searching, selection, snapshot, statements, supersession, user_rows],
-    "postgres": [changes, deciding, gets, queries, postgres_restoring, postgres_snapshot],
+    "postgres": [changes, deciding, gets, queries, postgres_restoring, postgres_searching, postgres_snapshot],
 }
 
 

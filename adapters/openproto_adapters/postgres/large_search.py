@@ -19,7 +19,7 @@ from openproto.stores.indexer import IndexedQuery, Indexer
 from openproto.stores.ranking import LENDERS, LENT, VARIANT_WEIGHT
 from openproto_adapters.postgres.queries import MASK_BITS, RECORD, STORE_FITS, Arguments
 from openproto_adapters.postgres.row_security import EVERYBODY, acting_for
-from openproto_adapters.postgres.searching import CENTERED, NEARNESS, SEARCHES, explaining
+from openproto_adapters.postgres.searching import CENTERED, NEARNESS, exact, explaining
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_query
 
 Read: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
@@ -55,7 +55,7 @@ _NEAR = f"""
     LIMIT {NEAREST}"""
 _NONE_NEAR = "SELECT NULL::uuid AS id, NULL::double precision AS cosine, 0::bigint AS mask WHERE false"
 
-# As `searching.SEARCHES`, from the words on; $12 are the places of the words and variants in `words`.
+# As `searching.exact`, from the words on; $12 are the places of the words and variants in `words`.
 _SEARCH = f"""{_EFFORT}{CENTERED.replace("FROM center", "FROM center, effort")}, term AS MATERIALIZED (
     SELECT place, bits, word, coalesce((
         SELECT sum(p.change * p.count) FROM {{schema}}.postings p WHERE p.user_id = $2 AND p.place = word
@@ -150,7 +150,7 @@ def literal(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def by_index(user_id: str, dim: int | None, *, explained: bool) -> str:
-    """Return the statement that searches by the index of a user; filters go into it as into `SEARCHES`."""
+    """Return the statement that searches by the index of a user; filters go into it as into `searching.exact`."""
     statement = _SEARCH.replace("<near>", _NONE_NEAR if dim is None else _NEAR)
     for name, source in (("first", "candidate"), ("second", "other")):
         scored = _SCORED.replace("<name>", name).replace("<source>", source)
@@ -188,7 +188,7 @@ class Searching:
         where, _ = _arguments(query, indexed, indexer)
         where.add_filters(query, user=False)
         where.add_current(query.as_of)
-        return await self._read(acting_for(query.user_id), where.fill(SEARCHES[query.explain]), *where.values)
+        return await self._read(acting_for(query.user_id), where.fill(exact(explained=query.explain)), *where.values)
 
     async def by_index(
         self, query: SearchQuery, indexed: IndexedQuery, indexer: Indexer[PackedWords]

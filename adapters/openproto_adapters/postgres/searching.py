@@ -93,6 +93,11 @@ ORDER BY score DESC, m.id DESC
 """
 
 
+def exact(*, explained: bool) -> str:
+    """Return the statement of an exact search."""
+    return explaining(_SEARCH, explained=explained)
+
+
 def explaining(statement: str, *, explained: bool) -> str:
     """Return the statement, which adds the nearness, null without vectors, and the coverage where they are wanted."""
     if not explained:
@@ -100,10 +105,6 @@ def explaining(statement: str, *, explained: bool) -> str:
     parts = f""", CASE WHEN $3::{{vector}}.halfvec IS NOT NULL THEN coalesce({NEARNESS}, 0) END AS near,
         coalesce(coverage, 0) AS coverage"""
     return statement.replace("<told>", ", near, coverage").replace("<parts>", parts)
-
-
-SEARCHES = {explained: explaining(_SEARCH, explained=explained) for explained in (False, True)}
-"""The statement, by whether the scores are to be explained."""
 
 
 def hits(
