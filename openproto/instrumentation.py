@@ -33,6 +33,8 @@ class CallEvent:
     request_id: str
     app: str | None = None
     scope: str | None = None
+    memory_id: str | None = None
+    """The memory that the call named by its id."""
 
 
 def outcome_of(error: BaseException) -> str:

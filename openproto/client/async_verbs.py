@@ -104,7 +104,7 @@ class AsyncVerbs:
         if id is None:
             raise InvalidRequestError("get takes an id, or key= with user_id=, and was given neither")
         ref = build(RecordRef, id=id, user_id=user_id)
-        return await self._session.call("get", lambda p: p.get(ref), repeatable=True)
+        return await self._session.call("get", lambda p: p.get(ref), repeatable=True, memory_id=ref.id)
 
     async def update(
         self,
@@ -124,7 +124,9 @@ class AsyncVerbs:
         if id in (update.supersedes or ()):
             raise InvalidRequestError("supersedes: a record cannot supersede itself")
         needs: Operation | None = "version" if if_version is not None else None
-        return await self._session.call("update", lambda p: p.update(ref, update), repeatable=False, needs=needs)
+        return await self._session.call(
+            "update", lambda p: p.update(ref, update), repeatable=False, memory_id=ref.id, needs=needs
+        )
 
     async def delete(self, id: str, *, user_id: str | None = None, if_version: str | None = None) -> None:
         """Remove the record for good; NotFoundError when it does not exist or is not `user_id`'s.
@@ -133,7 +135,7 @@ class AsyncVerbs:
         """
         ref = build(RecordRef, id=id, user_id=user_id, if_version=if_version)
         needs: Operation | None = "version" if if_version is not None else None
-        await self._session.call("delete", lambda p: p.delete(ref), repeatable=False, needs=needs)
+        await self._session.call("delete", lambda p: p.delete(ref), repeatable=False, memory_id=ref.id, needs=needs)
 
     async def list(
         self,

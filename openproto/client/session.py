@@ -85,6 +85,7 @@ class Session:
         *,
         repeatable: bool,
         scope: str | None = None,
+        memory_id: str | None = None,
         needs: Operation | None = None,
     ) -> T:
         """Run one verb: refuse misuse, open if need be, bound it in time, and repeat it where that is safe.
@@ -123,7 +124,7 @@ class Session:
             self._in_flight -= 1
             seconds = time.perf_counter() - started
             self._meter.ended(
-                CallEvent(verb, self.provider.name, outcome, seconds, repeated, request_id, call.app, scope)
+                CallEvent(verb, self.provider.name, outcome, seconds, repeated, request_id, call.app, scope, memory_id)
             )
             if self._idle is not None and not self._in_flight:
                 self._idle.set()

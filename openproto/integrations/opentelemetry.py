@@ -5,7 +5,8 @@
     memory = AsyncMemory(observers=[trace_calls()])
 
 https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md#memory has the names,
-which are still in development. A span holds neither content, nor a query, nor a user id.
+which are still in development: the span `gen_ai.memory.client` of its registry. (The package of released conventions,
+up to 0.66b2, has none for memory.) A span holds neither content, nor a query, nor a user id.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def trace_calls(tracer_provider: TracerProvider | None = None, meter_provider: M
             attributes["error.type"] = event.outcome
         durations.record(event.seconds, attributes)
         told = attributes | {"openproto.request_id": event.request_id}
+        if event.memory_id is not None:
+            told["gen_ai.memory.record.id"] = event.memory_id
         if operation != event.verb:
             told["openproto.verb"] = event.verb
         end = time.time_ns()

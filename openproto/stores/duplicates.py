@@ -4,6 +4,10 @@ A memory is a duplicate of a current one of the same user in exactly the same sc
 are in Unicode's form NFKC and casefolded, runs of blanks are one blank, and full stops and exclamation marks at the end
 are left out. Nothing nearer to a guess than that: what is skipped or superseded by mistake is lost to recall.
 
+Vectors decide nothing here, because no bound on their cosine does. Of pairs of sentences that say the same the local
+embedder gave .77 to .99, MiniLM .87 to .99; of pairs such as "I like tea" and "I don't like tea", of two months, two
+numbers, or "Ada owes Bob" and "Bob owes Ada", up to 1.00 and .99. An extractor that reads both is what can tell.
+
 Each store finds the candidates in its own way, and holds whatever keeps others from writing the same until it has
 written what is decided here.
 """

@@ -15,8 +15,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry, generate_latest
 
 from openproto import AsyncMemory, NotFoundError
+from openproto.integrations.opentelemetry import OPERATIONS as OPERATIONS_OF_VERBS
 from openproto.integrations.opentelemetry import trace_calls
 from openproto.integrations.prometheus import count_calls
+
+# What the registry of the conventions (schema gen-ai-dev/1.42.0-dev) says of the span gen_ai.memory.client.
+OPERATIONS = {"create_memory", "update_memory", "upsert_memory", "search_memory", "delete_memory"}
+ATTRIBUTES = {"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.memory.record.id", "error.type"}
 
 SECRETS = ("ada-secret-user", "her secret coffee", "secret query")
 
@@ -42,12 +47,18 @@ async def test_spans_and_durations(tmp_path: Path) -> None:
     *spans, parent = exporter.get_finished_spans()
     assert parent.name == "request"
     names = [span.name for span in spans]
+    assert {*OPERATIONS_OF_VERBS.values()} == OPERATIONS
     assert names == ["create_memory", "search_memory", "update_memory", "get", "delete_memory"]
     for span in spans:
         assert span.kind is SpanKind.CLIENT
         assert span.attributes is not None
         assert span.attributes["gen_ai.operation.name"] == span.name
         assert span.attributes["gen_ai.provider.name"] == "sqlite"
+        assert {name for name in span.attributes if not name.startswith("openproto.")} <= ATTRIBUTES
+        assert span.name in OPERATIONS | {"get"}  # reading by id has no name there
+        assert ("gen_ai.memory.record.id" in span.attributes) == (
+            span.name in ("update_memory", "get", "delete_memory")
+        )
         assert span.parent is not None
         assert span.parent.span_id == request.get_span_context().span_id
         assert span.start_time is not None
