@@ -11,7 +11,7 @@ WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations test-pgbouncer test-operating test-ui test-installs test-pythons check check-hard check-http check-letta bench docs constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-citus test-operating test-ui test-installs test-pythons check check-hard check-http check-letta bench docs constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,16 +47,19 @@ $(DEMO)/.postgres: $(DEMO)/.sqlite
 	@touch $@
 
 test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not pgbouncer and not operating and not ui and not installs and not full"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not citus and not pgbouncer and not operating and not ui and not installs and not full"
 
 test-full: $(READY)  ## the same with every conformance case on every provider
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 -m "not pgbouncer and not operating and not ui and not installs"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 -m "not citus and not pgbouncer and not operating and not ui and not installs"
 
 test-mutations: $(READY)  ## make 109 faults, one after another, each of which the tests must notice; takes two hours
 	@$(BIN)/python -m mutations
 
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
 	@$(BIN)/python -m pytest -m "pgbouncer and not full"
+
+test-citus: $(READY)  ## run the tests that want a Citus cluster: OPENPROTO_TEST_CITUS_URL names its coordinator
+	@$(BIN)/python -m pytest -m citus
 
 test-operating: $(READY)  ## run the tests that want nginx, systemd, zsh, and fish
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group operating

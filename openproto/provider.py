@@ -372,8 +372,11 @@ class Provider:
         """Make or drop an index for one user's searches, online; return its recall, measured on the user's own data."""
         raise self.unsupported("index_user")
 
-    def schema_script(self) -> str:
-        """Return the SQL that makes the provider's tables, for a database owner to run."""
+    def schema_script(self, *, distribute: bool = False) -> str:
+        """Return the SQL that makes the provider's tables, for a database owner to run.
+
+        With `distribute` it also spreads them over the servers of a cluster.
+        """
         raise self.unsupported("schema_script")
 
     def closed_meanwhile(self) -> ProviderUnavailableError:

@@ -166,6 +166,6 @@ class Layer(Provider):
         """Index one user's records in the inner provider."""
         return await self.inner.index_user(user_id, report, drop=drop)
 
-    def schema_script(self) -> str:
+    def schema_script(self, *, distribute: bool = False) -> str:
         """Return the inner provider's script."""
-        return self.inner.schema_script()
+        return self.inner.schema_script(distribute=distribute)

@@ -76,6 +76,8 @@ def pack_batch(batch: Sequence[Entry[PackedWords]]) -> Batch:
 
 async def insert(fetch: Fetch, batch: Batch, model: str | None, call: Call) -> Written:
     """Write the batch in one statement, and return the record of each item; what was not written comes back itself."""
+    if not batch.users:
+        return batch.entries
     unkeyed = queries.RETRY_MANY_NEW if call.is_retry else queries.ADD_MANY_NEW
     statement = queries.ADD_MANY if batch.keys else unkeyed
     ((ids, moments, is_complete),), records = await gather_all(

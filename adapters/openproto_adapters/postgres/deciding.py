@@ -19,7 +19,7 @@ MOST_DECIDED = 100
 
 # A statement of its own, for what comes after it must see what others wrote while this one waited.
 LOCK = """
-SELECT pg_advisory_xact_lock(key) FROM (
+SELECT pg_advisory_xact_lock(key)::text FROM (
     SELECT DISTINCT hashtextextended('{schema} ' || user_id, 0) AS key FROM unnest($1::text[]) AS user_id ORDER BY key
 ) AS keys
 """

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncpg
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError, ScopeDeniedError
+from openproto_adapters.postgres.citus.cluster import notice
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
+from openproto_adapters.postgres.pool import Database
 from openproto_adapters.postgres.row_security import STATE, RowSecurity
 from openproto_adapters.postgres.schema import migrations, schema_script
 
 
-async def migrate(connection: asyncpg.Connection, schema: str, *, row_security: bool = True) -> str:
-    """Bring the database to the newest version and return the name of the schema that holds pgvector's types.
+async def migrate(connection: asyncpg.Connection, schema: str, *, row_security: bool = True) -> Database:
+    """Bring the database to the newest version and return what it is.
 
-    Row-level security is turned on where the role may do that; it is never turned off.
+    Row-level security is turned on where the role may do that; it is never turned off. New tables are distributed where
+    the database is the coordinator of a Citus cluster.
     """
     newest = migrations()[-1][0]
     if (version := await _version(connection, schema)) > newest:
@@ -21,15 +24,20 @@ async def migrate(connection: asyncpg.Connection, schema: str, *, row_security: 
             f"the tables in schema {schema!r} were made by a newer openproto (version {version}, this one knows "
             f"{newest}); upgrade openproto"
         )
-    if version < newest or (row_security and await _may_secure(connection, schema)):
+    found = await _database(connection, schema)
+    distribute = found.cluster is not None and (version == 0 or found.cluster.is_distributed)
+    if found.cluster is not None and distribute:
+        found.cluster.check()
+    if version < newest or (row_security and not distribute and await _may_secure(connection, schema)):
         try:
-            await connection.execute(schema_script(schema, row_security=row_security))
+            await connection.execute(schema_script(schema, row_security=row_security, distribute=distribute))
         except CAUGHT as error:
-            raise _why_not(error, schema) from error
-    return await _vector_schema(connection)
+            raise _why_not(error, schema, distribute=distribute) from error
+        found = await _database(connection, schema)
+    return found
 
 
-async def check_replica(connection: asyncpg.Connection, schema: str) -> str:
+async def check_replica(connection: asyncpg.Connection, schema: str) -> Database:
     """Return what `migrate` does of a replica, which has the tables of its primary."""
     if await _version(connection, schema) < migrations()[-1][0]:
         raise ProviderUnavailableError(
@@ -37,14 +45,17 @@ async def check_replica(connection: asyncpg.Connection, schema: str) -> str:
             "replica that is behind, else name a replica of the server at url=",
             provider="postgres",
         )
-    return await _vector_schema(connection)
+    return await _database(connection, schema)
 
 
-async def _vector_schema(connection: asyncpg.Connection) -> str:
-    found: str | None = await connection.fetchval(
-        "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+async def _database(connection: asyncpg.Connection, schema: str) -> Database:
+    rows = await connection.fetch(
+        "SELECT extname, nspname, extversion FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace "
+        "WHERE extname IN ('vector', 'citus')"
     )
-    return found or "public"
+    found = {name: (where, version) for name, where, version in rows}
+    cluster = await notice(connection, schema, found["citus"][1]) if "citus" in found else None
+    return Database(found["vector"][0] if "vector" in found else "public", cluster)
 
 
 async def _may_secure(connection: asyncpg.Connection, schema: str) -> bool:
@@ -59,7 +70,7 @@ async def _version(connection: asyncpg.Connection, schema: str) -> int:
     return await connection.fetchval(f"SELECT max(version) FROM {schema}.migrations") or 0
 
 
-def _why_not(error: BaseException, schema: str) -> OpenProtoError:
+def _why_not(error: BaseException, schema: str, *, distribute: bool) -> OpenProtoError:
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return ScopeDeniedError(
             f"this role may not create openproto's tables in schema {schema!r}: let the database's owner run what "

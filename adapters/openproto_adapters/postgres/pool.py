@@ -17,6 +17,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from openproto.errors import InvalidRequestError, ProviderUnavailableError
+from openproto_adapters.postgres.citus.cluster import Cluster
 from openproto_adapters.postgres.connecting import Connector, address, tls_error
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
 
@@ -42,6 +43,13 @@ SESSION_SETTINGS = {
 KEPT_AT_HAND = 10.0
 
 
+class Database(NamedTuple):
+    """What a pool finds: the schema that holds pgvector's types, and the Citus cluster where it is one."""
+
+    vector_schema: str
+    cluster: Cluster | None = None
+
+
 class PoolOptions(NamedTuple):
     """How many connections there may be, how long to wait for one (seconds), and how many statements each keeps."""
 
@@ -65,11 +73,11 @@ class Pool:
         url: str,
         pool: asyncpg.Pool,
         connector: Connector,
-        vector_schema: str,
+        database: Database,
         options: PoolOptions,
         unsettled: set[int],
     ) -> None:
-        self.vector_schema = vector_schema
+        self.database = database
         self._url = url
         self._pool = pool
         self._connector = connector
@@ -81,23 +89,29 @@ class Pool:
 
     @classmethod
     async def connect(
-        cls, url: str, options: PoolOptions, prepare: Callable[[asyncpg.Connection], Awaitable[str]], name: str = "url"
+        cls,
+        url: str,
+        options: PoolOptions,
+        prepare: Callable[[asyncpg.Connection], Awaitable[Database]],
+        name: str = "url",
     ) -> Pool:
         """Return an open pool, or raise the typed error that says why not.
 
-        `prepare` sees that the database has the tables, and returns the schema that holds pgvector. `name` is the
-        option that the URL comes from.
+        `prepare` sees that the database has the tables, and returns what it found. `name` is the option that the URL
+        comes from.
         """
         connector = Connector()
         try:
             connection, settings = await _first_connection(connector, url, options)
             try:
-                vector_schema = await prepare(connection)
+                database = await prepare(connection)
             finally:
                 connection.terminate()
             unsettled: set[int] = set()
-            pool = await _create(connector, url, options, settings, vector_schema, unsettled)
-            return cls(url, pool, connector, vector_schema, options, unsettled)
+            if database.cluster is not None and len(settings) > 1:
+                settings = {**settings, **database.cluster.settings(options.connect_timeout)}
+            pool = await _create(connector, url, options, settings, database.vector_schema, unsettled)
+            return cls(url, pool, connector, database, options, unsettled)
         except asyncio.CancelledError:
             await connector.close(RELEASE_TIMEOUT)
             raise

@@ -70,7 +70,7 @@ from openproto_adapters.postgres.records import (
     with_created_at,
 )
 from openproto_adapters.postgres.restoring import load, restore
-from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for, acting_for_owner
+from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, acting_for_owner
 from openproto_adapters.postgres.searching import hits
 from openproto_adapters.postgres.store import Store
 from openproto_adapters.postgres.vectors import PackedWords
@@ -121,6 +121,8 @@ class Postgres(Store):
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
+        if self._shards is not None and len({item.user_id for item, _ in items}) > 1:
+            return await self._shards.each_user(self.add_many, items, lambda keyed: keyed.item.user_id)
         asks = deciding.decides(items)
         if asks and len(items) > deciding.MOST_DECIDED:
             parts = [items[n : n + deciding.MOST_DECIDED] for n in range(0, len(items), deciding.MOST_DECIDED)]
@@ -155,6 +157,7 @@ class Postgres(Store):
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         """Apply the changes; new content is embedded and indexed."""
+        ref = await self._with_user(ref)
         values = changes.changes
         supersedes = [to_uuid(id) for id in values.get("supersedes") or ()]
         clears = "supersedes" in values and values["supersedes"] is None
@@ -200,9 +203,7 @@ class Postgres(Store):
         stored = as_stored(records)
         batch = await index_records(self._index, stored)
         call = current_call.get()
-        return await self._restoring(
-            lambda fetch: restore(fetch, stored, batch, self._index.model, (call.app, call.request_id))
-        )
+        return await self._restoring(restore, stored, batch, self._index.model, (call.app, call.request_id))
 
     async def load(
         self, parts: Sequence[UserPart], *, model: str | None, app: str | None, include_deleted: bool
@@ -210,12 +211,11 @@ class Postgres(Store):
         """Write the parts in one transaction."""
         batch = await index_records(self._index, [stored for part in parts for stored in part.records], model)
         caller = (app, new_request_id())
-        return await self._restoring(
-            lambda fetch: load(fetch, parts, batch, self._index.model, caller, include_deleted=include_deleted)
-        )
+        return await self._restoring(load, parts, batch, self._index.model, caller, include_deleted=include_deleted)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record; only its idempotency key is remembered."""
+        ref = await self._with_user(ref)
         where = self._deleting()
         where.add("m.id = {}", to_uuid(ref.id))
         if ref.user_id is not None:
@@ -278,9 +278,7 @@ class Postgres(Store):
         return [AuditEntry(**dict(row)) for row in rows]
 
     async def _decided(self, batch: Batch, connection: Any) -> Written:
-        async def fetch(acting: Acting, template: str, *args: Any) -> Any:
-            return await connection.fetch(*self._queries.acting(acting, template, *args))
-
+        fetch = partial(self._fetch_on, connection)
         async with connection.transaction(isolation="read_committed"):
             return await self._insert(await deciding.decided(fetch, batch), fetch)
 

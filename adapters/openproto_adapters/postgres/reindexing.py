@@ -54,8 +54,8 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::{vector}.sparsevec[],
     AS new (id, user_id, updated_at, words, more_words)
 WHERE m.id = new.id AND m.user_id = new.user_id AND m.updated_at IS NOT DISTINCT FROM new.updated_at
 """
-_HOLD_WRITERS = f"""
-SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true);
+HOLD_WRITERS = f"""
+SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
 LOCK TABLE {{schema}}.memories IN EXCLUSIVE MODE;
 """
 _SWITCH = """
@@ -160,7 +160,7 @@ class _Run:
 
     async def _switch(self, connection: PoolConnectionProxy) -> None:
         async with connection.transaction():
-            await connection.execute(self._queries.sql(_HOLD_WRITERS))
+            await self._run_each(connection, HOLD_WRITERS)
             if await self.is_finished():
                 return
             if self._indexer.model is not None:
@@ -168,7 +168,13 @@ class _Run:
                 if len(batch) == BATCH:
                     return
                 await connection.fetch(*self._queries.operator(_KEEP, *await self._vectors(batch), *self._wanted))
-            await connection.execute(self._queries.sql(_SWITCH))
+            await self._run_each(connection, _SWITCH)
+
+    async def _run_each(self, connection: PoolConnectionProxy, script: str) -> None:
+        for statement in (
+            self._queries.sql(script).strip().removesuffix(";").split(";")
+        ):  # Citus passes on one at a time
+            await connection.execute(statement)
 
     async def _vectors(self, batch: Sequence[Any]) -> tuple[list[Any], ...]:
         """Return the columns that `_KEEP` takes."""

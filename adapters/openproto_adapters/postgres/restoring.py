@@ -15,10 +15,11 @@ from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import outcome_of, refused, settled, to_settle
 from openproto_adapters.postgres.batches import inputs_to_json
 from openproto_adapters.postgres.records import check_owner, key_hash
-from openproto_adapters.postgres.row_security import EVERYBODY, acting_for
+from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
 
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
+_Writable: TypeAlias = tuple[StoredRecord, IndexedInput[PackedWords]]
 Caller: TypeAlias = tuple[str | None, str]
 """The app and the request that audit entries name."""
 
@@ -121,9 +122,14 @@ async def restore(
     model: str | None,
     caller: Caller,
     deleted: Collection[str] = (),
+    *,
+    apart: bool = False,
 ) -> RestoreOutcomes:
-    """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
-    writable: dict[str, tuple[StoredRecord, IndexedInput[PackedWords]]] = {}
+    """Write the records, but those whose ids are `deleted`; then settle who supersedes whom.
+
+    `apart` writes each user's records by a statement of its own, as where users are on several servers.
+    """
+    writable: dict[str, _Writable] = {}
     outcomes: dict[int, RestoreOutcome] = {}
     for number, (stored, new) in enumerate(zip(records, batch, strict=True)):
         if stored.record.id in deleted:
@@ -135,11 +141,10 @@ async def restore(
             outcomes[number] = refused(stored.record, error)
         else:
             writable.setdefault(stored.record.id, (stored, new))
-    fresh = (
-        {row[0] for row in await fetch(EVERYBODY, INSERT, model, *_columns([*writable.values()]), *caller)}
-        if writable
-        else ()
-    )
+    fresh: set[str] = set()
+    for acting, part in await _parts_apart(fetch, writable) if apart else [(EVERYBODY, [*writable.values()])]:
+        if part:
+            fresh |= {row[0] for row in await fetch(acting, INSERT, model, *_columns(part), *caller)}
     written = {id: stored for id, (stored, _) in writable.items() if id in fresh}
     owners: dict[str, set[str]] = {}
     for id, owner in await fetch(EVERYBODY, OWNERS, [*writable]) if len(outcomes) + len(written) < len(records) else ():
@@ -160,6 +165,7 @@ async def load(
     caller: Caller,
     *,
     include_deleted: bool,
+    apart: bool = False,
 ) -> RestoreOutcomes:
     """Write parts of a snapshot: records, the keys that were used, and audit entries that are not there yet."""
     records = [stored for part in parts for stored in part.records]
@@ -169,7 +175,7 @@ async def load(
         last = await fetch(acting_for(part.user_id), LAST_WRITES, part.user_id, ids) if ids else ()
         check_owner([row[0] for row in last], part.user_id)
         deleted |= {id for _, id, action in last if action == "delete"}
-    outcomes = await restore(fetch, records, batch, model, caller, deleted)
+    outcomes = await restore(fetch, records, batch, model, caller, deleted, apart=apart)
     for part in parts:
         keys = [key for key in part.keys if parse_id(key.record_id) is not None]
         if keys:
@@ -180,6 +186,16 @@ async def load(
             rows = ((e.timestamp, e.action, e.app, e.memory_id, e.scope, e.request_id) for e in part.audit)
             await fetch(acting_for(part.user_id), INSERT_AUDIT_ONCE, part.user_id, *zip(*rows, strict=True))
     return outcomes
+
+
+async def _parts_apart(fetch: Fetch, writable: Mapping[str, _Writable]) -> Iterable[tuple[Acting, Sequence[_Writable]]]:
+    """Return the records of each user, without those whose ids are another user's."""
+    owners = {row[0]: row[1] for row in await fetch(EVERYBODY, OWNERS, [*writable])} if writable else {}
+    parts: dict[str, list[_Writable]] = {}
+    for id, (stored, new) in sorted(writable.items(), key=lambda entry: entry[1][0].record.user_id):
+        if owners.get(id, stored.record.user_id) == stored.record.user_id:
+            parts.setdefault(stored.record.user_id, []).append((stored, new))
+    return [(acting_for(user_id), part) for user_id, part in parts.items()]
 
 
 def _ids(stored: StoredRecord) -> Iterable[str]:
@@ -199,7 +215,7 @@ def _left_alone(record: MemoryRecord, owners: Mapping[str, Collection[str]]) -> 
     return refused(record, ConflictError("key: another record of this user bears it; delete that one first"))
 
 
-def _columns(writable: Sequence[tuple[StoredRecord, IndexedInput[PackedWords]]]) -> tuple[Any, ...]:
+def _columns(writable: Sequence[_Writable]) -> tuple[Any, ...]:
     items = [new.item for _, new in writable]
     return (
         inputs_to_json(items),

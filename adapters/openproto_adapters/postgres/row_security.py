@@ -9,6 +9,8 @@ user at all is refused by the first row that it meets.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import NamedTuple, NewType
 
 Acting = NewType("Acting", str)
@@ -16,6 +18,8 @@ Acting = NewType("Acting", str)
 
 EVERYBODY = Acting("*")
 """What the operator's statements act for, and those that look for a record by its id alone."""
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 TABLES = ("memories", "keys", "audit", "large_users", "postings")
 """The tables that hold rows of users."""
@@ -25,6 +29,11 @@ def acting_for(*users: str) -> Acting:
     """Return how a statement names the users whose rows it may meet."""
     quoted = (user.replace("\\", r"\\").replace('"', r"\"") for user in users)
     return Acting('{"' + '","'.join(quoted) + '"}' if users else "{}")
+
+
+def users_of(acting: Acting) -> Sequence[str]:
+    """Return the users that `acting_for` was given, and none of `EVERYBODY`."""
+    return [re.sub(r"\\(.)", r"\1", user, flags=re.DOTALL) for user in _QUOTED.findall(acting)]
 
 
 def acting_for_owner(user_id: str | None) -> Acting:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from openproto_adapters.postgres.citus.cluster import distribution
 from openproto_adapters.postgres.row_security import turn_on
 from openproto_adapters.postgres.vectors import MOST_INCLUDED_DIMENSIONS
 
@@ -28,8 +29,10 @@ def quoted_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def schema_script(schema: str, *, row_security: bool = True) -> str:
+def schema_script(schema: str, *, row_security: bool = True, distribute: bool = False) -> str:
     """Return the SQL that brings a database to the newest version; harmless where it is there already.
+
+    With `distribute` it spreads the tables over the workers of a Citus cluster as well, without row-level security.
 
     Sent as one string it is one transaction, so a process that dies in the middle leaves nothing behind.
     """
@@ -50,7 +53,9 @@ def schema_script(schema: str, *, row_security: bool = True) -> str:
             f"{sql.replace('{schema}', schema)}\n"
             f"INSERT INTO {schema}.migrations (version) VALUES ({version});\nEND IF; END $migration$;"
         )
-    if row_security:
+    if distribute:
+        parts.append(distribution(schema))
+    elif row_security:
         parts.append(turn_on(schema))
     return "\n\n".join(parts) + "\n"
 

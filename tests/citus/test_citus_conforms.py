@@ -1,0 +1,74 @@
+"""The suite on a Citus cluster, each class in a schema that is distributed when it is first opened."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import asyncpg
+import pytest
+from cluster_tools import coordinator, drop_around, workers
+from openproto_adapters.postgres import Postgres
+from openproto_conformance import ProviderSuite
+
+from openproto import Provider
+
+pytestmark = pytest.mark.citus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh() -> Iterator[None]:
+    """Nothing of an earlier run may be left, nor of this one."""
+    for _ in drop_around(TestCitus.schema):
+        yield
+
+
+class TestCitus(ProviderSuite):
+    """Text alone."""
+
+    secrets = ("correct-horse",)
+    schema = "conforming"
+
+    def provider(self) -> Provider:
+        return Postgres(coordinator(), schema=self.schema, embedder="none")
+
+    def pooled(self, size: int) -> Provider:
+        return Postgres(coordinator(), schema=self.schema, embedder="none", pool_max=size)
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Lock the shards against writers, from connections and a loop that the suite does not see."""
+        with ThreadPoolExecutor(1) as thread:
+            runner = asyncio.Runner()
+            others = thread.submit(runner.run, self._lock_shards()).result()
+            try:
+                yield
+            finally:
+                for other in others:
+                    thread.submit(runner.run, other.close()).result()
+                thread.submit(runner.close).result()
+
+    def unreachable(self) -> Provider:
+        return Postgres("postgresql://app:correct-horse@127.0.0.1:1/memory", embedder="none", connect_timeout=2.0)
+
+    async def _lock_shards(self) -> list[Any]:
+        others = []
+        for url in await workers():
+            other = await asyncpg.connect(
+                url,
+                server_settings={
+                    "citus.override_table_visibility": "off",
+                    "citus.enable_manual_changes_to_shards": "on",
+                },
+            )
+            shards = await other.fetch(
+                "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = $1::text::regnamespace "
+                "AND relkind = 'r' AND relname ~ '^memories_[0-9]+$'",
+                self.schema,
+            )
+            await other.execute(f"BEGIN; LOCK TABLE {', '.join(shard[0] for shard in shards)} IN SHARE MODE")
+            others.append(other)
+        return others
