@@ -235,7 +235,13 @@ def test_index_says_how_much_it_finds(cli: Run, monkeypatch: pytest.MonkeyPatch)
     assert cli("index", "--user", "ada", "--drop").out == "dropped the index\n"
 
 
+def _script(self: Sqlite, *, distribute: bool = False) -> str:
+    script = "CREATE TABLE a (b text);\n"
+    return script + "SELECT create_distributed_table('a', 'b');\n" if distribute else script
+
+
 def test_schema_prints_the_script_and_nothing_else(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sqlite, "schema_script", lambda self: "CREATE TABLE a (b text);\n", raising=False)
+    monkeypatch.setattr(Sqlite, "schema_script", _script, raising=False)
     assert cli("schema").out == "CREATE TABLE a (b text);\n"
     assert cli("schema", "--json").json == {"sql": "CREATE TABLE a (b text);\n"}
+    assert cli("schema", "--distribute").out.endswith("SELECT create_distributed_table('a', 'b');\n")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncpg
 
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError, ScopeDeniedError
-from openproto_adapters.postgres.citus.cluster import notice
+from openproto_adapters.postgres.citus.cluster import PGVECTOR, notice
 from openproto_adapters.postgres.errors import CAUGHT, typed_error
 from openproto_adapters.postgres.pool import Database
 from openproto_adapters.postgres.row_security import STATE, RowSecurity
 from openproto_adapters.postgres.schema import migrations, schema_script
+
+_LACKING = asyncpg.UndefinedFileError | asyncpg.UndefinedObjectError | asyncpg.FeatureNotSupportedError
 
 
 async def migrate(connection: asyncpg.Connection, schema: str, *, row_security: bool = True) -> Database:
@@ -75,6 +77,12 @@ def _why_not(error: BaseException, schema: str, *, distribute: bool) -> OpenProt
         return ScopeDeniedError(
             f"this role may not create openproto's tables in schema {schema!r}: let the database's owner run what "
             "`openproto schema --provider postgres` prints, and grant this role their use",
+            provider="postgres",
+        )
+    if distribute and isinstance(error, asyncpg.PostgresSyntaxError | asyncpg.InternalServerError | _LACKING):
+        return ProviderError(
+            f"Citus could not distribute openproto's tables in schema {schema!r}, so none was made: give every server "
+            f"of the cluster the pgvector of the coordinator, {PGVECTOR} or newer, and look at the coordinator's log",
             provider="postgres",
         )
     if isinstance(error, asyncpg.UndefinedFileError | asyncpg.FeatureNotSupportedError):

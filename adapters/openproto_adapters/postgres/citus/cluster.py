@@ -11,6 +11,9 @@ from openproto.errors import ProviderError
 if TYPE_CHECKING:
     from openproto_adapters.postgres.pool import Pool
 
+PGVECTOR = "0.7"
+"""The first pgvector that has the types used here."""
+
 OLDEST = 12
 """The first Citus that has all that is used here; tried is 15."""
 
@@ -24,15 +27,14 @@ _ALL = {"audit", "keys", "memories", "store"}
 _STATE = """
 SELECT array(SELECT relname::text FROM pg_dist_partition JOIN pg_class ON pg_class.oid = logicalrelid
         WHERE relnamespace = to_regnamespace($1)),
-    to_regprocedure($1 || '.run(text, boolean, text, text[])') IS NOT NULL
+    EXISTS (SELECT FROM pg_proc WHERE proname = 'run' AND pronamespace = to_regnamespace($1))
 """
 
-# Each server with its pgvector, which must have the types of the others'.
+# Each server, its pgvector (NULL where it is down), and how many shards it has.
 _SERVERS = """
-SELECT format('%s:%s %s, %s shards', nodename, nodeport, CASE
-        WHEN NOT success THEN 'is down' WHEN result = '' THEN 'lacks pgvector' ELSE 'pgvector ' || result END,
+SELECT nodename || ':' || nodeport, CASE WHEN success THEN coalesce(nullif(result, ''), '0') END,
     (SELECT count(*) FROM pg_dist_placement JOIN pg_dist_shard USING (shardid)
-        WHERE logicalrelid = $1::text::regclass AND pg_dist_placement.groupid = pg_dist_node.groupid))
+        WHERE logicalrelid = $1::text::regclass AND pg_dist_placement.groupid = pg_dist_node.groupid)
 FROM run_command_on_all_nodes($$SELECT extversion FROM pg_extension WHERE extname = 'vector'$$)
 JOIN pg_dist_node USING (nodeid) ORDER BY nodeid
 """
@@ -97,8 +99,17 @@ class Cluster(NamedTuple):
         """Return how far the tables are distributed, and of distributed ones how each server is."""
         if not self.is_distributed:
             return {"Citus": str(self)}
-        servers = [row[0] for row in await pool.fetch(_SERVERS, f"{self.schema}.memories")]
-        return {"Citus": str(self), "servers": ", ".join(servers), "row security": NOT_THERE}
+        rows = await pool.fetch(_SERVERS, f"{self.schema}.memories")
+        servers = ", ".join(f"{where} {_condition(pgvector)} ({shards} shards)" for where, pgvector, shards in rows)
+        return {"Citus": str(self), "servers": servers, "row security": NOT_THERE}
+
+
+def _condition(pgvector: str | None) -> str:
+    if pgvector is None:
+        return "is down: its users' calls fail until it is back"
+    if [*map(int, pgvector.split(".")[:2])] < [*map(int, PGVECTOR.split("."))]:
+        return f"has pgvector {pgvector}, too old: install {PGVECTOR} or newer, then ALTER EXTENSION vector UPDATE"
+    return f"has pgvector {pgvector}"
 
 
 async def notice(connection: Any, schema: str, version: str) -> Cluster:

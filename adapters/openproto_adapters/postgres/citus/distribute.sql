@@ -63,17 +63,21 @@ BEGIN
 END $hold$;
 
 -- Runs a statement about one user on the server that holds it, as one transaction, on the shards themselves: Citus would
--- make a step of a distributed transaction of each of its parts.
-CREATE OR REPLACE FUNCTION {schema}.run(user_id text, writes boolean, statement text, arguments text[])
-RETURNS SETOF record LANGUAGE plpgsql SET jit = off AS $run$
+-- make a step of a distributed transaction of each of its parts. Vectors come as what they are, for as text each of them
+-- would be written and read several times.
+CREATE OR REPLACE FUNCTION {schema}.run(
+    user_id text, writes boolean, statement text, arguments text[], vectors halfvec[], words sparsevec[],
+    more_words sparsevec[]
+) RETURNS SETOF record LANGUAGE plpgsql SET jit = off AS $run$
 DECLARE
     shards bigint[] := {schema}.hold_shards(user_id, writes);
 BEGIN
     RETURN QUERY EXECUTE replace(replace(replace(replace(statement, '<memories>', shards[1]::text),
-        '<keys>', shards[2]::text), '<audit>', shards[3]::text), '<store>', shards[4]::text) USING arguments;
+        '<keys>', shards[2]::text), '<audit>', shards[3]::text), '<store>', shards[4]::text)
+        USING arguments, vectors, words, more_words;
 END $run$;
 
 SELECT create_distributed_function('{schema}.hold_shards(text, boolean)');
 SELECT create_distributed_function(
-    '{schema}.run(text, boolean, text, text[])', 'user_id', colocate_with := '{schema}.memories',
-    force_delegation := true);
+    '{schema}.run(text, boolean, text, text[], halfvec[], sparsevec[], sparsevec[])', 'user_id',
+    colocate_with := '{schema}.memories', force_delegation := true);
