@@ -1,0 +1,191 @@
+"""What a cluster adds to what the suite asks of a provider: distribution, a worker that is down, shards that move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+from cluster_tools import coordinator, drop_around, execute, workers
+from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres.schema import schema_script
+
+from openproto import AsyncMemory, ProviderError, ProviderUnavailableError
+
+pytestmark = pytest.mark.citus
+
+SCHEMA = "clustered"
+USERS = [f"user {n}" for n in range(24)]
+
+DISTRIBUTED = f"""
+SELECT relname::text, partmethod::text, dense_rank() OVER (PARTITION BY partmethod ORDER BY colocationid)
+FROM pg_dist_partition JOIN pg_class ON pg_class.oid = logicalrelid WHERE relnamespace = '{SCHEMA}'::regnamespace
+ORDER BY relname
+"""
+SPREAD = [("audit", "h", 1), ("keys", "h", 1), ("memories", "h", 1), ("store", "n", 1)]
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    yield from drop_around(SCHEMA)
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[AsyncMemory]:
+    async with client() as opened:
+        yield opened
+
+
+def client(**options: Any) -> AsyncMemory:
+    return AsyncMemory("postgres", url=coordinator(), schema=SCHEMA, embedder="none", **options)
+
+
+async def rows(sql: str, *args: Any) -> list[Any]:
+    connection = await asyncpg.connect(coordinator(), server_settings={"citus.override_table_visibility": "off"})
+    try:
+        return [tuple(row) for row in await connection.fetch(sql, *args)]
+    finally:
+        await connection.close()
+
+
+async def worker_of(user_id: str) -> tuple[int, int]:
+    """Return the shard of the user's memories, and the node that has it."""
+    ((shard, node),) = await rows(
+        "SELECT shardid, nodeid FROM pg_dist_placement JOIN pg_dist_node USING (groupid) "
+        f"WHERE shardid = get_shard_id_for_distribution_column('{SCHEMA}.memories', $1::text)",
+        user_id,
+    )
+    return shard, node
+
+
+async def test_a_fresh_schema_is_distributed_and_tables_in_use_are_by_the_script(memory: AsyncMemory) -> None:
+    assert await rows(DISTRIBUTED) == SPREAD
+    await memory.aclose()
+    await execute(f"DROP SCHEMA {SCHEMA} CASCADE", schema_script(SCHEMA))
+    async with client() as before:
+        kept = await before.add("written on one server", user_id=USERS[0], x_openproto={"conversation": "c", "turn": 1})
+        assert await rows(DISTRIBUTED) == []
+    script = Postgres(coordinator(), schema=SCHEMA).schema_script(distribute=True)
+    await execute(script, script)
+    async with client() as after:
+        assert await rows(DISTRIBUTED) == SPREAD
+        assert await after.get(kept.id, user_id=USERS[0]) == kept
+        assert [entry.memory_id for entry in await after.audit(USERS[0]) if entry.action == "add"] == [kept.id]
+
+
+async def test_half_distributed_tables_are_refused_until_the_script_has_done_the_rest() -> None:
+    await execute(schema_script(SCHEMA, row_security=False), f"SELECT create_reference_table('{SCHEMA}.store')")
+    with pytest.raises(ProviderError, match="half distributed: audit, keys, memories"):
+        await client().list(USERS[0])
+    await execute(schema_script(SCHEMA, distribute=True))
+    async with client() as memory:
+        assert (await memory.health()).status == "ok"
+
+
+async def test_the_operator_sees_every_server_and_that_no_policy_holds(memory: AsyncMemory) -> None:
+    provider = Postgres(coordinator(), schema=SCHEMA, embedder="none")
+    await provider.open()
+    about = await provider.describe()
+    await provider.close()
+    assert "distributed by user" in about["Citus"]
+    assert about["servers"].count("pgvector") == len(await rows("SELECT FROM pg_dist_node"))
+    assert about["row security"].startswith("off")
+
+
+async def test_a_worker_that_is_down_fails_the_calls_of_its_users_alone(memory: AsyncMemory) -> None:
+    places = {user: (await worker_of(user))[1] for user in USERS}
+    down = places[USERS[0]]
+    ((port,),) = await rows("SELECT nodeport FROM pg_dist_node WHERE nodeid = $1", down)
+    await execute(f"UPDATE pg_dist_node SET nodeport = 1 WHERE nodeid = {down}")
+    try:
+        async with client() as cut, asyncio.timeout(60):
+            for user, node in places.items():
+                for call in (cut.add("kept", user_id=user), cut.list(user), cut.search("kept", user)):
+                    if node == down:
+                        with pytest.raises(ProviderUnavailableError, match="a worker of the Citus cluster"):
+                            await call
+                    else:
+                        assert await call
+    finally:
+        await execute(f"UPDATE pg_dist_node SET nodeport = {port} WHERE nodeid = {down}")
+    assert not (await memory.list(USERS[0])).items
+
+
+async def test_a_thousand_cancellations_leave_no_half_write_no_lock_and_nothing_prepared(memory: AsyncMemory) -> None:
+    chance = random.Random(7)
+    first = await memory.add_many([{"content": "first", "user_id": user} for user in USERS])
+    ids = {record.user_id: record.id for record in first}  # type: ignore[union-attr]
+
+    async def cancelled(number: int) -> None:
+        user = USERS[number % len(USERS)]
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: memory.add(f"cancelled {number}", user_id=user),
+            lambda: memory.update(ids[user], user_id=user, content=f"changed {number}"),
+            lambda: memory.put(f"put {number}", user_id=user, key="k"),
+            lambda: memory.add_many([{"content": f"of {number}, {n}", "user_id": user} for n in range(5)]),
+        ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(chance.random() * 0.02):
+                await calls[number % 4]()
+
+    for start in range(0, 1000, 8):
+        await asyncio.gather(*(cancelled(start + n) for n in range(8)))
+    await memory.aclose()
+    written = await rows(f"SELECT m.user_id, count(*)::int FROM {SCHEMA}.memories m GROUP BY 1 ORDER BY 1")
+    audited = await rows(
+        f"SELECT user_id, count(*)::int FROM {SCHEMA}.audit WHERE action = 'add' GROUP BY 1 ORDER BY 1"
+    )
+    assert written == audited
+    changes = await rows(
+        f"SELECT m.id FROM {SCHEMA}.memories m WHERE m.revision - 1 <> (SELECT count(*) FROM {SCHEMA}.audit a "
+        "WHERE a.user_id = m.user_id AND a.memory_id = m.id::text AND a.action = 'update')"
+    )
+    assert changes == []
+    for url in (coordinator(), *await workers()):
+        connection = await asyncpg.connect(url)
+        assert await connection.fetchval("SELECT count(*) FROM pg_prepared_xacts") == 0
+        held = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND relation > 16384 AND mode LIKE '%Exclusive%'"
+        )
+        for _ in range(50):  # a server may still be ending what was cancelled last
+            if not (left := await connection.fetchval(held)):
+                break
+            await asyncio.sleep(0.1)
+        await connection.close()
+        assert left == 0
+
+
+async def test_shards_move_while_their_users_write_and_read(memory: AsyncMemory) -> None:
+    user = USERS[0]
+    acknowledged: list[str] = []
+    done = asyncio.Event()
+
+    async def write(number: int) -> None:
+        while not done.is_set():
+            record = await memory.add(f"while it moves {number}", user_id=user)
+            acknowledged.append(record.id)
+            assert await memory.get(record.id, user_id=user) == record
+
+    async def move() -> None:
+        ports = "SELECT nodename, nodeport FROM pg_dist_node WHERE shouldhaveshards AND nodeid "
+        for _ in range(2):
+            shard, node = await worker_of(user)
+            ((host, port),) = await rows(ports + "= $1", node)
+            ((to, to_port), *_) = await rows(ports + "<> $1", node)
+            await execute(
+                f"SELECT citus_move_shard_placement({shard}, '{host}', {port}, '{to}', {to_port}, 'block_writes')"
+            )
+            assert (await worker_of(user))[1] != node
+        done.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(move())
+        for number in range(3):
+            tasks.create_task(write(number))
+    found = [record.id async for record in memory.iter(user)]
+    assert sorted(found) == sorted(acknowledged)
+    assert len(acknowledged) > 3
