@@ -23,7 +23,6 @@ from openproto import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitedError,
-    UnsupportedCapabilityError,
 )
 from openproto.client import retry
 from openproto.provider import KeyedInput
@@ -38,31 +37,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- cancellation and deadlines ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.promise(85)
-@pytest.mark.parametrize("verb", VERBS)
-async def test_cancelling_a_verb_cancels_the_providers_coroutine_at_once(verb: str) -> None:
-    provider = FakeProvider(acts=[hang])
-    async with AsyncMemory(provider) as memory:
-        call = asyncio.create_task(CALLS[verb](memory))
-        await provider.started.wait()
-        call.cancel()
-        await asyncio.wait([call], timeout=20)
-        assert call.cancelled()
-        assert len(provider.cancelled) == 1
-        await memory.get("m1")  # the client is as usable as before
-
-
-@pytest.mark.promise(15)
-async def test_the_callers_own_deadline_raises_a_plain_timeout_error() -> None:
-    provider = FakeProvider(acts=[hang])
-    async with AsyncMemory(provider) as memory:
-        with pytest.raises(TimeoutError) as caught:
-            async with asyncio.timeout(0.02):
-                await memory.search("tea", "ada")
-    assert type(caught.value) is TimeoutError
-    assert provider.cancelled == ["search"]
 
 
 @pytest.mark.promise(15)
@@ -231,17 +205,6 @@ async def test_an_error_names_the_provider_and_the_request_unless_it_already_doe
             assert (caught.value.provider, caught.value.request_id) == (named[0], request_id)
 
 
-async def test_the_provider_sees_the_verb_and_the_app_and_a_context_is_one_call() -> None:
-    provider = FakeProvider()
-    async with AsyncMemory(provider, app="notes") as memory:
-        for verb in VERBS:
-            await CALLS[verb](memory)
-    seen = [*VERBS[:7], "context", "audit"]
-    assert provider.calls == [*VERBS[:6], "search", "list", "audit"]
-    assert [(call.verb, call.app) for call in provider.contexts] == [(verb, "notes") for verb in seen]
-    assert len({call.request_id for call in provider.contexts}) == len(VERBS)
-
-
 async def test_a_provider_declares_the_verbs_that_it_overrides_and_context_with_search() -> None:
     async with AsyncMemory(FakeProvider()) as memory:
         declared = await memory.capabilities()
@@ -316,14 +279,6 @@ async def test_a_batch_is_repeated_with_the_same_keys() -> None:
     first, again = (batch for batch in provider.batches)
     assert all(isinstance(keyed, KeyedInput) for keyed in first)
     assert first == again
-
-
-async def test_add_many_is_refused_where_nothing_can_be_added() -> None:
-    class Mute(FakeProvider):
-        verbs = frozenset({"search"})  # type: ignore[assignment]
-
-    with pytest.raises(UnsupportedCapabilityError):
-        await AsyncMemory(Mute()).add_many([tea()])
 
 
 # -- the other helpers ------------------------------------------------------------------------------------------------

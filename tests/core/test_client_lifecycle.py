@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import gc
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_provider import CALLS, FakeProvider, Gate, hang
+from fake_provider import FakeProvider, Gate, hang
 from waiting import until
 
 from openproto import (
@@ -20,7 +19,6 @@ from openproto import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     UnauthorizedError,
-    UnsupportedCapabilityError,
 )
 
 CLOSED = r"^AsyncMemory is closed$"
@@ -31,46 +29,7 @@ async def drive(awaitable: Any) -> Any:
     return await awaitable
 
 
-def test_making_a_client_needs_no_loop_and_opens_nothing() -> None:
-    provider = FakeProvider()
-    assert repr(AsyncMemory(provider, max_concurrency=2)) == "<AsyncMemory provider='fake'>"
-    assert (provider.opens, provider.calls) == (0, [])
-
-
-@pytest.mark.promise(21, 24, 89)
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_each_call_opens_the_backend_and_is_refused_on_another_loop_and_after_closing(
-    call: Callable[[AsyncMemory], Any],
-) -> None:
-    provider, used = FakeProvider(), FakeProvider()
-    first, memory = AsyncMemory(provider), AsyncMemory(used)
-    with asyncio.Runner() as home, asyncio.Runner() as elsewhere:
-        home.run(drive(call(first)))
-        home.run(first.aclose())
-        home.run(memory.get("m1"))
-        with pytest.raises(RuntimeError, match=ELSEWHERE):
-            elsewhere.run(drive(call(memory)))
-        home.run(memory.aclose())
-        with pytest.raises(RuntimeError, match=CLOSED):
-            home.run(drive(call(memory)))
-    assert (provider.opens, used.calls) == (1, ["get"])
-
-
 # -- opening ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.promise(27, 82, 98)
-@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
-async def test_async_with_opens_at_entry_and_closes_however_its_block_ends(error: Exception | None) -> None:
-    before, provider = asyncio.all_tasks(), FakeProvider()
-    with contextlib.suppress(ZeroDivisionError):
-        async with AsyncMemory(provider) as memory:
-            assert (provider.opens, provider.closes) == (1, 0)
-            await memory.get("m1")
-            if error:
-                raise error
-    assert (provider.opens, provider.closes) == (1, 1)
-    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.promise(110)
@@ -98,22 +57,6 @@ async def test_an_entry_that_hangs_ends_by_timeout_or_cancellation_and_releases_
         await entering
     await until(lambda: provider.closes == 1)
     assert provider.cancelled == ["open"]
-
-
-@pytest.mark.promise(88)
-async def test_first_callers_share_one_opening_which_survives_the_cancellation_of_one() -> None:
-    gate = Gate()
-    provider = FakeProvider(opening=[gate])
-    memory = AsyncMemory(provider)
-    first, *others = (asyncio.create_task(memory.search("tea", "ada")) for _ in range(10))
-    await gate.reached.wait()
-    first.cancel()
-    await asyncio.wait([first])
-    gate.go.set()
-    await asyncio.gather(*others)
-    assert (first.cancelled(), provider.opens, provider.cancelled) == (True, 1, [])
-    assert provider.calls == ["search"] * 9
-    await memory.aclose()
 
 
 async def test_a_first_caller_that_runs_out_of_time_leaves_the_opening_to_the_next() -> None:
@@ -168,31 +111,7 @@ async def test_a_failed_opening_that_nobody_waits_for_is_not_logged(caplog: pyte
     await memory.aclose()
 
 
-@pytest.mark.promise(34)
-@pytest.mark.parametrize("verb", ["get", "update", "delete", "list", "search", "context", "audit", "delete_all"])
-async def test_an_unsupported_verb_is_refused_before_the_backend_is_opened(verb: str) -> None:
-    class AddOnly(FakeProvider):
-        verbs = frozenset({"add", "capabilities"})  # type: ignore[assignment]
-
-    provider = AddOnly()
-    with pytest.raises(UnsupportedCapabilityError) as caught:
-        await CALLS[verb](AsyncMemory(provider))
-    assert (provider.opens, provider.calls) == (0, [])
-    assert f"'{verb.replace('_all', '')}'" in caught.value.message
-    assert (caught.value.provider, "'fake'" in caught.value.message) == ("fake", True)
-
-
 # -- closing ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.promise(2, 28, 82)
-async def test_closing_twice_and_from_two_tasks_at_once_closes_the_backend_once() -> None:
-    provider = FakeProvider()
-    memory = AsyncMemory(provider)
-    await memory.search("tea", "ada")
-    await asyncio.gather(memory.close(), memory.aclose())
-    await memory.close()
-    assert provider.closes == 1
 
 
 async def test_closing_an_unused_client_touches_nothing_and_it_can_be_neither_used_nor_entered() -> None:

@@ -78,13 +78,6 @@ def test_the_text_is_within_its_budget_truly_counted_and_each_line_cites_its_mem
     assert [c.score for c in block.citations] == sorted((c.score for c in block.citations), reverse=True)
 
 
-@given(contents)
-def test_with_budget_enough_every_distinct_memory_is_there(texts: list[str]) -> None:
-    block = build_context(hits(*texts), 1_000_000, len)
-    distinct = {" ".join(text.split()).casefold() for text in texts}
-    assert len(block.citations) == len(distinct)
-
-
 def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
     def turn(number: int, content: str, conversation: str = "c") -> SearchResult:
         told = {"conversation": conversation, "turn": number}
@@ -148,11 +141,6 @@ def test_the_block_holds_what_fits(found: list[str], newest: list[str], budget: 
 def test_the_cut_keeps_as_many_words_as_fit() -> None:
     words = " ".join(f"w{i}" for i in range(100))
     assert build_context(hits(words), 38, by_words).token_count == 38
-
-
-def test_relevant_only_adds_nothing_that_was_not_found() -> None:
-    block = build_context(hits("likes tea"), 500, len, records("likes milk"), relevant_only=True)
-    assert block.text == "likes tea [m0]"
 
 
 def test_a_record_that_was_found_and_did_not_fit_is_not_tried_again() -> None:

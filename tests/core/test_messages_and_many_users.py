@@ -54,8 +54,3 @@ async def test_one_query_for_many_users_answers_each_once_in_order_and_bounds_th
     assert {(request.user_id, request.scope, request.limit) for request in provider.requests} == {
         (user, "work", 3) for user in users
     }
-
-
-def test_the_sync_client_searches_for_many_users_too() -> None:
-    with Memory(FakeProvider()) as memory:
-        assert list(memory.search_many((name for name in ("ada", "bob")), "tea")) == ["ada", "bob"]

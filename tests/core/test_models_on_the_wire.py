@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from openproto.models import AuditEntry, Capabilities, Features, MemoryPage, MemoryRecord, MemorySource, SearchResult
+from openproto.models import AuditEntry, Capabilities, Features, MemoryPage, MemoryRecord, MemorySource
 
 LEAST: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ada", "created_at": "2026-01-01T12:00:00Z"}
 
@@ -59,12 +59,6 @@ def test_extensions_are_the_x_fields_alone() -> None:
 def test_results_cannot_be_changed(model: Any) -> None:
     with pytest.raises(ValidationError):
         model.id = "2"
-
-
-@pytest.mark.promise(81)
-def test_a_record_has_an_id_and_a_hit_has_a_memory_with_content() -> None:
-    hit = SearchResult.model_validate({"memory": LEAST, "score": 0.5})
-    assert (hit.memory.id, hit.memory.content, hit.score) == ("1", "tea", 0.5)
 
 
 def test_a_page_is_read_as_it_was_written_and_the_last_has_no_cursor() -> None:

@@ -9,10 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 import openproto
-from openproto.models import VERBS
 from openproto.registry import OWN, provider_class
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +30,6 @@ def test_the_public_names_are_these_sorted_documented_and_no_others() -> None:
     classes = [value for name in SURFACE if isinstance(value := getattr(openproto, name), type)]
     assert [cls for cls in classes if not cls.__doc__] == []
     assert openproto.__version__ == version("openproto")
-
-
-@pytest.mark.promise(77)
-def test_the_verbs_are_the_nine_of_the_protocol() -> None:
-    nine = {"add", "search", "context", "get", "list", "update", "delete", "audit", "capabilities"}
-    assert set(VERBS) == nine
-    assert all(callable(getattr(face, verb)) for face in (openproto.AsyncMemory, openproto.Memory) for verb in nine)
 
 
 def test_each_package_says_that_it_is_typed() -> None:

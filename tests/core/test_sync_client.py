@@ -7,51 +7,17 @@ import gc
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from fake_provider import CALLS, FakeProvider, hang, record
+from fake_provider import FakeProvider, hang, record
 
-from openproto import Memory, MemoryPage, NotFoundError
+from openproto import Memory, MemoryPage
 from openproto.client.loop import background_loop
 
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
-SYNC: dict[str, Callable[[Any], Any]] = {**CALLS, "iter": lambda m: list(m.iter("ada"))}
-
-
-@pytest.mark.parametrize("call", SYNC.values(), ids=SYNC.keys())
-def test_each_call_answers_without_an_event_loop_and_is_refused_after_closing(call: Callable[[Memory], Any]) -> None:
-    provider, used = FakeProvider(), FakeProvider()
-    with Memory(provider) as memory:
-        assert not asyncio.iscoroutine(call(memory))
-    closed = Memory(used)
-    closed.get("m1")
-    closed.close()
-    closed.close()
-    with pytest.raises(RuntimeError, match=r"^Memory is closed$"):
-        call(closed)
-    assert (provider.opens, provider.closes, used.closes, used.calls) == (1, 1, 1, ["get"])
-
-
-@pytest.mark.promise(35)
-def test_arguments_reach_the_provider_and_its_errors_the_caller() -> None:
-    provider = FakeProvider(acts=[None, None, None, None, NotFoundError("gone")])
-    with Memory(provider) as memory:
-        memory.add("tea", user_id="ada", scope="a", tags=["t"], idempotency_key="k", x_mem0=1)
-        memory.search("tea", "ada", scope="a", tag="t", limit=3, min_score=0.5)
-        memory.list("ada", scope="a", tag=["t", "u"], limit=3)
-        memory.audit("ada", app="notes", memory_id="m1", limit=3)
-        with pytest.raises(NotFoundError) as caught:
-            memory.get("m1")
-    assert caught.value.provider == "fake"
-    assert (provider.keys, provider.inputs[0].extensions) == (["k"], {"x-mem0": 1})
-    search, listing, audit, _ = provider.requests[1:]
-    assert (search.scope, search.tags, search.limit, search.min_score) == ("a", ("t",), 3, 0.5)
-    assert (listing.scope, listing.tags, listing.limit) == ("a", ("t", "u"), 3)
-    assert (audit.app, audit.memory_id, audit.limit) == ("notes", "m1", 3)
 
 
 @pytest.mark.promise(90)

@@ -46,9 +46,7 @@ async def test_a_drip_does_not_outlive_the_timeout(where: str) -> None:
         await until(lambda: server.open == 0)
 
 
-@pytest.mark.promise(18)
-@pytest.mark.promise(19)
-@pytest.mark.promise(122)
+@pytest.mark.promise(18, 19, 122)
 async def test_calls_in_a_row_use_one_connection_until_it_was_idle_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert transport.KEEP_ALIVE < 5.0, "common servers close after 5 s"
     monkeypatch.setattr(transport, "KEEP_ALIVE", 0.2)
@@ -189,8 +187,7 @@ async def half(request: Request, writer: asyncio.StreamWriter) -> None:
     await never(request, writer)
 
 
-@pytest.mark.promise(14)
-@pytest.mark.promise(15)
+@pytest.mark.promise(14, 15)
 @pytest.mark.parametrize("handle", [never, half], ids=["before the answer", "within the answer"])
 @pytest.mark.parametrize("how", ["task", "timeout"])
 async def test_a_cancelled_call_is_cut_and_the_server_sees_it(how: str, handle: Any) -> None:
@@ -230,20 +227,6 @@ async def test_a_call_that_is_cancelled_while_it_waits_its_turn_is_never_sent() 
         await asyncio.wait({first})
         await client.get("last")
         assert [request.target for request in server.requests] == ["/memories/first", "/memories/last"]
-
-
-async def test_closing_ends_what_runs_and_what_waits() -> None:
-    async with RawServer(never) as server:
-        client = server.client(max_connections=2, close_timeout=0.4)
-        async with client:
-            calls = [asyncio.ensure_future(client.get(str(n))) for n in range(5)]
-            await until(lambda: len(server.requests) == 2)
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        for outcome in outcomes:
-            assert isinstance(outcome, ProviderUnavailableError)
-            assert "the client was closed while this call was running" in str(outcome)
-        await until(lambda: server.open == 0)
-    assert len(server.requests) == 2
 
 
 async def test_a_cookie_is_not_sent_back() -> None:

@@ -114,8 +114,7 @@ def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
     return request.method, request.target, headers, request.body
 
 
-@pytest.mark.promise(1)
-@pytest.mark.promise(26)
+@pytest.mark.promise(1, 26)
 @pytest.mark.parametrize("name", CALLS)
 async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the_same(name: str) -> None:
     call, route, parameters, body, reply = CALLS[name]
@@ -155,23 +154,7 @@ class Counting:
         return answer({**RECORD, "content": request.json["content"]}, 201)
 
 
-@pytest.mark.promise(6)
-@pytest.mark.promise(120)
-async def test_max_concurrency_bounds_what_the_backend_works_on_whatever_its_pool_would_allow() -> None:
-    backend = Counting()
-    async with RawServer(backend) as server, server.client(max_concurrency=8, max_connections=50) as client:
-        adds = [asyncio.create_task(client.add(f"note {n}", user_id="ann")) for n in range(100)]
-        await until(lambda: backend.running == 8)
-        backend.go.set()
-        assert [record.content for record in await asyncio.gather(*adds)] == [f"note {n}" for n in range(100)]
-    assert backend.most == 8
-
-
-@pytest.mark.promise(3)
-@pytest.mark.promise(4)
-@pytest.mark.promise(7)
-@pytest.mark.promise(25)
-@pytest.mark.promise(37)
+@pytest.mark.promise(3, 4, 7, 25, 37)
 @pytest.mark.parametrize(("options", "sockets", "count"), [({}, 16, 250), ({"max_connections": 5}, 5, 1000)])
 async def test_hundreds_of_tasks_without_a_semaphore_all_end_well_on_few_sockets_and_without_a_thread(
     options: dict[str, int], sockets: int, count: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -190,9 +190,6 @@ async def test_a_key_that_is_bound_to_users_is_accepted_and_leaves_no_trace(tmp_
             assert (await client.health()).status == "ok"
         async with AsyncMemory("passthrough", base_url=address, api_key=KEY) as client:
             assert await client.audit("openproto") == []
-
-
-Handle = Callable[..., Awaitable[bytes]]
 
 
 @pytest.fixture

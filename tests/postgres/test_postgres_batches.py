@@ -29,14 +29,6 @@ async def test_a_batch_is_one_statement(memory: AsyncMemory, dsn: str, schema: s
     assert await value(dsn, f"SELECT count(DISTINCT xmin::text) FROM {schema}.memories") == 1
 
 
-async def test_the_last_of_a_batch_that_supersedes_a_record_is_its_successor(memory: AsyncMemory) -> None:
-    for _ in range(5):
-        old = await memory.add("old", user_id="ada")
-        items = [{"content": f"new {n}", "user_id": "ada", "supersedes": [old.id]} for n in range(6)]
-        outcomes = await memory.add_many(items)
-        assert (await memory.get(old.id)).superseded_by == stored(outcomes[-1]).id
-
-
 @pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), LATEST])
 async def test_the_earliest_and_latest_moments_come_back_unchanged(memory: AsyncMemory, moment: datetime) -> None:
     fields: dict[str, Any] = {"valid_from": moment, "valid_to": None if moment == LATEST else LATEST}
@@ -64,15 +56,6 @@ async def test_an_add_repeated_while_its_memory_is_being_deleted_does_not_bring_
     (outcome,) = await asyncio.gather(again, return_exceptions=True)
     assert outcome == record or isinstance(outcome, ConflictError)
     assert (await memory.list("ada")).items == []
-
-
-async def test_supersessions_at_once_are_all_kept(memory: AsyncMemory) -> None:
-    old = [await memory.add(f"old {n}", user_id="ada") for n in range(8)]
-    new = await memory.add("new", user_id="ada")
-    await asyncio.gather(*(memory.update(new.id, supersedes=[record.id]) for record in old))
-    assert sorted((await memory.get(new.id)).supersedes) == sorted(record.id for record in old)
-    assert {(await memory.get(record.id)).superseded_by for record in old} == {new.id}
-    assert await memory.search("old", "ada") == []
 
 
 async def test_writers_that_supersede_the_same_records_in_opposite_order_do_not_deadlock(

@@ -69,19 +69,6 @@ def test_a_client_that_stays_is_not_cancelled(serve: Serve) -> None:
     assert provider.cancelled.wait(LONG)
 
 
-def test_many_clients_that_leave_free_everything_they_held(serve: Serve) -> None:
-    provider, app = scripted_app()
-    client = serve(app)
-    connections = [connect(client.base_url) for _ in range(50)]
-    for connection in connections:
-        connection.sendall(REQUESTS["GET"])
-    assert provider.asked.wait(LONG)
-    for connection in connections:
-        connection.close()
-    assert provider.cancelled.wait(LONG)
-    assert client.get("/capabilities").status_code == 200
-
-
 def test_leaving_in_the_middle_of_a_body_stores_nothing(client: httpx.Client) -> None:
     with connect(client.base_url) as connection:
         connection.sendall(

@@ -94,23 +94,6 @@ def test_a_log_level_above_info_is_silent(tmp_path: Path, start: Start) -> None:
         start("--log-level", "warning", "--log-format", "nonsense", OPENPROTO_PATH=str(tmp_path / "memory.db"))
 
 
-def test_several_workers_serve_one_postgres(start: Start, database: str, schema: str) -> None:
-    environment = {"OPENPROTO_PROVIDER": "postgres", "OPENPROTO_URL": database, "OPENPROTO_SCHEMA": schema}
-    server = start("--workers", "3", **environment)
-    assert "(3 workers, no API keys)" in server.first_line
-    made: set[str] = set()
-    for number in range(12):  # each on a new connection, so that all workers get some
-        answer = httpx.post(
-            f"{server.url}/memories", json={"content": f"note {number}", "user_id": "ada"}, timeout=LONG
-        )
-        made.add(answer.json()["id"])
-    for _ in range(6):
-        page = httpx.get(f"{server.url}/memories", params={"user_id": "ada"}, timeout=LONG).json()
-        assert {record["id"] for record in page["items"]} == made
-    server.stop()
-    assert server.process.returncode == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -86,35 +86,6 @@ async def test_a_cancelled_query_is_interrupted_and_its_connection_serves_the_ne
     assert not waiting.began.is_set()
 
 
-async def test_a_cancelled_write_is_interrupted_and_rolled_back(database: Database) -> None:
-    slow = Slow(INSERT)
-    writing = asyncio.create_task(database.write(slow))
-    await until(slow.began.is_set)
-    await cancel(writing)
-    async with asyncio.timeout(10):
-        assert await database.write(lambda db: db.execute("SELECT count(*) FROM main.keys").fetchone()) == (0,)
-
-
-async def test_a_write_that_is_cancelled_while_it_waits_for_a_lock_never_happens(database: Database) -> None:
-    waiting = Slow(INSERT)
-    with locked(database):
-        writing = asyncio.create_task(database.write(waiting))
-        await asyncio.sleep(0.1)
-        await cancel(writing)
-    assert await database.write(one) == (1,)
-    assert not waiting.began.is_set()
-    assert rows(database.path, "SELECT * FROM keys") == []
-
-
-async def test_a_cancelled_write_frees_the_writer_while_the_lock_is_still_held(database: Database) -> None:
-    with locked(database):
-        writing = asyncio.create_task(database.write(one))
-        await asyncio.sleep(0.1)
-        await cancel(writing)
-        async with asyncio.timeout(10):  # lock_timeout is a minute
-            await database.close()
-
-
 @pytest.mark.parametrize("waits", [True, False], ids=["waits for a lock", "runs"])
 async def test_closing_interrupts_what_runs_or_waits_and_raises_in_its_caller(database: Database, waits: bool) -> None:
     slow = Slow()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlite_tools import check_consistent, memory, rows
 
-from openproto import Memory, ProviderUnavailableError
+from openproto import ProviderUnavailableError
 
 
 @pytest.fixture
@@ -27,17 +27,6 @@ COMES_AND_GOES = """
 for n in range(count):
     with openproto.Memory("sqlite", path=path, **options) as memory:
         memory.get(memory.add(f"{name} {n}", user_id="ada").id)
-"""
-COMPARES_VERSIONS = """
-with openproto.Memory("sqlite", path=path, timeout=120, lock_timeout=60, **options) as memory:
-    while count:
-        record = memory.get(key="counter", user_id="ada")
-        try:
-            memory.put(str(int(record.content) + 1), user_id="ada", key="counter", if_version=record.version)
-            count -= 1
-        except openproto.ConflictError:
-            continue
-        memory.put(name, user_id="ada", key="other")
 """
 START = """
 import sys, openproto
@@ -60,14 +49,6 @@ def test_processes_that_write_at_once_to_a_new_file_lose_nothing(
     contents = {content for (content,) in rows(path, "SELECT content FROM memories")}
     assert contents == {f"{name} {n}" for name in names for n in range(count)}
     assert check_consistent(path) == len(contents)
-
-
-def test_processes_that_compare_versions_lose_no_update(start_python: Any, path: Path) -> None:
-    with Memory("sqlite", path=path, embedder="none") as client:
-        client.put("0", user_id="ada", key="counter")
-        finish([start_python(START + COMPARES_VERSIONS, path, name, 60) for name in ("one", "two", "three")])
-        assert client.get(key="counter", user_id="ada").content == "180"
-    check_consistent(path)
 
 
 def finish(processes: list[Any]) -> None:
@@ -149,17 +130,6 @@ async def test_opening_waits_for_a_process_that_has_the_file_for_itself_in_bound
     client = await opening
     await client.add("tea", user_id="ada")
     await client.aclose()
-
-
-async def test_closing_does_not_wait_for_a_lock_longer_than_close_timeout(start_python: Any, path: Path) -> None:
-    client = memory(path, lock_timeout=60, client={"close_timeout": 0.4})
-    added = await client.add("tea", user_id="ada")
-    await client.get(added.id)  # leaves an audit entry to be written
-    other = lock(start_python, path)
-    async with asyncio.timeout(10):
-        await client.aclose()
-    free(other)
-    assert check_consistent(path) == 1
 
 
 KILLED = """

@@ -12,7 +12,6 @@ from sqlite_tools import check_consistent, memory, rows
 from openproto import (
     AsyncMemory,
     MemoryRecord,
-    NotFoundError,
     ProviderUnavailableError,
 )
 
@@ -102,18 +101,3 @@ async def test_deleting_leaves_no_words_behind_and_the_words_of_two_users_are_di
         await client.delete(added.id)
         await client.delete_all("ada")
     assert rows(path, "SELECT rowid FROM words") == rows(path, "SELECT * FROM memories") == []
-
-
-async def test_an_item_that_is_refused_leaves_nothing_of_itself(path: Path) -> None:
-    async with memory(path) as client:
-        mine = await client.add("mine", user_id="ada")
-        found = await client.add_many(
-            [
-                {"content": "one", "user_id": "ada"},
-                {"content": "two", "user_id": "ada", "supersedes": [mine.id, "unknown"]},
-                {"content": "three", "user_id": "ada"},
-            ]
-        )
-        assert [type(outcome) for outcome in found] == [MemoryRecord, NotFoundError, MemoryRecord]
-        assert (await client.get(mine.id)).superseded_by is None
-    assert check_consistent(path) == 3
