@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import caught_by_case, changed
+from saboteurs import Fault, break_verb, caught_by, changed
 
-from openproto import ContextBlock, MemoryInput, MemoryPage, MemoryRecord, TokenCounter
-from openproto.models import PutResult, UserPage
+from openproto import MemoryInput, MemoryPage, MemoryRecord
+from openproto.models import PutResult
 from openproto.provider import (
     AuditEntries,
-    RestoreOutcomes,
     ScopeCounts,
-    SearchResults,
     count_scopes,
     current_call,
 )
 from openproto.requests import (
     AuditQuery,
-    ContextQuery,
     Filters,
     ListQuery,
     MemoryUpdate,
     RecordRef,
     ScopesQuery,
-    SearchQuery,
-    UsersQuery,
+)
+
+break_verb(
+    "users",
+    "histories_of_users",
+    UsersSkipOneBetweenPages=Fault(tell=lambda page, query: changed(page, items=page.items[bool(query.cursor) :])),
+)
+break_verb(
+    "context",
+    "histories_of_contexts",
+    ContextIgnoresRelevantOnly=Fault(lambda query: changed(query, relevant_only=False)),
+)
+break_verb(
+    "search",
+    "histories_of_searches",
+    MinScoreIsExclusive=Fault(
+        tell=lambda hits, query: [hit for hit in hits if query.min_score is None or hit.score > query.min_score]
+    ),
+)
+break_verb(
+    "restore",
+    *("restoring_keeps_who_superseded_whom", "histories_of_restoring"),
+    RestoreForgetsSupersession=Fault(lambda records: [changed(r, supersedes=[], superseded_by=None) for r in records]),
+    RestoreForgetsTheUpdate=Fault(lambda records: [changed(r, updated_at=None) for r in records]),
 )
 
 
-@caught_by_case("histories_of_scopes")
+@caught_by("histories_of_scopes")
 class ScopesCountWhatBeginsAlike(Sqlite):
     async def scopes(self, query: ScopesQuery) -> ScopeCounts:
         every = await super().scopes(changed(query, prefix=None, depth=None))
@@ -39,21 +57,7 @@ class ScopesCountWhatBeginsAlike(Sqlite):
         return count_scopes([(c.scope, c.records) for c in every if c.scope.startswith(prefix)], query.depth)
 
 
-@caught_by_case("histories_of_users")
-class UsersSkipOneBetweenPages(Sqlite):
-    async def users(self, query: UsersQuery) -> UserPage:
-        page = await super().users(query)
-        skipped: UserPage = changed(page, items=page.items[1:]) if query.cursor else page
-        return skipped
-
-
-@caught_by_case("histories_of_contexts")
-class ContextIgnoresRelevantOnly(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        return await super().context(changed(query, relevant_only=False), count_tokens)
-
-
-@caught_by_case("histories_of_contexts")
+@caught_by("histories_of_contexts")
 class ContextFillsWithTheOldest(Sqlite):
     async def _list(self, query: ListQuery) -> MemoryPage:
         page = await super()._list(query)
@@ -61,26 +65,7 @@ class ContextFillsWithTheOldest(Sqlite):
         return filling
 
 
-@caught_by_case("histories_of_searches")
-class MinScoreIsExclusive(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        return [hit for hit in hits if query.min_score is None or hit.score > query.min_score]
-
-
-@caught_by_case("restoring_keeps_who_superseded_whom")
-class RestoreForgetsSupersession(Sqlite):
-    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
-        return await super().restore([changed(r, supersedes=[], superseded_by=None) for r in records])
-
-
-@caught_by_case("histories_of_restoring")
-class RestoreForgetsTheUpdate(Sqlite):
-    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
-        return await super().restore([changed(record, updated_at=None) for record in records])
-
-
-@caught_by_case("histories_of_audits")
+@caught_by("histories_of_audits")
 class ReplacingIsAuditedAsAdding(Sqlite):
     puts: ClassVar[set[str]] = set()
 
@@ -93,7 +78,7 @@ class ReplacingIsAuditedAsAdding(Sqlite):
         return [changed(entry, action="add") if entry.request_id in self.puts else entry for entry in entries]
 
 
-@caught_by_case("histories_of_deletes", "histories_of_supersession")
+@caught_by("histories_of_deletes", "histories_of_supersession")
 class EmptyingReleasesWhatWasSuperseded(Sqlite):
     async def delete_all(self, filters: Filters) -> int:
         page = await super().list(ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500))
@@ -103,7 +88,7 @@ class EmptyingReleasesWhatWasSuperseded(Sqlite):
         return await super().delete_all(filters)
 
 
-@caught_by_case("records_of_one_moment_are_paged_by_id")
+@caught_by("records_of_one_moment_are_paged_by_id")
 class OneMomentIsInAnyOrder(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         page = await super().list(query)

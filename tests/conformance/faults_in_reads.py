@@ -7,19 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import caught_by_case, changed
+from saboteurs import Declares, Fault, break_verb, caught_by, changed, claiming, spoil
 
 from openproto import (
-    Capabilities,
-    ContextBlock,
     InvalidRequestError,
     MemoryPage,
     MemoryRecord,
     NotFoundError,
-    TokenCounter,
 )
-from openproto.provider import AuditEntries, Call, SearchResults, current_call
-from openproto.requests import AuditQuery, ContextQuery, Filters, ListQuery, MemoryUpdate, RecordRef, SearchQuery
+from openproto.provider import Call, SearchResults, current_call
+from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
 FILTERS = ("histories_of_filters",)
 PAGES = ("histories_of_pages",)
@@ -27,21 +24,77 @@ AUDITS = ("histories_of_audits",)
 UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@caught_by_case("histories_of_adds")
-class ListShowsAPreview(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        return changed(page, items=[changed(record, content=record.content[:500]) for record in page.items])
+def beside_a_scope(**fields: Any) -> Fault:
+    """Ask with those fields wherever there is a scope as well."""
+    return Fault(lambda filters: filters if filters.scope is None else changed(filters, **fields))
 
 
-@caught_by_case("histories_of_adds")
-class SearchShowsASnippet(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        return [changed(hit, memory=changed(hit.memory, content=hit.memory.content[:20])) for hit in hits]
+break_verb(
+    "list",
+    "histories_of_adds",
+    ListShowsAPreview=Fault(
+        tell=lambda page, _: changed(
+            page, items=[changed(record, content=record.content[:500]) for record in page.items]
+        )
+    ),
+)
+break_verb(
+    "search",
+    "histories_of_adds",
+    SearchShowsASnippet=Fault(
+        tell=lambda hits, _: [changed(h, memory=changed(h.memory, content=h.memory.content[:20])) for h in hits]
+    ),
+)
+break_verb(
+    "search",
+    "a_score_is_explained_as_declared",
+    AnExplanationForgetsTheNeighbours=Fault(
+        tell=lambda hits, _: [changed(hit, parts=hit.parts and {"words": hit.parts["words"]}) for hit in hits]
+    ),
+    ExplainingSearchesElsewhere=Fault(lambda query: changed(query, limit=1) if query.explain else query),
+)
+break_verb("search", "histories_of_searches", EveryScoreIsExplained=Fault(lambda query: changed(query, explain=True)))
+break_verb("delete_all", *FILTERS, DeleteAllIgnoresTheTagBesideAScope=beside_a_scope(tags=()))
+break_verb(
+    "list",
+    *("histories_of_validity", *FILTERS),
+    SinceIsIgnoredBesideAScope=beside_a_scope(since=None),
+    AsOfIsIgnoredBesideAScope=beside_a_scope(as_of=None),
+    OneTagOfSeveralIsEnough=Fault(lambda query: changed(query, tags=query.tags[:1])),
+    MomentsAreRoundedToMilliseconds=Fault(
+        lambda query: changed(
+            query, as_of=query.as_of and query.as_of - timedelta(microseconds=query.as_of.microsecond % 1000)
+        )
+    ),
+)
+break_verb(
+    "context",
+    *("histories_of_searches", *FILTERS),
+    ContextIgnoresTheTag=Fault(lambda query: changed(query, tags=())),
+    ContextGoesOverItsBudget=Fault(lambda query: changed(query, token_budget=query.token_budget + 10)),
+)
+break_verb(
+    "get", "histories_of_users", "histories_of_adds", IdsAreTrimmed=Fault(lambda ref: changed(ref, id=ref.id.strip()))
+)
+break_verb(
+    "audit",
+    *AUDITS,
+    NeverMoreThanFiftyEntries=Fault(tell=lambda entries, _: entries[:50]),
+    TheAuditsLimitComesFirst=Fault(
+        lambda query: changed(query, memory_id=None),
+        lambda entries, query: [entry for entry in entries if query.memory_id in (None, entry.memory_id)],
+    ),
+)
+spoil(
+    Declares,
+    "declare",
+    *("ingestion_is_as_declared", "the_search_limit_is_as_declared"),
+    ClaimsToIndexLater=lambda real: claiming(real, async_ingestion=True),
+    FindsMoreThanItClaims=lambda real: changed(real, limits=changed(real.limits, max_search_results=20)),
+)
 
 
-@caught_by_case("histories_of_updates")
+@caught_by("histories_of_updates")
 class GetAnswersFromACache(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,37 +114,7 @@ class GetAnswersFromACache(Sqlite):
         await super().delete(ref)
 
 
-@caught_by_case(*FILTERS)
-class DeleteAllIgnoresTheTagBesideAScope(Sqlite):
-    async def delete_all(self, filters: Filters) -> int:
-        return await super().delete_all(filters if filters.scope is None else changed(filters, tags=()))
-
-
-@caught_by_case(*FILTERS)
-class SinceIsIgnoredBesideAScope(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        return await super().list(query if query.scope is None else changed(query, since=None))
-
-
-@caught_by_case("histories_of_validity", *FILTERS)
-class AsOfIsIgnoredBesideAScope(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        return await super().list(query if query.scope is None else changed(query, as_of=None))
-
-
-@caught_by_case("histories_of_searches", *FILTERS)
-class ContextIgnoresTheTag(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        return await super().context(changed(query, tags=()), count_tokens)
-
-
-@caught_by_case(*FILTERS)
-class OneTagOfSeveralIsEnough(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        return await super().list(changed(query, tags=query.tags[:1]))
-
-
-@caught_by_case(*PAGES, *FILTERS)
+@caught_by(*PAGES, *FILTERS)
 class SinceIsForgottenOnLaterPages(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         page = await super().list(query)
@@ -102,7 +125,7 @@ class SinceIsForgottenOnLaterPages(Sqlite):
         return changed(page, items=[*page.items, *more][: query.limit])
 
 
-@caught_by_case(*PAGES, *FILTERS)
+@caught_by(*PAGES, *FILTERS)
 class AsOfIsAppliedAfterTheLimit(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         if query.as_of is None:
@@ -127,17 +150,12 @@ class Cursors(Sqlite):
             return await super().list(changed(query, cursor=None))
 
 
-@caught_by_case(*PAGES)
-class ACursorOfAnotherScopeIsTaken(Cursors):
-    forgives = "scope"
+caught_by(*PAGES)(type("ACursorOfAnotherScopeIsTaken", (Cursors,), {"forgives": "scope", "__module__": __name__}))
+caught_by(*PAGES)(type("ACursorOfAnotherMomentIsTaken", (Cursors,), {"forgives": "as_of", "__module__": __name__}))
+caught_by("the_tier_is_not_below_what_is_kept")(type("NativeSaysDetached", (Sqlite,), {"cancellation": "detached"}))
 
 
-@caught_by_case(*PAGES)
-class ACursorOfAnotherMomentIsTaken(Cursors):
-    forgives = "as_of"
-
-
-@caught_by_case("histories_of_validity")
+@caught_by("histories_of_validity")
 class BeforeUnixIsNow(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         early = query.as_of is not None and query.as_of < UNIX
@@ -148,22 +166,7 @@ class BeforeUnixIsNow(Sqlite):
         return await super().search(changed(query, as_of=None) if early else query)
 
 
-@caught_by_case("histories_of_validity")
-class MomentsAreRoundedToMilliseconds(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        if query.as_of is None:
-            return await super().list(query)
-        coarse = timedelta(microseconds=query.as_of.microsecond % 1000)
-        return await super().list(changed(query, as_of=query.as_of - coarse))
-
-
-@caught_by_case("histories_of_users", "histories_of_adds")
-class IdsAreTrimmed(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        return await super().get(changed(ref, id=ref.id.strip()))
-
-
-@caught_by_case("histories_of_idempotency", "histories_of_audits")
+@caught_by("histories_of_idempotency", "histories_of_audits")
 class DeletedRecordsComeBackAfterReopening(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -183,7 +186,7 @@ class DeletedRecordsComeBackAfterReopening(Sqlite):
         return changed(page, items=[record for record in page.items if record.id not in self.gone])
 
 
-@caught_by_case("histories_of_updates")
+@caught_by("histories_of_updates")
 class UpdatesAreLostOnReopening(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -205,7 +208,7 @@ class UpdatesAreLostOnReopening(Sqlite):
         await super().close()
 
 
-@caught_by_case("histories_of_searches")
+@caught_by("histories_of_searches")
 class DeletedRecordsAreStillFound(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -219,74 +222,7 @@ class DeletedRecordsAreStillFound(Sqlite):
         return (hits + [changed(ghost, score=0.0) for ghost in ghosts])[: query.limit]
 
 
-@caught_by_case("histories_of_searches")
-class ContextGoesOverItsBudget(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        return await super().context(changed(query, token_budget=query.token_budget + 10), count_tokens)
-
-
-@caught_by_case("a_score_is_explained_as_declared")
-class AnExplanationForgetsTheNeighbours(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        return [changed(hit, parts=hit.parts and {"words": hit.parts["words"]}) for hit in hits]
-
-
-@caught_by_case("a_score_is_explained_as_declared")
-class ExplainingSearchesElsewhere(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, limit=1) if query.explain else query)
-
-
-@caught_by_case("histories_of_searches")
-class EveryScoreIsExplained(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, explain=True))
-
-
-@caught_by_case(*AUDITS)
-class NeverMoreThanFiftyEntries(Sqlite):
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        return (await super().audit(query))[:50]
-
-
-@caught_by_case(*AUDITS)
-class TheAuditsLimitComesFirst(Sqlite):
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        entries = await super().audit(changed(query, memory_id=None))
-        return [entry for entry in entries if query.memory_id in (None, entry.memory_id)]
-
-
-@caught_by_case(*AUDITS)
+@caught_by(*AUDITS)
 class TheScopeOfReadsIsForgotten(Sqlite):
     def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
         super()._record_read(user_id, memory_id=memory_id)
-
-
-class Declares(Sqlite):
-    """Declares something else than it does."""
-
-    def declare(self, real: Capabilities) -> Capabilities:
-        return real
-
-    async def capabilities(self) -> Capabilities:
-        return self.declare(await super().capabilities())
-
-
-@caught_by_case("ingestion_is_as_declared")
-class ClaimsToIndexLater(Declares):
-    def declare(self, real: Capabilities) -> Capabilities:
-        support = {name: how for name, how in real.x_openproto.support.items() if name != "async_ingestion"}
-        details = changed(real.x_openproto, support=support)
-        return changed(real, features=changed(real.features, async_ingestion=True), x_openproto=details)
-
-
-@caught_by_case("the_search_limit_is_as_declared")
-class FindsMoreThanItClaims(Declares):
-    def declare(self, real: Capabilities) -> Capabilities:
-        return changed(real, limits=changed(real.limits, max_search_results=20))
-
-
-@caught_by_case("the_tier_is_not_below_what_is_kept")
-class NativeSaysDetached(Declares):
-    cancellation = "detached"

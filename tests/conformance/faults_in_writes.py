@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import Inbound, caught_by_case, changed
+from saboteurs import Fault, Inbound, break_verb, caught_by, changed, spoil, with_extensions
 
 from openproto import ConflictError, MemoryInput, MemoryRecord, NotFoundError
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
@@ -31,35 +31,18 @@ class Batches(Sqlite):
         return await super().add_many([KeyedInput(self.spoil_item(k.item), k.idempotency_key) for k in items])
 
 
-@caught_by_case(*BATCHES)
-class BatchLosesTheSource(Batches):
-    def spoil_item(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil_item(item)
-        return changed(item, source=None)
+spoil(
+    Batches,
+    "spoil_item",
+    *BATCHES,
+    BatchLosesTheSource=lambda item: changed(item, source=None),
+    BatchLosesTheConfidence=lambda item: changed(item, confidence=None),
+    BatchStripsContent=lambda item: changed(item, content=item.content.strip()),
+    BatchLosesMicroseconds=lambda item: changed(item, valid_to=item.valid_to and item.valid_to.replace(microsecond=0)),
+)
 
 
-@caught_by_case(*BATCHES)
-class BatchLosesTheConfidence(Batches):
-    def spoil_item(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil_item(item)
-        return changed(item, confidence=None)
-
-
-@caught_by_case(*BATCHES)
-class BatchStripsContent(Batches):
-    def spoil_item(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil_item(item)
-        return changed(item, content=item.content.strip())
-
-
-@caught_by_case(*BATCHES)
-class BatchLosesMicroseconds(Batches):
-    def spoil_item(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil_item(item)
-        return changed(item, valid_to=item.valid_to and item.valid_to.replace(microsecond=0))
-
-
-@caught_by_case(*KEYS, *BATCHES)
+@caught_by(*KEYS, *BATCHES)
 class BatchComparesOnlyTheContentOfAKey(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,7 +60,7 @@ class BatchComparesOnlyTheContentOfAKey(Sqlite):
         return await super().add_many([KeyedInput(self.under_key(k), k.idempotency_key) for k in items])
 
 
-@caught_by_case("histories_of_users", *BATCHES)
+@caught_by("histories_of_users", *BATCHES)
 class BatchSupersedesAnothersMemory(Sqlite):
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         mine: list[KeyedInput] = []
@@ -109,34 +92,23 @@ class Updates(Sqlite):
         return await super().update(ref, changes)
 
 
-@caught_by_case(*UPDATES)
-class UpdateStripsContent(Updates):
-    def spoil_content(self, content: str) -> str:
-        content = super().spoil_content(content)
-        return content.strip()
+spoil(
+    Updates,
+    "spoil_content",
+    *UPDATES,
+    UpdateStripsContent=str.strip,
+    UpdateNormalisesContent=lambda content: unicodedata.normalize("NFC", content),
+    UpdateCutsContent=lambda content: content[:8_000],
+)
+break_verb(
+    "update",
+    *UPDATES,
+    at=1,
+    UpdateSortsTags=Fault(lambda changes: changed(changes, tags=sorted(changes.tags)) if changes.tags else changes),
+)
 
 
-@caught_by_case(*UPDATES)
-class UpdateNormalisesContent(Updates):
-    def spoil_content(self, content: str) -> str:
-        content = super().spoil_content(content)
-        return unicodedata.normalize("NFC", content)
-
-
-@caught_by_case(*UPDATES)
-class UpdateCutsContent(Updates):
-    def spoil_content(self, content: str) -> str:
-        content = super().spoil_content(content)
-        return content[:8_000]
-
-
-@caught_by_case(*UPDATES)
-class UpdateSortsTags(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        return await super().update(ref, changed(changes, tags=sorted(changes.tags)) if changes.tags else changes)
-
-
-@caught_by_case("histories_of_supersession")
+@caught_by("histories_of_supersession")
 class UpdateDropsWhatItSuperseded(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         record = await super().update(ref, changes)
@@ -145,7 +117,7 @@ class UpdateDropsWhatItSuperseded(Sqlite):
         return await super().update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
 
 
-@caught_by_case("histories_of_supersession")
+@caught_by("histories_of_supersession")
 class UpdateBringsBackToLife(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         record = await super().update(ref, changes)
@@ -172,48 +144,31 @@ class Json(Inbound):
         return changed(item, **{name: self.json(value) for name, value in item.extensions.items()})
 
 
-@caught_by_case(*ADDS)
-class TrueBecomesOne(Json):
-    def json(self, value: Any) -> Any:
-        return int(value) if isinstance(value, bool) else super().json(value)
+spoil(
+    Json,
+    "json",
+    *ADDS,
+    TrueBecomesOne=lambda value: int(value) if isinstance(value, bool) else value,
+    IntegersBecomeFloats=lambda value: float(value) if type(value) is int else value,
+    NullsInObjectsVanish=lambda value: (
+        {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+    ),
+    TextsInExtensionsAreCut=lambda value: value[:255] if isinstance(value, str) else value,
+)
+spoil(
+    Inbound,
+    "spoil",
+    *(*ADDS, "histories_of_users"),
+    TheEleventhExtensionIsDropped=lambda item: with_extensions(item, 10),
+    NumericTagsLoseTheirZeros=lambda item: changed(
+        item, tags=[str(int(tag)) if tag.isascii() and tag.isdigit() else tag for tag in item.tags]
+    ),
+    RepeatedTagsAreDropped=lambda item: changed(item, tags=list(dict.fromkeys(item.tags))),
+    UserIdsAreCut=lambda item: changed(item, user_id=item.user_id[:191]),
+)
 
 
-@caught_by_case(*ADDS)
-class IntegersBecomeFloats(Json):
-    def json(self, value: Any) -> Any:
-        return float(value) if type(value) is int else super().json(value)
-
-
-@caught_by_case(*ADDS)
-class NullsInObjectsVanish(Json):
-    def json(self, value: Any) -> Any:
-        there = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-        return super().json(there)
-
-
-@caught_by_case(*ADDS)
-class TextsInExtensionsAreCut(Json):
-    def json(self, value: Any) -> Any:
-        return value[:255] if isinstance(value, str) else super().json(value)
-
-
-@caught_by_case(*ADDS)
-class TheEleventhExtensionIsDropped(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        fields = {name: getattr(item, name) for name in type(item).model_fields}
-        kept = dict(list(item.extensions.items())[:10])
-        return MemoryInput.model_construct(item.model_fields_set, **fields, **kept)
-
-
-@caught_by_case(*ADDS)
-class NumericTagsLoseTheirZeros(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        return changed(item, tags=[str(int(tag)) if tag.isascii() and tag.isdigit() else tag for tag in item.tags])
-
-
-@caught_by_case(*ADDS)
+@caught_by(*ADDS)
 class JsonContentIsWrittenAnew(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
         item = super().spoil(item)
@@ -224,14 +179,7 @@ class JsonContentIsWrittenAnew(Inbound):
         return changed(item, content=json.dumps(value)) if isinstance(value, dict | list) else item
 
 
-@caught_by_case(*ADDS)
-class RepeatedTagsAreDropped(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        return changed(item, tags=list(dict.fromkeys(item.tags)))
-
-
-@caught_by_case(*ADDS)
+@caught_by(*ADDS)
 class TheSourcesRefIsCut(Inbound):
     def spoil(self, item: MemoryInput) -> MemoryInput:
         item = super().spoil(item)
@@ -255,28 +203,17 @@ class Keys(Sqlite):
         return await super().add_many([KeyedInput(k.item, self._spoilt(k.idempotency_key)) for k in items])
 
 
-@caught_by_case(*KEYS)
-class KeysHaveNoCase(Keys):
-    def spoil_key(self, key: str) -> str:
-        key = super().spoil_key(key)
-        return key.casefold()
+spoil(Keys, "spoil_key", *KEYS, KeysHaveNoCase=str.casefold, KeysAreCut=lambda key: key[:64])
 
 
-@caught_by_case(*KEYS)
-class KeysAreCut(Keys):
-    def spoil_key(self, key: str) -> str:
-        key = super().spoil_key(key)
-        return key[:64]
-
-
-@caught_by_case(*KEYS)
+@caught_by(*KEYS)
 class KeysAreForgottenWithTheClient(Keys):
     def spoil_key(self, key: str) -> str:
         key = super().spoil_key(key)
         return f"{id(self)} {key}"
 
 
-@caught_by_case(*KEYS)
+@caught_by(*KEYS)
 class KeysIgnoreWhatIsSuperseded(Sqlite):
     first: ClassVar[dict[tuple[str, str], MemoryInput]] = {}
 
@@ -290,14 +227,7 @@ class KeysIgnoreWhatIsSuperseded(Sqlite):
         return await super().add(item, idempotency_key=idempotency_key)
 
 
-@caught_by_case("histories_of_users")
-class UserIdsAreCut(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        return changed(item, user_id=item.user_id[:191])
-
-
-@caught_by_case("histories_of_supersession", "histories_of_validity")
+@caught_by("histories_of_supersession", "histories_of_validity")
 class ASupersessionIsDatedBack(Inbound):
     """The successor is taken to have been valid for ever."""
 

@@ -6,23 +6,20 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import caught_by_case
+from saboteurs import Fault, break_verb, caught_by
 
 from openproto import (
     ConflictError,
-    ContextBlock,
     MemoryInput,
-    MemoryPage,
     MemoryRecord,
     ProviderUnavailableError,
-    TokenCounter,
 )
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, SearchResults, current_call
-from openproto.requests import AuditQuery, ContextQuery, ListQuery, MemoryUpdate, RecordRef, SearchQuery
+from openproto.provider import AuditEntries, current_call
+from openproto.requests import AuditQuery, MemoryUpdate, RecordRef
 
 _log = logging.getLogger("saboteur")
 
@@ -32,37 +29,72 @@ PRIVATE = ("nothing_private_is_told_by_any_verb",)
 CANCELLED = ("each_cancelled_write_is_whole_or_absent",)
 
 
-@caught_by_case(*ANSWERS)
-class ContextAnswersAnother(Sqlite):
-    last: ContextBlock
+def answers_another(name: str, verb: str) -> None:
+    """Make a saboteur whose calls of that verb at one time are answered with the last answer."""
 
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        self.last = await super().context(query, count_tokens)
+    async def call(self: Any, *given: Any) -> Any:
+        self.last = await getattr(super(cls, self), verb)(*given)
         await asyncio.sleep(0.001)
         return self.last
 
-
-@caught_by_case(*ANSWERS)
-class AuditAnswersAnother(Sqlite):
-    last: AuditEntries
-
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        self.last = await super().audit(query)
-        await asyncio.sleep(0.001)
-        return self.last
+    cls: Any = type(name, (Sqlite,), {verb: call})
+    caught_by(*ANSWERS)(cls)
 
 
-@caught_by_case(*ANSWERS)
-class UpdateAnswersAnother(Sqlite):
-    last: MemoryRecord
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        self.last = await super().update(ref, changes)
-        await asyncio.sleep(0.001)
-        return self.last
+answers_another("ContextAnswersAnother", "context")
+answers_another("AuditAnswersAnother", "audit")
+answers_another("UpdateAnswersAnother", "update")
 
 
-@caught_by_case(*ANSWERS)
+def blocking(seconds: float) -> Fault:
+    def ask(request: Any) -> Any:
+        time.sleep(seconds)
+        return request
+
+    return Fault(ask)
+
+
+break_verb("search", *LOOP, SearchBlocksTheLoop=blocking(0.06))
+break_verb("list", *LOOP, ListBlocksTheLoop=blocking(0.06))
+break_verb("update", *LOOP, UpdateBlocksTheLoop=blocking(0.06))
+break_verb("add_many", *LOOP, AddManyBlocksTheLoop=blocking(0.06))
+break_verb("get", *LOOP, GetBlocksTheLoop=blocking(0.025))
+
+
+def logged(text: Callable[[Any], Any]) -> Fault:
+    """Log what is private of an answer."""
+
+    def tell(answer: Any, _: Any) -> Any:
+        _log.debug("answered %r", text(answer))
+        return answer
+
+    return Fault(tell=tell)
+
+
+break_verb("add_many", *PRIVATE, AddManyIsLogged=logged(lambda outcomes: [getattr(o, "content", o) for o in outcomes]))
+break_verb("list", *PRIVATE, ListIsLogged=logged(lambda page: [record.content for record in page.items]))
+break_verb("context", *PRIVATE, ContextIsLogged=logged(lambda block: block.text))
+break_verb(
+    "add_many",
+    *PRIVATE,
+    AConflictInABatchQuotes=Fault(
+        tell=lambda outcomes, items: [
+            ConflictError(f"not for {keyed.item.content!r}") if isinstance(outcome, ConflictError) else outcome
+            for outcome, keyed in zip(outcomes, items, strict=True)
+        ]
+    ),
+)
+
+
+def started_for(query: Any) -> Any:
+    threading.Thread(target=time.sleep, args=(0.3,), daemon=True).start()
+    return query
+
+
+break_verb("search", *ANSWERS, EverySearchHasItsThread=Fault(started_for))
+
+
+@caught_by(*ANSWERS)
 class TheThirtyThirdUpdateFails(Sqlite):
     under_way = 0
 
@@ -76,14 +108,7 @@ class TheThirtyThirdUpdateFails(Sqlite):
             self.under_way -= 1
 
 
-@caught_by_case(*ANSWERS)
-class EverySearchHasItsThread(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        threading.Thread(target=time.sleep, args=(0.3,), daemon=True).start()
-        return await super().search(query)
-
-
-@caught_by_case("histories_at_once")
+@caught_by("histories_at_once")
 class DeletesAtOnceAllSucceed(Sqlite):
     async def delete(self, ref: RecordRef) -> None:
         await super().get(ref)
@@ -105,7 +130,7 @@ class Late(Sqlite):
         self._late = asyncio.ensure_future(run())
 
 
-@caught_by_case(*CANCELLED)
+@caught_by(*CANCELLED)
 class ACancelledUpdateHappensLater(Late):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         try:
@@ -115,7 +140,7 @@ class ACancelledUpdateHappensLater(Late):
             raise
 
 
-@caught_by_case(*CANCELLED)
+@caught_by(*CANCELLED)
 class ACancelledDeleteHappensLater(Late):
     async def delete(self, ref: RecordRef) -> None:
         try:
@@ -125,7 +150,7 @@ class ACancelledDeleteHappensLater(Late):
             raise
 
 
-@caught_by_case(*CANCELLED)
+@caught_by(*CANCELLED)
 class ACancelledAddHasNoAuditEntry(Sqlite):
     cancelled: ClassVar[set[str]] = set()
 
@@ -141,82 +166,14 @@ class ACancelledAddHasNoAuditEntry(Sqlite):
         return [entry for entry in await super().audit(query) if entry.request_id not in self.cancelled]
 
 
-@caught_by_case(*LOOP)
-class SearchBlocksTheLoop(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        time.sleep(0.06)  # noqa: ASYNC251 - the bug
-        return await super().search(query)
-
-
-@caught_by_case(*LOOP)
-class ListBlocksTheLoop(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        time.sleep(0.06)  # noqa: ASYNC251 - the bug
-        return await super().list(query)
-
-
-@caught_by_case(*LOOP)
-class UpdateBlocksTheLoop(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        time.sleep(0.06)  # noqa: ASYNC251 - the bug
-        return await super().update(ref, changes)
-
-
-@caught_by_case(*LOOP)
-class AddManyBlocksTheLoop(Sqlite):
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        time.sleep(0.06)  # noqa: ASYNC251 - the bug
-        return await super().add_many(items)
-
-
-@caught_by_case(*LOOP)
-class GetBlocksTheLoop(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        time.sleep(0.025)  # noqa: ASYNC251 - the bug
-        return await super().get(ref)
-
-
-@caught_by_case(*LOOP)
+@caught_by(*LOOP)
 class OpeningBlocksTheLoop(Sqlite):
     async def open(self) -> None:
         time.sleep(0.06)  # noqa: ASYNC251 - the bug
         await super().open()
 
 
-@caught_by_case(*PRIVATE)
-class AddManyIsLogged(Sqlite):
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        _log.debug("adding %r", items)
-        return await super().add_many(items)
-
-
-@caught_by_case(*PRIVATE)
-class ListIsLogged(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        _log.debug("listed %r", [record.content for record in page.items])
-        return page
-
-
-@caught_by_case(*PRIVATE)
-class ContextIsLogged(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        block = await super().context(query, count_tokens)
-        _log.debug("made %r", block.text)
-        return block
-
-
-@caught_by_case(*PRIVATE)
-class AConflictInABatchQuotes(Sqlite):
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        outcomes = await super().add_many(items)
-        return [
-            ConflictError(f"not for {keyed.item.content!r}") if isinstance(outcome, ConflictError) else outcome
-            for outcome, keyed in zip(outcomes, items, strict=True)
-        ]
-
-
-@caught_by_case("every_error_gives_its_slot_back")
+@caught_by("every_error_gives_its_slot_back")
 class AFailedUpdateKeepsItsSlot(Sqlite):
     slots: asyncio.Semaphore | None = None
 

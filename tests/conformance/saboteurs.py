@@ -9,17 +9,18 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import ProviderSuite
@@ -59,29 +60,21 @@ TICK = timedelta(microseconds=1)
 _log = logging.getLogger("saboteur")
 
 
-@dataclass(frozen=True)
-class Saboteur:
-    """A broken provider, and the areas, or the cases, of which one must catch it."""
+class Saboteur(NamedTuple):
+    """A broken provider, and the areas and cases of which one must catch it."""
 
     provider: type[Sqlite]
-    areas: tuple[str, ...] = ()
-    cases: tuple[str, ...] = ()
+    caught_by: tuple[str, ...]
 
 
 SABOTEURS: list[Saboteur] = []
 
 
-def caught_by_area(*areas: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
+def caught_by(*names: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
+    """Put a broken provider among the saboteurs, with the areas and cases of which one must catch it."""
+
     def register(cls: type[Sqlite]) -> type[Sqlite]:
-        SABOTEURS.append(Saboteur(cls, areas))
-        return cls
-
-    return register
-
-
-def caught_by_case(*cases: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
-    def register(cls: type[Sqlite]) -> type[Sqlite]:
-        SABOTEURS.append(Saboteur(cls, cases=cases))
+        SABOTEURS.append(Saboteur(cls, names))
         return cls
 
     return register
@@ -89,6 +82,45 @@ def caught_by_case(*cases: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
 
 def changed(model: Any, **fields: Any) -> Any:
     return model.model_copy(update=fields)
+
+
+Spoil: TypeAlias = Callable[..., Any]
+
+
+class Fault(NamedTuple):
+    """What a verb is asked in place of the request, and what it answers, given its answer and the request."""
+
+    ask: Spoil = lambda request: request
+    tell: Spoil = lambda answer, request: answer
+
+
+def break_verb(verb: str, *names: str, at: int = 0, **faults: Fault) -> None:
+    """Make a saboteur of each fault, with that verb broken; `at` is the place of the request among its arguments."""
+
+    def broken(name: str, fault: Fault) -> Any:
+        async def call(self: Sqlite, *given: Any, **options: Any) -> Any:
+            asked = [*given[:at], fault.ask(given[at]), *given[at + 1 :]]
+            return fault.tell(await getattr(super(cls, self), verb)(*asked, **options), given[at])
+
+        cls: Any = type(name, (Sqlite,), {verb: call, "__module__": sys._getframe(2).f_globals["__name__"]})
+        return cls
+
+    for name, fault in faults.items():
+        caught_by(*names)(broken(name, fault))
+
+
+def spoil(base: type[Sqlite], part: str, *names: str, **faults: Spoil) -> None:
+    """Make a saboteur of each fault, in which `base` has that method, and so passes on what the fault makes of it."""
+
+    def broken(name: str, fault: Spoil) -> Any:
+        def call(self: Sqlite, *given: Any) -> Any:
+            return getattr(super(cls, self), part)(fault(*given))
+
+        cls: Any = type(name, (base,), {part: call, "__module__": sys._getframe(2).f_globals["__name__"]})
+        return cls
+
+    for name, fault in faults.items():
+        caught_by(*names)(broken(name, fault))
 
 
 class SuiteOf(ProviderSuite):
@@ -123,7 +155,7 @@ def catch(saboteur: Saboteur, folder: Path) -> str | None:
     """Return the first case of the right areas or names that fails, or None."""
     run, suite = SuiteRun(quick=True), SuiteOf(saboteur.provider, folder)
     for work in ALL_WORK:
-        if work.case.area in saboteur.areas or work.case.name in saboteur.cases:
+        if {work.case.area, work.case.name} & {*saboteur.caught_by}:
             result = run.execute(suite, work)
             if result.outcome == "failed":
                 return f"{work}: {result.detail}"
@@ -175,30 +207,33 @@ class Lister(Sqlite):
         return changed(page, items=[r for r in page.items if r.scope and self.selects(query.scope, r.scope)])
 
 
+def with_extensions(item: MemoryInput, most: int) -> MemoryInput:
+    """Return the input with so many of its extensions."""
+    fields = {name: getattr(item, name) for name in type(item).model_fields}
+    kept = dict([*item.extensions.items()][:most])
+    return MemoryInput.model_construct(item.model_fields_set - (item.extensions.keys() - kept.keys()), **fields, **kept)
+
+
 # Basics
 
+break_verb("add_many", "basics", MixesUpABatch=Fault(tell=lambda outcomes, _: outcomes[::-1]))
+break_verb(
+    "update",
+    "basics",
+    at=1,
+    NoneLeavesAlone=Fault(lambda new: MemoryUpdate(**{k: v for k, v in new.changes.items() if v is not None})),
+)
+spoil(Outbound, "spoil", "basics", ReusesAnId=lambda r: changed(r, id=str(uuid.uuid5(uuid.NAMESPACE_URL, r.content))))
 
-@caught_by_area("basics")
-class NoneLeavesAlone(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        named = {name: value for name, value in changes.changes.items() if value is not None}
-        return await super().update(ref, MemoryUpdate(**named))
 
-
-@caught_by_area("basics")
+@caught_by("basics")
 class DeletesTheMissing(Sqlite):
     async def delete(self, ref: RecordRef) -> None:
         with contextlib.suppress(NotFoundError):
             await super().delete(ref)
 
 
-@caught_by_area("basics")
-class MixesUpABatch(Sqlite):
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        return (await super().add_many(items))[::-1]
-
-
-@caught_by_area("basics")
+@caught_by("basics")
 class EmptiesOnePage(Sqlite):
     async def delete_all(self, filters: Filters) -> int:
         page = await self.list(ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500))
@@ -207,7 +242,7 @@ class EmptiesOnePage(Sqlite):
         return len(page.items)
 
 
-@caught_by_area("basics")
+@caught_by("basics")
 class RaisesTheVendorsError(Sqlite):
     async def get(self, ref: RecordRef) -> MemoryRecord:
         try:
@@ -216,13 +251,7 @@ class RaisesTheVendorsError(Sqlite):
             raise KeyError(ref.id) from None
 
 
-@caught_by_area("basics")
-class ReusesAnId(Outbound):
-    def spoil(self, record: MemoryRecord) -> MemoryRecord:
-        return changed(record, id=str(uuid.uuid5(uuid.NAMESPACE_URL, record.content)))
-
-
-@caught_by_area("basics")
+@caught_by("basics")
 class ReturnsTheRecordBeforeTheUpdate(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         before = await super().get(ref)
@@ -232,115 +261,54 @@ class ReturnsTheRecordBeforeTheUpdate(Sqlite):
 
 # Fidelity
 
-
-@caught_by_area("fidelity")
-class LosesMicroseconds(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, valid_from=item.valid_from and item.valid_from.replace(microsecond=0))
-
-
-@caught_by_area("fidelity")
-class ReturnsNaiveMoments(Outbound):
-    def spoil(self, record: MemoryRecord) -> MemoryRecord:
-        return changed(record, valid_to=record.valid_to and record.valid_to.replace(tzinfo=None))
-
-
-@caught_by_area("fidelity")
-class RoundsConfidence(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, confidence=item.confidence and round(item.confidence, 6))
-
-
-@caught_by_area("fidelity")
-class ZeroConfidenceIsNone(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, confidence=item.confidence or None)
-
-
-@caught_by_area("fidelity")
-class StripsContent(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, content=item.content.strip())
-
-
-@caught_by_area("fidelity")
-class NormalisesText(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, content=unicodedata.normalize("NFC", item.content))
-
-
-@caught_by_area("fidelity")
-class SortsTags(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, tags=sorted(item.tags))
-
-
-@caught_by_area("fidelity")
-class DropsExtensions(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return MemoryInput.model_construct(item.model_fields_set - item.extensions.keys(), **{
-            name: getattr(item, name) for name in type(item).model_fields
-        })  # fmt: skip
-
-
-@caught_by_area("fidelity")
-class DropsTheSourcesRef(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, source=item.source and changed(item.source, ref=None))
-
-
-@caught_by_area("fidelity")
-class CutsLongContent(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return changed(item, content=item.content[:65_535])
+spoil(
+    Inbound,
+    "spoil",
+    "fidelity",
+    LosesMicroseconds=lambda item: changed(item, valid_from=item.valid_from and item.valid_from.replace(microsecond=0)),
+    RoundsConfidence=lambda item: changed(item, confidence=item.confidence and round(item.confidence, 6)),
+    ZeroConfidenceIsNone=lambda item: changed(item, confidence=item.confidence or None),
+    StripsContent=lambda item: changed(item, content=item.content.strip()),
+    NormalisesText=lambda item: changed(item, content=unicodedata.normalize("NFC", item.content)),
+    SortsTags=lambda item: changed(item, tags=sorted(item.tags)),
+    DropsExtensions=lambda item: with_extensions(item, 0),
+    DropsTheSourcesRef=lambda item: changed(item, source=item.source and changed(item.source, ref=None)),
+    CutsLongContent=lambda item: changed(item, content=item.content[:65_535]),
+)
+spoil(
+    Outbound,
+    "spoil",
+    "fidelity",
+    ReturnsNaiveMoments=lambda record: changed(
+        record, valid_to=record.valid_to and record.valid_to.replace(tzinfo=None)
+    ),
+)
 
 
 # Filters
 
-
-@caught_by_area("filters")
-class UnderscoreIsAWildcard(Lister):
-    def selects(self, filter: str, scope: str) -> bool:
-        connection = sqlite3.connect(":memory:")
-        try:
-            found = connection.execute("SELECT ? = ? OR ? LIKE ? || '/%'", (scope, filter, scope, filter))
-            return bool(found.fetchone()[0])
-        finally:
-            connection.close()
-
-
-@caught_by_area("filters")
-class PrefixWithoutASlash(Lister):
-    def selects(self, filter: str, scope: str) -> bool:
-        return scope.startswith(filter)
-
-
-@caught_by_area("filters")
-class ScopeMatchesTheNodeOnly(Lister):
-    def selects(self, filter: str, scope: str) -> bool:
-        return scope == filter
+SELECTIONS: dict[str, Callable[[str, str], bool]] = {
+    "UnderscoreIsAWildcard": lambda asked, scope: bool(re.match(re.escape(asked).replace("_", ".") + "(/|$)", scope)),
+    "PrefixWithoutASlash": lambda asked, scope: scope.startswith(asked),
+    "ScopeMatchesTheNodeOnly": lambda asked, scope: scope == asked,
+    "ScopesIgnoreCase": lambda asked, scope: f"{scope}/".casefold().startswith(f"{asked}/".casefold()),
+}
+for _name, _selects in SELECTIONS.items():
+    caught_by("filters")(type(_name, (Lister,), {"selects": staticmethod(_selects)}))
+break_verb("search", "filters", SearchDropsTheScope=Fault(lambda query: changed(query, scope=None)))
+break_verb("delete_all", "filters", EmptiesEveryTag=Fault(lambda filters: changed(filters, tags=())))
+break_verb(
+    "list",
+    "filters",
+    FiltersAfterTheLimit=Fault(
+        lambda query: changed(query, tags=()),
+        lambda page, query: changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)]),
+    ),
+    SinceIsExclusive=Fault(lambda query: changed(query, since=query.since and query.since + TICK)),
+)
 
 
-@caught_by_area("filters")
-class ScopesIgnoreCase(Lister):
-    def selects(self, filter: str, scope: str) -> bool:
-        return f"{scope}/".casefold().startswith(f"{filter}/".casefold())
-
-
-@caught_by_area("filters")
-class SearchDropsTheScope(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, scope=None))
-
-
-@caught_by_area("filters")
-class FiltersAfterTheLimit(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(changed(query, tags=()))
-        return changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)])
-
-
-@caught_by_area("filters")
+@caught_by("filters")
 class TagIsASubstring(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         if not query.tags:
@@ -349,29 +317,21 @@ class TagIsASubstring(Sqlite):
         return changed(page, items=[r for r in page.items if query.tags[0] in ",".join(r.tags)])
 
 
-@caught_by_area("filters")
-class EmptiesEveryTag(Sqlite):
-    async def delete_all(self, filters: Filters) -> int:
-        return await super().delete_all(changed(filters, tags=()))
-
-
-@caught_by_area("filters")
-class SinceIsExclusive(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        return await super().list(changed(query, since=query.since and query.since + TICK))
-
-
 # Paging
 
+break_verb(
+    "list",
+    "paging",
+    CapsAListSilently=Fault(
+        lambda query: changed(query, limit=min(query.limit, 100)),
+        lambda page, query: changed(page, next_cursor=None) if query.limit > 100 else page,
+    ),
+    ListsOldestFirst=Fault(tell=lambda page, _: changed(page, items=page.items[::-1])),
+    SkipsARowBetweenPages=Fault(tell=lambda page, query: changed(page, items=page.items[bool(query.cursor) :])),
+)
 
-@caught_by_area("paging")
-class CapsAListSilently(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(changed(query, limit=min(query.limit, 100)))
-        return changed(page, next_cursor=None) if query.limit > 100 else page
 
-
-@caught_by_area("paging")
+@caught_by("paging")
 class CountsRowsToSkip(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         skip = int(query.cursor) if query.cursor and query.cursor.isdecimal() else 0
@@ -381,7 +341,7 @@ class CountsRowsToSkip(Sqlite):
         return MemoryPage(items=items, next_cursor=str(skip + query.limit) if more else None)
 
 
-@caught_by_area("paging")
+@caught_by("paging")
 class StartsAgainOnABadCursor(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         try:
@@ -390,7 +350,7 @@ class StartsAgainOnABadCursor(Sqlite):
             return await super().list(changed(query, cursor=None))
 
 
-@caught_by_area("paging")
+@caught_by("paging")
 class PromisesAnEmptyPage(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         page = await super().list(query)
@@ -400,24 +360,20 @@ class PromisesAnEmptyPage(Sqlite):
         return page
 
 
-@caught_by_area("paging")
-class ListsOldestFirst(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        return changed(page, items=page.items[::-1])
-
-
-@caught_by_area("paging")
-class SkipsARowBetweenPages(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        return changed(page, items=page.items[1:]) if query.cursor else page
-
-
 # Search
 
+break_verb(
+    "search",
+    "search",
+    WorstFirst=Fault(tell=lambda hits, _: hits[::-1]),
+    ScoresAreDistances=Fault(tell=lambda hits, _: [changed(hit, score=1.0 + hit.score) for hit in hits]),
+    IgnoresMinScore=Fault(lambda query: changed(query, min_score=None)),
+    ReturnsOneTooMany=Fault(lambda query: changed(query, limit=query.limit + 1)),
+    FindsTwice=Fault(tell=lambda hits, query: [*hits[:1], *hits][: query.limit]),
+)
 
-@caught_by_area("search")
+
+@caught_by("search")
 class FindsTheDeleted(Sqlite):
     gone: ClassVar[list[MemoryRecord]] = []
 
@@ -431,7 +387,7 @@ class FindsTheDeleted(Sqlite):
         return [*await super().search(query), *ghosts]
 
 
-@caught_by_area("search")
+@caught_by("search")
 class ShowsTheOldText(Sqlite):
     old: ClassVar[dict[str, MemoryRecord]] = {}
 
@@ -443,31 +399,7 @@ class ShowsTheOldText(Sqlite):
         return [changed(hit, memory=self.old.get(hit.memory.id, hit.memory)) for hit in await super().search(query)]
 
 
-@caught_by_area("search")
-class WorstFirst(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return (await super().search(query))[::-1]
-
-
-@caught_by_area("search")
-class ScoresAreDistances(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return [changed(hit, score=1.0 + hit.score) for hit in await super().search(query)]
-
-
-@caught_by_area("search")
-class IgnoresMinScore(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, min_score=None))
-
-
-@caught_by_area("search")
-class ReturnsOneTooMany(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, limit=query.limit + 1))
-
-
-@caught_by_area("search")
+@caught_by("search")
 class QueriesAreSyntax(Sqlite):
     async def search(self, query: SearchQuery) -> SearchResults:
         if query.query.count('"') % 2:
@@ -475,29 +407,18 @@ class QueriesAreSyntax(Sqlite):
         return await super().search(query)
 
 
-@caught_by_area("search")
-class FindsTwice(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        return [*hits[:1], *hits][: query.limit]
-
-
 # Context
 
-
-@caught_by_area("context")
-class ExceedsTheBudgetByOne(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        return await super().context(changed(query, token_budget=query.token_budget + 1), count_tokens)
-
-
-@caught_by_area("context")
-class CountsInItsOwnWay(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        return await super().context(query, estimate_tokens)
+break_verb(
+    "context",
+    "context",
+    ExceedsTheBudgetByOne=Fault(lambda query: changed(query, token_budget=query.token_budget + 1)),
+    CitesBackwards=Fault(tell=lambda block, _: changed(block, citations=block.citations[::-1])),
+)
+break_verb("context", "context", at=1, CountsInItsOwnWay=Fault(lambda _: estimate_tokens))
 
 
-@caught_by_area("context")
+@caught_by("context")
 class RepeatsItself(Sqlite):
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
         hits = await self.search(query.as_search(20))
@@ -512,43 +433,27 @@ class RepeatsItself(Sqlite):
         return ContextBlock(text=text, citations=cited, token_count=count_tokens(text) if text else 0)
 
 
-@caught_by_area("context")
-class CitesBackwards(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        block = await super().context(query, count_tokens)
-        return changed(block, citations=block.citations[::-1])
-
-
 # Time and supersession
 
-
-@caught_by_area("time")
-class IgnoresAsOf(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, as_of=None))
-
-
-@caught_by_area("time")
-class TheEndIsIncluded(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        return await super().list(changed(query, as_of=query.as_of and query.as_of - TICK))
+break_verb("search", "time", IgnoresAsOf=Fault(lambda query: changed(query, as_of=None)))
+break_verb(
+    "list",
+    "time",
+    TheEndIsIncluded=Fault(lambda query: changed(query, as_of=query.as_of and query.as_of - TICK)),
+    ListHidesTheExpired=Fault(
+        tell=lambda page, query: changed(page, items=[r for r in page.items if query.as_of or r.valid_to is None])
+    ),
+)
 
 
-@caught_by_area("time")
-class ListHidesTheExpired(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        return changed(page, items=[r for r in page.items if r.valid_to is None]) if query.as_of is None else page
-
-
-@caught_by_area("supersession")
+@caught_by("supersession")
 class ForgetsToMark(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         record = await super().add(changed(item, supersedes=[]), idempotency_key=idempotency_key)
         return changed(record, supersedes=item.supersedes)
 
 
-@caught_by_area("supersession")
+@caught_by("supersession")
 class ChecksAfterWriting(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         record = await super().add(changed(item, supersedes=[]), idempotency_key=idempotency_key)
@@ -557,7 +462,7 @@ class ChecksAfterWriting(Sqlite):
         return record
 
 
-@caught_by_area("supersession")
+@caught_by("supersession")
 class ReplacesWhatIsSuperseded(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         if changes.supersedes:
@@ -568,13 +473,13 @@ class ReplacesWhatIsSuperseded(Sqlite):
 # Idempotency
 
 
-@caught_by_area("idempotency")
+@caught_by("idempotency")
 class IgnoresTheKey(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         return await super().add(item, idempotency_key=uuid.uuid4().hex)
 
 
-@caught_by_area("idempotency")
+@caught_by("idempotency")
 class TheFirstWinsSilently(Sqlite):
     firsts: ClassVar[dict[tuple[str, str], MemoryRecord]] = {}
 
@@ -585,7 +490,7 @@ class TheFirstWinsSilently(Sqlite):
         return self.firsts[key]
 
 
-@caught_by_area("idempotency")
+@caught_by("idempotency")
 class LooksUpBeforeItWrites(Sqlite):
     keys: ClassVar[dict[tuple[str, str], tuple[MemoryInput, MemoryRecord]]] = {}
 
@@ -598,7 +503,7 @@ class LooksUpBeforeItWrites(Sqlite):
         return self.keys[key][1]
 
 
-@caught_by_area("idempotency", "isolation")
+@caught_by("idempotency", "isolation")
 class KeysAreEverybodys(Sqlite):
     keys: ClassVar[dict[str, MemoryRecord]] = {}
 
@@ -610,8 +515,11 @@ class KeysAreEverybodys(Sqlite):
 
 # Isolation
 
+break_verb("get", "isolation", GetIgnoresTheUser=Fault(lambda ref: changed(ref, user_id=None)))
+break_verb("delete", "isolation", DeleteIgnoresTheUser=Fault(lambda ref: changed(ref, user_id=None)))
 
-@caught_by_area("isolation")
+
+@caught_by("isolation")
 class SearchShowsANeighbour(Sqlite):
     seen: ClassVar[set[str]] = set()
 
@@ -626,19 +534,7 @@ class SearchShowsANeighbour(Sqlite):
         return hits[: query.limit]
 
 
-@caught_by_area("isolation")
-class GetIgnoresTheUser(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        return await super().get(changed(ref, user_id=None))
-
-
-@caught_by_area("isolation")
-class DeleteIgnoresTheUser(Sqlite):
-    async def delete(self, ref: RecordRef) -> None:
-        await super().delete(changed(ref, user_id=None))
-
-
-@caught_by_area("isolation")
+@caught_by("isolation")
 class TrimsUserIds(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         page = await super().list(query)
@@ -646,7 +542,7 @@ class TrimsUserIds(Sqlite):
         return page if trimmed == query.user_id else await super().list(changed(query, user_id=trimmed))
 
 
-@caught_by_area("isolation")
+@caught_by("isolation")
 class TellsForeignFromUnknown(Sqlite):
     async def get(self, ref: RecordRef) -> MemoryRecord:
         try:
@@ -659,7 +555,7 @@ class TellsForeignFromUnknown(Sqlite):
 # Errors
 
 
-@caught_by_area("errors")
+@caught_by("errors")
 class ValidatesAfterWriting(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         if changes.content:
@@ -667,7 +563,7 @@ class ValidatesAfterWriting(Sqlite):
         return await super().update(ref, changes)
 
 
-@caught_by_area("errors", "every verb")
+@caught_by("errors", "every verb")
 class QuotesTheContent(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         try:
@@ -676,14 +572,14 @@ class QuotesTheContent(Sqlite):
             raise ConflictError(f"the key was used before, not for {item.content!r}") from None
 
 
-@caught_by_area("errors", "every verb")
+@caught_by("errors", "every verb")
 class LogsTheContent(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         _log.debug("adding %r", item)
         return await super().add(item, idempotency_key=idempotency_key)
 
 
-@caught_by_area("errors")
+@caught_by("errors")
 class LeaksTheDsn(Sqlite):
     async def open(self) -> None:
         try:
@@ -692,7 +588,7 @@ class LeaksTheDsn(Sqlite):
             raise ProviderUnavailableError(f"cannot reach postgresql://app:{PASSWORD}@db/memory") from error
 
 
-@caught_by_area("errors")
+@caught_by("errors")
 class PassesTheVendorsErrorOn(Sqlite):
     async def open(self) -> None:
         try:
@@ -703,20 +599,16 @@ class PassesTheVendorsErrorOn(Sqlite):
 
 # Audit and ingestion
 
-
-@caught_by_area("audit")
-class AuditsOldestFirst(Sqlite):
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        return (await super().audit(query))[::-1]
-
-
-@caught_by_area("audit")
-class ForgetsDeletes(Sqlite):
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        return [entry for entry in await super().audit(query) if entry.action != "delete"]
+break_verb(
+    "audit",
+    "audit",
+    AuditsOldestFirst=Fault(tell=lambda entries, _: entries[::-1]),
+    ForgetsDeletes=Fault(tell=lambda entries, _: [entry for entry in entries if entry.action != "delete"]),
+)
+spoil(Outbound, "spoil", "ingestion", "capabilities", IsQueuedForEver=lambda record: changed(record, status="queued"))
 
 
-@caught_by_area("audit")
+@caught_by("audit")
 class AuditsTheQuery(Sqlite):
     last: ClassVar[list[str]] = []
 
@@ -730,29 +622,23 @@ class AuditsTheQuery(Sqlite):
         ]
 
 
-@caught_by_area("audit")
+@caught_by("audit")
 class NeverFlushesReads(Sqlite):
     def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
         return None
 
 
-@caught_by_area("ingestion", "capabilities")
-class IsQueuedForEver(Outbound):
-    def spoil(self, record: MemoryRecord) -> MemoryRecord:
-        return changed(record, status="queued")
-
-
 # Lifecycle
 
 
-@caught_by_area("lifecycle")
+@caught_by("lifecycle")
 class ConnectsInItsConstructor(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         time.sleep(0.02)
 
 
-@caught_by_area("lifecycle")
+@caught_by("lifecycle")
 class ClosesOnlyOnce(Sqlite):
     closed = False
 
@@ -763,14 +649,14 @@ class ClosesOnlyOnce(Sqlite):
         await super().close()
 
 
-@caught_by_area("lifecycle")
+@caught_by("lifecycle")
 class LeaksAThread(Sqlite):
     async def open(self) -> None:
         await super().open()
         threading.Thread(target=threading.Event().wait, args=(20.0,), daemon=True, name="poller").start()
 
 
-@caught_by_area("lifecycle")
+@caught_by("lifecycle")
 class LeaksAFile(Sqlite):
     files: ClassVar[list[Any]] = []
 
@@ -779,14 +665,14 @@ class LeaksAFile(Sqlite):
         self.files.append(await asyncio.to_thread(tempfile.TemporaryFile))
 
 
-@caught_by_area("lifecycle")
+@caught_by("lifecycle")
 class LeaksATask(Sqlite):
     async def open(self) -> None:
         await super().open()
         self._poller = asyncio.create_task(asyncio.sleep(20.0))
 
 
-@caught_by_area("lifecycle")
+@caught_by("lifecycle")
 class KeepsTheLoopInAFork(Sqlite):
     process: ClassVar[list[int]] = []
 
@@ -800,14 +686,14 @@ class KeepsTheLoopInAFork(Sqlite):
 # Concurrency
 
 
-@caught_by_area("concurrency", "every verb")
+@caught_by("concurrency", "every verb")
 class BlocksTheLoop(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         time.sleep(0.03)  # noqa: ASYNC251 - the bug
         return await super().add(item, idempotency_key=idempotency_key)
 
 
-@caught_by_area("concurrency", "every verb")
+@caught_by("concurrency", "every verb")
 class MixesUpResults(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         self._last = await super().add(item, idempotency_key=idempotency_key)
@@ -815,7 +701,7 @@ class MixesUpResults(Sqlite):
         return self._last
 
 
-@caught_by_area("concurrency")
+@caught_by("concurrency")
 class OneLockForAll(Sqlite):
     _lock: asyncio.Lock | None = None
 
@@ -830,7 +716,7 @@ class OneLockForAll(Sqlite):
             return await super().get(ref)
 
 
-@caught_by_area("concurrency")
+@caught_by("concurrency")
 class ReadsModifiesWrites(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         before = await super().get(ref)
@@ -838,7 +724,7 @@ class ReadsModifiesWrites(Sqlite):
         return await super().update(ref, MemoryUpdate(**{**{n: getattr(before, n) for n in names}, **changes.changes}))
 
 
-@caught_by_area("every verb")
+@caught_by("every verb")
 class AThreadForEachCall(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         threading.Thread(target=time.sleep, args=(0.3,), daemon=True).start()
@@ -848,7 +734,7 @@ class AThreadForEachCall(Sqlite):
 # Cancellation
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class SwallowsACancellation(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         try:
@@ -857,7 +743,7 @@ class SwallowsACancellation(Sqlite):
             return await super().add(item, idempotency_key=idempotency_key)
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class RenamesACancellation(Sqlite):
     async def get(self, ref: RecordRef) -> MemoryRecord:
         try:
@@ -866,7 +752,7 @@ class RenamesACancellation(Sqlite):
             raise ProviderError("the call was interrupted") from None
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class WritesInTwoSteps(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         bare = await super().add(changed(item, supersedes=[]), idempotency_key=idempotency_key)
@@ -875,7 +761,7 @@ class WritesInTwoSteps(Sqlite):
         return await super().update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class UpdatesInTwoSteps(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         record = await super().get(ref)
@@ -884,7 +770,7 @@ class UpdatesInTwoSteps(Sqlite):
         return record
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class TidiesUpSlowly(Sqlite):
     async def list(self, query: ListQuery) -> MemoryPage:
         try:
@@ -894,7 +780,7 @@ class TidiesUpSlowly(Sqlite):
                 await asyncio.shield(asyncio.sleep(0.1))
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class KeepsALock(Sqlite):
     _lock: asyncio.Lock | None = None
 
@@ -906,7 +792,7 @@ class KeepsALock(Sqlite):
         return record
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class LosesASlot(Sqlite):
     _slots: asyncio.Semaphore | None = None
 
@@ -925,7 +811,7 @@ class LosesASlot(Sqlite):
         return record
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class KeepsAConnection(Sqlite):
     in_use = 0
 
@@ -936,13 +822,13 @@ class KeepsAConnection(Sqlite):
         return record
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class WritesAfterwards(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         return await asyncio.shield(asyncio.ensure_future(super().add(item, idempotency_key=idempotency_key)))
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class LeavesATaskBehind(Sqlite):
     async def get(self, ref: RecordRef) -> MemoryRecord:
         try:
@@ -952,7 +838,7 @@ class LeavesATaskBehind(Sqlite):
             raise
 
 
-@caught_by_area("cancellation")
+@caught_by("cancellation")
 class OpensHalfWay(Sqlite):
     files: ClassVar[list[Any]] = []
 
@@ -966,7 +852,7 @@ class OpensHalfWay(Sqlite):
         await super().close()
 
 
-@caught_by_area("storm")
+@caught_by("storm")
 class LosesThreadsInAStorm(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         try:
@@ -979,59 +865,44 @@ class LosesThreadsInAStorm(Sqlite):
 # Capabilities
 
 
-class Claims(Sqlite):
+class Declares(Sqlite):
     """Declares something else than it does."""
 
-    claims: ClassVar[dict[str, Any]] = {}
+    def declare(self, real: Capabilities) -> Capabilities:
+        return real
 
     async def capabilities(self) -> Capabilities:
-        real = await super().capabilities()
-        support = {k: v for k, v in real.x_openproto.support.items() if k not in self.claims}
-        details = changed(real.x_openproto, support=support)
-        return changed(real, features=changed(real.features, **self.claims), x_openproto=details)
+        return self.declare(await super().capabilities())
 
 
-@caught_by_area("capabilities")
-class ClaimsVectors(Claims):
-    claims: ClassVar[dict[str, Any]] = {"vector_search": True}
+def claiming(real: Capabilities, **features: Any) -> Capabilities:
+    """Return capabilities with those features, of which nothing is said in x-openproto."""
+    support = {name: how for name, how in real.x_openproto.support.items() if name not in features}
+    details = changed(real.x_openproto, support=support)
+    claimed: Capabilities = changed(real, features=changed(real.features, **features), x_openproto=details)
+    return claimed
 
 
-@caught_by_area("capabilities")
-class HidesTemporal(Claims):
-    claims: ClassVar[dict[str, Any]] = {"temporal": False}
+spoil(
+    Declares,
+    "declare",
+    "capabilities",
+    ClaimsVectors=lambda real: claiming(real, vector_search=True),
+    HidesTemporal=lambda real: claiming(real, temporal=False),
+    HidesItsAudit=lambda real: claiming(real, supports_audit=False),
+    ClaimsToTakeLess=lambda real: claiming(real, max_content_length=5_000),
+    ClaimsAnotherTier=lambda real: changed(real, x_openproto=changed(real.x_openproto, cancellation="aborting")),
+    HidesAVerb=lambda real: changed(real, verbs=[verb for verb in real.verbs if verb != "audit"]),
+)
 
 
-@caught_by_area("capabilities")
-class HidesItsAudit(Claims):
-    claims: ClassVar[dict[str, Any]] = {"supports_audit": False}
-
-
-@caught_by_area("capabilities")
-class ClaimsToTakeLess(Claims):
-    claims: ClassVar[dict[str, Any]] = {"max_content_length": 5_000}
-
-
-@caught_by_area("capabilities")
-class ClaimsAnotherTier(Sqlite):
-    async def capabilities(self) -> Capabilities:
-        real = await super().capabilities()
-        return changed(real, x_openproto=changed(real.x_openproto, cancellation="aborting"))
-
-
-@caught_by_area("capabilities")
-class HidesAVerb(Sqlite):
-    async def capabilities(self) -> Capabilities:
-        real = await super().capabilities()
-        return changed(real, verbs=[verb for verb in real.verbs if verb != "audit"])
-
-
-@caught_by_area("capabilities")
+@caught_by("capabilities")
 class ClaimsAVerbItRefuses(Sqlite):
     async def audit(self, query: AuditQuery) -> AuditEntries:
         raise self.unsupported("audit")
 
 
-@caught_by_area("capabilities")
+@caught_by("capabilities")
 class TakesLessThanItClaims(Sqlite):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         if len(item.content) > 8_000:

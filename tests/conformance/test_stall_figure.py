@@ -12,8 +12,7 @@ from saboteurs import BlocksTheLoop, SuiteOf
 (WORK,) = [work for work in ALL_WORK if work.case.name == "the_loop_is_never_blocked"]
 
 
-@pytest.mark.promise(92)
-@pytest.mark.promise(115)
+@pytest.mark.promise(92, 115)
 @pytest.mark.parametrize(("provider", "outcome"), [(Sqlite, "passed"), (BlocksTheLoop, "failed")])
 def test_the_longest_stall_is_measured_and_judged(provider: type[Sqlite], outcome: str, tmp_path: Path) -> None:
     result = SuiteRun(quick=True).execute(SuiteOf(provider, tmp_path), WORK)

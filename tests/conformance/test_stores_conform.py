@@ -6,13 +6,11 @@ import pytest
 from store_suites import PostgresSuite, SqliteSuite
 
 
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
+@pytest.mark.promise(21, 24, 27, 77, 82, 85, 89, 98, 111)
 class TestSqlite(SqliteSuite):
     pass
 
 
-@pytest.mark.promise(77)
-@pytest.mark.promise(85)
+@pytest.mark.promise(77, 85)
 class TestPostgres(PostgresSuite):
     pass
