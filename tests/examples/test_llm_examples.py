@@ -88,9 +88,7 @@ def test_the_examples_are_short() -> None:
     assert all(len(program.read_text(encoding="utf-8").splitlines()) < 60 for program in programs)
 
 
-@pytest.mark.promise(53)
-@pytest.mark.promise(54)
-@pytest.mark.promise(58)
+@pytest.mark.promise(53, 54, 58)
 async def test_a_web_chat_remembers_each_of_many_users_at_once(serve: Serve) -> None:
     async with httpx.AsyncClient(base_url=serve("chat:app"), timeout=30) as web:
 
@@ -144,8 +142,7 @@ def test_an_agent_that_calls_tools_is_captured_once(environment: Environment) ->
     ]
 
 
-@pytest.mark.promise(59)
-@pytest.mark.promise(63)
+@pytest.mark.promise(59, 63)
 def test_a_worker_in_threads_keeps_facts(environment: Environment) -> None:
     assert run(environment, LLM / "worker.py").splitlines()[-4:] == [
         "all stored: True skipped: 1",

@@ -29,11 +29,7 @@ def says(provider: str, home: Path, **environment: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
-@pytest.mark.promise(9)
-@pytest.mark.promise(10)
-@pytest.mark.promise(11)
-@pytest.mark.promise(33)
-@pytest.mark.promise(81)
+@pytest.mark.promise(9, 10, 11, 33, 81)
 @pytest.mark.parametrize("provider", ["letta", "mem0", "memorysync", "memsy", "supermemory"])
 def test_the_quick_start_runs_as_it_stands_on_a_hosted_backend(provider: str, tmp_path: Path) -> None:
     with emulator_class(provider)() as vendor:

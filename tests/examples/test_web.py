@@ -54,14 +54,7 @@ async def add(http: httpx.AsyncClient, name: str, user: str, text: str) -> httpx
     return await http.post(f"/{user}/notes", content=text)
 
 
-@pytest.mark.promise(18)
-@pytest.mark.promise(36)
-@pytest.mark.promise(38)
-@pytest.mark.promise(95)
-@pytest.mark.promise(40)
-@pytest.mark.promise(20)
-@pytest.mark.promise(122)
-@pytest.mark.promise(88)
+@pytest.mark.promise(18, 36, 38, 95, 40, 20, 122, 88)
 async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, name: str) -> None:
     added = await asyncio.gather(*(add(http, name, f"user{number % 5}", f"note {number}") for number in range(50)))
     assert {response.status_code for response in added} == {201}
@@ -109,8 +102,7 @@ async def test_an_export_streams_every_page(http: httpx.AsyncClient, name: str) 
     assert contents == [f"note {number}" for number in range(24, -1, -1)]
 
 
-@pytest.mark.promise(39)
-@pytest.mark.promise(20)
+@pytest.mark.promise(39, 20)
 def test_closing_the_application_closes_its_client(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
     monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")

@@ -27,8 +27,7 @@ async def test_health_is_reported_while_a_shared_client_is_busy(memory: AsyncMem
     assert len(await asyncio.gather(*busy)) == 200
 
 
-@pytest.mark.promise(22)
-@pytest.mark.promise(118)
+@pytest.mark.promise(22, 118)
 @pytest.mark.parametrize(
     ("verb", "arguments"),
     [
@@ -46,8 +45,7 @@ async def test_a_forgotten_await_is_named(memory: AsyncMemory, verb: str, argume
     assert (await memory.list("ada")).items == []
 
 
-@pytest.mark.promise(107)
-@pytest.mark.promise(119)
+@pytest.mark.promise(107, 119)
 async def test_deleting_everything_wants_a_user_and_removes_what_the_same_filters_list(memory: AsyncMemory) -> None:
     for scope in ("coding", "coding/python", "codingx"):
         await memory.add(f"about {scope}", user_id="ada", scope=scope)

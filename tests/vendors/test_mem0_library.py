@@ -45,43 +45,6 @@ def add_as_another_program(folder: Path, text: str, **options: Any) -> str:
     return str(added["id"])
 
 
-@pytest.mark.promise(94)
-@pytest.mark.promise(102)
-@pytest.mark.promise(104)
-@pytest.mark.promise(105)
-@pytest.mark.promise(106)
-@pytest.mark.promise(108)
-async def test_each_operation_of_mem0_has_a_verb(folder: Path) -> None:
-    async with AsyncMemory("mem0", path=folder / "store", audit=f"sqlite:///{folder}/audit.db") as memory:
-        added = await memory.add("likes tea", user_id="ann", scope="agent/7")
-        assert [hit.memory for hit in await memory.search("What does she like?", "ann", limit=3)] == [added]
-        assert (await memory.list("ann")).items == [added] == [await memory.get(added.id)]
-        assert (await memory.update(added.id, content="likes coffee")).content == "likes coffee"
-        await memory.delete(added.id)
-        for id in (added.id, "never"):
-            for call in (memory.get(id), memory.update(id, content="x"), memory.delete(id)):
-                with pytest.raises(NotFoundError):
-                    await call
-        history = await memory.audit("ann", memory_id=added.id)
-        actions = [entry.action for entry in history if entry.action in ("add", "update", "delete")]
-        assert actions == ["delete", "update", "add"]
-
-
-@pytest.mark.promise(96)
-@pytest.mark.promise(103)
-async def test_users_agents_and_runs_select_in_every_verb_that_reads(folder: Path) -> None:
-    scopes = [None, "agent/7", "agent/7/run/1", "agent/7/run/2", "agent/8"]
-    selected = {"*": scopes, "agent/7": scopes[1:4], "agent/7/run/1": ["agent/7/run/1"], "agent/9": []}
-    async with AsyncMemory("mem0", path=folder) as memory:
-        for user in ("ann", "bob"):
-            await memory.add_many([{"content": f"tea {scope}", "user_id": user, "scope": scope} for scope in scopes])
-        for filter, wanted in selected.items():
-            listed = (await memory.list("ann", scope=filter)).items
-            found = [hit.memory for hit in await memory.search("tea", "ann", scope=filter)]
-            assert {record.scope for record in listed} == {record.scope for record in found} == set(wanted)
-            assert {record.user_id for record in listed + found} <= {"ann"}
-
-
 async def test_what_mem0_takes_for_everybody_or_everything_is_a_word_like_any_other(folder: Path) -> None:
     async with AsyncMemory("mem0", path=folder) as memory:
         await memory.add("green tea", user_id="ann", tags=["a"], idempotency_key="1")

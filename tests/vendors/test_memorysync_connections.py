@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openproto_adapters.memorysync import MemorySync, connection
 from openproto_adapters.memorysync.connection import Connection, Options
-from openproto_conformance.emulators import Drip, HtmlWith200, Latency, Status
+from openproto_conformance.emulators import Drip, HtmlWith200, Status
 from openproto_conformance.emulators.memorysync import MemorySync as Emulator
 
 from openproto import (
@@ -20,19 +20,6 @@ from openproto import (
     ProviderUnavailableError,
     UnauthorizedError,
 )
-
-
-@pytest.mark.promise(4)
-@pytest.mark.promise(6)
-@pytest.mark.promise(7)
-@pytest.mark.promise(25)
-async def test_250_calls_at_once_all_succeed_in_order_over_a_bounded_number_of_connections(emulator: Emulator) -> None:
-    async with AsyncMemory(MemorySync(**emulator.provider_options(), max_connections=16), retries=0) as memory:
-        with emulator.faults.always(Latency(0.02), path="/memory/bulk-add"):
-            records = await asyncio.gather(*(memory.add(f"note {n}", user_id=f"user {n}") for n in range(250)))
-    assert [record.content for record in records] == [f"note {n}" for n in range(250)]
-    assert emulator.counters.max_in_flight == 16
-    assert emulator.counters.opened <= 16
 
 
 @pytest.mark.promise(19)

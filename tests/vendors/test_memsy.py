@@ -342,8 +342,7 @@ async def test_a_refused_write_is_its_error_and_leaves_nothing(
     assert (await memory.list("ann")).items == []
 
 
-@pytest.mark.promise(29)
-@pytest.mark.promise(30)
+@pytest.mark.promise(29, 30)
 async def test_health_needs_the_key(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await memory.health()).status == "ok"
     for path, status in (("/v1/health", 503), ("/v1/console/memories", 401)):

@@ -25,8 +25,7 @@ async def narrow(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator
         yield client
 
 
-@pytest.mark.promise(14)
-@pytest.mark.promise(85)
+@pytest.mark.promise(14, 85)
 async def test_cancelled_calls_hold_no_thread_and_connection(
     hosted: Hosted, narrow: AsyncMemory, emulator: Any
 ) -> None:

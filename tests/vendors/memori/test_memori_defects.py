@@ -53,9 +53,7 @@ async def test_facts_without_a_usable_vector_are_found_by_their_words(
     assert found == ["the cat sleeps on the sofa", "the parrot Kiwi sings", "the parrot Momo sings"]
 
 
-@pytest.mark.promise(67)
-@pytest.mark.promise(68)
-@pytest.mark.promise(72)
+@pytest.mark.promise(67, 68, 72)
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
 async def test_the_width_bounds_threads_and_connections(where: str, database: Path, server: str, models: Path) -> None:
     width, names = 3, set[str]()
@@ -119,20 +117,9 @@ forbid_the_network()
 """
 
 
-needs_seccomp = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="seccomp is Linux's"
-)
-
-
-@needs_seccomp
-def test_it_tries_no_network_prints_nothing_and_ends_threads(
-    run_python: RunPython, database: Path, models: Path
-) -> None:
-    attempt = "socket.socket(socket.AF_INET, socket.SOCK_STREAM)"
-    assert run_python(SECCOMP + attempt).returncode < 0, "the guard must end whoever tries"
-    work = """
+WORK = """
 from openproto import Memory
-with Memory("memori", url=sys.argv[1], models=sys.argv[2]) as memory:
+with Memory("memori", url="notes.db") as memory:
     record = memory.add("Our cat sleeps on the sofa", user_id="ann")
     memory.update(record.id, content="Our cat sleeps on the chair")
     found = memory.search("a kitten napping", "ann")
@@ -142,32 +129,28 @@ left = [thread for thread in threading.enumerate() if thread.name.startswith("op
 for thread in left:
     thread.join(5)
 assert not any(thread.is_alive() for thread in left), left
+import memori_python
+assert "site-packages" in memori_python.__file__, memori_python.__file__
 """
-    ended = run_python(SECCOMP + work, database, models)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-@needs_seccomp
-def test_nothing_in_the_working_directory_is_loaded_or_added(
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="seccomp is Linux's"
+)
+def test_it_tries_no_network_prints_nothing_ends_threads_and_loads_nothing_from_its_working_directory(
     run_python: RunPython, models: Path, tmp_path: Path
 ) -> None:
+    attempt = "socket.socket(socket.AF_INET, socket.SOCK_STREAM)"
+    assert run_python(SECCOMP + attempt).returncode < 0, "the guard must end whoever tries"
     (tmp_path / ".fastembed_cache").mkdir()
     (tmp_path / "openproto").mkdir()
     (tmp_path / "openproto" / "memori").symlink_to(models)
     planted = tmp_path / "target" / "release"
     planted.mkdir(parents=True)
     (planted / "libmemori_python.so").write_bytes(b"not a library")
-    program = """
-import sys
-from openproto import Memory
-with Memory("memori", url="notes.db") as memory:
-    memory.add("a note", user_id="ann")
-import memori_python
-assert "site-packages" in memori_python.__file__, memori_python.__file__
-"""
     environment = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), "FASTEMBED_CACHE_DIR": ""}
-    ended = run_python(SECCOMP + program, cwd=tmp_path, env=environment)
-    assert ended.returncode == 0, ended.stderr
+    ended = run_python(SECCOMP + WORK, cwd=tmp_path, env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".fastembed_cache", "notes.db", "openproto", "target"]
     assert not any((tmp_path / ".fastembed_cache").iterdir())
 
