@@ -194,7 +194,10 @@ async def test_an_import_whose_caller_was_cancelled_ends_as_every_other(
     assert gc.callbacks == callbacks
 
 
-@pytest.mark.parametrize("provider", [*EMULATORS, "mem0, the library"])
+@pytest.mark.parametrize(
+    "provider",
+    ["letta", "mem0, the library", *(pytest.param(one, marks=pytest.mark.full) for one in EMULATORS if one != "letta")],
+)
 def test_a_client_that_opens_keeps_its_sdk_from_later_collections(
     provider: str, run_python: Any, tmp_path: Path
 ) -> None:

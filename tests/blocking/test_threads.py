@@ -67,13 +67,6 @@ async def test_errors_reach_the_caller_and_stop_iteration_does_not_hang_it(threa
             await threads(next, iter(()))
 
 
-async def test_constructing_starts_no_thread() -> None:
-    before = threading.active_count()
-    pool = Threads(4, "idle-pool")
-    pool.close()
-    assert threading.active_count() == before
-
-
 @pytest.mark.promise(86)
 async def test_cancelled_callers_return_at_once_and_width_bounds_what_runs(threads: Threads) -> None:
     gate = Gate()

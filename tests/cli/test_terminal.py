@@ -46,7 +46,7 @@ def test_results_are_tables_with_headings(
 def test_stored_text_cannot_act_on_the_terminal(cli: Run, terminal: Callable[..., str]) -> None:
     id = cli("add", EVIL, "-s", "s\x1b[2J", "-t", "t\x1b[2J", "--source", "app=a\x1b[2J").out.strip()
     for command in (["list"], ["get", id], ["search", "red"], ["context", "red"], ["audit"], ["export"]):
-        for extra in ([], ["--json"]):
+        for extra in ([], ["--json"])[: 2 if command == ["list"] else 1]:
             shown = terminal(*command, *extra)
             # What may stand there is rich's own: colours, and its progress bar's line and cursor.
             assert not re.sub(r"\x1b\[[0-9;?]*[mlhKA]", "", shown).count("\x1b"), command

@@ -245,7 +245,7 @@ def test_bad_lines_are_named_counted_and_left_out(cli: Run, tmp_path: Path, monk
         15,
         17,
         9,
-    ]  # 9 is stored, and fails when it is linked at the end
+    ]  # 9 fails when it is linked
     assert ended.out == "3 memories stored, 14 lines failed\n"
     assert "line 14: is longer than" in ended.err
     assert "private" not in ended.err

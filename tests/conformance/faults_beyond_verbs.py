@@ -9,20 +9,8 @@ from saboteurs import Fault, break_verb, caught_by, changed
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord
 from openproto.models import PutResult
-from openproto.provider import (
-    AuditEntries,
-    ScopeCounts,
-    count_scopes,
-    current_call,
-)
-from openproto.requests import (
-    AuditQuery,
-    Filters,
-    ListQuery,
-    MemoryUpdate,
-    RecordRef,
-    ScopesQuery,
-)
+from openproto.provider import AuditEntries, ScopeCounts, count_scopes, current_call
+from openproto.requests import AuditQuery, Filters, ListQuery, MemoryUpdate, RecordRef, ScopesQuery
 
 break_verb(
     "users",

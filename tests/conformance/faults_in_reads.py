@@ -9,12 +9,7 @@ from typing import Any
 from openproto_adapters.sqlite import Sqlite
 from saboteurs import Declares, Fault, break_verb, caught_by, changed, claiming, spoil
 
-from openproto import (
-    InvalidRequestError,
-    MemoryPage,
-    MemoryRecord,
-    NotFoundError,
-)
+from openproto import InvalidRequestError, MemoryPage, MemoryRecord, NotFoundError
 from openproto.provider import Call, SearchResults, current_call
 from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 

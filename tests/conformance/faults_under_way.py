@@ -12,12 +12,7 @@ from typing import Any, ClassVar
 from openproto_adapters.sqlite import Sqlite
 from saboteurs import Fault, break_verb, caught_by
 
-from openproto import (
-    ConflictError,
-    MemoryInput,
-    MemoryRecord,
-    ProviderUnavailableError,
-)
+from openproto import ConflictError, MemoryInput, MemoryRecord, ProviderUnavailableError
 from openproto.provider import AuditEntries, current_call
 from openproto.requests import AuditQuery, MemoryUpdate, RecordRef
 

@@ -44,15 +44,7 @@ from openproto import (
 from openproto.context import estimate_tokens
 from openproto.models import Citation
 from openproto.provider import AuditEntries, KeyedInput, Outcomes, SearchResults
-from openproto.requests import (
-    AuditQuery,
-    ContextQuery,
-    Filters,
-    ListQuery,
-    MemoryUpdate,
-    RecordRef,
-    SearchQuery,
-)
+from openproto.requests import AuditQuery, ContextQuery, Filters, ListQuery, MemoryUpdate, RecordRef, SearchQuery
 from openproto.stores.cursors import encode_cursor
 
 PASSWORD = "correct-horse"

@@ -66,11 +66,7 @@ def test_what_it_writes_conforms(
     ],
 )
 def test_wrong_usage_is_2_and_writes_nothing(
-    arguments: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new-provider", *arguments]) == 2

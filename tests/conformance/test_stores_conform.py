@@ -6,7 +6,7 @@ import pytest
 from store_suites import PostgresSuite, SqliteSuite
 
 
-@pytest.mark.promise(21, 24, 27, 77, 82, 85, 89, 98, 111)
+@pytest.mark.promise(21, 24, 27, 77, 82, 85, 89, 98, 107, 111, 119)
 class TestSqlite(SqliteSuite):
     pass
 

@@ -165,7 +165,7 @@ class GatedEmbedder(LocalEmbedder):
 class TestMem0Library(ProviderSuite):
     quick = True
     deviations: ClassVar[Mapping[str, str]] = {
-        "a_forked_child_has_a_backend_of_its_own": "mem0's local store serves one process at a time",
+        "a_forked_child_has_a_backend_of_its_own": "mem0's local store serves one process at a time"
     }
 
     @cached_property

@@ -10,14 +10,7 @@ from typing import Any, TypeAlias
 from openproto import AsyncMemory, AuditEntry, MemoryPage, MemoryRecord, Provider, SearchResult
 from openproto.models import Cancellation
 from openproto.provider import Call, current_call
-from openproto.requests import (
-    AuditQuery,
-    ListQuery,
-    MemoryInput,
-    MemoryUpdate,
-    RecordRef,
-    SearchQuery,
-)
+from openproto.requests import AuditQuery, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 
 Act: TypeAlias = BaseException | Callable[[], Awaitable[None]] | None
 

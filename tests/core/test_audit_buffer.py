@@ -61,22 +61,6 @@ async def test_entries_are_written_together_in_the_background(quick: None) -> No
     await buffer.close()
 
 
-async def test_flushing_and_closing_write_at_once_in_order_and_leave_no_task() -> None:
-    before = asyncio.all_tasks()
-    store = Store()
-    buffer = AuditBuffer(store)
-    await buffer.flush()
-    assert store.batches == []
-    buffer.record(row(0))
-    buffer.record(row(1))
-    await buffer.flush()
-    assert store.rows == [row(0), row(1)]
-    buffer.record(row(2))
-    await buffer.close()
-    assert store.rows == [row(0), row(1), row(2)]
-    assert asyncio.all_tasks() == before
-
-
 @pytest.mark.parametrize("refusals", [[ProviderUnavailableError("locked")] * 2, [KeyError("bug")]])
 async def test_a_store_that_refuses_or_has_a_bug_gets_the_entries_again(
     refusals: list[BaseException], quick: None

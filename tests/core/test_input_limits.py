@@ -129,32 +129,6 @@ async def test_what_is_beyond_a_limit_or_cannot_be_stored_is_refused_too(verb: s
 
 
 @pytest.mark.parametrize(
-    "valid_to",
-    [
-        NOON,
-        NOON - timedelta(microseconds=1),
-        NOON.replace(tzinfo=timezone(timedelta(hours=1))),  # an hour before noon in UTC
-    ],
-)
-async def test_validity_that_ends_before_it_starts_is_refused(valid_to: datetime) -> None:
-    message = await refuse("add", {"valid_from": NOON, "valid_to": valid_to})
-    assert message == "valid_to must be later than valid_from"
-
-
-@pytest.mark.parametrize(
-    ("verb", "name"),
-    [
-        *(("add", name) for name in ("colour", "X_mem0", "tag")),
-        *(("update", "valid_from"), ("update", "xmem0"), ("get", "user"), ("list", "page")),
-        *(("search", "top_k"), ("context", "limit"), ("audit", "until")),
-    ],
-)
-async def test_an_unknown_keyword_is_a_type_error_that_names_it(verb: str, name: str) -> None:
-    with pytest.raises(TypeError, match=f"{verb}\\(\\).* unexpected keyword argument '{name}'"):
-        await ask(verb, {name: 1})
-
-
-@pytest.mark.parametrize(
     ("keyword", "key"), [("x_mem0", "x-mem0"), ("x_my_store", "x-my-store"), ("x-mem0", "x-mem0"), ("x_9", "x-9")]
 )
 async def test_an_extension_keyword_is_the_spelling_of_its_wire_key(keyword: str, key: str) -> None:
@@ -185,14 +159,6 @@ async def test_an_extension_that_is_not_json_is_refused(value: Any) -> None:
 async def test_every_fault_is_named_at_once() -> None:
     message = await refuse("add", {"content": "", "confidence": 2, "tags": [""]})
     assert all(f"{name}: " in message for name in ("content", "confidence", "tags.0"))
-
-
-async def test_none_is_the_same_as_not_passed_to_add_and_a_change_to_update() -> None:
-    nothing = {"scope": None, "tags": None, "source": None, "confidence": None, "supersedes": None}
-    provider = await ask("add", {**nothing, "content": "tea", "user_id": "ada"})
-    assert provider.inputs[0] == MemoryInput(content="tea", user_id="ada")
-    provider = await ask("update", {"scope": None, "confidence": 0.5})
-    assert provider.requests[0].changes == {"scope": None, "confidence": 0.5}
 
 
 async def test_superseded_ids_lose_their_duplicates_and_keep_their_order() -> None:

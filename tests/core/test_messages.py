@@ -53,20 +53,7 @@ RULE = re.compile(
 )
 """How a message about an input says what is right, or what of it is wrong."""
 EMPTY = re.compile(r"no reason|gave no|unknown error|something went wrong|^(error|failed|invalid)\b", re.IGNORECASE)
-PRIVATE = {
-    "_api_key",
-    "api_key",
-    "body",
-    "content",
-    "dsn",
-    "item",
-    "password",
-    "query",
-    "raw",
-    "row",
-    "secret",
-    "token",
-}
+PRIVATE = set("_api_key api_key body content dsn item password query raw row secret token".split())
 SAY_LITTLE = {"_kind", "_quoted", "address", "len", "type"}
 """Functions that say something about a value without repeating it, or what of it may be repeated."""
 

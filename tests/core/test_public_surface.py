@@ -52,25 +52,6 @@ def test_importing_loads_no_heavy_library_starts_no_thread_and_opens_no_socket(r
     assert run_python(IMPORT).stdout == "[] 1 []\n"
 
 
-CONSTRUCT = """
-import sys, threading
-import openproto
-from openproto.registry import provider_class
-provider = provider_class("sqlite")  # importing the adapter reads files; constructing must not
-touched = []
-watched = ("open", "os.mkdir", "socket.connect", "sqlite3.connect", "socket.__new__")
-sys.addaudithook(lambda event, args: touched.append((event, args)) if event in watched else None)
-one, two = openproto.AsyncMemory(provider()), openproto.Memory(provider())
-print(touched, threading.active_count())
-openproto.AsyncMemory(), openproto.Memory()
-"""
-
-
-def test_constructing_a_client_does_no_io_makes_no_file_and_starts_no_thread(run_python: Any, tmp_path: Path) -> None:
-    ended = run_python(CONSTRUCT, env={"XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)})
-    assert (ended.stdout, list(tmp_path.iterdir())) == ("[] 1\n", []), ended.stderr
-
-
 def test_the_base_install_is_small_and_the_extra_all_holds_every_extra_that_a_program_may_need() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in project["dependencies"]}

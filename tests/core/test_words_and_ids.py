@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from openproto import ids
 from openproto.ids import new_id, parse_id
-from openproto.stores.ranking import coverage, idf
 from openproto.stores.words import MAX_QUERY_TERMS, STOP_WORDS, query_terms, terms, words
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -143,15 +142,3 @@ def test_the_ids_of_one_user_share_their_shard_bits() -> None:
 )
 def test_any_other_spelling_is_not_an_id(text: str) -> None:
     assert parse_id(text) is None
-
-
-# -- scores -----------------------------------------------------------------------------------------------------------
-
-
-def test_rare_words_weigh_more_and_words_that_no_memory_has_count_against_all() -> None:
-    assert idf(100, 1) > idf(100, 10) > idf(100, 100) > 0
-    shares = coverage(10, [[1, 2], [1]])
-    assert shares[1] == pytest.approx(1.0)
-    assert 0 < shares[2] < 1
-    assert coverage(10, [[1], []])[1] < 1
-    assert coverage(10, []) == {}

@@ -161,10 +161,7 @@ async def test_the_request_and_its_answer_over_one_connection(server: Server) ->
 
 @pytest.mark.parametrize(
     "body",
-    [
-        lambda data: {"data": data[::-1]},
-        lambda data: {"data": [{"embedding": row["embedding"]} for row in data]},
-    ],
+    [lambda data: {"data": data[::-1]}, lambda data: {"data": [{"embedding": row["embedding"]} for row in data]}],
     ids=["in another order", "without an index"],
 )
 async def test_rows_are_ordered_by_their_index_if_they_have_one(server: Server, body: Any) -> None:
@@ -258,8 +255,7 @@ async def test_a_server_that_does_not_exist_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("0.3", 0.3), ("0", 0), ("-5", 0), ("DATE", 60), ("nan", None), ("soon", None)],
+    ("header", "seconds"), [("0.3", 0.3), ("0", 0), ("-5", 0), ("DATE", 60), ("nan", None), ("soon", None)]
 )
 async def test_retry_after_is_read_without_retries(server: Server, header: str, seconds: float | None) -> None:
     if header == "DATE":

@@ -54,9 +54,7 @@ def document(version: str = "3.1.0") -> dict[str, Any]:
                         {"name": "starred", "in": "query", "schema": {"type": "boolean"}},
                         {"name": "ids", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
                     ],
-                    "responses": {
-                        "200": _answer({"type": "array", "items": {"$ref": "#/components/schemas/Note"}}),
-                    },
+                    "responses": {"200": _answer({"type": "array", "items": {"$ref": "#/components/schemas/Note"}})},
                 },
             },
             "/notes/latest": {"get": {"responses": one}},

@@ -222,9 +222,7 @@ def _responses(body: Json, number: int) -> tuple[Json, list[tuple[str | None, An
     events: list[Json] = [{"type": "response.created", "response": {**head, "status": "in_progress", "output": []}}]
     if text is None:
         events.append({"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}})
-        events.append(
-            {"type": "response.function_call_arguments.delta", **at, "delta": TOOL["arguments"]},
-        )
+        events.append({"type": "response.function_call_arguments.delta", **at, "delta": TOOL["arguments"]})
         events.append({"type": "response.function_call_arguments.done", **at, "arguments": TOOL["arguments"]})
     else:
         part = {"type": "output_text", "annotations": []}

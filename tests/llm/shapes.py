@@ -194,10 +194,7 @@ OPENAI = [
         user=None,
     ),
     Shape("chat_with_options", called(lambda c: c.with_options(timeout=9).chat.completions.create(**CHAT))),
-    Shape(
-        "chat_copied_twice",
-        called(lambda c: c.copy().with_options(max_retries=0).chat.completions.create(**CHAT)),
-    ),
+    Shape("chat_copied_twice", called(lambda c: c.copy().with_options(max_retries=0).chat.completions.create(**CHAT))),
     Shape("chat_raw", called(lambda c: c.chat.completions.with_raw_response.create(**CHAT), text_and_parsed)),
     Shape("chat_raw_client", called(lambda c: c.with_raw_response.chat.completions.create(**CHAT), parsed)),
     Shape(

@@ -12,7 +12,7 @@ import openai
 import pytest
 import shapes
 from anthropic import Anthropic, AsyncAnthropic
-from fake_llm import MEMORIES, FakeLLM
+from fake_llm import MEMORIES, FakeLLM, Received
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from remembering_shelf import Shelf
@@ -74,12 +74,23 @@ async def run(name: str, each: Shape, around: Callable[[Any], Any]) -> tuple[Any
     return result, llm
 
 
+BARE: dict[tuple[str, str], tuple[Any, list[Received]]] = {}
+"""What each shape is answered and sends without memory, by client and name."""
+
+
+async def bare(name: str, each: Shape) -> tuple[Any, list[Received]]:
+    if (name, each.name) not in BARE:
+        result, llm = await run(name, each, lambda client: client)
+        BARE[name, each.name] = result, llm.requests
+    return BARE[name, each.name]
+
+
 @pytest.mark.promise(43, 46, 48, 52, 56)
 @pytest.mark.parametrize(("name", "kind", "each"), MATRIX)
 async def test_each_shape_is_answered_as_without_memory_and_captured(
     name: str, kind: type[Memory | AsyncMemory], each: Shape
 ) -> None:
-    expected, bare = await run(name, each, lambda client: client)
+    expected, requests = await bare(name, each)
     given = copy.deepcopy([getattr(shapes, name) for name in ("CHAT", "RESPONSE", "MESSAGE", "CACHED")])
 
     shelf = Shelf(KNOWN)
@@ -92,7 +103,7 @@ async def test_each_shape_is_answered_as_without_memory_and_captured(
     assert result == expected
     assert given == [shapes.CHAT, shapes.RESPONSE, shapes.MESSAGE, shapes.CACHED], "the caller's arguments are its own"
     assert [system_as_blocks(without_memories(r.body)) for r in llm.requests] == [
-        system_as_blocks(r.json) for r in bare.requests
+        system_as_blocks(r.json) for r in requests
     ]
     recalls = each.name != "responses_tool_result"  # where the user's words stand in an earlier request
     assert [len(r.memories) for r in llm.requests] == [int(recalls)]
@@ -105,10 +116,10 @@ async def test_each_shape_is_answered_as_without_memory_and_captured(
 
 @pytest.mark.parametrize(("name", "kind", "each"), [p for p in MATRIX if p.values[1] is Memory])
 async def test_each_shape_without_recall_sends_the_very_same_bytes(name: str, kind: type[Memory], each: Shape) -> None:
-    _, bare = await run(name, each, lambda client: client)
+    _, requests = await bare(name, each)
     with kind(Shelf(KNOWN)) as memory:
         _, llm = await run(name, each, lambda client: wrap(client, memory, user_id="ada", recall=False))
-    assert [(r.path, r.body) for r in llm.requests] == [(r.path, r.body) for r in bare.requests]
+    assert [(r.path, r.body) for r in llm.requests] == [(r.path, r.body) for r in requests]
 
 
 def test_the_matrix_has_as_many_shapes_as_it_promises() -> None:

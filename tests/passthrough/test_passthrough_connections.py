@@ -14,12 +14,7 @@ from openproto_adapters.passthrough import Passthrough, transport
 from raw_server import RECORD, RawServer, Request, always, answer, never
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-)
+from openproto import AsyncMemory, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 
 PEM = Path(__file__).parent / "localhost.pem"
 

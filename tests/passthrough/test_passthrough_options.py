@@ -43,8 +43,6 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key: str) -> 
     with pytest.raises(ValueError, match="api_key") as caught:
         Passthrough("http://host", api_key=key)
     assert not key or key not in str(caught.value)
-    with pytest.raises(TypeError, match="base_url"):
-        AsyncMemory("passthrough", base_uri="http://host")
     with pytest.raises(ValueError, match="max_connections"):
         Passthrough("http://host", max_connections=0)
 

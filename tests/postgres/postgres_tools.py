@@ -26,12 +26,7 @@ CLIENTS = "application_name = 'openproto' AND usename NOT LIKE 'bouncer%'"
 """Which rows of pg_stat_activity are connections of clients; those that PgBouncer keeps are not."""
 
 # No test pulls the plug, only kills; a small server is started and stopped faster.
-QUICK = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "shared_buffers": "64MB",
-    "max_connections": "60",
-}
+QUICK = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "60"}
 
 
 class Server:

@@ -13,11 +13,7 @@ from openproto_adapters.postgres.gets import GET_MANY, GET_MANY_OF_ANYBODY
 from openproto_adapters.postgres.queries import GET
 from postgres_tools import LONG, MakeClient, stored, value
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    NotFoundError,
-)
+from openproto import AsyncMemory, ConflictError, NotFoundError
 
 LATEST = datetime.max.replace(tzinfo=UTC)
 
@@ -58,9 +54,7 @@ async def test_an_add_repeated_while_its_memory_is_being_deleted_does_not_bring_
     assert (await memory.list("ada")).items == []
 
 
-async def test_writers_that_supersede_the_same_records_in_opposite_order_do_not_deadlock(
-    make: MakeClient,
-) -> None:
+async def test_writers_that_supersede_the_same_records_in_opposite_order_do_not_deadlock(make: MakeClient) -> None:
     async with make(pool_max=8, retries=0) as memory:
         old = [await memory.add(f"old {n}", user_id="ada") for n in range(20)]
         ids = [record.id for record in old]

@@ -253,5 +253,3 @@ OPTIONS: list[dict[str, Any]] = [
 def test_pool_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"pool_m(in|ax)|timeout"):
         AsyncMemory("postgres", url="postgresql:///x", **options)
-    with pytest.raises(TypeError, match="pool_max"):
-        AsyncMemory("postgres", pool_size=3)

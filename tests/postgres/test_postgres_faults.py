@@ -9,13 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from postgres_tools import CLIENTS, MakeClient, Server, execute, running, stuck, whole_chain
 
-from openproto import (
-    AsyncMemory,
-    OpenProtoError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-)
+from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 
 SECRET = "the private thought of ada"
 
@@ -176,10 +170,7 @@ async def test_an_error_of_the_database_never_repeats_content_in_its_message(
     async with make(retries=0) as memory:
         record = await memory.add("fine", user_id="ada")
         await execute(dsn, f"ALTER TABLE {schema}.memories ADD CONSTRAINT odd CHECK (content NOT LIKE '%private%')")
-        for call in (
-            lambda: memory.add(SECRET, user_id="ada"),
-            lambda: memory.update(record.id, content=SECRET),
-        ):
+        for call in (lambda: memory.add(SECRET, user_id="ada"), lambda: memory.update(record.id, content=SECRET)):
             with pytest.raises(OpenProtoError) as caught:
                 await call()
             assert SECRET not in str(caught.value) + repr(caught.value) + str(caught.value.to_envelope())

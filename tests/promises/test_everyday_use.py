@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openproto import AsyncMemory, InvalidRequestError, ProviderError
+from openproto import AsyncMemory, ProviderError
 from openproto.instrumentation import CallEvent
 
 
@@ -43,24 +43,6 @@ async def test_a_forgotten_await_is_named(memory: AsyncMemory, verb: str, argume
     with pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
         getattr(memory, verb)(**arguments)
     assert (await memory.list("ada")).items == []
-
-
-@pytest.mark.promise(107, 119)
-async def test_deleting_everything_wants_a_user_and_removes_what_the_same_filters_list(memory: AsyncMemory) -> None:
-    for scope in ("coding", "coding/python", "codingx"):
-        await memory.add(f"about {scope}", user_id="ada", scope=scope)
-    await memory.add("about coding", user_id="bob", scope="coding")
-    with pytest.raises(TypeError, match="user_id"):
-        await memory.delete_all()  # type: ignore[call-arg]
-    anybody: list[Any] = ["", " ", None]
-    for nobody in anybody:
-        with pytest.raises(InvalidRequestError, match="user_id"):
-            await memory.delete_all(nobody)
-    seen_before = [record.scope async for record in memory.iter("ada", scope="coding")]
-    assert seen_before == ["coding/python", "coding"]
-    assert await memory.delete_all("ada", scope="coding") == len(seen_before)
-    assert [record.scope async for record in memory.iter("ada")] == ["codingx"]
-    assert [record.scope async for record in memory.iter("bob")] == ["coding"]
 
 
 @pytest.mark.promise(121)

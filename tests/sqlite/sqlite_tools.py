@@ -30,10 +30,7 @@ def check_consistent(path: Path) -> int:
     rows(path, "INSERT INTO words (words) VALUES ('integrity-check')")  # FTS5's own; raises when it finds a fault
     numbers = rows(path, "SELECT number FROM memories ORDER BY number")
     assert rows(path, "SELECT rowid FROM words ORDER BY rowid") == numbers
-    missing = rows(
-        path,
-        "SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM audit WHERE action = 'add')",
-    )
+    missing = rows(path, "SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM audit WHERE action = 'add')")
     assert missing == []
     unknown = rows(
         path,

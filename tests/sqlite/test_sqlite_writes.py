@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 from sqlite_tools import check_consistent, memory, rows
 
-from openproto import (
-    AsyncMemory,
-    MemoryRecord,
-    ProviderUnavailableError,
-)
+from openproto import AsyncMemory, MemoryRecord, ProviderUnavailableError
 
 
 @pytest.fixture

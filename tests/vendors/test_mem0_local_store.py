@@ -15,14 +15,7 @@ from openproto_adapters.mem0 import Mem0
 from openproto_adapters.mem0.shared_library import shared_library
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    Memory,
-    MemoryRecord,
-    NotFoundError,
-    OpenProtoError,
-    ProviderError,
-)
+from openproto import AsyncMemory, Memory, MemoryRecord, NotFoundError, OpenProtoError, ProviderError
 
 ADDS = 400
 

@@ -281,13 +281,7 @@ def _serve(home: Path, environment: dict[str, str]) -> Iterator[str]:
     with open(home / "server.log", "wb") as log:
         command = [str(home / "server/bin/letta"), "server", "--host", "127.0.0.1", "--port", str(port)]
         server = subprocess.Popen(
-            command,
-            cwd=work,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
         _wait_for(url, server, home / "server.log")
