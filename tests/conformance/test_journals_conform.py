@@ -28,6 +28,7 @@ class TestSqliteJournal(SqliteSuite):
         return Audited(PlainSqlite(self.path), "sqlite:////dev/null/audit.db")
 
 
+@pytest.mark.everyday("audit", "cancellation", faces=("async",))
 class TestPostgresJournal(TestSqliteJournal):
     secrets = ("correct-horse",)
 
@@ -39,7 +40,7 @@ class TestPostgresJournal(TestSqliteJournal):
         return Audited(PlainSqlite(self.path), "postgresql://app:correct-horse@127.0.0.1:1/audit")
 
 
-@pytest.mark.everyday("basics", "cancellation", "lifecycle")
+@pytest.mark.everyday("basics", "cancellation", "lifecycle", faces=("async",))
 class TestMirrored(SqliteSuite):
     """With a mirror and a fallback round it, a provider answers as it does alone."""
 

@@ -61,7 +61,7 @@ class TestPassthroughToSqlite(SqliteSuite):
         return Passthrough("http://127.0.0.1:1", api_key=KEY)
 
 
-@pytest.mark.everyday("cancellation", "errors")
+@pytest.mark.everyday("cancellation", "errors", faces=("async",))
 class TestPassthroughToPostgres(PostgresSuite):
     secrets = (KEY,)
 

@@ -86,11 +86,36 @@ def ask(dsn: str, *statements: str) -> Any:
     return asyncio.run(talk())
 
 
+def new_directory() -> Path:
+    """Return a new directory in a place that the server's user may enter."""
+    made = Path(tempfile.mkdtemp(prefix="op-", dir="/tmp")).resolve()
+    made.chmod(0o755)
+    return made
+
+
+@pytest.fixture(scope="module")
+def initialised() -> Iterator[Path]:
+    """A data folder as initdb leaves it, which takes longer than all else in a start."""
+    base = new_directory()
+    private = PrivatePostgres(base, settings=SMALL)
+    private.start()
+    private.stop()
+    until(lambda: ended(base), "the end of the server")
+    yield base / "data"
+    shutil.rmtree(base)
+
+
 @pytest.fixture
-def home() -> Iterator[Path]:
-    """A directory for one server, in a place that its user may enter; nothing may be left of it."""
-    base = Path(tempfile.mkdtemp(prefix="op-", dir="/tmp")).resolve()
-    base.chmod(0o755)
+def empty() -> None:
+    """Asked for where the directory must not have been used before."""
+
+
+@pytest.fixture
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory for one server, with data in it unless the test wants it `empty`; nothing may be left of it."""
+    base = new_directory()
+    if "empty" not in request.fixturenames:
+        subprocess.run(["cp", "-a", request.getfixturevalue("initialised"), base / "data"], check=True)
     try:
         yield base
         until(lambda: not processes(str(base)), "the end of all processes")
@@ -142,6 +167,7 @@ class Client:
         assert self.process.returncode == 0
 
 
+@pytest.mark.usefixtures("empty")
 def test_constructing_touches_nothing(home: Path) -> None:
     PrivatePostgres(home / "new").stop()
     assert not (home / "new").exists()
@@ -222,6 +248,7 @@ def test_two_processes_share_a_server_until_the_last_has_left(home: Path) -> Non
 
 
 @pytest.mark.parametrize("while_it_starts", [False, True])
+@pytest.mark.usefixtures("empty")
 def test_a_killed_client_leaves_nothing(home: Path, while_it_starts: bool) -> None:
     with Client(home) as client:
         if while_it_starts:
@@ -311,6 +338,7 @@ def test_process_ids_of_a_killed_server_may_be_taken(home: Path, here: PrivatePo
             stranger.kill()
 
 
+@pytest.mark.usefixtures("empty")
 def test_six_processes_start_at_once(home: Path) -> None:
     with ExitStack() as clients:
         started = [clients.enter_context(Client(home)) for _ in range(6)]
@@ -378,6 +406,7 @@ def test_a_socket_folder_of_somebody_else_is_refused(home: Path) -> None:
         trap.rmdir()
 
 
+@pytest.mark.usefixtures("empty")
 def test_a_keeper_killed_in_initdb_leaves_a_half_that_is_swept_away(home: Path, here: PrivatePostgres) -> None:
     with Client(home) as client:
         until(lambda: (home / "data.new").exists(), "initdb")
@@ -407,6 +436,7 @@ def test_programs_out_of_reach_are_copied(home: Path, here: PrivatePostgres, mon
 
 
 @as_root
+@pytest.mark.usefixtures("empty")
 def test_root_uses_no_directory_that_its_server_cannot_enter_or_that_belongs_to_another_user(home: Path) -> None:
     home.chmod(0o700)
     with pytest.raises(PrivatePostgresError, match=f"may not enter {home}"):
@@ -419,6 +449,7 @@ def test_root_uses_no_directory_that_its_server_cannot_enter_or_that_belongs_to_
 
 
 @as_root
+@pytest.mark.usefixtures("empty")
 def test_an_ordinary_user_runs_the_server_as_itself(home: Path) -> None:
     def usable(python: str) -> bool:
         script = f"import asyncpg; assert {sys.version_info[:2]} == __import__('sys').version_info[:2]"
@@ -464,6 +495,7 @@ def test_waiting_has_an_end(home: Path, here: PrivatePostgres) -> None:
     os.close(guard)
 
 
+@pytest.mark.usefixtures("empty")
 def test_what_cannot_work_is_refused_with_the_remedy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
     with pytest.raises(PrivatePostgresError, match="cannot be used"):
