@@ -101,3 +101,12 @@ async def test_gets_at_one_time_go_together_and_each_has_its_own_answer(
     assert found[-3] == found[-1] == records[0]
     assert isinstance(found[-2], NotFoundError)
     assert statements == [GET, GET_MANY, GET_MANY_OF_ANYBODY]  # the first waits for none, and the others go together
+
+
+async def test_supersessions_at_once_are_all_kept(memory: AsyncMemory) -> None:
+    old = [await memory.add(f"old {n}", user_id="ada") for n in range(8)]
+    new = await memory.add("new", user_id="ada")
+    await asyncio.gather(*(memory.update(new.id, supersedes=[record.id]) for record in old))
+    assert sorted((await memory.get(new.id)).supersedes) == sorted(record.id for record in old)
+    assert {(await memory.get(record.id)).superseded_by for record in old} == {new.id}
+    assert await memory.search("old", "ada") == []
