@@ -76,6 +76,12 @@ async def test_values_at_their_limits_are_accepted(verb: str, fields: dict[str, 
     assert provider.calls[0] == ("search" if verb == "context" else verb)
 
 
+@pytest.mark.parametrize(("verb", "field"), [(verb, field) for verb in INVALID for field in INVALID[verb][0]])
+async def test_what_the_suite_calls_invalid_is_refused_before_any_io_by_the_fields_name(verb: str, field: str) -> None:
+    for value in INVALID[verb][0][field]:
+        assert field in await refuse(verb, {field: value})
+
+
 class NoOffset(tzinfo):
     def utcoffset(self, _: datetime | None) -> None:
         return None
