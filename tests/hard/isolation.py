@@ -37,14 +37,18 @@ async def isolation(chance: random.Random, calls: int) -> str:
         try:
             for store in ("sqlite", "postgres"):
                 conditions = [found[1:] for found in CONDITIONS if found[0] == store]
-                seen: Counter[str] = Counter()
+                seen: Counter[tuple[str, bool]] = Counter()
                 for number, condition in enumerate(conditions):
                     options = {"path": str(home / f"{number}.db"), "synchronous": "normal"}
                     if store == "postgres":
                         options = {"url": url, "schema": f"s_{number}"}
                     await _without(condition, store, options, chance, calls // 2 // len(conditions), seen)
-                ways = ", ".join(f"{count:,} calls {way}" for way, count in sorted(seen.items()))
-                told.append(f"{store} {ways}, {len(conditions)} conditions, 0 leaks")
+                ways = []
+                for way in ("directly", "over HTTP"):
+                    refused, answered = (seen[way, is_answered] for is_answered in (False, True))
+                    ensure(answered > refused / 3, f"{store}: hardly a call was answered {way}")
+                    ways.append(f"{refused + answered:,} calls {way}")
+                told.append(f"{store} {', '.join(ways)}, {len(conditions)} conditions, 0 leaks")
         finally:
             await asyncio.to_thread(server.stop)
             await left(home / "postgres")
@@ -57,7 +61,7 @@ async def _without(
     options: dict[str, Any],
     chance: random.Random,
     calls: int,
-    seen: Counter[str],
+    seen: Counter[tuple[str, bool]],
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         take_out(patched, *condition)
@@ -76,7 +80,7 @@ async def _without(
                         answer = repr(await call())
                     except OpenProtoError:
                         answer = ""
-                    seen[way] += 1
+                    seen[way, bool(answer)] += 1
                     where = f"{store}, {condition[1]} {condition[2]}, {verb} {way}"
                     ensure("'ada'" not in answer, f"{where}: another user's record came out")
                     if verb != "restore":  # which repeats the id that it refuses

@@ -50,9 +50,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_index, "BATCH", 150)
     monkeypatch.setattr(large_search, "LOOK_EVERY", -1)
     monkeypatch.setattr(large_index, "_POST", large_index._POST.replace("50000", "150"))
+    near, worded = large_search.NEAREST, large_search.WORDED
+    fewer = {f"'{near}'": "'100'", f"= {near}": "= 100", f"LIMIT {near}": "LIMIT 100"}
+    fewer |= {f"{what} {worded}": f"{what} 200" for what in ("<", "LIMIT")}
     for name in ("_SEARCH", "_NEAR", "_ENOUGH"):
-        fewer = getattr(large_search, name).replace(str(large_search.NEAREST), "100").replace("< 1000", "< 200")
-        monkeypatch.setattr(large_search, name, fewer.replace("LIMIT 1000", "LIMIT 200"))
+        for more, less in fewer.items():
+            monkeypatch.setattr(large_search, name, getattr(large_search, name).replace(more, less))
     large_search.by_index.cache_clear()
 
 

@@ -37,7 +37,7 @@ MOST_DIMENSIONS = 4_000
 """pgvector indexes no longer ones."""
 
 BATCH = 50_000
-SAMPLE = 30
+SAMPLE = 20
 """Memories whose texts are searched for to measure recall."""
 
 ENOUGH_RECALL = 0.95

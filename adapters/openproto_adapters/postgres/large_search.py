@@ -24,14 +24,14 @@ from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_
 
 Read: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
-NEAREST = 800
+NEAREST = 400
 """How many candidates the vectors give."""
 
-WORDED = 1_000
+WORDED = 600
 """How many candidates the words give."""
 
-MOST_POSTINGS = 30_000
-"""How many postings are looked at: those of the rarest words."""
+MOST_POSTINGS = 20_000
+"""How many postings are looked at: those of the rarest words. Four times as many where there are no vectors."""
 
 MOST_COMPARED = 10_000
 """Up to how many postings of a word and its variant are compared to count the memories that have either."""
@@ -82,7 +82,7 @@ _SEARCH = f"""{_EFFORT}{CENTERED.replace("FROM center", "FROM center, effort")},
 ), rare AS MATERIALIZED (
     SELECT * FROM (
         SELECT word, idf, sum(own) OVER (ORDER BY own, place) AS postings FROM rarity WHERE own > 0
-    ) AS rising WHERE postings <= {MOST_POSTINGS}
+    ) AS rising WHERE postings <= <postings>
 ), wordy AS MATERIALIZED (
     SELECT m.id FROM rare JOIN {{schema}}.postings p ON p.user_id = $2 AND p.place = rare.word
         CROSS JOIN unnest(p.memories) AS m (id)
@@ -156,6 +156,7 @@ def by_index(user_id: str, dim: int | None, *, explained: bool) -> str:
         scored = _SCORED.replace("<name>", name).replace("<source>", source)
         statement = statement.replace(f"<scored:{name}:{source}>", scored)
     statement = statement.replace("<enough>", _ENOUGH_WORDS if dim is None else _ENOUGH)
+    statement = statement.replace("<postings>", str(MOST_POSTINGS * (4 if dim is None else 1)))
     statement = explaining(statement, explained=explained)
     return statement.replace("<dim>", str(dim)).replace("<user>", literal(user_id))
 
