@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -69,7 +70,7 @@ class OpenProtoStore(BaseStore):
         self._memory = self._bound.client
         self._user_id = user_id
         self._fields: list[str] = list((index or {}).get("fields") or ["$"])
-        self._waiting: list[tuple[Op, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Ops, asyncio.Future[Results]]] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     def batch(self, ops: Iterable[Op]) -> Results:
@@ -128,11 +129,11 @@ class OpenProtoStore(BaseStore):
     async def _joined(self, ops: Ops) -> Results:
         """Run `ops` together with those of every call that comes before the loop's next turn."""
         loop = asyncio.get_running_loop()
-        mine = [loop.create_future() for _ in ops]
         if not self._waiting:
             loop.call_soon(self._start_waiting)
-        self._waiting += zip(ops, mine, strict=True)
-        return [*await asyncio.gather(*mine)]
+        mine: asyncio.Future[Results] = loop.create_future()
+        self._waiting.append((ops, mine))
+        return await mine
 
     def _start_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -140,15 +141,15 @@ class OpenProtoStore(BaseStore):
         _running.add(task)
         task.add_done_callback(_running.discard)
 
-    async def _settle(self, waiting: Sequence[tuple[Op, asyncio.Future[Any]]]) -> None:
-        live = [(op, future) for op, future in waiting if not future.done()]
+    async def _settle(self, waiting: Sequence[tuple[Ops, asyncio.Future[Results]]]) -> None:
+        live = [(ops, future) for ops, future in waiting if not future.done()]
         outcomes: Sequence[Any]
         try:
-            outcomes = await self._run([op for op, _ in live])
+            answers = iter(await self._run([op for ops, _ in live for op in ops]))
+            outcomes = [[*islice(answers, len(ops))] for ops, _ in live]
         except Exception:
-            # One bad operation must not spoil its neighbours: each is run alone and gets its own error.
-            outcomes = await gather_bounded((self._run([op]) for op, _ in live), limit=_AT_ONCE, return_exceptions=True)
-            outcomes = [each if isinstance(each, Exception) else each[0] for each in outcomes]
+            # One bad call must not spoil its neighbours: each is run alone and gets its own error.
+            outcomes = await gather_bounded((self._run(ops) for ops, _ in live), limit=_AT_ONCE, return_exceptions=True)
         for (_, future), outcome in zip(live, outcomes, strict=True):
             if future.done():
                 continue
@@ -158,12 +159,13 @@ class OpenProtoStore(BaseStore):
                 future.set_result(outcome)
 
     async def _run(self, ops: Ops) -> Results:
-        reads = {repr(op): op for op in ops if not isinstance(op, PutOp)}
+        names = [None if isinstance(op, PutOp) else _name(op) for op in ops]
+        reads = {name: op for name, op in zip(names, ops, strict=True) if name is not None}
         found = await gather_bounded((self._read(op) for op in reads.values()), limit=_AT_ONCE)
         answers = dict(zip(reads, found, strict=True))
         writes = {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
         await gather_bounded((self._put(op) for op in writes.values()), limit=_AT_ONCE)
-        return [None if isinstance(op, PutOp) else answers[repr(op)] for op in ops]
+        return [None if name is None else answers[name] for name in names]
 
     async def _read(self, op: Op) -> Result:
         if isinstance(op, GetOp):
@@ -289,6 +291,15 @@ class OpenProtoStore(BaseStore):
         while True:
             await asyncio.sleep(seconds)
             await self._sweep()
+
+
+def _name(op: Op) -> Hashable:
+    """Return what equal operations have in common: most of them are tuples of what can be hashed."""
+    try:
+        hash(op)
+    except TypeError:
+        return repr(op)
+    return op
 
 
 _running: set[asyncio.Task[None]] = set()
