@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,7 +31,7 @@ class TestCitus(ProviderSuite):
     """Text alone."""
 
     secrets = ("correct-horse",)
-    schema = "conforming"
+    schema = f"conforming_{os.getpid()}"
 
     def provider(self) -> Provider:
         return Postgres(coordinator(), schema=self.schema, embedder="none")

@@ -57,6 +57,8 @@ async def decided(fetch: Fetch, batch: Batch) -> Batch:
     """Return the batch as it is to be written, inside a transaction that keeps others from writing the same."""
     asking = [n for n, new in enumerate(batch.entries) if _asks(new)]
     news = [new for n in asking if isinstance(new := batch.entries[n], IndexedInput)]
+    if not news:
+        return batch
     users = [new.item.user_id for new in news]
     acting = acting_for(*set(users))
     await fetch(acting, LOCK, users)

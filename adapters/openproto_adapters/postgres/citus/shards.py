@@ -35,10 +35,11 @@ SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
 ALTER TABLE {{schema}}.memories ALTER confidence DROP DEFAULT;
 """
 # Citus leads these to the one shard by itself, in less time.
-_ROUTED = {queries.GET, queries.GET_BY_KEY}
+_ROUTED = (queries.GET, queries.GET_BY_KEY, queries.LIST.partition("<filters>")[0])
 _INSTEAD = {queries.USERS: _USERS, queries.STORE: _STORE, HOLD_WRITERS: _HOLD_WRITERS}
 
 _WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b")
+_NO_COLUMNS = re.compile(r"\bSELECT FROM ")
 _PARAMETER = re.compile(r"\$(\d+)")
 _TABLES = r"\.(memories|keys|audit|store)\b"
 
@@ -52,7 +53,7 @@ class ClusterQueries(Queries):
     def sql(self, template: str) -> str:
         """Return a statement, the names filled in."""
         # Citus passes an empty list of columns on as a syntax error.
-        return super().sql(_INSTEAD.get(template, template).replace("(SELECT FROM ", "(SELECT 1 FROM "))
+        return super().sql(_NO_COLUMNS.sub("SELECT 1 FROM ", _INSTEAD.get(template, template)))
 
     def acting(self, acting: Acting, template: str, *args: Any) -> tuple[Any, ...]:
         """Return a statement and its arguments; there are no policies here that ask for whom it acts."""
@@ -73,7 +74,7 @@ class Shards:
         """Run one statement and return its rows."""
         users = users_of(acting)
         try:
-            if len(users) != 1 or template in _ROUTED:
+            if len(users) != 1 or template.startswith(_ROUTED):
                 rows: Sequence[Any] = await connection.fetch(self._queries.sql(template), *args)
                 return rows
             call = self._calls.get(template) or await self._learn(connection, template)
