@@ -7,12 +7,12 @@ import sys
 from types import ModuleType
 
 import pytest
-from openproto_adapters.postgres import changes, deciding, gets, large_search, queries
+from openproto_adapters.postgres import batches, changes, deciding, gets, large_search, queries, together
 from openproto_adapters.postgres import restoring as postgres_restoring
 from openproto_adapters.postgres import searching as postgres_searching
 from openproto_adapters.postgres import snapshot as postgres_snapshot
+from openproto_adapters.sqlite import adding, searching, selection, snapshot, statements, supersession, user_rows
 from openproto_adapters.sqlite import restoring as sqlite_restoring
-from openproto_adapters.sqlite import searching, selection, snapshot, statements, supersession, user_rows
 
 OTHERS = r"(?:changed|target|handed|item|successor)\.user_id"
 PATTERNS = {
@@ -20,8 +20,11 @@ PATTERNS = {
     "postgres": re.compile(rf"(?:\w+\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
 }
 MODULES: dict[str, list[ModuleType]] = {
-    "sqlite": [sqlite_restoring, searching, selection, snapshot, statements, supersession, user_rows],
-    "postgres": [changes, deciding, gets, queries, postgres_restoring, postgres_searching, postgres_snapshot],
+    "sqlite": [adding, sqlite_restoring, searching, selection, snapshot, statements, supersession, user_rows],
+    "postgres": [
+        *(batches, changes, deciding, gets, queries, together),
+        *(postgres_restoring, postgres_searching, postgres_snapshot),
+    ],
 }
 
 

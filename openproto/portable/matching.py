@@ -19,11 +19,14 @@ _MOMENTS = ("created_at", "updated_at")
 """All that is compared; `embedding_model`, `status`, and `version` are each store's own."""
 
 
+_encode = json.JSONEncoder(sort_keys=True).encode
+
+
 class Marks(NamedTuple):
     """Digests by which records are compared without being held."""
 
     own: bytes
-    """Of what only a change of the record itself changes, but for what it supersedes."""
+    """Of what only a change of the record itself changes, but for what it supersedes. A journal keeps this one."""
     supersedes: bytes
     superseded_by: bytes
     moments: bytes
@@ -42,18 +45,26 @@ class Matching:
     def __init__(self, source: str, unkept: Collection[str] = ()) -> None:
         self.origins = Origins(source)
         self._own = [name for name in _OWN if name not in unkept]
-        self._links = _LINKS if "supersedes" not in unkept else ()
+        self._has_links = "supersedes" not in unkept
 
     def marks(self, record: MemoryRecord, origins: Mapping[str, str]) -> Marks:
         """Return the record's digests; `origins` has the source's ids of the target's records that have others."""
-        fields = self._fields(record, origins)
-        parts = (self._own, self._links[:1], self._links[1:], _MOMENTS)
-        return Marks(*(_digest([fields.get(name) or None for name in names]) for names in parts))
+        # Making the JSON form of a whole record takes longer than all else here.
+        wire = record.to_wire() if record.source or record.valid_from or record.valid_to else vars(record)
+        fields = {**wire, "extensions": self.origins.extensions_of(record)}
+        own = _digest([fields.get(name) or None for name in self._own])
+        supersedes = superseded_by = b""
+        if self._has_links and (record.supersedes or record.superseded_by):
+            supersedes = ",".join(sorted(origins.get(id, id) for id in record.supersedes)).encode()
+            superseded_by = origins.get(record.superseded_by or "", record.superseded_by or "").encode()
+        updated = record.updated_at.timestamp() if record.updated_at else None
+        return Marks(own, supersedes, superseded_by, f"{record.created_at.timestamp():f} {updated}".encode())
 
     def different(self, one: MemoryRecord, other: MemoryRecord, origins: Mapping[str, str]) -> list[str]:
         """Return the names of the fields in which a record of the source differs from that of the target."""
         here, there = self._fields(one, {}), self._fields(other, origins)
-        names = (*self._own, *self._links, *(_MOMENTS if self.origins.id_of(other) == other.id else ()))
+        links = _LINKS if self._has_links else ()
+        names = (*self._own, *links, *(_MOMENTS if self.origins.id_of(other) == other.id else ()))
         return [name for name in names if (here.get(name) or None) != (there.get(name) or None)]
 
     def _fields(self, record: MemoryRecord, origins: Mapping[str, str]) -> dict[str, Any]:
@@ -65,5 +76,4 @@ class Matching:
 
 
 def _digest(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True)
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+    return blake2b(_encode(value).encode(errors="surrogatepass"), digest_size=16).digest()

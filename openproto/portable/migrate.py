@@ -7,7 +7,7 @@ key, and what it supersedes is named by the new ids; the extension `x-migrated` 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,30 +67,37 @@ class Migration:
         stride = max(1, self._plan.records // _MOST_SEARCHES)
         unequal: dict[str, _Wanted] = {}
         queries: list[str] = []
-        with open_private(None) as file:
-            spool = Spool(file, {})
-            async for record in self._source.iter(user, page_size=PAGE):
-                spool.add(record)
-            there, origins = await self._there(user)
-            writer = Writer(self._way, user, there)
-            for line in spool.oldest_first():
-                record = MemoryRecord.model_validate_json(line)
-                wanted = _Wanted(self._matching.marks(record, {}), record.scope)
-                if not self._is_equal(user, record.id, wanted, there):
-                    unequal[record.id] = wanted
-                    await self._bring(record, wanted.marks, there, writer)
-                if self._done % stride == 0:
-                    queries.append(record.content[:_LONGEST_QUERY])
-                self._done += 1
-                if self._done % BATCH == 0:
-                    show(self._done, self._plan.records)
+        there, origins = await self._there(user)
+        writer = Writer(self._way, user, there)
+        async for record in self._records(user):
+            wanted = _Wanted(self._matching.marks(record, {}), record.scope)
+            if not self._is_equal(user, record.id, wanted, there):
+                unequal[record.id] = wanted
+                await self._bring(record, wanted.marks, there, writer)
+            if self._done % stride == 0:
+                queries.append(record.content[:_LONGEST_QUERY])
+            self._done += 1
+            if self._done % BATCH == 0:
+                show(self._done, self._plan.records)
         if await writer.end():
             there, origins = await self._there(user)
         for id, wanted in unequal.items():
             if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
                 await self._tell(user, id, there.get(id), origins)
-        for query in queries:
-            await self._compare_search(user, query)
+        await gather_bounded((self._compare_search(user, query) for query in queries), limit=_USERS_AT_ONCE)
+
+    async def _records(self, user: str) -> AsyncIterator[MemoryRecord]:
+        """Return what the source has of the user: oldest first where what is superseded must be there before."""
+        if not self._way.anew:
+            async for record in self._source.iter(user, page_size=PAGE):
+                yield record
+            return
+        with open_private(None) as file:
+            spool = Spool(file, {})
+            async for record in self._source.iter(user, page_size=PAGE):
+                spool.add(record)
+            for line in spool.oldest_first():
+                yield MemoryRecord.model_validate_json(line)
 
     async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
         """Return what the target has of the user by the ids of the source, and which of these are not its own."""
@@ -148,10 +155,11 @@ class Migration:
 
     async def _compare_search(self, user: str, query: str) -> None:
         try:
-            here = [hit.memory.id for hit in await self._source.search(query, user, limit=_TOP)]
-            hits = await self._target.search(query, user, limit=_TOP)
+            searches = (memory.search(query, user, limit=_TOP) for memory in (self._source, self._target))
+            found, hits = await gather_bounded(searches, limit=2)
         except FAULTS:
             return
+        here = [hit.memory.id for hit in found]
         across = [self._matching.origins.id_of(hit.memory) for hit in hits]
         self.result.searches["asked"] += 1
         self.result.searches["same best hit"] += here[:1] == across[:1]

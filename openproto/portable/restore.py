@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from itertools import groupby
@@ -21,6 +22,8 @@ from openproto.portable.record_line import check_format
 MOST_IN_A_BATCH, MOST_BYTES_IN_A_BATCH = 2000, 2**22
 
 _AT_ONCE = 8
+_WRITES_AT_ONCE = 2
+"""Of different users, so that a backend with several connections is busy while the next batch is prepared."""
 
 
 def check(source: Source) -> Reader:
@@ -53,6 +56,7 @@ class Restoration:
         self._include_deleted = include_deleted
         self._app = app
         self._refuse = refuse
+        self._unreadable: deque[tuple[int, str]] = deque()
         self._by_verbs = False
 
     @property
@@ -80,33 +84,58 @@ class Restoration:
             try:
                 record = MemoryRecord.model_validate_json(raw or b"")
             except ValidationError as error:
-                self.outcomes["refused"] += 1
-                self._refuse(number, f"is not an exported memory: {explain(error)}")
+                self._unreadable.append((number, f"is not an exported memory: {explain(error)}"))
             else:
                 yield Entry(number, record.user_id, StoredRecord(record=record), len(raw or b""))
 
     async def _write_all(self, entries: Iterator[Entry], model: str | None, report: Callable[[int], None]) -> None:
-        for batch in self._batches(entries):
-            await self._write(batch, model)
+        """Write batch after batch, and read the next one meanwhile; what one user has is written in its order."""
+        batches = self._batches(entries)
+        writing: deque[tuple[list[Entry], asyncio.Task[Sequence[RestoreOutcome]]]] = deque()
+
+        async def end_first() -> None:
+            self._count(writing[0][0], await writing[0][1])
+            writing.popleft()
             report(self.outcomes.total())
+
+        try:
+            while batch := await asyncio.to_thread(next, batches, None):
+                users = {entry.user_id for entry in batch}
+                while len(writing) == _WRITES_AT_ONCE or any(
+                    e.user_id in users for before, _ in writing for e in before
+                ):
+                    await end_first()
+                writing.append((batch, asyncio.create_task(self._written(_parts(batch), model))))
+            while writing:
+                await end_first()
+            self._count((), ())
+        finally:
+            for _, task in writing:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in writing), return_exceptions=True)
 
     def _batches(self, entries: Iterator[Entry]) -> Iterator[list[Entry]]:
         batch: list[Entry] = []
         size = 0
         for entry in entries:
-            if not self._users or entry.user_id in self._users:
-                batch.append(entry)
-                size += entry.size
-            if len(batch) == MOST_IN_A_BATCH or size > MOST_BYTES_IN_A_BATCH:
+            if self._users and entry.user_id not in self._users:
+                continue
+            # Half a batch that ends with a user can be written next to the next one.
+            least = 1 if batch and entry.user_id == batch[-1].user_id else 0.5
+            if len(batch) >= least * MOST_IN_A_BATCH or size > least * MOST_BYTES_IN_A_BATCH:
                 yield batch
                 batch, size = [], 0
+            batch.append(entry)
+            size += entry.size
         if batch:
             yield batch
 
-    async def _write(self, batch: Sequence[Entry], model: str | None) -> None:
-        parts = [_part(user, [*entries]) for user, entries in groupby(batch, key=lambda entry: entry.user_id)]
+    def _count(self, batch: Sequence[Entry], outcomes: Sequence[RestoreOutcome]) -> None:
+        while self._unreadable:
+            self.outcomes["refused"] += 1
+            self._refuse(*self._unreadable.popleft())
         lines = [entry.line for entry in batch if isinstance(entry.item, StoredRecord)]
-        for line, outcome in zip(lines, await self._written(parts, model), strict=True):
+        for line, outcome in zip(lines, outcomes, strict=True):
             self.outcomes[outcome.outcome] += 1
             if outcome.error is not None:
                 self._refuse(line, outcome.error)
@@ -135,6 +164,10 @@ class Restoration:
             else next(restored)
             for record in records
         ]
+
+
+def _parts(batch: Sequence[Entry]) -> Sequence[UserPart]:
+    return [_part(user, [*entries]) for user, entries in groupby(batch, key=lambda entry: entry.user_id)]
 
 
 def _part(user_id: str, entries: Sequence[Entry]) -> UserPart:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from openproto import AsyncMemory, Capabilities, MemoryRecord
+from openproto import AsyncMemory, Capabilities, MemoryRecord, gather_bounded
 
 Show: TypeAlias = Callable[[int, int | None], None]
 """Called with how many records of how many are done."""
 
 PAGE = 500
+_USERS_AT_ONCE = 4
 
 ANEW = ("id", "created_at", "updated_at")
 """What a record that is added anew does not keep."""
@@ -52,13 +53,19 @@ async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str],
     losses = _Losses(await target.capabilities())
     found = Survey(losses.restores, losses.unkept)
     done = 0
-    for user in users:
-        scopes = found.users[user] = Counter()
+
+    async def read(user: str) -> None:
+        nonlocal done
+        scopes = found.users[user]
         async for record in source.iter(user, page_size=PAGE):
             scopes[record.scope] += 1
-            found.cannot_keep.update(losses.of(record))
+            for name in losses.of(record):
+                found.cannot_keep[name] += 1
             done += 1
             show(done, None)
+
+    found.users = {user: Counter() for user in users}
+    await gather_bounded((read(user) for user in found.users), limit=_USERS_AT_ONCE)
     return found
 
 

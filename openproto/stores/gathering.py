@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 from openproto.errors import OpenProtoError
 
@@ -117,6 +118,34 @@ class Gatherer(Generic[Q, A]):
         for _, answer in self._sent:
             _settle(answer, copy.copy(error))  # each is signed with the request that it ends
         self._sent = []
+
+
+class Gatherers(Generic[Q, A]):
+    """A gatherer for each group of calls that can go out together, for as long as one of them waits or is under way.
+
+    Args:
+        send: Sends calls of one group and returns their outcomes, as a `Gatherer` wants them.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]]) -> None:
+        self._send = send
+        self._gatherers: WeakValueDictionary[Hashable, Gatherer[Q, A]] = WeakValueDictionary()
+
+    async def __call__(self, group: Hashable, call: Q) -> A:
+        """Return the answer to the call, which goes out with others of its group."""
+        gatherer = self._gatherers.get(group)
+        if gatherer is None:
+            gatherer = self._gatherers[group] = Gatherer(self._start, alone=self._alone)
+        return await gatherer(call)
+
+    def _start(self, calls: Sequence[Q]) -> asyncio.Future[Sequence[A | Exception]]:
+        return asyncio.ensure_future(self._send(calls))
+
+    async def _alone(self, call: Q) -> A:
+        (outcome,) = await self._send([call])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 _Waiting: TypeAlias = "tuple[Q, asyncio.Future[A]]"

@@ -9,13 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from openproto.blocking.threads import Threads
 from openproto.embedding import Embedder, Embeddings, Vector, resolve_embedder
 from openproto.errors import OpenProtoError, ProviderError
 from openproto.ids import new_id
-from openproto.models import OPERATIONS, VERBS, Capabilities, Features, Limits, Support, SupportDetails
+from openproto.models import (
+    OPERATIONS,
+    VERBS,
+    Capabilities,
+    Features,
+    Limits,
+    MemoryRecord,
+    MemorySource,
+    Support,
+    SupportDetails,
+)
 from openproto.provider import GeneratedKey, KeyedInput, Provider
 from openproto.requests import MAX_CONTENT_LENGTH, MAX_SEARCH_LIMIT, MemoryInput, fingerprint
 from openproto.stores.ranking import ScoreWeights
@@ -66,6 +77,33 @@ class IndexedInput(NamedTuple, Generic[W]):
     def fingerprint(self) -> bytes:
         """16 bytes that two inputs share only when they are the same input."""
         return fingerprint(self.item)
+
+    def record(self, model: str | None, version: str, created_at: datetime | None) -> MemoryRecord:
+        """Return the record that the store has once this is written; a store may say later when that was."""
+        item = self.item
+        return MemoryRecord.of_valid(
+            {
+                "id": self.id,
+                "content": item.content,
+                "user_id": item.user_id,
+                "created_at": created_at,
+                "scope": item.scope,
+                "tags": [*item.tags],
+                "source": MemorySource(**item.source.model_dump()) if item.source else None,
+                "confidence": item.confidence,
+                "valid_from": item.valid_from,
+                "valid_to": item.valid_to,
+                "supersedes": [*item.supersedes],
+                "superseded_by": None,
+                "embedding_model": model,
+                "updated_at": None,
+                "status": "done",
+                "key": item.key,
+                "version": version,
+                "duplicate_of": None,
+            },
+            item.extensions,
+        )
 
 
 IndexedBatch: TypeAlias = list[IndexedInput[W] | OpenProtoError]

@@ -49,7 +49,8 @@ async def index_records(
 
 def as_stored(records: Sequence[MemoryRecord]) -> Sequence[StoredRecord]:
     """Return records as verbs return them, of whose handovers only the last is known, and not its moment."""
-    return [StoredRecord.model_construct(record=record, handovers=None) for record in records]
+    unknown = {"begins": None, "handovers": None, "vector": None}
+    return [StoredRecord.of_valid({"record": record, **unknown}, {}) for record in records]
 
 
 def to_settle(records: Iterable[StoredRecord]) -> set[str]:

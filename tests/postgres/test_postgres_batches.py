@@ -8,12 +8,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from openproto_adapters.postgres import Postgres
-from openproto_adapters.postgres.gets import GET_MANY, GET_MANY_OF_ANYBODY
-from openproto_adapters.postgres.queries import GET
 from postgres_tools import LONG, MakeClient, stored, value
 
-from openproto import AsyncMemory, ConflictError, NotFoundError
+from openproto import AsyncMemory, ConflictError
 
 LATEST = datetime.max.replace(tzinfo=UTC)
 
@@ -76,31 +73,6 @@ async def test_the_audit_entry_is_part_of_the_transaction_of_the_write(
     assert (entry.memory_id, entry.timestamp) == (record.id, record.created_at)
     together = f"SELECT m.xmin = a.xmin FROM {schema}.memories m JOIN {schema}.audit a ON a.memory_id = m.id::text"
     assert await value(dsn, together) is True
-
-
-async def test_gets_at_one_time_go_together_and_each_has_its_own_answer(
-    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = [await memory.add(f"note {n}", user_id="ada" if n % 2 else "bob") for n in range(20)]
-    statements: list[str] = []
-    fetch = Postgres._fetch
-
-    async def counted(store: Postgres, acting: Any, template: str, *args: Any) -> Any:
-        statements.append(template)
-        return await fetch(store, acting, template, *args)
-
-    monkeypatch.setattr(Postgres, "_fetch", counted)
-    calls = [asyncio.create_task(memory.get(record.id, user_id="ada")) for record in records]
-    calls += [asyncio.create_task(memory.get(id)) for id in (records[0].id, "no such id", records[0].id)]
-    await asyncio.sleep(0)
-    calls[1].cancel()
-    found = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(found.pop(1), asyncio.CancelledError)
-    for record, answer in zip(records[:1] + records[2:], found, strict=False):
-        assert answer == record if record.user_id == "ada" else isinstance(answer, NotFoundError)
-    assert found[-3] == found[-1] == records[0]
-    assert isinstance(found[-2], NotFoundError)
-    assert statements == [GET, GET_MANY, GET_MANY_OF_ANYBODY]  # the first waits for none, and the others go together
 
 
 async def test_supersessions_at_once_are_all_kept(memory: AsyncMemory) -> None:

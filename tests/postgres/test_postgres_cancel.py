@@ -98,15 +98,11 @@ async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(
         await memory.get(record.id)
 
 
-async def cancelled_at(call: asyncio.Future[Any], wakeup: int, memory: AsyncMemory | None = None) -> bool:
-    """Cancel the call just before it wakes up for the given time, when what it waited for is there already.
-
-    What a get waits for is the task that sends gets of this client together, which it cancels where it is the last.
-    """
+async def cancelled_at(call: asyncio.Future[Any], wakeup: int) -> bool:
+    """Cancel the call just before it wakes up for the given time, when what it waited for is there already."""
     seen = 0
     while not call.done():
-        gets: Any = memory and memory._session.provider._gets  # type: ignore[attr-defined]
-        waiter: Any = getattr((gets and gets._under_way) or call, "_fut_waiter", None)
+        waiter: Any = getattr(call, "_fut_waiter", None)
         if waiter is not None and waiter.done():
             seen += 1
             if seen == wakeup:
@@ -142,7 +138,7 @@ async def test_a_call_cancelled_at_any_wakeup_leaves_no_transaction_open(
                 "search": lambda: memory.search("kept", "ada"),
                 "update": lambda: memory.update(record.id, scope="s"),
             }
-            struck = await cancelled_at(asyncio.ensure_future(calls[verb]()), wakeup, memory)
+            struck = await cancelled_at(asyncio.ensure_future(calls[verb]()), wakeup)
             await until(none, f"the end of the transaction after wakeup {wakeup}", 1)
         wakeup += 1
     assert wakeup > 3

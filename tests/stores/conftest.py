@@ -39,6 +39,13 @@ class SqliteStore:
         with closing(sqlite3.connect(self.path, timeout=10)) as db, db:
             return db.execute(statement).fetchall()
 
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Let every write of a client wait until the block is left."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield
+
     async def reindex(self, embedder: Any, report: Any = None) -> list[ReindexProgress]:
         """Re-embed the store and return the reports of progress."""
         reports: list[ReindexProgress] = []
@@ -70,6 +77,15 @@ class PostgresStore(SqliteStore):
         try:
             await connection.execute(f"SET search_path = {self.schema}, public; SET openproto.users = '*'")
             return [tuple(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(f"BEGIN; LOCK TABLE {self.schema}.memories IN SHARE ROW EXCLUSIVE MODE")
+            yield
         finally:
             await connection.close()
 

@@ -20,6 +20,8 @@ VERSION = "(right(m.id::text, 12) || '-' || m.revision)"
 """What `records.version_of` makes of the same."""
 
 BY_ID = "m.id = $2 AND m.user_id = coalesce($3, m.user_id)"
+BY_KEY_ALONE = "m.user_id = $3 AND m.key_hash = $8 AND m.key = $9 AND $2::uuid IS NULL AND m.supersedes = '{}'"
+"""The record of a key, if it supersedes none."""
 BY_KEY = "m.user_id = $3 AND m.key_hash = $8 AND m.key = $9 AND $2::uuid IS NULL"
 
 # $4 is what the record supersedes from now on as well, $7 the version that it must have.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 from openproto.models import MemoryRecord
-from openproto.provider import KeyedInput
+from openproto.provider import KeyedInput, current_call
 from openproto.stores.duplicates import decide, plain
 from openproto.stores.indexer import IndexedInput
 from openproto_adapters.postgres.batches import Batch, Entry, Fetch, pack_batch
@@ -80,7 +81,7 @@ async def decided(fetch: Fetch, batch: Batch) -> Batch:
     for n, new, found in zip(asking, news, candidates, strict=True):
         answer = decide(new.item, found)
         entries[n] = answer if isinstance(answer, MemoryRecord) else new._replace(item=answer)
-    return pack_batch(entries)
+    return pack_batch(entries, repeat(current_call.get()))
 
 
 def _asks(new: Entry[PackedWords]) -> bool:

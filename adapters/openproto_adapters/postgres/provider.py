@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
@@ -48,13 +49,13 @@ from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import IndexedInput
 from openproto.stores.restoring import as_stored, index_records
 from openproto_adapters.postgres import deciding, queries
-from openproto_adapters.postgres.batches import Batch, Fetch, Written, insert, pack_batch, pack_one
+from openproto_adapters.postgres.batches import Batch, Fetch, Written, insert, pack_batch
 from openproto_adapters.postgres.changes import (
     BY_ID,
     BY_KEY,
+    BY_KEY_ALONE,
     COUNT_OWN,
     DELETE,
-    VERSION,
     assign_all,
     assign_changes,
     assign_content,
@@ -63,16 +64,14 @@ from openproto_adapters.postgres.changes import (
 from openproto_adapters.postgres.queries import Arguments
 from openproto_adapters.postgres.records import (
     check_owner,
-    foreign,
     key_hash,
-    record_without_date,
     to_uuid,
-    with_created_at,
 )
 from openproto_adapters.postgres.restoring import load, restore
 from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, acting_for_owner
 from openproto_adapters.postgres.searching import hits
 from openproto_adapters.postgres.store import Store
+from openproto_adapters.postgres.together import Change
 from openproto_adapters.postgres.vectors import PackedWords
 
 
@@ -100,24 +99,8 @@ class Postgres(Store):
         """Store the memory; its audit entry and what it supersedes are part of the same statement."""
         if item.on_duplicate != "keep":
             return await self.add_as_batch(item, idempotency_key)
-        new = await self._index.index(KeyedInput(item, idempotency_key))
-        call = current_call.get()
-        acting = acting_for(item.user_id)
-        common = (self._index.model, *pack_one(new, call))
-        if new.has_own_id and not item.supersedes and item.key is None:
-            rows = await self._fetch(acting, queries.RETRY_NEW if call.is_retry else queries.ADD_NEW, *common)
-        else:
-            supersedes = [to_uuid(id) for id in item.supersedes]
-            statement = queries.ADD_SUPERSEDING if supersedes else queries.ADD
-            keys = (idempotency_key, new.fingerprint, supersedes, item.key, key_hash(item.key))
-            rows = await self._fetch(acting, statement, *common, *keys)
-        if not rows:
-            return await self._added_before(new)
-        if item.supersedes:
-            check_owner(rows[0]["owners"], item.user_id)
-            if len(rows[0]["owners"]) != len(item.supersedes):
-                raise foreign()
-        return with_created_at(record_without_date(new, self._index.model), rows[0]["created_at"])
+        entry = await self._together.add(await self._index.index(KeyedInput(item, idempotency_key)))
+        return await self._added_before(entry) if isinstance(entry, IndexedInput) else entry
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one statement; an item that is refused leaves the others alone."""
@@ -129,7 +112,7 @@ class Postgres(Store):
             return [outcome for part in parts for outcome in await self.add_many(part)]
         if asks and deciding.repeats(items):
             return await super().add_many(items)
-        batch = await self._index.index_many(items, pack_batch)
+        batch = await self._index.index_many(items, lambda batch: pack_batch(batch, repeat(current_call.get())))
         try:
             written = await (
                 self._pool.use(partial(self._decided, batch)) if asks else self._insert(batch, self._fetch)
@@ -145,7 +128,7 @@ class Postgres(Store):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._get(ref)
+        record = await self._gets(ref)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -165,30 +148,33 @@ class Postgres(Store):
         assign_changes(where, changes, supersedes, clears=clears)
         if "content" in values:
             assign_content(where, values["content"], await self._index.index_content(values["content"]))
-        statement = changing(BY_ID, names=bool(supersedes), releases=clears)
-        rows = await self._fetch(acting_for_owner(ref.user_id), where.fill(statement), *where.values)
-        if not rows:
+        if ref.user_id is None or supersedes or clears or changes.extensions:
+            record = await self._changed(where, changing(BY_ID, names=bool(supersedes), releases=clears), ref.user_id)
+        else:
+            record = await self._together.change(Change(BY_ID, (to_uuid(ref.id),), ref.user_id, where))
+        if record is None:
             await self._check_model()
-            self._check_version(await self._get(ref), ref.if_version)
+            self._check_version(await self._gets(ref), ref.if_version)
             raise NotFoundError("supersedes: no such memory")
-        owners, *columns = rows[0]
-        record = self._own([columns], ref.user_id)
-        check_owner(owners, record.user_id)
         return record
 
     async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
         """Replace the record of that key or create it: whichever statement finds its case does all of it."""
         content = await self._index.index_content(item.content)
+        is_alone = not item.supersedes  # which most are; that the record there is too is found out
         while True:
             if if_version != "absent":
                 where = self._changing(None, item.user_id, [to_uuid(id) for id in item.supersedes], if_version)
                 assign_all(where, item, content)
-                statement = changing(BY_KEY, names=bool(item.supersedes), releases=True)
-                rows = await self._fetch(acting_for(item.user_id), where.fill(statement), *where.values)
-                if rows:
-                    owners, *columns = rows[0]
-                    check_owner(owners, item.user_id)
-                    return PutResult(record=self._own([columns], item.user_id), created=False)
+                if is_alone:
+                    target = (key_hash(item.key), item.key)
+                    record = await self._together.change(Change(BY_KEY_ALONE, target, item.user_id, where))
+                else:
+                    statement = changing(BY_KEY, names=bool(item.supersedes), releases=True)
+                    record = await self._changed(where, statement, item.user_id)
+                if record is not None:
+                    return PutResult(record=record, created=False)
+                is_alone = False
             if await self._is_absent(item, if_version):
                 try:
                     key = generated_key(item.user_id)
@@ -196,7 +182,7 @@ class Postgres(Store):
                 except ConflictError:
                     if if_version == "absent":
                         raise
-            # Another put was faster: its record is there now, or is gone again.
+            # Another put was faster: its record is there now, or is gone again. Or it supersedes others.
 
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         """Write the records as they are, in one transaction, with new vectors."""
@@ -216,15 +202,9 @@ class Postgres(Store):
     async def delete(self, ref: RecordRef) -> None:
         """Remove the record; only its idempotency key is remembered."""
         ref = await self._with_user(ref)
-        where = self._deleting()
-        where.add("m.id = {}", to_uuid(ref.id))
-        if ref.user_id is not None:
-            where.add(queries.OWN, ref.user_id)
-        if ref.if_version is not None:
-            where.add(VERSION + " = {}", ref.if_version)
-        if not await self._delete(where, ref.user_id):
+        if not await self._together.delete(to_uuid(ref.id), ref.user_id, ref.if_version):
             if ref.if_version is not None:
-                self._check_version(await self._get(ref), ref.if_version)
+                self._check_version(await self._gets(ref), ref.if_version)
             raise NotFoundError("no such memory")
 
     async def delete_all(self, filters: Filters) -> int:
@@ -283,7 +263,7 @@ class Postgres(Store):
             return await self._insert(await deciding.decided(fetch, batch), fetch)
 
     async def _insert(self, batch: Batch, fetch: Fetch) -> Written:
-        return await insert(fetch, batch, self._index.model, current_call.get())
+        return await insert(fetch, batch, self._index.model, is_retry=current_call.get().is_retry)
 
     async def _list(self, query: ListQuery) -> MemoryPage:
         where = Arguments(query.limit + 1)
@@ -362,6 +342,16 @@ class Postgres(Store):
         if if_version is not None and record.version != if_version:
             raise _stale()
 
+    async def _changed(self, where: Arguments, statement: str, user_id: str | None) -> MemoryRecord | None:
+        """Return the record that the statement changed, or None where it found none to change."""
+        rows = await self._fetch(acting_for_owner(user_id), where.fill(statement), *where.values)
+        if not rows:
+            return None
+        owners, *columns = rows[0]
+        record = self._own([columns], user_id)
+        check_owner(owners, record.user_id)
+        return record
+
     def _deleting(self) -> Arguments:
         call = current_call.get()
         return Arguments(call.app, call.request_id)
@@ -370,9 +360,6 @@ class Postgres(Store):
         ((count, owners),) = await self._fetch(acting_for_owner(user_id), where.fill(DELETE), *where.values)
         check_owner(owners, user_id)
         return int(count)
-
-    async def _get(self, ref: RecordRef) -> MemoryRecord:
-        return await self._gets(ref)
 
     async def _by_key(self, user_id: str, key: str | None) -> Sequence[Any]:
         return await self._fetch(acting_for(user_id), queries.GET_BY_KEY, user_id, key_hash(key), key)

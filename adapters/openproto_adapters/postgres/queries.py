@@ -27,7 +27,7 @@ RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM 
 # it since this process opened.
 STORE_FITS = "EXISTS (SELECT FROM {schema}.store WHERE model IS NOT DISTINCT FROM $1)"
 
-_COLUMNS = """id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
+ADDED_COLUMNS = """id, user_id, content, scope, tags, source, confidence, valid_from, valid_to, extensions,
         words, more_words, embedding, supersedes"""
 
 # Shared by both kinds of add: $1 the model, $2 the id, $3 the user, $4 to $14 the memory, $15 the app, $16 the request.
@@ -43,15 +43,15 @@ SELECT created_at FROM new
 # wrote the memory, which may have been deleted since and must not come back, or is still writing it.
 _NEW = f"""
 WITH new AS (
-    INSERT INTO {{schema}}.memories ({_COLUMNS})
+    INSERT INTO {{schema}}.memories ({ADDED_COLUMNS})
     SELECT $2, $3, {_VALUES}, '{{}}' WHERE {STORE_FITS}<unwritten>
     RETURNING id, user_id, scope, created_at
 ), {_ADDED}
 """
-_UNWRITTEN = """ AND NOT EXISTS (
+UNWRITTEN = """ AND NOT EXISTS (
         SELECT FROM {schema}.audit WHERE audit.user_id = <user> AND action = 'add' AND memory_id = <id>::text)
     ON CONFLICT DO NOTHING"""
-RETRY_NEW = _NEW.replace("<unwritten>", _UNWRITTEN.replace("<user>", "$3").replace("<id>", "$2::uuid"))
+RETRY_NEW = _NEW.replace("<unwritten>", UNWRITTEN.replace("<user>", "$3").replace("<id>", "$2::uuid"))
 ADD_NEW = _NEW.replace("<unwritten>", "")
 
 # $17 the idempotency key, $18 the fingerprint, $19 what it supersedes, $20 the key and $21 its hash.
@@ -64,7 +64,7 @@ WITH moment AS MATERIALIZED (
     ON CONFLICT DO NOTHING
     RETURNING memory_id
 ), new AS (
-    INSERT INTO {{schema}}.memories ({_COLUMNS}, created_at, key, key_hash<starts>)
+    INSERT INTO {{schema}}.memories ({ADDED_COLUMNS}, created_at, key, key_hash<starts>)
     SELECT memory_id, $3, {_VALUES}, $19::uuid[], (SELECT now FROM moment), $20, $21<started> FROM claimed
     RETURNING id, user_id, scope, created_at, valid_from
 ), <supersede>{_ADDED}
@@ -93,81 +93,6 @@ ADD_SUPERSEDING = (
 )
 # Most memories supersede nothing, and what is not asked for costs the server a tenth of the statement.
 ADD = _ADD.replace("<all found>", "").replace("<supersede>", "").replace("<starts>", "").replace("<started>", "")
-
-# A batch: $1 the model, $2 the app, $3 the request. What varies in length comes as one JSON document, the rest next to
-# it in the same order.
-_FIELDS = """user_id text, content text, scope text, tags text[], source json, confidence double precision,
-            valid_from timestamptz, valid_to timestamptz, supersedes uuid[], key text"""
-_ROWS = f"""ROWS FROM (
-        json_to_recordset($4::json) AS ({_FIELDS}),
-        unnest($5::uuid[]), unnest($6::json[]),
-        unnest($7::{{vector}}.sparsevec[]), unnest($8::{{vector}}.sparsevec[]), unnest($9::{{vector}}.halfvec[])<keys>
-    ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes, key,
-        id, extensions, words, more_words, embedding<key names>, position)"""
-_ITEM = """id, user_id, content, scope, coalesce(tags, '{}'), source, confidence, valid_from, valid_to, extensions,
-        words, more_words, embedding, coalesce(supersedes, '{}')"""
-_ALL_ADDED = """audited AS (
-    INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, created_at, coalesce(source ->> 'app', $2), 'add', id::text, scope, $3 FROM new
-)
-SELECT array_agg(id::text), array_agg(created_at), <handed over> FROM new
-"""
-
-_MANY_NEW = f"""
-WITH new AS (
-    INSERT INTO {{schema}}.memories ({_COLUMNS})
-    SELECT {_ITEM} FROM {_ROWS.replace("<keys>", "").replace("<key names>", "")}
-    WHERE {STORE_FITS}<unwritten>
-    RETURNING id, user_id, scope, source, created_at
-), {_ALL_ADDED.replace("<handed over>", "true")}
-"""
-RETRY_MANY_NEW = _MANY_NEW.replace(
-    "<unwritten>", _UNWRITTEN.replace("<user>", "item.user_id").replace("<id>", "item.id")
-)
-ADD_MANY_NEW = _MANY_NEW.replace("<unwritten>", "")
-
-_KEYED_ROWS = _ROWS.replace("<keys>", ", unnest($10::text[]), unnest($11::bytea[]), unnest($12::bytea[])").replace(
-    "<key names>", ", idempotency_key, fingerprint, key_hash"
-)
-_ALL_HANDED_OVER = "(SELECT count(*) FROM successor) = (SELECT count(*) FROM superseded)"
-# A successor without a valid_from holds from the moment of this write on.
-_BEGINS = "CASE WHEN supersedes IS NULL THEN valid_from ELSE coalesce(valid_from, (SELECT now FROM moment)) END"
-ADD_MANY = f"""
-WITH moment AS MATERIALIZED (
-    SELECT clock_timestamp() AS now
-), item AS MATERIALIZED (
-    SELECT * FROM {_KEYED_ROWS}
-), old AS (
-    SELECT m.id, item.user_id, item.id AS by, item.position FROM item, {{schema}}.memories m
-    WHERE item.supersedes IS NOT NULL AND m.user_id = item.user_id AND m.id = ANY(item.supersedes)
-    ORDER BY m.id FOR UPDATE OF m
-), claimed AS (
-    INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
-    SELECT id, user_id, idempotency_key, fingerprint FROM item
-    WHERE {STORE_FITS} AND (supersedes IS NULL
-        OR (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes))
-    ORDER BY position
-    ON CONFLICT DO NOTHING
-    RETURNING memory_id
-), new AS (
-    INSERT INTO {{schema}}.memories ({_COLUMNS}, created_at, key, key_hash, starts_by_handover)
-    SELECT {_ITEM.replace("valid_from", _BEGINS)}, (SELECT now FROM moment), key, key_hash,
-        valid_from IS NULL AND supersedes IS NOT NULL
-    FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
-    RETURNING id, user_id, scope, source, created_at, valid_from
-), successor AS (
-    SELECT old.id, old.user_id, array_agg(new.id ORDER BY position) AS ids, min(new.valid_from) AS first,
-        array_agg(new.valid_from ORDER BY position) AS moments
-    FROM old JOIN new ON new.id = old.by GROUP BY old.id, old.user_id
-), superseded AS (
-    UPDATE {{schema}}.memories m
-    SET superseded_by = successor.ids[cardinality(successor.ids)], revision = m.revision + 1,
-        superseded_at = least(m.superseded_at, successor.first),
-        successors = m.successors || successor.ids, handovers = m.handovers || successor.moments
-    FROM successor WHERE m.user_id = successor.user_id AND m.id = successor.id
-    RETURNING m.id
-), {_ALL_ADDED.replace("<handed over>", _ALL_HANDED_OVER)}
-"""
 
 # Why an add wrote nothing: the store's model, and what its key, or the id that is one, wrote before, where it did.
 EXPLAIN_ADD = f"""
@@ -272,6 +197,8 @@ class Arguments:
         self.values = list(values)
         self._conditions: list[str] = []
         self._assignments: list[str] = []
+        self.assigned: dict[str, tuple[str, Any]] = {}
+        """Of each column that is assigned a value the SQL type, and the value."""
 
     def add(self, condition: str, *values: Any) -> None:
         """Add a condition whose `{}`s stand for `values`."""
@@ -297,6 +224,7 @@ class Arguments:
 
     def assign(self, column: str, kind: str, value: Any) -> None:
         """Add the assignment of a value of an SQL type to a column."""
+        self.assigned[column] = kind, value
         self.assign_expression(column, f"{self.parameter(value)}::{kind}")
 
     def parameter(self, value: Any) -> str:

@@ -59,30 +59,7 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryRecord:
     """Return the record of a memory that is being added; when it is created, the database will say."""
-    item = new.item
-    return MemoryRecord.of_valid(
-        {
-            "id": new.id,
-            "content": item.content,
-            "user_id": item.user_id,
-            "created_at": None,
-            "scope": item.scope,
-            "tags": [*item.tags],
-            "source": MemorySource(**item.source.model_dump()) if item.source else None,
-            "confidence": item.confidence,
-            "valid_from": item.valid_from,
-            "valid_to": item.valid_to,
-            "supersedes": [*item.supersedes],
-            "superseded_by": None,
-            "embedding_model": model,
-            "updated_at": None,
-            "status": "done",
-            "key": item.key,
-            "version": version_of(new.id, 1),
-            "duplicate_of": None,
-        },
-        item.extensions,
-    )
+    return new.record(model, version_of(new.id, 1), None)
 
 
 def with_created_at(record: MemoryRecord, created_at: datetime) -> MemoryRecord:
@@ -112,7 +89,7 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
             "id": str(id),
             "content": content,
             "user_id": user_id,
-            "created_at": created_at,
+            "created_at": _aware(created_at),
             "scope": scope,
             "tags": tags,
             "source": MemorySource(**json.loads(source)) if source else None,
@@ -122,7 +99,7 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
             "supersedes": [str(old) for old in supersedes],
             "superseded_by": str(superseded_by) if superseded_by else None,
             "embedding_model": embedding_model,
-            "updated_at": updated_at,
+            "updated_at": _aware(updated_at),
             "status": "done",
             "key": key,
             "version": version_of(str(id), revision),

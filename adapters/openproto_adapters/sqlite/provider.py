@@ -60,7 +60,7 @@ from openproto.stores.cursors import decode_cursor
 from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_capabilities
 from openproto.stores.restoring import as_stored, index_records
 from openproto.stores.words import terms
-from openproto_adapters.sqlite import statements
+from openproto_adapters.sqlite import adding, statements
 from openproto_adapters.sqlite.database import Database, Synchronous
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.location import file_at
@@ -156,7 +156,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> MemoryRecord:
             self._adopt_model(db)
-            return statements.add(db, new, self._audit_of(new))
+            return adding.add(db, new, self._audit_of, self._index.model)
 
         return self._noted(await self._db.write(write))
 
@@ -166,7 +166,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> Outcomes:
             self._adopt_model(db)
-            return [new if isinstance(new, OpenProtoError) else self._outcome(db, new) for new in batch]
+            return adding.add_many(db, batch, self._audit_of, self._index.model)
 
         return [self._noted(outcome) for outcome in await self._db.write_alone(write)]
 
@@ -195,7 +195,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> PutResult:
             self._adopt_model(db)
-            return statements.put(db, new, if_version, self._audit_of(new))
+            return adding.put(db, new, if_version, self._audit_of, self._index.model)
 
         return await self._db.write(write)
 
@@ -347,13 +347,6 @@ class Sqlite(Provider):
     def _audit_of(self, new: IndexedInput[Terms]) -> AuditRow:
         app = new.item.source.app if new.item.source else None
         return audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
-
-    def _outcome(self, db: Connection, new: IndexedInput[Terms]) -> MemoryRecord | OpenProtoError:
-        # `add` refuses before it writes: an item that fails leaves nothing behind.
-        try:
-            return statements.add(db, new, self._audit_of(new))
-        except OpenProtoError as error:
-            return error
 
     async def _change(self, write: Callable[[Connection], T]) -> T:
         """Write to the file; where there is none yet there is nothing to change, and none is made."""

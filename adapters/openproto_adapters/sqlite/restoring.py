@@ -12,13 +12,14 @@ from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import outcome_of, refused, settled, to_settle
+from openproto_adapters.sqlite.adding import INSERT_KEY, fields_of, insert, new_version
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import from_micros, to_micros
-from openproto_adapters.sqlite.selection import check_owner
-from openproto_adapters.sqlite.statements import GET_BY_KEY, INSERT_KEY, fields_of, insert, write_audit
+from openproto_adapters.sqlite.selection import Parameters, check_owner
+from openproto_adapters.sqlite.statements import GET_BY_KEY, write_audit
 from openproto_adapters.sqlite.supersession import handovers_of, set_handovers
 
-OWNER = "SELECT user_id FROM memories WHERE id = :id"
+OWNERS = "SELECT id, user_id FROM memories WHERE id IN (SELECT value FROM json_each(:ids))"
 
 # Which existing records name one of these, oldest first, and when each of them begins.
 SUCCESSORS = """SELECT s.user_id, named.value, s.id, coalesce(s.valid_from, s.created_at)
@@ -51,14 +52,30 @@ def restore(
     deleted: Collection[str] = (),
 ) -> RestoreOutcomes:
     """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
-    outcomes = [
-        outcome_of(stored.record, "deleted") if stored.record.id in deleted else _restore_one(db, stored, new)
-        for stored, new in zip(records, batch, strict=True)
-    ]
+    there = _There(db, [stored.record for stored in records])
+    outcomes: list[RestoreOutcome] = []
+    rows: list[tuple[IndexedInput[list[int]], Parameters]] = []
+    for stored, new in zip(records, batch, strict=True):
+        record = stored.record
+        if record.id in deleted:
+            outcomes.append(outcome_of(record, "deleted"))
+        elif isinstance(new, OpenProtoError):
+            outcomes.append(refused(record, new))
+        elif (found := there.outcome(record)) is not None:
+            outcomes.append(found)
+        else:
+            rows.append((new, _fields(stored, new)))
+            outcomes.append(outcome_of(record, "restored"))
+    insert(db, rows)
     written = {r.record.id: r for r, made in zip(records, outcomes, strict=True) if made.outcome == "restored"}
-    for user_id in dict.fromkeys(stored.record.user_id for stored in written.values()):
+    of_user: dict[str, dict[str, StoredRecord]] = {}
+    for id, stored in written.items():
+        of_user.setdefault(stored.record.user_id, {})[id] = stored
+    for user_id, own in of_user.items():
         db.act_for(user_id)
-        own = {id: stored for id, stored in written.items() if stored.record.user_id == user_id}
+        for id, stored in own.items():
+            if stored.handovers:
+                set_handovers(db, id, user_id, [(by, to_micros(moment)) for by, moment in stored.handovers])
         missing = db.execute(MISSING_HANDOVERS, {"user_id": user_id, "ids": to_json([*own])}).fetchall()
         for owner, _ in missing:
             check_owner(owner, user_id)
@@ -107,28 +124,42 @@ def _deleted(db: Connection, part: UserPart) -> set[str]:
     return {id for id, action in last.items() if action == "delete"}
 
 
-def _restore_one(db: Connection, stored: StoredRecord, new: IndexedInput[list[int]] | OpenProtoError) -> RestoreOutcome:
+class _There:
+    """What keeps records from being written: those that have their ids or keys, in the file or before them."""
+
+    def __init__(self, db: Connection, records: Sequence[MemoryRecord]) -> None:
+        self._db = db
+        db.act_for(None)
+        self._owners = dict(db.execute(OWNERS, {"ids": to_json([record.id for record in records])}).fetchall())
+        self._bearers: set[tuple[str, str]] = set()
+
+    def outcome(self, record: MemoryRecord) -> RestoreOutcome | None:
+        """Return why the record is not written, or None where it is, and is there from now on."""
+        owner = self._owners.get(record.id)
+        if owner == record.user_id:
+            return outcome_of(record, "exists")
+        if owner is not None:
+            return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
+        if record.key is not None:
+            bearer = (record.user_id, record.key)
+            self._db.act_for(record.user_id)
+            who = {"user_id": record.user_id, "key": record.key}
+            if bearer in self._bearers or self._db.execute(GET_BY_KEY, who).fetchone() is not None:
+                return refused(
+                    record, ConflictError("key: another record of this user bears it; delete that one first")
+                )
+            self._bearers.add(bearer)
+        self._owners[record.id] = record.user_id
+        return None
+
+
+def _fields(stored: StoredRecord, new: IndexedInput[list[int]]) -> Parameters:
     record = stored.record
-    if isinstance(new, OpenProtoError):
-        return refused(record, new)
-    db.act_for(None)
-    owner = db.execute(OWNER, {"id": record.id}).fetchone()
-    if owner is not None and owner[0] == record.user_id:
-        return outcome_of(record, "exists")
-    if owner is not None:
-        return refused(record, ConflictError("id: a record of another user has it; add() makes a new one"))
-    db.act_for(record.user_id)
-    if record.key is not None:
-        bearer = db.execute(GET_BY_KEY, {"user_id": record.user_id, "key": record.key}).fetchone()
-        if bearer is not None:
-            return refused(record, ConflictError("key: another record of this user bears it; delete that one first"))
-    created = to_micros(record.created_at)
-    moments = {"created_at": created, "updated_at": to_micros(record.updated_at)}
-    insert(db, new, fields_of(new.item, new, to_micros(stored.begins or record.created_at)) | moments)
-    if stored.handovers:
-        handovers = [(by, to_micros(moment)) for by, moment in stored.handovers]
-        set_handovers(db, record.id, record.user_id, handovers)
-    return outcome_of(record, "restored")
+    return fields_of(new.item, new, to_micros(stored.begins or record.created_at)) | {
+        "created_at": to_micros(record.created_at),
+        "updated_at": to_micros(record.updated_at),
+        "version": new_version(),
+    }
 
 
 def _settle(db: Connection, user_id: str, ids: Collection[str], written: Mapping[str, StoredRecord]) -> None:

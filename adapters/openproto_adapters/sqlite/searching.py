@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -148,5 +151,13 @@ def tokens(user_id: str, terms: Iterable[int]) -> str:
 
     So one user's words stand apart from everybody else's, and a look-up reads that user's entries alone.
     """
-    own = int.from_bytes(blake2b(user_id.encode(), digest_size=8).digest())
-    return " ".join(f"{term ^ own:016x}" for term in terms)
+    packed = array("Q", terms)
+    if sys.byteorder == "little":
+        packed.byteswap()
+    mixed = int.from_bytes(packed.tobytes()) ^ int.from_bytes(_hash_of(user_id) * len(packed))
+    return mixed.to_bytes(8 * len(packed)).hex(" ", 8)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(user_id: str) -> bytes:
+    return blake2b(user_id.encode(), digest_size=8).digest()

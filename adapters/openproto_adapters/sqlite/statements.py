@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any
 
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
-from openproto.models import AuditEntry, MemoryPage, MemoryRecord, PutResult, UserPage
+from openproto.models import AuditEntry, MemoryPage, MemoryRecord, UserPage
 from openproto.provider import ScopeCounts, count_scopes
 from openproto.requests import (
     AuditQuery,
     Filters,
     KeyRef,
     ListQuery,
-    MemoryInput,
     MemoryUpdate,
     RecordRef,
     ScopesQuery,
@@ -28,33 +25,14 @@ from openproto.requests import (
 from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.compact_json import to_json
 from openproto.stores.cursors import decode_cursor, encode_cursor
-from openproto.stores.duplicates import decide
-from openproto.stores.indexer import IndexedInput, IndexedText, StoredModel
+from openproto.stores.indexer import IndexedText, StoredModel
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_micros, to_record
 from openproto_adapters.sqlite.searching import tokens
 from openproto_adapters.sqlite.selection import Parameters, check_owner, own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
 
-MOST_COMPARED = 40
-"""How many words of a text find what may be the same; the texts themselves are compared afterwards."""
-
 _NEW_VERSION = "lower(hex(randomblob(8)))"
-
-INSERT = f"""INSERT INTO main.memories (id, user_id, content, scope, tags, source, confidence,
-        valid_from, starts_by_handover, valid_to, supersedes, extensions, embedding, created_at, updated_at, key,
-        version)
-    VALUES (:id, :user_id, :content, :scope, :tags, :source, :confidence, :valid_from, :starts_by_handover,
-        :valid_to, :supersedes, :extensions, :embedding, :created_at, :updated_at, :key, {_NEW_VERSION})"""
-
-INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
-INSERT_CHANGE = """INSERT INTO changes VALUES (
-        :user_id, coalesce((SELECT max(seq) FROM changes WHERE user_id = :user_id), 0) + 1, :number)
-    RETURNING seq"""
-TRIM_CHANGES = "DELETE FROM changes WHERE user_id = :user_id AND seq <= :seq - 500"
-INSERT_WORDS = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
-
-WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_id AND idempotency_key = :key"
 
 GET = f"SELECT {COLUMNS} FROM memories WHERE id = :id AND user_id = :user_id"
 GET_OF_ANYBODY = f"SELECT {COLUMNS} FROM memories WHERE id = :id"
@@ -70,10 +48,6 @@ UPDATE_WORDS = """UPDATE words SET terms = :terms
 STARTS = """, valid_from = coalesce(valid_from, :now), starts_by_handover = valid_from IS NULL OR starts_by_handover"""
 STARTS_NO_MORE = """, valid_from = CASE WHEN starts_by_handover THEN NULL ELSE valid_from END, starts_by_handover = 0"""
 
-REPLACED = """content = :content, scope = :scope, tags = :tags, source = :source, confidence = :confidence,
-    valid_from = :valid_from, starts_by_handover = :starts_by_handover, valid_to = :valid_to,
-    supersedes = :supersedes, extensions = :extensions, embedding = :embedding, next_embedding = NULL"""
-
 DELETE = """DELETE FROM main.memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
     RETURNING number, user_id"""
 DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id"
@@ -82,8 +56,6 @@ LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC
 
 SCOPES = """SELECT user_id, scope, count(*) FROM memories WHERE {where} AND scope IS NOT NULL
     GROUP BY user_id, scope"""
-
-HOLDING = " AND number IN (SELECT rowid FROM words WHERE words MATCH :terms)"
 
 NEXT_USER = "SELECT min(user_id) FROM memories WHERE user_id > :after"
 
@@ -113,59 +85,6 @@ def adopt_model(db: Connection, model: str | None, dim: int | None) -> StoredMod
     return stored
 
 
-def add(db: Connection, new: IndexedInput[list[int]], audit: AuditRow) -> MemoryRecord:
-    """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
-    db.act_for(new.item.user_id)
-    if (before := _written_before(db, new)) is not None:
-        return before
-    if new.item.on_duplicate != "keep":
-        decided = decide(new.item, _candidates(db, new))
-        if isinstance(decided, MemoryRecord):
-            return decided
-        new = new._replace(item=decided)
-    item = new.item
-    if item.key is not None and _by_key(db, item.user_id, item.key) is not None:
-        raise ConflictError("key: another record of this user bears it; put() replaces that record")
-    now = _now()
-    _hand_over(db, new.id, item, now)
-    insert(db, new, fields_of(item, new, now) | {"created_at": now, "updated_at": None})
-    db.execute(INSERT_KEY, (item.user_id, new.idempotency_key, new.id, new.fingerprint))
-    write_audit(db, [audit])
-    return get(db, RecordRef(id=new.id, user_id=item.user_id))
-
-
-def insert(db: Connection, new: IndexedInput[list[int]], fields: Parameters) -> None:
-    """Write the row of a memory, its words, and that it is new."""
-    user_id = new.item.user_id
-    row = fields | {"id": new.id, "user_id": user_id, "key": new.item.key}
-    number = db.execute(INSERT, row).lastrowid
-    db.execute(INSERT_WORDS, (number, tokens(user_id, new.words)))
-    ((seq,),) = db.execute(INSERT_CHANGE, {"user_id": user_id, "number": number}).fetchall()
-    if seq % 100 == 0:
-        db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
-
-
-def put(db: Connection, new: IndexedInput[list[int]], if_version: str | None, audit: AuditRow) -> PutResult:
-    """Write the record of the input's key: create it, or replace all its fields but its id and `created_at`."""
-    item = new.item
-    db.act_for(item.user_id)
-    before = _by_key(db, item.user_id, item.key)
-    if before is None:
-        if if_version not in (None, "absent"):
-            raise _stale()
-        return PutResult(record=add(db, new, audit), created=True)
-    if before.id in item.supersedes:
-        raise InvalidRequestError("supersedes: a record cannot supersede itself")
-    now = _now()
-    release(db, before.id, item.user_id, before.supersedes)
-    _hand_over(db, before.id, item, now)
-    ref = RecordRef(id=before.id, user_id=item.user_id, if_version=if_version)
-    _update(db, ref, REPLACED, fields_of(item, new, now) | {"now": now})
-    _update_words(db, before.id, item.user_id, new.words)
-    write_audit(db, [audit._replace(action="update", memory_id=before.id)])
-    return PutResult(record=get(db, ref), created=False)
-
-
 def get(db: Connection, ref: RecordRef) -> MemoryRecord:
     """Return the record; another user's is as unknown as one that never was."""
     db.act_for(ref.user_id)
@@ -179,7 +98,7 @@ def get(db: Connection, ref: RecordRef) -> MemoryRecord:
 def get_by_key(db: Connection, ref: KeyRef) -> MemoryRecord:
     """Return the user's record of that key."""
     db.act_for(ref.user_id)
-    record = _by_key(db, ref.user_id, ref.key)
+    record = by_key(db, ref.user_id, ref.key)
     if record is None:
         raise NotFoundError("no such memory")
     return record
@@ -195,7 +114,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         check_validity(before.valid_from, changes.get("valid_to"))
     except ValueError as error:
         raise InvalidRequestError(str(error)) from None
-    now = _now()
+    moment = now()
     columns: Parameters = {name: changes[name] for name in ("scope", "confidence") if name in changes}
     if "valid_to" in changes:
         columns["valid_to"] = to_micros(changes["valid_to"])
@@ -208,7 +127,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     more = ""
     if wanted := changes.get("supersedes"):
         columns["supersedes"] = to_json([*dict.fromkeys([*before.supersedes, *wanted])])
-        supersede(db, ref.id, before.user_id, wanted, to_micros(before.valid_from or from_micros(now)))
+        supersede(db, ref.id, before.user_id, wanted, to_micros(before.valid_from or from_micros(moment)))
         more = STARTS
     elif changes.get("supersedes", ()) is None:
         columns["supersedes"] = "[]"
@@ -217,9 +136,9 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     if new is not None:
         embedding = pack_embedding(new.vector) if new.vector is not None else None
         columns |= {"content": changes["content"], "embedding": embedding, "next_embedding": None}
-        _update_words(db, ref.id, before.user_id, new.words)
+        change_words(db, ref.id, before.user_id, new.words)
     assignments = ", ".join(f"{name} = :{name}" for name in columns) or "updated_at = updated_at"
-    _update(db, ref, assignments + more, columns | {"now": now})
+    change_row(db, ref, assignments + more, columns | {"now": moment})
     return get(db, ref)
 
 
@@ -229,7 +148,7 @@ def delete(db: Connection, ref: RecordRef) -> MemoryRecord:
     db.act_for(record.user_id)
     gone = db.execute(DELETE, {"id": ref.id, "user_id": record.user_id, "if_version": ref.if_version}).fetchall()
     if not gone:
-        raise _stale()
+        raise stale()
     _forget(db, gone, record.user_id)
     return record
 
@@ -311,45 +230,24 @@ def write_audit(db: Connection, rows: Iterable[AuditRow]) -> None:
     )
 
 
-def fields_of(item: MemoryInput, new: IndexedInput[Any], now: int) -> Parameters:
-    """Return the columns that an input fills; without a valid_from, a successor holds from `now` on."""
-    starts_by_handover = item.valid_from is None and bool(item.supersedes)
-    return {
-        "content": item.content,
-        "scope": item.scope,
-        "tags": to_json(item.tags),
-        "source": to_json(item.source.model_dump()) if item.source else None,
-        "confidence": item.confidence,
-        "valid_from": now if starts_by_handover else to_micros(item.valid_from),
-        "starts_by_handover": starts_by_handover,
-        "valid_to": to_micros(item.valid_to),
-        "supersedes": to_json(item.supersedes),
-        "extensions": to_json(item.extensions),
-        "embedding": pack_embedding(new.vector) if new.vector is not None else None,
-    }
-
-
-def _by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None:
+def by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None:
+    """Return the user's record of that key, or None."""
     row = db.execute(GET_BY_KEY, {"user_id": user_id, "key": key}).fetchone()
     return None if row is None else own(to_record(row), user_id)
 
 
-def _hand_over(db: Connection, id: str, item: MemoryInput, now: int) -> None:
-    moment = now if item.valid_from is None else to_micros(item.valid_from)
-    supersede(db, id, item.user_id, item.supersedes, moment)
-
-
-def _update(db: Connection, ref: RecordRef, assignments: str, parameters: Parameters) -> None:
+def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Parameters) -> None:
     """Change the row, which is there; ConflictError where it has another version than the caller demands."""
     who = {"id": ref.id, "user_id": ref.user_id, "if_version": ref.if_version}
     changed = db.execute(UPDATE.format(assignments=assignments), parameters | who).fetchall()
     if not changed:
-        raise _stale()
+        raise stale()
     for (owner,) in changed:
         check_owner(owner, ref.user_id)
 
 
-def _update_words(db: Connection, id: str, user_id: str, words: list[int]) -> None:
+def change_words(db: Connection, id: str, user_id: str, words: list[int]) -> None:
+    """Let the record be found by these words."""
     db.execute(UPDATE_WORDS, {"terms": tokens(user_id, words), "id": id, "user_id": user_id})
 
 
@@ -360,34 +258,11 @@ def _forget(db: Connection, gone: Iterable[tuple[int, str]], user_id: str) -> No
         db.execute("DELETE FROM words WHERE rowid = ?", (number,))
 
 
-def _candidates(db: Connection, new: IndexedInput[list[int]]) -> list[MemoryRecord]:
-    """Return the current records that hold the words of the input, newest first."""
-    where, parameters = selection(Filters(user_id=new.item.user_id), datetime.now(UTC))
-    if new.words:
-        where += HOLDING
-        parameters["terms"] = tokens(new.item.user_id, new.words[:MOST_COMPARED])
-    rows = db.execute(LIST.format(where=where), parameters | {"limit": -1}).fetchall()
-    return [own(to_record(row), new.item.user_id) for row in rows]
-
-
-def _written_before(db: Connection, new: IndexedInput[list[int]]) -> MemoryRecord | None:
-    """Return what the key wrote before, if it did; ConflictError for another input or a memory that is gone."""
-    known = db.execute(WRITTEN_BEFORE, {"user_id": new.item.user_id, "key": new.idempotency_key}).fetchone()
-    if known is None:
-        return None
-    if known[1] != new.fingerprint:
-        raise ConflictError("idempotency_key: was used before with another input; use a new key")
-    try:
-        return get(db, RecordRef(id=known[0], user_id=new.item.user_id))
-    except NotFoundError:
-        raise ConflictError(
-            "idempotency_key: belongs to a memory that was deleted since; use a new key, or restore()"
-        ) from None
-
-
-def _stale() -> ConflictError:
+def stale() -> ConflictError:
+    """Return the error for a record that has another version than the caller demands."""
     return ConflictError("if_version: is not the version of the record there is; read it again and decide anew")
 
 
-def _now() -> int:
+def now() -> int:
+    """Return the moment in microseconds since 1970."""
     return time.time_ns() // 1000
