@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryRecord, NotFoundError
+from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryInput, MemoryRecord, NotFoundError
+from openproto.provider import Call, current_call, generated_key
 
 PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 
@@ -50,6 +51,21 @@ async def test_what_was_said_before_is_kept_skipped_or_superseded(memory: AsyncM
     current = [record async for record in memory.iter("ada", as_of=datetime.now(UTC))]
     assert [record.content for record in current].count("note four") == 1
     assert sorted(entry.action for entry in await memory.audit("ada", memory_id=first.id)) == ["add", "add", "get"]
+
+
+async def test_an_add_that_is_tried_again_is_written_once_and_does_not_bring_back_what_was_deleted(
+    memory: AsyncMemory,
+) -> None:
+    await memory.add("another", user_id="ada")
+    provider = memory._session.provider
+    item, key = MemoryInput(content="said once", user_id="ada"), generated_key("ada")
+    current_call.set(Call("add", "a request", is_retry=True))
+    for _ in range(2):
+        assert (await provider.add(item, idempotency_key=key)).id == key
+    await memory.delete(key, user_id="ada")
+    with pytest.raises(ConflictError):
+        await provider.add(item, idempotency_key=key)
+    assert [record.content async for record in memory.iter("ada")] == ["another"]
 
 
 async def test_a_put_supersedes_what_it_names_and_releases_the_rest(memory: AsyncMemory) -> None:

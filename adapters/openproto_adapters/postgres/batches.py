@@ -83,6 +83,7 @@ _KEYED_ITEMS = _ITEMS.replace("<keys>", ", unnest($10::text[]), unnest($11::byte
 _ALL_HANDED_OVER = "(SELECT count(*) FROM successor) = (SELECT count(*) FROM superseded)"
 # A successor without a valid_from holds from the moment of this write on.
 _BEGINS = "CASE WHEN supersedes IS NULL THEN valid_from ELSE coalesce(valid_from, (SELECT now FROM moment)) END"
+# Keys in an order that does not depend on that of the items: two batches would else wait for each other.
 ADD_MANY = f"""
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
@@ -96,14 +97,14 @@ WITH moment AS MATERIALIZED (
     INSERT INTO {{schema}}.keys (memory_id, user_id, idempotency_key, fingerprint)
     SELECT id, user_id, idempotency_key, fingerprint FROM item
     WHERE supersedes IS NULL OR (SELECT count(*) FROM old WHERE old.by = item.id) = cardinality(supersedes)
-    ORDER BY position
+    ORDER BY user_id, idempotency_key, position
     ON CONFLICT DO NOTHING
     RETURNING memory_id
 ), new AS (
     INSERT INTO {{schema}}.memories ({ADDED_COLUMNS}, created_at, key, key_hash, starts_by_handover)
     SELECT {_ITEM.replace("valid_from", _BEGINS)}, (SELECT now FROM moment), key, key_hash,
         valid_from IS NULL AND supersedes IS NOT NULL
-    FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY position
+    FROM item JOIN claimed ON claimed.memory_id = item.id ORDER BY user_id, key_hash, position
     RETURNING id, created_at AS moment, valid_from AS begins
 ), successor AS (
     SELECT old.id, old.user_id, array_agg(new.id ORDER BY position) AS ids, min(new.begins) AS first,
