@@ -23,7 +23,10 @@ _LONGEST_STOP = 45.0
 
 @contextmanager
 def private_server(folder: Path) -> Iterator[str]:
-    """Run a server in a new folder beneath `folder` and yield its DSN; both are gone afterwards."""
+    """Run a server in a new folder beneath `folder` and yield its superuser's DSN; both are gone afterwards.
+
+    Policies let nobody else COPY, or write without saying for whom.
+    """
     place = Path(tempfile.mkdtemp(prefix="postgres-", dir=folder))
     place.chmod(0o755)  # as root the server runs as another user, who must come through
     server = PrivatePostgres(
@@ -36,7 +39,7 @@ def private_server(folder: Path) -> Iterator[str]:
         },
     )
     try:
-        yield server.start()
+        yield server.start().replace(f"//{keeper.ROLE}@", "//postgres@")
     finally:
         server.stop()
         _wait_until_ended(place)
@@ -59,8 +62,8 @@ async def new_schema(url: str, name: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def raw_connection(url: str) -> AsyncIterator[Any]:
-    """Lend a connection with the provider's session settings and codecs, as the superuser, whom policies let COPY."""
-    connection = await asyncpg.connect(url, user="postgres", server_settings=SESSION_SETTINGS)
+    """Lend a connection with the provider's session settings and codecs."""
+    connection = await asyncpg.connect(url, server_settings=SESSION_SETTINGS)
     try:
         await prepare(connection)
         yield connection

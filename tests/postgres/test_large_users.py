@@ -61,8 +61,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def fill(memory: AsyncMemory, *users: str, count: int = 400) -> list[str]:
     turns = [{"x-openproto": {"conversation": f"c{n // 20}", "turn": n % 20}} if n % 3 else {} for n in range(count)]
+    # In an English text words stand without their variants, which such a text is found by all the same.
     items = [
-        {"content": text(), "user_id": user, "scope": f"s/{n % 40}", "tags": [f"t{n % 2}"], **turns[n]}
+        {
+            "content": text() if n % 5 else f"what was the {text()}",
+            "user_id": user,
+            "scope": f"s/{n % 40}",
+            "tags": [f"t{n % 2}"],
+            **turns[n],
+        }
         for user in users
         for n in range(count)
     ]

@@ -43,12 +43,13 @@ BEGIN
     CREATE EXTENSION IF NOT EXISTS vector;
     FOR name IN SELECT format('SCHEMA %I', nspname) FROM pg_namespace
             WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')
-        UNION ALL SELECT format('%s %s', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
-                oid::regclass)
-            FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'S') AND relowner = 10 AND oid >= 16384
-            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype IN ('e', 'i', 'a'))
-        UNION ALL SELECT format('FUNCTION %s', oid::regprocedure) FROM pg_proc WHERE proowner = 10 AND oid >= 16384
-            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+        UNION ALL SELECT format('TABLE %s', oid::regclass) FROM pg_class
+            WHERE relkind IN ('r', 'p', 'v', 'm', 'S') AND relowner = 10 AND oid >= 16384
+            AND NOT EXISTS (SELECT FROM pg_depend
+                WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype IN ('e', 'i', 'a'))
+        UNION ALL SELECT format('ROUTINE %s', oid::regprocedure) FROM pg_proc WHERE proowner = 10 AND oid >= 16384
+            AND NOT EXISTS (SELECT FROM pg_depend
+                WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
         UNION ALL SELECT format('DOMAIN %s', oid::regtype) FROM pg_type
             WHERE typtype = 'd' AND typowner = 10 AND oid >= 16384
     LOOP
