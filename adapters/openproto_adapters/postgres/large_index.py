@@ -66,7 +66,6 @@ SELECT m.content FROM (
     SELECT m.id, m.user_id FROM {{schema}}.memories m WHERE m.user_id = $1 ORDER BY md5(m.id::text) LIMIT {SAMPLE}
 ) AS chosen JOIN {{schema}}.memories m USING (id, user_id)
 """
-_HAS_CITUS = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')"
 _STATE = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
 _PROGRESS = (
     "SELECT tuples_done FROM pg_stat_progress_create_index WHERE relid = to_regclass($1) AND phase LIKE '%tuples%'"
@@ -111,7 +110,7 @@ class LargeIndex:
 
     async def make(self, searching: Searching, report: Callable[[ReindexProgress], None]) -> float:
         """Make the index, and return the share of the best ten of an exact search that a search by it finds."""
-        if await _is_cluster(self._pool):
+        if _is_distributed(self._pool):
             raise InvalidRequestError("a Citus cluster takes no index for one user: searches stay exact there")
         if (self._indexer.dim or 0) > MOST_DIMENSIONS:
             raise InvalidRequestError(
@@ -174,8 +173,9 @@ class LargeIndex:
             try:
                 while not building.done():
                     await asyncio.wait([building], timeout=_POLL)
-                    rows = await self._pool.fetch(_PROGRESS, f"{self._queries.schema}.memories")
-                    progress.show(rows[0][0] if rows else 0)
+                    with contextlib.suppress(ProviderUnavailableError):  # of a pool without a connection to spare
+                        rows = await self._pool.fetch(_PROGRESS, f"{self._queries.schema}.memories")
+                        progress.show(rows[0][0] if rows else 0)
                 await building
             finally:
                 building.cancel()
@@ -239,23 +239,23 @@ class _Progress:
 
 async def describe_large(pool: Pool, queries: Queries) -> str | None:
     """Return how the users with the most memories are searched, and what to do about it; None where all are small."""
-    if await _is_cluster(pool):
+    if _is_distributed(pool):
         return None
     return "; ".join(_described(*row) for row in await pool.fetch(*queries.operator(_LARGEST, LARGE))) or None
 
 
-async def _is_cluster(pool: Pool) -> bool:
-    ((has_citus,),) = await pool.fetch(_HAS_CITUS)
-    return bool(has_citus)
+def _is_distributed(pool: Pool) -> bool:
+    cluster = pool.database.cluster
+    return cluster is not None and cluster.is_distributed
 
 
 def _described(user_id: str, memories: int, is_ready: bool, recall: float | None) -> str:
-    command = f"`openproto index --user {shlex.quote(user_id)}`"
+    command = f"openproto index --user {shlex.quote(user_id)}"
     if not is_ready:
-        return f"{user_id!r} has {memories:,} memories, and each search reads all of them: {command} makes an index"
+        return f"{user_id!r} has {memories:,} memories, and each search reads all of them: `{command}` makes an index"
     told = f"{user_id!r} has {memories:,} memories and an index"
     if recall is None:
-        return f"{told} whose recall was not measured: {command} does it again"
+        return f"{told} whose recall was not measured: `{command}` measures it"
     if recall < ENOUGH_RECALL:
-        return f"{told} that finds {recall:.0%} of the best ten: {command} --drop goes back to the exact search"
+        return f"{told} that finds {recall:.0%} of the best ten: `{command} --drop` goes back to the exact search"
     return f"{told} that finds {recall:.0%} of the best ten"
