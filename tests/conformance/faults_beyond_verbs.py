@@ -86,3 +86,42 @@ class OneMomentIsInAnyOrder(Sqlite):
 
         ordered: MemoryPage = changed(page, items=sorted(page.items, key=place))
         return ordered
+
+
+@caught_by_case("restoring_keeps_who_superseded_whom")
+class RestoreForgetsTheSuccessor(Sqlite):
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        return await super().restore([changed(record, superseded_by=None) for record in records])
+
+
+@caught_by_case("histories_of_restoring")
+class RestoreDropsAKeyInUse(Sqlite):
+    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
+        outcomes = await super().restore(records)
+        for n, (outcome, record) in enumerate(zip(outcomes, records, strict=True)):
+            if outcome.outcome == "refused" and record.key is not None:
+                (outcomes[n],) = await super().restore([changed(record, key=None)])
+        return outcomes
+
+
+@caught_by_case("histories_of_filters", "histories_of_scopes")
+class MinScoreIsIgnoredBesideAScope(Sqlite):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return await super().search(changed(query, min_score=None) if query.scope else query)
+
+
+@caught_by_case("histories_of_updates", "histories_of_supersession")
+class AnEmptyListOfTagsChangesNothing(Sqlite):
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        if changes.changes.get("tags") == []:
+            others = {name: value for name, value in changes.changes.items() if name != "tags"}
+            changes = MemoryUpdate(**others) if others else changes
+        return await super().update(ref, changes)
+
+
+@caught_by_case("histories_of_users")
+class UsersComeInReverse(Sqlite):
+    async def users(self, query: UsersQuery) -> UserPage:
+        page = await super().users(query)
+        turned: UserPage = changed(page, items=page.items[::-1])
+        return turned

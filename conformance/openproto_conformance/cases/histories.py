@@ -23,8 +23,8 @@ SYNC_HISTORIES, SYNC_QUICK = 4, 1
 """Fewer on the other face: the store behind it is the same, and what the face itself does shows in any of them."""
 STEPS, QUICK_STEPS = 36, 24
 AT_ONCE = 5
-"""Histories that are played at once, because what one of them waits for costs the others nothing; of those that
-mostly wait, all."""
+"""Histories that are played at once, because what one of them waits for costs the others nothing; those that mostly
+wait are shorter, twice as many, and all at once."""
 SHRINK_SECONDS, QUICK_SHRINK_SECONDS = 12.0, 4.0
 
 
@@ -35,9 +35,11 @@ async def _try(bench: Bench, theme: Theme) -> None:
     sizes = (HISTORIES, QUICK) if bench.face == "async" else (SYNC_HISTORIES, SYNC_QUICK)
     count, length = bench.size(*sizes), bench.size(STEPS, QUICK_STEPS)
     length = int(length * theme.share)
+    at_once = AT_ONCE
+    if "cancelled" in theme.steps:
+        count = at_once = 2 * count
     seeds = [bench.random.randrange(1 << 32) for _ in range(count)]
     suffixes = values.LOOK_ALIKES if theme.unicode_users else [f"user{n}" for n in range(theme.users)]
-    at_once = count if "cancelled" in theme.steps else AT_ONCE
     for start in range(0, count, at_once):
         some = seeds[start : start + at_once]
         histories = [Author(Random(seed), bench.capabilities, theme).write(length) for seed in some]  # noqa: S311

@@ -143,9 +143,10 @@ THEMES = (
         "histories_of_restoring",
         "`restore` writes records as they were, leaves alone what is there, and refuses what is another's.",
         "`restore`: ids, moments, keys, and every field kept; an id that is there is not touched",
-        {"add": 3, "put": 2, "update": 2, "delete": 3, "restore": 4, "list": 1, "get": 1},
+        {"add": 2, "put": 6, "update": 1, "delete": 4, "restore": 5, "list": 1},
         fields=(*_WHOLE, "key", "supersedes"),
         needs="restore",
+        users=1,
     ),
     Theme(
         "histories_of_audits",
@@ -173,7 +174,7 @@ THEMES = (
         "one transaction a verb; nothing shielded that nobody waits for; what was cancelled in a queue never runs",
         {"add": 1, "cancelled": 5, "list": 1},
         fields=("tags", "scope", "supersedes", "extensions"),
-        share=0.4,
+        share=0.25,
     ),
     Theme(
         "histories_of_everything",

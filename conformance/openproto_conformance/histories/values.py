@@ -168,7 +168,7 @@ def scope(random: Random) -> str:
 
 def key(random: Random) -> str:
     """Return a key of a record, mostly one of a few, so that what bears it is written over."""
-    return random.choice(KEYS if random.random() < 0.5 else KEYS[:FEW])
+    return random.choice(KEYS if random.random() < 0.3 else KEYS[:FEW])
 
 
 def extensions(random: Random) -> dict[str, Any]:
