@@ -161,7 +161,7 @@ class Author:
         made, user = self.any()
         if self.some("key", 0.5) and self.supports("key"):
             return {"user_id": User(self.user()), "key": values.key(self.random)}
-        change = self.random.choice(("case", "longer", "blank")) if self.random.random() < 0.15 else ""
+        change = self.random.choice(("case", "longer", "blank")) if self.random.random() < 0.3 else ""
         arguments: dict[str, Any] = {"id": Made(made.step, made.item, change)}
         return arguments | self.whose(user)
 
@@ -169,7 +169,7 @@ class Author:
         """Change some fields to new values and clear others."""
         made, user = self.any()
         changes: dict[str, Any] = {"id": made} | self.whose(user)
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.65:
             changes["content"] = self.add()["content"]
         for name, value in self.fields().items():
             if name in ("scope", "tags", "confidence", "valid_to", "source") or name.startswith("x-"):
@@ -242,7 +242,7 @@ class Author:
 
     def users(self) -> dict[str, Any]:
         """Every user that has records, on pages of a few or of many."""
-        return {"limit": self.random.choice((20, 500))}
+        return {"limit": self.random.choice((7, 50, 500))}
 
     def restore(self) -> dict[str, Any]:
         """A few records as they were last seen, deleted or not."""

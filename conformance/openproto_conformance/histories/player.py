@@ -16,7 +16,7 @@ from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 from openproto.context import estimate_tokens
 from openproto_conformance.bench import RETURN_WITHIN, Bench
 from openproto_conformance.histories import compare, values
-from openproto_conformance.histories.questions import nodes_cut_short, telling_filters
+from openproto_conformance.histories.questions import common_filters, nodes_cut_short, telling_filters
 from openproto_conformance.histories.reading import Differs, Reader, names_of, outcome_of, value_of
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
 from openproto_conformance.model import Model, ranking
@@ -34,7 +34,6 @@ MOST_AT_MOMENTS = 2
 _ID_ARGUMENTS = frozenset({"since", "until"})
 FEW = 3
 """Records on a page, so that a filter must hold from the second page on too."""
-SOME_WORDS = 5
 NOWHERE = "no-such-id"
 
 
@@ -111,7 +110,8 @@ class Player(Reader):
             await self._list_each(self.clients if at_the_end else [client], users, step.number)
         ids = [*self.model.records]
         some = set(ids[:: 1 + len(ids) // GETS_AT_ONCE]) if at_the_end else set()
-        await self._get_each(client, [id for id in ids if id in written | some] + sorted(written & self.model.deleted))
+        asked = [id for id in ids if id in written | some] + sorted(written & self.model.deleted)
+        await asyncio.gather(*(self._get_each(reader, asked) for reader in self.clients))
         if "search" in self._declared.verbs:
             for user in users:
                 await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
@@ -137,14 +137,11 @@ class Player(Reader):
             if self._declared.x_openproto.support.get("scopes", "none") != "none":
                 got = await outcome_of(client.scopes(user, prefix=prefix))
                 self._check_equal("scopes(prefix)", got, partial(self.model.scopes, user, prefix=prefix))
-        for filters in telling_filters(self.model, user, self._declared, start):
+        for filters in (*telling_filters(self.model, user, self._declared, start), *common_filters(self.model, user)):
             await self._compare_list(client, {"user_id": user, "limit": FEW, **filters})
             if "search" in self._declared.verbs and "since" not in filters:
-                arguments = {"query": "number", "user_id": user, "limit": 100, **filters}
-                await self._compare_search(client, arguments)
-                arguments["query"] = " ".join(("number", *values.WORDS[:SOME_WORDS]))  # some fit better than others
-                if (best := await self._compare_search(client, arguments)) is not None:
-                    await self._compare_search(client, {**arguments, "min_score": best})
+                await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100, **filters})
+                await self._compare_best(client, {"user_id": user, "limit": 100, **filters})
 
     async def _play_at_once(self, step: Step) -> None:
         if step.parts and step.parts[0].verb == "update":

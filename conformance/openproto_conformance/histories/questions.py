@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice, product
 from typing import Any, TypeAlias
@@ -26,6 +27,16 @@ def telling_filters(model: Model, user: str, declared: Capabilities, start: int)
     for one, other in combinations(values, 2):
         asked = ({one: a, other: b} for a, b in product(values[one], values[other]))
         yield from islice((filters for filters in asked if _each_counts(model, user, filters)), 1)
+
+
+def common_filters(model: Model, user: str) -> Iterator[Filters]:
+    """Yield the scope that most records of the user share, the tag, and the two tags."""
+    mine = [record for record in model.records.values() if record["user_id"] == user]
+    scopes = Counter(record["scope"] for record in mine if record["scope"] is not None)
+    tags = Counter(tag for record in mine for tag in {*record["tags"]}).most_common(2)
+    yield from ({"scope": scope} for scope, _ in scopes.most_common(1))
+    yield from ({"tag": tag} for tag, _ in tags[:1])
+    yield from ({"tag": [tag for tag, _ in tags]} for _ in tags[1:])
 
 
 def nodes_cut_short(model: Model, user: str, declared: Capabilities) -> list[str]:

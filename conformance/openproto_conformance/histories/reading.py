@@ -9,6 +9,7 @@ from typing import Any
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 from openproto_conformance.bench import Bench
 from openproto_conformance.histories import compare
+from openproto_conformance.histories.values import WORDS
 from openproto_conformance.model import Model, ranking
 from openproto_conformance.model.auditing import Deed
 from openproto_conformance.model.selection import node_of
@@ -114,6 +115,12 @@ class Reader:
         for hit in hits:
             self._compare(what, hit.memory, hit.memory.id)
         return hits[0].score if hits else None
+
+    async def _compare_best(self, client: AsyncMemory, arguments: dict[str, Any]) -> None:
+        """Ask for several words, of which some memories have more than others, and then for the best of them alone."""
+        arguments = {"query": " ".join(("number", *WORDS)), **arguments}
+        if (best := await self._compare_search(client, arguments)) is not None:
+            await self._compare_search(client, {**arguments, "min_score": best})
 
     def _has_read(self, client: AsyncMemory, verb: str, arguments: dict[str, Any]) -> None:
         scope = arguments.get("scope")
