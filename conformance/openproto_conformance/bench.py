@@ -23,7 +23,7 @@ Records: TypeAlias = list[MemoryRecord]
 SYNC_CALLERS = 32
 USER_ID_BYTES = 10
 RETURN_WITHIN = 0.5  # PROTOCOL 4.4: when a connection must be back in its pool
-CALL_WITHIN = 10.0
+CALL_WITHIN = 20.0
 _INGESTED_WITHIN = 60.0  # thousands of memories, each asked for; a case has a deadline of its own
 CLOSE_WITHIN = 2.0
 

@@ -82,7 +82,7 @@ break_verb(
 
 
 def started_for(query: Any) -> Any:
-    threading.Thread(target=time.sleep, args=(0.3,), daemon=True).start()
+    threading.Thread(target=time.sleep, args=(1.0,), daemon=True).start()
     return query
 
 
