@@ -26,13 +26,14 @@ class CancelledWrite:
         self.subjects: list[Any] = []
         self._numbers = itertools.count()
 
-    async def prepare(self) -> None:
-        """Make the next subject."""
+    async def prepare(self) -> Any:
+        """Make the next subject and return it."""
         self.subjects.append(await self._subject(next(self._numbers)))
+        return self.subjects[-1]
 
-    def make(self) -> Awaitable[Any]:
-        """Return the call on the newest subject."""
-        return self._call(self.subjects[-1])
+    def make(self, subject: Any = None) -> Awaitable[Any]:
+        """Return the call on a subject, which is the newest unless one is given."""
+        return self._call(self.subjects[-1] if subject is None else subject)
 
     async def states(self) -> list[bool]:
         """Return for each subject whether the write happened; fail where half of it did."""

@@ -19,7 +19,7 @@ from openproto_conformance.histories.themes import THEMES
 area = Area("histories")
 
 HISTORIES, QUICK = 10, 5
-SYNC_HISTORIES, SYNC_QUICK = 4, 1
+SYNC_HISTORIES, SYNC_QUICK = 4, 2
 """Fewer on the other face: the store behind it is the same, and what the face itself does shows in any of them."""
 STEPS, QUICK_STEPS = 36, 24
 AT_ONCE = 5
