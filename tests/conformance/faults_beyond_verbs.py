@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from openproto_adapters.sqlite import Sqlite
@@ -9,13 +10,14 @@ from saboteurs import Fault, break_verb, caught_by, changed
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord
 from openproto.models import PutResult
-from openproto.provider import AuditEntries, ScopeCounts, count_scopes, current_call
+from openproto.provider import AuditEntries, RestoreOutcomes, ScopeCounts, count_scopes, current_call
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryUpdate, RecordRef, ScopesQuery
 
 break_verb(
     "users",
     "histories_of_users",
     UsersSkipOneBetweenPages=Fault(tell=lambda page, query: changed(page, items=page.items[bool(query.cursor) :])),
+    UsersComeInReverse=Fault(tell=lambda page, query: changed(page, items=page.items[::-1])),
 )
 break_verb(
     "context",
@@ -30,9 +32,15 @@ break_verb(
     ),
 )
 break_verb(
+    "search",
+    *("histories_of_filters", "histories_of_scopes"),
+    MinScoreIsIgnoredBesideAScope=Fault(lambda query: changed(query, min_score=None) if query.scope else query),
+)
+break_verb(
     "restore",
     *("restoring_keeps_who_superseded_whom", "histories_of_restoring"),
     RestoreForgetsSupersession=Fault(lambda records: [changed(r, supersedes=[], superseded_by=None) for r in records]),
+    RestoreForgetsTheSuccessor=Fault(lambda records: [changed(r, superseded_by=None) for r in records]),
     RestoreForgetsTheUpdate=Fault(lambda records: [changed(r, updated_at=None) for r in records]),
 )
 
@@ -88,13 +96,7 @@ class OneMomentIsInAnyOrder(Sqlite):
         return ordered
 
 
-@caught_by_case("restoring_keeps_who_superseded_whom")
-class RestoreForgetsTheSuccessor(Sqlite):
-    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
-        return await super().restore([changed(record, superseded_by=None) for record in records])
-
-
-@caught_by_case("histories_of_restoring")
+@caught_by("histories_of_restoring")
 class RestoreDropsAKeyInUse(Sqlite):
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         outcomes = await super().restore(records)
@@ -104,24 +106,10 @@ class RestoreDropsAKeyInUse(Sqlite):
         return outcomes
 
 
-@caught_by_case("histories_of_filters", "histories_of_scopes")
-class MinScoreIsIgnoredBesideAScope(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return await super().search(changed(query, min_score=None) if query.scope else query)
-
-
-@caught_by_case("histories_of_updates", "histories_of_supersession")
+@caught_by("histories_of_updates", "histories_of_supersession")
 class AnEmptyListOfTagsChangesNothing(Sqlite):
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
         if changes.changes.get("tags") == []:
             others = {name: value for name, value in changes.changes.items() if name != "tags"}
             changes = MemoryUpdate(**others) if others else changes
         return await super().update(ref, changes)
-
-
-@caught_by_case("histories_of_users")
-class UsersComeInReverse(Sqlite):
-    async def users(self, query: UsersQuery) -> UserPage:
-        page = await super().users(query)
-        turned: UserPage = changed(page, items=page.items[::-1])
-        return turned
