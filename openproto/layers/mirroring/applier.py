@@ -27,7 +27,7 @@ from openproto.errors import (
 from openproto.fanout import gather_bounded
 from openproto.layers.mirroring.calls import bounded, pages
 from openproto.layers.mirroring.journal import Entry, MirrorJournal, Reference
-from openproto.layers.mirroring.targets import Target, target
+from openproto.layers.mirroring.targets import Restoring, Target, target
 from openproto.models import MemoryRecord
 from openproto.provider import Provider
 from openproto.requests import KeyRef, RecordRef
@@ -36,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 30.0
+LINGER = 0.05
+"""How long entries are gathered before they are applied: one batch delays the primary's calls less than many."""
+
 BATCH = 100
 ATTEMPTS = 5
 """How often a record is tried on which the mirror fails without saying why; then it counts as refused."""
@@ -102,6 +105,11 @@ class Applier:
                 _log.warning(text, self._journal.backlog)
             await self._mirror.close()
 
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether records have the primary's ids at the mirror; not known before the mirror was opened once."""
+        return isinstance(self._target, Restoring)
+
     def sample(self, record: MemoryRecord) -> None:
         """Compare a record that was read, unless the mirror is behind."""
         if not self._journal.backlog:
@@ -129,11 +137,14 @@ class Applier:
             if self._failures or not self._journal.changed.is_set():
                 self._resting.set()
             if self._failures:
+                with suppress(OpenProtoError):  # the journal itself may be what failed
+                    await self._journal.commit()
                 await asyncio.sleep(wait)
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._journal.changed.wait()
+                        await asyncio.sleep(LINGER)
 
     def _failed(self, code: str, provider: str, retry_after: float | None) -> float:
         """Tell of the failure and return the seconds to wait."""
@@ -156,7 +167,7 @@ class Applier:
     async def _open(self) -> Target:
         if self._target is None:
             await bounded("capabilities", self._mirror.open())
-            self._target = target(self._mirror, self._journal, self._primary.name)
+            self._target = await target(self._mirror, self._journal, self._primary.name)
         return self._target
 
     async def _apply_all(self) -> None:

@@ -3,9 +3,10 @@
 An entry is written before its write goes to the primary and removed when the record's state has reached the mirror. It
 holds no content, only a reference, so applying one twice, or one whose write never happened, does no harm.
 
-The file is in WAL mode with `synchronous = normal`: a commit is in the system's hands and survives the end of the
-process, kill -9 included, without waiting for the disk. Entries of the last moments before a power failure may be
-lost; the comparison of samples, or of a whole store by `openproto migrate`, finds what they would have carried.
+An entry stands on the pad (`pad.py`) first, and then in the file, which is in WAL mode with `synchronous = normal`.
+Both are in the system's hands and survive the end of the process, kill -9 included, without waiting for the disk.
+Entries of the last moments before a power failure may be lost; the comparison of samples, or of a whole store by
+`openproto migrate`, finds what they would have carried.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from openproto.blocking.sqlite import SqliteThread, file_error
 from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.layers.mirroring.pad import Pad, Row, pad_of, read
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ Kind: TypeAlias = Literal["record", "add", "key", "user"]
 """A record by its id; an add by its idempotency key; a record by its user's key; any record of the user."""
 
 APPEND_SECONDS = 0.25
-"""How long a write waits for its entry to be committed; then it goes on, and the entry is committed later."""
+"""How long a write waits for its entry to be committed where the pad has no room; then it goes on all the same."""
 
 UNSURE_SECONDS = 2.0
 """How long the outcome of a write that was cut off is waited for: it may still be on its way."""
@@ -44,7 +46,7 @@ CREATE TABLE IF NOT EXISTS ids (id TEXT PRIMARY KEY, mirror_id TEXT NOT NULL) ST
 CREATE TABLE IF NOT EXISTS refused (id TEXT PRIMARY KEY, user_id TEXT, code TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 """
-_APPEND = "INSERT INTO pending (seq, kind, user_id, ref, at) VALUES (?, ?, ?, ?, ?)"
+_APPEND = "INSERT OR IGNORE INTO pending (seq, kind, user_id, ref, at) VALUES (?, ?, ?, ?, ?)"
 _COUNT = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
 _TELL = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 
@@ -85,6 +87,7 @@ class MirrorJournal:
         self._threads: Threads | None = None
         self._writer: SqliteThread | None = None
         self._reader: SqliteThread | None = None
+        self._pad: Pad | None = None
         self._seq = 0
         self._in_flight: set[int] = set()
         self._waiting: list[tuple[str, Sequence[Sequence[Any]]]] = []
@@ -97,11 +100,18 @@ class MirrorJournal:
         self.path, self._lock = await self._threads(_claim, self._first)
         self._writer = SqliteThread(self.path, "openproto-mirror-write", _file_error)
         self._reader = SqliteThread(self.path, "openproto-mirror-read", _file_error)
-        between, self._seq, self.backlog = await self._writer.run(partial(_create, between=self._between))
+        on_pad = await self._threads(read, pad_of(self.path))
+        between, self._seq, self.backlog = await self._writer.run(
+            partial(_create, between=self._between, on_pad=on_pad)
+        )
         if between != self._between:
             raise ProviderError(
                 "the journal in mirror= belongs to another pair of providers; name another file for this one"
             )
+        try:
+            self._pad = await self._threads(Pad, pad_of(self.path))
+        except OSError as error:
+            raise _file_error(error) from error
         self.changed.set()
 
     async def close(self) -> None:
@@ -115,6 +125,9 @@ class MirrorJournal:
             _log.error("mirror: entries could not be written at closing, and are lost: %s", error.message)
         finally:
             self._writer = None
+            pad, self._pad = self._pad, None
+            if pad is not None:
+                pad.close()
             for thread in (reader, writer):
                 if thread is not None:
                     await thread.close()
@@ -139,6 +152,8 @@ class MirrorJournal:
         self._in_flight.update(seqs)
         self.backlog += len(seqs)
         self._do(_APPEND, rows)
+        if self._pad is not None and self._pad.write(rows):
+            return seqs
         try:
             async with asyncio.timeout(APPEND_SECONDS):
                 await self.commit()
@@ -190,12 +205,14 @@ class MirrorJournal:
         found: list[Entry] = []
         after = 0
         while len(found) < limit:
+            held = set(self._in_flight)  # what is taken out while the file is read is not to be applied either
             rows = await self._read("SELECT seq, kind, user_id, ref FROM pending WHERE seq > ? ORDER BY seq LIMIT ?",
                                     (after, limit))  # fmt: skip
             if not rows:
                 break
             after = rows[-1][0]
-            found += [Entry(*row) for row in rows if row[0] not in self._in_flight]
+            held |= self._in_flight
+            found += [Entry(*row) for row in rows if row[0] not in held]
         return found[:limit]
 
     async def mirror_ids(self, ids: Iterable[str]) -> dict[str, str]:
@@ -269,6 +286,8 @@ class MirrorJournal:
             self._waiting[:0] = work
             raise
         self._settled += len(work)
+        if self._pad is not None and not self._waiting:
+            self._pad.wipe()
 
     async def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._reader is None:
@@ -318,12 +337,14 @@ def _locked(path: Path) -> sqlite3.Connection | None:
     return lock
 
 
-def _create(db: sqlite3.Connection, between: str) -> tuple[str, int, int]:
+def _create(db: sqlite3.Connection, between: str, on_pad: Sequence[Row]) -> tuple[str, int, int]:
     db.execute("PRAGMA journal_mode = wal")
     for statement in _SCHEMA.split(";"):
         db.execute(statement)
     db.execute("INSERT OR IGNORE INTO facts VALUES ('between', ?)", (between,))
     ((found,),) = db.execute("SELECT value FROM facts WHERE name = 'between'")
+    if found == between:
+        db.executemany(_APPEND, on_pad)
     ((last, pending),) = db.execute("SELECT coalesce(max(seq), 0), count(*) FROM pending")
     return found, last, pending
 
@@ -343,6 +364,8 @@ def _leave(path: Path, between: str) -> tuple[list[Reference], dict[str, str | N
     db = sqlite3.connect(path, isolation_level=None)
     try:
         ((found,),) = db.execute("SELECT value FROM facts WHERE name = 'between'").fetchall() or [(None,)]
+        if found == between:
+            db.executemany(_APPEND, read(pad_of(path)))
         rows = db.execute("SELECT seq, kind, user_id, ref FROM pending ORDER BY seq").fetchall()
         if found != between or not rows:
             lock.close()
@@ -360,5 +383,6 @@ def _clear(path: Path, last: int) -> None:
     db = sqlite3.connect(path, isolation_level=None)
     try:
         db.execute("DELETE FROM pending WHERE seq <= ?", (last,))
+        pad_of(path).unlink(missing_ok=True)
     finally:
         db.close()

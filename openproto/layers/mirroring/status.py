@@ -11,6 +11,7 @@ from typing import Any
 
 from openproto.errors import ProviderError
 from openproto.layers.mirroring.journal import journals
+from openproto.layers.mirroring.pad import pad_of, read
 
 
 @dataclass(slots=True)
@@ -71,7 +72,12 @@ def _read(path: Path) -> tuple[dict[str, Any], tuple[int, float | None], dict[st
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         facts = dict(db.execute("SELECT name, value FROM facts"))
-        (pending,) = db.execute("SELECT count(*), min(at) FROM pending")
-        return facts, pending, dict(db.execute("SELECT code, count(*) FROM refused GROUP BY code"))
+        pending = dict(db.execute("SELECT seq, at FROM pending"))
+        pending |= {row[0]: row[-1] for row in read(pad_of(path))}
+        return (
+            facts,
+            (len(pending), min(pending.values(), default=None)),
+            dict(db.execute("SELECT code, count(*) FROM refused GROUP BY code")),
+        )
     finally:
         db.close()

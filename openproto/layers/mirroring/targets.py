@@ -220,7 +220,12 @@ class Adding(Target):
         return there
 
 
-def target(mirror: Provider, journal: MirrorJournal, primary: str) -> Target:
-    """Return what writes into a mirror that is open."""
-    kind = Restoring if "restore" in mirror.operations else Adding
+async def target(mirror: Provider, journal: MirrorJournal, primary: str) -> Target:
+    """Return what writes into a mirror that is open.
+
+    Where restoring is emulated each change of a record would be a deletion and a new memory, under one more key: there
+    records are added and updated instead.
+    """
+    support = (await bounded("capabilities", mirror.capabilities())).x_openproto.support
+    kind = Restoring if support.get("restore") == "native" else Adding
     return kind(mirror, journal, primary)
