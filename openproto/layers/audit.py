@@ -23,9 +23,9 @@ from openproto.context import TokenCounter
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.fanout import gather_bounded
 from openproto.layers.journals import journal_at
-from openproto.layers.journals.journal import Journal
+from openproto.layers.journals.journal import RETURNED, Journal
 from openproto.layers.layer import Layer
-from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, PutResult, Verb
+from openproto.models import Capabilities, ContextBlock, MemoryPage, MemoryRecord, PutResult, UserPart, Verb
 from openproto.provider import (
     AuditEntries,
     KeyedInput,
@@ -135,11 +135,21 @@ class Audited(Layer):
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         """Restore through the provider, with an entry for each record that was written."""
         await self._ensure_journal()
-        outcomes = await self.inner.restore(records)
+        return await self._record_restored(records, await self.inner.restore(records))
+
+    async def load(
+        self, parts: Sequence[UserPart], *, model: str | None, app: str | None, include_deleted: bool
+    ) -> RestoreOutcomes:
+        """Load into the provider, with an entry for each record that was written."""
+        await self._ensure_journal()
+        outcomes = await self.inner.load(parts, model=model, app=app, include_deleted=include_deleted)
+        return await self._record_restored([stored.record for part in parts for stored in part.records], outcomes)
+
+    async def _record_restored(self, records: Sequence[MemoryRecord], outcomes: RestoreOutcomes) -> RestoreOutcomes:
         pairs = zip(records, outcomes, strict=True)
         await self._record_writes(
             [
-                audit_row(record.user_id, memory_id=record.id, scope=record.scope)
+                audit_row(record.user_id, memory_id=record.id, scope=record.scope)._replace(action=RETURNED)
                 for record, outcome in pairs
                 if outcome.outcome == "restored"
             ]

@@ -27,7 +27,7 @@ class AuditRow(NamedTuple):
     user_id: str
     timestamp: datetime
     app: str | None
-    action: Verb
+    action: Verb | str
     memory_id: str | None
     scope: str | None
     request_id: str | None

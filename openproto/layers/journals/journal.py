@@ -9,6 +9,11 @@ from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
 from openproto.stores.audit_buffer import AuditRow
 
+RETURNED = "restore"
+"""How the journal itself calls an add that brought a memory back: one memory can be added once, and restored often."""
+
+ACTION = f"CASE action WHEN '{RETURNED}' THEN 'add' ELSE action END"
+
 
 class Journal(ABC):
     """A store of audit entries that several clients may share; what it raises is typed."""

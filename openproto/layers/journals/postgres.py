@@ -16,7 +16,7 @@ from openproto.errors import (
     ScopeDeniedError,
     UnauthorizedError,
 )
-from openproto.layers.journals.journal import Journal
+from openproto.layers.journals.journal import ACTION, Journal
 from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
@@ -61,11 +61,11 @@ SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::
 ON CONFLICT (user_id, memory_id) WHERE action = 'add' DO NOTHING
 """
 _ENTRIES = """
-SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM {schema}.audit
+SELECT user_id, timestamp, app, ACTION AS action, memory_id, scope, request_id FROM {schema}.audit
 WHERE user_id = $1 AND ($2::text IS NULL OR app = $2) AND ($3::text IS NULL OR memory_id = $3)
   AND timestamp >= coalesce($4, '-infinity'::timestamptz)
 ORDER BY timestamp DESC, number DESC LIMIT $5
-"""
+""".replace("ACTION", ACTION)
 
 
 class PostgresJournal(Journal):

@@ -11,7 +11,7 @@ from typing import Any
 
 from openproto.blocking.sqlite import SqliteThread, file_error
 from openproto.errors import ProviderUnavailableError
-from openproto.layers.journals.journal import Journal
+from openproto.layers.journals.journal import ACTION, Journal
 from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
@@ -36,10 +36,10 @@ _SCHEMA = (
 )
 _APPEND = """INSERT INTO audit (user_id, timestamp, app, action, memory_id, scope, request_id)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, memory_id) WHERE action = 'add' DO NOTHING"""
-_ENTRIES = """SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM audit
+_ENTRIES = """SELECT user_id, timestamp, app, ACTION, memory_id, scope, request_id FROM audit
     WHERE user_id = :user_id AND (:app IS NULL OR app = :app) AND (:memory_id IS NULL OR memory_id = :memory_id)
       AND timestamp >= coalesce(:since, timestamp)
-    ORDER BY timestamp DESC, number DESC LIMIT :limit"""
+    ORDER BY timestamp DESC, number DESC LIMIT :limit""".replace("ACTION", ACTION)
 
 
 class SqliteJournal(Journal):
