@@ -26,7 +26,7 @@ class Row:
 class DictVendor(EmulatedProvider[dict[str, Row]]):
     name = "dictionary"
     cancellation: Cancellation = "native"
-    traits = Traits(keyword_search=True, vector_search=False)
+    traits = Traits(keyword_search=True, vector_search=False, lists_users=True)
 
     def __init__(self, rows: dict[str, Row], *, most_ranked: int = 1000, ordered: bool = False) -> None:
         super().__init__()
@@ -78,6 +78,9 @@ class DictVendor(EmulatedProvider[dict[str, Row]]):
         for stored in everything:
             if until is None or stored.record.created_at <= until:
                 yield stored
+
+    async def owners(self) -> set[str]:
+        return {row.user_id for row in self.rows.values()}
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         wanted = set(terms(query.query))

@@ -12,7 +12,7 @@ from openproto.emulation.options import api_key_of, check_base_url, without_cred
 from openproto.emulation.owned_ids import TOKEN, OwnedId, is_uuid, user_token
 from openproto.emulation.provider import EmulatedProvider
 from openproto.emulation.recent import Recent
-from openproto.emulation.stored import Stored
+from openproto.emulation.stored import Stored, made_at, owner_in
 from openproto.emulation.traits import NATIVE, Traits
 from openproto.emulation.vendor import Ranked, connect_in, connect_once
 from openproto.emulation.waiting import look_until
@@ -37,8 +37,10 @@ __all__ = [
     "is_current",
     "is_uuid",
     "look_until",
+    "made_at",
     "matches",
     "no_such_memory",
+    "owner_in",
     "reader",
     "reading",
     "scope_nodes",

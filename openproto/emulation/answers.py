@@ -47,9 +47,13 @@ def no_such_memory() -> NotFoundError:
     return NotFoundError("no such memory")
 
 
-def deleted_since() -> ConflictError:
+class DeletedSinceError(ConflictError):
+    """A ConflictError of an idempotency key whose memory is gone: a restored memory then gets another key."""
+
+
+def deleted_since() -> DeletedSinceError:
     """Return the error for an idempotency key whose memory is gone and must not come back."""
-    return ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
+    return DeletedSinceError("idempotency_key: belongs to a memory that was deleted since; use a new key")
 
 
 def another_users(vendor: str) -> ProviderError:

@@ -17,8 +17,9 @@ from openproto.emulation.answers import no_such_memory, stale_version
 from openproto.emulation.lending import hit_of, with_lent
 from openproto.emulation.locks import Name
 from openproto.emulation.matching import is_current, matches
-from openproto.emulation.stored import Stored, new_version
-from openproto.emulation.vendor import B, Vendor
+from openproto.emulation.restoring import Restoring, name_of
+from openproto.emulation.stored import Stored, fingerprint_of, new_version
+from openproto.emulation.vendor import B
 from openproto.emulation.waiting import look_until
 from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
 from openproto.fanout import gather_all, gather_bounded
@@ -45,7 +46,6 @@ from openproto.requests import (
     RecordRef,
     SearchQuery,
     check_validity,
-    fingerprint,
 )
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.duplicates import decide, plain
@@ -53,7 +53,7 @@ from openproto.stores.ranking import shares
 from openproto.stores.words import query_terms, terms
 
 
-class EmulatedProvider(Vendor[B]):
+class EmulatedProvider(Restoring[B]):
     """A provider over a vendor that stores texts with metadata; its `traits` say what the vendor has itself."""
 
     on_duplicate = explain = True
@@ -100,14 +100,14 @@ class EmulatedProvider(Vendor[B]):
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        return (await self._existing(ref.id, ref.user_id)).record
+        return (await self._existing(ref.id, ref.user_id)).shown
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
         """Return the record that bears the key."""
         found = await self.find_named(ref.user_id, ref.key)
         if found is None:
             raise no_such_memory()
-        return await self.get(RecordRef(id=found.record.id, user_id=ref.user_id))
+        return await self.get(RecordRef(id=found.id, user_id=ref.user_id))
 
     async def put(self, item: MemoryInput, *, if_version: str | None) -> PutResult:
         """Create the record of the key or write it anew; whoever else writes a record of that key waits."""
@@ -118,7 +118,7 @@ class EmulatedProvider(Vendor[B]):
         updating = self._update(ref, changes)
         at_once = self.traits.replaces_at_once and "supersedes" not in changes.model_fields_set
         stored = await (updating if at_once else self._finish_despite_cancellation(updating))
-        return await self.processed(stored.record)
+        return await self.processed(stored.shown)
 
     async def delete(self, ref: RecordRef) -> None:
         """Remove the memory."""
@@ -134,7 +134,7 @@ class EmulatedProvider(Vendor[B]):
         found: list[MemoryRecord] = []
         async with aclosing(self.scan(query.user_id, until)) as memories:
             async for stored in memories:
-                record = self._owned(stored, query.user_id).record
+                record = self._owned(stored, query.user_id).shown
                 # Of records made in one moment the vendor's order says nothing: all of them must be seen.
                 full = len(found) >= wanted and record.created_at < found[-1].created_at
                 if self.traits.scans_newest_first and (full or (query.since and record.created_at < query.since)):
@@ -155,7 +155,7 @@ class EmulatedProvider(Vendor[B]):
         while True:
             ranked = await self.rank(query, count)
             hits = [
-                hit_of(query, stored.record, "backend", min(1.0, max(0.0, score)))
+                hit_of(query, stored.shown, "backend", min(1.0, max(0.0, score)))
                 for stored, score in ranked.hits
                 if matches(self._owned(stored, query.user_id), query) and is_current(stored, at)
             ]
@@ -163,7 +163,7 @@ class EmulatedProvider(Vendor[B]):
                 break
             count = min(self.traits.most_ranked, count * 4)
         if len(hits) < query.limit and not ranked.complete:
-            seen = {stored.record.id for stored, _ in ranked.hits}
+            seen = {stored.id for stored, _ in ranked.hits}
             hits += await self._by_words(query, at, seen, below=min((hit.score for hit in hits), default=1.0))
         hits = with_lent(hits)
         hits.sort(key=lambda hit: hit.score, reverse=True)
@@ -177,11 +177,13 @@ class EmulatedProvider(Vendor[B]):
         async with aclosing(self.scan(filters.user_id)) as memories:
             chosen = [stored async for stored in memories if matches(self._owned(stored, filters.user_id), query)]
 
-        async def remove(stored: Stored) -> bool:
-            async with self._locked(stored.record.id):
-                return await self.remove(stored)
+        async def remove(part: Sequence[Stored]) -> int:
+            async with self._locked(*(stored.id for stored in part)):
+                return await self.remove_many(part)
 
-        return sum(await gather_bounded(map(remove, chosen), limit=self.traits.most_writes))
+        most = self.traits.most_removed
+        parts = (chosen[start : start + most] for start in range(0, len(chosen), most))
+        return sum(await gather_bounded(map(remove, parts), limit=self.traits.most_writes))
 
     async def capabilities(self) -> Capabilities:
         """Return what the vendor has and what is emulated here."""
@@ -225,19 +227,19 @@ class EmulatedProvider(Vendor[B]):
 
     async def _add(self, item: MemoryInput, key: str) -> MemoryRecord:
         if item.on_duplicate == "keep":
-            return (await self._add_decided(item, key)).record
+            return (await self._add_decided(item, key)).shown
         # Whoever says the same waits; sorts before the locks that writing takes.
         async with self._locked_by([("a duplicate", item.user_id, plain(item.content))]):
             before = None if is_fresh(key) else await self.find_key(item.user_id, key)
             if before is not None:
-                return (await self._add_decided(item.superseding(before.record.supersedes), key)).record
+                return (await self._add_decided(item.superseding(before.record.supersedes), key)).shown
             decided = decide(item, await self._may_say(item))
-            return decided if isinstance(decided, MemoryRecord) else (await self._add_decided(decided, key)).record
+            return decided if isinstance(decided, MemoryRecord) else (await self._add_decided(decided, key)).shown
 
     async def _add_decided(self, item: MemoryInput, key: str) -> Stored:
         locks: list[Name] = [("key", item.user_id, key), *(("memory", id) for id in item.supersedes)]
         if item.key is not None:
-            locks.append(_name_of(item.user_id, item.key))
+            locks.append(name_of(item.user_id, item.key))
         async with self._locked_by(locks):
             if not is_fresh(key):
                 before = await self.find_key(item.user_id, key)
@@ -254,23 +256,23 @@ class EmulatedProvider(Vendor[B]):
 
     async def _write_named(self, item: MemoryInput, if_version: str | None) -> PutResult:
         user_id, key = item.user_id, item.key or ""
-        async with self._locked_by([_name_of(user_id, key)]):
+        async with self._locked_by([name_of(user_id, key)]):
             while True:
                 found = await self.find_named(user_id, key)
-                touched = [found.record.id, *found.record.supersedes] if found else []
+                touched = [found.id, *found.record.supersedes] if found else []
                 async with self._locked(*touched, *item.supersedes):
                     old = await self.find(found.record.id, user_id) if found else None
                     if found and (old is None or old.record.supersedes != found.record.supersedes):
                         continue  # changed before its locks were held
                     _check_version(old, if_version)
                     if old is None:
-                        return PutResult(record=(await self._create(item, generated_key(user_id))).record, created=True)
-                    return PutResult(record=(await self._write_over(old, item)).record, created=False)
+                        return PutResult(record=(await self._create(item, generated_key(user_id))).shown, created=True)
+                    return PutResult(record=(await self._write_over(old, item)).shown, created=False)
 
     async def _write_over(self, old: Stored, item: MemoryInput) -> Stored:
         """Write `item` in place of `old`, of which the id, the moment, the idempotency key, and the marks stay."""
         before = old.record
-        if before.id in item.supersedes:
+        if old.id in item.supersedes:
             raise InvalidRequestError("supersedes: a record cannot supersede itself")
         superseded = [await self._existing(id, item.user_id) for id in item.supersedes]
         now = datetime.now(UTC)
@@ -281,9 +283,10 @@ class EmulatedProvider(Vendor[B]):
             superseded=old.superseded,
             holds_from=now if item.supersedes else None,
             handle=old.handle,
+            origin=old.origin,
         )
         written = self._noted(await self.replace(old, new))
-        await self._release(before, [id for id in before.supersedes if id not in item.supersedes])
+        await self._release(old, [id for id in before.supersedes if id not in item.supersedes])
         return await self._mark(written, superseded)
 
     async def add_each(self, items: Sequence[KeyedInput]) -> Outcomes:
@@ -301,8 +304,8 @@ class EmulatedProvider(Vendor[B]):
         unmarked = [
             old
             for id in supersedes
-            if (old := await self.find(id, before.record.user_id)) is not None
-            and before.record.id not in (by for by, _ in old.superseded)
+            if (old := await self.known(id, before.record.user_id)) is not None
+            and before.id not in (by for by, _ in old.superseded)
             and id in before.record.supersedes
         ]
         return await self._mark(before, unmarked)
@@ -331,7 +334,7 @@ class EmulatedProvider(Vendor[B]):
             )
             new = self._noted(await self.replace(old, changed))
             if cleared:
-                await self._release(old.record, old.record.supersedes)
+                await self._release(old, old.record.supersedes)
             return await self._mark(new, added)
 
     async def _expected(self, ref: RecordRef) -> Stored:
@@ -341,10 +344,10 @@ class EmulatedProvider(Vendor[B]):
             _check_version(found, ref.if_version)
         return found
 
-    async def _release(self, successor: MemoryRecord, ids: Sequence[str]) -> None:
+    async def _release(self, successor: Stored, ids: Sequence[str]) -> None:
         """Take the successor's mark from memories that it no longer supersedes."""
         for id in ids:
-            released = await self.find(id, successor.user_id)
+            released = await self.known(id, successor.record.user_id)
             if released is not None:
                 self._noted(await self.replace(released, released.released_by(successor.id)))
 
@@ -353,11 +356,11 @@ class EmulatedProvider(Vendor[B]):
             record = new.record
             since = record.valid_from or record.updated_at or record.created_at
             for superseded in old:
-                await self.replace(superseded, superseded.superseded_by(record.id, since))
+                await self.replace(superseded, superseded.superseded_by(new.id, since))
         return new
 
     def _same_input(self, before: Stored, item: MemoryInput) -> Stored:
-        if before.fingerprint != fingerprint(item).hex():
+        if before.fingerprint != fingerprint_of(item):
             raise ConflictError("this idempotency key was used for another memory; use a new key for a new memory")
         return before
 
@@ -371,7 +374,7 @@ class EmulatedProvider(Vendor[B]):
         known = {*wanted.terms, *wanted.variants}
         async with aclosing(self.scan(query.user_id)) as memories:
             async for stored in memories:
-                record = self._owned(stored, query.user_id).record
+                record = self._owned(stored, query.user_id).shown
                 if record.id in seen or not matches(stored, query) or not is_current(stored, at):
                     continue
                 records.append(record)
@@ -379,11 +382,6 @@ class EmulatedProvider(Vendor[B]):
                 await asyncio.sleep(0)  # splitting a long text takes a while
         scores = shares(wanted, found)
         return [hit_of(query, records[number], "words", share * below) for number, share in scores.items()]
-
-
-def _name_of(user_id: str, key: str) -> Name:
-    # Sorts before the locks of memories, which `put` takes while it holds this one.
-    return ("a name", user_id, key)
 
 
 def _check_version(found: Stored | None, if_version: str | None) -> None:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from secrets import token_hex
 from typing import Any, Self, TypeAlias
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue, PrivateAttr, ValidationError
 
 from openproto.emulation.answers import damaged
 from openproto.models import MemoryRecord, MemorySource
@@ -45,10 +45,24 @@ class Stored:
     """When it first superseded another record, before which it is not current; None where it never did."""
     handle: str = ""
     """The vendor's own name for it, where that is not the record's id."""
+    origin: str = ""
+    """The id that it was restored with: callers know it by that one, and the vendor by the record's."""
+
+    @property
+    def id(self) -> str:
+        """The id that callers know it by."""
+        return self.origin or self.record.id
+
+    @property
+    def shown(self) -> MemoryRecord:
+        """The record as callers see it."""
+        return self.record.model_copy(update={"id": self.origin}) if self.origin else self.record
 
     @classmethod
-    def new(cls, item: MemoryInput, key: str, *, id: str, created_at: datetime | None = None) -> Self:
+    def new(cls, item: MemoryInput, key: str, *, id: str, created_at: datetime | None = None) -> Stored:
         """Return the memory that `item` asks for; the adapter may give it another id when the vendor has made one."""
+        if isinstance(item, RestoredInput):
+            return replace(item.stored.changed(id=id), idempotency_key=key)
         fields = item.model_dump(exclude={"content", "user_id"}, exclude_unset=True)
         record = MemoryRecord(
             id=id,
@@ -61,7 +75,7 @@ class Stored:
         )
         # A successor without `valid_from` holds from the write that named its predecessors.
         holds_from = record.created_at if item.supersedes and item.valid_from is None else None
-        return cls(record, key, fingerprint(item).hex(), holds_from=holds_from)
+        return cls(record, key, fingerprint_of(item), holds_from=holds_from)
 
     @classmethod
     def foreign(cls, *, handle: str = "", **fields: Any) -> Self:
@@ -82,6 +96,8 @@ class Stored:
         }
         if self.holds_from is not None:
             envelope["holds_from"] = self.holds_from.isoformat()
+        if self.origin:
+            envelope["origin"] = self.origin
         return to_json(envelope)
 
     @classmethod
@@ -98,7 +114,8 @@ class Stored:
                 marks["version"] = _digest(text)
             record = MemoryRecord.model_validate({**envelope["record"], **marks, "content": content, **fields})
             holds_from = datetime.fromisoformat(envelope["holds_from"]) if "holds_from" in envelope else None
-            return cls(record, envelope["key"], envelope["fingerprint"], superseded, holds_from, handle)
+            origin = str(envelope.get("origin", ""))
+            return cls(record, envelope["key"], envelope["fingerprint"], superseded, holds_from, handle, origin)
         except (ValidationError, LookupError, TypeError, ValueError, RecursionError):
             # Not chained: the error of a model repeats its input, which is memory content.
             raise damaged() from None
@@ -119,11 +136,11 @@ class Stored:
 
     def superseded_by(self, id: str, since: datetime) -> Self:
         """Return this as superseded by `id` too."""
-        return self._marked((*self._without(id), (id, since)))
+        return self.marked((*self._without(id), (id, since)))
 
     def released_by(self, id: str) -> Self:
         """Return this as no longer superseded by `id`."""
-        return self._marked(self._without(id))
+        return self.marked(self._without(id))
 
     @property
     def superseded_at(self) -> datetime | None:
@@ -133,9 +150,43 @@ class Stored:
     def _without(self, id: str) -> Marks:
         return tuple((by, since) for by, since in self.superseded if by != id)
 
-    def _marked(self, marks: Marks) -> Self:
+    def marked(self, marks: Marks) -> Self:
+        """Return this with those marks in place of its own."""
         by = marks[-1][0] if marks else None
         return replace(self.changed(superseded_by=by, version=new_version()), superseded=marks)
+
+
+class RestoredInput(MemoryInput):
+    """The input of a memory that is written as it was, under whatever id the vendor gives it."""
+
+    _stored: Stored = PrivateAttr()
+
+    @classmethod
+    def of(cls, item: MemoryInput, stored: Stored) -> Self:
+        """Return the input; `item` is what `stored` would have been made of."""
+        made = cls.model_construct(item.model_fields_set, **dict(item))
+        made._stored = stored
+        return made
+
+    @property
+    def stored(self) -> Stored:
+        """The memory that `Stored.new` makes of it."""
+        return self._stored
+
+
+def fingerprint_of(item: MemoryInput) -> str:
+    """Return what the inputs of two memories share only where the memories are the same."""
+    return item.stored.fingerprint if isinstance(item, RestoredInput) else fingerprint(item).hex()
+
+
+def owner_in(text: str) -> str:
+    """Return the user whose memory `Stored.to_text` wrote; ProviderError where this is nothing that it writes."""
+    return Stored.from_text(text, "").record.user_id
+
+
+def made_at(item: MemoryInput) -> datetime | None:
+    """Return when the memory was made, where it is one that is restored."""
+    return item.stored.record.created_at if isinstance(item, RestoredInput) else None
 
 
 def _digest(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from openproto.models import Support
 from openproto.requests import MAX_CONTENT_LENGTH
@@ -32,6 +33,18 @@ class Traits:
     most_ranked: int = 1000
     """The most hits that `rank` can be asked for."""
 
+    restores: bool = True
+    """Whether a memory can be written as it was: its text word for word, and found again by its idempotency key."""
+
+    oldest: datetime | None = None
+    """The earliest moment at which a restored memory may have been made; None where any will do."""
+
+    most_of_one_moment: int = 0
+    """How many of a user's memories that were made in one moment the vendor can list; 0 where that is no limit."""
+
+    lists_users: bool = False
+    """Whether `owners` returns whose memories there are."""
+
     keys_outlive: Support = "none"
     """Whether an idempotency key is still known when its memory was deleted, and an old request brings nothing back."""
 
@@ -40,6 +53,9 @@ class Traits:
 
     removes_all: bool = False
     """Whether the vendor can remove everything of a user, by `remove_all`."""
+
+    most_removed: int = 1
+    """How many memories `remove_many` can remove in one request; 1 where there is no such request."""
 
     most_created: int = 1
     """How many memories `create_many` can write in one request; 1 where there is no such request."""

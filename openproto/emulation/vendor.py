@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar
 
 from openproto.blocking.threads import Threads
-from openproto.emulation.answers import another_users, no_such_memory
+from openproto.emulation.answers import another_users
 from openproto.emulation.locks import KeyedLocks, Name
 from openproto.emulation.matching import has_ended, is_current
 from openproto.emulation.said import Said, said
@@ -146,6 +146,10 @@ class Vendor(Provider, ABC, Generic[B]):
     async def remove(self, stored: Stored) -> bool:
         """Remove the memory for good; return False where it was gone already."""
 
+    async def remove_many(self, chosen: Sequence[Stored]) -> int:
+        """Remove up to `most_removed` memories of one user in one request, and return how many were there."""
+        return sum([await self.remove(stored) for stored in chosen])
+
     async def remove_all(self, user_id: str) -> int:
         """Remove every memory of the user and return how many there were; where the traits say that it can."""
         raise NotImplementedError
@@ -153,6 +157,10 @@ class Vendor(Provider, ABC, Generic[B]):
     @abstractmethod
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield every memory of the user; those created after `until` may be left out."""
+
+    async def owners(self) -> Collection[str]:
+        """Return the users that have memories; where the traits say that the vendor can."""
+        raise NotImplementedError
 
     @abstractmethod
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
@@ -173,7 +181,7 @@ class Vendor(Provider, ABC, Generic[B]):
         found = await gather_all(*(self.find(id, user_id) for id in ids))
         now = datetime.now(UTC)
         known.forget(item, [id for id, one in zip(ids, found, strict=True) if one is None or has_ended(one, now)])
-        records = [one.record for one in found if one and is_current(self._owned(one, user_id), now)]
+        records = [one.shown for one in found if one and is_current(self._owned(one, user_id), now)]
         return sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)
 
     async def _said_by(self, user_id: str) -> Said:
@@ -207,12 +215,6 @@ class Vendor(Provider, ABC, Generic[B]):
         if stored.record.user_id != user_id:
             raise another_users("the backend")
         return stored
-
-    async def _existing(self, id: str, user_id: str | None) -> Stored:
-        found = await self.find(id, user_id)
-        if found is None or (user_id is not None and found.record.user_id != user_id):
-            raise no_such_memory()
-        return found
 
     async def _finish_despite_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, which is several requests; when the caller is cancelled, it is still brought to its end."""

@@ -35,7 +35,7 @@ async def index_records(
 
     The vectors that stand with the records are taken over where they are of the indexer's own model.
     """
-    checked = [_input(stored.record) for stored in records]
+    checked = [input_of(stored.record) for stored in records]
     same = model is not None and model == indexer.model
     known = [
         _vector(stored.vector, indexer.dim) if same else None
@@ -51,6 +51,11 @@ def as_stored(records: Sequence[MemoryRecord]) -> Sequence[StoredRecord]:
     """Return records as verbs return them, of whose handovers only the last is known, and not its moment."""
     unknown = {"begins": None, "handovers": None, "vector": None}
     return [StoredRecord.of_valid({"record": record, **unknown}, {}) for record in records]
+
+
+def is_generated(key: str) -> bool:
+    """Say whether a client made the idempotency key for one call, which nobody else repeats."""
+    return moment_of(key) is not None
 
 
 def to_settle(records: Iterable[StoredRecord]) -> set[str]:
@@ -115,7 +120,8 @@ def _vector(data: bytes | None, dim: int | None) -> Vector | None:
     return found if abs(length - 1) < _UNIT or length == 0 else None
 
 
-def _input(record: MemoryRecord) -> KeyedInput | OpenProtoError:
+def input_of(record: MemoryRecord) -> KeyedInput | OpenProtoError:
+    """Return what `add` would have made the record of, under its own id as the key, or why it cannot be written."""
     fields = {name: value for name in _COPIED if (value := getattr(record, name)) not in (None, [])}
     try:
         if parse_id(record.id) is None:  # most are UUIDs, which need no other check

@@ -25,6 +25,7 @@ from openproto.emulation import (
     Traits,
     connect_in,
     deleted_since,
+    made_at,
     no_such_memory,
     user_token,
     without_credentials,
@@ -107,6 +108,8 @@ class Letta(EmulatedProvider[_Backend]):
         keys_outlive="emulated",
         most_created=10,
         removes_all=True,
+        oldest=FIRST,
+        most_of_one_moment=PAGE // 2,
     )
 
     def __init__(
@@ -226,8 +229,7 @@ class Letta(EmulatedProvider[_Backend]):
         return False
 
     async def remove_all(self, user_id: str) -> int:
-        async with aclosing(self.scan(user_id)) as found:
-            count = sum([1 async for _ in found])
+        count = len(await self.everything(user_id))
         await self.backend.archives.remove_all(user_token(user_id))
         return count
 
@@ -254,7 +256,7 @@ class Letta(EmulatedProvider[_Backend]):
 
     def _new(self, item: MemoryInput, key: str) -> Stored:
         """Return the memory to write; a key that the client generated is not repeated once it has been written."""
-        created_at = self._drafts.get(key) or from_micros(self._clock.tick())
+        created_at = self._drafts.get(key) or made_at(item) or from_micros(self._clock.tick())
         stored = Stored.new(item, key, id=PassageId.of_key(item.user_id, key, created_at).id, created_at=created_at)
         return replace(stored, idempotency_key="") if isinstance(key, GeneratedKey) else stored
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -49,7 +49,6 @@ Rows: TypeAlias = list[dict[str, Any]]
 _MODEL_FILE = "openproto-embedder.json"
 _LISTED_AT_FIRST = 10_000
 _EMBED_WITHIN = 30.0
-_ROWS_PER_TURN = 100
 _DIGITS = 6
 _POOL = MAX_SEARCH_LIMIT + 5  # of the store's hits are scored at least; mem0's own search would ask for four times that
 
@@ -142,11 +141,8 @@ class Library:
 
         return await self._call(delete)
 
-    async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
-        for number, stored in enumerate(await self._all({"user_id": entity(user_id)})):
-            if number % _ROWS_PER_TURN == 0:
-                await asyncio.sleep(0)
-            yield stored
+    async def everything(self, user_id: str) -> list[Stored]:
+        return await self._all({"user_id": entity(user_id)})
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Search mem0's store by meaning, and score hits by cosine and words: its own scores differ between queries."""

@@ -7,7 +7,7 @@ is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from openproto.blocking.threads import Threads
@@ -38,7 +38,6 @@ HOSTED = "https://api.mem0.ai"
 
 _PAGE = 200
 _REQUEST_TIMEOUT = 30.0
-_ROWS_PER_TURN = 100
 
 _LOOKED_FOR = 100
 """How many memories at most one search looks for."""
@@ -137,21 +136,17 @@ class Platform:
 
     async def remove_all(self, user_id: str) -> int:
         """Delete everything that the user has, and wait until it is done."""
-        name = entity(user_id)
-        ids = [stored.record.id for stored in await self._all(name, {"user_id": name})]
+        ids = [stored.record.id for stored in await self.everything(user_id)]
         if ids:
-            answer = await self._call(self._client.delete_all, user_id=name)
+            answer = await self._call(self._client.delete_all, user_id=entity(user_id))
             for id in ids:
                 self._index.removed(id)
             await self._event(answer)
         return len(ids)
 
-    async def scan(self, user_id: str) -> AsyncGenerator[Stored, None]:
+    async def everything(self, user_id: str) -> list[Stored]:
         name = entity(user_id)
-        for number, stored in enumerate(await self._all(name, {"user_id": name})):
-            if number % _ROWS_PER_TURN == 0:
-                await asyncio.sleep(0)
-            yield stored
+        return await self._all(name, {"user_id": name})
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Search; what the index has not caught up with is read anew, and what was deleted is left out."""

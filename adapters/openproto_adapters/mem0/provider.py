@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +78,7 @@ class Mem0(EmulatedProvider[Library | Platform]):
         self._width = width
         kind = Platform if self._is_hosted else Library
         self.cancellation = kind.cancellation
-        self.traits = kind.traits
+        self.traits = replace(kind.traits, restores=not infer)
 
     async def connect(self) -> Library | Platform:
         backend = self._hosted() if self._is_hosted else self._library()
@@ -109,9 +111,11 @@ class Mem0(EmulatedProvider[Library | Platform]):
     async def remove(self, stored: Stored) -> bool:
         return await self.backend.remove(stored)
 
-    def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
-        """Yield all of the user's memories; mem0 neither orders nor cuts a listing by time."""
-        return self.backend.scan(user_id)
+    async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        for number, stored in enumerate(await self.backend.everything(user_id)):
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+            yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         return await self.backend.rank(query, count)
@@ -122,7 +126,7 @@ class Mem0(EmulatedProvider[Library | Platform]):
         backend = self.backend
         if isinstance(backend, Platform):
             stored = stored.changed(status=await backend.status(stored))
-        return stored.record
+        return stored.shown
 
     async def remove_all(self, user_id: str) -> int:
         """Let the platform remove everything; of the library's stores only some could."""

@@ -58,7 +58,7 @@ class Memori(EmulatedProvider[_Backend]):
     requires: ClassVar[tuple[str, ...]] = ("memori", "onnxruntime", "psycopg", "sqlalchemy")
     sdk = "memori"
     tested_with = "3.3.6"
-    traits = Traits(scans_newest_first=True, most_created=200, mixes_users=True, removes_all=True)
+    traits = Traits(scans_newest_first=True, most_created=200, mixes_users=True, removes_all=True, lists_users=True)
 
     def __init__(self, url: str | Path | None = None, *, models: str | Path | None = None, width: int = 4) -> None:
         super().__init__()
@@ -136,6 +136,9 @@ class Memori(EmulatedProvider[_Backend]):
 
     async def remove_all(self, user_id: str) -> int:
         return await self._write(self.backend.store.remove_all, user_id)
+
+    async def owners(self) -> Sequence[str]:
+        return await self._call(self.backend.store.owners)
 
     async def check(self) -> None:
         await self._call(self.backend.store.ping)

@@ -38,7 +38,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateTable
 
 from openproto.blocking.imports import large_import
-from openproto.emulation import Stored, no_such_memory, user_token
+from openproto.emulation import Stored, no_such_memory, owner_in, user_token
 from openproto.errors import ConflictError, ProviderError
 from openproto.requests import Filters
 from openproto.stores.moments import to_micros
@@ -177,6 +177,13 @@ class Store:
         mine = select(ENTITY.c.id).where(ENTITY.c.external_id == entity(user_id)).scalar_subquery()
         with self._transaction() as connection:
             return connection.execute(delete(FACT).where(FACT.c.entity_id == mine)).rowcount
+
+    def owners(self) -> list[str]:
+        """Return the users that have memories."""
+        wanted = select(ENTITY.c.external_id, func.min(MEMORY.c.envelope)).select_from(FACTS)
+        with self._transaction() as connection:
+            rows = connection.execute(wanted.group_by(ENTITY.c.external_id)).all()
+        return [owner_in(envelope) if envelope is not None else name for name, envelope in rows]
 
     def page(self, user_id: str, after: Mark | None, until: datetime | None) -> tuple[list[Stored], Mark | None]:
         """Return the user's next memories, newest first, and the mark to go on from; None after the last."""

@@ -79,6 +79,7 @@ class Memsy(EmulatedProvider[_Backend]):
         scans_newest_first=True,
         most_ranked=MOST_RANKED,
         mixes_users=True,
+        lists_users=True,
         most_created=100,  # Memsy recommends tens to low hundreds
     )
 
@@ -99,7 +100,9 @@ class Memsy(EmulatedProvider[_Backend]):
         self._api_key = api_key
         self._path = None if path is None else Path(path)
         self._width = width
-        self.traits = replace(self.traits, processing_seconds=wait, supersession=self._path is not None)
+        self.traits = replace(
+            self.traits, processing_seconds=wait, supersession=path is not None, restores=path is not None
+        )
 
     @property
     def verbs(self) -> frozenset[Verb]:
@@ -196,6 +199,9 @@ class Memsy(EmulatedProvider[_Backend]):
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield the records of the file, newest first; without one there is nothing to go through."""
         return self.backend.memories.scan(user_token(user_id), until)
+
+    async def owners(self) -> Sequence[str]:
+        return [] if self.backend.records is None else await self.backend.records.owners()
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Search; a memory's score is that of the best that Memsy made of it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openproto.blocking.sqlite import SqliteThread, file_error
-from openproto.emulation import Stored
+from openproto.emulation import Stored, owner_in
 from openproto.stores.moments import to_micros
 from openproto_adapters.memsy.events import Kept
 from openproto_adapters.memsy.ids import EventId
@@ -49,6 +49,7 @@ _PAGE = f"""SELECT {_COLUMNS} FROM memsy_records
     ORDER BY created_at DESC, id DESC LIMIT {PAGE}"""
 _REPLACE = """UPDATE memsy_records SET event = ?, status = ?, content = ?, envelope = ?
     WHERE actor = ? AND session = ? AND content IS NOT NULL"""
+_OWNERS = "SELECT min(envelope) FROM memsy_records WHERE content IS NOT NULL GROUP BY actor"
 _SETTLE = "UPDATE memsy_records SET status = ? WHERE event = ?"
 _REMOVE = """UPDATE memsy_records SET content = NULL, envelope = NULL
     WHERE actor = ? AND session = ? AND content IS NOT NULL"""
@@ -116,6 +117,10 @@ class Records:
             position = _LATEST if until is None else (to_micros(until) + 1, "")
         rows = await self._thread.run(lambda db: db.execute(_PAGE, (actor, *position)).fetchall())
         return [*map(_stored, rows)]
+
+    async def owners(self) -> list[str]:
+        """Return the users that have records."""
+        return [owner_in(text) for (text,) in await self._thread.run(lambda db: db.execute(_OWNERS).fetchall())]
 
     async def replace(self, new: Stored) -> bool:
         """Put the record as it is now in the place of what it was; False where it was deleted meanwhile."""

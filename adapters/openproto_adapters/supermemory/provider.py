@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
@@ -23,14 +22,13 @@ from openproto.emulation import (
     check_base_url,
     connect_in,
     deleted_since,
-    matches,
     no_such_memory,
     user_token,
 )
 from openproto.fields import check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
-from openproto.requests import Filters, ListQuery, MemoryInput, RecordRef, SearchQuery
+from openproto.requests import MemoryInput, RecordRef, SearchQuery
 from openproto_adapters.supermemory.api import PAGE, Api, Filter
 from openproto_adapters.supermemory.errors import VENDOR
 from openproto_adapters.supermemory.ids import DocumentId
@@ -95,6 +93,7 @@ class Supermemory(EmulatedProvider[_Backend]):
         most_created=100,  # Supermemory takes up to 600 in one request, which may be long ones
         most_ranked=PAGE,
         removes_all=True,
+        most_removed=PAGE,
     )
 
     def __init__(
@@ -176,34 +175,18 @@ class Supermemory(EmulatedProvider[_Backend]):
     async def delete(self, ref: RecordRef) -> None:
         """Delete the document; without reading it first where its id says all that needs to be known."""
         own = DocumentId.read(ref.id, ref.user_id)
-        if own is None:
-            raise no_such_memory()
-        if own.has_key or ref.if_version is not None:  # nothing is to be remembered of a key that never had a memory
-            await super().delete(ref)
-            return
-        async with self._locked(ref.id):
-            if not await self.backend.memories.remove(own):
-                raise no_such_memory()
+        if own is not None and not own.has_key and ref.if_version is None:  # it had no key that is to be remembered
+            async with self._locked(ref.id):
+                if await self.backend.memories.remove(own):
+                    return
+        await super().delete(ref)
 
     async def remove_all(self, user_id: str) -> int:
         """Delete the namespace and the keys."""
         return await self.backend.memories.remove_all(user_token(user_id))
 
-    async def delete_all(self, filters: Filters) -> int:
-        """Delete as many documents in one request as Supermemory takes, where not all are to go."""
-        if filters.scope is None and not filters.tags:
-            return await super().delete_all(filters)
-        query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags)
-        async with aclosing(self.scan(filters.user_id)) as found:
-            chosen = [stored async for stored in found if matches(stored, query)]
-        deleted = 0
-        for start in range(0, len(chosen), PAGE):
-            part = chosen[start : start + PAGE]
-            async with self._locked(*(stored.record.id for stored in part)):
-                deleted += await self.backend.memories.remove_together(
-                    [DocumentId.of(stored.record.id) for stored in part]
-                )
-        return deleted
+    async def remove_many(self, chosen: Sequence[Stored]) -> int:
+        return await self.backend.memories.remove_together([DocumentId.of(stored.record.id) for stored in chosen])
 
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         return self.backend.memories.all(user_token(user_id), until)
