@@ -294,18 +294,17 @@ class UserPart(NamedTuple):
 
 
 class Snapshot(Protocol):
-    """One unchanging state of a store, whatever others write meanwhile."""
+    """All that a store holds: one unchanging state of it where it is `consistent`, whatever others write meanwhile."""
 
-    model: str | None
-    """The model of its vectors."""
+    model: str | None  # of its vectors
+    consistent: bool
+    lacks: Sequence[str]  # what it does not give of the store, in words
 
     def users(self) -> AsyncIterator[str]:
         """Return the ids of all users of whom the store holds anything, in order."""
-        ...
 
     def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return all that the store holds of a user, in parts: records and audit entries oldest first."""
-        ...
 
 
 class Features(Result):

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
-from openproto import AsyncMemory, Provider, UnsupportedCapabilityError, __version__
+from openproto import AsyncMemory, AuditEntry, Provider, UnsupportedCapabilityError, __version__
 from openproto.models import Snapshot, StoredRecord, UserPart
 from openproto.portable.package import End, Manifest, Sink, Writer
 
 MOST_ENTRIES = 1000
 """Audit entries that the verb gives of a user."""
 
-_ALWAYS = ["records", "keys", "supersession", "audit entries"]
+_ALL = ("records", "keys", "supersession", "audit entries", "idempotency keys", "moments of handovers")
 
 
 async def back_up(
@@ -29,41 +29,43 @@ async def back_up(
 
     From a snapshot where the provider has one; otherwise by the verbs, one page after the other.
     """
-    holding, manifest = _source(memory, provider, users=sorted(set(users)), vectors=vectors)
-    async with holding as snapshot:
-        manifest = manifest.model_copy(update={"model": snapshot.model})
-        if snapshot.model is not None:
-            manifest.holds.append("vectors")
+    chosen = sorted(set(users))
+    async with _source(memory, provider, vectors=vectors) as snapshot:
+        lacks = [*snapshot.lacks, *_left_out(snapshot, everybody=not chosen, vectors=vectors)]
+        manifest = Manifest(
+            made_by=f"openproto {__version__}",
+            provider=provider.name,
+            made_at=datetime.now(UTC).isoformat(),
+            users=chosen or "all",
+            consistent=snapshot.consistent,
+            holds=[what for what in _ALL if what not in lacks] + (["vectors"] if snapshot.model is not None else []),
+            lacks=lacks,
+            model=snapshot.model,
+        )
         writer = Writer(sink, manifest)
-        async for user in _each(manifest.users) if manifest.users != "all" else snapshot.users():
+        async for user in _each(chosen) if chosen else _users(snapshot):
             writer.begin(user)
             async for part in snapshot.parts(user):
                 writer.add(part)
                 report(writer.records)
+            if not snapshot.consistent:
+                writer.add(UserPart(user, audit=await _entries(memory, user)))
             writer.end()
         return manifest, writer.finish()
 
 
-def _source(
-    memory: AsyncMemory, provider: Provider, *, users: list[str], vectors: bool
-) -> tuple[AbstractAsyncContextManager[Snapshot], Manifest]:
-    about = Manifest(
-        made_by=f"openproto {__version__}",
-        provider=provider.name,
-        made_at=datetime.now(UTC).isoformat(),
-        users=users or "all",
-        consistent=True,
-        holds=[*_ALWAYS, "idempotency keys", "moments of handovers"],
-        lacks=[],
-        model=None,
-    )
+def _source(memory: AsyncMemory, provider: Provider, *, vectors: bool) -> AbstractAsyncContextManager[Snapshot]:
     try:
-        return provider.snapshot(vectors=vectors), about
+        return provider.snapshot(vectors=vectors)
     except UnsupportedCapabilityError:
-        lacks = ["idempotency keys", "moments of handovers", f"audit entries beyond a user's newest {MOST_ENTRIES}"]
-        lacks += ["users without records"] if not users else []
-        lacks += ["vectors"] if vectors else []
-        return _listing(memory), about.model_copy(update={"consistent": False, "holds": [*_ALWAYS], "lacks": lacks})
+        return _listing(memory)
+
+
+def _left_out(snapshot: Snapshot, *, everybody: bool, vectors: bool) -> list[str]:
+    if snapshot.consistent:
+        return []
+    lacks = [f"audit entries beyond a user's newest {MOST_ENTRIES}"]
+    return lacks + (["users without records"] if everybody else []) + (["vectors"] if vectors else [])
 
 
 @asynccontextmanager
@@ -76,16 +78,13 @@ class _Listed:
 
     def __init__(self, memory: AsyncMemory) -> None:
         self.model: str | None = None
+        self.consistent = False
+        self.lacks: Sequence[str] = ("idempotency keys", "moments of handovers")
         self._memory = memory
 
     async def users(self) -> AsyncIterator[str]:
         """Return the users that have records."""
-        try:
-            page = await self._memory.users()
-        except UnsupportedCapabilityError as error:
-            raise UnsupportedCapabilityError(
-                "this provider does not list its users: name each of them with --user ID", provider=error.provider
-            ) from None
+        page = await self._memory.users()
         while True:
             for user in page.items:
                 yield user
@@ -94,14 +93,26 @@ class _Listed:
             page = await self._memory.users(cursor=page.next_cursor)
 
     async def parts(self, user_id: str) -> AsyncIterator[UserPart]:
-        """Return the records and the newest audit entries."""
-        try:
-            entries = await self._memory.audit(user_id, limit=MOST_ENTRIES)
-        except UnsupportedCapabilityError:
-            entries = []
+        """Return the records."""
         async for record in self._memory.iter(user_id, page_size=500):
             yield UserPart(user_id, records=[StoredRecord(record=record)])
-        yield UserPart(user_id, audit=entries[::-1])
+
+
+async def _users(snapshot: Snapshot) -> AsyncIterator[str]:
+    try:
+        async for user in snapshot.users():
+            yield user
+    except UnsupportedCapabilityError as error:
+        raise UnsupportedCapabilityError(
+            "this provider does not list its users: name each of them with --user ID", provider=error.provider
+        ) from None
+
+
+async def _entries(memory: AsyncMemory, user: str) -> Sequence[AuditEntry]:
+    try:
+        return (await memory.audit(user, limit=MOST_ENTRIES))[::-1]
+    except UnsupportedCapabilityError:
+        return []
 
 
 async def _each(users: Sequence[str]) -> AsyncIterator[str]:

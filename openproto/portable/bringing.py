@@ -19,7 +19,8 @@ from openproto import (
     PayloadTooLargeError,
     UnsupportedCapabilityError,
 )
-from openproto.models import Origins
+from openproto.models import Origins, StoredRecord
+from openproto.portable.histories import restored
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
 
@@ -94,25 +95,27 @@ class Writer:
         self._result = way.result
         self._user = user
         self._ids = {origin: found.id for origin, found in there.items()}
-        self._batch: dict[str, tuple[MemoryRecord, bytes]] = {}
+        self._batch: dict[str, tuple[StoredRecord, bytes]] = {}
         self._unlinked: list[MemoryRecord] = []
         self._renewed: set[str] = set()
         self._has_written = False
         self.refused: set[str] = set()
 
-    async def add(self, record: MemoryRecord, digest: bytes) -> None:
+    async def add(self, stored: StoredRecord, digest: bytes) -> None:
         """Write the record, now or with others."""
+        record = stored.record
         if len(self._batch) >= BATCH or (not self._restores and self._batch.keys() & set(record.supersedes)):
             await self._flush()
-        self._batch[record.id] = record, digest
+        self._batch[record.id] = stored, digest
 
-    async def renew(self, record: MemoryRecord, digest: bytes, found: Found) -> None:
+    async def renew(self, stored: StoredRecord, digest: bytes, found: Found) -> None:
         """Write the record in place of what an earlier run brought."""
+        record = stored.record
         self._journal.note(self._user, {record.id: digest})
         with suppress(NotFoundError):
             await self._target.delete(found.id, user_id=self._user)
         self._renewed.add(record.id)
-        await self.add(record, digest)
+        await self.add(stored, digest)
 
     def link_later(self, record: MemoryRecord) -> None:
         """Name what the record supersedes when all of it is there."""
@@ -135,9 +138,10 @@ class Writer:
             return
         self._has_written = True
         self._journal.note(self._user, {id: digest for id, (_, digest) in batch.items()})
-        records = [record for record, _ in batch.values()]
+        histories = [stored for stored, _ in batch.values()]
+        records = [stored.record for stored in histories]
         if self._restores:
-            outcomes = await self._target.restore(records)
+            outcomes = await restored(self._target, self._user, histories)
             refusals = {record.id: each.error for record, each in zip(records, outcomes, strict=True) if each.error}
             for record in records:
                 if record.id not in refusals:

@@ -7,15 +7,17 @@ key, and what it supersedes is named by the new ids; the extension `x-migrated` 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from openproto import AsyncMemory, ConflictError, MemoryRecord, NotFoundError, gather_bounded
+from openproto.models import StoredRecord
 from openproto.portable.bringing import BATCH, FAULTS, Found, Result, Way, Writer
+from openproto.portable.histories import histories
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
-from openproto.portable.spool import Spool, open_private
 from openproto.portable.surveying import PAGE, Show, Survey
 
 _USERS_AT_ONCE = 4
@@ -69,35 +71,24 @@ class Migration:
         queries: list[str] = []
         there, origins = await self._there(user)
         writer = Writer(self._way, user, there)
-        async for record in self._records(user):
-            wanted = _Wanted(self._matching.marks(record, {}), record.scope)
-            if not self._is_equal(user, record.id, wanted, there):
-                unequal[record.id] = wanted
-                await self._bring(record, wanted.marks, there, writer)
-            if self._done % stride == 0:
-                queries.append(record.content[:_LONGEST_QUERY])
-            self._done += 1
-            if self._done % BATCH == 0:
-                show(self._done, self._plan.records)
+        async with aclosing(histories(self._source, user, oldest_first=self._way.anew)) as found:
+            async for stored in found:
+                record = stored.record
+                wanted = _Wanted(self._matching.marks(record, {}), record.scope)
+                if not self._is_equal(user, record.id, wanted, there):
+                    unequal[record.id] = wanted
+                    await self._bring(stored, wanted.marks, there, writer)
+                if self._done % stride == 0:
+                    queries.append(record.content[:_LONGEST_QUERY])
+                self._done += 1
+                if self._done % BATCH == 0:
+                    show(self._done, self._plan.records)
         if await writer.end():
             there, origins = await self._there(user)
         for id, wanted in unequal.items():
             if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
                 await self._tell(user, id, there.get(id), origins)
         await gather_bounded((self._compare_search(user, query) for query in queries), limit=_USERS_AT_ONCE)
-
-    async def _records(self, user: str) -> AsyncIterator[MemoryRecord]:
-        """Return what the source has of the user: oldest first where what is superseded must be there before."""
-        if not self._way.anew:
-            async for record in self._source.iter(user, page_size=PAGE):
-                yield record
-            return
-        with open_private(None) as file:
-            spool = Spool(file, {})
-            async for record in self._source.iter(user, page_size=PAGE):
-                spool.add(record)
-            for line in spool.oldest_first():
-                yield MemoryRecord.model_validate_json(line)
 
     async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
         """Return what the target has of the user by the ids of the source, and which of these are not its own."""
@@ -122,17 +113,20 @@ class Migration:
             self.result.ids.setdefault(user, {})[id] = found.id
         return True
 
-    async def _bring(self, record: MemoryRecord, wanted: Marks, there: Mapping[str, Found], writer: Writer) -> None:
+    async def _bring(self, stored: StoredRecord, wanted: Marks, there: Mapping[str, Found], writer: Writer) -> None:
         """Write what the target lacks, and what an earlier run brought and the source has changed since."""
+        record = stored.record
         found = there.get(record.id)
         if found is None:
-            await writer.add(record, wanted.own)
-        elif wanted[:2] == found.marks[:2]:
-            return  # what others say of it follows from them
+            await writer.add(stored, wanted.own)
+        elif wanted[:2] == found.marks[:2] and (
+            not self._way.restores or wanted.superseded_by == found.marks.superseded_by
+        ):
+            return  # added anew, what others say of it follows from them
         elif found.id != record.id and wanted.own == found.marks.own:
             writer.link_later(record)  # an earlier run was interrupted before it could
         elif self._journal.has_brought(record.user_id, record.id, found.marks.own):
-            await writer.renew(record, wanted.own, found)
+            await writer.renew(stored, wanted.own, found)
 
     async def _tell(self, user: str, id: str, found: Found | None, origins: Mapping[str, str]) -> None:
         """Say how a record differs; its marks only say that it does."""

@@ -16,6 +16,7 @@ from openproto.models import RestoreOutcome, StoredRecord, UsedKey, UserPart
 from openproto.portable.backup import MOST_ENTRIES
 from openproto.portable.encryption import MAGIC, decrypted
 from openproto.portable.formats.json_files import numbered
+from openproto.portable.histories import restored
 from openproto.portable.package import GZIP, Entry, Reader, Source, explain
 from openproto.portable.record_line import check_format
 
@@ -157,11 +158,12 @@ class Restoration:
         gone: set[str] = set()
         if records and not self._include_deleted:
             gone = await _deleted(self._memory, part.user_id, [record.id for record in records])
-        restored = iter(await self._memory.restore([record for record in records if record.id not in gone]))
+        kept = [stored for stored in part.records if stored.record.id not in gone]
+        outcomes = iter(await restored(self._memory, part.user_id, kept))
         return [
             RestoreOutcome(id=record.id, user_id=record.user_id, outcome="deleted")
             if record.id in gone
-            else next(restored)
+            else next(outcomes)
             for record in records
         ]
 

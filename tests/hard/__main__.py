@@ -22,6 +22,8 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "server"), str(ROOT / "te
 
 import isolation  # noqa: E402
 import killing  # noqa: E402
+import mirroring  # noqa: E402
+import moving  # noqa: E402
 import parts  # noqa: E402
 import schemathesis_run  # pyright: ignore[reportMissingImports]  # noqa: E402  found by the line above
 
@@ -46,6 +48,8 @@ async def schemathesis(chance: random.Random, cases: int) -> str:
 
 PARTS: dict[str, Part] = {
     "kills": Part(killing.kills, 130, "no acknowledged memory is lost or doubled"),
+    "moving": Part(moving.moving, 100_000, "after a migration and back, every field and answer is the same"),
+    "mirroring": Part(mirroring.mirroring, 10_000, "the mirror has the same in the end, and p99 is within 1 ms"),
     "network": Part(parts.network, 5_000, "an answer or a typed error, in bounded time"),
     "versions": Part(parts.versions, 10_000, "the history of each key is linearizable"),
     "storm": Part(parts.storm, 45_000, "the client works afterwards, no task is left"),

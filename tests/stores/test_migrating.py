@@ -51,13 +51,13 @@ async def undone(target: AsyncMemory, report: Path) -> Undone:
 async def fill(memory: AsyncMemory) -> None:
     for user in USERS:
         old = await memory.add("Paris", user_id=user, scope="home", tags=["a", "b"], key="city", confidence=0.5)
-        await memory.add(
+        then = await memory.add(
             "then", user_id=user, valid_from=PAST, valid_to=PAST + timedelta(days=9), x_app={"n": [1, None]}
         )
         gone = await memory.add("Rome", user_id=user, supersedes=[old.id])
         await memory.add("Oslo", user_id=user, supersedes=[gone.id], valid_from=FUTURE, source={"app": "x", "ref": "r"})
         note = await memory.add("note", user_id=user, scope="home/attic")
-        await memory.update(note.id, content="a longer note", tags=["c"])
+        await memory.update(note.id, content="a longer note", tags=["c"], supersedes=[then.id])  # from this moment on
         await asyncio.sleep(0.002)  # of a successor that is gone, its id says when it was made, to the millisecond
         await memory.delete((await memory.add("gone", user_id=user, supersedes=[note.id])).id)
 
@@ -101,7 +101,7 @@ async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any]
         kept = (await there.list("eve")).items[0]
         await there.update(kept.id, content="changed there")
         second = await moved(here, there, tmp_path / "r")
-        assert (second.brought, second.renewed, dict(second.faults)) == (1, 1, {"different": 1})
+        assert (second.brought, second.renewed, dict(second.faults)) == (1, 2, {"different": 1})
         assert second.listed == [
             {"what": "different", "user_id": "eve", "id": kept.id, "fields": ["content", "updated_at"]}
         ]

@@ -44,6 +44,8 @@ class PostgresSnapshot:
 
     def __init__(self, connection: Any, queries: Queries, model: str | None, *, vectors: bool) -> None:
         self.model = model if vectors else None
+        self.consistent = True
+        self.lacks: Sequence[str] = ()
         self._connection = connection
         self._queries = queries
         self._vectors = vectors

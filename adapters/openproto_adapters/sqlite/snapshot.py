@@ -37,6 +37,8 @@ class SqliteSnapshot:
 
     def __init__(self, run: Run, model: str | None, *, vectors: bool) -> None:
         self.model = model if vectors else None
+        self.consistent = True
+        self.lacks: Sequence[str] = ()
         self._run = run
         self._vectors = vectors
 
