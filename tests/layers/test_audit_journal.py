@@ -132,7 +132,7 @@ async def test_a_fresh_layer_shares_nothing_that_is_open(tmp_path: Path, journal
 def test_a_layer_passes_on_everything_that_a_provider_has() -> None:
     """What is not is built on the provider's name and its operations, which the layer shares."""
     kept = {"name", "cancellation", "requires", "closed_meanwhile", "not_open", "unsupported"}
-    kept |= {"add_as_batch", "lacking", "on_duplicate"}
+    kept |= {"add_as_batch", "explain", "lacking", "on_duplicate"}
     assert {name for name in vars(Provider) if not name.startswith("_")} - set(vars(Layer)) == kept
 
 

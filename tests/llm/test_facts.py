@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_llm import FakeLLM
 
-from openproto import AsyncMemory
+from openproto import AsyncMemory, Memory
+from openproto.cli.app import run
 from openproto.integrations.llm import CaptureQueue, Turn, facts
 
 
@@ -107,3 +109,44 @@ async def test_calls_are_bounded_by_the_minute(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(extract.extract([Turn("ada", "I like tea", None)], memory), 0.2)
     assert extract.calls == 2
+
+
+def test_conversations_are_imported_through_a_model_when_asked_and_asked_about_once(
+    llm: FakeLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", llm.openai_url)
+    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+    said = [("human", "I am vegetarian"), ("assistant", "Noted."), ("human", "and I live in Oslo")]
+    messages = [{"sender": who, "text": text, "uuid": str(n)} for n, (who, text) in enumerate(said)]
+    talks = [{"uuid": f"c{n}", "name": "Food", "chat_messages": messages} for n in (1, 2)]
+    file = tmp_path / "conversations.json"
+    file.write_text(json.dumps(talks))
+    llm.extract = lambda asked: {
+        "facts": [
+            {"text": "The user is vegetarian.", "kind": "new", "replaces": []},
+            {"text": "The user lives in Oslo.", "kind": "new", "replaces": []},
+        ]
+    }
+    command = ["import", str(file), "--user", "ada", "--extract", "openai/m", "--json"]
+    llm.fail_next = 1
+    assert run(command) == 1  # the first conversation, which the same command then brings
+    assert json.loads(capsys.readouterr().out) == {
+        "format": "claude",
+        "parts": 2,
+        "stored": 2,
+        "exists": 0,
+        "failed": 1,
+    }
+    llm.extract = lambda asked: {"facts": [{"text": "The user cycles.", "kind": "new", "replaces": []}]}
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["stored"] == 1
+    asked = [json.loads(each.json["messages"][-1]["content"])["turns"] for each in llm.requests]
+    assert asked == [[{"user": said[0][1], "assistant": "Noted."}, {"user": said[2][1], "assistant": ""}]] * 3
+    assert run(command) == 0
+    assert (json.loads(capsys.readouterr().out)["exists"], len(llm.requests)) == (2, 3)
+    with Memory("sqlite", path=tmp_path / "memory.db", embedder="none") as memory:
+        stored = list(memory.iter("ada"))
+    assert len(stored) == 3
+    assert {record.extensions["x-imported"]["conversation"] for record in stored} == {"c1", "c2"}  # type: ignore[index,call-overload]

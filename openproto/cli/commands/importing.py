@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Annotated, BinaryIO, TypeAlias
 
@@ -36,6 +37,9 @@ from openproto.portable.record_line import Line, UserAndId, parse, survey
 from openproto.requests import build
 
 BATCH = 250
+
+CLOCKS_DIFFER = timedelta(seconds=2)
+"""How much a server's clock may be behind: a record that is older than this import was there before it."""
 
 _LINE_FAULTS = (
     ConflictError,
@@ -67,6 +71,13 @@ async def import_(
     turns: Annotated[
         bool, typer.Option("--turns", help="Store conversations, each turn of each side word for word.")
     ] = False,
+    extract: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Ask a language model, openai/NAME or anthropic/NAME, what of conversations is worth keeping.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and store nothing.")] = False,
 ) -> Exit:
     """Store memories from a file: what `export` wrote, or an export of another program, recognised by its content.
@@ -82,14 +93,18 @@ async def import_(
         found = recognise(source, format)
         if found.name != OWN.name:
             call.out.note(f"taken for {found.described} (--format {found.name}): {found.why}")
-        if found.holds_conversations and not turns:
+        if found.holds_conversations and not (turns or extract):
             raise Misuse(
                 f"the file holds {found.described}, not memories",
-                "--turns stores what each side said, word for word",
+                "--turns stores what each side said, word for word; --extract MODEL asks a language model for facts",
             )
+        if extract is not None and (turns or dry_run or user is None or not found.holds_conversations):
+            raise Misuse("--extract is for conversations, with --user, and without --turns and --dry-run")
         first = next((fields for _, fields in found.entries() if isinstance(fields, dict)), {})
         if found.name != OWN.name and user is None and first and not first.get("user_id"):
             raise Misuse(f"{found.described} in the file do not say whose they are", "--user ID says it")
+        if extract is not None and user is not None:
+            return await _extract(call, user, extract, found)
         work = _Import(call, user, found)
         with call.out.progress("checking" if dry_run else "importing") as bar:
             if dry_run:
@@ -98,6 +113,18 @@ async def import_(
                 async with call.client() as memory:
                     await work.run(memory, bar)
     work.report("valid" if dry_run else "stored")
+    return Exit.FAILED if work.failed else Exit.OK
+
+
+async def _extract(call: Call, user: str, model: str, found: Recognised) -> Exit:
+    # Imported here: few imports ask a model, and what asks one takes its time.
+    from openproto.cli.commands.extracting import Extracting
+
+    work = Extracting(call, user, model, found)
+    with call.out.progress("extracting") as bar:
+        async with call.client() as memory:
+            await work.run(memory, bar)
+    work.report()
     return Exit.FAILED if work.failed else Exit.OK
 
 
@@ -120,6 +147,7 @@ class _Import:
         self._survey = survey(found.entries(), user)
         self._dated = DatedLines(found.entries(), user, exported=found.name == OWN.name)
         self._adds_anew = False
+        self._began = datetime.now(UTC)
         self._absent = set(self._survey.superseding)
         self._new_ids: dict[UserAndId, str] = {}
         self._links: list[_Link] = []
@@ -224,7 +252,9 @@ class _Import:
         elif isinstance(outcome, OpenProtoError):
             raise outcome
         else:
-            self.good += 1
+            is_new = outcome.created_at >= self._began - CLOCKS_DIFFER
+            self.good += is_new
+            self.there += not is_new
             self._remember(line, outcome)
             if line.supersedes:
                 self._links.append(_Link(line, outcome))
