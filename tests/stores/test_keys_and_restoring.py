@@ -120,6 +120,15 @@ async def test_a_record_of_before_its_supersession_is_superseded_when_it_comes_b
     assert [record.content for record in await memory.list("ada", as_of=datetime.now(UTC))] == ["Lisbon"]
 
 
+async def test_what_an_earlier_item_superseded_is_no_duplicate_of_a_later_one(memory: AsyncMemory) -> None:
+    old = await memory.add("Ada drinks tea", user_id="ada")
+    newer = {"content": "Ada drinks cocoa", "user_id": "ada", "supersedes": [old.id]}
+    again = {"content": "Ada drinks tea", "user_id": "ada", "on_duplicate": "skip"}
+    outcomes = await memory.add_many([newer, again])
+    assert old.id not in [getattr(outcome, "id", None) for outcome in outcomes]
+    assert len(await memory.list("ada")) == 3
+
+
 async def test_users_are_those_with_records_page_by_page(memory: AsyncMemory) -> None:
     for user in ("Zoe", "ada", "bob", "bob", "\U0001f642", "chris"):
         await memory.add("note", user_id=user)
