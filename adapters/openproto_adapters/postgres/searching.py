@@ -22,6 +22,9 @@ from openproto_adapters.postgres.queries import RECORD, STORE_FITS
 # them the memory holds, as a mask; rarity and coverage are worked out per mask, of which there are few, and not per
 # memory. $6 says which bits of a mask stand for each word, and each variant behind the $11 words. The best lend to the
 # turns at a distance of one or else two. Parameters stand in subqueries so that a generic plan converts them once.
+#
+# The planner takes a user of whom it knows little for one row, and would go over all memories for each memory. It can
+# only hash a FULL JOIN (which coalesce keeps one), and looks up what OFFSET 0 fences by the condition inside.
 NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
 CENTERED = f"""recent AS (
     SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
@@ -61,29 +64,27 @@ WITH {CENTERED}, rest AS MATERIALIZED (
 ), scored AS (
     SELECT id, CASE WHEN $3::{{vector}}.halfvec IS NULL THEN coalesce(coverage, 0)
         ELSE (coalesce({NEARNESS}, 0) + $8 * coalesce(coverage, 0)) / (1 + $8) END AS score<parts>
-    FROM mine LEFT JOIN covered USING (mask) WHERE eligible
+    FROM mine FULL JOIN covered USING (mask) WHERE coalesce(eligible, false)
 ), lender AS MATERIALIZED (
-    SELECT m.id, best.score, m.conversation, m.turn
+    SELECT best.id, best.score, m.conversation, m.turn
     FROM (SELECT id, score FROM scored WHERE score > 0 ORDER BY score DESC, id DESC LIMIT {LENDERS}) AS best
-    JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2 WHERE m.conversation IS NOT NULL
-), pair AS (
-    -- Fenced by OFFSET 0, for the planner takes a few lenders for next to none, and would then compare every turn with
-    -- every memory; a subquery in the list of columns is looked up in a hash table.
-    SELECT lender.id AS lender, lender.score, near.id, near.turn > lender.turn AS is_after,
-        abs(near.turn - lender.turn) AS distance, near.id IN (SELECT id FROM scored) AS eligible
+    CROSS JOIN LATERAL (
+        SELECT m.user_id, m.conversation, m.turn FROM {{schema}}.memories m WHERE m.id = best.id OFFSET 0
+    ) AS m WHERE m.user_id = $2 AND m.conversation IS NOT NULL
+), beside AS (
+    SELECT DISTINCT ON (lender.id, near.turn > lender.turn) near.id, lender.score
     FROM lender CROSS JOIN LATERAL (
         SELECT m.id, m.turn FROM {{schema}}.memories m
         WHERE m.user_id = $2 AND m.conversation = lender.conversation
-          AND m.turn BETWEEN lender.turn - 2 AND lender.turn + 2 OFFSET 0
-    ) AS near OFFSET 0
-), beside AS (
-    SELECT DISTINCT ON (lender, is_after) id, score FROM pair WHERE eligible AND distance > 0
-    ORDER BY lender, is_after, distance, id DESC
-), lent AS (
+          AND m.turn BETWEEN lender.turn - 2 AND lender.turn + 2 AND m.turn <> lender.turn AND <filters> OFFSET 0
+    ) AS near
+    ORDER BY lender.id, near.turn > lender.turn, abs(near.turn - lender.turn), near.id DESC
+), lent AS MATERIALIZED (
     SELECT id, sum({LENT} * score) AS lent FROM beside GROUP BY id
 ), best AS (
     SELECT id, score<told> FROM (
-        SELECT id, score + coalesce(lent, 0) * (1 - score) AS score<told> FROM scored LEFT JOIN lent USING (id)
+        SELECT id, coalesce(score, 0) + coalesce(lent, 0) * (1 - coalesce(score, 0)) AS score<told>
+        FROM scored FULL JOIN lent USING (id)
     ) AS together
     WHERE score > 0 AND score >= $9 AND {STORE_FITS}
     ORDER BY score DESC, id DESC LIMIT $10
