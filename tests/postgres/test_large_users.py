@@ -47,9 +47,8 @@ async def owner(server: Server, dsn: str, schema: str) -> AsyncIterator[str]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few hundred memories be many."""
     monkeypatch.setattr(large_index, "LARGE", 200)
-    monkeypatch.setattr(large_index, "BATCH", 150)
     monkeypatch.setattr(large_search, "LOOK_EVERY", -1)
-    monkeypatch.setattr(large_index, "_POST", large_index._POST.replace("50000", "150"))
+    monkeypatch.setattr(large_index, "_POST", large_index._POST.replace(f"LIMIT {large_index.BATCH}", "LIMIT 20"))
     near, worded = large_search.NEAREST, large_search.WORDED
     fewer = {f"'{near}'": "'100'", f"= {near}": "= 100", f"LIMIT {near}": "LIMIT 100"}
     fewer |= {f"{what} {worded}": f"{what} 200" for what in ("<", "LIMIT")}
@@ -147,9 +146,9 @@ async def test_filters_stay_right_and_what_leaves_too_few_candidates_is_searched
         await index(options)
         both = Both(provider)
         await both.agree(tags=["t1"])
-        query = text()
+        query = " ".join(WORDS[:3])
         found, exact = await both(query, scope="s/3", limit=20)
-        assert found is None or found == exact
+        assert found is None
         results = await memory.search(query, USER, scope="s/3", limit=20)
         assert [(r.memory.id, round(r.score, 6)) for r in results] == exact
         for least in (0.5, 1.0):
