@@ -201,13 +201,15 @@ async def test_a_run_that_was_stopped_goes_on_and_writers_meanwhile_are_counted(
         )
         writing = asyncio.create_task(fill(memory, USER, count=60))
         making = asyncio.create_task(index(options))
-        for id in ids[:40]:
+        for id in ids[:300]:
+            if making.done():
+                break
             await memory.delete(id)
         await writing
         await making
         await Both(provider).agree()
         total = f"SELECT sum(change * count) FROM {schema}.postings WHERE place = 0"
-        assert await value(dsn, total) == await value(dsn, f"SELECT count(*) FROM {schema}.memories") == 420
+        assert await value(dsn, total) == await value(dsn, f"SELECT count(*) FROM {schema}.memories")
     async with AsyncMemory(Postgres(**options)) as memory:
         assert len(await memory.search(text(), USER)) == 10
 
