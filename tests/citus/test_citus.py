@@ -151,12 +151,10 @@ async def test_a_thousand_cancellations_leave_no_half_write_no_lock_and_nothing_
         held = (
             "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND relation > 16384 AND mode LIKE '%Exclusive%'"
         )
-        for _ in range(50):  # a server may still be ending what was cancelled last
-            if not (left := await connection.fetchval(held)):
-                break
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):  # a server may still be ending what was cancelled last
+            while await connection.fetchval(held):
+                await asyncio.sleep(0.1)
         await connection.close()
-        assert left == 0
 
 
 async def test_shards_move_while_their_users_write_and_read(memory: AsyncMemory) -> None:
