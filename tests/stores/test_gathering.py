@@ -169,7 +169,7 @@ async def test_when_all_are_cancelled_on_their_way_nothing_of_them_goes_on(
     calls: dict[str, Callable[[MemoryRecord], Any]] = {
         "add": lambda record: memory.add("new", user_id="ada"),
         "update": lambda record: memory.update(record.id, user_id="ada", content="new"),
-        "put": lambda record: memory.put("new", user_id="ada", key=record.key),
+        "put": lambda record: memory.put("new", user_id="ada", key=record.key or ""),
         "delete": lambda record: memory.delete(record.id, user_id="ada"),
     }
     async with store.locked():
