@@ -27,7 +27,7 @@ A = TypeVar("A")
 T = TypeVar("T", bound="Change | Deletion")
 
 _LONG = 4_000
-"""Characters from which on an add goes alone: packing many long texts would hold up the event loop."""
+"""Characters of a content from which on a call goes alone: sending many long texts would hold up the event loop."""
 
 # $1 the model, $2 the user; then of each item the version that the record must have, the app and the request of the
 # call, what finds the record, and the values of its columns.
@@ -131,7 +131,8 @@ class Together:
 
     async def change(self, change: Change) -> MemoryRecord | None:
         """Return the changed record, or None where there is none to change."""
-        if not self.gathers:
+        _, content = change.arguments.assigned.get("content", ("text", ""))
+        if not self.gathers or len(content) > _LONG:
             return (await self._change([change]))[0]
         return await self._changes((change.user_id, change.which, change.columns), change)
 
