@@ -16,9 +16,10 @@ from openproto.models import MemoryRecord
 from openproto.provider import Call, current_call
 from openproto.stores.gathering import Gatherers
 from openproto.stores.indexer import IndexedInput
+from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.batches import Added, Entry, Fetch, add_one, insert, needs_no_note, pack_batch
 from openproto_adapters.postgres.changes import BY_ID, BY_KEY_ALONE, DELETE, VERSION, changing
-from openproto_adapters.postgres.queries import OWN, RECORD, STORE_FITS, Arguments
+from openproto_adapters.postgres.queries import RECORD, STORE_FITS, Arguments
 from openproto_adapters.postgres.records import check_owner, own_record
 from openproto_adapters.postgres.row_security import acting_for, acting_for_owner, array_of
 from openproto_adapters.postgres.vectors import PackedWords
@@ -218,7 +219,7 @@ def _deleting(deletion: Deletion) -> Sequence[Any]:
     where = Arguments(deletion.call.app, deletion.call.request_id)
     where.add("m.id = {}", deletion.target)
     if deletion.user_id is not None:
-        where.add(OWN, deletion.user_id)
+        where.add(queries.OWN, deletion.user_id)
     if deletion.version is not None:
         where.add(VERSION + " = {}", deletion.version)
     return where.fill(DELETE), *where.values
