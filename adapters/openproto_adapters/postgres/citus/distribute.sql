@@ -68,13 +68,26 @@ END $hold$;
 CREATE OR REPLACE FUNCTION {schema}.run(
     user_id text, writes boolean, statement text, arguments text[], vectors halfvec[], words sparsevec[],
     more_words sparsevec[]
-) RETURNS SETOF record LANGUAGE plpgsql SET jit = off AS $run$
+) RETURNS SETOF record LANGUAGE plpgsql SET jit = off SET plan_cache_mode = force_generic_plan AS $run$
 DECLARE
     shards bigint[] := {schema}.hold_shards(user_id, writes);
+    planned text;
 BEGIN
-    RETURN QUERY EXECUTE replace(replace(replace(replace(statement, '<memories>', shards[1]::text),
-        '<keys>', shards[2]::text), '<audit>', shards[3]::text), '<store>', shards[4]::text)
-        USING arguments, vectors, words, more_words;
+    statement := replace(replace(replace(replace(statement, '<memories>', shards[1]::text),
+        '<keys>', shards[2]::text), '<audit>', shards[3]::text), '<store>', shards[4]::text);
+    IF cardinality(vectors) > 1 OR cardinality(words) > 2 THEN  -- a batch costs more to write as text than to plan
+        RETURN QUERY EXECUTE statement USING arguments, vectors, words, more_words;
+        RETURN;
+    END IF;
+    planned := 'openproto_' || md5(statement);
+    IF NOT EXISTS (SELECT FROM pg_prepared_statements AS p WHERE p.name = planned) THEN
+        IF (SELECT count(*) FROM pg_prepared_statements AS p WHERE starts_with(p.name, 'openproto_')) >= 100 THEN
+            DEALLOCATE ALL;
+        END IF;
+        EXECUTE format('PREPARE %1$I (text[], %2$s, %3$s, %3$s) AS %4$s',
+            planned, pg_typeof(vectors), pg_typeof(words), statement);
+    END IF;
+    RETURN QUERY EXECUTE format('EXECUTE %I (%L, %L, %L, %L)', planned, arguments, vectors, words, more_words);
 END $run$;
 
 SELECT create_distributed_function('{schema}.hold_shards(text, boolean)');
