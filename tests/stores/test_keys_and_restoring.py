@@ -127,6 +127,8 @@ async def test_what_an_earlier_item_superseded_is_no_duplicate_of_a_later_one(me
     outcomes = await memory.add_many([newer, again])
     assert old.id not in [getattr(outcome, "id", None) for outcome in outcomes]
     assert len(await memory.list("ada")) == 3
+    heir = await memory.add("Ada drinks tea", user_id="ada", supersedes=[outcomes[0].id], on_duplicate="supersede")
+    assert heir.supersedes == [outcomes[0].id, outcomes[1].id]
 
 
 async def test_users_are_those_with_records_page_by_page(memory: AsyncMemory) -> None:

@@ -50,7 +50,7 @@ def decides(items: Sequence[KeyedInput]) -> bool:
 def repeats(items: Sequence[KeyedInput]) -> bool:
     """Say whether an item must be written after an earlier one: it has its words or its idempotency key, or may have
     the words of what that one supersedes."""
-    if any(item.supersedes for item, _ in items):
+    if len(items) > 1 and any(item.supersedes for item, _ in items):
         return True
     said = {(item.user_id, item.scope, plain(item.content)) for item, _ in items}
     keys = {(item.user_id, key) for item, key in items}
