@@ -76,7 +76,7 @@ def _case(theme: Theme) -> None:
 
     body.__name__, body.__doc__ = theme.name, theme.sentence
     faces: tuple[Face, ...] = ("async",) if "cancelled" in theme.steps else FACES
-    area.case(*theme.verbs, hint=theme.hint, features=theme.features, faces=faces, seconds=90.0)(body)
+    area.case(*theme.verbs, hint=theme.hint, features=theme.features, faces=faces, seconds=300.0)(body)
 
 
 for _theme in THEMES:
