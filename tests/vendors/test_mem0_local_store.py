@@ -15,9 +15,16 @@ from openproto_adapters.mem0 import Mem0
 from openproto_adapters.mem0.shared_library import shared_library
 from waiting import until
 
-from openproto import AsyncMemory, Memory, MemoryRecord, NotFoundError, OpenProtoError, ProviderError
+from openproto import (
+    AsyncMemory,
+    Memory,
+    MemoryRecord,
+    NotFoundError,
+    OpenProtoError,
+    ProviderError,
+)
 
-ADDS = 400
+ADDS = 1600
 
 
 class Constant:
@@ -39,7 +46,7 @@ def held(folder: Path) -> Any:
         yield
 
 
-async def test_after_400_adds_from_many_threads_clients_and_loops_every_memory_is_found(folder: Path) -> None:
+async def test_after_1600_adds_from_many_threads_clients_and_loops_every_memory_is_found(folder: Path) -> None:
     def add_from_threads() -> None:
         with Memory("mem0", path=folder) as memory, ThreadPoolExecutor(8) as threads:
             list(threads.map(lambda n: memory.add(f"thread note {n}", user_id=f"user {n % 16}"), range(ADDS // 2)))
@@ -62,7 +69,7 @@ async def test_after_400_adds_from_many_threads_clients_and_loops_every_memory_i
         wanted = [f"thread note {n}" for n in range(ADDS // 2)]
         wanted += [f"{name} note {n}" for name in ("here", "there") for n in range(ADDS // 4)]
         assert sorted(contents) == sorted(wanted)
-        for n in range(0, 100, 20):
+        for n in range(0, 400, 40):
             hits = await memory.search(f"here note {n}", f"user {n % 16}", limit=5)
             assert f"here note {n}" in [hit.memory.content for hit in hits]
 
