@@ -256,9 +256,7 @@ class Origins:
 
     def _made_of(self, record: MemoryRecord) -> dict[str, Any] | None:
         made_of = record.extensions.get(self.EXTENSION)
-        if isinstance(made_of, dict) and made_of.get("from") == self.source and "id" in made_of:
-            return made_of
-        return None
+        return made_of if isinstance(made_of, dict) and made_of.get("from") == self.source and "id" in made_of else None
 
 
 class StoredRecord(Result):
@@ -302,9 +300,11 @@ class Snapshot(Protocol):
 
     def users(self) -> AsyncIterator[str]:
         """Return the ids of all users of whom the store holds anything, in order."""
+        ...
 
     def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return all that the store holds of a user, in parts: records and audit entries oldest first."""
+        ...
 
 
 class Features(Result):

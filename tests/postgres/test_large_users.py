@@ -231,17 +231,21 @@ async def test_a_condition_that_is_missing_shows_nobody_elses_memories(owner: st
             assert not theirs & {id for id, _ in found}, condition
 
 
+def embedding(options: dict[str, Any], dim: int) -> dict[str, Any]:
+    return {**options, "embedder": HashEmbedder(dim)}
+
+
 async def test_re_embedding_renews_it(options: dict[str, Any], dsn: str, schema: str) -> None:
-    provider = Postgres(**options | {"embedder": HashEmbedder(8)})
+    provider = Postgres(**embedding(options, 8))
     async with AsyncMemory(provider) as memory:
         await fill(memory, USER)
-    await index(options | {"embedder": HashEmbedder(8)})
-    renewed = Postgres(**options | {"embedder": HashEmbedder(12)})
+    await index(embedding(options, 8))
+    renewed = Postgres(**embedding(options, 12))
     try:
         await renewed.reindex(lambda _: None)
     finally:
         await renewed.close()
-    provider = Postgres(**options | {"embedder": HashEmbedder(12)})
+    provider = Postgres(**embedding(options, 12))
     async with AsyncMemory(provider):
         await Both(provider).agree()
     assert "halfvec(12)" in await value(
