@@ -30,8 +30,8 @@ TRIED = (
 
 class EveryScoreIsEqual(Sqlite):
     async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        return [changed(hit, score=1.0) for hit in hits]
+        hits = await super().search(changed(query, min_score=None))
+        return [changed(hit, score=1.0, parts={"backend": 1.0} if query.explain else None) for hit in hits]
 
 
 class EveryCallTakes30ms(Sqlite):
@@ -122,7 +122,7 @@ class OnlyLists(FewVerbs):
 
 class OnlySearches(FewVerbs):
     async def search(self, query: SearchQuery) -> SearchResults:
-        return await self.store.search(query)
+        return await self.store.search(changed(query, explain=False))
 
 
 def random_ids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +140,9 @@ def clock_off_by(seconds: float) -> Callable[[pytest.MonkeyPatch], None]:
             return datetime.now(tz) + timedelta(seconds=seconds)
 
     def shift(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(statements, "_now", lambda: (time.time_ns() // 1000) + int(seconds * 1e6))
-        for module in ("openproto_adapters.sqlite.provider", "openproto.stores.audit_buffer"):
+        monkeypatch.setattr(statements, "now", lambda: (time.time_ns() // 1000) + int(seconds * 1e6))
+        stores = [f"openproto_adapters.sqlite.{module}" for module in ("adding", "provider", "restoring")]
+        for module in (*stores, "openproto.stores.audit_buffer"):
             monkeypatch.setattr(f"{module}.datetime", Shifted)
 
     return shift

@@ -40,10 +40,12 @@ REQUIRED: dict[str, Any] = {"base_url": "http://127.0.0.1:1"}
 def numbers() -> Iterator[Any]:
     providers: dict[Callable[..., Any], dict[str, Any]] = {provider_class(name): {} for name in provider_names()}
     for make, others in {**CONSTRUCTORS, **providers}.items():
-        for parameter in inspect.signature(make).parameters.values():
+        # The signature of a client also lists the options of every provider, for completion: those have no default.
+        own = {name: one for name, one in inspect.signature(make).parameters.items() if one.default is not ...}
+        for parameter in own.values():
             kind = re.search(r"\b(int|float)\b", str(parameter.annotation))
             if kind and not parameter.name.startswith("_"):
-                needed = {name: REQUIRED[name] for name in REQUIRED.keys() & inspect.signature(make).parameters.keys()}
+                needed = {name: REQUIRED[name] for name in REQUIRED.keys() & own.keys()}
                 arguments = {**needed, **others}
                 yield pytest.param(make, parameter.name, kind[0], arguments, id=f"{make.__name__}-{parameter.name}")
 

@@ -119,7 +119,9 @@ class LargeIndex:
             )
         ((memories,),) = await self._fetch(_COUNT, self._user_id)
         if not memories:
-            raise NotFoundError("there is nothing to index: no memory of this user is stored")
+            raise NotFoundError(
+                "there is nothing to index: no memory of this user is stored; `openproto users` lists who has any"
+            )
         progress = _Progress(report, memories, 2 if self._indexer.model else 1)
         await self._fetch(_BEGIN, self._user_id)
         await self._hold_writers(_NEW_TRIGGERS)
