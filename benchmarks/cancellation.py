@@ -95,10 +95,10 @@ async def run(bench: Bench) -> list[Figure]:
                         ),
                     }
                     await _cancel_many(bench, sides, observer, seen)
-                pool = provider._pool._pool
+                pool, at_hand = provider._pool._pool, len(provider._pool._at_hand)
                 left = {
                     "statements_still_running": len(await observer.running()),
-                    "connections_not_idle": pool.get_size() - pool.get_idle_size(),
+                    "connections_not_idle": pool.get_size() - pool.get_idle_size() - at_hand,
                 }
             await asyncio.sleep(0.5)
             left["server_processes"] = await observer.alive()

@@ -74,7 +74,7 @@ def test_the_classes_have_and_document_the_same_options_and_errors() -> None:
 def test_a_console_completes_the_options_of_every_installed_provider() -> None:
     found = inspect.signature(Memory)
     assert str(found) == str(inspect.signature(AsyncMemory))
-    assert {"timeout", "path", "pool_max", "base_url", "api_key", "options"} <= found.parameters.keys()
+    assert {"timeout", "path", "search_cache_mb", "pool_max", "read_url", "options"} <= found.parameters.keys()
     found.bind("postgres", url="postgresql://db/app")
 
 
