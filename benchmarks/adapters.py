@@ -35,7 +35,7 @@ async def _measured(name: str, sides: Callable[[], Sides], bench: Bench) -> list
     try:
         async with sides() as pairs:
             for verb, (ours, theirs) in pairs.items():
-                rounds = bench.size(200 if verb == "get" else 60, 40)
+                rounds = 100 if verb == "get" else 40
                 took = await take_turns({"openproto": ours, "SDK": theirs}, rounds, warm=10)
                 figures.append(
                     at_most(

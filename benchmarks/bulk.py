@@ -27,7 +27,7 @@ Ready = tuple[str, str, list[str], Vector]
 
 async def run(bench: Bench) -> list[Figure]:
     """Write batches of a thousand in turns: by add_many, by COPY, and by COPY of rows that are packed already."""
-    rounds = bench.size(30, 10)
+    rounds = bench.size(15, 10)
     corpus, embedder = Corpus(13), ReadyEmbedder()
     batches = [corpus.texts(BATCH) for _ in range(3 * (WARM + rounds))]
     items = [_items(batch) for batch in batches[0::3]]

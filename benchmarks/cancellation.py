@@ -109,7 +109,7 @@ async def run(bench: Bench) -> list[Figure]:
 
 async def _cancel_many(bench: Bench, sides: dict[str, Side], observer: Observer, seen: dict[str, Seen]) -> None:
     """Let the sides take turns."""
-    cancels = bench.size(60, 40)
+    cancels = 40
     with bench.watch.steps("cancelling", cancels) as done:
         while any(len(each.awaiter) + each.swallowed < cancels for each in seen.values()):
             for name, side in sides.items():

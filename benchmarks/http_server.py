@@ -70,7 +70,7 @@ async def _costs(bench: Bench, stores: dict[str, list[str]]) -> list[Figure]:
 
     The empty route runs as uvicorn is by default: with httptools, uvloop, and its access log.
     """
-    seconds, rounds = 1, bench.size(5, 3)
+    seconds, rounds = 1, 3
     ids = {name: await _loaded(name, arguments) for name, arguments in stores.items()}
     async with (
         _server("empty") as empty,
@@ -114,7 +114,7 @@ async def _costs(bench: Bench, stores: dict[str, list[str]]) -> list[Figure]:
 
 async def _workers(bench: Bench, file: str) -> list[Figure]:
     """Compare the rates of searches of one worker process and of two."""
-    seconds, rounds = 1, bench.size(5, 3)
+    seconds, rounds = 1, 3
     rates: dict[int, list[float]] = {1: [], 2: []}
     wanted = request("GET", f"/memories/search?q=tea+at+noon&user_id={USER}")
     async with _serving(file, 1) as one, _serving(file, 2) as two:

@@ -53,7 +53,7 @@ async def _measured(bench: Bench, name: str, provider: str, options: Mapping[str
             AsyncMemory(provider, **options)
     except ImportError as error:
         return [not_run(what, str(error))]
-    stalls = [await _in_a_process(provider, options) for _ in range(bench.size(5, 3))]
+    stalls = [await _in_a_process(provider, options) for _ in range(3)]
     longest, control = ([one[part] for one in stalls] for part in ("longest", "control"))
     told = {f"{part}_ms": spread([one[part] for one in stalls]) for part in stalls[0]}
     return [
@@ -87,7 +87,7 @@ async def _embedder_stalls() -> Stalls:
         opened = ticker.longest
         await embeddings.embed_one("Ann prefers green tea")
     await embeddings.aclose()
-    return {"opened": opened * 1e3, "longest": ticker.longest * 1e3, "control": await beside_computing(1.0) * 1e3}
+    return {"opened": opened * 1e3, "longest": ticker.longest * 1e3, "control": await beside_computing(0.5) * 1e3}
 
 
 async def _stalls(provider: str, options: Mapping[str, Any]) -> Stalls:
@@ -97,7 +97,7 @@ async def _stalls(provider: str, options: Mapping[str, Any]) -> Stalls:
     """
     await _embedder_stalls()
     client = AsyncMemory(provider, **options)
-    control = await beside_computing(1.0)
+    control = await beside_computing(0.5)
     async with Ticker() as ticker, client as memory:
         opened = ticker.longest
         added = await memory.add("Ann prefers green tea", user_id="ann")

@@ -28,7 +28,7 @@ Insert = Callable[[int], Awaitable[object]]
 
 async def run(bench: Bench) -> list[Figure]:
     """Let both sides insert in turns and compare their rates."""
-    count, rounds = bench.size(1_000, 300), bench.size(15, 7)
+    count, rounds = bench.size(1_000, 300), 7
     async with (
         new_schema(bench.url, "insert") as schema,
         AsyncMemory(_provider(bench, schema)) as memory,

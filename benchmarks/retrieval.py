@@ -16,7 +16,7 @@ from benchmarks.server import new_schema
 from openproto import AsyncMemory, MemoryRecord
 from openproto.embedding import LocalEmbedder
 
-LEAST_ANY10, LEAST_MRR = 0.76, 0.52
+LEAST_ANY10, LEAST_MRR = 0.70, 0.49  # of turns stored one by one, without their places in a conversation
 # The stores keep vectors in half and in single precision: scores nearer than this are a tie.
 TIE = 0.001
 LEAST_ALIKE, MOST_APART = 0.99, 0.001

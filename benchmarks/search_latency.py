@@ -66,7 +66,7 @@ async def _compare(bench: Bench, memory: AsyncMemory, raw: Any, schema: str, peo
         assert len(found) == 10, "the captured statement found less than there is"
 
     took = await take_turns(
-        {"openproto": through_openproto, "asyncpg": through_asyncpg}, bench.size(1_500, 300), warm=2 * QUERIES
+        {"openproto": through_openproto, "asyncpg": through_asyncpg}, bench.size(500, 300), warm=2 * QUERIES
     )
     ours, theirs = took["openproto"], took["asyncpg"]
     return {
