@@ -13,7 +13,7 @@ import httpx
 from openproto_conformance.emulators import Emulator, Hang
 from openproto_conformance.emulators.registry import emulator_class
 
-from benchmarks.harness import Bench, Figure, Seconds, at_most, not_run, percentile, spread
+from benchmarks.harness import Bench, Figure, Seconds, next_to, not_run, p90
 from openproto import AsyncMemory
 
 VENDORS = ("memorysync",)
@@ -54,19 +54,12 @@ async def _measured(name: str, rounds: int) -> list[Figure]:
     except ImportError as error:
         return [not_run(f"{name}: a cancelled search", str(error))]
     return [
-        at_most(
-            f"{name}: {what} after a search was cancelled, {said} / bare httpx",
-            point(took) / point(control),
-            MOST,
-            "x",
-            ours_ms=spread(took, 1e3),
-            httpx_ms=spread(control, 1e3),
-        )
+        next_to(f"{name}: {what} after a search was cancelled, {said} / bare httpx", point, took, control, MOST)
         for what, took, control in (
             ("CancelledError", ours.awaiter, theirs.awaiter),
             ("the server sees that the client has left", ours.seen, theirs.seen),
         )
-        for said, point in (("p50", median), ("p90", lambda values: percentile(values, 0.9)))
+        for said, point in (("p50", median), ("p90", p90))
     ]
 
 

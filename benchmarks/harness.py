@@ -51,6 +51,19 @@ def at_most(name: str, value: float, limit: float, unit: str = "", **detail: Any
     return Figure(name, value, unit, f"<= {limit:g}", value <= limit, detail)
 
 
+def next_to(
+    name: str, point: Callable[[Sequence[float]], float], ours: Sequence[float], control: Sequence[float], limit: float
+) -> Figure:
+    """Return a figure of seconds next to those of a control: a point of ours through the same of the control."""
+    told = {"ours_ms": spread(ours, 1e3), "control_ms": spread(control, 1e3)}
+    return at_most(name, point(ours) / point(control), limit, "x", **told)
+
+
+def p90(values: Sequence[float]) -> float:
+    """Return the 90th percentile."""
+    return percentile(values, 0.9)
+
+
 def at_least(name: str, value: float, limit: float, unit: str = "", **detail: Any) -> Figure:
     """Return a figure that must reach `limit`."""
     return Figure(name, value, unit, f">= {limit:g}", value >= limit, detail)

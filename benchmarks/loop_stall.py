@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.corpus import Corpus
-from benchmarks.harness import Bench, Figure, at_most, percentile, spread, uncollected
+from benchmarks.harness import Bench, Figure, next_to, p90, uncollected
 from benchmarks.server import new_schema
 from benchmarks.ticker import Ticker, beside_computing
 from openproto import AsyncMemory
@@ -47,12 +47,5 @@ async def _measure(bench: Bench, name: str, client: AsyncMemory, rounds: int) ->
                 busy.append(ticker.longest)
                 control.append(await beside_computing(took[-1]))
                 done(1)
-    return at_most(
-        f"stall of the loop in {ADDS} adds at once on {name}, p90 of rounds / an empty loop's beside a thread",
-        percentile(busy, 0.9) / percentile(control, 0.9),
-        MOST,
-        "x",
-        rounds_ms=spread(busy, 1e3),
-        empty_loop_ms=spread(control, 1e3),
-        all_adds_ms=spread(took, 1e3),
-    )
+    title = f"stall of the loop in {ADDS} adds at once on {name}, p90 of rounds / an empty loop's beside a thread"
+    return next_to(title, p90, busy, control, MOST)

@@ -75,3 +75,12 @@ async def memory(make: MakeClient) -> AsyncIterator[AsyncMemory]:
     """An open client of the schema."""
     async with make() as client:
         yield client
+
+
+@pytest.fixture
+async def owner(server: Server, dsn: str, schema: str) -> AsyncIterator[str]:
+    """The database as an ordinary role that owns the schema, for which row-level security holds."""
+    role = f"r_{schema}"
+    await execute(dsn, f"CREATE ROLE {role} LOGIN", f"GRANT CREATE ON DATABASE postgres TO {role}")
+    yield server.dsn(user=role)
+    await execute(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")

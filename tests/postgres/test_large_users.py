@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -32,15 +31,6 @@ def text(words: int = 4) -> str:
 @pytest.fixture(params=["vectors", "words"])
 def embedder(request: pytest.FixtureRequest) -> Any:
     return HashEmbedder(8, center_query=True) if request.param == "vectors" else "none"
-
-
-@pytest.fixture
-async def owner(server: Server, dsn: str, schema: str) -> AsyncIterator[str]:
-    """The database as an ordinary role, for which row-level security holds."""
-    role = f"r_{schema}"
-    await execute(dsn, f"CREATE ROLE {role} LOGIN", f"GRANT CREATE ON DATABASE postgres TO {role}")
-    yield server.dsn(user=role)
-    await execute(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from postgres_tools import CLIENTS, MakeClient, Server, execute, running, stuck, whole_chain
@@ -58,6 +59,18 @@ async def test_a_connection_killed_while_idle_costs_no_call(memory: AsyncMemory,
         await terminate_all(dsn)
         await asyncio.sleep(pause)
         await memory.add("more", user_id="ada")
+
+
+async def test_the_only_connection_serves_what_comes_next_at_hand_or_waited_for(make: MakeClient) -> None:
+    async with make(pool_min=1, pool_max=1, acquire_timeout=5.0) as memory:
+        await memory.add("a note", user_id="ada")
+        pages = await asyncio.gather(*(memory.list("ada") for _ in range(20)))
+        assert [len(page.items) for page in pages] == [1] * 20
+        await memory.list("ada")
+        provider: Any = memory._session.provider
+        async with provider.snapshot(vectors=False) as snapshot:
+            assert [user async for user in snapshot.users()] == ["ada"]
+        assert len((await memory.list("ada")).items) == 1
 
 
 async def test_an_exhausted_pool_is_unavailable_within_acquire_timeout(make: MakeClient, dsn: str, schema: str) -> None:

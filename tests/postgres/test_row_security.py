@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -14,15 +13,6 @@ from openproto_adapters.postgres.schema import migrations, schema_script
 from postgres_tools import LONG, MakeClient, Server, execute, sql, value
 
 from openproto import AsyncMemory
-
-
-@pytest.fixture
-async def owner(server: Server, dsn: str, schema: str) -> AsyncIterator[str]:
-    """The database as an ordinary role that owns the schema."""
-    role = f"r_{schema}"
-    await execute(dsn, f"CREATE ROLE {role} LOGIN", f"GRANT CREATE ON DATABASE postgres TO {role}")
-    yield server.dsn(user=role)
-    await execute(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 async def state_of(**options: Any) -> str:

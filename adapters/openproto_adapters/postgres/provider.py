@@ -65,6 +65,7 @@ from openproto_adapters.postgres.queries import Arguments
 from openproto_adapters.postgres.records import (
     check_owner,
     key_hash,
+    own_record,
     to_uuid,
 )
 from openproto_adapters.postgres.restoring import load, restore
@@ -134,7 +135,7 @@ class Postgres(Store):
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
         """Return the record."""
-        record = self._own(await self._by_key(ref.user_id, ref.key), ref.user_id)
+        record = own_record(await self._by_key(ref.user_id, ref.key), ref.user_id)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -277,7 +278,7 @@ class Postgres(Store):
         if query.as_of is not None:
             where.add_current(query.as_of)
         rows = await self._read(acting_for(query.user_id), where.fill(queries.LIST), *where.values)
-        items = [self._own([row], query.user_id) for row in rows[: query.limit]]
+        items = [own_record([row], query.user_id) for row in rows[: query.limit]]
         more = len(rows) > query.limit
         cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
         return MemoryPage(items=items, next_cursor=cursor)
@@ -287,7 +288,7 @@ class Postgres(Store):
         if not rows:
             await self._check_model()
         return [
-            SearchResult(memory=self._own([columns], query.user_id), score=min(score, 1.0), parts=parts)
+            SearchResult(memory=own_record([columns], query.user_id), score=min(score, 1.0), parts=parts)
             for columns, score, parts in hits(rows, self._index.weights.text_weight, explained=query.explain)
         ]
 
@@ -301,7 +302,7 @@ class Postgres(Store):
             await self._check_predecessors(new.item)  # without them it was refused before the key was used
             raise ConflictError("idempotency_key: was used before with another input; use a new key")
         if columns[0] is not None:
-            return self._own([columns], new.item.user_id)
+            return own_record([columns], new.item.user_id)
         if fingerprint is None and new.item.supersedes:
             raise NotFoundError("supersedes: no such memory")
         raise ConflictError("idempotency_key: belongs to a memory that was deleted since; use a new key")
@@ -325,7 +326,7 @@ class Postgres(Store):
             if if_version not in (None, "absent"):
                 raise _stale()
             return True
-        record = self._own(rows, item.user_id)
+        record = own_record(rows, item.user_id)
         await self._check_model()
         self._check_version(record, if_version)
         if record.id in item.supersedes:
@@ -348,7 +349,7 @@ class Postgres(Store):
         if not rows:
             return None
         owners, *columns = rows[0]
-        record = self._own([columns], user_id)
+        record = own_record([columns], user_id)
         check_owner(owners, record.user_id)
         return record
 

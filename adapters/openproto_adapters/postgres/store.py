@@ -25,7 +25,6 @@ from openproto_adapters.postgres import queries
 from openproto_adapters.postgres.gets import get_alone, get_together
 from openproto_adapters.postgres.large_search import Searching
 from openproto_adapters.postgres.queries import Queries
-from openproto_adapters.postgres.records import own_record
 from openproto_adapters.postgres.replica import Replica
 from openproto_adapters.postgres.row_security import EVERYBODY, STATE, Acting, RowSecurity, acting_for
 from openproto_adapters.postgres.schema import (
@@ -272,8 +271,6 @@ class Store(Provider):
         if self._replica is None:
             return await self._fetch(acting, template, *args)
         return await self._replica.fetch(*self._queries.acting(acting, template, *args))
-
-    _own = staticmethod(own_record)
 
     async def _stored_model(self) -> StoredModel:
         rows = await self._fetch(EVERYBODY, queries.STORE)
