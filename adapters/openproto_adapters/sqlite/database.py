@@ -207,7 +207,7 @@ class Database:
             connection = self._connect(job, ":memory:")
             upgrade(connection)
             connection.secure()
-            connection.is_passing = True
+            connection.stands_in_for = self.path
             return connection
         if self._identity is None:  # another process made it meanwhile
             self._prepare(job)

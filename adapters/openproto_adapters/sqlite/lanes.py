@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -48,8 +49,8 @@ class Connection(sqlite3.Connection):
 
     job = Job()
     _acting_user: tuple[str | None, ...] = ()
-    is_passing = False
-    """Whether it serves one job and is closed then."""
+    stands_in_for: Path | None = None
+    """The file that did not exist yet when this connection to an empty store was made in its place."""
 
     def work_for(self, job: Job) -> None:
         """Serve `job` from now on, for no user yet."""
@@ -123,15 +124,15 @@ class Lane:
     def _work(self, job: Job, function: Callable[[Connection], T]) -> T:
         connection = self._idle.get()
         try:
+            if connection is not None and connection.stands_in_for is not None and connection.stands_in_for.exists():
+                connection.close()
+                connection = None
             connection = connection or self._connect(job)
             connection.work_for(job)
             return function(connection)
         except sqlite3.Error as error:
             raise typed_error(error) from error
         finally:
-            if connection is not None and connection.is_passing:
-                connection.close()
-                connection = None
             self._idle.put(connection)
 
     def _close_one(self) -> None:

@@ -24,7 +24,7 @@ from langgraph.store.base import (
     ensure_embeddings,
 )
 
-from openproto import AsyncMemory, ConflictError, Memory, NotFoundError, gather_bounded
+from openproto import AsyncMemory, ConflictError, Memory, MemoryRecord, NotFoundError, gather_bounded
 from openproto.integrations.bound_client import BoundClient
 from openproto.integrations.langgraph.filters import matches_value, select_namespaces
 from openproto.integrations.langgraph.items import StoredItem, namespace_of, record_key, records_of, scope_of
@@ -161,16 +161,26 @@ class OpenProtoStore(BaseStore):
     async def _run(self, ops: Ops) -> Results:
         names = [None if isinstance(op, PutOp) else _name(op) for op in ops]
         reads = {name: op for name, op in zip(names, ops, strict=True) if name is not None}
-        found = await gather_bounded((self._read(op) for op in reads.values()), limit=_AT_ONCE)
+        absent: set[tuple[tuple[str, ...], str]] = set()
+        found = await gather_bounded((self._read(op, absent) for op in reads.values()), limit=_AT_ONCE)
         answers = dict(zip(reads, found, strict=True))
         writes = {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
-        await gather_bounded((self._put(op) for op in writes.values()), limit=_AT_ONCE)
+        # What these operations found absent they need not delete: the reads and the deletion are at the same moment.
+        due = (op for name, op in writes.items() if op.value is not None or name not in absent)
+        await gather_bounded((self._put(op) for op in due), limit=_AT_ONCE)
         return [None if name is None else answers[name] for name in names]
 
-    async def _read(self, op: Op) -> Result:
+    async def _read(self, op: Op, absent: set[tuple[tuple[str, ...], str]]) -> Result:
         if isinstance(op, GetOp):
-            stored = await self._get(op)
-            return stored.item() if stored is not None else None
+            record = await self._record(op.namespace, op.key)
+            if record is None:
+                absent.add((op.namespace, op.key))
+                return None
+            if (stored := _unexpired(record)) is None:
+                return None
+            if op.refresh_ttl:
+                await self._refresh(stored)
+            return stored.item()
         if isinstance(op, SearchOp):
             return [found async for found in self._search(op)]
         if isinstance(op, ListNamespacesOp):
@@ -178,17 +188,11 @@ class OpenProtoStore(BaseStore):
             return select_namespaces([namespace_of(one.scope) for one in scopes if one.scope], op)
         raise TypeError(f"{type(op).__name__} is not an operation of a store")
 
-    async def _get(self, op: GetOp) -> StoredItem | None:
+    async def _record(self, namespace: tuple[str, ...], key: str, part: int = 0) -> MemoryRecord | None:
         try:
-            record = await self._memory.get(user_id=self._user_id, key=record_key(op.namespace, op.key))
+            return await self._memory.get(user_id=self._user_id, key=record_key(namespace, key, part))
         except NotFoundError:
             return None
-        stored = StoredItem.of(record)
-        if stored is None or stored.is_expired(datetime.now(UTC)):
-            return None
-        if op.refresh_ttl:
-            await self._refresh(stored)
-        return stored
 
     async def _put(self, op: PutOp) -> None:
         before = await self._parts(op)
@@ -204,17 +208,16 @@ class OpenProtoStore(BaseStore):
         """Return how many records the item has now; with one field an item never has more than one."""
         if op.value is not None and op.index is None and self._fields == ["$"]:
             return 1
-        try:
-            record = await self._memory.get(user_id=self._user_id, key=record_key(op.namespace, op.key))
-        except NotFoundError:
+        record = await self._record(op.namespace, op.key)
+        if record is None:
             return 0
         stored = StoredItem.of(record)
         return stored.parts if stored else 1
 
     async def _delete(self, namespace: tuple[str, ...], key: str, part: int) -> None:
-        with suppress(NotFoundError):
-            record = await self._memory.get(user_id=self._user_id, key=record_key(namespace, key, part))
-            await self._memory.delete(record.id, user_id=self._user_id)
+        if (record := await self._record(namespace, key, part)) is not None:
+            with suppress(NotFoundError):
+                await self._memory.delete(record.id, user_id=self._user_id)
 
     async def _search(self, op: SearchOp) -> AsyncIterator[SearchItem]:
         now, skipped, given = datetime.now(UTC), 0, 0
@@ -242,7 +245,7 @@ class OpenProtoStore(BaseStore):
                 if stored is None or (stored.namespace, stored.key) in seen:
                     continue
                 seen.add((stored.namespace, stored.key))
-                whole = stored if stored.part == 0 else await self._get(GetOp(stored.namespace, stored.key, False))
+                whole = _unexpired(await self._record(stored.namespace, stored.key)) if stored.part else stored
                 if whole is not None:
                     yield whole, cosine_of(hit.score) if self._ranks_by_cosine else hit.score
         async for record in self._memory.iter(self._user_id, scope=scope):
@@ -291,6 +294,11 @@ class OpenProtoStore(BaseStore):
         while True:
             await asyncio.sleep(seconds)
             await self._sweep()
+
+
+def _unexpired(record: MemoryRecord | None) -> StoredItem | None:
+    stored = StoredItem.of(record) if record is not None else None
+    return stored if stored is not None and not stored.is_expired(datetime.now(UTC)) else None
 
 
 def _name(op: Op) -> Hashable:
