@@ -2,7 +2,7 @@
 
 What is sent one by one costs each call a way to a thread or a server and back, and a write a transaction as well. A
 call that finds none under way goes out in the same turn of the event loop, with those that were made in that turn;
-the others wait until the answers are there, and then go out together.
+the others wait until there are answers, and then go out together.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST = 256
 
 
 class Gatherer(Generic[Q, A]):
-    """Sends calls to a backend, one gathering at a time.
+    """Sends calls to a backend, a few gatherings at a time.
 
     Args:
         send: Sends calls and returns the future of their outcomes, in order: an answer, or the exception of that call
@@ -31,8 +31,10 @@ class Gatherer(Generic[Q, A]):
             the error is one that passes, which all of them would meet again.
         give_up: Is told of a call whose caller was cancelled after it was sent. When that is true of all, the future is
             cancelled as well.
-        alone: Sends one call and returns its answer, where there is a way to the backend next to that of a gathering: a
-            call that finds nothing waiting and nothing under way takes it, in its caller's own task.
+        alone: Sends one call and returns its answer: a call that finds nothing waiting and nothing under way takes
+            it, in its caller's own task.
+        at_once: How many gatherings may be under way, where the backend can work at several. Those that keep coming
+            are spread evenly over them.
     """
 
     def __init__(
@@ -40,84 +42,86 @@ class Gatherer(Generic[Q, A]):
         send: Callable[[Sequence[Q]], asyncio.Future[Sequence[A | Exception]]],
         give_up: Callable[[Q], None] = lambda call: None,
         alone: Callable[[Q], Awaitable[A]] | None = None,
+        at_once: int = 1,
     ) -> None:
         self._send_calls = send
         self._give_up = give_up
         self._send_alone = alone
+        self._at_once = at_once
         self._one_is_alone = False
         self._waiting: list[_Waiting[Q, A]] = []
-        self._sent: list[_Waiting[Q, A]] = []
-        self._alone: list[_Waiting[Q, A]] = []
-        self._under_way: asyncio.Future[Sequence[A | Exception]] | None = None
+        self._refused: list[_Waiting[Q, A]] = []
+        self._under_way: dict[asyncio.Future[Sequence[A | Exception]], list[_Waiting[Q, A]]] = {}
         self._leaves_soon = False
 
     async def __call__(self, call: Q) -> A:
         """Return the answer to the call; cancelling it takes it out of what waits, or ends it alone."""
-        if self._send_alone is not None and not self._one_is_alone and not self._waiting and self._under_way is None:
+        if self._send_alone is not None and not (self._waiting or self._under_way or self._one_is_alone):
             self._one_is_alone = True
             try:
                 return await self._send_alone(call)
             finally:
                 self._one_is_alone = False
+                if self._waiting:
+                    self._send()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[A] = loop.create_future()
         self._waiting.append((call, answer))
-        if self._under_way is None and not self._leaves_soon:
+        if not self._leaves_soon and self._has_room:
             self._leaves_soon = True
             loop.call_soon(self._send)
         try:
             return await answer
         except asyncio.CancelledError:
-            if any(answer is sent for _, sent in self._sent):
-                self._give_up(call)
-                if self._under_way is not None and all(sent.done() for _, sent in self._sent):
-                    self._under_way.cancel()
+            for outcomes, calls in self._under_way.items():
+                if any(answer is sent for _, sent in calls):
+                    self._give_up(call)
+                    if all(sent.done() for _, sent in calls):
+                        outcomes.cancel()
             raise
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._under_way) + self._one_is_alone < self._at_once
 
     def _send(self) -> None:
         self._leaves_soon = False
-        while self._under_way is None:
-            self._sent = self._next()
-            if not self._sent:
-                return
+        while self._has_room and (calls := self._next()):
             try:
-                self._under_way = self._send_calls([call for call, _ in self._sent])
+                outcomes = self._send_calls([call for call, _ in calls])
             except Exception as error:  # nothing can be sent: the backend is closed
-                self._refused(error)
+                _refuse(calls, error)
             else:
-                self._under_way.add_done_callback(self._arrived)
+                self._under_way[outcomes] = calls
+                outcomes.add_done_callback(self._arrived)
 
     def _next(self) -> list[_Waiting[Q, A]]:
-        """Return who goes next: those that were refused together each alone, then all that wait."""
-        while self._alone:
-            if not (first := self._alone.pop(0))[1].done():
+        """Return who goes next: those that were refused together each alone, then those that wait."""
+        while self._refused:
+            if not (first := self._refused.pop(0))[1].done():
                 return [first]
         waiting = [one for one in self._waiting if not one[1].done()]
-        self._waiting = waiting[MOST:]
-        return waiting[:MOST]
+        sent = sum(map(len, self._under_way.values())) + self._one_is_alone
+        most = min(MOST, -(-(len(waiting) + sent) // self._at_once))
+        self._waiting = waiting[most:]
+        return waiting[:most]
 
     def _arrived(self, outcomes: asyncio.Future[Sequence[A | Exception]]) -> None:
-        self._under_way = None
+        calls = self._under_way.pop(outcomes)
         if outcomes.cancelled():  # so were all that waited for it, or the backend was closed under them
-            for _, answer in self._sent:
+            for _, answer in calls:
                 answer.cancel()
         elif (error := outcomes.exception()) is None:
-            for (_, answer), outcome in zip(self._sent, outcomes.result(), strict=True):
+            for (_, answer), outcome in zip(calls, outcomes.result(), strict=True):
                 _settle(answer, outcome)
         elif not isinstance(error, Exception):
-            for _, answer in self._sent:
+            for _, answer in calls:
                 _settle(answer, RuntimeError(f"the backend's thread ended: {type(error).__name__}; open a new client"))
-        elif len(self._sent) > 1 and not (isinstance(error, OpenProtoError) and error.retryable):
-            self._alone.extend(self._sent)
+        elif len(calls) > 1 and not (isinstance(error, OpenProtoError) and error.retryable):
+            self._refused.extend(calls)
         else:
-            self._refused(error)
-        self._sent = []
+            _refuse(calls, error)
         self._send()
-
-    def _refused(self, error: Exception) -> None:
-        for _, answer in self._sent:
-            _settle(answer, copy.copy(error))  # each is signed with the request that it ends
-        self._sent = []
 
 
 class Gatherers(Generic[Q, A]):
@@ -125,27 +129,30 @@ class Gatherers(Generic[Q, A]):
 
     Args:
         send: Sends calls of one group and returns their outcomes, as a `Gatherer` wants them.
+        alone: Sends one call and returns its answer.
+        at_once: How many gatherings of a group may be under way.
     """
 
-    def __init__(self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]],
+        alone: Callable[[Q], Awaitable[A]],
+        at_once: int,
+    ) -> None:
         self._send = send
+        self._alone = alone
+        self._at_once = at_once
         self._gatherers: WeakValueDictionary[Hashable, Gatherer[Q, A]] = WeakValueDictionary()
 
-    async def __call__(self, group: Hashable, call: Q) -> A:
-        """Return the answer to the call, which goes out with others of its group."""
+    def of(self, group: Hashable) -> Gatherer[Q, A]:
+        """Return the gatherer of a group."""
         gatherer = self._gatherers.get(group)
         if gatherer is None:
-            gatherer = self._gatherers[group] = Gatherer(self._start, alone=self._alone)
-        return await gatherer(call)
+            gatherer = self._gatherers[group] = Gatherer(self._start, alone=self._alone, at_once=self._at_once)
+        return gatherer
 
     def _start(self, calls: Sequence[Q]) -> asyncio.Future[Sequence[A | Exception]]:
         return asyncio.ensure_future(self._send(calls))
-
-    async def _alone(self, call: Q) -> A:
-        (outcome,) = await self._send([call])
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
 
 
 _Waiting: TypeAlias = "tuple[Q, asyncio.Future[A]]"
@@ -158,3 +165,8 @@ def _settle(answer: asyncio.Future[A], outcome: A | Exception) -> None:
         answer.set_exception(outcome)
     else:
         answer.set_result(outcome)
+
+
+def _refuse(calls: Sequence[_Waiting[Q, A]], error: Exception) -> None:
+    for _, answer in calls:
+        _settle(answer, copy.copy(error))  # each is signed with the request that it ends

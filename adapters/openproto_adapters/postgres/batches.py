@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.fanout import gather_all
-from openproto.ids import parse_id
+from openproto.ids import is_uuid
 from openproto.models import MemoryRecord
 from openproto.provider import Call
 from openproto.requests import MemoryInput
@@ -184,10 +184,12 @@ async def insert(fetch: Fetch, batch: Batch, model: str | None, *, is_retry: boo
         return batch.entries
     unkeyed = RETRY_MANY_NEW if is_retry else ADD_MANY_NEW
     statement = ADD_MANY if batch.keys else unkeyed
-    ((moments, is_complete),), records = await gather_all(
-        fetch(acting_for(*batch.users), statement, model, *batch.columns, *batch.keys),
-        _undated_records(batch.entries, model),
-    )
+    writing = fetch(acting_for(*batch.users), statement, model, *batch.columns, *batch.keys)
+    if len(batch.entries) <= _AT_ONCE:
+        ((moments, is_complete),) = await writing
+        records = _undated(batch.entries, model)
+    else:
+        ((moments, is_complete),), records = await gather_all(writing, _undated_records(batch.entries, model))
     if not is_complete:
         raise foreign()
     created = iter(moments or ())  # nothing is written where the store has another model
@@ -203,9 +205,12 @@ async def _undated_records(entries: Sequence[Entry[PackedWords]], model: str | N
     outcomes: list[Any] = []
     for start in range(0, len(entries), _AT_ONCE):
         await asyncio.sleep(0)  # a large statement leaves in pieces, whenever the server has read the last one
-        part = entries[start : start + _AT_ONCE]
-        outcomes += [record_without_date(new, model) if isinstance(new, IndexedInput) else new for new in part]
+        outcomes += _undated(entries[start : start + _AT_ONCE], model)
     return outcomes
+
+
+def _undated(entries: Sequence[Entry[PackedWords]], model: str | None) -> list[Any]:
+    return [record_without_date(new, model) if isinstance(new, IndexedInput) else new for new in entries]
 
 
 async def add_one(fetch: Fetch, new: IndexedInput[PackedWords], model: str | None, call: Call) -> Added[PackedWords]:
@@ -226,7 +231,7 @@ async def add_one(fetch: Fetch, new: IndexedInput[PackedWords], model: str | Non
         check_owner(rows[0]["owners"], item.user_id)
         if len(rows[0]["owners"]) != len(item.supersedes):
             raise foreign()
-    return with_created_at(record_without_date(new, model), rows[0]["created_at"])
+    return with_created_at(record_without_date(new, model), rows[0][0])
 
 
 def _pack_one(new: IndexedInput[PackedWords], call: Call) -> tuple[Any, ...]:
@@ -252,7 +257,7 @@ def _pack_one(new: IndexedInput[PackedWords], call: Call) -> tuple[Any, ...]:
 
 def _writable(new: Entry[PackedWords]) -> Entry[PackedWords]:
     """Return `new`, or the error of an item that supersedes what cannot exist."""
-    if isinstance(new, IndexedInput) and any(parse_id(id) is None for id in new.item.supersedes):
+    if isinstance(new, IndexedInput) and any(not is_uuid(id) for id in new.item.supersedes):
         return NotFoundError("supersedes: no such memory")
     return new
 

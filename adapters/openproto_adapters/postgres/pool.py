@@ -131,9 +131,9 @@ class Pool:
             provider="postgres",
         )
 
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+    def fetch(self, sql: str, *args: Any) -> Awaitable[list[asyncpg.Record]]:
         """Run one statement and return its rows."""
-        return await self.use(lambda connection: connection.fetch(sql, *args))
+        return self.use(lambda connection: connection.fetch(sql, *args))
 
     async def execute(self, script: str) -> None:
         """Run a script without arguments, as one transaction."""
@@ -142,7 +142,7 @@ class Pool:
     async def use(self, work: Callable[[PoolConnectionProxy], Awaitable[T]]) -> T:
         """Return what `work` returns on a connection of the pool; asyncpg's errors become the protocol's."""
         try:
-            connection, until = lent = await self._lend()
+            connection, until = lent = self._at_hand_now() or await self._lend()
             try:
                 result = await work(connection)
             except BaseException:
@@ -162,7 +162,7 @@ class Pool:
     async def snapshot(self) -> AsyncIterator[PoolConnectionProxy]:
         """Return a connection that reads one unchanging state of the database for as long as the block lasts."""
         try:
-            connection, _ = await self._lend()
+            connection, _ = self._at_hand_now() or await self._lend()
             try:
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
                     yield connection
@@ -179,11 +179,14 @@ class Pool:
             await asyncio.wait(self._releases, timeout=RELEASE_TIMEOUT)
         await self._connector.close(RELEASE_TIMEOUT)
 
-    async def _lend(self) -> _Lent:
+    def _at_hand_now(self) -> _Lent | None:
         while self._at_hand:
             if not (lent := self._at_hand.pop()).connection.is_closed():
                 return lent
             self._release_later(lent.connection)
+        return None
+
+    async def _lend(self) -> _Lent:
         return _Lent(await self._acquire(), time.monotonic() + KEPT_AT_HAND)
 
     async def _acquire(self) -> PoolConnectionProxy:

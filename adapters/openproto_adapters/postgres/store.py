@@ -36,7 +36,7 @@ from openproto_adapters.postgres.schema import (
     schema_script,
 )
 from openproto_adapters.postgres.snapshot import PostgresSnapshot
-from openproto_adapters.postgres.together import Together
+from openproto_adapters.postgres.together import AT_ONCE, Together
 from openproto_adapters.postgres.vectors import PackedWords, index_text
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Store(Provider):
         self._audit_buffer: AuditBuffer | None = None
         self._searching = Searching(self._read)
         self._gets: Callable[[RecordRef], Awaitable[MemoryRecord]] = Gatherer(
-            self._get_together, alone=lambda ref: get_alone(self._fetch, ref)
+            self._get_together, alone=lambda ref: get_alone(self._fetch, ref), at_once=AT_ONCE
         )
         self._together = Together(self._fetch, lambda: self._index.model)
 
@@ -244,10 +244,10 @@ class Store(Provider):
     def _get_together(self, refs: Sequence[RecordRef]) -> asyncio.Future[Sequence[MemoryRecord | Exception]]:
         return asyncio.ensure_future(get_together(self._fetch, refs))
 
-    async def _fetch(self, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
+    def _fetch(self, acting: Acting, template: str, *args: Any) -> Awaitable[Sequence[Any]]:
         if self._shards is not None:
-            return await self._pool.use(lambda connection: self._fetch_on(connection, acting, template, *args))
-        return await self._pool.fetch(*self._queries.acting(acting, template, *args))
+            return self._pool.use(lambda connection: self._fetch_on(connection, acting, template, *args))
+        return self._pool.fetch(*self._queries.acting(acting, template, *args))
 
     async def _fetch_on(self, connection: Any, acting: Acting, template: str, *args: Any) -> Sequence[Any]:
         if self._shards is not None:

@@ -27,6 +27,9 @@ from openproto_adapters.postgres.vectors import PackedWords
 A = TypeVar("A")
 T = TypeVar("T", bound="Change | Deletion")
 
+AT_ONCE = 2
+"""How many gatherings are under way: while the server works at one, the next is made ready."""
+
 _LONG = 4_000
 """Characters of a content from which on a call goes alone: sending many long texts would hold up the event loop."""
 
@@ -118,46 +121,58 @@ class Together:
         self._model = model
         self.gathers = True
         """Whether calls go together; where users are on several servers, each goes alone."""
-        self._adds: Gatherers[Addition, Added[PackedWords]] = Gatherers(self._add)
-        self._changes: Gatherers[Change, MemoryRecord | None] = Gatherers(partial(_each_once, self._change))
-        self._deletions: Gatherers[Deletion, bool] = Gatherers(partial(_each_once, self._delete))
+        self._adds: Gatherers[Addition, Added[PackedWords]] = Gatherers(self._add_many, self._add, AT_ONCE)
+        self._adds_of_what_is_new = self._adds.of(None)
+        self._changes: Gatherers[Change, MemoryRecord | None] = Gatherers(
+            partial(_each_once, self._change_many), self._change, AT_ONCE
+        )
+        self._deletions: Gatherers[Deletion, bool] = Gatherers(
+            partial(_each_once, self._delete_many), self._delete, AT_ONCE
+        )
 
     async def add(self, new: IndexedInput[PackedWords]) -> Added[PackedWords]:
         """Return the record; what was not written, because its key was used before, comes back itself."""
         addition = Addition(new, current_call.get())
         if not self.gathers or len(new.item.content) > _LONG:
-            return await add_one(self._fetch, new, self._model(), addition.call)
+            return await self._add(addition)
+        if needs_no_note(new):
+            return await self._adds_of_what_is_new(addition)
         # What names another record may wait for a lock on it, and goes with what else its user adds.
-        return await self._adds(None if needs_no_note(new) else new.item.user_id, addition)
+        return await self._adds.of(new.item.user_id)(addition)
 
     async def change(self, change: Change) -> MemoryRecord | None:
         """Return the changed record, or None where there is none to change."""
         _, content = change.arguments.assigned.get("content", ("text", ""))
         if not self.gathers or len(content) > _LONG:
-            return (await self._change([change]))[0]
-        return await self._changes((change.user_id, change.which, change.columns), change)
+            return await self._change(change)
+        return await self._changes.of((change.user_id, change.which, change.columns))(change)
 
     async def delete(self, target: UUID, user_id: str | None, version: str | None) -> bool:
         """Return whether there was such a record, which is gone now."""
         deletion = Deletion(target, user_id, version, current_call.get())
         if user_id is None or not self.gathers:
-            return (await self._delete([deletion]))[0]
-        return await self._deletions(user_id, deletion)
+            return await self._delete(deletion)
+        return await self._deletions.of(user_id)(deletion)
 
-    async def _add(self, additions: Sequence[Addition]) -> Sequence[Entry[PackedWords]]:
+    def _add(self, addition: Addition) -> Awaitable[Added[PackedWords]]:
+        return add_one(self._fetch, addition.new, self._model(), addition.call)
+
+    async def _add_many(self, additions: Sequence[Addition]) -> Sequence[Entry[PackedWords]]:
         if len(additions) == 1:
-            return [await add_one(self._fetch, additions[0].new, self._model(), additions[0].call)]
+            return [await self._add(additions[0])]
         news, calls = zip(*additions, strict=True)
         is_retry = any(call.is_retry for call in calls)
         return await insert(self._fetch, pack_batch(news, calls), self._model(), is_retry=is_retry)
 
-    async def _change(self, changes: Sequence[Change]) -> Sequence[MemoryRecord | None]:
-        first = changes[0]
-        acting = acting_for(first.user_id)
+    async def _change(self, change: Change) -> MemoryRecord | None:
+        statement = change.arguments.fill(changing(change.which, names=False, releases=False))
+        rows = await self._fetch(acting_for(change.user_id), statement, *change.arguments.values)
+        return own_record([rows[0][1:]], change.user_id) if rows else None
+
+    async def _change_many(self, changes: Sequence[Change]) -> Sequence[MemoryRecord | None]:
         if len(changes) == 1:
-            statement = first.arguments.fill(changing(first.which, names=False, releases=False))
-            rows = await self._fetch(acting, statement, *first.arguments.values)
-            return [own_record([row[1:]], first.user_id) for row in rows] or [None]
+            return [await self._change(changes[0])]
+        first = changes[0]
         arguments = [change.arguments for change in changes]
         versions, apps, requests = ([each.values[number] for each in arguments] for number in (6, 4, 5))
         wanted = map(list, zip(*(change.target for change in changes), strict=True))
@@ -168,7 +183,7 @@ class Together:
             )
         )
         rows = await self._fetch(
-            acting,
+            acting_for(first.user_id),
             _changing(first.which, first.columns),
             self._model(),
             first.user_id,
@@ -181,12 +196,16 @@ class Together:
         found = {position: own_record([columns], first.user_id) for position, *columns in rows}
         return [found.get(position) for position in range(1, len(changes) + 1)]
 
-    async def _delete(self, deletions: Sequence[Deletion]) -> Sequence[bool]:
-        user_id = deletions[0].user_id
+    async def _delete(self, deletion: Deletion) -> bool:
+        user_id = deletion.user_id
+        ((count, owners),) = await self._fetch(acting_for_owner(user_id), *_deleting(deletion))
+        check_owner(owners, user_id)
+        return bool(count)
+
+    async def _delete_many(self, deletions: Sequence[Deletion]) -> Sequence[bool]:
         if len(deletions) == 1:
-            ((count, owners),) = await self._fetch(acting_for_owner(user_id), *_deleting(deletions[0]))
-            check_owner(owners, user_id)
-            return [count > 0]
+            return [await self._delete(deletions[0])]
+        user_id = deletions[0].user_id
         targets, _, versions, calls = zip(*deletions, strict=True)
         apps, requests = [call.app for call in calls], [call.request_id for call in calls]
         rows = await self._fetch(acting_for_owner(user_id), DELETE_MANY, user_id, versions, apps, requests, targets)

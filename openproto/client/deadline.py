@@ -1,0 +1,77 @@
+"""The deadlines of a client's calls, which all may take equally long: one timer of the event loop serves them all."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self, cast
+
+
+class Deadlines:
+    """Bounds calls on one event loop; each may take `seconds`, or as long as it will.
+
+    They run out in the order in which they began, so only the first of them needs a timer. One for each call, set and
+    cancelled again, takes longer than all else that a client adds to a call.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.running: dict[Deadline, float] = {}
+        """When each of them runs out, in order."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Stop the timer, which would keep this for as long as a call may take."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def begin(self, deadline: Deadline) -> None:
+        """Let the time of a deadline run."""
+        if self.seconds is not None:
+            loop = asyncio.get_running_loop()
+            self.running[deadline] = ends_at = loop.time() + self.seconds
+            if self._timer is None:
+                self._timer = loop.call_at(ends_at, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for deadline, ends_at in list(self.running.items()):
+            if ends_at > now:
+                self._timer = loop.call_at(ends_at, self._ring, loop)
+                break
+            del self.running[deadline]
+            deadline.expire()
+
+
+class Deadline:
+    """Cancels the task that runs its `with` block when the time is over, and turns that into a TimeoutError.
+
+    What `asyncio.timeout` does, for one of many blocks of equal length.
+    """
+
+    __slots__ = ("_cancelling", "_deadlines", "_task", "expired")
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._cancelling = self._task.cancelling()
+        self.expired = False
+
+    def __enter__(self) -> Self:
+        self._deadlines.begin(self)
+        return self
+
+    def expire(self) -> None:
+        """Cancel the task."""
+        self.expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.expired:
+            self._deadlines.running.pop(self, None)
+        elif self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError):
+            raise TimeoutError from error
