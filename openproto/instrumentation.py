@@ -80,12 +80,19 @@ class Meter:
         self.observers = observers
         self._verbs: dict[str, _Tally] = {}
 
-    def ended(self, event: CallEvent) -> None:
-        """Take an event; an observer that raises is logged and does the call no harm."""
-        tally = self._verbs.get(event.verb)
+    def count(self, verb: Verb, outcome: str, seconds: float, retries: int) -> None:
+        """Count a call that has ended."""
+        tally = self._verbs.get(verb)
         if tally is None:
-            tally = self._verbs[event.verb] = _Tally()
-        tally.take(event)
+            tally = self._verbs[verb] = _Tally()
+        tally.calls += 1
+        tally.retries += retries
+        tally.cancelled += outcome == "cancelled"
+        tally.errors += outcome not in ("ok", "cancelled")
+        tally.recent.append(seconds)
+
+    def report(self, event: CallEvent) -> None:
+        """Hand an event to the observers; one that raises is logged and does the call no harm."""
         for observer in self.observers:
             try:
                 observer(event)
@@ -112,13 +119,6 @@ class _Tally:
     def __init__(self) -> None:
         self.calls = self.errors = self.cancelled = self.retries = 0
         self.recent: deque[float] = deque(maxlen=_RECENT)
-
-    def take(self, event: CallEvent) -> None:
-        self.calls += 1
-        self.retries += event.retries
-        self.cancelled += event.outcome == "cancelled"
-        self.errors += event.outcome not in ("ok", "cancelled")
-        self.recent.append(event.seconds)
 
     def stats(self) -> VerbStats:
         ordered = sorted(self.recent.copy())

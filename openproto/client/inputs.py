@@ -14,6 +14,7 @@ from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
 _PLAIN = frozenset(MemoryInput.model_fields)
+_OPTIONAL = _PLAIN - {"content", "user_id"}
 _AT_ONCE = 250  # validated without giving way: a few milliseconds of the loop's time
 
 
@@ -38,7 +39,9 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> Keye
         fields = {**fields, "content": as_content(content)}
     if idempotency_key is not None:
         build(IdempotencyKey, idempotency_key=idempotency_key)
-    item = build(MemoryInput, **fields)
+    # What is absent need not be validated.
+    given = {name: value for name, value in fields.items() if value is not None or name not in _OPTIONAL}
+    item = build(MemoryInput, **given)
     return KeyedInput(item, idempotency_key or generated_key(item.user_id))
 
 

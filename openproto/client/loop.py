@@ -8,7 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -51,12 +52,51 @@ def run(coroutine: Coroutine[Any, Any, T], *, within: float | None = None) -> T:
     except RuntimeError:
         coroutine.close()
         raise
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    call = _HandOver(coroutine, loop)
     try:
-        return future.result(within)
+        loop.call_soon_threadsafe(call.start)
+        if not call.ended.acquire(timeout=-1 if within is None else within):
+            raise TimeoutError
     except BaseException:
-        future.cancel()
+        loop.call_soon_threadsafe(call.cancel)
         raise
+    return call.result()
+
+
+class _HandOver(Generic[T]):
+    """A coroutine for the loop, and the lock that its end releases.
+
+    `asyncio.run_coroutine_threadsafe` takes a third longer: it chains two futures, and waits by a condition.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self._coroutine = coroutine
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        self.ended = threading.Lock()
+        self.ended.acquire()
+
+    def start(self) -> None:
+        """Start the coroutine, on the loop and in the context of who handed it over."""
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(lambda _: self.ended.release())
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, on the loop."""
+        if self._task is None:  # the interrupt came before it was handed over
+            self._coroutine.close()
+        else:
+            self._task.cancel()
+
+    def result(self) -> T:
+        """Return what the coroutine returned, or raise what it raised."""
+        task, self._task = cast("asyncio.Task[T]", self._task), None
+        try:
+            if task.cancelled():
+                raise CancelledError
+            return task.result()
+        finally:
+            del task  # else an error would hold its own traceback
 
 
 def finish(coroutine: Coroutine[Any, Any, None], within: float) -> None:

@@ -15,20 +15,34 @@ FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0
 
 
-async def with_retries(call: Callable[[], Awaitable[T]], retries: int, repeated: Callable[[], None]) -> T:
-    """Return `await call()`, repeated at most `retries` times after errors that say they are retryable.
+class Retries:
+    """Decides whether a call that failed is repeated, at most `most` times, and waits before it is.
 
     The wait grows exponentially with full jitter, and is never shorter than the backend's own `retry_after`. The
-    caller's deadline bounds the whole; `repeated` is called before each repetition.
+    caller's deadline bounds the whole.
     """
-    longest = FIRST_WAIT
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._longest = FIRST_WAIT
+        self.done = 0
+
+    async def wait_after(self, error: OpenProtoError) -> None:
+        """Wait before the next attempt; raise the error where none may follow it."""
+        if self.done == self._most or not error.retryable:
+            raise error
+        wait = max(uniform(0, self._longest), error.retry_after or 0.0)  # noqa: S311  # jitter need not be secret
+        await asyncio.sleep(wait)
+        self.done += 1
+        self._longest = min(2 * self._longest, LONGEST_WAIT)
+
+
+async def with_retries(call: Callable[[], Awaitable[T]], retries: int, repeated: Callable[[], None]) -> T:
+    """Return `await call()`, repeated after errors that say they are retryable; `repeated` is called before each."""
+    left = Retries(retries)
     while True:
         try:
             return await call()
         except OpenProtoError as error:
-            if not (retries and error.retryable):
-                raise
-            wait = max(uniform(0, longest), error.retry_after or 0.0)  # noqa: S311  # jitter need not be secret
-        await asyncio.sleep(wait)
-        retries, longest = retries - 1, min(2 * longest, LONGEST_WAIT)
+            await left.wait_after(error)
         repeated()

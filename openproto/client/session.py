@@ -10,10 +10,12 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
+from openproto.client.deadline import Deadline, Deadlines
 from openproto.client.ending import Guard, guard
-from openproto.client.retry import with_retries
+from openproto.client.retry import Retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
 from openproto.fields import check_seconds, check_whole
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
@@ -26,7 +28,6 @@ T = TypeVar("T")
 
 _WRITES: frozenset[Verb] = frozenset({"add", "update", "delete"})
 _MAYBE_WRITTEN = "the write may or may not have happened"
-_NO_LIMIT = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Session:
         self.options = options
         self._owner = owner
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._deadlines = Deadlines(options.timeout)
         self._slots = asyncio.Semaphore(options.max_concurrency) if options.max_concurrency else None
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
@@ -97,25 +99,30 @@ class Session:
             raise self.provider.unsupported(verb)
         if needs is not None and needs not in self.provider.operations:
             raise self.provider.unsupported(needs)
+        if self._slots is not None:
+            run = partial(self._in_slot, self._slots, run)
         call = begin_call(verb, self.options.app)
-        request_id = call.request_id
         token = current_call.set(call)
         self._in_flight += 1
-        retries = self.options.retries if repeatable else 0
-        repeated, outcome, started = 0, "ok", time.perf_counter()
-
-        def repeat() -> None:
-            nonlocal repeated
-            repeated += 1
-            current_call.set(call._replace(is_retry=True))
-
+        retries = Retries(self.options.retries if repeatable else 0)
+        outcome, started = "ok", time.perf_counter()
+        deadline = Deadline(self._deadlines)
         try:
-            return await self._bounded(
-                repr(verb),
-                call.request_id,
-                lambda: with_retries(lambda: run(self.provider), retries, repeat),
-                is_write=verb in _WRITES,
-            )
+            with deadline:
+                if not self._is_open:
+                    await self._opened()
+                while True:
+                    try:
+                        return await run(self.provider)
+                    except OpenProtoError as error:
+                        await retries.wait_after(error)
+                    current_call.set(call._replace(is_retry=True))
+        except (OpenProtoError, TimeoutError) as error:
+            fault = self._fault(error, deadline, repr(verb), call.request_id, is_write=verb in _WRITES)
+            outcome = fault.code
+            if fault is error:
+                raise
+            raise fault from error
         except BaseException as error:
             outcome = outcome_of(error)
             raise
@@ -123,9 +130,12 @@ class Session:
             current_call.reset(token)
             self._in_flight -= 1
             seconds = time.perf_counter() - started
-            self._meter.ended(
-                CallEvent(verb, self.provider.name, outcome, seconds, repeated, request_id, call.app, scope, memory_id)
-            )
+            self._meter.count(verb, outcome, seconds, retries.done)
+            if self._meter.observers:
+                name, request_id = self.provider.name, call.request_id
+                self._meter.report(
+                    CallEvent(verb, name, outcome, seconds, retries.done, request_id, call.app, scope, memory_id)
+                )
             if self._idle is not None and not self._in_flight:
                 self._idle.set()
 
@@ -133,12 +143,24 @@ class Session:
         """Open the provider now; when that fails or is cancelled the session is closed."""
         self.check_usable()
         try:
-            await self._bounded("opening", None, _nothing)
+            await self._open_in_time()
         except BaseException:
             # `async with` never reaches __aexit__ when entering fails. Not awaited: this may be a cancellation.
             self._closed = True
             self._start_closing()
             raise
+
+    async def _open_in_time(self) -> None:
+        deadline = Deadline(self._deadlines)
+        try:
+            with deadline:
+                if not self._is_open:
+                    await self._opened()
+        except (OpenProtoError, TimeoutError) as error:
+            fault = self._fault(error, deadline, "opening", None)
+            if fault is error:
+                raise
+            raise fault from error
 
     async def close(self) -> None:
         """Close for good: companions and running calls get half of `close_timeout`, the provider the rest."""
@@ -176,35 +198,29 @@ class Session:
         """Whether the provider was opened and its owner has not closed it."""
         return (self._is_open or self._opening is not None) and not self._closed
 
-    async def _bounded(
-        self, what: str, request_id: str | None, run: Callable[[], Awaitable[T]], *, is_write: bool = False
+    async def _in_slot(
+        self, slots: asyncio.Semaphore, run: Callable[[Provider], Awaitable[T]], provider: Provider
     ) -> T:
-        """Open the provider if need be and run, both within `timeout`; errors name the provider and the request."""
-        seconds = self.options.timeout
-        deadline = asyncio.timeout(seconds)
-        try:
-            async with deadline, self._slots or _NO_LIMIT:
-                if not self._is_open:
-                    await self._opened()
-                return await run()
-        except OpenProtoError as error:
-            self._signed(error, request_id)
-            raise
-        except TimeoutError as error:
-            if not deadline.expired():
-                text = f"{self.provider.name}: the provider's own timeout stopped {what}"
-                raise self._signed(ProviderError(text), request_id) from error
-            happened = _MAYBE_WRITTEN if is_write else "nothing was changed"
-            text = (
-                f"{what} on {self.provider.name!r} did not finish within {seconds:g} s; {happened}. Raise timeout=, or "
-                "look at the backend's load"
-            )
-            raise self._signed(ProviderTimeoutError(text), request_id) from error
+        async with slots:
+            return await run(provider)
 
-    def _signed(self, error: OpenProtoError, request_id: str | None) -> OpenProtoError:
-        error.provider = error.provider or self.provider.name
-        error.request_id = error.request_id or request_id
-        return error
+    def _fault(
+        self, error: Exception, deadline: Deadline, what: str, request_id: str | None, *, is_write: bool = False
+    ) -> OpenProtoError:
+        """Return the error to raise for one of the provider's or of the deadline's, with provider and request named."""
+        if isinstance(error, OpenProtoError):
+            fault = error
+        elif deadline.expired:
+            happened = _MAYBE_WRITTEN if is_write else "nothing was changed"
+            fault = ProviderTimeoutError(
+                f"{what} on {self.provider.name!r} did not finish within {self.options.timeout:g} s; {happened}. Raise "
+                "timeout=, or look at the backend's load"
+            )
+        else:
+            fault = ProviderError(f"{self.provider.name}: the provider's own timeout stopped {what}")
+        fault.provider = fault.provider or self.provider.name
+        fault.request_id = fault.request_id or request_id
+        return fault
 
     async def _opened(self) -> None:
         if self._opening is None:
@@ -254,6 +270,7 @@ class Session:
                 async with asyncio.timeout_at(ends_at):
                     await self.provider.close()
         finally:
+            self._deadlines.close()
             watcher, self._guard = self._guard, None
             if watcher is not None:
                 with contextlib.suppress(RuntimeError):  # it is the guard that waits for this
@@ -334,7 +351,3 @@ async def _in_a_thread(function: Callable[[], None]) -> None:
 
     threading.Thread(target=run, name="openproto-models", daemon=True).start()
     await ended
-
-
-async def _nothing() -> None:
-    """What a client runs that only opens its backend."""
