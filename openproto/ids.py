@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from hashlib import blake2b
 
 _RANDOM_BITS = 62
 _STEP_BITS = 32
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -64,13 +66,14 @@ def _shard(user_id: str) -> str:
     return blake2b(user_id.encode(), digest_size=2).hexdigest()[1:]
 
 
+def is_uuid(id: str) -> bool:
+    """Say whether the id is a UUID in its canonical form, as is each that this project makes."""
+    return _UUID(id) is not None
+
+
 def parse_id(id: str) -> uuid.UUID | None:
     """Return the UUID that `id` spells in canonical form, or None: an id that this project never made."""
-    try:
-        parsed = uuid.UUID(id)
-    except ValueError:
-        return None
-    return parsed if str(parsed) == id else None
+    return uuid.UUID(id) if is_uuid(id) else None
 
 
 def moment_of(id: str) -> datetime | None:

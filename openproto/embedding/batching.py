@@ -53,13 +53,17 @@ class Batcher:
 
         Only one batch of them stands in the queue at a time, so that a long list does not hold up other callers.
         """
-        vectors: list[Vector] = []
-        for part in self._parts(texts):
-            if self._stopped:
-                raise RuntimeError("the embedder is closed; make a new one")
-            is_idle = not (self._waiting or self._workers or self._alone)
-            vectors += await (self._embed_alone(part) if is_idle else self._queue(part))
-        return vectors
+        return [vector for part in self._parts(texts) for vector in await self._part(part)]
+
+    async def vector(self, text: str) -> Vector:
+        """Return the vector of a text, or raise its error."""
+        return (await self._part([text]))[0]
+
+    def _part(self, texts: list[str]) -> Awaitable[list[Vector]]:
+        if self._stopped:
+            raise RuntimeError("the embedder is closed; make a new one")
+        is_idle = not (self._waiting or self._workers or self._alone)
+        return self._embed_alone(texts) if is_idle else self._queue(texts)
 
     async def stop(self) -> None:
         """Fail whatever is not embedded yet and end the work."""

@@ -31,9 +31,9 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
     matrix = _matrix(rows[0] if count == 1 else rows)
     if count == 1 and matrix is not None and matrix.shape == (dim,):
         # The usual case of one text, for which the arithmetic of matrices costs more than it saves.
-        length = sqrt(np.einsum("i,i->", matrix, matrix))  # which overflows without a warning, as @ does not
+        length = sqrt(np.vdot(matrix, matrix))  # which overflows without a warning, as @ does not
         if _SMALLEST < length < _LARGEST:
-            return [(matrix / length).astype("float32")]
+            return [(matrix / length).astype(np.float32)]
         matrix = matrix[None]
     if matrix is not None and matrix.shape == (count, dim):
         units = _normalised(matrix)

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from openproto.embedding import Vector
 from openproto.errors import OpenProtoError
-from openproto.ids import moment_of, parse_id
+from openproto.ids import is_uuid, moment_of
 from openproto.models import MemoryRecord, Restored, RestoreOutcome, StoredRecord
 from openproto.provider import GeneratedKey, KeyedInput
 from openproto.requests import MemoryInput, RecordRef, build
@@ -124,7 +124,7 @@ def input_of(record: MemoryRecord) -> KeyedInput | OpenProtoError:
     """Return what `add` would have made the record of, under its own id as the key, or why it cannot be written."""
     fields = {name: value for name in _COPIED if (value := getattr(record, name)) not in (None, [])}
     try:
-        if parse_id(record.id) is None:  # most are UUIDs, which need no other check
+        if not is_uuid(record.id):  # most are UUIDs, which need no other check
             build(RecordRef, id=record.id)
         item = build(MemoryInput, **fields, source=record.source, **record.extensions)
     except OpenProtoError as error:

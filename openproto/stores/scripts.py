@@ -45,9 +45,6 @@ _ARABIC = re.compile("[\u0620-\u06ff]")
 _HEBREW = re.compile("[\u05d0-\u05ea]")
 _ARTICLE = re.compile("[\u0648\u0641\u0628\u0643\u06a9]?\u0627\u0644|\u0644\u0644")  # "the", with what may precede it
 
-_PREFIXES = (3, 4, 6)
-"""How many letters of a word are a form of it too, where endings are glued on."""
-
 # Of ASCII alone, in any text: what is typed in code, addresses, and numbers. No part is tried twice, however long.
 _JOINED = re.compile(
     r"""(?<!\w)(?a:
@@ -142,9 +139,14 @@ def parts(word: str) -> list[str]:
     return found
 
 
-def prefixes(word: str) -> list[str]:
-    """Return the beginnings of a word that are forms of it."""
-    return [word[:length] for length in _PREFIXES if length < len(word)]
+def prefixes(word: str) -> tuple[str, ...]:
+    """Return the beginnings of a word that are forms of it too, where endings are glued on: of 3, 4, and 6 letters."""
+    length = len(word)
+    if length > 6:
+        return word[:3], word[:4], word[:6]
+    if length > 4:
+        return word[:3], word[:4]
+    return (word[:3],) if length > 3 else ()
 
 
 def joined(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openproto.errors import OpenProtoError
-from openproto.ids import parse_id
+from openproto.ids import is_uuid
 from openproto.models import MemoryRecord
 from openproto.requests import RecordRef
 from openproto_adapters.postgres import queries
@@ -29,8 +29,8 @@ JOIN {{schema}}.memories m ON m.id = item.id
 
 async def get_alone(fetch: Fetch, ref: RecordRef) -> MemoryRecord:
     """Return the record."""
-    id, user_id = parse_id(ref.id), ref.user_id
-    rows = await fetch(acting_for_owner(user_id), queries.GET, id, user_id) if id else ()
+    user_id = ref.user_id
+    rows = await fetch(acting_for_owner(user_id), queries.GET, ref.id, user_id) if is_uuid(ref.id) else ()
     return own_record(rows, user_id)
 
 
@@ -38,10 +38,9 @@ async def get_together(fetch: Fetch, refs: Sequence[RecordRef]) -> Sequence[Memo
     """Return the record of each, or why there is none."""
     found: dict[int, Sequence[Any]] = {}
     for is_anybody in (False, True):  # who names no user must not let the others act for everybody
-        wanted = [(n, ref, id) for n, ref in enumerate(refs) if (id := parse_id(ref.id))]
-        wanted = [(n, ref, id) for n, ref, id in wanted if (ref.user_id is None) is is_anybody]
-        ids = [id for *_, id in wanted]
-        users = [ref.user_id or "" for _, ref, _ in wanted]
+        wanted = [(n, ref) for n, ref in enumerate(refs) if (ref.user_id is None) is is_anybody and is_uuid(ref.id)]
+        ids = [ref.id for _, ref in wanted]
+        users = [ref.user_id or "" for _, ref in wanted]
         if not ids:
             continue
         if is_anybody:

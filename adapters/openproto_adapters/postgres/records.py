@@ -52,9 +52,9 @@ def foreign() -> ProviderError:
     return ProviderError("the database answered with another user's memory, which was withheld; report it")
 
 
-def _aware(moment: datetime | None) -> datetime | None:
+def _aware(moment: datetime) -> datetime:
     """asyncpg sends the first and the last moment that Python knows as infinities, and returns those without a zone."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def record_without_date(new: IndexedInput[Any], model: str | None) -> MemoryRecord:
@@ -73,7 +73,8 @@ def own_record(rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
     if not rows:
         raise NotFoundError("no such memory")
     record = to_record(rows[0])
-    check_owner([record.user_id], user_id)
+    if user_id is not None and record.user_id != user_id:
+        raise foreign()
     return record
 
 
@@ -83,10 +84,11 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
         id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
         superseded_by, extensions, updated_at, key, revision, starts_by_handover, embedding_model,
     ) = row  # fmt: skip
+    id = str(id)
     # Validated when it was written: doing so again took longer than the rest of this function.
     return MemoryRecord.of_valid(
         {
-            "id": str(id),
+            "id": id,
             "content": content,
             "user_id": user_id,
             "created_at": _aware(created_at),
@@ -94,15 +96,15 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
             "tags": tags,
             "source": MemorySource(**json.loads(source)) if source else None,
             "confidence": confidence,
-            "valid_from": None if starts_by_handover else _aware(valid_from),
-            "valid_to": _aware(valid_to),
-            "supersedes": [str(old) for old in supersedes],
+            "valid_from": None if starts_by_handover or valid_from is None else _aware(valid_from),
+            "valid_to": valid_to and _aware(valid_to),
+            "supersedes": [str(old) for old in supersedes] if supersedes else [],
             "superseded_by": str(superseded_by) if superseded_by else None,
             "embedding_model": embedding_model,
-            "updated_at": _aware(updated_at),
+            "updated_at": updated_at and _aware(updated_at),
             "status": "done",
             "key": key,
-            "version": version_of(str(id), revision),
+            "version": version_of(id, revision),
             "duplicate_of": None,
         },
         json.loads(extensions) if extensions else {},

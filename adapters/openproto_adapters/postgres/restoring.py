@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
-from openproto.ids import parse_id
+from openproto.ids import is_uuid
 from openproto.models import MemoryRecord, RestoreOutcome, StoredRecord, UserPart
 from openproto.provider import RestoreOutcomes
 from openproto.stores.compact_json import to_json
@@ -136,7 +136,7 @@ async def restore(
             outcomes[number] = outcome_of(stored.record, "deleted")
         elif isinstance(new, OpenProtoError):
             outcomes[number] = refused(stored.record, new)
-        elif any(parse_id(id) is None for id in _ids(stored)):
+        elif any(not is_uuid(id) for id in _ids(stored)):
             error = InvalidRequestError("id: this store keeps only UUIDs; add() makes one")
             outcomes[number] = refused(stored.record, error)
         else:
@@ -188,7 +188,7 @@ async def _keep(fetch: Fetch, parts: Sequence[UserPart]) -> None:
         (part.user_id, key.idempotency_key, key.record_id, bytes.fromhex(key.fingerprint))
         for part in parts
         for key in part.keys
-        if parse_id(key.record_id) is not None
+        if is_uuid(key.record_id)
     ]:
         await fetch(acting, INSERT_KEYS, *zip(*keys, strict=True))
     if entries := [

@@ -32,7 +32,7 @@ def acting_for(*users: str) -> Acting:
 
 def array_of(texts: Collection[str]) -> str:
     """Return texts as PostgreSQL writes an array of them."""
-    quoted = (text.replace("\\", r"\\").replace('"', r"\"") for text in texts)
+    quoted = [text.replace("\\", r"\\").replace('"', r"\"") for text in texts]
     return '{"' + '","'.join(quoted) + '"}' if texts else "{}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from openproto.stores.ranking import (
@@ -94,6 +95,7 @@ ORDER BY score DESC, m.id DESC
 """
 
 
+@cache
 def exact(*, explained: bool) -> str:
     """Return the statement of an exact search."""
     return explaining(_SEARCH, explained=explained)
