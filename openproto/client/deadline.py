@@ -21,8 +21,8 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """Stop the timer, which would keep this for as long as a call may take."""
-        if self._timer is not None:
+        """Stop the timer where nothing runs any more: it would be kept for as long as a call may take."""
+        if self._timer is not None and not self.running:
             self._timer.cancel()
             self._timer = None
 

@@ -62,14 +62,11 @@ class Gatherer(Generic[Q, A]):
                 return await self._send_alone(call)
             finally:
                 self._one_is_alone = False
-                if self._waiting:
-                    self._send()
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[A] = loop.create_future()
+                self._go_on()
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, answer))
-        if not self._leaves_soon and self._has_room:
-            self._leaves_soon = True
-            loop.call_soon(self._send)
+        if self._has_room:
+            self._send_soon()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -83,6 +80,21 @@ class Gatherer(Generic[Q, A]):
     @property
     def _has_room(self) -> bool:
         return len(self._under_way) + self._one_is_alone < self._at_once
+
+    def _go_on(self) -> None:
+        """Send those that wait: with who calls again after answers that have just come, where the backend has something
+        to do meanwhile, else now."""
+        if not (self._waiting or self._refused):
+            return
+        if self._under_way or self._one_is_alone:
+            self._send_soon()
+        else:
+            self._send()
+
+    def _send_soon(self) -> None:
+        if not self._leaves_soon:
+            self._leaves_soon = True
+            asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         self._leaves_soon = False
@@ -121,7 +133,7 @@ class Gatherer(Generic[Q, A]):
             self._refused.extend(calls)
         else:
             _refuse(calls, error)
-        self._send()
+        self._go_on()
 
 
 class Gatherers(Generic[Q, A]):

@@ -53,6 +53,25 @@ async def test_a_verb_that_hangs_raises_provider_timeout_and_says_whether_it_may
         await memory.get("m1")
 
 
+async def test_each_of_the_calls_that_run_at_once_has_its_own_deadline() -> None:
+    provider = FakeProvider(acts=[hang, None, hang, Gate()])
+    async with AsyncMemory(provider, timeout=0.1) as memory, asyncio.timeout(30):
+        first = asyncio.create_task(memory.get("m1"))
+        await provider.started.wait()
+        await memory.get("m2")  # which ends before it is late
+        await asyncio.sleep(0.02)
+        others = [asyncio.create_task(memory.get(id)) for id in ("m3", "m4")]
+        await until(lambda: len(provider.calls) == 4)
+        others[1].cancel()
+        await asyncio.wait([first, *others])
+        assert others[1].cancelled()
+        assert [type(call.exception()) for call in (first, others[0])] == [ProviderTimeoutError] * 2
+        assert (first.cancelling(), others[0].cancelling()) == (0, 0)
+        provider.script["verb"] = [hang]
+        with pytest.raises(ProviderTimeoutError):  # long after the others
+            await memory.get("m5")
+
+
 async def test_of_the_providers_timeouts_its_own_error_passes_and_a_plain_one_becomes_a_provider_error() -> None:
     plain, typed = TimeoutError("socket"), ProviderTimeoutError("the server gave up")
     async with AsyncMemory(FakeProvider(acts=[plain, typed])) as memory:
