@@ -102,11 +102,11 @@ class Session:
         if self._slots is not None:
             run = partial(self._in_slot, self._slots, run)
         call = begin_call(verb, self.options.app)
+        deadline = Deadline(self._deadlines)
         token = current_call.set(call)
         self._in_flight += 1
         retries = Retries(self.options.retries if repeatable else 0)
         outcome, started = "ok", time.perf_counter()
-        deadline = Deadline(self._deadlines)
         try:
             with deadline:
                 if not self._is_open:

@@ -26,6 +26,9 @@ from openproto import (
 )
 from openproto.client import retry
 from openproto.provider import KeyedInput
+from openproto.requests import build_models
+
+build_models()  # else by the first opening, which takes longer on a busy machine than the deadlines here
 
 DOWN = ProviderUnavailableError
 VERBS = ["add", "get", "update", "delete", "list", "search", "context", "audit"]
