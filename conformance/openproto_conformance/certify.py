@@ -22,13 +22,16 @@ from openproto.errors import OpenProtoError
 from openproto_conformance.background_run import BackgroundRun
 from openproto_conformance.display import progress, show, show_differences
 from openproto_conformance.emulate import emulator_named, report_violations
+from openproto_conformance.helper import Errand
 from openproto_conformance.how import How
 from openproto_conformance.leaks import BACKGROUND_LOOP
 from openproto_conformance.outcome import Result
 from openproto_conformance.report import Report, write_reports
 from openproto_conformance.runner import suite_of, work_in
-from openproto_conformance.target import Made, made_by
+from openproto_conformance.target import Made, made_by, stores_beside
 from openproto_conformance.verify import differences
+
+USUAL_PROCESSES = 2
 
 LEAVE_WITHIN = 2.0
 """Seconds that threads of a provider get to end when the command does."""
@@ -72,7 +75,8 @@ async def _run(
             work = work_in(how.only)
         except (TypeError, ValueError) as error:
             raise Misuse(str(error)) from error
-        background = BackgroundRun(suite, work, provider=made.name, quick=how.quick)
+        errands = _errands(made, how, stack)
+        background = BackgroundRun(suite, work, provider=made.name, quick=how.quick, errands=errands)
 
         def report() -> Report:
             found = background.report().map_texts(call.redact)
@@ -116,6 +120,22 @@ async def _run(
         if emulator is not None and report_violations(call, emulator):
             status = status or Exit.FAILED
     return final, status
+
+
+def _errands(made: Made, how: How, stack: ExitStack) -> list[Errand]:
+    """Return what further processes are to know; a Misuse where these were asked for and cannot be had."""
+    if made.at_a_path is None:
+        if (how.processes or 1) > 1 and not made.broken:
+            raise Misuse(f"--processes: each would need a store of its own, and {made.name} has no path for that alone")
+        return []
+    wanted = how.processes or (1 if how.only else min(USUAL_PROCESSES, _cores()))
+    told = (how.deviations, how.patience, made.secrets, how.seed, how.quick)
+    return [Errand(made.name, options, *told) for options in stores_beside(made.at_a_path, wanted - 1, stack)]
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @contextmanager

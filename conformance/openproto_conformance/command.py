@@ -83,6 +83,16 @@ async def conformance(
             "or with verify that of the report.",
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            metavar="N",
+            min=1,
+            help="How many processes share the cases, each on a store of its own, which a provider needs that takes a "
+            "path. 2 where that can be, unless --only names a part; 1 for a backend of which there can be one store.",
+        ),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown.")] = False,
     no_times: Annotated[
         bool, typer.Option("--no-times", help="Leave seconds and figures out: two runs then give the same file.")
@@ -124,7 +134,7 @@ async def conformance(
     130 after an interruption, with a report of what ran until then.
     """
     first, *others = words or [""]
-    given = (report, only, quick, deviation, patience, seed is not None, markdown, no_times, emulated, audit)
+    given = (report, only, quick, deviation, patience, seed is not None, markdown, no_times, emulated, audit, processes)
     running = any(given)
     if write is not None and first != MATRIX:
         raise Misuse("--write goes with matrix")
@@ -138,7 +148,17 @@ async def conformance(
         return _matrix(call, [Path(word) for word in others], write)
     known = pairs(deviation or [], "--deviation")
     factor = patience or (EMULATED_PATIENCE if emulated else 1.0)
-    how = How(only or [], known, factor, seed or 0, quick=quick, emulated=emulated, audit=audit, times=not no_times)
+    how = How(
+        only=only or [],
+        deviations=known,
+        patience=factor,
+        seed=seed or 0,
+        quick=quick,
+        emulated=emulated,
+        audit=audit,
+        times=not no_times,
+        processes=processes,
+    )
     if first == VERIFY:
         return await _verify(call, others, how if again else None, report, seed)
     from openproto_conformance.certify import certify

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -64,19 +64,18 @@ class _Lines:
         self._left = Counter(piece.case.area for piece in work)
         self._total = len(work)
         self._done = 0
-        self._outcomes: Counter[str] = Counter()
+        self._outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def __call__(self, result: Result) -> None:
         area = result.work.case.area
         self._done += 1
         self._left[area] -= 1
-        self._outcomes[result.outcome] += 1
+        self._outcomes[area][result.outcome] += 1
         if result.outcome == "failed":
             self._out.note(_failure(result))
         if not self._left[area]:
-            words = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._outcomes.items()))
+            words = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._outcomes[area].items()))
             self._out.note(f"[{self._done}/{self._total}] {area}: {words}")
-            self._outcomes.clear()
 
 
 def show(out: Output, report: Report, *, markdown: bool) -> None:

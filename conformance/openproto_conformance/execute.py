@@ -45,18 +45,40 @@ class SuiteRun:
         self.provider_module = ""
         self.problem: str | None = None
         self.opening_error: BaseException | None = None
-        self._hung: list[str] = []
-        self._lasting_threads: list[str] = []
+        self.complaints: list[str] = []
+        """What the first opening left behind; the first case fails for it."""
         self._warm = False
+        self._noting = threading.Lock()
 
     def execute(self, backend: Backend, work: Work) -> Result:
         """Try one piece of work, note its result, and return it."""
         if not self._warm:
-            self._warm = True
-            self._warm_up(backend)
-        result = Result(work, detail=self.problem or "") if self.problem else self._execute(backend, work)
-        self.results[work] = result
-        return result
+            self.warm_up(backend)
+        if self.problem:
+            return self.note(Result(work, detail=self.problem))
+        return self.note(self._execute(backend, work))
+
+    def note(self, result: Result) -> Result:
+        """Note what came of a piece of work, here or in another process, and return what counts.
+
+        Where it makes no sense to go on, what stands later in the suite counts as not tried, whenever it was.
+        """
+        with self._noting:
+            self.results[result.work] = result
+            hung: list[str] = []
+            given_up = ""
+            for work, known in self.results.items():
+                if given_up and known.outcome != "missing":
+                    self.results[work] = Result(work, detail=given_up)
+                hung += [str(work)] * known.hung
+                if not given_up and known.exited:
+                    self.problem = given_up = f"given up: {LOOP_ENDED}"
+                elif not given_up and len(hung) >= MOST_HANGS:
+                    hangs = "the backend, or the provider, hangs"
+                    self.problem = given_up = (
+                        f"given up: {MOST_HANGS} cases did not end in time, and so {hangs}: {', '.join(hung)}"
+                    )
+        return self.results[result.work]
 
     def _execute(self, backend: Backend, work: Work) -> Result:
         started = time.monotonic()
@@ -75,31 +97,23 @@ class SuiteRun:
             ended = run_bounded(main, work.case.seconds * backend.patience)
         if ended.error is None:
             ended.leaks += before.leaked_since() + _new_background_tasks(tasks_before)
-            ended.leaks += printed.complaint + self._lasting_threads
-            self._lasting_threads = []
-        if ended.hung or _ran_out_of_time(ended.error):
-            self._hung.append(str(work))
+            ended.leaks += printed.complaint + self.complaints
+            self.complaints = []
+        hung = ended.hung or _ran_out_of_time(ended.error)
+        if hung:
             # The client's own limit names the verb in its error; what that did not end stands on a loop.
             stuck = f"{ended.under_way or 'no call'} under way, " if ended.hung else ""
             ended.error = Violation(f"{ended.error}: {stuck}{bench.calls_ended} calls had ended")
-        self._give_up()
         result = _result(backend, work, ended, refused, measures, time.monotonic() - started)
+        result.hung, result.exited = hung, not sync_loop().is_running()
         if result.outcome == "passed" and bench.lacking:
             result.outcome = "unseen"
             result.detail = f"as far as can be seen without the hook {' and '.join(sorted(bench.lacking))}"
         return result
 
-    def _give_up(self) -> None:
-        """Say why the rest is not tried, where it makes no sense to go on."""
-        if not sync_loop().is_running():
-            self.problem = f"given up: {LOOP_ENDED}"
-        elif len(self._hung) >= MOST_HANGS:
-            named = ", ".join(self._hung)
-            hangs = "the backend, or the provider, hangs"
-            self.problem = f"given up: {MOST_HANGS} cases did not end in time, and so {hangs}: {named}"
-
-    def _warm_up(self, backend: Backend) -> None:
+    def warm_up(self, backend: Backend) -> None:
         """Open the backend once on each face: what it keeps for good is no leak, and whether it can be had is told."""
+        self._warm = True
         sync_loop()
         threads = threading.enumerate()
 
@@ -111,7 +125,7 @@ class SuiteRun:
 
         with Printed() as printed:
             ended = run_bounded(main, WARM_UP_SECONDS * backend.patience)
-        self._lasting_threads = printed.complaint + lasting_threads(threads)
+        self.complaints = printed.complaint + lasting_threads(threads)
         if ended.error is not None:
             self.opening_error = ended.error
             self.problem = f"the provider could not be opened: {_describe(ended.error)}"

@@ -17,3 +17,4 @@ class How(NamedTuple):
     emulated: bool
     audit: str | None
     times: bool
+    processes: int | None

@@ -35,6 +35,10 @@ class Result:
     detail: str = NOT_TRIED
     seconds: float = 0.0
     measures: dict[str, float] = field(default_factory=dict)
+    hung: bool = False
+    """It did not end in time."""
+    exited: bool = False
+    """The provider ended the loop of every `Memory`."""
     error: BaseException | None = None
 
 

@@ -12,7 +12,7 @@ from openproto_conformance.cases import AREAS
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.outcome import Result, Work
 from openproto_conformance.report import Report
-from openproto_conformance.suite import ProviderSuite
+from openproto_conformance.suite import ProviderSuite, complaint_about
 
 if TYPE_CHECKING:
     from openproto_conformance.emulators.emulator import Emulator
@@ -67,6 +67,8 @@ def suite_of(
     `secrets` are passwords and keys among the providers' options, none of which may be told.
     `emulator` is what the providers talk to, where that is emulated: it can be told to stall.
     """
+    if complaint := complaint_about(deviations):
+        raise TypeError(complaint)
     known, factor, number = deviations, patience, seed
     hidden = (*secrets, *([] if emulator is None else [emulator.api_key]))
 

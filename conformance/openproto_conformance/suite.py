@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from openproto_conformance.backend import Backend
@@ -32,9 +34,22 @@ class ProviderSuite(Backend):
                 f"{cls.__name__} replaces {replaced[0]!r}: cases cannot be replaced; "
                 "a known failure belongs in deviations, with its reason"
             )
-        known = names | {f"{case.name}[{face}]" for case in CASES for face in case.faces}
-        for name, reason in cls.deviations.items():
-            if name not in known:
-                raise TypeError(f"{cls.__name__}.deviations names {name!r}, which is no case of this suite")
-            if not reason.strip():
-                raise TypeError(f"{cls.__name__}.deviations[{name!r}] needs a reason")
+        if complaint := complaint_about(cls.deviations):
+            raise TypeError(f"{cls.__name__}.deviations: {complaint}")
+
+
+def complaint_about(deviations: Mapping[str, str]) -> str:
+    """Say what is wrong with known failures, or nothing: each names a case, or a case on a face, and has a reason."""
+    names = [case.name for case in CASES]
+    known = {*names, *(f"{case.name}[{face}]" for case in CASES for face in case.faces)}
+    for name, reason in deviations.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            return (
+                f"a deviation names a case, and {name!r} is none of this suite{hint} The cases, of which each can be "
+                f"named with [async] or [sync] behind it: {', '.join(names)}"
+            )
+        if not reason.strip():
+            return f"the deviation {name!r} needs a reason: what is known about the failure"
+    return ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openproto.cli.call import Call, Target
 from openproto.cli.coerce import pairs
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from openproto_conformance.emulators.emulator import Emulator
 
 
+_ELSEWHERE = {"api_key", "base_url", "url"}
+"""Options of backends to which a path is not all that there is."""
+
+
 class Made(NamedTuple):
     """The provider's name, what makes one, the secrets among its options, and whether its constructor fails."""
 
@@ -27,6 +31,8 @@ class Made(NamedTuple):
     make: Callable[[], Provider]
     secrets: tuple[str, ...]
     broken: bool
+    at_a_path: Mapping[str, Any] | None = None
+    """Its options, where the one named `path` says alone where the memories are, so that another leads to others."""
 
 
 def made_by(call: Call, how: How, stack: ExitStack, emulator: Emulator | None) -> Made:
@@ -59,7 +65,17 @@ def made_by(call: Call, how: How, stack: ExitStack, emulator: Emulator | None) -
         broken = True
     if broken:
         return Made(name, lambda: make_provider(name, target.provider_options), call.redact.secrets, broken)
-    return Made(name, _audited(target, how.audit, stack, emulator), call.redact.secrets, broken)
+    alone = emulator is None and how.audit is None and not _ELSEWHERE & accepts.keys()
+    at_a_path = target.provider_options if alone and "path" in target.provider_options else None
+    return Made(name, _audited(target, how.audit, stack, emulator), call.redact.secrets, broken, at_a_path)
+
+
+def stores_beside(options: Mapping[str, Any], number: int, stack: ExitStack) -> list[dict[str, Any]]:
+    """Return so many times the options with a path of its own, next to the one that they name, until `stack` ends."""
+    here = Path(options["path"]).parent
+    prefix, where = "openproto-conformance-", here if here.is_dir() else None
+    folders = [TemporaryDirectory(prefix=prefix, dir=where, ignore_cleanup_errors=True) for _ in range(number)]
+    return [{**options, "path": str(Path(stack.enter_context(folder)) / "memory.db")} for folder in folders]
 
 
 def _on_a_temporary_path(target: Target, stack: ExitStack) -> Target:

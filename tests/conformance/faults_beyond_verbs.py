@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import Fault, break_verb, caught_by, changed
+from saboteurs import Fault, Real, break_verb, caught_by, changed
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord
 from openproto.models import PutResult
-from openproto.provider import AuditEntries, RestoreOutcomes, ScopeCounts, count_scopes, current_call
+from openproto.provider import AuditEntries, count_scopes, current_call
 from openproto.requests import AuditQuery, Filters, ListQuery, MemoryUpdate, RecordRef, ScopesQuery
 
 break_verb(
@@ -45,20 +45,49 @@ break_verb(
 )
 
 
-@caught_by("histories_of_scopes")
-class ScopesCountWhatBeginsAlike(Sqlite):
-    async def scopes(self, query: ScopesQuery) -> ScopeCounts:
-        every = await super().scopes(changed(query, prefix=None, depth=None))
-        prefix = query.prefix or ""
-        return count_scopes([(c.scope, c.records) for c in every if c.scope.startswith(prefix)], query.depth)
+async def counting_what_begins_alike(real: Real, query: ScopesQuery) -> Any:
+    every = await real(changed(query, prefix=None, depth=None))
+    return count_scopes([(c.scope, c.records) for c in every if c.scope.startswith(query.prefix or "")], query.depth)
 
 
-@caught_by("histories_of_contexts")
-class ContextFillsWithTheOldest(Sqlite):
-    async def _list(self, query: ListQuery) -> MemoryPage:
-        page = await super()._list(query)
-        filling: MemoryPage = changed(page, items=page.items[::-1]) if current_call.get().verb == "context" else page
-        return filling
+def reversed_for_contexts(page: MemoryPage, query: ListQuery) -> Any:
+    return changed(page, items=page.items[::-1]) if current_call.get().verb == "context" else page
+
+
+def in_any_order(page: MemoryPage, query: ListQuery) -> Any:
+    return changed(page, items=sorted(page.items, key=lambda record: (-record.created_at.timestamp(), record.id)))
+
+
+async def releasing(real: Any, filters: Filters) -> Any:
+    query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500)
+    for record in (await real.__self__.list(query)).items:
+        if record.supersedes:
+            await real.__self__.update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
+    return await real(filters)
+
+
+async def dropping_keys(real: Real, records: Sequence[MemoryRecord]) -> Any:
+    outcomes = await real(records)
+    for n, (outcome, record) in enumerate(zip(outcomes, records, strict=True)):
+        if outcome.outcome == "refused" and record.key is not None:
+            (outcomes[n],) = await real([changed(record, key=None)])
+    return outcomes
+
+
+def without_empty_tags(new: MemoryUpdate) -> MemoryUpdate:
+    others = {name: value for name, value in new.changes.items() if name != "tags"}
+    return MemoryUpdate(**others) if new.changes.get("tags") == [] and others else new
+
+
+UPDATES = ("histories_of_updates", "histories_of_supersession")
+break_verb("scopes", "histories_of_scopes", ScopesCountWhatBeginsAlike=counting_what_begins_alike)
+break_verb("_list", "histories_of_contexts", ContextFillsWithTheOldest=Fault(tell=reversed_for_contexts))
+break_verb("list", "records_of_one_moment_are_paged_by_id", OneMomentIsInAnyOrder=Fault(tell=in_any_order))
+break_verb(
+    "delete_all", "histories_of_deletes", "histories_of_supersession", EmptyingReleasesWhatWasSuperseded=releasing
+)
+break_verb("restore", "histories_of_restoring", RestoreDropsAKeyInUse=dropping_keys)
+break_verb("update", *UPDATES, at=1, AnEmptyListOfTagsChangesNothing=Fault(without_empty_tags))
 
 
 @caught_by("histories_of_audits")
@@ -72,44 +101,3 @@ class ReplacingIsAuditedAsAdding(Sqlite):
     async def audit(self, query: AuditQuery) -> AuditEntries:
         entries = await super().audit(query)
         return [changed(entry, action="add") if entry.request_id in self.puts else entry for entry in entries]
-
-
-@caught_by("histories_of_deletes", "histories_of_supersession")
-class EmptyingReleasesWhatWasSuperseded(Sqlite):
-    async def delete_all(self, filters: Filters) -> int:
-        page = await super().list(ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500))
-        for record in page.items:
-            if record.supersedes:
-                await super().update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
-        return await super().delete_all(filters)
-
-
-@caught_by("records_of_one_moment_are_paged_by_id")
-class OneMomentIsInAnyOrder(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-
-        def place(record: MemoryRecord) -> Any:
-            return (-record.created_at.timestamp(), record.id)
-
-        ordered: MemoryPage = changed(page, items=sorted(page.items, key=place))
-        return ordered
-
-
-@caught_by("histories_of_restoring")
-class RestoreDropsAKeyInUse(Sqlite):
-    async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
-        outcomes = await super().restore(records)
-        for n, (outcome, record) in enumerate(zip(outcomes, records, strict=True)):
-            if outcome.outcome == "refused" and record.key is not None:
-                (outcomes[n],) = await super().restore([changed(record, key=None)])
-        return outcomes
-
-
-@caught_by("histories_of_updates", "histories_of_supersession")
-class AnEmptyListOfTagsChangesNothing(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        if changes.changes.get("tags") == []:
-            others = {name: value for name, value in changes.changes.items() if name != "tags"}
-            changes = MemoryUpdate(**others) if others else changes
-        return await super().update(ref, changes)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import Declares, Fault, break_verb, caught_by, changed, claiming, spoil
+from saboteurs import Declares, Fault, Real, break_verb, caught_by, changed, claiming, spoil
 
 from openproto import InvalidRequestError, MemoryPage, MemoryRecord, NotFoundError
 from openproto.provider import Call, SearchResults, current_call
@@ -109,44 +109,49 @@ class GetAnswersFromACache(Sqlite):
         await super().delete(ref)
 
 
-@caught_by(*PAGES, *FILTERS)
-class SinceIsForgottenOnLaterPages(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        if query.cursor is None or query.since is None or page.next_cursor is not None:
-            return page
-        older = await super().list(changed(query, cursor=None, since=None, limit=500))
-        more = [record for record in older.items if record.created_at < query.since]
-        return changed(page, items=[*page.items, *more][: query.limit])
+async def forgetting_since(real: Real, query: ListQuery) -> Any:
+    page = await real(query)
+    if query.cursor is None or query.since is None or page.next_cursor is not None:
+        return page
+    older = await real(changed(query, cursor=None, since=None, limit=500))
+    more = [record for record in older.items if record.created_at < query.since]
+    return changed(page, items=[*page.items, *more][: query.limit])
 
 
-@caught_by(*PAGES, *FILTERS)
-class AsOfIsAppliedAfterTheLimit(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        if query.as_of is None:
-            return await super().list(query)
-        current = await super().list(changed(query, cursor=None, limit=500))
-        ids = {record.id for record in current.items}
-        page = await super().list(changed(query, as_of=None))
-        return changed(page, items=[record for record in page.items if record.id in ids])
+async def limiting_first(real: Real, query: ListQuery) -> Any:
+    if query.as_of is None:
+        return await real(query)
+    ids = {record.id for record in (await real(changed(query, cursor=None, limit=500))).items}
+    page = await real(changed(query, as_of=None))
+    return changed(page, items=[record for record in page.items if record.id in ids])
 
 
-class Cursors(Sqlite):
-    """Takes cursors that were made for something else."""
+def forgiving(name: str) -> Real:
+    """Take cursors that were made for another value of a filter."""
 
-    forgives: str
-
-    async def list(self, query: ListQuery) -> MemoryPage:
+    async def call(real: Real, query: ListQuery) -> Any:
         try:
-            return await super().list(query)
+            return await real(query)
         except InvalidRequestError:
-            if query.cursor is None or getattr(query, self.forgives) is None:
+            if query.cursor is None or getattr(query, name) is None:
                 raise
-            return await super().list(changed(query, cursor=None))
+            return await real(changed(query, cursor=None))
+
+    return call
 
 
-caught_by(*PAGES)(type("ACursorOfAnotherScopeIsTaken", (Cursors,), {"forgives": "scope", "__module__": __name__}))
-caught_by(*PAGES)(type("ACursorOfAnotherMomentIsTaken", (Cursors,), {"forgives": "as_of", "__module__": __name__}))
+break_verb(
+    "list",
+    *(*PAGES, *FILTERS),
+    SinceIsForgottenOnLaterPages=forgetting_since,
+    AsOfIsAppliedAfterTheLimit=limiting_first,
+)
+break_verb(
+    "list",
+    *PAGES,
+    ACursorOfAnotherScopeIsTaken=forgiving("scope"),
+    ACursorOfAnotherMomentIsTaken=forgiving("as_of"),
+)
 caught_by("the_tier_is_not_below_what_is_kept")(type("NativeSaysDetached", (Sqlite,), {"cancellation": "detached"}))
 
 
@@ -217,7 +222,8 @@ class DeletedRecordsAreStillFound(Sqlite):
         return (hits + [changed(ghost, score=0.0) for ghost in ghosts])[: query.limit]
 
 
-@caught_by(*AUDITS)
-class TheScopeOfReadsIsForgotten(Sqlite):
-    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
-        super()._record_read(user_id, memory_id=memory_id)
+def without_scope(self: Any, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
+    Sqlite._record_read(self, user_id, memory_id=memory_id)
+
+
+caught_by(*AUDITS)(type("TheScopeOfReadsIsForgotten", (Sqlite,), {"_record_read": without_scope}))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import Fault, Inbound, break_verb, caught_by, changed, spoil, with_extensions
+from saboteurs import Fault, Inbound, Real, break_verb, caught_by, changed, spoil, with_extensions
 
 from openproto import ConflictError, MemoryInput, MemoryRecord, NotFoundError
 from openproto.provider import GeneratedKey, KeyedInput, Outcomes
@@ -21,24 +22,19 @@ UPDATES = ("histories_of_updates",)
 KEYS = ("histories_of_idempotency",)
 
 
-class Batches(Sqlite):
-    """Spoils what comes in a batch, and only that."""
-
-    def spoil_item(self, item: MemoryInput) -> MemoryInput:
-        return item
-
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        return await super().add_many([KeyedInput(self.spoil_item(k.item), k.idempotency_key) for k in items])
+def each(spoilt: Callable[[Any], Any]) -> Fault:
+    return Fault(lambda items: [KeyedInput(spoilt(keyed.item), keyed.idempotency_key) for keyed in items])
 
 
-spoil(
-    Batches,
-    "spoil_item",
+break_verb(
+    "add_many",
     *BATCHES,
-    BatchLosesTheSource=lambda item: changed(item, source=None),
-    BatchLosesTheConfidence=lambda item: changed(item, confidence=None),
-    BatchStripsContent=lambda item: changed(item, content=item.content.strip()),
-    BatchLosesMicroseconds=lambda item: changed(item, valid_to=item.valid_to and item.valid_to.replace(microsecond=0)),
+    BatchLosesTheSource=each(lambda item: changed(item, source=None)),
+    BatchLosesTheConfidence=each(lambda item: changed(item, confidence=None)),
+    BatchStripsContent=each(lambda item: changed(item, content=item.content.strip())),
+    BatchLosesMicroseconds=each(
+        lambda item: changed(item, valid_to=item.valid_to and item.valid_to.replace(microsecond=0))
+    ),
 )
 
 
@@ -60,73 +56,57 @@ class BatchComparesOnlyTheContentOfAKey(Sqlite):
         return await super().add_many([KeyedInput(self.under_key(k), k.idempotency_key) for k in items])
 
 
-@caught_by("histories_of_users", *BATCHES)
-class BatchSupersedesAnothersMemory(Sqlite):
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        mine: list[KeyedInput] = []
-        for keyed in items:
-            kept = []
-            for old in keyed.item.supersedes:
-                try:
-                    owner = (await super().get(RecordRef(id=old))).user_id
-                except NotFoundError:
-                    owner = keyed.item.user_id
-                if owner == keyed.item.user_id:
-                    kept.append(old)
-                else:
-                    taken = MemoryInput(content=keyed.item.content, user_id=owner, supersedes=[old])
-                    await super().add(taken, idempotency_key=f"taken {keyed.idempotency_key}")
-            mine.append(KeyedInput(changed(keyed.item, supersedes=kept), keyed.idempotency_key))
-        return await super().add_many(mine)
+async def superseding_anothers(real: Any, items: Sequence[KeyedInput]) -> Any:
+    mine: list[KeyedInput] = []
+    for item, key in items:
+        kept = []
+        for old in item.supersedes:
+            owner = item.user_id
+            with contextlib.suppress(NotFoundError):
+                owner = (await real.__self__.get(RecordRef(id=old))).user_id
+            if owner == item.user_id:
+                kept.append(old)
+            else:
+                taken = MemoryInput(content=item.content, user_id=owner, supersedes=[old])
+                await real.__self__.add(taken, idempotency_key=f"taken {key}")
+        mine.append(KeyedInput(changed(item, supersedes=kept), key))
+    return await real(mine)
 
 
-class Updates(Sqlite):
-    """Spoils new content on its way in."""
-
-    def spoil_content(self, content: str) -> str:
-        return content
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        if changes.content:
-            changes = changed(changes, content=self.spoil_content(changes.content))
-        return await super().update(ref, changes)
+break_verb("add_many", "histories_of_users", *BATCHES, BatchSupersedesAnothersMemory=superseding_anothers)
 
 
-spoil(
-    Updates,
-    "spoil_content",
-    *UPDATES,
-    UpdateStripsContent=str.strip,
-    UpdateNormalisesContent=lambda content: unicodedata.normalize("NFC", content),
-    UpdateCutsContent=lambda content: content[:8_000],
-)
+def with_content(spoilt: Callable[[str], str]) -> Fault:
+    return Fault(lambda new: changed(new, content=spoilt(new.content)) if new.content else new)
+
+
+async def dropping(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    record = await real(ref, changes)
+    if "supersedes" in changes.changes or not record.supersedes:
+        return record
+    return await real(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
+
+
+async def bringing_back(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    record = await real(ref, changes)
+    if record.superseded_by is not None:
+        with contextlib.suppress(NotFoundError):
+            await real(RecordRef(id=record.superseded_by), MemoryUpdate(supersedes=None))
+    return await real.__self__.get(RecordRef(id=record.id))
+
+
 break_verb(
     "update",
     *UPDATES,
     at=1,
+    UpdateStripsContent=with_content(str.strip),
+    UpdateNormalisesContent=with_content(lambda content: unicodedata.normalize("NFC", content)),
+    UpdateCutsContent=with_content(lambda content: content[:8_000]),
     UpdateSortsTags=Fault(lambda changes: changed(changes, tags=sorted(changes.tags)) if changes.tags else changes),
 )
-
-
-@caught_by("histories_of_supersession")
-class UpdateDropsWhatItSuperseded(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        record = await super().update(ref, changes)
-        if "supersedes" in changes.changes or not record.supersedes:
-            return record
-        return await super().update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
-
-
-@caught_by("histories_of_supersession")
-class UpdateBringsBackToLife(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        record = await super().update(ref, changes)
-        if record.superseded_by is not None:
-            try:
-                await super().update(RecordRef(id=record.superseded_by), MemoryUpdate(supersedes=None))
-            except NotFoundError:
-                return record
-        return await super().get(RecordRef(id=record.id))
+break_verb(
+    "update", "histories_of_supersession", UpdateDropsWhatItSuperseded=dropping, UpdateBringsBackToLife=bringing_back
+)
 
 
 class Json(Inbound):
@@ -168,23 +148,27 @@ spoil(
 )
 
 
-@caught_by(*ADDS)
-class JsonContentIsWrittenAnew(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        try:
-            value = json.loads(item.content)
-        except ValueError:
-            return item
-        return changed(item, content=json.dumps(value)) if isinstance(value, dict | list) else item
+def written_anew(item: MemoryInput) -> Any:
+    try:
+        value = json.loads(item.content)
+    except ValueError:
+        return item
+    return changed(item, content=json.dumps(value)) if isinstance(value, dict | list) else item
 
 
-@caught_by(*ADDS)
-class TheSourcesRefIsCut(Inbound):
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        ref = item.source and item.source.ref
-        return changed(item, source=changed(item.source, ref=ref[:128])) if ref else item
+def with_a_short_ref(item: MemoryInput) -> Any:
+    ref = item.source and item.source.ref
+    return changed(item, source=changed(item.source, ref=ref[:128])) if ref else item
+
+
+def dated_back(item: MemoryInput) -> Any:
+    """The successor is taken to have been valid for ever."""
+    forever = bool(item.supersedes) and item.valid_from is None
+    return changed(item, valid_from=datetime(1900, 1, 1, tzinfo=UTC)) if forever else item
+
+
+spoil(Inbound, "spoil", *ADDS, JsonContentIsWrittenAnew=written_anew, TheSourcesRefIsCut=with_a_short_ref)
+spoil(Inbound, "spoil", "histories_of_supersession", "histories_of_validity", ASupersessionIsDatedBack=dated_back)
 
 
 class Keys(Sqlite):
@@ -209,8 +193,7 @@ spoil(Keys, "spoil_key", *KEYS, KeysHaveNoCase=str.casefold, KeysAreCut=lambda k
 @caught_by(*KEYS)
 class KeysAreForgottenWithTheClient(Keys):
     def spoil_key(self, key: str) -> str:
-        key = super().spoil_key(key)
-        return f"{id(self)} {key}"
+        return f"{id(self)} {super().spoil_key(key)}"
 
 
 @caught_by(*KEYS)
@@ -225,14 +208,3 @@ class KeysIgnoreWhatIsSuperseded(Sqlite):
             except ConflictError:
                 item = first
         return await super().add(item, idempotency_key=idempotency_key)
-
-
-@caught_by("histories_of_supersession", "histories_of_validity")
-class ASupersessionIsDatedBack(Inbound):
-    """The successor is taken to have been valid for ever."""
-
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        if not item.supersedes or item.valid_from is not None:
-            return item
-        return changed(item, valid_from=datetime(1900, 1, 1, tzinfo=UTC))

@@ -17,8 +17,9 @@ import threading
 import time
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -40,6 +41,7 @@ from openproto import (
     ProviderUnavailableError,
     SearchResult,
     TokenCounter,
+    UnsupportedCapabilityError,
 )
 from openproto.context import estimate_tokens
 from openproto.models import Citation
@@ -77,6 +79,7 @@ def changed(model: Any, **fields: Any) -> Any:
 
 
 Spoil: TypeAlias = Callable[..., Any]
+Real: TypeAlias = Callable[..., Awaitable[Any]]
 
 
 class Fault(NamedTuple):
@@ -84,21 +87,36 @@ class Fault(NamedTuple):
 
     ask: Spoil = lambda request: request
     tell: Spoil = lambda answer, request: answer
+    upon: type[BaseException] | tuple[()] = ()
+    give: Spoil = lambda request: None
+    """What it answers upon those errors, or raises."""
 
 
-def break_verb(verb: str, *names: str, at: int = 0, **faults: Fault) -> None:
-    """Make a saboteur of each fault, with that verb broken; `at` is the place of the request among its arguments."""
+def break_verb(verb: str, *names: str, at: int = 0, **faults: Fault | Real) -> list[type[Sqlite]]:
+    """Make a saboteur of each fault, with that verb broken; `at` is the place of the request among its arguments.
 
-    def broken(name: str, fault: Fault) -> Any:
+    What is no Fault stands in for the verb, and is given the real method, whose `__self__` is the provider.
+    """
+    module = sys._getframe(1).f_globals["__name__"]
+
+    def broken(name: str, fault: Any) -> Any:
         async def call(self: Sqlite, *given: Any, **options: Any) -> Any:
-            asked = [*given[:at], fault.ask(given[at]), *given[at + 1 :]]
-            return fault.tell(await getattr(super(cls, self), verb)(*asked, **options), given[at])
+            real = getattr(super(cls, self), verb)
+            if not isinstance(fault, Fault):
+                return await fault(real, *given, **options)
+            request = given[at] if given else None
+            asked = [fault.ask(request) if place == at else each for place, each in enumerate(given)]
+            try:
+                return fault.tell(await real(*asked, **options), request)
+            except fault.upon as error:
+                if isinstance(answer := fault.give(request), BaseException):
+                    raise answer from error
+                return answer
 
-        cls: Any = type(name, (Sqlite,), {verb: call, "__module__": sys._getframe(2).f_globals["__name__"]})
-        return cls
+        cls: Any = type(name, (Sqlite,), {verb: call, "__module__": module})
+        return caught_by(*names)(cls)
 
-    for name, fault in faults.items():
-        caught_by(*names)(broken(name, fault))
+    return [broken(name, fault) for name, fault in faults.items()]
 
 
 def spoil(base: type[Sqlite], part: str, *names: str, **faults: Spoil) -> None:
@@ -115,6 +133,48 @@ def spoil(base: type[Sqlite], part: str, *names: str, **faults: Spoil) -> None:
         caught_by(*names)(broken(name, fault))
 
 
+def throw(error: Exception) -> Any:
+    raise error
+
+
+def started(seconds: float, value: Any = None) -> Any:
+    """Return the value, and leave a thread behind for a while."""
+    threading.Thread(target=threading.Event().wait, args=(seconds,), daemon=True, name="poller").start()
+    return value
+
+
+def blocking(seconds: float) -> Fault:
+    return Fault(lambda request: time.sleep(seconds) or request)
+
+
+def logging_what(text: Spoil) -> Fault:
+    """Log what is private of an answer."""
+    return Fault(tell=lambda answer, _: _log.debug("answered %r", text(answer)) or answer)
+
+
+def retrying(upon: type[BaseException], ask: Spoil = lambda request: request) -> Real:
+    """Return a method that upon an error asks the real one again."""
+
+    async def call(real: Real, request: Any, **options: Any) -> Any:
+        try:
+            return await real(request, **options)
+        except upon:
+            return await real(ask(request), **options)
+
+    return call
+
+
+def answering_another(seconds: float) -> Real:
+    """Return a method that answers calls at one time with the last answer."""
+
+    async def call(real: Any, *given: Any, **options: Any) -> Any:
+        real.__self__.last = await real(*given, **options)
+        await asyncio.sleep(seconds)
+        return real.__self__.last
+
+    return call
+
+
 class SuiteOf(ProviderSuite):
     """The suite on a broken provider, with the hooks that sqlite has."""
 
@@ -129,12 +189,9 @@ class SuiteOf(ProviderSuite):
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        other = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        try:
+        with contextlib.closing(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
-        finally:
-            other.close()
 
     def busy(self, provider: Provider) -> int | None:
         return getattr(provider, "in_use", None)
@@ -186,19 +243,6 @@ class Outbound(Sqlite):
         return changed(page, items=[self.spoil(record) for record in page.items])
 
 
-class Lister(Sqlite):
-    """Asks for everything and filters by scope in its own way."""
-
-    def selects(self, filter: str, scope: str) -> bool:
-        return True
-
-    async def list(self, query: ListQuery) -> MemoryPage:
-        if query.scope is None:
-            return await super().list(query)
-        page = await super().list(changed(query, scope=None, limit=500))
-        return changed(page, items=[r for r in page.items if r.scope and self.selects(query.scope, r.scope)])
-
-
 def with_extensions(item: MemoryInput, most: int) -> MemoryInput:
     """Return the input with so many of its extensions."""
     fields = {name: getattr(item, name) for name in type(item).model_fields}
@@ -208,7 +252,26 @@ def with_extensions(item: MemoryInput, most: int) -> MemoryInput:
 
 # Basics
 
+
+async def emptying_one_page(real: Any, filters: Filters) -> int:
+    query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500)
+    page = await real.__self__.list(query)
+    for record in page.items:
+        await real.__self__.delete(RecordRef(id=record.id))
+    return len(page.items)
+
+
+async def returning_what_was(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    before = await real.__self__.get(ref)
+    await real(ref, changes)
+    return before
+
+
 break_verb("add_many", "basics", MixesUpABatch=Fault(tell=lambda outcomes, _: outcomes[::-1]))
+break_verb("delete", "basics", DeletesTheMissing=Fault(upon=NotFoundError))
+break_verb("delete_all", "basics", EmptiesOnePage=emptying_one_page)
+break_verb("get", "basics", RaisesTheVendorsError=Fault(upon=NotFoundError, give=lambda ref: KeyError(ref.id)))
+break_verb("update", "basics", ReturnsTheRecordBeforeTheUpdate=returning_what_was)
 break_verb(
     "update",
     "basics",
@@ -216,39 +279,6 @@ break_verb(
     NoneLeavesAlone=Fault(lambda new: MemoryUpdate(**{k: v for k, v in new.changes.items() if v is not None})),
 )
 spoil(Outbound, "spoil", "basics", ReusesAnId=lambda r: changed(r, id=str(uuid.uuid5(uuid.NAMESPACE_URL, r.content))))
-
-
-@caught_by("basics")
-class DeletesTheMissing(Sqlite):
-    async def delete(self, ref: RecordRef) -> None:
-        with contextlib.suppress(NotFoundError):
-            await super().delete(ref)
-
-
-@caught_by("basics")
-class EmptiesOnePage(Sqlite):
-    async def delete_all(self, filters: Filters) -> int:
-        page = await self.list(ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500))
-        for record in page.items:
-            await self.delete(RecordRef(id=record.id))
-        return len(page.items)
-
-
-@caught_by("basics")
-class RaisesTheVendorsError(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        try:
-            return await super().get(ref)
-        except NotFoundError:
-            raise KeyError(ref.id) from None
-
-
-@caught_by("basics")
-class ReturnsTheRecordBeforeTheUpdate(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        before = await super().get(ref)
-        await super().update(ref, changes)
-        return before
 
 
 # Fidelity
@@ -271,22 +301,37 @@ spoil(
     Outbound,
     "spoil",
     "fidelity",
-    ReturnsNaiveMoments=lambda record: changed(
-        record, valid_to=record.valid_to and record.valid_to.replace(tzinfo=None)
-    ),
+    ReturnsNaiveMoments=lambda r: changed(r, valid_to=r.valid_to and r.valid_to.replace(tzinfo=None)),
 )
 
 
 # Filters
 
-SELECTIONS: dict[str, Callable[[str, str], bool]] = {
-    "UnderscoreIsAWildcard": lambda asked, scope: bool(re.match(re.escape(asked).replace("_", ".") + "(/|$)", scope)),
+
+def selecting(selects: Callable[[ListQuery, MemoryRecord], Any], **nothing: Any) -> Real:
+    """Return a `list` that asks for everything without one filter, and applies that in its own way."""
+    ((name, absent),) = nothing.items()
+
+    async def call(real: Real, query: ListQuery) -> Any:
+        if getattr(query, name) == absent:
+            return await real(query)
+        page = await real(changed(query, limit=500, **nothing))
+        return changed(page, items=[record for record in page.items if selects(query, record)])
+
+    return call
+
+
+for name, selects in {
+    "UnderscoreIsAWildcard": lambda asked, scope: re.match(re.escape(asked).replace("_", ".") + "(/|$)", scope),
     "PrefixWithoutASlash": lambda asked, scope: scope.startswith(asked),
     "ScopeMatchesTheNodeOnly": lambda asked, scope: scope == asked,
     "ScopesIgnoreCase": lambda asked, scope: f"{scope}/".casefold().startswith(f"{asked}/".casefold()),
-}
-for _name, _selects in SELECTIONS.items():
-    caught_by("filters")(type(_name, (Lister,), {"selects": staticmethod(_selects)}))
+}.items():
+
+    def selected(query: ListQuery, record: MemoryRecord, selects: Callable[[str, str], Any] = selects) -> Any:
+        return record.scope and selects(str(query.scope), record.scope)
+
+    break_verb("list", "filters", **{name: selecting(selected, scope=None)})
 break_verb("search", "filters", SearchDropsTheScope=Fault(lambda query: changed(query, scope=None)))
 break_verb("delete_all", "filters", EmptiesEveryTag=Fault(lambda filters: changed(filters, tags=())))
 break_verb(
@@ -297,19 +342,25 @@ break_verb(
         lambda page, query: changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)]),
     ),
     SinceIsExclusive=Fault(lambda query: changed(query, since=query.since and query.since + TICK)),
+    TagIsASubstring=selecting(lambda query, record: query.tags[0] in ",".join(record.tags), tags=()),
 )
 
 
-@caught_by("filters")
-class TagIsASubstring(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        if not query.tags:
-            return await super().list(query)
-        page = await super().list(changed(query, tags=(), limit=500))
-        return changed(page, items=[r for r in page.items if query.tags[0] in ",".join(r.tags)])
-
-
 # Paging
+
+
+async def counting_rows(real: Real, query: ListQuery) -> MemoryPage:
+    skip = int(query.cursor) if query.cursor and query.cursor.isdecimal() else 0
+    everything = (await real(changed(query, cursor=None, limit=500))).items
+    end = skip + query.limit
+    return MemoryPage(items=everything[skip:end], next_cursor=str(end) if len(everything) > end else None)
+
+
+def promised(page: MemoryPage, query: ListQuery) -> Any:
+    if len(page.items) < query.limit or page.next_cursor is not None:
+        return page
+    return changed(page, next_cursor=encode_cursor(query, page.items[-1].created_at, page.items[-1].id))
+
 
 break_verb(
     "list",
@@ -320,39 +371,14 @@ break_verb(
     ),
     ListsOldestFirst=Fault(tell=lambda page, _: changed(page, items=page.items[::-1])),
     SkipsARowBetweenPages=Fault(tell=lambda page, query: changed(page, items=page.items[bool(query.cursor) :])),
+    CountsRowsToSkip=counting_rows,
+    StartsAgainOnABadCursor=retrying(InvalidRequestError, lambda query: changed(query, cursor=None)),
+    PromisesAnEmptyPage=Fault(tell=promised),
 )
 
 
-@caught_by("paging")
-class CountsRowsToSkip(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        skip = int(query.cursor) if query.cursor and query.cursor.isdecimal() else 0
-        everything = await super().list(changed(query, cursor=None, limit=500))
-        items = everything.items[skip : skip + query.limit]
-        more = len(everything.items) > skip + query.limit
-        return MemoryPage(items=items, next_cursor=str(skip + query.limit) if more else None)
-
-
-@caught_by("paging")
-class StartsAgainOnABadCursor(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        try:
-            return await super().list(query)
-        except InvalidRequestError:
-            return await super().list(changed(query, cursor=None))
-
-
-@caught_by("paging")
-class PromisesAnEmptyPage(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        if len(page.items) == query.limit and page.next_cursor is None:
-            last = page.items[-1]
-            return changed(page, next_cursor=encode_cursor(query, last.created_at, last.id))
-        return page
-
-
 # Search
+
 
 break_verb(
     "search",
@@ -362,6 +388,9 @@ break_verb(
     IgnoresMinScore=Fault(lambda query: changed(query, min_score=None)),
     ReturnsOneTooMany=Fault(lambda query: changed(query, limit=query.limit + 1)),
     FindsTwice=Fault(tell=lambda hits, query: [*hits[:1], *hits][: query.limit]),
+    QueriesAreSyntax=Fault(
+        lambda query: throw(ProviderError("fts5: syntax error")) if query.query.count('"') % 2 else query
+    ),
 )
 
 
@@ -391,41 +420,51 @@ class ShowsTheOldText(Sqlite):
         return [changed(hit, memory=self.old.get(hit.memory.id, hit.memory)) for hit in await super().search(query)]
 
 
-@caught_by("search")
-class QueriesAreSyntax(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        if query.query.count('"') % 2:
-            raise ProviderError("fts5: syntax error")
-        return await super().search(query)
-
-
 # Context
+
+
+async def repeating(real: Any, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+    hits = await real.__self__.search(query.as_search(20))
+    lines: list[str] = []
+    for hit in hits:
+        line = f"{' '.join(hit.memory.content.split())} [{hit.memory.id}]"
+        if count_tokens("\n".join([*lines, line])) > query.token_budget:
+            break
+        lines.append(line)
+    cited = [Citation(memory_id=hit.memory.id, score=hit.score) for hit in hits[: len(lines)]]
+    text = "\n".join(lines)
+    return ContextBlock(text=text, citations=cited, token_count=count_tokens(text) if text else 0)
+
 
 break_verb(
     "context",
     "context",
     ExceedsTheBudgetByOne=Fault(lambda query: changed(query, token_budget=query.token_budget + 1)),
     CitesBackwards=Fault(tell=lambda block, _: changed(block, citations=block.citations[::-1])),
+    RepeatsItself=repeating,
 )
 break_verb("context", "context", at=1, CountsInItsOwnWay=Fault(lambda _: estimate_tokens))
 
 
-@caught_by("context")
-class RepeatsItself(Sqlite):
-    async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        hits = await self.search(query.as_search(20))
-        lines: list[str] = []
-        for hit in hits:
-            line = f"{' '.join(hit.memory.content.split())} [{hit.memory.id}]"
-            if count_tokens("\n".join([*lines, line])) > query.token_budget:
-                break
-            lines.append(line)
-        cited = [Citation(memory_id=hit.memory.id, score=hit.score) for hit in hits[: len(lines)]]
-        text = "\n".join(lines)
-        return ContextBlock(text=text, citations=cited, token_count=count_tokens(text) if text else 0)
-
-
 # Time and supersession
+
+
+async def forgetting_to_mark(real: Real, item: MemoryInput, **key: str) -> Any:
+    return changed(await real(changed(item, supersedes=[]), **key), supersedes=item.supersedes)
+
+
+async def checking_afterwards(real: Any, item: MemoryInput, **key: str) -> Any:
+    record = await real(changed(item, supersedes=[]), **key)
+    for old in item.supersedes:
+        record = await real.__self__.update(RecordRef(id=record.id), MemoryUpdate(supersedes=[old]))
+    return record
+
+
+async def replacing(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    if changes.supersedes:
+        await real(ref, MemoryUpdate(supersedes=None))
+    return await real(ref, changes)
+
 
 break_verb("search", "time", IgnoresAsOf=Fault(lambda query: changed(query, as_of=None)))
 break_verb(
@@ -436,39 +475,18 @@ break_verb(
         tell=lambda page, query: changed(page, items=[r for r in page.items if query.as_of or r.valid_to is None])
     ),
 )
-
-
-@caught_by("supersession")
-class ForgetsToMark(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        record = await super().add(changed(item, supersedes=[]), idempotency_key=idempotency_key)
-        return changed(record, supersedes=item.supersedes)
-
-
-@caught_by("supersession")
-class ChecksAfterWriting(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        record = await super().add(changed(item, supersedes=[]), idempotency_key=idempotency_key)
-        for old in item.supersedes:
-            record = await super().update(RecordRef(id=record.id), MemoryUpdate(supersedes=[old]))
-        return record
-
-
-@caught_by("supersession")
-class ReplacesWhatIsSuperseded(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        if changes.supersedes:
-            await super().update(ref, MemoryUpdate(supersedes=None))
-        return await super().update(ref, changes)
+break_verb("add", "supersession", ForgetsToMark=forgetting_to_mark, ChecksAfterWriting=checking_afterwards)
+break_verb("update", "supersession", ReplacesWhatIsSuperseded=replacing)
 
 
 # Idempotency
 
 
-@caught_by("idempotency")
-class IgnoresTheKey(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return await super().add(item, idempotency_key=uuid.uuid4().hex)
+async def ignoring_the_key(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
+    return await real(item, idempotency_key=uuid.uuid4().hex)
+
+
+break_verb("add", "idempotency", IgnoresTheKey=ignoring_the_key)
 
 
 @caught_by("idempotency")
@@ -507,8 +525,25 @@ class KeysAreEverybodys(Sqlite):
 
 # Isolation
 
-break_verb("get", "isolation", GetIgnoresTheUser=Fault(lambda ref: changed(ref, user_id=None)))
-break_verb("delete", "isolation", DeleteIgnoresTheUser=Fault(lambda ref: changed(ref, user_id=None)))
+
+async def trimming_users(real: Real, query: ListQuery) -> Any:
+    page = await real(query)
+    trimmed = query.user_id.strip()
+    return page if trimmed == query.user_id else await real(changed(query, user_id=trimmed))
+
+
+async def telling_foreign_from_unknown(real: Real, ref: RecordRef) -> Any:
+    try:
+        return await real(ref)
+    except NotFoundError:
+        await real(changed(ref, user_id=None))
+        raise NotFoundError("this memory belongs to somebody else") from None
+
+
+IGNORES_THE_USER = Fault(lambda ref: changed(ref, user_id=None))
+break_verb("delete", "isolation", DeleteIgnoresTheUser=IGNORES_THE_USER)
+break_verb("get", "isolation", GetIgnoresTheUser=IGNORES_THE_USER, TellsForeignFromUnknown=telling_foreign_from_unknown)
+break_verb("list", "isolation", TrimsUserIds=trimming_users)
 
 
 @caught_by("isolation")
@@ -526,67 +561,31 @@ class SearchShowsANeighbour(Sqlite):
         return hits[: query.limit]
 
 
-@caught_by("isolation")
-class TrimsUserIds(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        trimmed = query.user_id.strip()
-        return page if trimmed == query.user_id else await super().list(changed(query, user_id=trimmed))
-
-
-@caught_by("isolation")
-class TellsForeignFromUnknown(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        try:
-            return await super().get(ref)
-        except NotFoundError:
-            await super().get(changed(ref, user_id=None))
-            raise NotFoundError("this memory belongs to somebody else") from None
-
-
 # Errors
 
 
-@caught_by("errors")
-class ValidatesAfterWriting(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        if changes.content:
-            await super().update(ref, MemoryUpdate(content=changes.content))
-        return await super().update(ref, changes)
+async def validating_afterwards(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    if changes.content:
+        await real(ref, MemoryUpdate(content=changes.content))
+    return await real(ref, changes)
 
 
-@caught_by("errors", "every verb")
-class QuotesTheContent(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        try:
-            return await super().add(item, idempotency_key=idempotency_key)
-        except ConflictError:
-            raise ConflictError(f"the key was used before, not for {item.content!r}") from None
-
-
-@caught_by("errors", "every verb")
-class LogsTheContent(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        _log.debug("adding %r", item)
-        return await super().add(item, idempotency_key=idempotency_key)
-
-
-@caught_by("errors")
-class LeaksTheDsn(Sqlite):
-    async def open(self) -> None:
-        try:
-            await super().open()
-        except ProviderError as error:
-            raise ProviderUnavailableError(f"cannot reach postgresql://app:{PASSWORD}@db/memory") from error
-
-
-@caught_by("errors")
-class PassesTheVendorsErrorOn(Sqlite):
-    async def open(self) -> None:
-        try:
-            await super().open()
-        except ProviderError as error:
-            raise ConnectionRefusedError("connect call failed") from error
+break_verb("update", "errors", ValidatesAfterWriting=validating_afterwards)
+break_verb(
+    "add",
+    *("errors", "every verb"),
+    LogsTheContent=logging_what(lambda record: record.content),
+    QuotesTheContent=Fault(
+        upon=ConflictError, give=lambda item: ConflictError(f"the key was used before, not for {item.content!r}")
+    ),
+)
+DSN = f"postgresql://app:{PASSWORD}@db/memory"
+break_verb(
+    "open",
+    "errors",
+    LeaksTheDsn=Fault(upon=ProviderError, give=lambda _: ProviderUnavailableError(f"cannot reach {DSN}")),
+    PassesTheVendorsErrorOn=Fault(upon=ProviderError, give=lambda _: ConnectionRefusedError("connect call failed")),
+)
 
 
 # Audit and ingestion
@@ -614,10 +613,7 @@ class AuditsTheQuery(Sqlite):
         ]
 
 
-@caught_by("audit")
-class NeverFlushesReads(Sqlite):
-    def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
-        return None
+caught_by("audit")(type("NeverFlushesReads", (Sqlite,), {"_record_read": lambda self, user_id, **of: None}))
 
 
 # Lifecycle
@@ -630,204 +626,162 @@ class ConnectsInItsConstructor(Sqlite):
         time.sleep(0.02)
 
 
-@caught_by("lifecycle")
-class ClosesOnlyOnce(Sqlite):
-    closed = False
-
-    async def close(self) -> None:
-        if self.closed:
-            raise ProviderError("already closed")
-        self.closed = True
-        await super().close()
+async def closing_once(real: Any) -> None:
+    if hasattr(real.__self__, "closed"):
+        raise ProviderError("already closed")
+    real.__self__.closed = True
+    await real()
 
 
-@caught_by("lifecycle")
-class LeaksAThread(Sqlite):
-    async def open(self) -> None:
-        await super().open()
-        threading.Thread(target=threading.Event().wait, args=(20.0,), daemon=True, name="poller").start()
+TASKS: list[Any] = []
+FILES: list[Any] = []
+PROCESSES: set[int] = set()
 
 
-@caught_by("lifecycle")
-class LeaksAFile(Sqlite):
-    files: ClassVar[list[Any]] = []
-
-    async def open(self) -> None:
-        await super().open()
-        self.files.append(await asyncio.to_thread(tempfile.TemporaryFile))
+async def keeping_the_loop(real: Real, ref: RecordRef) -> Any:
+    PROCESSES.add(os.getpid())
+    if len(PROCESSES) > 1:
+        raise ProviderError("the connection belongs to another process")
+    return await real(ref)
 
 
-@caught_by("lifecycle")
-class LeaksATask(Sqlite):
-    async def open(self) -> None:
-        await super().open()
-        self._poller = asyncio.create_task(asyncio.sleep(20.0))
-
-
-@caught_by("lifecycle")
-class KeepsTheLoopInAFork(Sqlite):
-    process: ClassVar[list[int]] = []
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        self.process.append(os.getpid())
-        if len(set(self.process)) > 1:
-            raise ProviderError("the connection belongs to another process")
-        return await super().get(ref)
+break_verb(
+    "open",
+    "lifecycle",
+    LeaksAThread=Fault(tell=lambda *_: started(20.0)),
+    LeaksAFile=Fault(tell=lambda *_: FILES.append(tempfile.TemporaryFile())),  # noqa: SIM115 - the bug
+    LeaksATask=Fault(tell=lambda *_: TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))),
+)
+break_verb("close", "lifecycle", ClosesOnlyOnce=closing_once)
+break_verb("get", "lifecycle", KeepsTheLoopInAFork=keeping_the_loop)
 
 
 # Concurrency
 
 
-@caught_by("concurrency", "every verb")
-class BlocksTheLoop(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        time.sleep(0.03)  # noqa: ASYNC251 - the bug
-        return await super().add(item, idempotency_key=idempotency_key)
+async def writing_all_of_it(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    before = await real.__self__.get(ref)
+    names = ("content", "scope", "tags", "confidence", "valid_to")
+    return await real(ref, MemoryUpdate(**{**{n: getattr(before, n) for n in names}, **changes.changes}))
 
 
-@caught_by("concurrency", "every verb")
-class MixesUpResults(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        self._last = await super().add(item, idempotency_key=idempotency_key)
-        await asyncio.sleep(0.002)
-        return self._last
+break_verb("add", "every verb", AThreadForEachCall=Fault(lambda item: started(0.3, item)))
+break_verb("add", "concurrency", "every verb", MixesUpResults=answering_another(0.002))
+(BlocksTheLoop,) = break_verb("add", "concurrency", "every verb", BlocksTheLoop=blocking(0.03))
+break_verb("update", "concurrency", ReadsModifiesWrites=writing_all_of_it)
 
 
 @caught_by("concurrency")
 class OneLockForAll(Sqlite):
-    _lock: asyncio.Lock | None = None
+    @cached_property
+    def lock(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        self._lock = self._lock or asyncio.Lock()
-        async with self._lock:
+        async with self.lock:
             return await super().add(item, idempotency_key=idempotency_key)
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
-        self._lock = self._lock or asyncio.Lock()
-        async with self._lock:
+        async with self.lock:
             return await super().get(ref)
-
-
-@caught_by("concurrency")
-class ReadsModifiesWrites(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        before = await super().get(ref)
-        names = ("content", "scope", "tags", "confidence", "valid_to")
-        return await super().update(ref, MemoryUpdate(**{**{n: getattr(before, n) for n in names}, **changes.changes}))
-
-
-@caught_by("every verb")
-class AThreadForEachCall(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        threading.Thread(target=time.sleep, args=(0.3,), daemon=True).start()
-        return await super().add(item, idempotency_key=idempotency_key)
 
 
 # Cancellation
 
 
-@caught_by("cancellation")
-class SwallowsACancellation(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        try:
-            return await super().add(item, idempotency_key=idempotency_key)
-        except asyncio.CancelledError:
-            return await super().add(item, idempotency_key=idempotency_key)
+async def adding_in_two_steps(real: Any, item: MemoryInput, **key: str) -> Any:
+    bare = await real(changed(item, supersedes=[]), **key)
+    if not item.supersedes:
+        return bare
+    return await real.__self__.update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
 
 
-@caught_by("cancellation")
-class RenamesACancellation(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        try:
-            return await super().get(ref)
-        except asyncio.CancelledError:
-            raise ProviderError("the call was interrupted") from None
+async def updating_in_steps(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    record = await real.__self__.get(ref)
+    for name, value in changes.changes.items():
+        record = await real(ref, MemoryUpdate(**{name: value}))
+    return record
 
 
-@caught_by("cancellation")
-class WritesInTwoSteps(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        bare = await super().add(changed(item, supersedes=[]), idempotency_key=idempotency_key)
-        if not item.supersedes:
-            return bare
-        return await super().update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
+async def tidying_up(real: Real, query: ListQuery) -> Any:
+    try:
+        return await real(query)
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(asyncio.sleep(0.1))
 
 
-@caught_by("cancellation")
-class UpdatesInTwoSteps(Sqlite):
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        record = await super().get(ref)
-        for name, value in changes.changes.items():
-            record = await super().update(ref, MemoryUpdate(**{name: value}))
-        return record
+async def keeping_a_connection(real: Any, ref: RecordRef) -> Any:
+    provider = real.__self__
+    provider.in_use = getattr(provider, "in_use", 0) + 1
+    record = await real(ref)
+    provider.in_use -= 1
+    return record
 
 
-@caught_by("cancellation")
-class TidiesUpSlowly(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        try:
-            return await super().list(query)
-        finally:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(asyncio.sleep(0.1))
+def leaving_a_task(_: Any) -> BaseException:
+    TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))
+    return asyncio.CancelledError()
+
+
+async def writing_afterwards(real: Any, item: MemoryInput, **key: str) -> Any:
+    return await asyncio.shield(asyncio.ensure_future(real(item, **key)))
+
+
+break_verb(
+    "add",
+    "cancellation",
+    SwallowsACancellation=retrying(asyncio.CancelledError),
+    WritesInTwoSteps=adding_in_two_steps,
+    WritesAfterwards=writing_afterwards,
+)
+break_verb(
+    "get",
+    "cancellation",
+    RenamesACancellation=Fault(upon=asyncio.CancelledError, give=lambda _: ProviderError("the call was interrupted")),
+    LeavesATaskBehind=Fault(upon=asyncio.CancelledError, give=leaving_a_task),
+)
+(KeepsAConnection,) = break_verb("get", "cancellation", KeepsAConnection=keeping_a_connection)
+break_verb("update", "cancellation", UpdatesInTwoSteps=updating_in_steps)
+break_verb("list", "cancellation", TidiesUpSlowly=tidying_up)
+break_verb(
+    "add",
+    "storm",
+    LosesThreadsInAStorm=Fault(upon=asyncio.CancelledError, give=lambda _: started(5.0, asyncio.CancelledError())),
+)
 
 
 @caught_by("cancellation")
 class KeepsALock(Sqlite):
-    _lock: asyncio.Lock | None = None
+    @cached_property
+    def lock(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        self._lock = self._lock or asyncio.Lock()
-        await self._lock.acquire()
+        await self.lock.acquire()
         record = await super().update(ref, changes)
-        self._lock.release()
+        self.lock.release()
         return record
 
 
 @caught_by("cancellation")
 class LosesASlot(Sqlite):
-    _slots: asyncio.Semaphore | None = None
+    @cached_property
+    def slots(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(3)
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
-        self._slots = self._slots or asyncio.Semaphore(3)
         try:
-            await asyncio.wait_for(self._slots.acquire(), 1.0)
+            await asyncio.wait_for(self.slots.acquire(), 1.0)
         except TimeoutError:
             raise ProviderUnavailableError("no connection was free within 1 s") from None
         try:
             record = await super().get(ref)
         except Exception:
-            self._slots.release()
+            self.slots.release()
             raise
-        self._slots.release()
+        self.slots.release()
         return record
-
-
-@caught_by("cancellation")
-class KeepsAConnection(Sqlite):
-    in_use = 0
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        self.in_use += 1
-        record = await super().get(ref)
-        self.in_use -= 1
-        return record
-
-
-@caught_by("cancellation")
-class WritesAfterwards(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return await asyncio.shield(asyncio.ensure_future(super().add(item, idempotency_key=idempotency_key)))
-
-
-@caught_by("cancellation")
-class LeavesATaskBehind(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        try:
-            return await super().get(ref)
-        except asyncio.CancelledError:
-            self._cleaning = asyncio.create_task(asyncio.sleep(20.0))
-            raise
 
 
 @caught_by("cancellation")
@@ -842,16 +796,6 @@ class OpensHalfWay(Sqlite):
         if self._audit_buffer is not None:
             self.files.pop().close()
         await super().close()
-
-
-@caught_by("storm")
-class LosesThreadsInAStorm(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        try:
-            return await super().add(item, idempotency_key=idempotency_key)
-        except asyncio.CancelledError:
-            threading.Thread(target=time.sleep, args=(5.0,), daemon=True).start()
-            raise
 
 
 # Capabilities
@@ -888,18 +832,14 @@ spoil(
 )
 
 
-@caught_by("capabilities")
-class ClaimsAVerbItRefuses(Sqlite):
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        raise self.unsupported("audit")
-
-
-@caught_by("capabilities")
-class TakesLessThanItClaims(Sqlite):
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        if len(item.content) > 8_000:
-            raise InvalidRequestError("content: too long for this backend")
-        return await super().add(item, idempotency_key=idempotency_key)
+REFUSAL = UnsupportedCapabilityError("sqlite does not support audit", provider="sqlite")
+TOO_LONG = InvalidRequestError("content: too long for this backend")
+break_verb("audit", "capabilities", ClaimsAVerbItRefuses=Fault(lambda query: throw(REFUSAL)))
+break_verb(
+    "add",
+    "capabilities",
+    TakesLessThanItClaims=Fault(lambda item: throw(TOO_LONG) if len(item.content) > 8_000 else item),
+)
 
 
 def score(report: Callable[[str], None]) -> int:

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from openproto_conformance.report import Report
 from openproto_conformance.verify import read_reports
 
 MODULE = """
-import asyncio, os, sys, threading, time
+import asyncio, multiprocessing, os, sys, threading, time
 from openproto_adapters.sqlite import Sqlite
 
 class Store(Sqlite):
@@ -54,6 +55,18 @@ class StartsAThread(Store):
 class HangsInGet(Store):
     async def get(self, ref):
         await asyncio.Event().wait()
+
+class DiesInAHelper(Store):
+    async def get(self, ref):
+        if multiprocessing.parent_process() is not None:
+            os._exit(5)
+        return await super().get(ref)
+
+class RefusesASecondStore(Store):
+    async def open(self):
+        if multiprocessing.parent_process() is not None:
+            raise RuntimeError("there can be one")
+        await super().open()
 """
 
 BAD = {
@@ -70,32 +83,45 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_it_is_reported_as_that(name: str, tmp_path: Path) -> None:
-    (tmp_path / "bad_provider.py").write_text(MODULE)
-    info = tmp_path / "bad_provider-1.dist-info"
+def tried(name: str, folder: Path, *options: str) -> tuple[str, Report]:
+    """Return what trying a few cases on a provider prints, and the report."""
+    (folder / "bad_provider.py").write_text(MODULE)
+    info = folder / "bad_provider-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad_provider\nVersion: 1\n")
     (info / "entry_points.txt").write_text(f"[openproto.providers]\nbad = bad_provider:{name}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
     patches = (
         "from openproto_conformance import bench, bounded, execute; bench.CALL_WITHIN = 3.0; bounded.GRACE = 0.3; "
     )
     program = f"{patches} execute.WARM_UP_SECONDS = 7.0; from openproto.cli import main; import sys; sys.exit(main())"
     command = [sys.executable, "-c", program, "conformance", "bad", "--only", "a_backend_that_answers_is_healthy"]
-    command += ["--only", "errors/an_error_says_what_and_where", "--only", "get_returns_what_was_added"]
+    command += ["--only", "errors/an_error_says_what_and_where", "--only", "get_returns_what_was_added", *options]
     done = subprocess.run(
         [*command, "--quick", "--json", "--report", "report.json"],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    (report,) = read_reports(tmp_path / "report.json")
+    (report,) = read_reports(folder / "report.json")
+    return done.stdout, report
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_it_is_reported_as_that(name: str, tmp_path: Path) -> None:
+    printed, report = tried(name, tmp_path)
     assert report.verdict == "fails", report.to_markdown()
     texts = [report.problem or "", *(entry.detail for entry in report.cases)]
     assert any(BAD[name] in text for text in texts), report.to_markdown()
-    assert done.stdout.startswith('{"reports"'), "what the provider prints is not in the output"
+    assert printed.startswith('{"reports"'), "what the provider prints is not in the output"
+
+
+@pytest.mark.parametrize("name", ["DiesInAHelper", "RefusesASecondStore"])
+def test_one_process_goes_on_where_the_other_cannot(name: str, tmp_path: Path) -> None:
+    _, report = tried(name, tmp_path, "--processes", "2", "--only", "basics")
+    assert report.tally.keys() == {"passed", "missing"}, report.to_markdown()
+    assert all(entry.outcome == "passed" for entry in report.cases if entry.area == "basics")

@@ -78,7 +78,9 @@ def test_a_part_of_the_suite_is_incomplete_and_1() -> None:
     assert report.tally == {"missing": len(ALL_WORK) - TRIED, "passed": TRIED}
     again = run("sqlite", *SMALL, "--report", "two", "--no-times", "--json")
     assert (json.loads(again.out)["reports"][0]["verdict"], again.err) == ("incomplete", "")
-    assert Path("one").read_bytes() == Path("two").read_bytes()
+    shared = run("sqlite", *SMALL, "--report", "three", "--no-times", "--processes", "2")
+    assert f"[{TRIED}/{TRIED}] ingestion: {TRIED} passed" in shared.err
+    assert Path("one").read_bytes() == Path("two").read_bytes() == Path("three").read_bytes()
 
 
 def test_threads_of_the_program_that_calls_it_may_run_on(cli: Callable[..., Ended]) -> None:
@@ -115,12 +117,13 @@ def test_a_failing_case_says_where_to_look() -> None:
         (["sqlite", "--only", "cancelation"], "no area or case 'cancelation'; did you mean 'cancellation'"),
         (["sqlite", "--only", "xyzzy"], "no area or case 'xyzzy'; areas: basics,"),
         (["sqlite", "--audit", "sqlite:///audit.db"], "keeps an audit log already"),
-        (["sqlite", "--deviation", "no_such_case=why"], "no case of this suite"),
+        (["sqlite", "--deviation", "the_least_is_thre=why"], "did you mean 'the_least_is_there'? The cases"),
         (["sqlite", "--deviation", "no reason"], "name=value"),
         (["sqlite", "--deviation", "what_was_added_is_found= "], "needs a reason"),
         (["sqlite", "--report", "no/such/folder/report.json"], "cannot be written"),
         (["sqlite", "--report", "."], "cannot be written"),
         (["sqlite", "embedder=nonsense", "--only", "ingestion"], "no embedder 'nonsense'"),
+        (["memsy", "api_key=correct-horse", "--processes", "2"], "a store of its own"),
         (["sqlite", "--seed", "-1"], "--seed"),
         (["sqlite", "--seed", "often"], "--seed"),
         (["sqlite", "--write", "README.md"], "--write goes with matrix"),

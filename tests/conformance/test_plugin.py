@@ -23,77 +23,53 @@ class TestAcme(ProviderSuite):
 """
 
 
-class Project:
-    """A folder with a suite in it, outside of this repository."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.report = folder / "report.json"
-        self.write()
-
-    def write(self, mark: str = "", deviations: str = "{}") -> None:
-        path = str(self.folder / "memory.db")
-        (self.folder / "test_acme.py").write_text(SUITE.format(mark=mark, deviations=deviations, path=path))
-
-    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run pytest, warnings as errors, in pytest-asyncio's auto mode unless that plugin is off."""
-        if "no:asyncio" not in arguments:
-            arguments += ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
-        return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+REPORT = ("--openproto-report", "report.json")
+NODE = "test_acme.py::TestAcme::test_conforms[basics/a_new_user_has_nothing[async]]"
+AUTO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
-
-
-def test_a_selection_is_green_without_a_report(project: Project) -> None:
-    done = project.pytest("-k", "what_was_added_is_found", "--openproto-quick", "-p", "no:asyncio")
-    assert done.returncode == 0, done.stdout
-    assert "sqlite: incomplete · 9/9 verbs · cancellation native · quick" in done.stdout
-
-
-def test_a_selection_with_a_report_is_not_green(project: Project) -> None:
-    node = "test_acme.py::TestAcme::test_conforms[basics/a_new_user_has_nothing[async]]"
-    done = project.pytest(node, "--openproto-quick", "--openproto-report", "report.json")
-    assert done.returncode == 1, done.stdout
-    (report,) = json.loads(project.report.read_text())["reports"]
-    assert (report["verdict"], report["tally"]["passed"]) == ("incomplete", 1)
-    assert "were not run" in done.stdout
-
-
-def test_a_skipped_suite_is_missing(project: Project) -> None:
-    project.write(mark="@pytest.mark.skip")
-    done = project.pytest("--openproto-report", "report.json")
-    assert done.returncode == 1, done.stdout
-    (report,) = json.loads(project.report.read_text())["reports"]
-    assert set(report["tally"]) == {"missing"}
-
-
-def test_a_report_without_a_suite_is_not_green(project: Project) -> None:
-    (project.folder / "test_acme.py").write_text("def test_nothing(): pass\n")
-    done = project.pytest("--openproto-report", "report.json")
-    assert done.returncode == 1, done.stdout
-    assert "no ProviderSuite was collected" in done.stdout
-
-
-def test_a_report_that_cannot_be_written_is_named_first(project: Project) -> None:
-    done = project.pytest("--openproto-report", "no/such/folder/report.json")
-    assert done.returncode == 4, done.stdout
-    assert "no/such/folder/report.json cannot be written" in done.stderr
-
-
-def test_a_stale_deviation_fails(project: Project) -> None:
-    project.write(deviations='{"what_was_added_is_found": "ACME-12"}')
-    done = project.pytest("-k", "what_was_added_is_found")
-    assert done.returncode == 1, done.stdout
-    assert "remove the entry" in done.stdout
+@pytest.mark.parametrize(
+    ("suite", "arguments", "status", "said", "tally"),
+    [
+        (
+            {},  # a selection is green without a report
+            ("-k", "what_was_added_is_found", "--openproto-quick", "-p", "no:asyncio"),
+            0,
+            "sqlite: incomplete · 9/9 verbs · cancellation native · quick",
+            None,
+        ),
+        ({}, (NODE, "--openproto-quick", *REPORT, *AUTO), 1, "were not run", {"missing", "passed"}),
+        ({"mark": "@pytest.mark.skip"}, (*REPORT, *AUTO), 1, "were not run", {"missing"}),
+        (None, (*REPORT, *AUTO), 1, "no ProviderSuite was collected", None),
+        ({}, ("--openproto-report", "no/such/r.json", *AUTO), 4, "no/such/r.json cannot be written", None),
+        (
+            {"deviations": '{"what_was_added_is_found": "ACME-12"}'},
+            ("-k", "what_was_added_is_found", *AUTO),
+            1,
+            "remove the entry",
+            None,
+        ),
+    ],
+)
+def test_a_run_is_green_only_where_nothing_is_missing_from_its_report(
+    suite: dict[str, str] | None,
+    arguments: tuple[str, ...],
+    status: int,
+    said: str,
+    tally: set[str] | None,
+    tmp_path: Path,
+) -> None:
+    """In a folder outside of this repository, warnings as errors, in pytest-asyncio's auto mode or without it."""
+    options = {"mark": "", "deviations": "{}", "path": str(tmp_path / "memory.db")} | (suite or {})
+    text = "def test_nothing(): pass\n" if suite is None else SUITE.format(**options)
+    (tmp_path / "test_acme.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stdout
+    assert said in done.stdout + done.stderr
+    if tally is not None:
+        (report,) = json.loads((tmp_path / "report.json").read_text())["reports"]
+        assert (report["verdict"], report["tally"].keys()) == ("incomplete", tally)
 
 
 def test_the_plugin_imports_nothing_heavy() -> None:

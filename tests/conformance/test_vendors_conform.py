@@ -66,10 +66,17 @@ def _emulators_keep_to_their_documents(request: pytest.FixtureRequest) -> Iterat
 
 
 class VendorSuite(ProviderSuite):
-    """A provider over an emulator."""
+    """A provider over an emulator, with an audit journal for each case."""
 
     quick = True
     kind: ClassVar[type[Emulator]]
+    adapter: ClassVar[Any]
+    width: ClassVar[tuple[str, int]] = ("width", 8)
+    """The option that says how many connections there are, and how many there are without `pooled`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls.secrets = (*cls.secrets, cls.kind.api_key)
+        super().__init_subclass__(**kwargs)
 
     @property
     def emulator(self) -> Any:
@@ -77,67 +84,47 @@ class VendorSuite(ProviderSuite):
 
     @cached_property
     def journal(self) -> str:
-        """A journal for each case."""
         return f"sqlite:///{lasting.folder(type(self).__name__)}/{uuid4().hex}.db"
+
+    def provider(self) -> Provider:
+        return self.pooled(self.width[1])
+
+    def pooled(self, size: int) -> Provider:
+        return Audited(self.alone(size), self.journal)
+
+    def alone(self, size: int, **options: Any) -> Provider:
+        adapter: Provider = self.adapter(**{**self.emulator.provider_options(), self.width[0]: size, **options})
+        return adapter
 
     def stalled(self) -> AbstractContextManager[object] | None:
         return self.emulator.stalled()  # type: ignore[no-any-return]
 
+    def unreachable(self) -> Provider:
+        return self.alone(self.width[1], base_url=f"{NOWHERE}/v1")
+
 
 class TestLetta(VendorSuite):
-    kind = LettaEmulator
-    secrets = (LettaEmulator.api_key,)
-
-    def provider(self) -> Provider:
-        return self.pooled(8)
-
-    def pooled(self, size: int) -> Provider:
-        return Audited(Letta(**self.emulator.provider_options(), width=size), self.journal)
-
-    def unreachable(self) -> Provider:
-        return Letta(base_url=NOWHERE, api_key=LettaEmulator.api_key)
+    kind, adapter = LettaEmulator, Letta
 
 
 class TestSupermemory(VendorSuite):
-    kind = SupermemoryEmulator
-    secrets = (SupermemoryEmulator.api_key,)
-
-    def provider(self) -> Provider:
-        return Audited(Supermemory(**self.emulator.provider_options()), self.journal)
-
-    def unreachable(self) -> Provider:
-        return Supermemory(base_url=NOWHERE, api_key=SupermemoryEmulator.api_key)
+    kind, adapter = SupermemoryEmulator, Supermemory
 
 
 class TestMemorySync(VendorSuite):
-    kind = MemorySyncEmulator
-    secrets = (MemorySyncEmulator.api_key,)
-
-    def provider(self) -> Provider:
-        return self.pooled(32)
-
-    def pooled(self, size: int) -> Provider:
-        return Audited(MemorySync(**self.emulator.provider_options(), max_connections=size), self.journal)
-
-    def unreachable(self) -> Provider:
-        return MemorySync(base_url=NOWHERE, api_key=MemorySyncEmulator.api_key)
+    kind, adapter = MemorySyncEmulator, MemorySync
+    width = ("max_connections", 32)
 
 
 class TestMemsy(VendorSuite):
     """With a file for the records and the audit journal."""
 
-    kind = MemsyEmulator
-    secrets = (MemsyEmulator.api_key,)
-
-    def provider(self) -> Provider:
-        return self.pooled(16)
+    kind, adapter = MemsyEmulator, Memsy
+    width = ("width", 16)
 
     def pooled(self, size: int) -> Provider:
         file = lasting.folder("memsy") / "memsy.db"
-        return Audited(Memsy(**self.emulator.provider_options(), path=file, width=size), f"sqlite:///{file}")
-
-    def unreachable(self) -> Provider:
-        return Memsy(f"{NOWHERE}/v1", api_key=MemsyEmulator.api_key)
+        return Audited(self.alone(size, path=file), f"sqlite:///{file}")
 
 
 class TestMemsyAlone(TestMemsy):
@@ -147,7 +134,7 @@ class TestMemsyAlone(TestMemsy):
     }
 
     def pooled(self, size: int) -> Provider:
-        return Memsy(**self.emulator.provider_options(), width=size)
+        return self.alone(size)
 
 
 class GatedEmbedder(LocalEmbedder):
@@ -199,20 +186,13 @@ class TestMem0Library(ProviderSuite):
 
 
 class TestMem0Platform(VendorSuite):
-    kind = Mem0Emulator
-    secrets = (Mem0Emulator.api_key, "correct-horse")
+    kind, adapter = Mem0Emulator, Mem0
 
     @cached_property
     def journal(self) -> str:
         """A journal for each case, and an empty platform: a search goes through the memories of all users."""
         self.emulator.clear()
         return f"sqlite:///{lasting.folder('mem0-platform')}/{uuid4().hex}.db"
-
-    def provider(self) -> Provider:
-        return Audited(Mem0(**self.emulator.provider_options()), self.journal)
-
-    def unreachable(self) -> Provider:
-        return Mem0(base_url=NOWHERE, api_key="correct-horse")
 
 
 @pytest.mark.everyday("basics", "filters", "isolation", "search", faces=("async",))
@@ -229,28 +209,19 @@ class TestMem0OnPgvector(ProviderSuite):
 class TestMemoriOnSqlite(VendorSuite):
     """The embedding model is a stand-in made of the local embedder's vectors, since the real one is a download."""
 
-    kind = MemoriEmulator
-
-    def provider(self) -> Provider:
-        return self.pooled(8)
-
-    def pooled(self, size: int) -> Provider:
-        return Audited(Memori(**self.emulator.provider_options(), width=size), self.journal)
+    kind, adapter = MemoriEmulator, Memori
 
     def unreachable(self) -> Provider:
         return Memori("/dev/null/memori.db", models=self.emulator.models)
 
 
 class TestMemoriOnPostgres(VendorSuite):
-    kind = MemoriEmulator
+    kind, adapter = MemoriEmulator, Memori
     secrets = ("correct-horse",)
 
     @property
     def url(self) -> str:
         return lasting.postgres_url("memori")
-
-    def provider(self) -> Provider:
-        return self.pooled(8)
 
     def pooled(self, size: int) -> Provider:
         return Audited(Memori(self.url, models=self.emulator.models, width=size), self.journal)

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from conditions import CONDITIONS, take_out, take_out_checks
-from openproto_adapters.postgres.private.server import PrivatePostgres
-from parts import ensure, folder, left
+from parts import ensure, postgres
 
 from openproto import AsyncMemory, MemoryInput, MemoryRecord, OpenProtoError
 from openproto.server import ServerSettings, create_app, running
@@ -30,28 +29,21 @@ async def isolation(chance: random.Random, calls: int) -> str:
     Half of the calls go through a server, by its routes.
     """
     told: list[str] = []
-    with folder() as home:
-        home.chmod(0o755)
-        server = PrivatePostgres(home / "postgres")
-        url = await asyncio.to_thread(server.start)
-        try:
-            for store in ("sqlite", "postgres"):
-                conditions = [found[1:] for found in CONDITIONS if found[0] == store]
-                seen: Counter[tuple[str, bool]] = Counter()
-                for number, condition in enumerate(conditions):
-                    options = {"path": str(home / f"{number}.db"), "synchronous": "normal"}
-                    if store == "postgres":
-                        options = {"url": url, "schema": f"s_{number}"}
-                    await _without(condition, store, options, chance, calls // 2 // len(conditions), seen)
-                ways = []
-                for way in ("directly", "over HTTP"):
-                    refused, answered = (seen[way, is_answered] for is_answered in (False, True))
-                    ensure(answered > refused / 3, f"{store}: hardly a call was answered {way}")
-                    ways.append(f"{refused + answered:,} calls {way}")
-                told.append(f"{store} {', '.join(ways)}, {len(conditions)} conditions, 0 leaks")
-        finally:
-            await asyncio.to_thread(server.stop)
-            await left(home / "postgres")
+    async with postgres() as (home, url):
+        for store in ("sqlite", "postgres"):
+            conditions = [found[1:] for found in CONDITIONS if found[0] == store]
+            seen: Counter[tuple[str, bool]] = Counter()
+            for number, condition in enumerate(conditions):
+                options = {"path": str(home / f"{number}.db"), "synchronous": "normal"}
+                if store == "postgres":
+                    options = {"url": url, "schema": f"s_{number}"}
+                await _without(condition, store, options, chance, calls // 2 // len(conditions), seen)
+            ways = []
+            for way in ("directly", "over HTTP"):
+                refused, answered = (seen[way, is_answered] for is_answered in (False, True))
+                ensure(answered > refused / 3, f"{store}: hardly a call was answered {way}")
+                ways.append(f"{refused + answered:,} calls {way}")
+            told.append(f"{store} {', '.join(ways)}, {len(conditions)} conditions, 0 leaks")
     return "; ".join(told)
 
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psycopg
-from parts import CALL_BOUND, ensure, folder, sqlite
+from parts import ensure, folder, meanwhile, sqlite
 from postgres_tools import CLIENTS, Server  # pyright: ignore[reportMissingImports]  __main__ adds its folder
 from server_tools import Process  # pyright: ignore[reportMissingImports]  __main__ adds its folder
 
@@ -102,24 +103,18 @@ async def _postgres(memory: AsyncMemory, server: Server, chance: random.Random, 
 @asynccontextmanager
 async def _writing(memory: AsyncMemory, number: int) -> AsyncIterator[set[str]]:
     """Add memories meanwhile, each under its key until it is acknowledged; yield the keys of those that were."""
-    acknowledged: set[str] = set()
-    ended = asyncio.Event()
+    acknowledged: list[set[str]] = [set() for _ in range(WRITERS)]
 
     async def write(writer: int) -> None:
-        at = 0
-        while not ended.is_set():
-            key = f"{number}-{writer}-{at}"
-            try:
-                await memory.add(key, user_id="ada", idempotency_key=key)
-            except OpenProtoError:
-                await asyncio.sleep(0.02)
-            else:
-                acknowledged.add(key)
-                at += 1
+        key = f"{number}-{writer}-{len(acknowledged[writer])}"
+        try:
+            await memory.add(key, user_id="ada", idempotency_key=key)
+        except OpenProtoError:
+            await asyncio.sleep(0.02)
+        else:
+            acknowledged[writer].add(key)
 
-    writers = [asyncio.create_task(write(writer)) for writer in range(WRITERS)]
-    try:
-        yield acknowledged
-    finally:
-        ended.set()
-        await asyncio.wait_for(asyncio.gather(*writers), CALL_BOUND)
+    told: set[str] = set()
+    async with meanwhile(*(partial(write, writer) for writer in range(WRITERS))):
+        yield told
+    told |= set().union(*acknowledged)

@@ -8,14 +8,11 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from openproto_adapters.postgres.private.server import PrivatePostgres
-from parts import ensure, folder, left
+from parts import ensure, meanwhile, postgres
 
 from openproto import AsyncMemory, gather_bounded
 
@@ -40,22 +37,15 @@ async def moving(chance: random.Random, records: int) -> str:
     """Move records from sqlite to postgres and back; every field and every answer of `as_of` must be the same."""
     kills = max(1, records // RECORDS_OF_A_KILL)
     users = [f"user{number}" for number in range(max(1, records // RECORDS_OF_A_USER))]
-    with folder() as home:
-        home.chmod(0o755)  # as root the server runs as another user, who must come through
-        server = PrivatePostgres(home / "postgres")
-        first: Store = ("sqlite", "path", str(home / "first.db"))
-        last: Store = ("sqlite", "path", str(home / "last.db"))
-        try:
-            middle: Store = ("postgres", "url", await asyncio.to_thread(server.start))
-            async with client(first) as memory:
-                await gather_bounded((_fill(memory, user, chance) for user in users), limit=4)
-            written = 0
-            for number, (source, target) in enumerate(((first, middle), (middle, last))):
-                written += await _move(source, target, home / f"report{number}", users, chance, kills)
-            moved = await _compare(middle, last, users)
-        finally:
-            await asyncio.to_thread(server.stop)
-            await left(home / "postgres")
+    async with postgres() as (home, url):
+        first, last = (("sqlite", "path", str(home / name)) for name in ("first.db", "last.db"))
+        middle: Store = ("postgres", "url", url)
+        async with client(first) as memory:
+            await gather_bounded((_fill(memory, user, chance) for user in users), limit=4)
+        written = 0
+        for number, (source, target) in enumerate(((first, middle), (middle, last))):
+            written += await _move(source, target, home / f"report{number}", users, chance, kills)
+        moved = await _compare(middle, last, users)
     return f"{moved:,} records of {len(users)} users, {2 * kills} kills, {written:,} writes meanwhile, all equal"
 
 
@@ -72,7 +62,8 @@ async def _fill(memory: AsyncMemory, user: str, chance: random.Random) -> None:
 
 async def _move(source: Store, target: Store, report: Path, users: list[str], chance: random.Random, kills: int) -> int:
     """Run the command until it ends, once nobody writes any more; return how many writes there were meanwhile."""
-    async with client(source) as memory, _writing(memory, users, chance) as written:
+    written: list[str] = []
+    async with client(source) as memory, meanwhile(lambda: _write(memory, users, chance, written)):
         for _ in range(kills):
             await asyncio.to_thread(_run, source, target, report, chance.uniform(1.0, 8.0))
     ended = await asyncio.to_thread(_run, source, target, report, LONGEST_RUN)
@@ -105,35 +96,21 @@ def _run(source: Store, target: Store, report: Path, seconds: float) -> dict[str
     return dict(json.loads(told))
 
 
-@asynccontextmanager
-async def _writing(memory: AsyncMemory, users: list[str], chance: random.Random) -> AsyncIterator[list[str]]:
-    """Write meanwhile whatever there is to write but deletions, which do not go across."""
-    written: list[str] = []
-    ended = asyncio.Event()
-
-    async def write() -> None:
-        while not ended.is_set():
-            user = chance.choice(users)
-            known = (await memory.list(user, limit=20)).items
-            old, other = chance.sample(known, 2)
-            match chance.randrange(4):
-                case 0:
-                    await memory.update(old.id, user_id=user, content=f"changed {len(written)}", tags=["late"])
-                case 1:
-                    await memory.update(old.id, user_id=user, supersedes=[other.id])
-                case 2:
-                    await memory.add(f"instead {len(written)}", user_id=user, supersedes=[old.id])
-                case _:
-                    await memory.add(f"late {len(written)}", user_id=user)
-            written.append(user)
-            await asyncio.sleep(0.02)
-
-    writer = asyncio.create_task(write())
-    try:
-        yield written
-    finally:
-        ended.set()
-        await writer
+async def _write(memory: AsyncMemory, users: list[str], chance: random.Random, written: list[str]) -> None:
+    """Write whatever there is to write but deletions, which do not go across."""
+    user = chance.choice(users)
+    old, other = chance.sample((await memory.list(user, limit=20)).items, 2)
+    match chance.randrange(4):
+        case 0:
+            await memory.update(old.id, user_id=user, content=f"changed {len(written)}", tags=["late"])
+        case 1:
+            await memory.update(old.id, user_id=user, supersedes=[other.id])
+        case 2:
+            await memory.add(f"instead {len(written)}", user_id=user, supersedes=[old.id])
+        case _:
+            await memory.add(f"late {len(written)}", user_id=user)
+    written.append(user)
+    await asyncio.sleep(0.02)
 
 
 async def _compare(one: Store, other: Store, users: list[str]) -> int:

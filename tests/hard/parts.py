@@ -45,6 +45,39 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
+@asynccontextmanager
+async def postgres() -> AsyncIterator[tuple[Path, str]]:
+    """Yield a folder and the URL of a server in it, whose keeper writes there until it has ended."""
+    with folder() as home:
+        home.chmod(0o755)  # as root the server runs as another user, who must come through
+        server = PrivatePostgres(home / "postgres")
+        try:
+            yield home, await asyncio.to_thread(server.start)
+        finally:
+            await asyncio.to_thread(server.stop)
+            async with asyncio.timeout(3 * CALL_BOUND):
+                while (held := keeper.lock(home / "postgres" / "keeper.lock", fcntl.LOCK_EX)) is None:
+                    await asyncio.sleep(0.1)
+            os.close(held)
+
+
+@asynccontextmanager
+async def meanwhile(*works: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Do each work again and again, in a task of its own, until the body has ended."""
+    ended = asyncio.Event()
+
+    async def repeat(work: Callable[[], Awaitable[object]]) -> None:
+        while not ended.is_set():
+            await work()
+
+    tasks = [asyncio.create_task(repeat(work)) for work in works]
+    try:
+        yield
+    finally:
+        ended.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), CALL_BOUND)
+
+
 def sqlite(path: Path, **options: Any) -> AsyncMemory:
     return AsyncMemory("sqlite", path=str(path), embedder="none", **options)
 
@@ -138,33 +171,16 @@ async def _one_call(memory: AsyncMemory, chance: random.Random) -> None:
 async def versions(chance: random.Random, operations: int) -> str:
     """Let 8 processes write the same keys with versions: one order must explain all that they were told."""
     told = []
-    with folder() as home:
-        home.chmod(0o755)  # as root the server runs as another user, who must come through
-        server = PrivatePostgres(home / "postgres")
-        stores: list[tuple[str, dict[str, Any]]] = [
-            ("sqlite", {"path": str(home / "m.db"), "synchronous": "normal"}),
-            ("postgres", {"url": await asyncio.to_thread(server.start)}),
-        ]
-        try:
-            for provider, options in stores:
-                options |= {"embedder": "none"}
-                made = await history_of(provider, options, processes=8, operations=operations, chance=chance)
-                fault = fault_of(made)
-                ensure(fault is None, f"{provider}: {fault}")
-                refused = sum(one.outcome == "conflict" for one in made)
-                told.append(f"{provider} {len(made):,} calls, {refused:,} refused as stale")
-        finally:
-            await asyncio.to_thread(server.stop)
-            await left(home / "postgres")
+    async with postgres() as (home, url):
+        in_a_file = {"path": str(home / "m.db"), "synchronous": "normal"}
+        for provider, where in (("sqlite", in_a_file), ("postgres", {"url": url})):
+            options = {**where, "embedder": "none"}
+            made = await history_of(provider, options, processes=8, operations=operations, chance=chance)
+            fault = fault_of(made)
+            ensure(fault is None, f"{provider}: {fault}")
+            refused = sum(one.outcome == "conflict" for one in made)
+            told.append(f"{provider} {len(made):,} calls, {refused:,} refused as stale")
     return "; ".join(told)
-
-
-async def left(place: Path) -> None:
-    """Wait for the server's keeper, which writes to its folder until it has ended."""
-    async with asyncio.timeout(3 * CALL_BOUND):
-        while (held := keeper.lock(place / "keeper.lock", fcntl.LOCK_EX)) is None:
-            await asyncio.sleep(0.1)
-    os.close(held)
 
 
 # -- storms of cancellations ------------------------------------------------------------------------------------------

@@ -241,8 +241,9 @@ class Author:
         return arguments
 
     def users(self) -> dict[str, Any]:
-        """Every user that has records, on pages of a few or of many."""
-        return {"limit": self.random.choice((7, 50, 500))}
+        """Every user that has records, on pages of a few where users are what the theme is about, or of many."""
+        sizes = (5, 9, 50) if "users" in self.theme.steps else (50, 100, 500)
+        return {"limit": self.random.choice(sizes)}
 
     def restore(self) -> dict[str, Any]:
         """A few records as they were last seen, deleted or not."""
