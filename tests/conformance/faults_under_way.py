@@ -25,7 +25,8 @@ break_verb("audit", *ANSWERS, AuditAnswersAnother=answering_another(0.001))
 break_verb("update", *ANSWERS, UpdateAnswersAnother=answering_another(0.001))
 break_verb("search", *ANSWERS, EverySearchHasItsThread=Fault(lambda query: started(1.0, query)))
 for _verb in ("search", "list", "update", "add_many", "open"):
-    break_verb(_verb, *LOOP, **{f"{_verb.title().replace('_', '')}BlocksTheLoop": blocking(0.06)})
+    _blocked: Any = {f"{_verb.title().replace('_', '')}BlocksTheLoop": blocking(0.06)}
+    break_verb(_verb, *LOOP, **_blocked)
 break_verb("get", *LOOP, GetBlocksTheLoop=blocking(0.025))
 break_verb(
     "add_many",

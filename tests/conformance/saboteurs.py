@@ -105,7 +105,8 @@ def break_verb(verb: str, *names: str, at: int = 0, **faults: Fault | Real) -> l
             if not isinstance(fault, Fault):
                 return await fault(real, *given, **options)
             request = given[at] if given else None
-            asked = [fault.ask(request) if place == at else each for place, each in enumerate(given)]
+            spoilt = fault.ask(request)
+            asked = [spoilt if place == at else each for place, each in enumerate(given)]
             try:
                 return fault.tell(await real(*asked, **options), request)
             except fault.upon as error:
@@ -321,22 +322,19 @@ def selecting(selects: Callable[[ListQuery, MemoryRecord], Any], **nothing: Any)
     return call
 
 
-for name, selects in {
-    "UnderscoreIsAWildcard": lambda asked, scope: re.match(re.escape(asked).replace("_", ".") + "(/|$)", scope),
-    "PrefixWithoutASlash": lambda asked, scope: scope.startswith(asked),
-    "ScopeMatchesTheNodeOnly": lambda asked, scope: scope == asked,
-    "ScopesIgnoreCase": lambda asked, scope: f"{scope}/".casefold().startswith(f"{asked}/".casefold()),
-}.items():
+def selecting_scopes(selects: Callable[[str, str], Any]) -> Real:
+    return selecting(lambda query, record: record.scope and selects(str(query.scope), record.scope), scope=None)
 
-    def selected(query: ListQuery, record: MemoryRecord, selects: Callable[[str, str], Any] = selects) -> Any:
-        return record.scope and selects(str(query.scope), record.scope)
 
-    break_verb("list", "filters", **{name: selecting(selected, scope=None)})
-break_verb("search", "filters", SearchDropsTheScope=Fault(lambda query: changed(query, scope=None)))
-break_verb("delete_all", "filters", EmptiesEveryTag=Fault(lambda filters: changed(filters, tags=())))
 break_verb(
     "list",
     "filters",
+    UnderscoreIsAWildcard=selecting_scopes(
+        lambda asked, scope: re.match(re.escape(asked).replace("_", ".") + "(/|$)", scope)
+    ),
+    PrefixWithoutASlash=selecting_scopes(lambda asked, scope: scope.startswith(asked)),
+    ScopeMatchesTheNodeOnly=selecting_scopes(lambda asked, scope: scope == asked),
+    ScopesIgnoreCase=selecting_scopes(lambda asked, scope: f"{scope}/".casefold().startswith(f"{asked}/".casefold())),
     FiltersAfterTheLimit=Fault(
         lambda query: changed(query, tags=()),
         lambda page, query: changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)]),
@@ -344,6 +342,8 @@ break_verb(
     SinceIsExclusive=Fault(lambda query: changed(query, since=query.since and query.since + TICK)),
     TagIsASubstring=selecting(lambda query, record: query.tags[0] in ",".join(record.tags), tags=()),
 )
+break_verb("search", "filters", SearchDropsTheScope=Fault(lambda query: changed(query, scope=None)))
+break_verb("delete_all", "filters", EmptiesEveryTag=Fault(lambda filters: changed(filters, tags=())))
 
 
 # Paging

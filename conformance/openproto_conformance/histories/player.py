@@ -30,8 +30,7 @@ WATCHED = 1.0
 GETS_AT_ONCE = 16
 MOST_AT_MOMENTS = 2
 """Users whose records of a moment are read back."""
-MOST_FILTERED = 2, 1
-"""Users about whom each two filters are asked in the end, and in a quick run: most records are the first one's."""
+MOST_FILTERED = 2, 1  # in a quick run: most records are the first one's
 
 _ID_ARGUMENTS = frozenset({"since", "until"})
 FEW = 3
@@ -113,15 +112,13 @@ class Player(Reader):
         ids = [*self.model.records]
         some = set(ids[:: 1 + len(ids) // GETS_AT_ONCE]) if at_the_end else set()
         asked = [id for id in ids if id in written | some] + sorted(written & self.model.deleted)
-        # Of many new records, a quick run reads some through each client and all through one.
-        each = self.bench.size(1, 1 + len(asked) // GETS_AT_ONCE)
-        others = [reader for reader in self.clients if reader is not client]
-        await asyncio.gather(self._get_each(client, asked), *(self._get_each(other, asked[::each]) for other in others))
+        each = self.bench.size(1, 1 + len(asked) // GETS_AT_ONCE)  # quick: some through each client, all through one
+        await asyncio.gather(*(self._get_each(c, asked if c is client else asked[::each]) for c in self.clients))
         if "search" in self._declared.verbs:
             for user in users:
                 await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
-        filtered = self.users[: self.bench.size(*MOST_FILTERED)] if at_the_end else []
-        for user in filtered if "list" in self._declared.verbs else ():
+        most = self.bench.size(*MOST_FILTERED) if at_the_end and "list" in self._declared.verbs else 0
+        for user in self.users[:most]:
             await self._ask_with_filters(client, user, step.number)
 
     async def _list_each(self, readers: Sequence[AsyncMemory], users: Sequence[str], number: int) -> None:

@@ -143,10 +143,11 @@ THEMES = (
         "histories_of_restoring",
         "`restore` writes records as they were, leaves alone what is there, and refuses what is another's.",
         "`restore`: ids, moments, keys, and every field kept; an id that is there is not touched",
-        {"add": 2, "put": 6, "update": 1, "delete": 4, "restore": 5, "list": 1},
+        {"add": 2, "put": 5, "update": 3, "delete": 4, "restore": 5, "list": 1},
         fields=(*_WHOLE, "key", "supersedes"),
         needs="restore",
         users=1,
+        share=1.5,
     ),
     Theme(
         "histories_of_audits",
