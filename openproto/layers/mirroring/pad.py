@@ -29,7 +29,9 @@ class Pad:
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, bytes(SIZE))  # so that no later write has to find room on the disk
+            blank = memoryview(bytes(SIZE))  # so that no later write has to find room on the disk
+            while blank:  # a disk that is nearly full takes a part, and refuses the rest
+                blank = blank[os.write(descriptor, blank) :]
             self._map = mmap.mmap(descriptor, SIZE)
         finally:
             os.close(descriptor)
