@@ -1,4 +1,4 @@
-"""Many calls awaited at once: a bounded number at a time, or all of them, and none left behind."""
+"""Many calls awaited at once, a bounded number at a time or all of them; and one that its caller may leave."""
 
 from __future__ import annotations
 
@@ -83,3 +83,22 @@ async def gather_all(*calls: Awaitable[Any]) -> list[Any]:
     if errors:
         raise errors[0]
     return [task.result() for task in tasks]
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """Return what `work` returns, or raise its error; cancelling the caller leaves it running.
+
+    Unlike `asyncio.shield` from Python 3.14 on, it logs nothing when `work` fails after its caller was cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(_mark_as_seen)
+    try:
+        await asyncio.wait([task])
+        return task.result()
+    finally:
+        del task  # an error's traceback holds this frame, and the task the error
+
+
+def _mark_as_seen(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -31,7 +31,7 @@ _DEEPEST = 110
 """Past the depth that any field may have: what is deeper is left for its own check to refuse."""
 
 _MOMENT = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt_ ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?(?:[Zz]|([+-])(\d\d):?(\d\d)?)", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt_ ]((?!24)\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?(?:[Zz]|([+-])(\d\d):?(\d\d)?)", re.ASCII
 )
 _LENGTH = len("2026-01-31T12:00:00.000000Z")
 NOT_A_MOMENT = "must be a moment with an offset, such as '2026-01-31T12:00:00Z'"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MINORS = (11, 12, 13, 14)
-EXTRAS = "embedded,sqlite,cli,local,server,conformance"
+EXTRAS = "embedded,encryption,sqlite,cli,local,server,conformance"
 SHORT = ["tests/core", "tests/sqlite", "tests/conformance/test_stores_conform.py", "-k", "not histories"]
 FULL = ["tests/core", "tests/sqlite", "tests/postgres", "tests/stores", "tests/conformance/test_stores_conform.py"]
 WITHOUT = [  # these want the SDKs and frameworks that `make test` has

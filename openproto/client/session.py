@@ -17,6 +17,7 @@ from openproto.client.deadline import Deadline, Deadlines
 from openproto.client.ending import Guard, guard
 from openproto.client.retry import Retries
 from openproto.errors import OpenProtoError, ProviderError, ProviderTimeoutError
+from openproto.fanout import shielded
 from openproto.fields import check_seconds, check_whole
 from openproto.instrumentation import CallEvent, Meter, Observer, Stats, outcome_of
 from openproto.models import Operation, Verb
@@ -168,7 +169,7 @@ class Session:
             return
         self.check_loop()
         self._closed = True
-        await asyncio.shield(self._start_closing())
+        await shielded(self._start_closing())
 
     def closed_unused(self) -> bool:
         """Close a client that never ran anything, which needs no loop, and return whether it was one."""
@@ -180,7 +181,7 @@ class Session:
         """Close what the owner left open: the event loop or the process ends."""
         if self._guard is not None:
             self._ended = True
-            await asyncio.shield(self._start_closing())
+            await shielded(self._start_closing())
             self._closing = None  # a finished task would keep the loop alive
 
     @property
@@ -230,7 +231,7 @@ class Session:
         # Shared by all first callers: one of them giving up must not take the opening from the others.
         opening = self._opening
         try:
-            await asyncio.shield(opening)
+            await shielded(opening)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if opening.cancelled() and not (task and task.cancelling()):

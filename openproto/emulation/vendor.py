@@ -17,7 +17,7 @@ from openproto.emulation.said import Said, said
 from openproto.emulation.stored import Stored
 from openproto.emulation.traits import Traits
 from openproto.errors import OpenProtoError
-from openproto.fanout import gather_all
+from openproto.fanout import gather_all, shielded
 from openproto.models import MemoryRecord
 from openproto.provider import KeyedInput, Outcomes, Provider
 from openproto.requests import MemoryInput, SearchQuery
@@ -227,7 +227,7 @@ class Vendor(Provider, ABC, Generic[B]):
         self._finishing.add(task)
         task.add_done_callback(self._finished)
         try:
-            return await asyncio.shield(task)
+            return await shielded(task)
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task.cancelled() and not (caller and caller.cancelling()):

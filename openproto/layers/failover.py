@@ -14,6 +14,7 @@ from typing import Self, TypeAlias, TypeVar
 
 from openproto.context import TokenCounter
 from openproto.errors import OpenProtoError, ProviderTimeoutError, ProviderUnavailableError
+from openproto.fanout import shielded
 from openproto.layers.layer import Layer
 from openproto.models import (
     ContextBlock,
@@ -112,7 +113,7 @@ class _Side:
 
     async def open(self) -> None:
         if not self.is_open:
-            await asyncio.shield(self.start())
+            await shielded(self.start())
 
     def start(self) -> asyncio.Task[None]:
         if self._opening is None or self._opening.done():

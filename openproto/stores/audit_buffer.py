@@ -79,7 +79,9 @@ class AuditBuffer:
         """
         wanted = self._taken
         while self._settled < wanted:
-            await asyncio.shield(self._write_now())
+            writing = self._write_now()
+            await asyncio.wait([writing])
+            writing.result()
 
     async def close(self) -> None:
         """Write the rest; what the store does not take now is lost, and logged."""

@@ -20,6 +20,7 @@ from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
 from openproto.emulation import NATIVE, Ranked, Stored, Traits, is_uuid, no_such_memory, user_token
 from openproto.errors import ProviderError, ProviderUnavailableError
+from openproto.fanout import shielded
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
 from openproto.stores.words import query_terms, terms
@@ -90,8 +91,7 @@ class Library:
         leaving.add_done_callback(lambda _: closing.close())
         if self._embeddings:
             await self._embeddings.aclose()
-        # Shielded: a caller that stops waiting must not leave the store open.
-        await asyncio.shield(leaving)
+        await shielded(leaving)
 
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Add the text as it is, or, with `infer`, what mem0's language model makes of it."""

@@ -15,6 +15,7 @@ from platformdirs import user_cache_path, user_data_path
 from openproto.blocking.imports import large_import
 from openproto.blocking.threads import Threads
 from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, connect_in, is_uuid
+from openproto.fanout import shielded
 from openproto.fields import check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes, is_fresh
@@ -84,8 +85,7 @@ class Memori(EmulatedProvider[_Backend]):
         closing = Threads(1, "openproto-memori-close")
         closed = asyncio.ensure_future(closing(backend.store.close))
         closed.add_done_callback(lambda _: closing.close())
-        # Shielded: a caller that stops waiting must not leave the connections open.
-        await asyncio.shield(closed)
+        await shielded(closed)
 
     def store_name(self) -> str:
         return f"memori {self.backend.url.render_as_string()}"

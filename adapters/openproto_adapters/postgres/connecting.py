@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from openproto.errors import InvalidRequestError, OpenProtoError, ProviderError
+from openproto.fanout import shielded
 
 _FILES = {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY", "sslcrl": "PGSSLCRL"}
 
@@ -32,11 +33,9 @@ class Connector:
         """Return a connection as `asyncpg.connect` does."""
         opening = self._take() or asyncio.create_task(asyncpg.connect(*args, **options), name="openproto-connect")
         try:
-            return await asyncio.shield(opening)
+            return await shielded(opening)
         except asyncio.CancelledError:
             if not opening.cancelled():
-                # Marks a failure as seen even when no caller takes it.
-                opening.add_done_callback(_failure)
                 self._kept.append(opening)
             raise
 

@@ -98,7 +98,8 @@ class Recall:
             shared = self._under_way[question] = _UnderWay(loop.create_task(self._in_turn(question)))
         shared.waiting += 1
         try:
-            return await asyncio.shield(shared.task)
+            await asyncio.wait([shared.task])
+            return shared.task.result()
         finally:
             shared.waiting -= 1
             if not shared.waiting:

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from openproto.blocking.sqlite import SqliteThread, file_error
 from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto.fanout import shielded
 from openproto.layers.mirroring.pad import Pad, Row, pad_of, read
 
 _log = logging.getLogger(__name__)
@@ -266,7 +267,7 @@ class MirrorJournal:
                 self._committing = asyncio.create_task(self._commit(), name="openproto-mirror-journal")
                 self._committing.add_done_callback(lambda task: task.cancelled() or task.exception())
             # Cancelling one caller must not take the commit from the others.
-            await asyncio.shield(self._committing)
+            await shielded(self._committing)
 
     def _do(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         if rows:
