@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,7 +74,7 @@ def made_by(call: Call, how: How, stack: ExitStack, emulator: Emulator | None) -
 def stores_beside(options: Mapping[str, Any], number: int, stack: ExitStack) -> list[dict[str, Any]]:
     """Return so many times the options with a path of its own, next to the one that they name, until `stack` ends."""
     here = Path(options["path"]).parent
-    prefix, where = "openproto-conformance-", here if here.is_dir() else None
+    prefix, where = "openproto-conformance-", here if os.access(here, os.W_OK) else None
     folders = [TemporaryDirectory(prefix=prefix, dir=where, ignore_cleanup_errors=True) for _ in range(number)]
     return [{**options, "path": str(Path(stack.enter_context(folder)) / "memory.db")} for folder in folders]
 

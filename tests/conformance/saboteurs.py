@@ -1,7 +1,4 @@
-"""Deliberately broken providers: each is one plausible bug, and the suite must find it by a case of the right area.
-
-`python tests/conformance/saboteurs.py` prints the score.
-"""
+"""Deliberately broken providers: each is one plausible bug, and the suite must find it by a case of the right area."""
 
 from __future__ import annotations
 
@@ -10,14 +7,13 @@ import contextlib
 import logging
 import os
 import re
-import sqlite3
 import sys
 import tempfile
 import threading
 import time
 import unicodedata
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import ProviderSuite
 from openproto_conformance.execute import ALL_WORK, SuiteRun
+from store_suites import SqliteSuite
 
 from openproto import (
     Capabilities,
@@ -176,29 +173,27 @@ def answering_another(seconds: float) -> Real:
     return call
 
 
-class SuiteOf(ProviderSuite):
+class SuiteOf(SqliteSuite):
     """The suite on a broken provider, with the hooks that sqlite has."""
 
     secrets: ClassVar[Sequence[str]] = (PASSWORD,)
 
     def __init__(self, cls: type[Sqlite], folder: Path) -> None:
-        self._cls = cls
-        self._path = folder / f"{cls.__name__}.db"
+        self.kind, self.folder = cls, folder
 
-    def provider(self) -> Provider:
-        return self._cls(self._path, embedder="none")
-
-    @contextlib.contextmanager
-    def stalled(self) -> Iterator[None]:
-        with contextlib.closing(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.kind.__name__}.db"
 
     def busy(self, provider: Provider) -> int | None:
         return getattr(provider, "in_use", None)
 
-    def unreachable(self) -> Provider:
-        return self._cls("/dev/null/memory.db", embedder="none")
+
+def outcome_of(suite: ProviderSuite, name: str) -> str:
+    """Return what comes of a case on the async face: `passed`, or what was wrong."""
+    (work,) = (work for work in ALL_WORK if work.case.name == name and work.face == "async")
+    result = SuiteRun(quick=True).execute(suite, work)
+    return result.outcome if result.outcome == "passed" else result.detail
 
 
 def catch(saboteur: Saboteur, folder: Path) -> str | None:
@@ -482,53 +477,49 @@ break_verb("update", "supersession", ReplacesWhatIsSuperseded=replacing)
 # Idempotency
 
 
+FIRSTS: dict[Any, Any] = {}
+
+
 async def ignoring_the_key(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
     return await real(item, idempotency_key=uuid.uuid4().hex)
 
 
-break_verb("add", "idempotency", IgnoresTheKey=ignoring_the_key)
+async def letting_the_first_win(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+    key = (item.user_id, idempotency_key)
+    with contextlib.suppress(ConflictError):
+        FIRSTS[key] = await real(item, idempotency_key=idempotency_key)
+    return FIRSTS[key]
 
 
-@caught_by("idempotency")
-class TheFirstWinsSilently(Sqlite):
-    firsts: ClassVar[dict[tuple[str, str], MemoryRecord]] = {}
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        key = (item.user_id, idempotency_key)
-        with contextlib.suppress(ConflictError):
-            self.firsts[key] = await super().add(item, idempotency_key=idempotency_key)
-        return self.firsts[key]
+async def looking_up_first(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+    key = (item.user_id, idempotency_key, "looked up")
+    if key not in FIRSTS:
+        FIRSTS[key] = (item, await real(item, idempotency_key=uuid.uuid4().hex))
+    first, record = FIRSTS[key]
+    return record if first == item else throw(ConflictError("the key was used before"))
 
 
-@caught_by("idempotency")
-class LooksUpBeforeItWrites(Sqlite):
-    keys: ClassVar[dict[tuple[str, str], tuple[MemoryInput, MemoryRecord]]] = {}
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        key = (item.user_id, idempotency_key)
-        if key not in self.keys:
-            self.keys[key] = (item, await super().add(item, idempotency_key=uuid.uuid4().hex))
-        if self.keys[key][0] != item:
-            raise ConflictError("the key was used before")
-        return self.keys[key][1]
+async def sharing_keys(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+    if idempotency_key not in FIRSTS:
+        FIRSTS[idempotency_key] = await real(item, idempotency_key=idempotency_key)
+    return FIRSTS[idempotency_key]
 
 
-@caught_by("idempotency", "isolation")
-class KeysAreEverybodys(Sqlite):
-    keys: ClassVar[dict[str, MemoryRecord]] = {}
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        if idempotency_key not in self.keys:
-            self.keys[idempotency_key] = await super().add(item, idempotency_key=idempotency_key)
-        return self.keys[idempotency_key]
+break_verb(
+    "add",
+    "idempotency",
+    IgnoresTheKey=ignoring_the_key,
+    TheFirstWinsSilently=letting_the_first_win,
+    LooksUpBeforeItWrites=looking_up_first,
+)
+break_verb("add", "idempotency", "isolation", KeysAreEverybodys=sharing_keys)
 
 
 # Isolation
 
 
 async def trimming_users(real: Real, query: ListQuery) -> Any:
-    page = await real(query)
-    trimmed = query.user_id.strip()
+    page, trimmed = await real(query), query.user_id.strip()
     return page if trimmed == query.user_id else await real(changed(query, user_id=trimmed))
 
 
@@ -619,7 +610,6 @@ caught_by("audit")(type("NeverFlushesReads", (Sqlite,), {"_record_read": lambda 
 # Lifecycle
 
 
-@caught_by("lifecycle")
 class ConnectsInItsConstructor(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -652,6 +642,7 @@ break_verb(
     LeaksAFile=Fault(tell=lambda *_: FILES.append(tempfile.TemporaryFile())),  # noqa: SIM115 - the bug
     LeaksATask=Fault(tell=lambda *_: TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))),
 )
+caught_by("lifecycle")(ConnectsInItsConstructor)
 break_verb("close", "lifecycle", ClosesOnlyOnce=closing_once)
 break_verb("get", "lifecycle", KeepsTheLoopInAFork=keeping_the_loop)
 
@@ -751,37 +742,33 @@ break_verb(
 )
 
 
-@caught_by("cancellation")
-class KeepsALock(Sqlite):
-    @cached_property
-    def lock(self) -> asyncio.Lock:
-        return asyncio.Lock()
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        await self.lock.acquire()
-        record = await super().update(ref, changes)
-        self.lock.release()
-        return record
+async def keeping_a_lock(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    lock = real.__self__.__dict__.setdefault("lock", asyncio.Lock())
+    await lock.acquire()
+    record = await real(ref, changes)
+    lock.release()
+    return record
 
 
-@caught_by("cancellation")
-class LosesASlot(Sqlite):
-    @cached_property
-    def slots(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(3)
+break_verb("update", "cancellation", KeepsALock=keeping_a_lock)
 
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        try:
-            await asyncio.wait_for(self.slots.acquire(), 1.0)
-        except TimeoutError:
-            raise ProviderUnavailableError("no connection was free within 1 s") from None
-        try:
-            record = await super().get(ref)
-        except Exception:
-            self.slots.release()
-            raise
-        self.slots.release()
-        return record
+
+async def losing_a_slot(real: Any, ref: RecordRef) -> Any:
+    slots = real.__self__.__dict__.setdefault("slots", asyncio.Semaphore(3))
+    try:
+        await asyncio.wait_for(slots.acquire(), 1.0)
+    except TimeoutError:
+        raise ProviderUnavailableError("no connection was free within 1 s") from None
+    try:
+        record = await real(ref)
+    except Exception:
+        slots.release()
+        raise
+    slots.release()
+    return record
+
+
+break_verb("get", "cancellation", LosesASlot=losing_a_slot)
 
 
 @caught_by("cancellation")
@@ -840,19 +827,3 @@ break_verb(
     "capabilities",
     TakesLessThanItClaims=Fault(lambda item: throw(TOO_LONG) if len(item.content) > 8_000 else item),
 )
-
-
-def score(report: Callable[[str], None]) -> int:
-    """Try every saboteur, report how each was caught, and return how many were not."""
-    with tempfile.TemporaryDirectory(prefix="openproto-saboteurs-") as folder:
-        caught = 0
-        for saboteur in SABOTEURS:
-            case = catch(saboteur, Path(folder))
-            caught += case is not None
-            report(f"{'caught' if case else 'MISSED'}  {saboteur.provider.__name__:32} {(case or '')[:140]}")
-    report(f"{caught} of {len(SABOTEURS)} saboteurs were caught")
-    return len(SABOTEURS) - caught
-
-
-if __name__ == "__main__":
-    raise SystemExit(score(print))

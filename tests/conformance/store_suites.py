@@ -22,25 +22,24 @@ from openproto import Provider
 class SqliteSuite(ProviderSuite):
     """Text alone, in one file for each class."""
 
+    kind: type[Sqlite] = Sqlite
+
     @property
     def path(self) -> Path:
         return lasting.folder(type(self).__name__) / "memory.db"
 
     def provider(self) -> Provider:
-        return Sqlite(self.path, embedder="none")
+        return self.kind(self.path, embedder="none")
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
         """Take the write lock of the file, as another process may."""
-        other = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
-        finally:
-            other.close()
 
     def unreachable(self) -> Provider:
-        return Sqlite("/dev/null/memory.db", embedder="none")
+        return self.kind("/dev/null/memory.db", embedder="none")
 
 
 class PostgresSuite(ProviderSuite):

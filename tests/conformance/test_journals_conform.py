@@ -15,7 +15,7 @@ from openproto.layers.failover import FailingOver
 from openproto.layers.mirror import Mirrored
 
 
-@pytest.mark.everyday("audit", "cancellation", "lifecycle")
+@pytest.mark.everyday("audit", "cancellation", "lifecycle", faces=("async",), sync=("lifecycle",))
 class TestSqliteJournal(SqliteSuite):
     @property
     def journal(self) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import bench
-from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.histories import values
 from openproto_conformance.histories.author import Author
 from openproto_conformance.histories.player import Player
 from openproto_conformance.histories.themes import THEMES
 from openproto_conformance.runner import suite_of
+from saboteurs import outcome_of
 from waiting import until
 
 from openproto import AsyncMemory, Provider, ProviderUnavailableError
@@ -35,9 +35,7 @@ def plain(path: Path) -> Sqlite:
 
 def outcome_on(provider: Provider, name: str) -> str:
     """Return what comes of histories on fresh providers like this one: `passed`, or how they differ."""
-    (work,) = (work for work in ALL_WORK if work.case.name == name and work.face == "async")
-    result = SuiteRun(quick=True).execute(suite_of(provider.fresh, deviations={}), work)
-    return result.outcome if result.outcome == "passed" else result.detail
+    return outcome_of(suite_of(provider.fresh, deviations={}), name)
 
 
 async def contents(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -45,7 +45,9 @@ def serve(**options: str) -> str:
 
 
 @pytest.mark.everyday(
-    "basics", "cancellation", "errors", "every verb", "fidelity", "filters", "idempotency", "lifecycle"
+    *("basics", "cancellation", "errors", "every verb", "fidelity", "filters", "idempotency", "lifecycle"),
+    faces=("async",),
+    sync=("lifecycle",),
 )
 class TestPassthroughToSqlite(SqliteSuite):
     secrets = (KEY,)

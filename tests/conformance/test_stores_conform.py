@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from openproto_conformance.cases import AREAS
 from store_suites import PostgresSuite, SqliteSuite
 
 
@@ -11,6 +12,8 @@ class TestSqlite(SqliteSuite):
     pass
 
 
+# What the sync face adds to a provider is another loop; the areas are tried on it in which that could matter.
+@pytest.mark.everyday(*(area.name for area in AREAS), faces=("async",), sync=("basics", "concurrency", "lifecycle"))
 @pytest.mark.promise(77, 85)
 class TestPostgres(PostgresSuite):
     pass

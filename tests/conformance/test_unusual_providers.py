@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from openproto_adapters.sqlite import Sqlite, statements
-from openproto_conformance.execute import ALL_WORK, SuiteRun
 from openproto_conformance.runner import run
-from saboteurs import SuiteOf, changed
+from saboteurs import SuiteOf, changed, outcome_of
 
 from openproto import Capabilities, MemoryInput, MemoryPage, MemoryRecord, Provider
 from openproto.provider import KeyedInput, Outcomes, SearchResults
@@ -153,9 +152,7 @@ def clock_off_by(seconds: float) -> Callable[[pytest.MonkeyPatch], None]:
     "provider", [EveryScoreIsEqual, EveryCallTakes30ms, pytest.param(IngestsASecondLate, marks=pytest.mark.full)]
 )
 def test_an_unusual_provider_conforms(provider: type[Sqlite], name: str, tmp_path: Path) -> None:
-    (work,) = (work for work in ALL_WORK if work.case.name == name and work.face == "async")
-    result = SuiteRun(quick=True).execute(SuiteOf(provider, tmp_path), work)
-    assert result.outcome == "passed", result.detail
+    assert outcome_of(SuiteOf(provider, tmp_path), name) == "passed"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +173,4 @@ def test_ids_and_clocks_of_another_kind_conform(
     change: Callable[[pytest.MonkeyPatch], None], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch)
-    (work,) = (work for work in ALL_WORK if work.case.name == name and work.face == "async")
-    result = SuiteRun(quick=True).execute(SuiteOf(Sqlite, tmp_path), work)
-    assert result.outcome == "passed", result.detail
+    assert outcome_of(SuiteOf(Sqlite, tmp_path), name) == "passed"
