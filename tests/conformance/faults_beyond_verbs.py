@@ -87,7 +87,7 @@ break_verb(
     "delete_all", "histories_of_deletes", "histories_of_supersession", EmptyingReleasesWhatWasSuperseded=releasing
 )
 break_verb("restore", "histories_of_restoring", RestoreDropsAKeyInUse=dropping_keys)
-break_verb("update", *UPDATES, at=1, AnEmptyListOfTagsChangesNothing=Fault(without_empty_tags))
+break_verb("update", *UPDATES, AnEmptyListOfTagsChangesNothing=Fault(without_empty_tags))
 
 
 @caught_by("histories_of_audits")

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import Declares, Fault, Real, break_verb, caught_by, changed, claiming, spoil
+from saboteurs import Declares, Fault, Real, break_verb, broken, caught_by, changed, claiming, spoil
 
 from openproto import InvalidRequestError, MemoryPage, MemoryRecord, NotFoundError
-from openproto.provider import Call, SearchResults, current_call
+from openproto.provider import Call, current_call
 from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
 FILTERS = ("histories_of_filters",)
@@ -155,15 +155,16 @@ break_verb(
 caught_by("the_tier_is_not_below_what_is_kept")(type("NativeSaysDetached", (Sqlite,), {"cancellation": "detached"}))
 
 
-@caught_by("histories_of_validity")
-class BeforeUnixIsNow(Sqlite):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        early = query.as_of is not None and query.as_of < UNIX
-        return await super().list(changed(query, as_of=datetime.now(UTC)) if early else query)
+def early(query: Any, **fields: Any) -> Any:
+    return changed(query, **fields) if query.as_of is not None and query.as_of < UNIX else query
 
-    async def search(self, query: SearchQuery) -> SearchResults:
-        early = query.as_of is not None and query.as_of < UNIX
-        return await super().search(changed(query, as_of=None) if early else query)
+
+broken(
+    "BeforeUnixIsNow",
+    "histories_of_validity",
+    list=Fault(lambda query: early(query, as_of=datetime.now(UTC))),
+    search=Fault(lambda query: early(query, as_of=None)),
+)
 
 
 @caught_by("histories_of_idempotency", "histories_of_audits")
@@ -208,18 +209,15 @@ class UpdatesAreLostOnReopening(Sqlite):
         await super().close()
 
 
-@caught_by("histories_of_searches")
-class DeletedRecordsAreStillFound(Sqlite):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.old: list[Any] = []
+async def finding_ghosts(real: Any, query: SearchQuery) -> Any:
+    hits, old = await real(query), real.__self__.__dict__.setdefault("old", [])
+    known = {hit.memory.id for hit in hits}
+    ghosts = [hit for hit in old if hit.memory.id not in known and hit.memory.user_id == query.user_id]
+    old += hits
+    return (hits + [changed(ghost, score=0.0) for ghost in ghosts])[: query.limit]
 
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        known = {hit.memory.id for hit in hits}
-        ghosts = [hit for hit in self.old if hit.memory.id not in known and hit.memory.user_id == query.user_id]
-        self.old += hits
-        return (hits + [changed(ghost, score=0.0) for ghost in ghosts])[: query.limit]
+
+break_verb("search", "histories_of_searches", DeletedRecordsAreStillFound=finding_ghosts)
 
 
 def without_scope(self: Any, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:

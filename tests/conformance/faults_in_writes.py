@@ -98,7 +98,6 @@ async def bringing_back(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any
 break_verb(
     "update",
     *UPDATES,
-    at=1,
     UpdateStripsContent=with_content(str.strip),
     UpdateNormalisesContent=with_content(lambda content: unicodedata.normalize("NFC", content)),
     UpdateCutsContent=with_content(lambda content: content[:8_000]),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
-from openproto_adapters.sqlite import Sqlite
-from saboteurs import Fault, answering_another, blocking, break_verb, caught_by, logging_what, started
+from saboteurs import Fault, Real, answering_another, blocking, break_verb, broken, logging_what, started
 
-from openproto import ConflictError, MemoryInput, MemoryRecord, ProviderUnavailableError
-from openproto.provider import AuditEntries, current_call
-from openproto.requests import AuditQuery, MemoryUpdate, RecordRef
+from openproto import ConflictError, MemoryInput, ProviderUnavailableError
+from openproto.provider import current_call
+from openproto.requests import MemoryUpdate, RecordRef
 
 ANSWERS = ("every_answer_is_its_callers",)
 LOOP = ("the_loop_is_never_blocked",)
@@ -43,18 +41,17 @@ break_verb("list", *PRIVATE, ListIsLogged=logging_what(lambda page: [record.cont
 break_verb("context", *PRIVATE, ContextIsLogged=logging_what(lambda block: block.text))
 
 
-@caught_by(*ANSWERS)
-class TheThirtyThirdUpdateFails(Sqlite):
-    under_way = 0
+async def failing_beyond(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    real.__self__.under_way = getattr(real.__self__, "under_way", 0) + 1
+    try:
+        if real.__self__.under_way > 32:
+            raise ProviderUnavailableError("too many updates")
+        return await real(ref, changes)
+    finally:
+        real.__self__.under_way -= 1
 
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        self.under_way += 1
-        try:
-            if self.under_way > 32:
-                raise ProviderUnavailableError("too many updates")
-            return await super().update(ref, changes)
-        finally:
-            self.under_way -= 1
+
+break_verb("update", *ANSWERS, TheThirtyThirdUpdateFails=failing_beyond)
 
 
 async def always_succeeding(real: Any, ref: RecordRef) -> None:
@@ -83,35 +80,35 @@ break_verb("update", *CANCELLED, ACancelledUpdateHappensLater=later)
 break_verb("delete", *CANCELLED, ACancelledDeleteHappensLater=later)
 
 
-@caught_by(*CANCELLED)
-class ACancelledAddHasNoAuditEntry(Sqlite):
-    cancelled: ClassVar[set[str]] = set()
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        try:
-            return await super().add(item, idempotency_key=idempotency_key)
-        except asyncio.CancelledError:
-            self.cancelled.add(current_call.get().request_id)
-            self._late = asyncio.ensure_future(super().add(item, idempotency_key=idempotency_key))
-            raise
-
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        return [entry for entry in await super().audit(query) if entry.request_id not in self.cancelled]
+CANCELLED_IDS: set[str] = set()
 
 
-@caught_by("every_error_gives_its_slot_back")
-class AFailedUpdateKeepsItsSlot(Sqlite):
-    @cached_property
-    def slots(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(3)
+async def adding_unseen(real: Any, item: MemoryInput, **key: str) -> Any:
+    try:
+        return await real(item, **key)
+    except asyncio.CancelledError:
+        CANCELLED_IDS.add(current_call.get().request_id)
+        real.__self__.late = asyncio.ensure_future(real(item, **key))
+        raise
 
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        async with asyncio.timeout(1.0), self.slots:
-            return await super().get(ref)
 
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        async with asyncio.timeout(1.0):
-            await self.slots.acquire()
-        record = await super().update(ref, changes)
-        self.slots.release()
-        return record
+def slots_of(real: Any) -> Any:
+    return real.__self__.__dict__.setdefault("slots", asyncio.Semaphore(3))
+
+
+async def waiting_for_a_slot(real: Real, ref: RecordRef) -> Any:
+    async with asyncio.timeout(1.0), slots_of(real):
+        return await real(ref)
+
+
+async def keeping_a_slot(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    async with asyncio.timeout(1.0):
+        await slots_of(real).acquire()
+    record = await real(ref, changes)
+    slots_of(real).release()
+    return record
+
+
+hiding_the_cancelled = Fault(tell=lambda entries, _: [e for e in entries if e.request_id not in CANCELLED_IDS])
+broken("ACancelledAddHasNoAuditEntry", *CANCELLED, add=adding_unseen, audit=hiding_the_cancelled)
+broken("AFailedUpdateKeepsItsSlot", "every_error_gives_its_slot_back", get=waiting_for_a_slot, update=keeping_a_slot)

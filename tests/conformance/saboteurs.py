@@ -15,7 +15,6 @@ import unicodedata
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -89,32 +88,37 @@ class Fault(NamedTuple):
     """What it answers upon those errors, or raises."""
 
 
-def break_verb(verb: str, *names: str, at: int = 0, **faults: Fault | Real) -> list[type[Sqlite]]:
-    """Make a saboteur of each fault, with that verb broken; `at` is the place of the request among its arguments.
+def broken(name: str, *names: str, module: str | None = None, **verbs: Any) -> type[Sqlite]:
+    """Make a saboteur in which each of those verbs has a fault.
 
     What is no Fault stands in for the verb, and is given the real method, whose `__self__` is the provider.
     """
-    module = sys._getframe(1).f_globals["__name__"]
 
-    def broken(name: str, fault: Any) -> Any:
+    def method(verb: str, fault: Any) -> Any:
         async def call(self: Sqlite, *given: Any, **options: Any) -> Any:
             real = getattr(super(cls, self), verb)
             if not isinstance(fault, Fault):
                 return await fault(real, *given, **options)
-            request = given[at] if given else None
-            spoilt = fault.ask(request)
-            asked = [spoilt if place == at else each for place, each in enumerate(given)]
+            *before, request = given[: 2 if verb == "update" else 1] or [None]
+            asked = (*before, fault.ask(request), *given[len(before) + 1 :])
             try:
-                return fault.tell(await real(*asked, **options), request)
+                return fault.tell(await real(*asked[: len(given)], **options), request)
             except fault.upon as error:
                 if isinstance(answer := fault.give(request), BaseException):
                     raise answer from error
                 return answer
 
-        cls: Any = type(name, (Sqlite,), {verb: call, "__module__": module})
-        return caught_by(*names)(cls)
+        return call
 
-    return [broken(name, fault) for name, fault in faults.items()]
+    methods = {verb: method(verb, fault) for verb, fault in verbs.items()}
+    cls: Any = type(name, (Sqlite,), {**methods, "__module__": module or sys._getframe(1).f_globals["__name__"]})
+    return caught_by(*names)(cls)
+
+
+def break_verb(verb: str, *names: str, **faults: Any) -> list[type[Sqlite]]:
+    """Make a saboteur of each fault, with that verb broken."""
+    module = sys._getframe(1).f_globals["__name__"]
+    return [broken(name, *names, module=module, **{verb: fault}) for name, fault in faults.items()]
 
 
 def spoil(base: type[Sqlite], part: str, *names: str, **faults: Spoil) -> None:
@@ -271,7 +275,6 @@ break_verb("update", "basics", ReturnsTheRecordBeforeTheUpdate=returning_what_wa
 break_verb(
     "update",
     "basics",
-    at=1,
     NoneLeavesAlone=Fault(lambda new: MemoryUpdate(**{k: v for k, v in new.changes.items() if v is not None})),
 )
 spoil(Outbound, "spoil", "basics", ReusesAnId=lambda r: changed(r, id=str(uuid.uuid5(uuid.NAMESPACE_URL, r.content))))
@@ -389,30 +392,31 @@ break_verb(
 )
 
 
-@caught_by("search")
-class FindsTheDeleted(Sqlite):
-    gone: ClassVar[list[MemoryRecord]] = []
-
-    async def delete(self, ref: RecordRef) -> None:
-        record = await super().get(ref)
-        await super().delete(ref)
-        self.gone.append(record)
-
-    async def search(self, query: SearchQuery) -> SearchResults:
-        ghosts = [SearchResult(memory=r, score=0.0) for r in self.gone if r.user_id == query.user_id]
-        return [*await super().search(query), *ghosts]
+GONE: list[MemoryRecord] = []
+OLD: dict[str, MemoryRecord] = {}
 
 
-@caught_by("search")
-class ShowsTheOldText(Sqlite):
-    old: ClassVar[dict[str, MemoryRecord]] = {}
+async def keeping_the_deleted(real: Any, ref: RecordRef) -> None:
+    record = await real.__self__.get(ref)
+    await real(ref)
+    GONE.append(record)
 
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        self.old[ref.id] = await super().get(ref)
-        return await super().update(ref, changes)
 
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return [changed(hit, memory=self.old.get(hit.memory.id, hit.memory)) for hit in await super().search(query)]
+async def keeping_the_old(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    OLD[ref.id] = await real.__self__.get(ref)
+    return await real(ref, changes)
+
+
+def with_ghosts(hits: SearchResults, query: SearchQuery) -> SearchResults:
+    return [*hits, *(SearchResult(memory=r, score=0.0) for r in GONE if r.user_id == query.user_id)]
+
+
+def as_they_were(hits: SearchResults, _: SearchQuery) -> SearchResults:
+    return [changed(hit, memory=OLD.get(hit.memory.id, hit.memory)) for hit in hits]
+
+
+broken("FindsTheDeleted", "search", delete=keeping_the_deleted, search=Fault(tell=with_ghosts))
+broken("ShowsTheOldText", "search", update=keeping_the_old, search=Fault(tell=as_they_were))
 
 
 # Context
@@ -437,8 +441,8 @@ break_verb(
     ExceedsTheBudgetByOne=Fault(lambda query: changed(query, token_budget=query.token_budget + 1)),
     CitesBackwards=Fault(tell=lambda block, _: changed(block, citations=block.citations[::-1])),
     RepeatsItself=repeating,
+    CountsInItsOwnWay=lambda real, query, _: real(query, estimate_tokens),
 )
-break_verb("context", "context", at=1, CountsInItsOwnWay=Fault(lambda _: estimate_tokens))
 
 
 # Time and supersession
@@ -537,19 +541,18 @@ break_verb("get", "isolation", GetIgnoresTheUser=IGNORES_THE_USER, TellsForeignF
 break_verb("list", "isolation", TrimsUserIds=trimming_users)
 
 
-@caught_by("isolation")
-class SearchShowsANeighbour(Sqlite):
-    seen: ClassVar[set[str]] = set()
+SEEN: set[str] = set()
 
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        self.seen.add(item.user_id)
-        return await super().add(item, idempotency_key=idempotency_key)
 
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(query)
-        for neighbour in sorted(self.seen - {query.user_id}):
-            hits += await super().search(changed(query, user_id=neighbour))
-        return hits[: query.limit]
+async def showing_neighbours(real: Real, query: SearchQuery) -> Any:
+    hits = await real(query)
+    for neighbour in sorted(SEEN - {query.user_id}):
+        hits += await real(changed(query, user_id=neighbour))
+    return hits[: query.limit]
+
+
+noting_users = Fault(lambda item: SEEN.add(item.user_id) or item)
+broken("SearchShowsANeighbour", "isolation", add=noting_users, search=showing_neighbours)
 
 
 # Errors
@@ -590,20 +593,15 @@ break_verb(
 spoil(Outbound, "spoil", "ingestion", "capabilities", IsQueuedForEver=lambda record: changed(record, status="queued"))
 
 
-@caught_by("audit")
-class AuditsTheQuery(Sqlite):
-    last: ClassVar[list[str]] = []
-
-    async def search(self, query: SearchQuery) -> SearchResults:
-        self.last.append(query.query)
-        return await super().search(query)
-
-    async def audit(self, query: AuditQuery) -> AuditEntries:
-        return [
-            changed(e, scope=" ".join(self.last)) if e.action == "search" else e for e in await super().audit(query)
-        ]
+QUERIES: list[str] = []
 
 
+def telling_queries(entries: AuditEntries, _: AuditQuery) -> AuditEntries:
+    return [changed(each, scope=" ".join(QUERIES)) if each.action == "search" else each for each in entries]
+
+
+noting_queries = Fault(lambda query: QUERIES.append(query.query) or query)
+broken("AuditsTheQuery", "audit", search=noting_queries, audit=Fault(tell=telling_queries))
 caught_by("audit")(type("NeverFlushesReads", (Sqlite,), {"_record_read": lambda self, user_id, **of: None}))
 
 
@@ -662,19 +660,12 @@ break_verb("add", "concurrency", "every verb", MixesUpResults=answering_another(
 break_verb("update", "concurrency", ReadsModifiesWrites=writing_all_of_it)
 
 
-@caught_by("concurrency")
-class OneLockForAll(Sqlite):
-    @cached_property
-    def lock(self) -> asyncio.Lock:
-        return asyncio.Lock()
+async def locking(real: Any, *given: Any, **options: Any) -> Any:
+    async with real.__self__.__dict__.setdefault("lock", asyncio.Lock()):
+        return await real(*given, **options)
 
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        async with self.lock:
-            return await super().add(item, idempotency_key=idempotency_key)
 
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        async with self.lock:
-            return await super().get(ref)
+broken("OneLockForAll", "concurrency", add=locking, get=locking)
 
 
 # Cancellation
@@ -771,18 +762,18 @@ async def losing_a_slot(real: Any, ref: RecordRef) -> Any:
 break_verb("get", "cancellation", LosesASlot=losing_a_slot)
 
 
-@caught_by("cancellation")
-class OpensHalfWay(Sqlite):
-    files: ClassVar[list[Any]] = []
+async def opening_half_way(real: Real) -> None:
+    FILES.append(await asyncio.to_thread(tempfile.TemporaryFile))
+    await real()
 
-    async def open(self) -> None:
-        self.files.append(await asyncio.to_thread(tempfile.TemporaryFile))
-        await super().open()
 
-    async def close(self) -> None:
-        if self._audit_buffer is not None:
-            self.files.pop().close()
-        await super().close()
+async def closing_what_opened(real: Any) -> None:
+    if real.__self__._audit_buffer is not None:
+        FILES.pop().close()
+    await real()
+
+
+broken("OpensHalfWay", "cancellation", open=opening_half_way, close=closing_what_opened)
 
 
 # Capabilities

@@ -143,8 +143,8 @@ def test_what_only_a_hook_would_show_is_unseen(tmp_path: Path) -> None:
 
 
 def test_two_runs_with_one_seed_give_one_report(sqlite: Callable[[], Provider]) -> None:
-    areas = ["basics", "histories_of_everything", "cancellation"]
-    first, second = (run(sqlite, only=areas, quick=True, seed=7) for _ in range(2))
+    by_chance = ["histories_of_everything", "random_probes_reach_nothing_foreign", "random_strikes_leave_whole_records"]
+    first, second = (run(sqlite, only=by_chance, quick=True, seed=7) for _ in range(2))
     assert [entry.detail for entry in first.troubles() if entry.outcome != "missing"] == []
     assert first.timeless().model_dump() == second.timeless().model_dump()
     assert first.seed == 7
