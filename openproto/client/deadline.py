@@ -37,10 +37,13 @@ class Deadlines:
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for deadline, ends_at in list(self.running.items()):
+        over: list[Deadline] = []
+        for deadline, ends_at in self.running.items():
             if ends_at > now:
                 self._timer = loop.call_at(ends_at, self._ring, loop)
                 break
+            over.append(deadline)
+        for deadline in over:
             del self.running[deadline]
             deadline.expire()
 
