@@ -118,9 +118,9 @@ def generated_key(user_id: str) -> GeneratedKey:
     return GeneratedKey(new_id(user_id))
 
 
-def is_fresh(key: str) -> bool:
+def is_fresh(key: str, call: Call | None = None) -> bool:
     """Say whether nothing can be written under `key` yet: the client made it, for a call that is not a retry."""
-    call = current_call.get(None)
+    call = call or current_call.get(None)
     return isinstance(key, GeneratedKey) and call is not None and not call.is_retry
 
 

@@ -104,7 +104,7 @@ async def test_gets_that_are_all_cancelled_while_they_wait_for_a_lock_end_and_th
         record = await client.add("note", user_id="ada")
         lane = database_of(client)._readers
         with monkeypatch.context() as patch:
-            patch.setattr(statements, "get", waits)
+            patch.setattr(statements, "get_each", waits)
             running = [asyncio.create_task(client.get(record.id)) for _ in range(5)]
             await until(lambda: len(lane._running) == 6)
             for call in running:

@@ -7,36 +7,33 @@ time, which takes a fraction of the time that a memory at a time does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
 from openproto.models import MemoryRecord, PutResult
-from openproto.provider import Outcomes, is_fresh
+from openproto.provider import Call, Outcomes, current_call, is_fresh
 from openproto.requests import Filters, MemoryInput, RecordRef
-from openproto.stores.audit_buffer import AuditRow
+from openproto.stores.audit_buffer import AuditRow, audit_row
 from openproto.stores.compact_json import to_json
 from openproto.stores.duplicates import decide
-from openproto.stores.indexer import IndexedBatch, IndexedInput
+from openproto.stores.indexer import IndexedInput
 from openproto_adapters.sqlite import statements
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import from_micros, pack_embedding, to_micros, to_record
 from openproto_adapters.sqlite.searching import tokens
-from openproto_adapters.sqlite.selection import Parameters, own, selection
+from openproto_adapters.sqlite.selection import own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
 
-New: TypeAlias = IndexedInput[list[int]]
-AuditOf: TypeAlias = Callable[[New], AuditRow]
+New: TypeAlias = IndexedInput[bytes]
+Asked: TypeAlias = tuple[New | OpenProtoError, Call]
+"""What is to be added, or why it cannot be, and the call that asks for it."""
 
 MOST_COMPARED = 40
 """How many words of a text find what may be the same; the texts themselves are compared afterwards."""
 
 LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM main.memories"
-INSERT = """INSERT INTO main.memories (number, id, user_id, content, scope, tags, source, confidence, valid_from,
-        starts_by_handover, valid_to, supersedes, extensions, embedding, created_at, updated_at, key, version)
-    VALUES (:number, :id, :user_id, :content, :scope, :tags, :source, :confidence, :valid_from, :starts_by_handover,
-        :valid_to, :supersedes, :extensions, :embedding, :created_at, :updated_at, :key, :version)"""
 INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
 INSERT_WORDS = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
 
@@ -46,16 +43,19 @@ TRIM_CHANGES = "DELETE FROM changes WHERE user_id = :user_id AND seq <= :seq - 5
 
 WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_id AND idempotency_key = :key"
 ADDED_BEFORE = "SELECT 1 FROM audit WHERE user_id = :user_id AND action = 'add' AND memory_id = :id"
-REPLACED = """content = :content, scope = :scope, tags = :tags, source = :source, confidence = :confidence,
-    valid_from = :valid_from, starts_by_handover = :starts_by_handover, valid_to = :valid_to,
-    supersedes = :supersedes, extensions = :extensions, embedding = :embedding, next_embedding = NULL"""
+FIELDS = (
+    "content", "scope", "tags", "source", "confidence", "valid_from", "starts_by_handover", "valid_to", "supersedes",
+    "extensions", "embedding", "version", "created_at", "updated_at",
+)  # fmt: skip
+"""The columns that an input fills, next to those that say whose it is."""
+REPLACED = ", ".join(f"{name} = :{name}" for name in FIELDS[:-3]) + ", next_embedding = NULL"
 HOLDING = " AND number IN (SELECT rowid FROM words WHERE words MATCH :terms)"
 
 
-def add(db: Connection, new: New, audit_of: AuditOf, model: str | None) -> MemoryRecord:
+def add(db: Connection, new: New, call: Call, model: str | None) -> MemoryRecord:
     """Write a memory, its words, its audit entry, and what it supersedes; or return what its key wrote before."""
     db.act_for(new.item.user_id)
-    if not is_fresh(new.idempotency_key) and (before := _written_before(db, new)) is not None:
+    if not is_fresh(new.idempotency_key, call) and (before := _written_before(db, new)) is not None:
         return before
     if new.item.on_duplicate != "keep":
         decided = decide(new.item, _candidates(db, new))
@@ -65,36 +65,36 @@ def add(db: Connection, new: New, audit_of: AuditOf, model: str | None) -> Memor
     item = new.item
     if item.key is not None and statements.by_key(db, item.user_id, item.key) is not None:
         raise ConflictError("key: another record of this user bears it; put() replaces that record")
-    (record,) = _write(db, [new], audit_of, model)
+    (record,) = _write(db, [(new, call)], model)
     if not new.has_own_id:
         db.execute(INSERT_KEY, (item.user_id, new.idempotency_key, new.id, new.fingerprint))
     return record
 
 
-def add_many(db: Connection, batch: IndexedBatch[list[int]], audit_of: AuditOf, model: str | None) -> Outcomes:
+def add_many(db: Connection, batch: Sequence[Asked], model: str | None) -> Outcomes:
     """Write the memories in their order; one that is refused leaves the others alone."""
     outcomes: Outcomes = []
-    waiting: list[New] = []
+    waiting: list[tuple[New, Call]] = []
 
     def write_waiting() -> None:
-        outcomes.extend(_write(db, waiting, audit_of, model))
+        outcomes.extend(_write(db, waiting, model))
         waiting.clear()
 
-    for new in batch:
-        if isinstance(new, IndexedInput) and _needs_no_look(new):
-            waiting.append(new)
+    for new, call in batch:
+        if isinstance(new, IndexedInput) and _needs_no_look(new, call):
+            waiting.append((new, call))
             continue
         write_waiting()
         # `add` refuses before it writes: an item that fails leaves nothing behind.
         try:
-            outcomes.append(new if isinstance(new, OpenProtoError) else add(db, new, audit_of, model))
+            outcomes.append(new if isinstance(new, OpenProtoError) else add(db, new, call, model))
         except OpenProtoError as error:
             outcomes.append(error)
     write_waiting()
     return outcomes
 
 
-def put(db: Connection, new: New, if_version: str | None, audit_of: AuditOf, model: str | None) -> PutResult:
+def put(db: Connection, new: New, if_version: str | None, model: str | None) -> PutResult:
     """Write the record of the input's key: create it, or replace all its fields but its id and `created_at`."""
     item = new.item
     db.act_for(item.user_id)
@@ -102,61 +102,71 @@ def put(db: Connection, new: New, if_version: str | None, audit_of: AuditOf, mod
     if before is None:
         if if_version not in (None, "absent"):
             raise statements.stale()
-        return PutResult(record=add(db, new, audit_of, model), created=True)
+        return PutResult(record=add(db, new, current_call.get(), model), created=True)
     if before.id in item.supersedes:
         raise InvalidRequestError("supersedes: a record cannot supersede itself")
     now = statements.now()
     release(db, before.id, item.user_id, before.supersedes)
     _hand_over(db, before.id, item, now)
     ref = RecordRef(id=before.id, user_id=item.user_id, if_version=if_version)
-    statements.change_row(db, ref, REPLACED, fields_of(item, new, now) | {"now": now})
+    fields = dict(zip(FIELDS, fields_of(new, now, version="", created_at=now), strict=True))
+    statements.change_row(db, ref, REPLACED, fields | {"now": now})
     statements.change_words(db, before.id, item.user_id, new.words)
-    statements.write_audit(db, [audit_of(new)._replace(action="update", memory_id=before.id)])
+    app = item.source.app if item.source else None
+    entry = audit_row(item.user_id, memory_id=before.id, scope=item.scope, app=app)
+    statements.write_audit(db, [entry._replace(action="update")])
     return PutResult(record=statements.get(db, ref), created=False)
 
 
-def insert(db: Connection, rows: Sequence[tuple[New, Parameters]]) -> None:
-    """Write the rows of memories, their words, and that they are new."""
+def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
+    """Write the rows of memories, given as their `FIELDS`, their words, and that they are new."""
     ((last,),) = db.execute(LAST_NUMBER).fetchall()
-    memories: list[Parameters] = []
-    words: list[tuple[int, str]] = []
+    numbers = range(last + 1, last + 1 + len(rows))
+    users = [new.item.user_id for new, _ in rows]
     of_user: dict[str, list[int]] = {}
-    for number, (new, fields) in enumerate(rows, last + 1):
-        user_id = new.item.user_id
-        who = {"number": number, "id": new.id, "user_id": user_id, "key": new.item.key}
-        memories.append(fields | who)
-        words.append((number, tokens(user_id, new.words)))
+    for number, user_id in zip(numbers, users, strict=True):
         of_user.setdefault(user_id, []).append(number)
-    db.executemany(INSERT, memories)
-    db.executemany(INSERT_WORDS, words)
-    for user_id, numbers in of_user.items():
+    who = {"number": numbers, "id": [new.id for new, _ in rows], "user_id": users}
+    keys = {"key": [new.item.key for new, _ in rows]}
+    fields = zip(*(fields for _, fields in rows), strict=True)
+    db.insert("main.memories", who | keys | dict(zip(FIELDS, fields, strict=True)))
+    terms = [tokens(user_id, new.words) for user_id, (new, _) in zip(users, rows, strict=True)]
+    db.insert("words", {"rowid": numbers, "terms": terms})
+    for user_id, its in of_user.items():
         ((before,),) = db.execute(LAST_CHANGE, {"user_id": user_id}).fetchall()
-        db.executemany(INSERT_CHANGE, ((user_id, seq, number) for seq, number in enumerate(numbers, before + 1)))
-        if (seq := before + len(numbers)) // 100 > before // 100:
+        db.executemany(INSERT_CHANGE, ((user_id, seq, number) for seq, number in enumerate(its, before + 1)))
+        if (seq := before + len(its)) // 100 > before // 100:
             db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
 
 
-def fields_of(item: MemoryInput, new: IndexedInput[Any], now: int) -> Parameters:
-    """Return the columns that an input fills; without a valid_from, a successor holds from `now` on."""
+def fields_of(
+    new: IndexedInput[Any], now: int, *, version: str, created_at: int, updated_at: int | None = None
+) -> tuple[Any, ...]:
+    """Return the `FIELDS` of an input; without a valid_from, a successor holds from `now` on."""
+    item = new.item
     starts_by_handover = item.valid_from is None and bool(item.supersedes)
-    return {
-        "content": item.content,
-        "scope": item.scope,
-        "tags": to_json(item.tags) if item.tags else "[]",
-        "source": to_json(item.source.model_dump()) if item.source else None,
-        "confidence": item.confidence,
-        "valid_from": now if starts_by_handover else to_micros(item.valid_from),
-        "starts_by_handover": starts_by_handover,
-        "valid_to": to_micros(item.valid_to),
-        "supersedes": to_json(item.supersedes) if item.supersedes else "[]",
-        "extensions": to_json(item.extensions) if item.model_extra else "{}",
-        "embedding": pack_embedding(new.vector) if new.vector is not None else None,
-    }
+    return (
+        item.content,
+        item.scope,
+        to_json(item.tags) if item.tags else "[]",
+        to_json(item.source.model_dump()) if item.source else None,
+        item.confidence,
+        now if starts_by_handover else to_micros(item.valid_from),
+        int(starts_by_handover),
+        to_micros(item.valid_to),
+        to_json(item.supersedes) if item.supersedes else "[]",
+        to_json(item.extensions) if item.model_extra else "{}",
+        pack_embedding(new.vector) if new.vector is not None else None,
+        version,
+        created_at,
+        updated_at,
+    )
 
 
-def new_version() -> str:
+def new_versions(count: int) -> list[str]:
     """Return another version for each state of each record."""
-    return os.urandom(8).hex()
+    bits = os.urandom(8 * count).hex()
+    return [bits[start : start + 16] for start in range(0, len(bits), 16)]
 
 
 def _hand_over(db: Connection, id: str, item: MemoryInput, now: int) -> None:
@@ -164,25 +174,32 @@ def _hand_over(db: Connection, id: str, item: MemoryInput, now: int) -> None:
     supersede(db, id, item.user_id, item.supersedes, moment)
 
 
-def _write(db: Connection, news: Sequence[New], audit_of: AuditOf, model: str | None) -> list[MemoryRecord]:
-    """Write new memories and what they supersede, and return their records."""
-    rows: list[tuple[New, Parameters]] = []
+def _write(db: Connection, news: Sequence[tuple[New, Call]], model: str | None) -> list[MemoryRecord]:
+    """Write new memories and what they supersede, all at one moment, and return their records."""
+    now = statements.now()
+    moment = from_micros(now)
+    rows: list[tuple[New, Sequence[Any]]] = []
+    audit: list[AuditRow] = []
     records: list[MemoryRecord] = []
-    for new in news:
-        now, version = statements.now(), new_version()
-        _hand_over(db, new.id, new.item, now)
-        more = {"created_at": now, "updated_at": None, "version": version}
-        rows.append((new, fields_of(new.item, new, now) | more))
-        records.append(new.record(model, version, from_micros(now)))
+    for (new, call), version in zip(news, new_versions(len(news)), strict=True):
+        item = new.item
+        if item.supersedes:
+            _hand_over(db, new.id, item, now)
+        rows.append((new, fields_of(new, now, version=version, created_at=now)))
+        app = (item.source.app if item.source else None) or call.app
+        audit.append(AuditRow(item.user_id, moment, app, call.verb, new.id, item.scope, call.request_id))
+        records.append(new.record(model, version, moment))
     if rows:
         insert(db, rows)
-        statements.write_audit(db, map(audit_of, news))
+        statements.write_audit(db, audit)
     return records
 
 
-def _needs_no_look(new: New) -> bool:
+def _needs_no_look(new: New, call: Call) -> bool:
     item = new.item
-    return is_fresh(new.idempotency_key) and item.on_duplicate == "keep" and item.key is None and not item.supersedes
+    return (
+        is_fresh(new.idempotency_key, call) and item.on_duplicate == "keep" and item.key is None and not item.supersedes
+    )
 
 
 def _candidates(db: Connection, new: New) -> list[MemoryRecord]:
@@ -190,7 +207,7 @@ def _candidates(db: Connection, new: New) -> list[MemoryRecord]:
     where, parameters = selection(Filters(user_id=new.item.user_id), datetime.now(UTC))
     if new.words:
         where += HOLDING
-        parameters["terms"] = tokens(new.item.user_id, new.words[:MOST_COMPARED])
+        parameters["terms"] = tokens(new.item.user_id, new.words[: 8 * MOST_COMPARED])
     rows = db.execute(statements.LIST.format(where=where), parameters | {"limit": -1}).fetchall()
     return [own(to_record(row), new.item.user_id) for row in rows]
 

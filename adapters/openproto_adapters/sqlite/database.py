@@ -9,18 +9,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.stores.gathering import Gatherer
 from openproto_adapters.sqlite.errors import CLOSED, typed_error
-from openproto_adapters.sqlite.lanes import Call, Connection, Job, Lane
+from openproto_adapters.sqlite.lanes import Answers, Call, Connection, Job, Lane, Part
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 Synchronous: TypeAlias = Literal["full", "normal"]
 
 _SAME_FILE = (
@@ -103,12 +105,13 @@ class Database:
         finally:
             await lane.close()  # which ends the transaction
 
-    async def get(self, function: Callable[[Connection], T]) -> T:
-        """Return what `read_once` does; those that are asked for at the same time are read in one trip to a thread.
+    async def get(self, function: Answers[Q, T], request: Q) -> T:
+        """Return what `function`, which makes a single statement, answers to the request.
 
-        A record takes a few microseconds to read, and the trip many times that.
+        Those that are asked for at the same time are read in one trip to a thread: a record takes a few microseconds to
+        read, and the trip many times that.
         """
-        return cast(T, await self._gets(Call(function)))
+        return cast(T, await self._gets(Part(function, request)))
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises.
@@ -117,6 +120,14 @@ class Database:
         run twice, the first time for nothing.
         """
         return cast(T, await self._writes(Call(function)))
+
+    async def write_part(self, function: Answers[Q, T], request: Q) -> T:
+        """Return what `function` answers to the request, once what it wrote is committed.
+
+        Requests that wait for the writer at the same time are passed to it together: to write rows a table at a time
+        takes a fraction of the time. What it answers with an error must have left nothing behind.
+        """
+        return cast(T, await self._writes(Part(function, request)))
 
     async def write_alone(self, function: Callable[[Connection], T]) -> T:
         """Return what `write` does, for what takes long or must not run twice: in a transaction by itself."""
@@ -132,21 +143,19 @@ class Database:
 
     def _read_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
         self._check_identity("nothing was read")
-        outcomes: list[Any] = []
-        for call in calls:
-            connection.work_for(call)
-            try:
-                outcomes.append(self._when_free(connection, call.run))
-            except Exception as error:
-                outcomes.append(_typed(error))
-        return outcomes
+        units = _alike(calls)
+        return [one for unit in units for one in self._when_free(connection, partial(_answers, unit))]
 
     def _write_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
-        """Return what each call returned or raised, in a transaction that holds all but those that raised."""
+        """Return what each call returned or raised, in a transaction that holds all but those that raised.
+
+        Raise what parts raised together: then nothing is written, and each is sent again alone.
+        """
         self._check_identity("nothing of this call was written")
         job = connection.job
         failed: dict[Call, Exception] = {}
         done: dict[Call, Any] = {}
+        units = _alike(calls)
         is_committed = False
         while not is_committed and len(failed) < len(calls):
             connection.work_for(job)
@@ -155,12 +164,15 @@ class Database:
             except sqlite3.Error as error:  # another process has the lock: each need not wait for that again
                 return [typed_error(error) for _ in calls]
             try:
-                for call in calls:
-                    if call not in failed:
+                for unit in units:
+                    if unit[0] not in failed:
+                        connection.work_for(unit[0] if len(unit) == 1 else job)
                         try:
-                            done[call] = _part(connection, call, is_alone=len(calls) == 1)
+                            done.update(zip(unit, _answers(unit, connection, saved=len(units) > 1), strict=True))
                         except Exception as error:
-                            failed[call] = _typed(error)
+                            if len(unit) > 1:
+                                raise
+                            failed[unit[0]] = _typed(error)
                             if not connection.in_transaction:  # SQLite took back what the others wrote as well
                                 break
                 if is_committed := connection.in_transaction:
@@ -335,23 +347,28 @@ def _identity(path: str | Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _part(connection: Connection, call: Call, *, is_alone: bool) -> Any:
-    """Return what the call does to the file, which another one's failure leaves alone."""
-    if call.cancelled:
-        raise ProviderUnavailableError(CLOSED)
-    connection.work_for(call)
-    if is_alone:
-        return call.run(connection)
-    connection.execute("SAVEPOINT part")
+def _alike(calls: Sequence[Call]) -> list[list[Call]]:
+    """Return the calls in their order, those that are done in one step together."""
+    return [[*unit] for _, unit in groupby(calls, lambda call: call.kind)]
+
+
+def _answers(unit: Sequence[Call], connection: Connection, *, saved: bool = False) -> Sequence[Any]:
+    """Return what the calls do to the file, which, when `saved`, another one's failure leaves alone."""
+    wanted = dict.fromkeys(call for call in unit if not call.cancelled)
+    if not wanted:
+        return [ProviderUnavailableError(CLOSED) for _ in unit]
+    if saved:
+        connection.execute("SAVEPOINT part")
     try:
-        result = call.run(connection)
+        answers = iter(unit[0].run(connection, wanted))
     except BaseException:
-        if connection.in_transaction:
+        if saved and connection.in_transaction:
             connection.execute("ROLLBACK TO part")
             connection.execute("RELEASE part")
         raise
-    connection.execute("RELEASE part")
-    return result
+    if saved:
+        connection.execute("RELEASE part")
+    return [next(answers) if call in wanted else ProviderUnavailableError(CLOSED) for call in unit]
 
 
 def _typed(error: Exception) -> Exception:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from openproto.blocking.threads import Threads, closed_meanwhile
+from openproto.errors import OpenProtoError
 from openproto_adapters.sqlite.errors import typed_error
 from openproto_adapters.sqlite.row_security import secure_rows
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+
+Answers: TypeAlias = "Callable[[Connection, Sequence[Q]], Sequence[T | OpenProtoError]]"
+"""What answers several requests at once, each with a result or the error that is that one's alone."""
 
 # How many steps of SQLite's virtual machine, well under a millisecond of them, pass between looks at a cancellation.
 _STEPS_BETWEEN_LOOKS = 20_000
@@ -39,9 +44,32 @@ class Call(Job):
         self._context = copy_context()
         self._function = function
 
-    def run(self, connection: Connection) -> Any:
-        """Return what the function returns."""
-        return self._context.run(self._function, connection)
+    @property
+    def kind(self) -> object:
+        """What is the same for calls that can be done in one step."""
+        return self
+
+    def run(self, connection: Connection, calls: Iterable[Call]) -> Sequence[Any]:
+        """Return what each of these calls, which are of one kind, returns; or its error."""
+        return [self._context.run(self._function, connection)]
+
+
+class Part(Call):
+    """A call of which those with the same function are done in one step, outside the contexts of their callers."""
+
+    def __init__(self, function: Answers[Any, Any], request: Any) -> None:
+        Job.__init__(self)
+        self._answers = function
+        self._request = request
+
+    @property
+    def kind(self) -> object:
+        """What is the same for calls that can be done in one step."""
+        return self._answers
+
+    def run(self, connection: Connection, calls: Iterable[Call]) -> Sequence[Any]:
+        """Return what each of these calls, which are of one kind, returns; or its error."""
+        return self._answers(connection, [call._request for call in calls if isinstance(call, Part)])
 
 
 class Connection(sqlite3.Connection):
@@ -62,6 +90,15 @@ class Connection(sqlite3.Connection):
         """Show and change only rows of the user that this connection acts for."""
         self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
         secure_rows(self)
+
+    def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Insert rows, given as columns of the same length.
+
+        A column that is NULL in all of them is left out: `sqlite3` takes longer to bind None than to write the rest.
+        """
+        told = {name: values for name, values in columns.items() if values.count(None) < len(values)}
+        names, places = ", ".join(told), ", ".join("?" * len(told))
+        self.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", zip(*told.values(), strict=True))
 
     def act_for(self, user_id: str | None) -> None:
         """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""

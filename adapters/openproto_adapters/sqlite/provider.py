@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from platformdirs import user_data_path
 
@@ -39,6 +39,7 @@ from openproto.provider import (
     RestoreOutcomes,
     ScopeCounts,
     SearchResults,
+    current_call,
     generated_key,
     new_request_id,
 )
@@ -57,9 +58,9 @@ from openproto.requests import (
 )
 from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.cursors import decode_cursor
-from openproto.stores.indexer import EmbedderSpec, IndexedInput, Indexer, store_capabilities
+from openproto.stores.indexer import EmbedderSpec, Indexer, store_capabilities
 from openproto.stores.restoring import as_stored, index_records
-from openproto.stores.words import terms
+from openproto.stores.words import packed_terms
 from openproto_adapters.sqlite import adding, statements
 from openproto_adapters.sqlite.database import Database, Synchronous
 from openproto_adapters.sqlite.lanes import Connection
@@ -76,8 +77,6 @@ T = TypeVar("T")
 R = TypeVar("R", bound=MemoryRecord | OpenProtoError)
 
 READERS = 3
-
-Terms: TypeAlias = list[int]
 
 
 class Sqlite(Provider):
@@ -120,7 +119,7 @@ class Sqlite(Provider):
         self._synchronous: Synchronous = synchronous
         self._search_cache_bytes = search_cache_mb * 1_000_000
         self._search_cache: SearchCache | None = None
-        self._indexer: Indexer[Terms] | None = None
+        self._indexer: Indexer[bytes] | None = None
         self._database: Database | None = None
         self._audit_buffer: AuditBuffer | None = None
 
@@ -128,7 +127,7 @@ class Sqlite(Provider):
         """Open the file if there is one, load the embedder, and make sure that they fit each other."""
         try:
             await self._open_file()
-            self._indexer = Indexer(self._embedder, terms)
+            self._indexer = Indexer(self._embedder, packed_terms)
             await self._indexer.open(await self._db.read(statements.stored_model))
             self._audit_buffer = AuditBuffer(self._write_reads)
         except BaseException:
@@ -153,26 +152,17 @@ class Sqlite(Provider):
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same transaction."""
         new = await self._index.index(KeyedInput(item, idempotency_key))
-
-        def write(db: Connection) -> MemoryRecord:
-            self._adopt_model(db)
-            return adding.add(db, new, self._audit_of, self._index.model)
-
-        return self._noted(await self._db.write(write))
+        return self._noted(await self._db.write_part(self._write_batch, (new, current_call.get())))
 
     async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
         """Store the batch in one transaction; an item that is refused leaves the others alone."""
-        batch = await self._index.index_many(items, list)
-
-        def write(db: Connection) -> Outcomes:
-            self._adopt_model(db)
-            return adding.add_many(db, batch, self._audit_of, self._index.model)
-
-        return [self._noted(outcome) for outcome in await self._db.write_alone(write)]
+        call = current_call.get()
+        batch = await self._index.index_many(items, lambda batch: [(new, call) for new in batch])
+        return [self._noted(outcome) for outcome in await self._db.write_alone(lambda db: self._write_batch(db, batch))]
 
     async def get(self, ref: RecordRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._db.get(lambda db: statements.get(db, ref))
+        record = await self._db.get(statements.get_each, ref)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -195,7 +185,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> PutResult:
             self._adopt_model(db)
-            return adding.put(db, new, if_version, self._audit_of, self._index.model)
+            return adding.put(db, new, if_version, self._index.model)
 
         return await self._db.write(write)
 
@@ -251,7 +241,7 @@ class Sqlite(Provider):
 
     async def get_by_key(self, ref: KeyRef) -> MemoryRecord:
         """Return the record."""
-        record = await self._db.get(lambda db: statements.get_by_key(db, ref))
+        record = await self._db.get(statements.get_each_by_key, ref)
         self._record_read(record.user_id, memory_id=record.id)
         return record
 
@@ -307,7 +297,7 @@ class Sqlite(Provider):
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""
         await self._open_file()
-        self._indexer = Indexer(self._embedder, terms)
+        self._indexer = Indexer(self._embedder, packed_terms)
         await self._indexer.load()
         await reindex(self._db, self._indexer, report)
 
@@ -344,9 +334,9 @@ class Sqlite(Provider):
             self._search_cache = SearchCache(self._search_cache_bytes)
         return self._search_cache.rows(db, user_id, self._index.model, self._index.dim or 0)
 
-    def _audit_of(self, new: IndexedInput[Terms]) -> AuditRow:
-        app = new.item.source.app if new.item.source else None
-        return audit_row(new.item.user_id, memory_id=new.id, scope=new.item.scope, app=app)
+    def _write_batch(self, db: Connection, batch: Sequence[adding.Asked]) -> Outcomes:
+        self._adopt_model(db)
+        return adding.add_many(db, batch, self._index.model)
 
     async def _change(self, write: Callable[[Connection], T]) -> T:
         """Write to the file; where there is none yet there is nothing to change, and none is made."""
@@ -381,7 +371,7 @@ class Sqlite(Provider):
         return self._database
 
     @property
-    def _index(self) -> Indexer[Terms]:
+    def _index(self) -> Indexer[bytes]:
         if self._indexer is None:
             raise self.closed_meanwhile()
         return self._indexer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, overload
 
@@ -35,12 +36,15 @@ def from_micros(micros: int | None) -> datetime | None:
     return None if micros is None else moments.from_micros(micros)
 
 
-def pack_embedding(vector: Vector) -> bytes:
-    """Return the vector in half precision: half the space, and what every store of this project ranks by."""
-    return vector.astype("<f2").tobytes()
+def pack_embedding(vector: Vector) -> bytearray:
+    """Return the vector in half precision: half the space, and what every store of this project ranks by.
+
+    `sqlite3` binds a bytearray in a fraction of the time of bytes.
+    """
+    return bytearray(vector.astype("<f2"))
 
 
-def to_record(row: tuple[Any, ...]) -> MemoryRecord:
+def to_record(row: Sequence[Any]) -> MemoryRecord:
     """Return the record of a row of `COLUMNS`."""
     (
         id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,

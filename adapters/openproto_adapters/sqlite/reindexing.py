@@ -15,7 +15,7 @@ from openproto.embedding import Vector
 from openproto.errors import ConflictError
 from openproto.provider import ReindexProgress
 from openproto.stores.indexer import Indexer
-from openproto.stores.words import RULES, terms
+from openproto.stores.words import RULES, packed_terms
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import pack_embedding
@@ -51,7 +51,7 @@ async def _renew_words(database: Database) -> None:
         ).fetchall()
         db.executemany(
             "UPDATE words SET terms = ? WHERE rowid = ?",
-            ((tokens(user_id, terms(content)), number) for number, user_id, content in batch),
+            ((tokens(user_id, packed_terms(content)), number) for number, user_id, content in batch),
         )
         if not batch:
             db.execute("UPDATE store SET rules = ?", (RULES,))

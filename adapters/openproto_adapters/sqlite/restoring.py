@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from openproto.errors import ConflictError, NotFoundError, OpenProtoError
 from openproto.models import MemoryRecord, RestoreOutcome, StoredRecord, UserPart
@@ -12,10 +13,10 @@ from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import outcome_of, refused, settled, to_settle
-from openproto_adapters.sqlite.adding import INSERT_KEY, fields_of, insert, new_version
+from openproto_adapters.sqlite.adding import INSERT_KEY, fields_of, insert, new_versions
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import from_micros, to_micros
-from openproto_adapters.sqlite.selection import Parameters, check_owner
+from openproto_adapters.sqlite.selection import check_owner
 from openproto_adapters.sqlite.statements import GET_BY_KEY, write_audit
 from openproto_adapters.sqlite.supersession import handovers_of, set_handovers
 
@@ -47,14 +48,14 @@ INSERT_AUDIT_ONCE = """INSERT INTO main.audit (user_id, timestamp, app, action, 
 def restore(
     db: Connection,
     records: Sequence[StoredRecord],
-    batch: IndexedBatch[list[int]],
+    batch: IndexedBatch[bytes],
     audit: Callable[[MemoryRecord], AuditRow],
     deleted: Collection[str] = (),
 ) -> RestoreOutcomes:
     """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
     there = _There(db, [stored.record for stored in records])
     outcomes: list[RestoreOutcome] = []
-    rows: list[tuple[IndexedInput[list[int]], Parameters]] = []
+    rows: list[tuple[IndexedInput[bytes], Sequence[Any]]] = []
     for stored, new in zip(records, batch, strict=True):
         record = stored.record
         if record.id in deleted:
@@ -64,9 +65,14 @@ def restore(
         elif (found := there.outcome(record)) is not None:
             outcomes.append(found)
         else:
-            rows.append((new, _fields(stored, new)))
+            begins, created_at = to_micros(stored.begins or record.created_at), to_micros(record.created_at)
+            (version,) = new_versions(1)
+            updated_at = to_micros(record.updated_at)
+            fields = fields_of(new, begins, version=version, created_at=created_at, updated_at=updated_at)
+            rows.append((new, fields))
             outcomes.append(outcome_of(record, "restored"))
-    insert(db, rows)
+    if rows:
+        insert(db, rows)
     written = {r.record.id: r for r, made in zip(records, outcomes, strict=True) if made.outcome == "restored"}
     of_user: dict[str, dict[str, StoredRecord]] = {}
     for id, stored in written.items():
@@ -88,7 +94,7 @@ def restore(
 def load(
     db: Connection,
     parts: Sequence[UserPart],
-    batch: IndexedBatch[list[int]],
+    batch: IndexedBatch[bytes],
     caller: tuple[str | None, str],
     *,
     include_deleted: bool,
@@ -151,15 +157,6 @@ class _There:
             self._bearers.add(bearer)
         self._owners[record.id] = record.user_id
         return None
-
-
-def _fields(stored: StoredRecord, new: IndexedInput[list[int]]) -> Parameters:
-    record = stored.record
-    return fields_of(new.item, new, to_micros(stored.begins or record.created_at)) | {
-        "created_at": to_micros(record.created_at),
-        "updated_at": to_micros(record.updated_at),
-        "version": new_version(),
-    }
 
 
 def _settle(db: Connection, user_id: str, ids: Collection[str], written: Mapping[str, StoredRecord]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -70,7 +68,7 @@ def _best_by_vectors(
     from openproto_adapters.sqlite.user_rows import numbers
 
     def posting(term: int) -> arrays.Positions:
-        return rows.positions(numbers(db, POSTING, {"term": tokens(query.user_id, [term])}))
+        return rows.positions(numbers(db, POSTING, {"term": tokens(query.user_id, term.to_bytes(8))}))
 
     eligible = rows.eligible(query, as_of)
     terms, variants, of = indexed.terms
@@ -137,7 +135,7 @@ def _lent(db: Connection, scores: Mapping[int, float], where: str, parameters: P
 
 def _posting(db: Connection, user_id: str, term: int) -> list[int]:
     """Return the numbers of the user's memories that have the term."""
-    return _numbers(db, POSTING, {"term": tokens(user_id, [term])})
+    return _numbers(db, POSTING, {"term": tokens(user_id, term.to_bytes(8))})
 
 
 def _numbers(db: Connection, statement: str, parameters: Parameters) -> list[int]:
@@ -146,16 +144,14 @@ def _numbers(db: Connection, statement: str, parameters: Parameters) -> list[int
     return [*map(int, text.split(","))] if text else []
 
 
-def tokens(user_id: str, terms: Iterable[int]) -> str:
+def tokens(user_id: str, packed_terms: bytes) -> str:
     """Spell terms for FTS5, each as 16 hexadecimal digits, mixed with the user's own hash.
 
     So one user's words stand apart from everybody else's, and a look-up reads that user's entries alone.
     """
-    packed = array("Q", terms)
-    if sys.byteorder == "little":
-        packed.byteswap()
-    mixed = int.from_bytes(packed.tobytes()) ^ int.from_bytes(_hash_of(user_id) * len(packed))
-    return mixed.to_bytes(8 * len(packed)).hex(" ", 8)
+    size = len(packed_terms)
+    mixed = int.from_bytes(packed_terms) ^ int.from_bytes(_hash_of(user_id) * (size // 8))
+    return mixed.to_bytes(size).hex(" ", 8)
 
 
 @lru_cache(maxsize=64)

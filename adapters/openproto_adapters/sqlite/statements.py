@@ -6,9 +6,9 @@ Statements that name a user are constants, so that a test can take that conditio
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from openproto.errors import ConflictError, InvalidRequestError, NotFoundError
+from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
 from openproto.models import AuditEntry, MemoryPage, MemoryRecord, UserPage
 from openproto.provider import ScopeCounts, count_scopes
 from openproto.requests import (
@@ -36,6 +36,9 @@ _NEW_VERSION = "lower(hex(randomblob(8)))"
 
 GET = f"SELECT {COLUMNS} FROM memories WHERE id = :id AND user_id = :user_id"
 GET_OF_ANYBODY = f"SELECT {COLUMNS} FROM memories WHERE id = :id"
+_ASKED = "(SELECT key AS place, value FROM json_each(:ids)) CROSS JOIN memories ON id = value"
+GET_EACH = f"SELECT place, {COLUMNS} FROM {_ASKED} WHERE user_id = :user_id"
+GET_EACH_OF_ANYBODY = f"SELECT place, {COLUMNS} FROM {_ASKED}"
 GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key = :key"
 
 UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
@@ -63,9 +66,6 @@ LIST_AUDIT = """SELECT timestamp, action, user_id, app, memory_id, scope, reques
     WHERE user_id = :user_id AND (:app IS NULL OR app = :app) AND (:id IS NULL OR memory_id = :id)
       AND timestamp >= coalesce(:since, timestamp)
     ORDER BY timestamp DESC, number DESC LIMIT :limit"""
-
-INSERT_AUDIT = """INSERT INTO main.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 
 def stored_model(db: Connection) -> StoredModel:
@@ -95,16 +95,30 @@ def get(db: Connection, ref: RecordRef) -> MemoryRecord:
     return own(to_record(row), ref.user_id)
 
 
-def get_by_key(db: Connection, ref: KeyRef) -> MemoryRecord:
-    """Return the user's record of that key."""
-    db.act_for(ref.user_id)
-    record = by_key(db, ref.user_id, ref.key)
-    if record is None:
-        raise NotFoundError("no such memory")
-    return record
+def get_each(db: Connection, refs: Sequence[RecordRef]) -> list[MemoryRecord | OpenProtoError]:
+    """Return each record, or NotFoundError in its place."""
+    places: dict[str | None, list[int]] = {}
+    for place, ref in enumerate(refs):
+        places.setdefault(ref.user_id, []).append(place)
+    found: dict[int, MemoryRecord] = {}
+    for user_id, its in places.items():
+        db.act_for(user_id)
+        statement = GET_EACH_OF_ANYBODY if user_id is None else GET_EACH
+        for place, *row in db.execute(statement, {"ids": to_json([refs[n].id for n in its]), "user_id": user_id}):
+            found[its[place]] = own(to_record(row), user_id)
+    return [found.get(place) or NotFoundError("no such memory") for place in range(len(refs))]
 
 
-def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[list[int]] | None) -> MemoryRecord:
+def get_each_by_key(db: Connection, refs: Sequence[KeyRef]) -> list[MemoryRecord | OpenProtoError]:
+    """Return each user's record of that key, or NotFoundError in its place."""
+    found: list[MemoryRecord | OpenProtoError] = []
+    for ref in refs:
+        db.act_for(ref.user_id)
+        found.append(by_key(db, ref.user_id, ref.key) or NotFoundError("no such memory"))
+    return found
+
+
+def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[bytes] | None) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
     db.act_for(before.user_id)
@@ -221,13 +235,9 @@ def size(db: Connection) -> int:
 
 def write_audit(db: Connection, rows: Iterable[AuditRow]) -> None:
     """Append audit entries."""
-    db.executemany(
-        INSERT_AUDIT,
-        (
-            (row.user_id, to_micros(row.timestamp), row.app, row.action, row.memory_id, row.scope, row.request_id)
-            for row in rows
-        ),
-    )
+    columns = dict(zip(AuditRow._fields, zip(*rows, strict=True), strict=False))
+    if columns:
+        db.insert("main.audit", columns | {"timestamp": [*map(to_micros, columns["timestamp"])]})
 
 
 def by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None:
@@ -246,7 +256,7 @@ def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Par
         check_owner(owner, ref.user_id)
 
 
-def change_words(db: Connection, id: str, user_id: str, words: list[int]) -> None:
+def change_words(db: Connection, id: str, user_id: str, words: bytes) -> None:
     """Let the record be found by these words."""
     db.execute(UPDATE_WORDS, {"terms": tokens(user_id, words), "id": id, "user_id": user_id})
 
