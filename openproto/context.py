@@ -71,7 +71,9 @@ async def fill_context(
 def _with_what_they_answer(found: Sequence[SearchResult]) -> Iterator[SearchResult]:
     """Yield the results, behind each turn the one before it where that was found too."""
     places = {result.memory.id: place_of(result.memory.extensions) for result in found}
-    at = {place: result for result in reversed(found) if (place := places[result.memory.id]) is not None}
+    at: dict[tuple[str, int], SearchResult] = {
+        place: result for result in reversed(found) if (place := places[result.memory.id]) is not None
+    }
     told: set[str] = set()
     for result in found:
         place = places[result.memory.id]

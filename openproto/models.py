@@ -383,9 +383,9 @@ class Place(NamedTuple):
     conversation: str
     turn: int
 
-    def beside(self, side: Literal[-1, 1]) -> tuple[Place, Place]:
+    def beside(self, side: Literal[-1, 1]) -> tuple[tuple[str, int], tuple[str, int]]:
         """Return the places before (-1) or after (1), the nearer first: one side of the talk may not have been kept."""
-        return Place(self[0], self[1] + side), Place(self[0], self[1] + MOST_BESIDE * side)
+        return (self[0], self[1] + side), (self[0], self[1] + MOST_BESIDE * side)  # tuples are made much faster
 
 
 def place_of(extensions: Mapping[str, object]) -> Place | None:

@@ -137,7 +137,9 @@ def lend(scores: Mapping[K, float], places: Mapping[K, Place]) -> dict[K, float]
     one before or after that. Whoever is lent `x` comes that much nearer to 1: s + x * (1 - s). `scores` are in the
     order in which equal ones stand, the first of them before the others.
     """
-    at = {place: memory for memory, place in reversed(list(places.items())) if memory in scores}
+    at: dict[tuple[str, int], K] = {
+        place: memory for memory, place in reversed(list(places.items())) if memory in scores
+    }
     lent: dict[K, float] = {}
     for memory in heapq.nlargest(LENDERS, scores, key=scores.__getitem__) if at else ():
         if scores[memory] > 0 and (place := places.get(memory)) is not None:

@@ -55,9 +55,14 @@ def coverage(
     weights = [idf(n, len(posting)) for posting in postings]
     others: list[tuple[Positions, float]] = []
     unbound = 0.0
+    has_word = np.zeros(size, bool)
     for posting, place in zip(variants, of, strict=True):
         having = len(postings[place]) if place >= 0 else 0
-        more = np.setdiff1d(posting, postings[place], assume_unique=True) if having else posting
+        more = posting
+        if having and len(posting):
+            has_word[postings[place]] = True
+            more = posting[~has_word[posting]]
+            has_word[postings[place]] = False
         if count := having + len(more):
             weight = VARIANT_WEIGHT * idf(n, count)
             others.append((more, weight))

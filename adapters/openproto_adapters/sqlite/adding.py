@@ -35,10 +35,8 @@ MOST_COMPARED = 40
 
 LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM main.memories"
 INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
-INSERT_WORDS = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
 
 LAST_CHANGE = "SELECT coalesce(max(seq), 0) FROM changes WHERE user_id = :user_id"
-INSERT_CHANGE = "INSERT INTO changes (user_id, seq, number) VALUES (?, ?, ?)"
 TRIM_CHANGES = "DELETE FROM changes WHERE user_id = :user_id AND seq <= :seq - 500"
 
 WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_id AND idempotency_key = :key"
@@ -130,13 +128,15 @@ def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
     keys = {"key": [new.item.key for new, _ in rows]}
     fields = zip(*(fields for _, fields in rows), strict=True)
     db.insert("main.memories", who | keys | dict(zip(FIELDS, fields, strict=True)))
-    terms = [tokens(user_id, new.words) for user_id, (new, _) in zip(users, rows, strict=True)]
-    db.insert("words", {"rowid": numbers, "terms": terms})
     for user_id, its in of_user.items():
         ((before,),) = db.execute(LAST_CHANGE, {"user_id": user_id}).fetchall()
-        db.executemany(INSERT_CHANGE, ((user_id, seq, number) for seq, number in enumerate(its, before + 1)))
-        if (seq := before + len(its)) // 100 > before // 100:
+        seq = before + len(its)
+        db.insert("changes", {"user_id": [user_id] * len(its), "seq": range(before + 1, seq + 1), "number": its})
+        if seq // 100 > before // 100:
             db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
+    # Last: whatever else is written makes FTS5 bring its words to the file.
+    terms = [tokens(user_id, new.words) for user_id, (new, _) in zip(users, rows, strict=True)]
+    db.insert("words", {"rowid": numbers, "terms": terms})
 
 
 def fields_of(
@@ -190,8 +190,8 @@ def _write(db: Connection, news: Sequence[tuple[New, Call]], model: str | None) 
         audit.append(AuditRow(item.user_id, moment, app, call.verb, new.id, item.scope, call.request_id))
         records.append(new.record(model, version, moment))
     if rows:
-        insert(db, rows)
         statements.write_audit(db, audit)
+        insert(db, rows)
     return records
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 RowsOf: TypeAlias = "Callable[[Connection, str], UserRows]"
 
 COUNT = "SELECT count(*) FROM memories WHERE user_id = :user_id"
-POSTING = "SELECT group_concat(rowid) FROM words WHERE words MATCH :term"
+POSTINGS = """SELECT (SELECT group_concat(rowid) FROM words WHERE words MATCH asked.value)
+    FROM json_each(:asked) AS asked ORDER BY asked.key"""
 # By the numbers: the index by user would be read from its beginning.
 _NUMBERED = "(SELECT value FROM json_each(:numbers)) CROSS JOIN memories ON number = value"
 ELIGIBLE = f"SELECT group_concat(number) FROM {_NUMBERED} WHERE {{where}}"
@@ -65,15 +66,11 @@ def _best_by_vectors(
     rows: UserRows,
 ) -> list[_Hit]:
     from openproto.stores import ranking_arrays as arrays  # only stores with vectors need NumPy
-    from openproto_adapters.sqlite.user_rows import numbers
-
-    def posting(term: int) -> arrays.Positions:
-        return rows.positions(numbers(db, POSTING, {"term": tokens(query.user_id, term.to_bytes(8))}))
 
     eligible = rows.eligible(query, as_of)
     terms, variants, of = indexed.terms
-    size = len(rows.rows)
-    covered = arrays.coverage(rows.count, size, [*map(posting, terms)], [*map(posting, variants)], of)
+    postings = rows.each_positions(_postings(db, query.user_id, [*terms, *variants]))
+    covered = arrays.coverage(rows.count, len(rows.rows), postings[: len(terms)], postings[len(terms) :], of)
     asked = vector.astype("float16").astype("float32")
     cosines = rows.cosines(db, rows.centred(asked) if weights.center_query else asked)
     has_vector = rows.rows["has_vector"]
@@ -96,12 +93,17 @@ def _best_by_words(db: Connection, query: SearchQuery, indexed: IndexedQuery, as
     where, parameters = selection(query, as_of)
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
     terms, variants, of = indexed.terms
-    postings, others = ([_posting(db, query.user_id, term) for term in part] for part in (terms, variants))
-    shares = coverage(count, postings, others, of)
-    asked = parameters | {"numbers": json.dumps([*shares])}
-    scores = {number: shares[number] for number in _numbers(db, ELIGIBLE.format(where=where), asked)}
-    scores |= _lent(db, scores, where, parameters)
-    best = nlargest(query.limit, scores, key=lambda number: (scores[number], number))
+    texts = _postings(db, query.user_id, [*terms, *variants])
+    postings = [json.loads(f"[{text}]") for text in texts]
+    shares = coverage(count, postings[: len(terms)], postings[len(terms) :], of)
+    # What lending may not raise among the best need not be looked at: as many as lend, or are wanted, stand before it.
+    most = max(query.limit, LENDERS)
+    ranked = nlargest(2 * most, zip(shares.values(), shares, strict=True))
+    scores = _eligible(db, {number: share for share, number in ranked}, where, parameters)
+    if len(scores) < most and len(ranked) < len(shares):
+        scores = _eligible(db, shares, where, parameters)
+    scores |= _lent(db, scores, shares, where, parameters)
+    best = [number for _, number in nlargest(query.limit, zip(scores.values(), scores, strict=True))]
     if not query.explain:
         return [_Hit(number, scores[number]) for number in best]
     return [_Hit(n, scores[n], parts_of(scores[n], None, shares.get(n, 0.0), 0.0)) for n in best]
@@ -116,32 +118,41 @@ def _results(db: Connection, query: SearchQuery, hits: Sequence[_Hit]) -> list[S
     return [SearchResult(memory=found[hit.number], score=hit.score, parts=hit.parts) for hit in hits]
 
 
-def _lent(db: Connection, scores: Mapping[int, float], where: str, parameters: Parameters) -> dict[int, float]:
+def _eligible(db: Connection, scores: Mapping[int, float], where: str, parameters: Parameters) -> dict[int, float]:
+    asked = parameters | {"numbers": json.dumps([*scores])}
+    return {number: scores[number] for number in _numbers(db, ELIGIBLE.format(where=where), asked)}
+
+
+def _lent(
+    db: Connection, scores: Mapping[int, float], shares: Mapping[int, float], where: str, parameters: Parameters
+) -> dict[int, float]:
     """Return the scores of the best, and of the turns next to them that fit as well, after the best have lent."""
-    lenders = nlargest(LENDERS, scores, key=lambda number: (scores[number], number))
+    lenders = [number for _, number in nlargest(LENDERS, zip(scores.values(), scores, strict=True))]
     rows = db.execute(PLACES, {"numbers": json.dumps(lenders), "user_id": parameters["user_id"]})
     places = {n: Place(told, turn) for n, told, turn in rows if None not in (told, turn) and 0 <= turn < MOST_TURNS}
     sides = [place.beside(side) for place in places.values() for side in (-1, 1)]
     for distance in (0, 1):
         # What is farther is looked for only where nothing is nearer.
         told = {*places.values()} if distance else ()
-        asked = [*{side[distance] for side in sides if side[0] not in told and side[distance].turn >= 0}]
+        asked = [*{side[distance] for side in sides if side[0] not in told and side[distance][1] >= 0}]
         if asked:
             found = db.execute(SAID_IN.format(where=where), parameters | {"places": json.dumps(asked)})
-            places |= {number: asked[key] for key, number in found}
+            places |= {number: Place(*asked[key]) for key, number in found}
     among = sorted({*lenders, *places}, reverse=True)
-    return lend({number: scores.get(number, 0.0) for number in among}, {n: places[n] for n in among if n in places})
+    return lend({number: shares.get(number, 0.0) for number in among}, {n: places[n] for n in among if n in places})
 
 
-def _posting(db: Connection, user_id: str, term: int) -> list[int]:
-    """Return the numbers of the user's memories that have the term."""
-    return _numbers(db, POSTING, {"term": tokens(user_id, term.to_bytes(8))})
+def _postings(db: Connection, user_id: str, terms: Sequence[int]) -> list[str]:
+    """Return for each term the numbers of the user's memories that have it, in one text."""
+    asked = tokens(user_id, b"".join(term.to_bytes(8) for term in terms)).split()
+    return [text or "" for (text,) in db.execute(POSTINGS, {"asked": json.dumps(asked)})]
 
 
 def _numbers(db: Connection, statement: str, parameters: Parameters) -> list[int]:
     """Return the numbers that the statement puts into one text, which is faster than a row for each."""
     (text,) = db.execute(statement, parameters).fetchone()
-    return [*map(int, text.split(","))] if text else []
+    found: list[int] = json.loads(f"[{text or ''}]")
+    return found
 
 
 def tokens(user_id: str, packed_terms: bytes) -> str:

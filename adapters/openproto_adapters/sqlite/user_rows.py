@@ -11,6 +11,7 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -118,6 +119,18 @@ class UserRows:
         at, wanted = at[inside], wanted[inside]
         known: Positions = at[kept[at] == wanted]
         return known
+
+    def each_positions(self, texts: Sequence[str]) -> list[Positions]:
+        """Return what `positions` does for each of several lists of numbers, which come as texts."""
+        sizes = [text.count(",") + 1 if text else 0 for text in texts]
+        wanted = _parsed(",".join(filter(None, texts)))
+        kept = self.numbers
+        if not len(kept):
+            return [wanted[:0] for _ in texts]
+        at = np.minimum(np.searchsorted(kept, wanted), len(kept) - 1)
+        known = kept[at] == wanted
+        ends = [*accumulate(sizes)]
+        return [at[end - size : end][known[end - size : end]] for size, end in zip(sizes, ends, strict=True)]
 
     def centred(self, query: Vector) -> Vector:
         """Return the query moved away from what the user's newest memories have in common."""
@@ -240,7 +253,11 @@ class SearchCache:
 def numbers(db: Connection, statement: str, parameters: dict[str, Any]) -> Positions:
     """Return the numbers that the statement puts into one text, which is faster than a row for each."""
     (text,) = db.execute(statement, parameters).fetchone()
-    return np.fromstring(text or "", np.int64, sep=",")
+    return _parsed(text or "")
+
+
+def _parsed(text: str) -> Positions:
+    return np.fromstring(text, np.int64, sep=",")
 
 
 def _columns(cursor: sqlite3.Cursor) -> Iterator[Sequence[Sequence[Any]]]:
