@@ -89,8 +89,8 @@ async def conformance(
             "--processes",
             metavar="N",
             min=1,
-            help="How many processes share the cases, each on a store of its own, which a provider needs that takes a "
-            "path. 2 where that can be, unless --only names a part; 1 for a backend of which there can be one store.",
+            help="How many processes share the cases, each on a path of its own: 2 where `path` alone says where the "
+            "memories are, unless --only names a part, and otherwise 1. Give 1 where there can be one store at a time.",
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown.")] = False,

@@ -127,6 +127,7 @@ class TestMemsy(VendorSuite):
         return Audited(self.alone(size, path=file), f"sqlite:///{file}")
 
 
+@pytest.mark.everyday("errors", "isolation", faces=("async",))  # it is cancelled as with a file
 class TestMemsyAlone(TestMemsy):
     deviations: ClassVar[Mapping[str, str]] = {
         "the_least_is_there": "Memsy deletes nothing on request; with path= openproto does",
