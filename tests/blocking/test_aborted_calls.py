@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import socket
 import ssl
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -25,7 +23,8 @@ from openproto.errors import ProviderUnavailableError
 WITHIN = 20.0
 """Seconds after a cancellation in which its thread must be free; what is not cut lasts three times as long."""
 
-RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PEM = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
 
 class Server:
@@ -35,8 +34,18 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.connections = 0
         self.gone = 0
-        self.url = ""
         self._release = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
+        listening = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=tls)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            self._release.set()
+            listening.close()
+            await until(lambda: not [t for t in asyncio.all_tasks() if "Server.serve" in repr(t)])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -71,23 +80,9 @@ class Server:
         await writer.drain()
 
 
-@asynccontextmanager
-async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    server = Server()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
-    port = listening.sockets[0].getsockname()[1]
-    server.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
-    try:
-        yield server
-    finally:
-        server._release.set()
-        listening.close()
-        await until(lambda: not [t for t in asyncio.all_tasks() if "Server.serve" in repr(t)])
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
+    async with Server().running() as server:
         yield server
 
 
@@ -116,9 +111,11 @@ async def ensure_free(threads: Threads) -> None:
         await threads(int)
 
 
-async def cut(call: asyncio.Task[Any], threads: Threads, reached: Callable[[], object] = lambda: True) -> None:
-    """Cancel a call once `reached` holds; its thread must be free at once."""
+async def cut(call: asyncio.Task[Any], threads: Threads, reached: Callable[[], object], settle: float = 0.0) -> None:
+    """Cancel a call once `reached` holds, and some time has passed; its thread must be free at once."""
     await until(reached)
+    await asyncio.sleep(settle)
+    assert not call.done()
     await cancel(call)
     await ensure_free(threads)
 
@@ -141,20 +138,13 @@ def full_backlog() -> Iterator[str]:
 
 
 @pytest.mark.promise(14)
-@pytest.mark.parametrize("path", ["/hang", "/drip"])
-async def test_a_call_that_waits_for_its_answer_is_cut(
-    server: Server, threads: Threads, http: httpx.Client, path: str
+@pytest.mark.parametrize(("path", "sent", "settle"), [("/hang", 0, 0), ("/drip", 0, 0), ("/deaf", 50_000_000, 0.1)])
+async def test_a_call_that_sends_or_waits_for_its_answer_is_cut(
+    server: Server, threads: Threads, http: httpx.Client, path: str, sent: int, settle: float
 ) -> None:
-    call = asyncio.create_task(threads(http.get, server.url + path))
-    await cut(call, threads, lambda: server.requests[path])
-    await until(lambda: server.gone == 1)
-
-
-async def test_a_call_that_is_sending_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
-    call = asyncio.create_task(threads(http.post, server.url + "/deaf", content=bytes(50_000_000)))
-    await until(lambda: server.requests["/deaf"])
-    await asyncio.sleep(0.1)
-    await cut(call, threads)
+    call = asyncio.create_task(threads(http.post, server.url + path, content=bytes(sent)))
+    await cut(call, threads, lambda: server.requests[path], settle)
+    await until(lambda: sent or server.gone == 1)
 
 
 async def test_a_call_over_a_reused_connection_is_cut_and_the_next_one_gets_a_new_connection(
@@ -164,20 +154,35 @@ async def test_a_call_over_a_reused_connection_is_cut_and_the_next_one_gets_a_ne
         assert (await threads(http.get, server.url + "/ok")).text == "/ok"
     assert server.connections == 1, "the connection was not kept alive"
     call = asyncio.create_task(threads(http.get, server.url + "/hang"))
-    await until(lambda: server.requests["/hang"])
-    assert server.connections == 1
-    await cut(call, threads)
+    await cut(call, threads, lambda: server.requests["/hang"])
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
     assert server.connections == 2
 
 
-async def test_a_call_that_is_connecting_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
+async def test_a_call_that_is_connecting_or_in_its_handshake_is_cut(
+    server: Server, threads: Threads, http: httpx.Client
+) -> None:
     with full_backlog() as url:
-        call = asyncio.create_task(threads(http.get, url))
-        await asyncio.sleep(0.1)
-        assert not call.done(), "the connection was made, so the test tries nothing"
-        await cut(call, threads)
+        await cut(asyncio.create_task(threads(http.get, url)), threads, lambda: True, 0.1)
+    async with Server().running() as mute:
+        call = asyncio.create_task(threads(http.get, mute.url.replace("http:", "https:") + "/hang"))
+        await cut(call, threads, lambda: mute.connections, 0.05)
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
+
+
+async def test_calls_over_tls_are_cut_too(threads: Threads) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    async with Server().running(context) as server:
+        http = threads.http_client(timeout=60.0, verify=ssl.create_default_context(cafile=str(PEM)))
+        for path in ("/hang", "/drip"):
+            assert (await threads(http.get, server.url + "/ok")).text == "/ok"
+            call = asyncio.create_task(threads(http.get, server.url + path))
+            await cut(call, threads, lambda path=path: server.requests[path], 0.02)
+        strict = threads.http_client(timeout=60.0)
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            await threads(strict.get, server.url + "/ok")
+        threads.close()
 
 
 async def test_connecting_and_reading_keep_their_timeouts_and_errors(server: Server, threads: Threads) -> None:
@@ -187,9 +192,8 @@ async def test_connecting_and_reading_keep_their_timeouts_and_errors(server: Ser
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(httpx.ConnectError) as caught:
+    with pytest.raises(httpx.ConnectError, match="refused"):
         await threads(http.get, f"http://127.0.0.1:{port}/")
-    assert "refused" in str(caught.value)
     with pytest.raises(httpx.ConnectError):
         await threads(http.get, "http://no-such-host.invalid/")
     with pytest.raises(httpx.ReadTimeout):
@@ -253,30 +257,8 @@ async def test_closing_cuts_what_runs_and_closes_the_client(server: Server) -> N
     assert server.requests.total() == 3, "a call that was waiting has run"
 
 
-@pytest.mark.promise(86)
-async def test_a_storm_of_cancelled_calls_leaves_a_free_pool(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    threads = Threads(8, "storm")
-    http = threads.http_client(timeout=60.0)
-    calls = [asyncio.create_task(threads(http.get, f"{server.url}/hang/{n}")) for n in range(100)]
-    await until(lambda: server.requests.total() == 8)
-    most = sum(thread.name.startswith("storm") for thread in threading.enumerate())
-    for call in calls:
-        call.cancel()
-    async with asyncio.timeout(WITHIN):
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-        assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-    assert most == 8
-    assert server.requests.total() == 9, "a call that was cancelled in the queue has run"
-    own = [record for record in caplog.records if record.name.startswith(("openproto", "asyncio"))]
-    await until(lambda: len([r for r in caplog.records if "cancelled call ended" in r.getMessage()]) == 8)
-    assert {record.levelno for record in own} <= {logging.DEBUG}
-    threads.close()
-
-
 async def test_an_abortion_never_reaches_another_call(server: Server) -> None:
-    """Thousands of calls over few threads and connections, cancelled at moments that cover every step of a call."""
+    """Many calls over few threads and connections, cancelled at moments that cover every step of a call."""
     chance = random.Random(7)
     threads = Threads(4, "hammer")
     http = threads.http_client(timeout=60.0)
@@ -294,47 +276,11 @@ async def test_an_abortion_never_reaches_another_call(server: Server) -> None:
         except asyncio.CancelledError:
             cancelled += 1
 
-    for start in range(0, 3000, 12):
+    for start in range(0, 1500, 12):
         await asyncio.gather(*(one(n) for n in range(start, start + 12)))
-    assert 200 < cancelled < 1600, "the moments do not cover both ends of a call"
+    assert 100 < cancelled < 800, "the moments do not cover both ends of a call"
     threads.close()
     await until(lambda: server.gone == server.connections)
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=openproto-test"
-    key = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path) + ".key", "-out", str(path)]
-    subprocess.run([*command.split(), *key], check=True, capture_output=True)
-    return path
-
-
-async def test_calls_over_tls_are_cut_too(certificate: Path, threads: Threads) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, str(certificate) + ".key")
-    async with serving(context) as server:
-        http = threads.http_client(timeout=60.0, verify=ssl.create_default_context(cafile=str(certificate)))
-        assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-        for path in ("/hang", "/drip"):
-            call = asyncio.create_task(threads(http.get, server.url + path))
-            await until(lambda path=path: server.requests[path])
-            await asyncio.sleep(0.02)
-            await cut(call, threads)
-            assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-        strict = threads.http_client(timeout=60.0)
-        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
-            await threads(strict.get, server.url + "/ok")
-        threads.close()
-
-
-async def test_a_call_in_its_tls_handshake_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
-    async with serving() as mute:
-        call = asyncio.create_task(threads(http.get, mute.url.replace("http:", "https:") + "/hang"))
-        await until(lambda: mute.connections)
-        await asyncio.sleep(0.05)
-        await cut(call, threads)
-    assert (await threads(http.get, server.url + "/ok")).text == "/ok"
 
 
 async def test_proxies_of_the_environment_are_used_and_cut(
@@ -344,52 +290,3 @@ async def test_proxies_of_the_environment_are_used_and_cut(
     http = threads.http_client(timeout=60.0)
     call = asyncio.create_task(threads(http.get, "http://vendor.invalid/hang"))
     await cut(call, threads, lambda: server.requests["http://vendor.invalid/hang"])
-
-
-def letta(url: str, http: httpx.Client) -> Callable[[], Any]:
-    from letta_client import Letta
-
-    client = Letta(base_url=url, api_key="key", http_client=http, max_retries=3)
-    return lambda: client.archives.create(name="a")
-
-
-def supermemory(url: str, http: httpx.Client) -> Callable[[], Any]:
-    from supermemory import Supermemory
-
-    client = Supermemory(base_url=url, api_key="key", httpx_client=http, max_retries=3)
-    return lambda: client.add("ann", content="tea")
-
-
-@pytest.mark.parametrize("sdk", [letta, supermemory])
-async def test_an_sdk_is_cut_and_does_not_retry(server: Server, threads: Threads, sdk: Any) -> None:
-    use = await threads(lambda: sdk(server.url, threads.http_client(timeout=60.0)))
-    for n in (1, 2):
-        call = asyncio.create_task(threads(use))
-        await until(lambda n=n: server.requests.total() == n)
-        await asyncio.sleep(0.02)
-        await cut(call, threads)
-    await asyncio.sleep(0.3)
-    assert server.requests.total() == 2, "the SDK has tried again"
-
-
-STUCK = """
-import asyncio, sys, time
-from openproto.blocking.threads import Threads
-
-async def main():
-    threads = Threads(2, "stuck")
-    calls = [asyncio.create_task(threads(time.sleep, 60)) for _ in range(3)]
-    await asyncio.sleep(0.1)
-    for call in calls:
-        call.cancel()
-    await asyncio.wait(calls)
-    threads.close()
-
-asyncio.run(main())
-print("httpx" in sys.modules, flush=True)
-"""
-
-
-def test_a_stuck_thread_does_not_keep_the_interpreter_from_exiting_nor_import_httpx(run_python: RunPython) -> None:
-    ended = run_python(STUCK)  # which waits for half as long as the threads sleep
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("False\n", "", 0)
