@@ -147,9 +147,7 @@ async def test_a_call_that_sends_or_waits_for_its_answer_is_cut(
     await until(lambda: sent or server.gone == 1)
 
 
-async def test_a_call_over_a_reused_connection_is_cut_and_the_next_one_gets_a_new_connection(
-    server: Server, threads: Threads, http: httpx.Client
-) -> None:
+async def test_a_reused_connection_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
     for _ in range(3):
         assert (await threads(http.get, server.url + "/ok")).text == "/ok"
     assert server.connections == 1, "the connection was not kept alive"
@@ -159,9 +157,7 @@ async def test_a_call_over_a_reused_connection_is_cut_and_the_next_one_gets_a_ne
     assert server.connections == 2
 
 
-async def test_a_call_that_is_connecting_or_in_its_handshake_is_cut(
-    server: Server, threads: Threads, http: httpx.Client
-) -> None:
+async def test_connecting_is_cut(server: Server, threads: Threads, http: httpx.Client) -> None:
     with full_backlog() as url:
         await cut(asyncio.create_task(threads(http.get, url)), threads, lambda: True, 0.1)
     async with Server().running() as mute:
@@ -201,7 +197,7 @@ async def test_connecting_and_reading_keep_their_timeouts_and_errors(server: Ser
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
 
 
-async def test_a_name_lookup_cannot_be_cut_and_nothing_is_sent_after_it(
+async def test_nothing_is_sent_after_a_name_lookup(
     server: Server, threads: Threads, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answer = threading.Event(), threading.Event()
@@ -221,9 +217,7 @@ async def test_a_name_lookup_cannot_be_cut_and_nothing_is_sent_after_it(
     assert not server.requests
 
 
-async def test_a_call_cancelled_between_its_requests_does_not_start_the_next(
-    server: Server, threads: Threads, http: httpx.Client
-) -> None:
+async def test_a_cancelled_call_sends_no_second(server: Server, threads: Threads, http: httpx.Client) -> None:
     between, go_on = threading.Event(), threading.Event()
 
     def two_requests() -> None:

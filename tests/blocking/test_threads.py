@@ -24,8 +24,6 @@ def threads() -> Iterator[Threads]:
 
 
 class Gate:
-    """A blocking call that counts where it runs and returns when it is released."""
-
     def __init__(self) -> None:
         self.running = 0
         self.most = 0
@@ -69,9 +67,7 @@ async def test_errors_reach_the_caller_and_stop_iteration_does_not_hang_it(threa
 
 
 @pytest.mark.promise(86)
-async def test_cancelled_callers_return_at_once_and_width_bounds_what_runs(
-    threads: Threads, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_cancelled_callers_return_at_once(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     gate = Gate()
     callers = [asyncio.create_task(threads(gate)) for _ in range(20)]
