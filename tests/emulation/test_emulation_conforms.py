@@ -19,7 +19,6 @@ FORKED = {"a_forked_child_has_a_backend_of_its_own": "a dictionary is copied whe
 
 @cache
 def rows(name: str) -> dict[str, Row]:
-    """Return a store that lasts as long as the test run."""
     return {}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,28 +16,17 @@ ONE = ("store", "memory", "1")
 TWO = ("store", "memory", "2")
 
 
-async def test_waiters_get_their_turn_in_order() -> None:
+async def test_waiters_get_their_turn_in_order_and_two_orders_do_not_wait_for_each_other() -> None:
     locks, order = KeyedLocks(), list[int]()
 
     async def work(number: int) -> None:
-        async with locks.hold([ONE]):
+        async with locks.hold([(ONE, TWO), (TWO, ONE), (ONE, ONE)][number % 3]):
             order.append(number)
             await asyncio.sleep(0)
 
-    await asyncio.gather(*(work(number) for number in range(10)))
-    assert order == list(range(10))
-
-
-async def test_two_orders_of_the_same_names_do_not_wait_for_each_other() -> None:
-    locks = KeyedLocks()
-
-    async def work(*names: tuple[str, ...]) -> None:
-        for _ in range(100):
-            async with locks.hold(names):
-                await asyncio.sleep(0)
-
     async with asyncio.timeout(10):
-        await asyncio.gather(work(ONE, TWO), work(TWO, ONE), work(ONE, ONE))
+        await asyncio.gather(*(work(number) for number in range(99)))
+    assert order == list(range(99))
 
 
 @pytest.mark.parametrize("strike_after", [0, 1, 2, 3])
@@ -82,18 +72,11 @@ def test_loops_of_several_threads_exclude_each_other() -> None:
             except TimeoutError:
                 pass
 
-    def run(seed: int) -> None:
-        async def several() -> None:
-            await asyncio.gather(*(work(seed * 10 + number) for number in range(3)))
+    async def several(seed: int) -> None:
+        await asyncio.gather(*(work(seed * 10 + number) for number in range(3)))
 
-        asyncio.run(several())
-
-    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda seed: asyncio.run(several(seed)), range(4), timeout=30))
     assert most == 1 or inside != 0, "a timeout may strike inside, but never two holders at once"
     assert done > 1000
     assert locks._held == {}

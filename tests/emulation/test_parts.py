@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from openproto import OpenProtoError, ProviderError
-from openproto.emulation import TOKEN, OwnedId, Recent, look_until, reading, user_token
+from openproto.emulation import TOKEN, OwnedId, Recent, reading, user_token
 from openproto.http_status import error_of
 
 
@@ -30,13 +30,6 @@ def test_what_was_not_used_for_longest_is_forgotten_first() -> None:
     recent.pop("c", 4)
     recent.pop("a")
     assert [recent.get(key) for key in "abc"] == [None, None, 3]
-
-
-def test_what_is_too_old_is_forgotten() -> None:
-    recent: Recent[str, int] = Recent(2, within=-1.0)
-    recent.put("a", 1)
-    assert recent.get("a") is None
-    assert recent.items() == []
 
 
 def test_an_id_is_read_for_its_own_user_alone() -> None:
@@ -64,14 +57,3 @@ def test_every_status_is_an_error_that_names_the_vendor(status: int) -> None:
     assert ("ACME_API_KEY" in error.message) == (status == 401)
     assert error.retryable == (status in (402, 429, 502, 503, 504))
     assert (error.retry_after == 2.0) == (status in (429, 502, 503, 504))
-
-
-async def test_waiting_ends_with_the_first_answer_that_is_done_or_with_its_time() -> None:
-    answers = iter([1, 2, 3])
-
-    async def look() -> int:
-        return next(answers)
-
-    assert await look_until(lambda n: n == 2, look, 0) == 2
-    assert await look_until(lambda n: n == 9, look, 0, within=0.01) == 3
-    assert await look_until(lambda n: n == 0, look, 0) == 0
