@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -11,12 +11,9 @@ from urllib.parse import parse_qsl, unquote
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from raw_server import CAPABILITIES, RECORD, RawServer, Request, always, answer, refusal
-from shelf import Shelf
 
 from openproto import (
     AsyncMemory,
-    ConflictError,
-    Memory,
     MemoryRecord,
     NotFoundError,
     PayloadTooLargeError,
@@ -41,33 +38,23 @@ class MinimalServer:
     async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> bytes:
         path, _, query = request.target.partition("?")
         parameters = dict(parse_qsl(query))
+        fits = parameters.items() & {("user_id", "ann"), ("scope", "a")}
+        found = [record for record in self.records.values() if fits <= record.items()]
         match request.method, path:
             case "POST", "/memories":
-                return self._add(request)
+                record = {**request.json, "id": request.headers["idempotency-key"].decode()}
+                self.records[record["id"]] = {**record, "created_at": "2026-01-31T12:00:00Z"}
+                return answer(self.records[record["id"]], 201)
             case "GET", "/memories":
-                return answer({"items": self._of(parameters)[: int(parameters["limit"])], "next_cursor": None})
+                return answer({"items": found[: int(parameters["limit"])], "next_cursor": None})
             case "GET", "/memories/search":
-                found = [r for r in self._of(parameters) if parameters["q"] in r["content"]]
-                return answer({"results": [{"memory": record, "score": 1} for record in found]})
-            case "GET" | "DELETE", _ if path.startswith("/memories/"):
-                id = unquote(path.removeprefix("/memories/"))
-                if id not in self.records:
-                    return refusal("not_found", 404)
-                return answer(self.records[id]) if request.method == "GET" else self._delete(id)
+                hits = [{"memory": record, "score": 1} for record in found if parameters["q"] in record["content"]]
+                return answer({"results": hits})
+            case "GET", _ if path.startswith("/memories/"):
+                return refusal("not_found", 404)
+            case "DELETE", _ if self.records.pop(unquote(path.removeprefix("/memories/")), None):
+                return b"HTTP/1.1 204 X\r\n\r\n"
         return answer({"detail": "Not Found"}, self.missing)
-
-    def _add(self, request: Request) -> bytes:
-        record = {**request.json, "id": request.headers["idempotency-key"].decode()}
-        self.records.setdefault(record["id"], {**record, "created_at": "2026-01-31T12:00:00Z"})
-        return answer(self.records[record["id"]], 201)
-
-    def _delete(self, id: str) -> bytes:
-        del self.records[id]
-        return b"HTTP/1.1 204 X\r\n\r\n"
-
-    def _of(self, parameters: dict[str, str]) -> list[dict[str, Any]]:
-        fits = {"user_id": parameters["user_id"]} | ({"scope": parameters["scope"]} if "scope" in parameters else {})
-        return [record for record in self.records.values() if fits.items() <= record.items()]
 
 
 @pytest.fixture(params=["a plain server", "405 where extensions should be", "404 where extensions should be"])
@@ -99,64 +86,47 @@ async def test_a_server_without_extensions_is_served_by_the_protocols_own_routes
         assert odd.id == "a%0D%0AX-Evil%3A%201"
         with pytest.raises(NotFoundError):
             await client.get("none")
+        with pytest.raises(PayloadTooLargeError, match="URL"):
+            await client.search("tea " * 20_000, "ann")
     assert not any("explain" in request.target for request in minimal.requests)
     tried = [request.route for request in minimal.requests if request.route in EXTENSIONS]
     # A server that claims x-openproto is asked once, and what is not there is never tried again.
     assert tried == (["POST /memories/batch"] if b"x-openproto" in minimal.capabilities else [])
 
 
-async def test_a_query_that_no_url_can_hold_is_refused_where_the_server_takes_it_nowhere_else(
-    minimal: RawServer,
-) -> None:
-    async with minimal.client() as client:
-        with pytest.raises(PayloadTooLargeError, match="URL"):
-            await client.search("tea " * 20_000, "ann")
-        assert await client.search("tea", "ann") == []
-
-
 async def test_nothing_but_the_declared_extensions_deletes_by_filter() -> None:
     """A DELETE of /memories may mean anything to a server that never promised what it means."""
-    deletes_everything = answer({"deleted": 10**6})
-
-    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
-        return deletes_everything if request.method == "DELETE" else answer({"items": []})
-
     plain = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}
-    async with RawServer(handle, capabilities=answer(plain)) as server, server.client() as client:
+    empty = always(answer({"items": [], "deleted": 10**6}))
+    async with RawServer(empty, capabilities=answer(plain)) as server, server.client() as client:
         assert await client.delete_all("ann", scope="a") == 0
     assert [request.method for request in server.requests] == ["GET"]
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    store: Path = tmp_path_factory.mktemp("served") / "memory.db"
-    app = create_app(AsyncMemory(Sqlite(store, embedder="none", synchronous="normal")), ServerSettings(keys=[ENTRY]))
-    with running(app) as address:
-        yield address
-
-
-async def test_a_clients_app_and_request_id_stand_in_the_servers_audit(url: str) -> None:
-    async with AsyncMemory("passthrough", base_url=url, api_key=KEY, app="Schlüssel 日本") as client:
-        record = await client.add("tea", user_id="carl")
-        with pytest.raises(NotFoundError) as caught:
-            await client.get(record.id, user_id="dora")
-        (entry,) = [entry for entry in await client.audit("carl") if entry.action == "add"]
-    assert entry.app == "Schlüssel 日本"
-    assert entry.request_id
-    assert entry.request_id != caught.value.request_id
-
-
-@pytest.mark.parametrize("key", ["op_wrong", None])
-async def test_a_wrong_key_is_an_error_on_entering_and_in_health(url: str, key: str | None) -> None:
-    with pytest.raises(UnauthorizedError, match="API key"):
-        async with AsyncMemory("passthrough", base_url=url, api_key=key):
-            pass
-    with pytest.raises(UnauthorizedError), Memory("passthrough", base_url=url, api_key=key):
-        pass
-    memory = AsyncMemory("passthrough", base_url=url, api_key=key)
-    health = await memory.health()
-    assert health.status == "unavailable"
-    await memory.aclose()
+async def test_keys_apps_and_large_restores_on_a_real_server(tmp_path: Path) -> None:
+    bound, entry = new_key("bound", ["ann"])
+    app = create_app(AsyncMemory(Sqlite(tmp_path / "memory.db", embedder="none")), ServerSettings(keys=[ENTRY, entry]))
+    with running(app) as url:
+        for key in ("op_wrong", None):
+            memory = AsyncMemory("passthrough", base_url=url, api_key=key)
+            with pytest.raises(UnauthorizedError, match="API key"):
+                async with memory:
+                    pass
+            assert (await memory.health()).status == "unavailable"
+            await memory.aclose()
+        async with AsyncMemory("passthrough", base_url=url, api_key=bound) as client:
+            assert (await client.health()).status == "ok"
+        async with AsyncMemory("passthrough", base_url=url, api_key=KEY, app="Schlüssel 日本") as client:
+            assert await client.audit("openproto") == [], "asking whether a key holds leaves no trace"
+            record = await client.add("tea", user_id="carl")
+            with pytest.raises(NotFoundError) as caught:
+                await client.get(record.id, user_id="dora")
+            (written,) = [entry for entry in await client.audit("carl") if entry.action == "add"]
+            assert (written.app, bool(written.request_id)) == ("Schlüssel 日本", True)
+            assert written.request_id != caught.value.request_id
+            large = [record.model_copy(update={"id": f"{n}", "content": "x" * 90_000}) for n in range(40)]
+            outcomes = await client.restore([record, *large])  # more than one request may hold
+            assert [each.outcome for each in outcomes] == ["exists"] + ["restored"] * 40
 
 
 async def test_a_key_that_no_longer_holds_is_an_error_in_health_and_of_every_item_of_a_batch() -> None:
@@ -175,69 +145,11 @@ async def test_a_key_that_no_longer_holds_is_an_error_in_health_and_of_every_ite
             assert isinstance(outcome, UnauthorizedError)
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 404, 422, 429, 500, 503])
-async def test_what_else_a_server_says_to_the_question_about_the_key_is_left_to_the_verbs(status: int) -> None:
-    check = always(answer({"detail": "strange"}, status))
-    async with RawServer(always(answer(RECORD)), key_check=check) as server, server.client() as client:
-        assert (await client.get("1")).content == "tea"
-
-
-async def test_a_key_that_is_bound_to_users_is_accepted_and_leaves_no_trace(tmp_path: Path) -> None:
-    bound, entry = new_key("bound", ["ann"])
-    memory = AsyncMemory(Sqlite(tmp_path / "memory.db", embedder="none"))
-    with running(create_app(memory, ServerSettings(keys=[ENTRY, entry]))) as address:
-        async with AsyncMemory("passthrough", base_url=address, api_key=bound) as client:
-            assert (await client.health()).status == "ok"
-        async with AsyncMemory("passthrough", base_url=address, api_key=KEY) as client:
-            assert await client.audit("openproto") == []
-
-
-@pytest.fixture
-async def memory() -> AsyncIterator[AsyncMemory]:
-    """A client of a server over a provider that has every operation."""
-    app = create_app(AsyncMemory(Shelf()), ServerSettings())
-    with running(app) as url:
-        async with AsyncMemory("passthrough", base_url=url, retries=0) as client:
-            yield client
-
-
-async def test_keys_and_versions_go_through(memory: AsyncMemory) -> None:
-    made = await memory.put("green tea", user_id="ada", key="drinks/ö", if_version="absent", x_note=1)
-    assert (made.key, made.updated_at) == ("drinks/ö", None)
-    with pytest.raises(ConflictError):
-        await memory.put("black tea", user_id="ada", key="drinks/ö", if_version="absent")
-    put = await memory.put("black tea", user_id="ada", key="drinks/ö", if_version=made.version)
-    assert (put.id, put.created_at, put.version != made.version) == (made.id, made.created_at, True)
-    assert await memory.get(key="drinks/ö", user_id="ada") == put
-    with pytest.raises(NotFoundError):
-        await memory.get(key="drinks/ö", user_id="eve")
-    with pytest.raises(ConflictError):
-        await memory.update(made.id, content="x", if_version=made.version)
-    with pytest.raises(ConflictError):
-        await memory.delete(made.id, if_version='not "a" version')
-    changed = await memory.update(made.id, source={"app": "a"}, x_note=None, x_more=2, if_version=put.version)
-    assert changed.source is not None
-    assert (changed.source.app, changed.extensions.get("x-note"), changed.extensions["x-more"]) == ("a", None, 2)
-    await memory.delete(made.id, if_version=changed.version)
-    outcomes = await memory.add_many([{"content": "a", "user_id": "ada", "key": "k"}] * 2)
-    assert isinstance(outcomes[0], MemoryRecord)
-    assert isinstance(outcomes[1], ConflictError)
-
-
-async def test_scopes_users_and_restore_go_through(memory: AsyncMemory) -> None:
-    for user, scope in (("ada", "food/tea"), ("ada", "food/cake"), ("bob", None)):
-        await memory.add("tea", user_id=user, scope=scope, tags=["a", "b"])
-    assert [(count.scope, count.records) for count in await memory.scopes("ada", depth=1)] == [("food", 2)]
-    page = await memory.users(limit=1)
-    assert (page.items, (await memory.users(cursor=page.next_cursor)).items) == (["ada"], ["bob"])
-    assert len(await memory.search("tea", "ada", tag=["a", "b"])) == 2
-    assert (await memory.context("nothing", "ada", relevant_only=True)).citations == []
-    records = (await memory.list("ada", tag=["a", "b"])).items
-    large = [record.model_copy(update={"id": f"{n}", "content": "x" * 90_000}) for n, record in enumerate(records * 20)]
-    await memory.delete(records[0].id)
-    outcomes = await memory.restore([*records, *large])
-    assert [each.outcome for each in outcomes] == ["restored", "exists"] + ["restored"] * 40
-    assert await memory.get(records[0].id) == records[0]
+async def test_what_else_a_server_says_to_the_question_about_the_key_is_left_to_the_verbs() -> None:
+    for status in (200, 400, 403, 404, 422, 429, 500, 503):
+        check = always(answer({"detail": "strange"}, status))
+        async with RawServer(always(answer(RECORD)), key_check=check) as server, server.client() as client:
+            assert (await client.get("1")).content == "tea"
 
 
 @pytest.mark.parametrize(
