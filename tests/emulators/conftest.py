@@ -13,20 +13,8 @@ from openproto_conformance.emulators import Emulator
 from openproto_conformance.emulators.document import VARIABLE
 
 
-@pytest.fixture
-def documented() -> Callable[[Emulator], None]:
-    """Skip a test that is about the vendor's document where that cannot be had."""
-
-    def check(emulator: Emulator) -> None:
-        if not emulator.checks:
-            pytest.skip(f"not run: {emulator.checked_against}")
-
-    return check
-
-
 @pytest.fixture(params=["3.1.0", "3.0.1"])
 def notes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Notes]:
-    """Notes, running, checked against its document."""
     path = tmp_path / "notes.json"
     path.write_text(json.dumps(document(request.param)))
     with Notes(document=path) as emulator:
@@ -35,7 +23,6 @@ def notes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Notes]:
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Notes]:
-    """Notes, running, without a document."""
     monkeypatch.delenv(VARIABLE, raising=False)
     with Notes() as emulator:
         yield emulator
@@ -43,7 +30,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Notes]:
 
 @pytest.fixture
 def http() -> Iterator[Callable[[Emulator], httpx.Client]]:
-    """Makes clients with the emulator's credentials."""
     clients: list[httpx.Client] = []
 
     def client(emulator: Emulator) -> httpx.Client:

@@ -13,49 +13,33 @@ from openproto import MemoryRecord, Provider
 from openproto.requests import MemoryInput
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 20}}
-_JSON = "application/json"
+_NOTE = {"$ref": "#/components/schemas/Note"}
 
 
 def document(version: str = "3.1.0") -> dict[str, Any]:
     """Return the document; the text of a note may be null, which the two versions say each in its way."""
-    text = {"type": ["string", "null"]} if version == "3.1.0" else {"type": "string", "nullable": True}
-    note = {
-        "type": "object",
-        "properties": {"id": {"type": "string"}, "text": text},
-        "required": ["id", "text"],
-        "additionalProperties": False,
-    }
+    new_style = version == "3.1.0"
+    text = {"type": ["string", "null"]} if new_style else {"type": "string", "nullable": True}
+    note = {"type": "object", "properties": {"id": {"type": "string"}, "text": text}, "required": ["id", "text"]}
+    error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
     new = {"type": "object", "properties": {"text": text, "stars": {"type": "integer"}}, "required": ["text"]}
-    limit: dict[str, Any] = {"type": "integer", "maximum": 5, "exclusiveMinimum": 0}
-    if version != "3.1.0":
-        limit = {"type": "integer", "maximum": 5, "minimum": 0, "exclusiveMinimum": True}
-    one = {
-        "200": _answer({"$ref": "#/components/schemas/Note"}),
-        "404": _answer({"$ref": "#/components/schemas/Error"}),
-    }
+    least = {"exclusiveMinimum": 0} if new_style else {"minimum": 0, "exclusiveMinimum": True}
+    limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 5, **least}}
+    one = {"200": _answer(_NOTE), "404": _answer({"$ref": "#/components/schemas/Error"})}
+    listing = [
+        {"$ref": "#/components/parameters/Limit"},
+        {"name": "starred", "in": "query", "schema": {"type": "boolean"}},
+        {"name": "ids", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
+    ]
+    body = {"required": True, "content": {"application/json": {"schema": new}}}
+    schemas = {"Note": {**note, "additionalProperties": False}, "Error": error}
     return {
         "openapi": version,
-        "components": {
-            "schemas": {
-                "Note": note,
-                "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
-            },
-            "parameters": {"Limit": {"name": "limit", "in": "query", "schema": limit}},
-        },
+        "components": {"schemas": schemas, "parameters": {"Limit": limit}},
         "paths": {
             "/notes": {
-                "post": {
-                    "requestBody": {"required": True, "content": {_JSON: {"schema": new}}},
-                    "responses": {"201": _answer({"$ref": "#/components/schemas/Note"})},
-                },
-                "get": {
-                    "parameters": [
-                        {"$ref": "#/components/parameters/Limit"},
-                        {"name": "starred", "in": "query", "schema": {"type": "boolean"}},
-                        {"name": "ids", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
-                    ],
-                    "responses": {"200": _answer({"type": "array", "items": {"$ref": "#/components/schemas/Note"}})},
-                },
+                "post": {"requestBody": body, "responses": {"201": _answer(_NOTE)}},
+                "get": {"parameters": listing, "responses": {"200": _answer({"type": "array", "items": _NOTE})}},
             },
             "/notes/latest": {"get": {"responses": one}},
             "/notes/{id}": {
@@ -68,12 +52,10 @@ def document(version: str = "3.1.0") -> dict[str, Any]:
 
 
 def _answer(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": "", "content": {_JSON: {"schema": schema}}}
+    return {"description": "", "content": {"application/json": {"schema": schema}}}
 
 
 class Notes(Emulator):
-    """Keeps notes."""
-
     name = "notes"
     add_path = "/notes"
     document_file = "notes-openapi.json"

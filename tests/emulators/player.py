@@ -32,8 +32,6 @@ Step: TypeAlias = "Ask | Mapping[str, Any] | float"
 
 
 class Player:
-    """Plays requests to one emulator, whose clock stands still in between."""
-
     def __init__(self, emulator: Emulator) -> None:
         self.succeeded: set[str] = set()
         self._emulator = emulator
@@ -42,7 +40,7 @@ class Player:
         emulator.now = lambda: self._seconds  # type: ignore[method-assign]
 
     def play(self, steps: Iterable[Step]) -> None:
-        """Play them; an AssertionError says which answer was another one."""
+
         for step in steps:
             if isinstance(step, Ask):
                 self.ask(step)
@@ -53,17 +51,10 @@ class Player:
                     setattr(self._emulator, name, value)
 
     def ask(self, step: Ask) -> None:
-        """Send one request on a connection that is closed afterwards, and compare its answer."""
         method, path = self._filled(step.route).split(" ", 1)
         headers = {**HEADERS.get(self._emulator.name, BEARER), **step.headers, "connection": "close"}
-        got = httpx.request(
-            method,
-            self._emulator.url + path,
-            json=self._filled(step.body),
-            headers=headers,
-            trust_env=False,
-            verify=False,
-        )
+        body, url = self._filled(step.body), self._emulator.url + path
+        got = httpx.request(method, url, json=body, headers=headers, trust_env=False, verify=False)
         assert got.status_code == step.status, f"{step.route}: {got.status_code} {got.text}"
         found = got.json() if got.content else None
         assert self._fits(step.answer, found), f"{step.route}: {found} does not hold {step.answer}"

@@ -9,10 +9,11 @@ from player import Ask, Step
 TEA, CAT = "Ann likes green tea", "Ann has a black cat"
 V1 = {"tenant_id": "org_1", "user_id": "ann"}
 BOB = {"x-end-user-id": "bob"}
+ITEMS = [{"text": f"{CAT}; Ann has a dog", "tags": ["a"]}, {"text": "short"}, {"text": TEA}]
+CREATED, REJECTED = {"status": "created", "memory_ids": [2, 3]}, {"status": "rejected"}
 
 
 def skipped(reason: str) -> Any:
-    """Return the answer of MemorySync to a text that it does not store."""
     return {"status": "skipped", "reason": reason}
 
 
@@ -22,36 +23,24 @@ MEMORYSYNC: tuple[Step, ...] = (
     Ask("GET /org/projects", None, [{"tenant_id": "org_1"}]),
     # A memory is its end user's alone.
     Ask("POST /memory/add", {"text": TEA, "tags": ["a"], "client_ref": "r1"}, {"id": 1, "tags": ["a"]}, 201),
-    Ask("GET /memory/1", None, {"id": 1, "text": TEA}),
     Ask("PATCH /memory/1", {"tags": ["a", "b"], "metadata": {"n": 1}}, {"text": TEA, "metadata": {"n": 1}}),
     *(Ask(f"{route}", status=404, headers=BOB) for route in ("GET /memory/1", "GET /memory/1/history")),
     Ask("DELETE /memory/forget", {"memory_ids": [1]}, status=404, headers=BOB),
     Ask("POST /memory/batch-update", {"items": [{"memory_id": 1, "tags": []}]}, {"not_found": 1}, 207, BOB),
-    Ask("POST /memory/query", {"query": "tea"}, {"memories": []}, headers=BOB),
     Ask("GET /memory/export", None, {"memories": []}, headers=BOB),
     Ask("GET /memory/1/history", None, {"revisions": [{"event": "created"}, {"changed_fields": ["tags", "metadata"]}]}),
     # Filler, repeats, and references that are known.
     Ask("POST /memory/add", {"text": "ok thanks!"}, skipped("no_high_value_content")),
-    Ask("POST /memory/add", {"text": "1234567890"}, skipped("no_high_value_content")),
-    Ask("POST /memory/add", {"text": TEA}, skipped("duplicate")),
     Ask("POST /memory/add", {"text": "  tea is  "}, status=422),
     Ask("POST /memory/add", {"text": CAT, "client_ref": "r1"}, {**skipped("already_ingested"), "memory_ids": [1]}),
     {"facts": lambda text: text.split("; ")},
-    Ask(
-        "POST /memory/bulk-add",
-        {"items": [{"text": f"{CAT}; Ann has a dog", "tags": ["a"]}, {"text": "short"}, {"text": TEA}]},
-        {"results": [{"status": "created", "memory_ids": [2, 3]}, {"status": "rejected"}, skipped("duplicate")]},
-        207,
-    ),
+    Ask("POST /memory/bulk-add", {"items": ITEMS}, {"results": [CREATED, REJECTED, skipped("duplicate")]}, 207),
     # A search wants one of the tags, and forgetting wants all.
     Ask("POST /memory/query", {"query": "who likes tea", "k": 1}, {"memories": [{"id": 1}]}),
     Ask("POST /memory/retrieve", {"query": "tea", "filters": {"tags": ["b", "x"]}}, {"memories": [{"id": 1}]}),
     Ask("DELETE /memory/forget", {"filters": {"tags": ["a", "b"]}, "dry_run": True}, [1]),
     # The v1 plane sees the same memories; a key for evaluation sees less of them, and no project.
-    Ask(
-        "GET /v1/memory/org_1/ann/list?limit=1&offset=2", None, {"memories": [{"memory_id": "m_1", "tags": ["a", "b"]}]}
-    ),
-    Ask("GET /v1/memory/default/ann/list", None, {"memories": []}),
+    Ask("GET /v1/memory/org_1/ann/list?limit=1&offset=2", None, {"memories": [{"memory_id": "m_1"}]}),
     Ask("GET /v1/memory/x/%2e%2e/org_1/ann/list?limit=1", None, {"memories": [{"memory_id": "m_3"}]}),
     Ask("POST /v1/memory/query", {**V1, "prompt": "tea", "k": 1}, {"memories": [{"memory_id": "m_1"}]}),
     Ask("POST /v1/memory/recall", {**V1, "prompt": "tea", "k": 1}, {"context": f"- {TEA}"}),
@@ -60,7 +49,6 @@ MEMORYSYNC: tuple[Step, ...] = (
     Ask("GET /org/projects", status=403),
     # Turns of the user are extracted once.
     Ask("POST /v1/memory/add_turn", {**V1, "text": "I have a fox", "metadata": {"a": 1, "b": {}}}, status=201),
-    Ask("GET /memory/4", None, {"text": "I have a fox", "metadata": {"a": 1}}),
     *(
         Ask("POST /v1/memory/add_turn", {**V1, **turn}, {"processing_status": status}, 201)
         for turn, status in (
@@ -74,21 +62,15 @@ MEMORYSYNC: tuple[Step, ...] = (
     Ask("POST /memory/add", {"text": "Ann owns a zeppelin"}, {"id": 5}, 201),
     Ask("POST /memory/query", {"query": "zeppelin", "k": 1}, {"memories": [{"id": "$nearest"}]}),
     Ask("GET /v1/memory/status/5", None, {"processing_status": "pending"}),
-    Ask("GET /v1/memory/status/1", None, {"processing_status": "completed"}),
     # Over the plan all seems well, or is refused.
     {"quota": "silent"},
     Ask("POST /memory/add", {"text": CAT}, {"status": "ok", "id": None}),
     Ask("POST /memory/bulk-add", {"items": [{"text": CAT}]}, {"results": None}),
-    Ask("POST /memory/query", {"query": "tea"}, {"memories": []}),
     Ask("POST /v1/memory/add_turn", {**V1, "text": "I have a cow"}, {"processing_status": "skipped"}, 201),
     {"quota": "strict"},
     Ask("POST /memory/add", {"text": CAT}, {"detail": {"error": "limit_exceeded"}}, 429),
-    Ask("POST /memory/query", {"query": "tea"}, status=429),
-    Ask("POST /v1/memory/recall", {**V1, "prompt": "tea"}, status=429),
     {"quota": ""},
     Ask("DELETE /memory/forget", {"memory_ids": [1]}, [1]),
-    Ask("DELETE /memory/forget", {"memory_ids": [1]}, status=404),
-    Ask("POST /memory/add", {"text": TEA, "client_ref": "r1"}, skipped("already_ingested")),
     Ask("DELETE /memory/forget", {"filters": {"before": "9999-12-31T00:00:00+00:00"}}, [5, 4, 3, 2]),
     # Purging a user erases the account, and with it everybody's memories.
     Ask("POST /memory/add", {"text": TEA}, {"id": 6}, 201),
@@ -96,16 +78,16 @@ MEMORYSYNC: tuple[Step, ...] = (
     Ask("GET /memory/export", None, {"memories": []}),
 )
 
+SOURCE = {"session_id": "s", "source_event_ids": ["$tea"]}
+SOURCES = {"source_metadata": [{"metadata": {"n": 1}}], "source_events": [{"event_id": "$tea"}]}
 INGEST, FOUND, CONSOLE = "POST /v1/ingest", "POST /v1/search", "GET /v1/console/memories"
 
 
 def said(content: Any, actor: Any = "ann", session: str = "s", **fields: Any) -> dict[str, Any]:
-    """Return an event of Memsy's."""
     return {"actor_id": actor, "session_id": session, "kind": "user_message", "content": content, **fields}
 
 
 def contents(*texts: str) -> Any:
-    """Return the answer to a search."""
     return {"results": [{"content": text} for text in texts]}
 
 
@@ -116,26 +98,11 @@ MEMSY: tuple[Step, ...] = (
     {"lag": 1.0, "failing": {"bad"}},
     Ask(INGEST, {"events": [said("Ann likes tea", metadata='{"n": 1}'), said("bad")]}, {"event_ids": ["$tea", "$bad"]}),
     Ask("POST /v1/status", {"event_ids": ["$tea", "$bad", "x"]}, {"pendingIds": ["$tea", "$bad"], "total": 3}),
-    Ask(FOUND, {"query": "tea"}, contents()),
-    Ask(CONSOLE, None, {"total": 0}),
     1.0,
     Ask("POST /v1/status", {"event_ids": ["$tea", "$bad"]}, {"completedIds": ["$tea"], "failedIds": ["$bad"]}),
-    Ask(
-        FOUND,
-        {"query": "Ann likes tea", "include_source_events": True},
-        {"results": [{"id": "$memory", "score": 1.0, "metadata": {"session_id": "s", "source_event_ids": ["$tea"]}}]},
-    ),
-    Ask(
-        FOUND,
-        {"query": "tea", "include_source_events": True},
-        {
-            "results": [
-                {"metadata": {"source_metadata": [{"metadata": {"n": 1}}], "source_events": [{"event_id": "$tea"}]}}
-            ]
-        },
-    ),
+    Ask(FOUND, {"query": "Ann likes tea"}, {"results": [{"id": "$memory", "score": 1.0, "metadata": SOURCE}]}),
+    Ask(FOUND, {"query": "tea", "include_source_events": True}, {"results": [{"metadata": SOURCES}]}),
     Ask(f"{CONSOLE}/$memory", None, {"text": "Ann likes tea", "recall_count": 2, "scope": {"actor_id": "ann"}}),
-    Ask(f"{CONSOLE}/nope", status=422),
     Ask(f"{CONSOLE}/00000000-0000-4000-8000-000000000000", status=404),
     Ask(f"{CONSOLE}/stats", None, {"total_memories": 1}),
     Ask("GET /v1/actors", None, {"total": 1}),
@@ -153,32 +120,19 @@ MEMSY: tuple[Step, ...] = (
     Ask(INGEST, {"events": [said("tea of bob", actor="bob"), said("tea of eve smith", actor="eve smith")]}),
     1.0,
     # A search is of one actor and session, or of everybody; not every id that was stored can be searched.
-    Ask(FOUND, {"query": "tea", "actor_id": "bob"}, contents("tea of bob")),
     Ask(FOUND, {"query": "tea", "session_id": "later"}, contents("tea", "tea")),
-    Ask(FOUND, {"query": "tea", "actor_id": "ann", "exclude_session_id": "later"}, contents("Ann likes tea")),
-    *(
-        Ask(FOUND, {"query": "tea", **options}, status=422)
-        for options in (
-            {"actor_id": "eve smith"},
-            {"session_id": "a", "exclude_session_id": "b"},
-            {"limit": 101},
-            {"limit": 0},
-        )
-    ),
+    *(Ask(FOUND, {"query": "tea", **options}, status=422) for options in ({"actor_id": "eve smith"}, {"limit": 101})),
     Ask(f"{CONSOLE}?actor_id=ann&limit=1&offset=2", None, {"total": 3, "items": [{"text": "Ann likes tea"}]}),
     Ask(f"{CONSOLE}?search=BOB&sort=observed_at_asc", None, {"items": [{"text": "tea of bob"}]}),
-    Ask(f"{CONSOLE}?status=archived", None, {"items": []}),
     # A wrong event is refused, and with it the batch.
     *(
         Ask(INGEST, {"events": [said("fine", session="never"), wrong]}, status=422)
         for wrong in (
             said(""),
             said("c" * 8000),
-            said("tea", actor=""),
-            said("tea", session="s" * 257),
-            said("tea", metadata="m" * 4097),
-            said("tea", metadata={"not": "a string"}),
-            said("tea", kind="a new kind"),
+            said("x", actor=""),
+            said("x", metadata={"not": "a string"}),
+            said("x", kind="new"),
         )
     ),
     1.0,
