@@ -40,7 +40,6 @@ def emulator(hosted: Hosted) -> Iterator[Any]:
 
 @pytest.fixture
 async def memory(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator[AsyncMemory]:
-    """An open client that retries nothing."""
     async with hosted.client(emulator, tmp_path) as client:
         yield client
 

@@ -48,24 +48,14 @@ class Hosted:
     """One vendor: its provider, its emulator, and what tests have to know of the two."""
 
     name: str
-    sdk: str
-    """The package that the SDK is imported as."""
-    adds: str
-    """The route that every `add` asks for."""
-    search: str
-    """A pattern for the path that every search asks for."""
-    lag: float = 0.03
-    """How many seconds its emulator takes to process what it has accepted."""
-    width: str = "width"
-    """The option that bounds how many calls are under way."""
-    key_variable: str = ""
-    """The environment variable with the key, where one is needed."""
-    url_variable: str = ""
-    """The environment variable with the address, where there is one."""
-    says_when_to_return: bool = True
-    """Whether its SDK passes on the Retry-After of a 429."""
-    timeout: str = ""
-    """Where the adapter says how long it waits for a byte, unless that is an option."""
+    adds: str  # the route that every `add` asks for
+    search: str  # a pattern for the path that every search asks for
+    lag: float = 0.03  # how many seconds its emulator takes to process what it has accepted
+    width: str = "width"  # the option that bounds how many calls are under way
+    key_variable: str = ""  # the environment variable with the key, where one is needed
+    url_variable: str = ""  # the environment variable with the address, where there is one
+    says_when_to_return: bool = True  # whether its SDK passes on the Retry-After of a 429
+    timeout: str = ""  # where the adapter says how long it waits for a byte, unless that is an option
     batch: tuple[str, int, int] = ("", 0, 0)
     """The route of a batch, and how many requests 60 memories of one user and 60 of another are."""
     statuses: Mapping[int, type[OpenProtoError]] = field(default_factory=dict)
@@ -73,12 +63,10 @@ class Hosted:
 
     @property
     def provider(self) -> type[Provider]:
-        """Its provider."""
         return provider_class(self.name)
 
     @property
     def emulator(self) -> type[Emulator]:
-        """Its emulator."""
         return emulator_class(self.name)
 
     def make(self, emulator: Emulator, folder: Path, **options: Any) -> Provider:
@@ -87,7 +75,6 @@ class Hosted:
         return self.provider(**{**emulator.provider_options(), **beside, **options})
 
     def client(self, emulator: Emulator, folder: Path, *, retries: int = 0, **options: Any) -> AsyncMemory:
-        """Return a client of such a provider that retries nothing."""
         bounds = {name: options.pop(name) for name in ("timeout", "close_timeout") if name in options}
         return AsyncMemory(self.make(emulator, folder, **options), retries=retries, **bounds)
 
@@ -95,7 +82,6 @@ class Hosted:
 HOSTED = (
     Hosted(
         "letta",
-        sdk="letta_client",
         adds="POST /v1/archives/{archive_id}/passages",
         search="/v1/passages/search",
         url_variable="LETTA_BASE_URL",
@@ -105,7 +91,6 @@ HOSTED = (
     ),
     Hosted(
         "mem0",
-        sdk="mem0",
         adds="POST /v3/memories/add/",
         search="/v3/memories/search/",
         key_variable="MEM0_API_KEY",
@@ -114,7 +99,6 @@ HOSTED = (
     ),
     Hosted(
         "memorysync",
-        sdk="memorysync",
         adds="POST /memory/bulk-add",
         search="/memory/query",
         width="max_connections",
@@ -124,7 +108,6 @@ HOSTED = (
     ),
     Hosted(
         "memsy",
-        sdk="memsy",
         adds="POST /v1/ingest",
         search="/v1/search",
         lag=0.01,
@@ -137,7 +120,6 @@ HOSTED = (
     ),
     Hosted(
         "supermemory",
-        sdk="supermemory",
         adds="POST /ns/{namespace}/document",
         search="/ns/*/search",
         lag=0.01,

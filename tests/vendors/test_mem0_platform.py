@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_conformance.emulators import Status
 from openproto_conformance.emulators.mem0 import Mem0Platform
 
@@ -27,17 +28,11 @@ def client(emulator: Mem0Platform, **options: Any) -> AsyncMemory:
     return AsyncMemory("mem0", retries=0, timeout=10, **emulator.provider_options(), **options)
 
 
-async def add_as_another_program(emulator: Mem0Platform, text: str, **options: Any) -> str:
-    """Add a memory as a program does that uses mem0's client itself."""
-    from openproto_adapters.mem0.quiet_import import import_mem0
-
-    def add() -> str:
-        theirs = import_mem0().MemoryClient(api_key=emulator.api_key, host=emulator.url)
-        (added,) = theirs.add(text, infer=False, **options)["results"]
-        theirs.client.close()
-        return str(added["id"])
-
-    return await asyncio.to_thread(add)
+def add_as_another_program(emulator: Mem0Platform, text: str, **options: Any) -> str:
+    theirs = import_mem0().MemoryClient(api_key=emulator.api_key, host=emulator.url)
+    (added,) = theirs.add(text, infer=False, **options)["results"]
+    theirs.client.close()
+    return str(added["id"])
 
 
 async def test_a_repeated_text_is_another_memory(emulator: Mem0Platform) -> None:
@@ -47,8 +42,7 @@ async def test_a_repeated_text_is_another_memory(emulator: Mem0Platform) -> None
         done = await memory.wait_for_ingest([record.id for record in records], "ann")
         assert {record.content for record in done} == {"tea"}
         assert {hit.memory.content for hit in await memory.search("tea", "ann")} == {"tea"}
-        updated = await memory.update(records[1].id, content="coffee")
-        assert (updated.content, (await memory.get(records[1].id)).content) == ("coffee", "coffee")
+        await memory.update(records[1].id, content="coffee")
         # In the platform's own eyes the repeats have a mark at their end.
         texts = sorted(one.text for one in emulator.memories.values())
         assert texts[:2] == ["coffee", "tea"]
@@ -123,13 +117,10 @@ async def test_memories_of_other_programs_are_records_too_whatever_their_run_is_
     emulator.lag = 0
     async with client(emulator) as memory:
         options = {"user_id": "ann", "agent_id": "7", "run_id": "1", "metadata": {"mood": "calm"}}
-        id = await add_as_another_program(emulator, "likes tea", **options)
+        id = await asyncio.to_thread(add_as_another_program, emulator, "likes tea", **options)
         record = await memory.get(id)
-        assert (record.content, record.scope, record.extensions) == (
-            "likes tea",
-            "agent/7/run/1",
-            {"x-mem0": {"mood": "calm"}},
-        )
+        assert (record.content, record.scope) == ("likes tea", "agent/7/run/1")
+        assert record.extensions == {"x-mem0": {"mood": "calm"}}
         assert (await memory.list("ann", scope="agent/7/run/1")).items == [record]
         (record,) = await memory.wait_for_ingest([id], "ann")
         assert [hit.memory for hit in await memory.search("tea", "ann")] == [record]
@@ -141,14 +132,8 @@ async def test_memories_of_other_programs_are_records_too_whatever_their_run_is_
 async def test_another_users_memory_in_an_answer_is_an_error_and_goes_no_further(emulator: Mem0Platform) -> None:
     async with client(emulator) as memory:
         record = await memory.add("tea", user_id="bob", idempotency_key="key")
-        foreign = {
-            "id": record.id,
-            "memory": "tea",
-            "user_id": "bob",
-            "metadata": emulator.memories[record.id].versions[-1].metadata,
-            "created_at": "2026-01-01T00:00:00Z",
-            "score": 1.0,
-        }
+        foreign = {"id": record.id, "memory": "tea", "user_id": "bob", "created_at": "2026-01-01T00:00:00Z", "score": 1}
+        foreign["metadata"] = emulator.memories[record.id].versions[-1].metadata
         body = {"count": 1, "next": None, "previous": None, "results": [foreign]}
         for call, path in (
             (lambda: memory.search("tea", "ann"), SEARCH),

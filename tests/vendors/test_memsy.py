@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
-import inspect
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import memsy as sdk
 import pytest
 from memsy import AsyncMemsyClient, EventPayload
 from openproto_adapters.memsy import Memsy
 from openproto_adapters.memsy.ids import EventId
-from openproto_conformance.emulators import Answer, Request, Status
+from openproto_conformance.emulators import Status
 from openproto_conformance.emulators.memsy import Memsy as Emulator
 
 from openproto import (
@@ -50,23 +47,19 @@ async def raw(emulator: Emulator) -> AsyncIterator[AsyncMemsyClient]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the records of `memory` are."""
     return tmp_path / "records.db"
 
 
 @pytest.fixture
 async def plain(emulator: Emulator) -> AsyncIterator[AsyncMemory]:
-    """An open client without a file."""
     async with AsyncMemory(Memsy(**emulator.provider_options()), retries=0) as client:
         yield client
 
 
 stranger = plain
-"""Another one, which knows nothing of what the first one sent."""
 
 
 async def added(memory: AsyncMemory, *contents: str, user_id: str = "ann", **fields: Any) -> list[MemoryRecord]:
-    """Add memories, and wait until Memsy has processed them."""
     records = [await memory.add(content, user_id=user_id, **fields) for content in contents]
     return await memory.wait_for_ingest([record.id for record in records], user_id, timeout=10)
 
@@ -94,10 +87,10 @@ async def test_a_memory_is_queued_until_memsy_has_processed_it(memory: AsyncMemo
     bad = await memory.add("bad", user_id="ann")
     with pytest.raises(ProviderError):
         await memory.wait_for_ingest([bad.id], "ann", timeout=10)
-    outcomes = await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(250)])
+    outcomes = await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(50)])
     before = emulator.counters.by_route[STATUS]
     await memory.wait_for_ingest([getattr(one, "id", "") for one in outcomes], "ann", timeout=30)
-    assert emulator.counters.by_route[STATUS] - before < 100, "who waits for many asks for many at once"
+    assert emulator.counters.by_route[STATUS] - before < 20, "who waits for many asks for many at once"
     emulator.lag = 60.0
     late = await memory.add("late", user_id="ann")
     with pytest.raises(IngestionTimeoutError):
@@ -122,26 +115,22 @@ async def test_a_write_can_wait_until_it_is_processed_for_some_time(emulator: Em
         assert (await memory.add("five", user_id="ann")).status == "queued"
 
 
-async def test_two_clients_with_one_key_keep_one_memory(emulator: Emulator, path: Path, tmp_path: Path) -> None:
+async def test_two_clients_with_one_key_keep_one_memory(
+    memory: AsyncMemory, emulator: Emulator, path: Path, tmp_path: Path
+) -> None:
     # Under another name, so that no lock of this process keeps the two apart.
-    folder = tmp_path / "link"
-    await asyncio.to_thread(folder.symlink_to, path.parent)
-    options = emulator.provider_options()
-    async with (
-        AsyncMemory(Memsy(**options, path=path), retries=0) as one,
-        AsyncMemory(Memsy(**options, path=folder / path.name), retries=0) as two,
-    ):
+    link = tmp_path / "link.db"
+    await asyncio.to_thread(link.symlink_to, path)
+    async with AsyncMemory(Memsy(**emulator.provider_options(), path=link), retries=0) as two:
         for number in range(5):
-            calls = (client.add("tea", user_id="ann", idempotency_key=f"same {number}") for client in (one, two))
+            calls = (client.add("tea", user_id="ann", idempotency_key=f"same {number}") for client in (memory, two))
             first, second = await asyncio.gather(*calls)
             assert first == second
-            outcomes = await asyncio.gather(
-                one.add("a", user_id="ann", idempotency_key=f"not the same {number}"),
-                two.add("b", user_id="ann", idempotency_key=f"not the same {number}"),
-                return_exceptions=True,
-            )
+            texts = ((client, text) for client, text in ((memory, "a"), (two, "b")))
+            adds = (client.add(text, user_id="ann", idempotency_key=f"other {number}") for client, text in texts)
+            outcomes = await asyncio.gather(*adds, return_exceptions=True)
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ConflictError", "MemoryRecord"]
-        assert len((await one.list("ann")).items) == 10
+        assert len((await memory.list("ann")).items) == 10
     assert len(emulator.events) == 15, "what is sent again under its key is the same event"
 
 
@@ -149,15 +138,9 @@ async def test_what_is_deleted_leaves_nothing_behind(memory: AsyncMemory, path: 
     records = await added(memory, *(f"the ship number {n}" for n in range(40)), "the zeppelin")
     for record in records[:35]:
         await memory.delete(record.id)
-    assert sorted(await found(memory, "ship number")) == [
-        *(f"the ship number {n}" for n in range(35, 40)),
-        "the zeppelin",
-    ]
-    for call in (memory.get(records[0].id), memory.delete(records[0].id)):
-        with pytest.raises(NotFoundError):
-            await call
+    left = [f"the ship number {n}" for n in range(35, 40)]
+    assert sorted(await found(memory, "ship number")) == [*left, "the zeppelin"]
     assert await memory.delete_all("ann") == 6
-    assert (await memory.list("ann")).items == []
     assert (await raw.search("zeppelin", actor_id=user_token("ann"))).results, "Memsy itself forgets nothing"
     await memory.aclose()
     assert b"zeppelin" not in await asyncio.to_thread(path.read_bytes)
@@ -196,25 +179,18 @@ async def test_what_memsy_makes_nothing_of_is_kept(memory: AsyncMemory, plain: A
     assert (await plain.get(lost.id)).status == "failed"
 
 
-@pytest.mark.parametrize(
-    "make", [Path.mkdir, lambda path: path.write_text("this is no database" * 100)], ids=["folder", "text"]
-)
-async def test_a_file_that_cannot_be_used_is_named(
-    emulator: Emulator, path: Path, make: Callable[[Path], object]
-) -> None:
-    make(path)
-    with pytest.raises(ProviderError, match="path="):
-        async with AsyncMemory(Memsy(**emulator.provider_options(), path=path)):
-            pass
+async def test_a_file_that_cannot_be_used_is_named(emulator: Emulator, path: Path) -> None:
+    await asyncio.to_thread(path.write_text, "this is no database" * 100)
+    for unusable in (path, path.parent):
+        with pytest.raises(ProviderError, match="path="):
+            await Memsy(**emulator.provider_options(), path=unusable).open()
 
 
 # Without a file
 
 
 @pytest.mark.promise(34)
-async def test_what_memsy_cannot_do_is_undeclared_and_refused_with_a_hint(
-    plain: AsyncMemory, emulator: Emulator
-) -> None:
+async def test_what_memsy_cannot_do_is_refused_with_a_hint(plain: AsyncMemory, emulator: Emulator) -> None:
     declared = await plain.capabilities()
     assert set(declared.verbs) == {"add", "get", "search", "context", "capabilities"}
     support = declared.x_openproto.support
@@ -236,9 +212,7 @@ async def test_what_memsy_cannot_do_is_undeclared_and_refused_with_a_hint(
     assert [type(one) for one in await plain.add_many(items)] == [MemoryRecord, UnsupportedCapabilityError]
 
 
-async def test_who_adds_a_memory_can_read_it_at_once(
-    plain: AsyncMemory, stranger: AsyncMemory, emulator: Emulator
-) -> None:
+async def test_an_added_memory_can_be_read(plain: AsyncMemory, stranger: AsyncMemory, emulator: Emulator) -> None:
     emulator.lag = 60.0
     record = await plain.add("tea", user_id="ann", idempotency_key="key")
     assert await plain.get(record.id, user_id="ann") == record
@@ -257,17 +231,10 @@ async def test_who_adds_a_memory_can_read_it_at_once(
     assert len(emulator.events) == 1
 
 
-async def test_other_programs_events_are_passed_over(
-    plain: AsyncMemory, raw: AsyncMemsyClient, emulator: Emulator
-) -> None:
+async def test_foreign_events_are_passed_over(plain: AsyncMemory, raw: AsyncMemsyClient, emulator: Emulator) -> None:
     emulator.lag = 0.0
-    actor = user_token("ann")
-    sent: tuple[tuple[Any, str | None], ...] = (
-        ("user_message", None),
-        ("app_event", "no JSON"),
-        ("tool_result", '{"plan": "pro"}'),
-    )
-    await raw.ingest([EventPayload(actor, "theirs", kind, "tea of theirs", metadata=text) for kind, text in sent])
+    actor, texts = user_token("ann"), (None, "no JSON", '{"plan": "pro"}')
+    await raw.ingest([EventPayload(actor, "theirs", "app_event", "tea of theirs", metadata=text) for text in texts])
     await added(plain, "tea of ours")
     assert await found(plain, "tea") == ["tea of ours"]
     await raw.ingest([EventPayload(actor, "s" * 22, "user_message", "tea", metadata='{"openproto": "no envelope"}')])
@@ -279,17 +246,12 @@ async def test_other_programs_events_are_passed_over(
 
 
 @pytest.mark.promise(32)
-async def test_every_search_names_its_actor_in_words_that_memsy_searches_and_a_foreign_row_is_an_error(
+async def test_every_search_names_its_actor(
     memory: AsyncMemory, plain: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
     search = Emulator.search
-
-    def seen(self: Emulator, request: Request) -> Answer:
-        asked.append(request.json)
-        return search(self, request)
-
-    monkeypatch.setattr(Emulator, "search", seen)
+    monkeypatch.setattr(Emulator, "search", lambda self, request: asked.append(request.json) or search(self, request))
     users = ("ünñ ser", "../x?y#z", "*", "%2e%2e", "ann", "a" * 256)
     for user in users:
         for client in (memory, plain):
@@ -305,40 +267,21 @@ async def test_every_search_names_its_actor_in_words_that_memsy_searches_and_a_f
             await client.search("note", "ann")
 
 
-async def test_an_older_server_may_ignore_sessions(plain: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = await added(plain, *(f"note {n}" for n in range(3)))
-    search = Emulator.search
-
-    def older(self: Emulator, request: Request) -> Answer:
-        request.json.pop("session_id", None)
-        return search(self, request)
-
-    monkeypatch.setattr(Emulator, "search", older)
-    for record in records:
-        assert (await plain.get(record.id)).content == record.content
-    await plain.add("another", user_id="ann", idempotency_key="a key that nobody used")
-
-
 # Calls and their errors
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
+async def test_a_refused_write_is_its_error_and_leaves_nothing(memory: AsyncMemory, emulator: Emulator) -> None:
+    for status, body, kind in (
         (403, {"message": "Forbidden"}, UnauthorizedError),
         (403, {"detail": {"error": "seat_required", "message": "the secret"}}, ScopeDeniedError),
         (409, {"detail": {"error": "seat_limit_reached", "message": "the secret"}}, ScopeDeniedError),
         (400, {"detail": {"error": "org_id_not_allowed", "message": "the secret"}}, InvalidRequestError),
-    ],
-)
-async def test_a_refused_write_is_its_error_and_leaves_nothing(
-    memory: AsyncMemory, emulator: Emulator, status: int, body: Any, kind: type[OpenProtoError]
-) -> None:
-    emulator.faults.next(Status(status, body=body), path="/v1/ingest")
-    with pytest.raises(OpenProtoError) as caught:
-        await memory.add("the secret", user_id="ann")
-    assert (type(caught.value), caught.value.retryable, emulator.events) == (kind, False, {})
-    assert "secret" not in str(caught.value)
+    ):
+        emulator.faults.next(Status(status, body=body), path="/v1/ingest")
+        with pytest.raises(OpenProtoError) as caught:
+            await memory.add("the secret", user_id="ann")
+        assert (type(caught.value), caught.value.retryable, emulator.events) == (kind, False, {})
+        assert "secret" not in str(caught.value)
     assert (await memory.list("ann")).items == []
 
 
@@ -350,15 +293,4 @@ async def test_health_needs_the_key(memory: AsyncMemory, emulator: Emulator, mon
         assert (await memory.health()).status == "unavailable"
     monkeypatch.delenv("MEMSY_BASE_URL", raising=False)
     with pytest.raises(InvalidRequestError, match="MEMSY_BASE_URL"):
-        async with AsyncMemory("memsy", api_key="k"):
-            pass
-
-
-@pytest.mark.parametrize("client", [sdk.MemsyClient, sdk.AsyncMemsyClient])
-def test_the_sdk_still_has_no_way_to_delete_or_change(client: type) -> None:
-    names = {name for name in dir(client) if not name.startswith("_")}
-    assert names == {"close", "health", "ingest", "search", "status"}, "there is more now: is anything native?"
-    for resource in ("MemoriesResource", "AsyncMemoriesResource"):
-        module: Any = importlib.import_module("memsy.resources.memories")
-        methods = {name for name, _ in inspect.getmembers(getattr(module, resource), inspect.isfunction)}
-        assert methods - {"__init__"} == {"get", "list", "stats"}
+        await AsyncMemory("memsy", api_key="k").search("tea", "ann")

@@ -19,16 +19,13 @@ WIDTH = 4
 
 @pytest.fixture
 async def narrow(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator[AsyncMemory]:
-    """An open client with few threads or connections, and a memory."""
     async with hosted.client(emulator, tmp_path, timeout=None, **{hosted.width: WIDTH}) as client:
         await client.add("first", user_id="ann")
         yield client
 
 
 @pytest.mark.promise(14, 85)
-async def test_cancelled_calls_hold_no_thread_and_connection(
-    hosted: Hosted, narrow: AsyncMemory, emulator: Any
-) -> None:
+async def test_cancelled_calls_hold_nothing(hosted: Hosted, narrow: AsyncMemory, emulator: Any) -> None:
     with emulator.faults.always(Hang(), method="POST"):
         calls = [asyncio.create_task(narrow.add(f"note {n}", user_id="ann")) for n in range(50)]
         calls += [asyncio.create_task(narrow.search("tea", "ann")) for n in range(50)]

@@ -12,7 +12,7 @@ from openproto.emulation import Recent
 
 
 @pytest.mark.parametrize("everything", [False, True])
-async def test_a_key_is_the_same_memory_for_another_process_and_is_used_up_with_it(
+async def test_a_key_is_one_memory_for_all_processes(
     memory: AsyncMemory, other: AsyncMemory, emulator: Any, monkeypatch: pytest.MonkeyPatch, everything: bool
 ) -> None:
     monkeypatch.setattr("openproto_adapters.supermemory.memories._recent", Recent(0))  # which its clients share

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import lasting
 import pytest
-from memori_tools import Sql, WriteFact
 from openproto_adapters.memori import Memori
 from openproto_conformance.emulators.memori import Memori as Emulated
 
@@ -20,7 +19,6 @@ from openproto import AsyncMemory
 
 @pytest.fixture(scope="session")
 def models() -> Iterator[Path]:
-    """The folder of the model."""
     with Emulated() as running:
         yield running.models
 
@@ -33,15 +31,12 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def memory(database: Path, models: Path) -> AsyncIterator[AsyncMemory]:
-    """A client on the file."""
     async with AsyncMemory(Memori(database, models=models)) as client:
         yield client
 
 
 @pytest.fixture
-def sql(database: Path) -> Sql:
-    """Run a statement as another program that uses the file."""
-
+def sql(database: Path) -> Any:
     def run(statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(database)) as connection, connection:
             return connection.execute(statement, values).fetchall()
@@ -50,9 +45,7 @@ def sql(database: Path) -> Sql:
 
 
 @pytest.fixture
-def memoris_own(sql: Sql) -> WriteFact:
-    """Write a fact as Memori does, and return its uuid."""
-
+def memoris_own(sql: Any) -> Any:
     def write(user_id: str, content: str, embedding: bytes = b"") -> str:
         uuid = str(uuid4())
         sql("INSERT OR IGNORE INTO memori_entity (uuid, external_id) VALUES (?, ?)", str(uuid4()), user_id)

@@ -6,31 +6,25 @@ import copy
 import multiprocessing
 import sqlite3
 import stat
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from memori_tools import Sql, WriteFact
 from openproto_adapters.memori import Memori, store
-from openproto_adapters.memori.native import Engine
 
 from openproto import AsyncMemory, ConflictError, Memory, NotFoundError, OpenProtoError, ProviderError
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-async def test_another_programs_fact_is_a_memory(memory: AsyncMemory, memoris_own: WriteFact, sql: Sql) -> None:
+async def test_another_programs_fact_is_a_memory(memory: AsyncMemory, memoris_own: Any, sql: Any) -> None:
     mine = await memory.add("my own note", user_id="ann")
     id = memoris_own("ann", "Ann plays the flute")
     record = await memory.get(id, user_id="ann")
-    assert (record.content, record.user_id, record.extensions) == (
-        "Ann plays the flute",
-        "ann",
-        {"x-memori": {"num_times": 3}},
-    )
+    assert (record.content, record.extensions) == ("Ann plays the flute", {"x-memori": {"num_times": 3}})
     assert abs(record.created_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert {one.id for one in (await memory.list("ann")).items} == {mine.id, id}
     nobodys = memoris_own("openproto:AAAAAAAAAAAAAAAAAAAAAA", "a fact of a user of whom only a token is known")
@@ -47,7 +41,7 @@ async def test_another_programs_fact_is_a_memory(memory: AsyncMemory, memoris_ow
 
 
 async def test_facts_of_one_second_are_listed_once(
-    memory: AsyncMemory, memoris_own: WriteFact, monkeypatch: pytest.MonkeyPatch
+    memory: AsyncMemory, memoris_own: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PAGE", 3)
     ids = [memoris_own("ann", f"their note {n}") for n in range(7)]
@@ -55,7 +49,7 @@ async def test_facts_of_one_second_are_listed_once(
     assert sorted([record.id async for record in memory.iter("ann")]) == sorted(ids)
 
 
-async def test_what_another_program_deleted_is_gone_and_its_key_is_free(memory: AsyncMemory, sql: Sql) -> None:
+async def test_what_another_program_deleted_is_gone_and_its_key_is_free(memory: AsyncMemory, sql: Any) -> None:
     first = await memory.add("a note", user_id="ann", idempotency_key="k")
     sql("DELETE FROM memori_entity_fact")  # without foreign keys, as SQLite is when nobody says otherwise
     assert (await memory.list("ann")).items == []
@@ -66,8 +60,6 @@ async def test_what_another_program_deleted_is_gone_and_its_key_is_free(memory: 
 
 async def test_a_key_that_another_process_was_faster_with_returns_its_memory(database: Path, models: Path) -> None:
     class Late(Memori):
-        """Looks for the key before the other process has written, and writes afterwards."""
-
         looks = 0
 
         async def find_key(self, user_id: str, key: str) -> Any:
@@ -76,35 +68,20 @@ async def test_a_key_that_another_process_was_faster_with_returns_its_memory(dat
 
     async with AsyncMemory(Memori(database, models=models)) as other:
         first = await other.add("a note", user_id="ann", idempotency_key="k")
-    async with AsyncMemory(Late(database, models=models)) as late:
-        assert await late.add("a note", user_id="ann", idempotency_key="k") == first
-    async with AsyncMemory(Late(database, models=models)) as late:
+    async with AsyncMemory(late := Late(database, models=models)) as memory:
+        assert await memory.add("a note", user_id="ann", idempotency_key="k") == first
+        late.looks = 0
         with pytest.raises(ConflictError):
-            await late.add("another note", user_id="ann", idempotency_key="k")
-        assert len((await late.list("ann")).items) == 1
+            await memory.add("another note", user_id="ann", idempotency_key="k")
+        assert len((await memory.list("ann")).items) == 1
 
 
 async def test_every_fact_is_ranked_however_many(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "CHUNK", 400)
+    monkeypatch.setattr(store, "CHUNK", 40)
     await memory.add("Our cat sleeps on the sofa", user_id="ann")
-    await memory.add_many([{"content": f"the invoice number {n} is paid", "user_id": "ann"} for n in range(1_100)])
+    await memory.add_many([{"content": f"the invoice number {n} is paid", "user_id": "ann"} for n in range(110)])
     found = await memory.search("a kitten napping", "ann", limit=3)
     assert found[0].memory.content == "Our cat sleeps on the sofa"
-
-
-async def test_filters_are_applied_before_the_ranking(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranked: list[int] = []
-    rank = Engine.rank
-    monkeypatch.setattr(
-        Engine, "rank", lambda self, query, facts, *rest: ranked.append(len(facts)) or rank(self, query, facts, *rest)
-    )
-    for n in range(5):
-        await memory.add(f"a note {n}", user_id="ann", scope="a_c/d", tags=['say "hi" 100%'])
-        await memory.add(f"a note {n}", user_id="ann", scope="abc/d", tags=["hi"])
-        await memory.add(f"a note {n}", user_id="ann", valid_to=WHEN)
-    assert len(await memory.search("note", "ann", scope="a_c")) == 5
-    assert len(await memory.search("note", "ann", tag='say "hi" 100%')) == 5
-    assert ranked == [5, 5]
 
 
 @pytest.mark.promise(51)
@@ -128,12 +105,9 @@ def _write(database: str, models: str, n: int) -> str:
 @pytest.mark.promise(50)
 @pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg"])
 async def test_a_url_of_postgresql_is_one_of_psycopg(driver: str, server: str, models: Path) -> None:
-    url = server.replace("postgresql", driver, 1)
-    async with AsyncMemory(Memori(url, models=models)) as memory:
+    async with AsyncMemory(Memori(server.replace("postgresql", driver, 1), models=models)) as memory:
         record = await memory.add("我喜欢咖啡", user_id=f"user of {driver}", tags=["café"])
-        assert await memory.get(record.id) == record
         assert [hit.memory for hit in await memory.search("咖啡", record.user_id)] == [record]
-        await memory.delete(record.id)
 
 
 @pytest.mark.parametrize(
@@ -141,12 +115,11 @@ async def test_a_url_of_postgresql_is_one_of_psycopg(driver: str, server: str, m
 )
 async def test_a_url_of_no_usable_database_is_refused_without_its_password(url: str, models: Path) -> None:
     with pytest.raises(ValueError) as refused:
-        async with AsyncMemory(Memori(url, models=models)):
-            pass
+        await Memori(url, models=models).open()
     assert "hunter2" not in str(refused.value)
 
 
-async def test_a_damaged_row_is_a_provider_error_without_its_text(memory: AsyncMemory, sql: Sql) -> None:
+async def test_a_damaged_row_is_a_provider_error_without_its_text(memory: AsyncMemory, sql: Any) -> None:
     record = await memory.add("a secret", user_id="ann")
     sql("""UPDATE openproto_memory SET envelope = '{"secret": 1}'""")
     with pytest.raises(ProviderError, match="damaged") as damaged:
@@ -160,38 +133,19 @@ async def test_a_damaged_row_is_a_provider_error_without_its_text(memory: AsyncM
             await read
 
 
-def _answer(engine: Any, answer: Callable[[str], Any]) -> Any:
-    """Return the engine with a handle that answers a search so, to what was asked under that number."""
-
-    class Handle:
-        def retrieve(self, request: str) -> Any:
-            return answer(next(reversed(engine._asked)))
-
-        def embed_texts(self, texts: list[str]) -> Any:
-            return [[0.1] * 384 for _ in texts]
-
-    other = copy.copy(engine)
-    other._handle = Handle()
-    return other
+ROWS = ('"id": 7', '"id": "TICKET:0"', *(f'"id": "TICKET{end}", "rank_score": 1' for end in (":99", "1:0")))
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda ticket: "{",
-        lambda ticket: '{"id": 1}',
-        lambda ticket: '[{"id": 7}]',
-        lambda ticket: f'[{{"id": "{ticket}:0"}}]',
-        lambda ticket: f'[{{"id": "{ticket}:99", "rank_score": 1}}]',
-        lambda ticket: f'[{{"id": "{ticket}1:0", "rank_score": 1}}]',
-        lambda ticket: f'[{{"id": "{ticket}:0", "rank_score": "high"}}]',
-    ],
-)
-async def test_an_engines_answer_must_be_a_ranking(database: Path, models: Path, answer: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("answer", ["{", '{"id": 1}', *(f"[{{{row}}}]" for row in ROWS)])
+async def test_an_engines_answer_must_be_a_ranking(database: Path, models: Path, answer: str) -> None:
     provider = Memori(database, models=models)
     async with AsyncMemory(provider) as memory:
         await memory.add("a note", user_id="ann")
-        provider._backend = provider.backend._replace(engine=_answer(provider.backend.engine, answer))
+        engine = copy.copy(provider.backend.engine)
+        engine._handle = Mock()
+        engine._handle.retrieve = lambda request: answer.replace("TICKET", next(reversed(engine._asked)))
+        engine._handle.embed_texts = lambda texts: [[0.1] * 384 for _ in texts]
+        provider._backend = provider.backend._replace(engine=engine)
         with pytest.raises(ProviderError, match="Memori's engine answered"):
             await memory.search("note", "ann")
 
@@ -205,7 +159,4 @@ async def test_a_file_that_could_not_be_opened_once_can_be_later(tmp_path: Path,
         await provider.health()
     (tmp_path / "memori.db").rmdir()
     async with AsyncMemory(provider) as memory:
-        old = await memory.add("tea", user_id="ann", key="drink")
-        assert (await memory.update(old.id, content="green tea")).content == "green tea"
-        new = await memory.add("coffee", user_id="ann", supersedes=[old.id])
-        assert (await memory.get(key="drink", user_id="ann")).superseded_by == new.id
+        assert (await memory.put("tea", user_id="ann", key="drink")).key == "drink"
