@@ -30,6 +30,7 @@ LETTA: tuple[Step, ...] = (
     Ask("GET /v1/archives/?order=asc&after=$ann&before=$bob", None, [{"id": "$twin"}]),
     Ask(f"GET /v1/archives/?after=archive-{MISSING}", status=404),
     Ask("PATCH /v1/archives/$twin", {"name": "eve", "description": None}, {"name": "eve"}),
+    Ask("GET /v1/archives/$ann", None, {"description": "d"}),
     # A passage comes back as it was written, and is never changed.
     Ask(f"POST {IN}", {"text": "a", "created_at": "2024-01-03T00:00:00"}, {"created_at": "2024-01-03T00:00:00Z"}),
     Ask(f"POST {IN}", {"text": "", "created_at": "2024-01-01T00:00:00Z"}, {"tags": None, "metadata": {}}),

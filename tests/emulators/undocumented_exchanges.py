@@ -24,6 +24,7 @@ MEMORYSYNC: tuple[Step, ...] = (
     # A memory is its end user's alone.
     Ask("POST /memory/add", {"text": TEA, "tags": ["a"], "client_ref": "r1"}, {"id": 1, "tags": ["a"]}, 201),
     Ask("PATCH /memory/1", {"tags": ["a", "b"], "metadata": {"n": 1}}, {"text": TEA, "metadata": {"n": 1}}),
+    Ask("GET /memory/1", None, {"id": 1, "text": TEA}),
     *(Ask(f"{route}", status=404, headers=BOB) for route in ("GET /memory/1", "GET /memory/1/history")),
     Ask("DELETE /memory/forget", {"memory_ids": [1]}, status=404, headers=BOB),
     Ask("POST /memory/batch-update", {"items": [{"memory_id": 1, "tags": []}]}, {"not_found": 1}, 207, BOB),
