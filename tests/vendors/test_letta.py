@@ -239,7 +239,7 @@ async def test_scores_are_lettas_or_of_the_order(memory: AsyncMemory, emulator: 
     assert hits[0].memory.content == "green tea in the morning"
     assert scores == sorted(set(scores), reverse=True)
     assert 0.0 < scores[-1] < scores[0] <= 0.5, "an order vouches for nothing"
-    scored = raw.passages.with_raw_response.search(archive_id=archive_of(emulator).id, query="green tea").json()
+    scored: Any = raw.passages.with_raw_response.search(archive_id=archive_of(emulator).id, query="green tea").json()
     for place, hit in enumerate(scored):
         hit["score"] = 0.9 - place / 4
     emulator.faults.next(Status(200, body=scored))

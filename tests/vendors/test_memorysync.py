@@ -164,7 +164,7 @@ async def test_half_a_change_shows(memory: AsyncMemory, other: AsyncMemory, emul
 
 @pytest.mark.parametrize("refusal", ["silent", "strict", "worthless", "cut off"])
 async def test_a_refused_change_is_none(
-    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, refusal: str
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, refusal: Any
 ) -> None:
     record = await memory.add("Ann drinks coffee", user_id="ann")
     if refusal == "worthless":

@@ -167,10 +167,11 @@ def memoris_search(database: Path, **asked: str) -> Any:
     config: Any = Config()
     config.byodb = True
     engine = create_engine(f"sqlite:///{database}")
-    config.storage = Manager(config).start(sessionmaker(engine))
+    storage: Any = Manager(config).start(sessionmaker(engine))
+    config.storage = storage
     adapter: Any = RustCoreAdapter.maybe_create(config)
     with native._environment(next(folder for folder in native._engines if folder)):
         found = adapter.retrieve_facts(**asked, limit=5, dense_limit=1000)
-    config.storage.adapter.close()
+    storage.adapter.close()
     engine.dispose()
     return found
