@@ -109,10 +109,9 @@ async def test_keys_apps_and_large_restores_on_a_real_server(tmp_path: Path) -> 
     with running(app) as url:
         for key in ("op_wrong", None):
             memory = AsyncMemory("passthrough", base_url=url, api_key=key)
-            with pytest.raises(UnauthorizedError, match="API key"):
-                async with memory:
-                    pass
             assert (await memory.health()).status == "unavailable"
+            with pytest.raises(UnauthorizedError, match="API key"):
+                await memory.list("ann")
             await memory.aclose()
         async with AsyncMemory("passthrough", base_url=url, api_key=bound) as client:
             assert (await client.health()).status == "ok"
