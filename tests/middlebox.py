@@ -1,0 +1,92 @@
+"""A middlebox between a client and a server on real sockets, which answers a request twice where a test asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+Fault: TypeAlias = Literal["", "twice", "twice later"]
+
+
+class Middlebox:
+    """Forwards to the server at `upstream`; `fault` is done to every answer while it is set.
+
+    "twice" sends an answer two times in one piece, "twice later" with a pause between, after which `repeated` is set.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        parts = urlsplit(upstream)
+        self._upstream = (parts.hostname or "", parts.port or 80)
+        self.fault: Fault = ""
+        self.connections = 0
+        self.repeated = threading.Event()
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        theirs, ours = await asyncio.open_connection(*self._upstream)
+        try:
+            while request := await _message(reader):
+                ours.write(request)
+                if not (answer := await _message(theirs)):
+                    return
+
+                writer.write(answer * 2 if self.fault == "twice" else answer)
+                if self.fault == "twice later":
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                    writer.write(answer)
+                await writer.drain()
+                if self.fault.startswith("twice"):
+                    await asyncio.sleep(0.02)
+                    self.repeated.set()
+        except OSError:
+            pass
+        finally:
+            ours.close()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await asyncio.gather(ours.wait_closed(), writer.wait_closed())
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    """Return a whole message of HTTP/1.1, or nothing where the connection has ended."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return b""
+    for line in head.lower().split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name == b"content-length":
+            return head + await reader.readexactly(int(value))
+        assert name != b"transfer-encoding", "the servers of these tests say how long an answer is"
+    return head
+
+
+@contextlib.contextmanager
+def middlebox(upstream: str) -> Iterator[Middlebox]:
+    """Run a middlebox in a thread."""
+    box = Middlebox(upstream)
+    ready, ended = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        server = await asyncio.start_server(box.serve, "127.0.0.1", 0)
+        box.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ready.set()
+        await ended.wait()
+        server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    ready.wait()
+    try:
+        yield box
+    finally:
+        loops[0].call_soon_threadsafe(ended.set)
+        thread.join()
