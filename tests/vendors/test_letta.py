@@ -72,6 +72,9 @@ async def test_the_oldest_archive_counts(memory: AsyncMemory, other: AsyncMemory
     assert [hit.memory.content for hit in await other.search("coffee", "ann")] == ["coffee"]
     with pytest.raises(NotFoundError):
         await other.get(record.id)
+    await memory.delete_all("ann")
+    await other.add("milk", user_id="ann")
+    assert await contents(memory) == ["milk"]
 
 
 async def test_of_two_versions_the_newer_counts_until_a_write(memory: AsyncMemory, emulator: Emulator) -> None:
@@ -206,8 +209,9 @@ async def test_another_users_passage_goes_no_further(memory: AsyncMemory, emulat
     assert await contents(memory, "bob") == ["secret"]
     damaged: list[dict[str, Any]] = [{"openproto": "{"}, {"openproto": 5}, {"openproto_version": "new"}]
     (passage,) = bobs.passages.values()
-    for metadata in ({**passage.metadata, **damage} for damage in damaged):
-        passage.metadata = metadata
+    whole = passage.metadata
+    for damage in damaged:
+        passage.metadata = {**whole, **damage}
         for attempt in (memory.list("bob"), memory.search("secret", "bob")):
             with pytest.raises(ProviderError):
                 await attempt

@@ -13,7 +13,7 @@ import pytest
 from memsy import AsyncMemsyClient, EventPayload
 from openproto_adapters.memsy import Memsy
 from openproto_adapters.memsy.ids import EventId
-from openproto_conformance.emulators import Status
+from openproto_conformance.emulators import Answer, Request, Status
 from openproto_conformance.emulators.memsy import Memsy as Emulator
 
 from openproto import (
@@ -265,6 +265,19 @@ async def test_every_search_names_its_actor(
     for client in (memory, plain):
         with pytest.raises(ProviderError, match="another user's memory"):
             await client.search("note", "ann")
+
+
+async def test_an_older_server_may_ignore_sessions(plain: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    records, search = await added(plain, *(f"note {n}" for n in range(3))), Emulator.search
+
+    def older(self: Emulator, request: Request) -> Answer:
+        request.json.pop("session_id", None)
+        return search(self, request)
+
+    monkeypatch.setattr(Emulator, "search", older)
+    for record in records:
+        assert (await plain.get(record.id)).content == record.content
+    await plain.add("another", user_id="ann", idempotency_key="a key that nobody used")
 
 
 # Calls and their errors

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from openproto_adapters.supermemory import Supermemory, memories, windows
 from openproto_adapters.supermemory.api import Document
-from openproto_adapters.supermemory.ids import DocumentId, namespace_of
+from openproto_adapters.supermemory.ids import DocumentId, graves_of, namespace_of
 from openproto_conformance.emulators import Answer, Request, Status
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 from openproto_conformance.emulators.supermemory.store import Document as Emulated
@@ -92,6 +92,18 @@ async def test_a_hundred_memories_are_deleted_with_one_request(memory: AsyncMemo
     with pytest.raises(ProviderError, match="did not delete"):
         await memory.delete(added.id)
     await memory.delete(added.id)
+
+
+async def test_deleting_everything_frees_the_keys(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memories, "_recent", Recent(0))  # as if another process had written it
+    first = await memory.add("tea", user_id="ann", idempotency_key="key-1")
+    await memory.delete(first.id)
+    await memory.add("other", user_id="ann")
+    assert await memory.delete_all("ann") == 1
+    assert not emulator.namespaces.keys() & {ANN, graves_of(user_token("ann"))}
+    assert (await memory.add("tea", user_id="ann", idempotency_key="key-1")).content == "tea"
 
 
 async def test_a_batch_fails_in_part(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

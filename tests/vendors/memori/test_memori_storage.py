@@ -84,6 +84,14 @@ async def test_every_fact_is_ranked_however_many(memory: AsyncMemory, monkeypatc
     assert found[0].memory.content == "Our cat sleeps on the sofa"
 
 
+async def test_filters_are_taken_literally_and_before_the_ranking(memory: AsyncMemory) -> None:
+    for scope, tag, until in (("a_c/d", 'say "hi" 100%', None), ("abc/d", "hi", None), ("a_c", "hi", WHEN)):
+        await memory.add("a note", user_id="ann", scope=scope, tags=[tag], valid_to=until)
+    for narrowed in ({"scope": "a_c"}, {"tag": 'say "hi" 100%'}):
+        (found,) = await memory.search("note", "ann", **narrowed)
+        assert found.memory.scope == "a_c/d"
+
+
 @pytest.mark.promise(51)
 def test_tables_are_made_once_whoever_opens_them_at_the_same_time(database: Path, models: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as processes:
