@@ -1,13 +1,14 @@
 """Where a memory client lives: the one event loop that may use it, reached from any thread or loop.
 
 A `Memory` lives on the process's background loop and serves every caller. An `AsyncMemory` lives on the loop that first
-used it and serves that loop alone.
+used it; other threads may wait for it, other loops may not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from openproto import AsyncMemory, Memory
@@ -50,14 +51,30 @@ class BoundClient:
             )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work`, which uses `client`, and wait for it; raises TypeError for an `AsyncMemory`."""
-        if not self.is_shared:
+        """Run `work`, which uses `client`, on the client's own loop, and wait for it.
+
+        Raises InvalidStateError for an `AsyncMemory` that nothing has used yet, and on its loop, which would wait for
+        itself.
+        """
+        if self.is_shared:
+            return run(work)
+        if self._bound is None or not self._bound.is_running() or _is_in_loop():
             work.close()
-            raise TypeError("a synchronous call needs a Memory; an AsyncMemory serves asynchronous calls only")
-        return run(work)
+            raise asyncio.InvalidStateError(
+                "a synchronous call on an AsyncMemory needs another thread than its loop's, and the loop running; await "
+                "the asynchronous method, or use a Memory"
+            )
+        return asyncio.run_coroutine_threadsafe(work, self._bound).result()
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, which uses `client`, on the client's own loop; cancelling cancels it there."""
         if not self.is_shared or background_loop() is asyncio.get_running_loop():
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, background_loop()))
+
+
+def _is_in_loop() -> bool:
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
+    return False

@@ -42,8 +42,8 @@ class OpenProtoStore(BaseStore):
 
     Args:
         memory: Where the items are kept. A `Memory` serves `batch` and `abatch` on any thread and loop; an
-            `AsyncMemory` serves `abatch` on the loop that first used it, and a synchronous call raises
-            `asyncio.InvalidStateError`.
+            `AsyncMemory` serves `abatch` on the loop that first used it, and `batch` in other threads; on that loop
+            `batch` raises `asyncio.InvalidStateError`.
         user_id: Whose memory all namespaces of this store are. Use one store per user where users must not share one.
         index: LangGraph's index configuration. `fields` says which texts of a value are found; the vectors are the
             provider's, so a function of your own is given to the client: `embedder=IndexEmbedder(index)`.
@@ -75,10 +75,6 @@ class OpenProtoStore(BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> Results:
         """Run the operations: all reads, then all writes; the last write of a key counts."""
-        if not self._bound.is_shared:
-            raise asyncio.InvalidStateError(
-                "a synchronous call needs OpenProtoStore(Memory(...)); with an AsyncMemory, await the a... methods"
-            )
         return self._bound.run(self._run(list(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> Results:
