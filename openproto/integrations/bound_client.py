@@ -61,16 +61,18 @@ class BoundClient:
         if self._bound is None or not self._bound.is_running() or _is_in_loop():
             work.close()
             raise asyncio.InvalidStateError(
-                "a synchronous call on an AsyncMemory needs another thread than its loop's, and the loop running; await "
-                "the asynchronous method, or use a Memory"
+                "a synchronous call on an AsyncMemory needs another thread than its loop's, and the loop running; "
+                "await the asynchronous method, or use a Memory"
             )
         return asyncio.run_coroutine_threadsafe(work, self._bound).result()
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, which uses `client`, on the client's own loop; cancelling cancels it there."""
-        if not self.is_shared or background_loop() is asyncio.get_running_loop():
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, background_loop()))
+        if not self.is_shared:
+            self.loop()  # an AsyncMemory is bound by its first use
+        elif background_loop() is not asyncio.get_running_loop():
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, background_loop()))
+        return await work
 
 
 def _is_in_loop() -> bool:
