@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from fake_llm import FakeLLM
 from openai import AsyncOpenAI, OpenAI
-from remembering_shelf import Shelf
+from remembering_shelf import KNOWN, Shelf
 
 from openproto import Memory
 from openproto.integrations.llm import CaptureQueue
@@ -21,7 +21,7 @@ def llm() -> Iterator[FakeLLM]:
 
 @pytest.fixture
 def shelf() -> Shelf:
-    return Shelf(("ada", "Ada takes her coffee black"))
+    return Shelf(KNOWN)
 
 
 @pytest.fixture
@@ -39,5 +39,5 @@ def gpt(llm: FakeLLM) -> Iterator[OpenAI]:
 
 @pytest.fixture
 async def async_gpt(llm: FakeLLM) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=llm.openai_url, api_key="k") as client:
+    async with AsyncOpenAI(base_url=llm.openai_url, api_key="k", timeout=60) as client:
         yield client

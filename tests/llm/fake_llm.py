@@ -18,13 +18,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 
 Json = dict[str, Any]
+Events = tuple[Json, list[tuple[str | None, Any]]]
+"""A whole answer, and the same as named events."""
 
+ARGUMENTS = '{"city": "Oslo"}'
 MEMORIES = re.compile(r"<recalled_memories>.*</recalled_memories>", re.DOTALL)
 
 
-def said(text: str) -> dict[str, Any]:
-    """Return the arguments of a chat completion in which the user says `text`."""
-    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+def say(client: Any, text: str, **options: Any) -> Any:
+    return client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}], **options)
 
 
 class Received(NamedTuple):
@@ -42,13 +44,9 @@ class Received(NamedTuple):
 
 
 class FakeLLM:
-    """Serves on a free port between `with` and its end."""
-
     def __init__(self) -> None:
         self.requests: list[Received] = []
-        self.disconnects = 0
         self.disconnected = threading.Event()
-        self.delay = 0.0
         self.pause_between_chunks = 0.0
         self.fail_next = 0
         self.usage_chunk = False
@@ -95,7 +93,6 @@ class _Handler(BaseHTTPRequestHandler):
         llm = self.server.llm
         received = Received(self.path, self.rfile.read(int(self.headers["Content-Length"])))
         llm.requests.append(received)
-        time.sleep(llm.delay)
         if llm.fail_next:
             llm.fail_next -= 1
             self._answer({"error": {"type": "invalid_request_error", "message": "told to fail"}}, status=400)
@@ -105,13 +102,13 @@ class _Handler(BaseHTTPRequestHandler):
         whole, events = kind[self.path.partition("?")[0]](body, next(llm.ids))
         if llm.extract is not None and b"You keep the notes" in received.body:
             self._answer(_extracted(whole, llm.extract(json.loads(body["messages"][-1]["content"]))))
-            return
-        if not body.get("stream"):
+        elif not body.get("stream"):
             self._answer(whole)
-            return
-        if llm.usage_chunk and "chat" in self.path:
-            events = [*events, (None, {**events[-1][1], "choices": []})]
-        self._stream([*events, (None, "[DONE]")] if "chat" in self.path else events)
+        elif "chat" in self.path:
+            without_choices = [(None, {**events[-1][1], "choices": []})] if llm.usage_chunk else []
+            self._stream([*events, *without_choices, (None, "[DONE]")])
+        else:
+            self._stream(events)
 
     def _answer(self, value: Json, status: int = 200) -> None:
         raw = json.dumps(value).encode()
@@ -134,7 +131,6 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(self.server.llm.pause_between_chunks)
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
-            self.server.llm.disconnects += 1
             self.server.llm.disconnected.set()
             self.close_connection = True
 
@@ -145,7 +141,7 @@ def _texts(content: Any) -> str:
     return "\n".join(text for text in texts if text)
 
 
-def _reply(messages: list[Json], *, prompt: str, json_wanted: bool) -> str:
+def _reply(messages: list[Json], *, prompt: str, json_wanted: Any) -> str:
     said = next((_texts(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
     if json_wanted:
         return json.dumps({"answer": said})
@@ -168,112 +164,81 @@ def _words(text: str) -> Iterator[str]:
     return (part for part in re.split(r"(?<= )", text) if part)
 
 
-TOOL = {"id": "call_1", "name": "weather", "arguments": '{"city": "Oslo"}'}
-
-
-def _chat(body: Json, number: int) -> tuple[Json, list[tuple[str | None, Any]]]:
+def _chat(body: Json, number: int) -> Events:
     messages = body["messages"]
     head = {"id": f"chatcmpl-{number}", "created": 1, "model": body["model"]}
-    wants_tool = bool(body.get("tools")) and messages[-1]["role"] != "tool"
-    call = {"id": TOOL["id"], "type": "function", "function": {"name": TOOL["name"], "arguments": TOOL["arguments"]}}
-    prompt = "\n".join(_texts(m.get("content")) for m in messages if m["role"] in ("system", "developer"))
-    text = None if wants_tool else _reply(messages, prompt=prompt, json_wanted="response_format" in body)
-    message = {"role": "assistant", "content": text, **({"tool_calls": [call]} if wants_tool else {})}
-    reason = "tool_calls" if wants_tool else "stop"
-    whole = {
-        **head,
-        "object": "chat.completion",
-        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-    }
-    deltas: list[Json] = [{"role": "assistant", "content": "" if text else None}]
-    deltas += (
-        [{"tool_calls": [{"index": 0, **call}]}] if wants_tool else [{"content": word} for word in _words(text or "")]
-    )
+    if body.get("tools") and messages[-1]["role"] != "tool":
+        call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
+        message: Json = {"content": None, "tool_calls": [call]}
+        deltas: list[Json] = [{"content": None}, {"tool_calls": [{"index": 0, **call}]}]
+    else:
+        prompt = "\n".join(_texts(m.get("content")) for m in messages if m["role"] in ("system", "developer"))
+        message = {"content": _reply(messages, prompt=prompt, json_wanted="response_format" in body)}
+        deltas = [{"content": ""}, *({"content": word} for word in _words(message["content"]))]
+    reason = "tool_calls" if "tool_calls" in message else "stop"
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    choices: list[Json] = [{"delta": delta, "finish_reason": None} for delta in deltas]
+    choices[0]["delta"]["role"] = "assistant"
+    choices.append({"delta": {}, "finish_reason": reason})
     chunk = {**head, "object": "chat.completion.chunk"}
-    events: list[tuple[str | None, Any]] = [
-        (None, {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}) for delta in deltas
-    ]
-    return whole, [*events, (None, {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})]
+    events = [(None, {**chunk, "choices": [{"index": 0, **each}]}) for each in choices]
+    return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, events
 
 
-def _responses(body: Json, number: int) -> tuple[Json, list[tuple[str | None, Any]]]:
+def _responses(body: Json, number: int) -> Events:
     given = body.get("input") or []
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    head = {
-        "id": f"resp_{number}",
-        "object": "response",
-        "created_at": 1,
-        "model": body["model"],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": body.get("tools", []),
-    }
-    if body.get("tools") and items[-1].get("type") != "function_call_output":
-        call = {"type": "function_call", "id": "fc_1", "call_id": TOOL["id"], "status": "completed"}
-        item = {**call, "name": TOOL["name"], "arguments": TOOL["arguments"]}
-        text = None
-    else:
-        text = _reply(items, prompt=body.get("instructions") or "", json_wanted="format" in body.get("text", {}))
-        part = {"type": "output_text", "text": text, "annotations": []}
-        item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    tools = body.get("tools", [])
+    head = {"id": f"resp_{number}", "object": "response", "created_at": 1, "model": body["model"], "tools": tools}
+    head |= {"parallel_tool_calls": True, "tool_choice": "auto"}
+    at = {"item_id": "item_1", "output_index": 0, "content_index": 0}
+    item: Json = {"id": "item_1", "status": "completed"}
+    if tools and items[-1].get("type") != "function_call_output":
+        item |= {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": ARGUMENTS}
+        return {**head, "status": "completed", "output": [item]}, []
+    text = _reply(items, prompt=body.get("instructions") or "", json_wanted="format" in body.get("text", {}))
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item |= {"type": "message", "role": "assistant", "content": [part]}
     whole = {**head, "status": "completed", "output": [item]}
-    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-    events: list[Json] = [{"type": "response.created", "response": {**head, "status": "in_progress", "output": []}}]
-    if text is None:
-        events.append({"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}})
-        events.append({"type": "response.function_call_arguments.delta", **at, "delta": TOOL["arguments"]})
-        events.append({"type": "response.function_call_arguments.done", **at, "arguments": TOOL["arguments"]})
-    else:
-        part = {"type": "output_text", "annotations": []}
-        events.append({"type": "response.output_item.added", "output_index": 0, "item": {**item, "content": []}})
-        events.append({"type": "response.content_part.added", **at, "part": {**part, "text": ""}})
-        events += [{"type": "response.output_text.delta", **at, "delta": word, "logprobs": []} for word in _words(text)]
-        events.append({"type": "response.output_text.done", **at, "text": text, "logprobs": []})
-        events.append({"type": "response.content_part.done", **at, "part": {**part, "text": text}})
-    events.append({"type": "response.output_item.done", "output_index": 0, "item": item})
-    events.append({"type": "response.completed", "response": whole})
+    events: list[Json] = [
+        {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "content": []}},
+        {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
+        *({"type": "response.output_text.delta", **at, "delta": word, "logprobs": []} for word in _words(text)),
+        {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": whole},
+    ]
     return whole, [(event["type"], {**event, "sequence_number": n}) for n, event in enumerate(events)]
 
 
-def _messages(body: Json, number: int) -> tuple[Json, list[tuple[str | None, Any]]]:
+def _messages(body: Json, number: int) -> Events:
     messages = body["messages"]
     content = messages[-1]["content"]
     has_result = not isinstance(content, str) and any(block["type"] == "tool_result" for block in content)
-    wants_json = bool((body.get("output_config") or {}).get("format"))
+    head = {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": body["model"]}
+    head |= {"stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}
     if body.get("tools") and not has_result:
-        block: Json = {
-            "type": "tool_use",
-            "id": "toolu_1",
-            "name": TOOL["name"],
-            "input": json.loads(TOOL["arguments"]),
-        }
-        start: Json = {**block, "input": {}}
-        deltas: list[Json] = [{"type": "input_json_delta", "partial_json": TOOL["arguments"]}]
+        reason, start = "tool_use", {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+        whole: Json = {**start, "input": json.loads(ARGUMENTS)}
+        deltas: list[Json] = [{"type": "input_json_delta", "partial_json": ARGUMENTS}]
     else:
-        prompt = _texts(body.get("system"))
-        block = {"type": "text", "text": _reply(messages, prompt=prompt, json_wanted=wants_json)}
-        start = {"type": "text", "text": ""}
-        deltas = [{"type": "text_delta", "text": word} for word in _words(block["text"])]
-    reason = "tool_use" if block["type"] == "tool_use" else "end_turn"
-    head = {
-        "id": f"msg_{number}",
-        "type": "message",
-        "role": "assistant",
-        "model": body["model"],
-        "stop_sequence": None,
-    }
-    usage = {"input_tokens": 1, "output_tokens": 1}
-    whole = {**head, "content": [block], "stop_reason": reason, "usage": usage}
+        wants_json = (body.get("output_config") or {}).get("format")
+        text = _reply(messages, prompt=_texts(body.get("system")), json_wanted=wants_json)
+        reason, start = "end_turn", {"type": "text", "text": ""}
+        whole = {**start, "text": text}
+        deltas = [{"type": "text_delta", "text": word} for word in _words(text)]
+    end = {"stop_reason": reason, "stop_sequence": None}
     events: list[Json] = [
-        {"type": "message_start", "message": {**head, "content": [], "stop_reason": None, "usage": usage}},
+        {"type": "message_start", "message": {**head, "content": [], "stop_reason": None}},
         {"type": "content_block_start", "index": 0, "content_block": start},
         *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
         {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage},
+        {"type": "message_delta", "delta": end, "usage": head["usage"]},
         {"type": "message_stop"},
     ]
-    return whole, [(event["type"], event) for event in events]
+    return {**head, "content": [whole], "stop_reason": reason}, [(event["type"], event) for event in events]
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from openproto import MemoryRecord, OpenProtoError, Provider, SearchResult
 from openproto.provider import KeyedInput, Outcomes, SearchResults
 from openproto.requests import MemoryInput, SearchQuery
 
+KNOWN = ("ada", "Ada takes her coffee black")
+
 
 class Shelf(Provider):
     name = "shelf"
@@ -21,8 +23,7 @@ class Shelf(Provider):
         self.batches: list[int] = []
         self.in_flight = self.most_in_flight = 0
         self.searching = self.most_searching = 0
-        self.add_seconds = 0.0
-        self.search_seconds = 0.0
+        self.add_seconds = self.search_seconds = 0.0
         self.failing: list[OpenProtoError] = []
         self.search_error: OpenProtoError | None = None
         self.queries: list[SearchQuery] = []
@@ -49,8 +50,7 @@ class Shelf(Provider):
     def _add(self, keyed: KeyedInput) -> MemoryRecord | OpenProtoError:
         if self.failing:
             return self.failing.pop(0)
-        item = keyed.item
-        fields = item.model_dump(exclude={"source"})
+        fields = keyed.item.model_dump(exclude={"source"})
         new = MemoryRecord(**fields, id=f"m{len(self.kept)}", created_at=datetime.now(UTC))
         return self.kept.setdefault(keyed.idempotency_key, new)
 

@@ -6,47 +6,63 @@ import contextlib
 import gc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
 SAID = "I live in Oslo"
 REPLY = "You said: I live in Oslo"
-FIRST = "You "
 JSON_REPLY = '{"answer": "I live in Oslo"}'
 
-Run: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""Makes a call with a client, or uses what a call returned."""
 Call: TypeAlias = Callable[[Any], Any]
 """Calls a client; what it returns may have to be awaited."""
+Use: TypeAlias = Callable[[Any], Awaitable[Any]]
+"""Uses what a call returned, and returns what is to be the same with memory and without."""
+
+HELD: list[Any] = []
+"""The last stream of a block: it is captured because it is left, and not because it is forgotten."""
 
 
 class Answer(BaseModel):
     answer: str
 
 
-class Shape(NamedTuple):
-    """A call, and what is to be captured of it: the user's words, the reply, and whether it was cut off."""
-
-    name: str
-    run: Run
-    user: str | None = SAID
-    reply: str | None = REPLY
-    partial: bool = False
-
-
 async def got(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-async def read(stream: Any) -> list[Any]:
-    if hasattr(stream, "__aiter__"):
-        return [item async for item in stream]
-    return list(stream)
+class Shape(NamedTuple):
+    """A call, and what is to be captured of it: the user's words, the reply, and whether it was cut off."""
+
+    name: str
+    call: Call
+    use: Use = got
+    in_block: bool = False
+    user: str | None = SAID
+    reply: str | None = REPLY
+    partial: bool = False
+
+    async def run(self, client: Any) -> Any:
+        if not self.in_block:
+            return await self.use(await got(self.call(client)))
+        async with entered(await got(self.call(client))) as stream:
+            HELD[:] = [stream]
+            return await self.use(stream)
 
 
-async def following(stream: Any) -> Any:
-    return await anext(stream) if hasattr(stream, "__anext__") else next(stream)
+def block(name: str, call: Call, use: Use, **captured: Any) -> Shape:
+    """Return the shape of a call whose result is used in a `with` block."""
+    return Shape(name, call, use, in_block=True, **captured)
+
+
+def method(path: str, **given: Any) -> Callable[..., Call]:
+    """Return what makes calls of a client's method: with `given`, or with other arguments in their place."""
+
+    def with_arguments(**others: Any) -> Call:
+        return lambda client: attrgetter(path)(client)(**{**given, **others})
+
+    return with_arguments
 
 
 @contextlib.asynccontextmanager
@@ -59,32 +75,27 @@ async def entered(manager: Any) -> AsyncIterator[Any]:
             yield value
 
 
-def called(call: Call, then: Run = got) -> Run:
-    """Make the call and return what `then` returns of its result."""
-
-    async def run(client: Any) -> Any:
-        return await then(await got(call(client)))
-
-    return run
+async def read(stream: Any) -> list[Any]:
+    return [item async for item in stream] if hasattr(stream, "__aiter__") else list(stream)
 
 
-def in_block(call: Call, then: Run = read) -> Run:
-    """Make the call, and use its result in a `with` block."""
-
-    async def run(client: Any) -> Any:
-        async with entered(await got(call(client))) as stream:
-            return await then(stream)
-
-    return run
+async def following(stream: Any) -> Any:
+    return await anext(stream) if hasattr(stream, "__anext__") else next(stream)
 
 
-def first(count: int) -> Run:
+def first(count: int) -> Use:
     """Return what takes the first events of a stream and leaves the others."""
 
     async def take(stream: Any) -> list[Any]:
         return [await following(stream) for _ in range(count)]
 
     return take
+
+
+async def closed(stream: Any) -> Any:
+    events = await first(2)(stream)
+    await got(stream.close())
+    return events
 
 
 async def parsed(response: Any) -> Any:
@@ -96,22 +107,7 @@ async def text_and_parsed(response: Any) -> Any:
 
 
 async def parsed_and_read(response: Any) -> Any:
-    return response.status_code, await read(await got(response.parse()))
-
-
-async def closed(stream: Any) -> Any:
-    events = await first(2)(stream)
-    await got(stream.close())
-    return events
-
-
-async def forgotten(client: Any) -> Any:
-    stream = await got(client.chat.completions.create(**CHAT, stream=True))
-    events = await first(2)(stream)
-    await got(stream.response.aclose() if hasattr(stream, "__anext__") else stream.response.close())
-    del stream
-    gc.collect()
-    return events
+    return response.status_code, await read(await parsed(response))
 
 
 async def until_done(stream: Any) -> Any:
@@ -123,163 +119,118 @@ async def final_message_and_text(stream: Any) -> Any:
     return await got(stream.get_final_message()), await got(stream.get_final_text())
 
 
-SYSTEM = {"role": "system", "content": "Be brief."}
+def final(what: str) -> Use:
+    return lambda stream: got(getattr(stream, f"get_final_{what}")())
+
+
+async def forgotten(stream: Any) -> Any:
+    events = await first(2)(stream)
+    await got(stream.response.aclose() if hasattr(stream, "__anext__") else stream.response.close())
+    del stream  # the last that knows of it
+    gc.collect()
+    return events
+
+
+SYSTEM, DEVELOPER = ({"role": role, "content": "Be brief."} for role in ("system", "developer"))
 USER = {"role": "user", "content": SAID}
 CHAT: dict[str, Any] = {"model": "m", "messages": [SYSTEM, USER]}
-TOOLS = {"tools": [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]}
-CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
 RESULT = [
-    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]},
     {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
 ]
 PARTS = [{"type": "text", "text": SAID}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
-DEVELOPER = {"role": "developer", "content": "Be brief."}
-USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-LEFT: dict[str, Any] = {"reply": FIRST, "partial": True}
+USAGE = {"include_usage": True}
 
 RESPONSE: dict[str, Any] = {"model": "m", "instructions": "Be brief.", "input": SAID}
 RESPONSE_TOOLS = [{"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}]
-OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+OUTPUT: dict[str, Any] = {
+    "previous_response_id": "resp_0",
+    "input": [{"type": "function_call_output", "call_id": "call_1", "output": "rain"}],
+}
 ITEM = {"role": "user", "content": [{"type": "input_text", "text": SAID}]}
-
-OPENAI = [
-    Shape("chat_create", called(lambda c: c.chat.completions.create(**CHAT))),
-    Shape(
-        "chat_create_with_parts",
-        called(lambda c: c.chat.completions.create(model="m", messages=[{"role": "user", "content": PARTS}])),
-    ),
-    Shape(
-        "chat_create_from_an_iterator",
-        called(lambda c: c.chat.completions.create(model="m", messages=iter([SYSTEM, USER]))),
-    ),
-    Shape(
-        "chat_create_with_a_developer_message",
-        called(lambda c: c.chat.completions.create(model="m", messages=[DEVELOPER, USER])),
-    ),
-    Shape("chat_stream", called(lambda c: c.chat.completions.create(**CHAT, stream=True), read)),
-    Shape("chat_stream_with_usage", called(lambda c: c.chat.completions.create(**CHAT, **USAGE), read)),
-    Shape("chat_stream_in_a_block", in_block(lambda c: c.chat.completions.create(**CHAT, stream=True))),
-    Shape(
-        "chat_stream_left_early", in_block(lambda c: c.chat.completions.create(**CHAT, stream=True), first(2)), **LEFT
-    ),
-    Shape("chat_stream_closed", called(lambda c: c.chat.completions.create(**CHAT, stream=True), closed), **LEFT),
-    Shape("chat_stream_forgotten", forgotten, **LEFT),
-    Shape("chat_parse", called(lambda c: c.chat.completions.parse(**CHAT, response_format=Answer)), reply=JSON_REPLY),
-    Shape(
-        "chat_beta_parse",
-        called(lambda c: c.beta.chat.completions.parse(**CHAT, response_format=Answer)),
-        reply=JSON_REPLY,
-    ),
-    Shape("chat_helper", in_block(lambda c: c.chat.completions.stream(**CHAT))),
-    Shape(
-        "chat_helper_final",
-        in_block(lambda c: c.chat.completions.stream(**CHAT), lambda stream: got(stream.get_final_completion())),
-    ),
-    Shape("chat_helper_until_done", in_block(lambda c: c.chat.completions.stream(**CHAT), until_done)),
-    Shape(
-        "chat_helper_left_early",
-        in_block(lambda c: c.chat.completions.stream(**CHAT), following),
-        reply="",
-        partial=True,
-    ),
-    Shape("chat_tool_call", called(lambda c: c.chat.completions.create(**CHAT, **TOOLS)), reply=None),
-    Shape(
-        "chat_tool_call_stream",
-        called(lambda c: c.chat.completions.create(**CHAT, **TOOLS, stream=True), read),
-        reply=None,
-    ),
-    Shape(
-        "chat_tool_result",
-        called(lambda c: c.chat.completions.create(model="m", messages=[SYSTEM, USER, *RESULT], **TOOLS)),
-        user=None,
-    ),
-    Shape("chat_with_options", called(lambda c: c.with_options(timeout=9).chat.completions.create(**CHAT))),
-    Shape("chat_copied_twice", called(lambda c: c.copy().with_options(max_retries=0).chat.completions.create(**CHAT))),
-    Shape("chat_raw", called(lambda c: c.chat.completions.with_raw_response.create(**CHAT), text_and_parsed)),
-    Shape("chat_raw_client", called(lambda c: c.with_raw_response.chat.completions.create(**CHAT), parsed)),
-    Shape(
-        "chat_raw_parse",
-        called(lambda c: c.chat.completions.with_raw_response.parse(**CHAT, response_format=Answer), parsed),
-        reply=JSON_REPLY,
-    ),
-    Shape(
-        "chat_raw_stream",
-        called(lambda c: c.chat.completions.with_raw_response.create(**CHAT, stream=True), parsed_and_read),
-    ),
-    Shape("responses_create", called(lambda c: c.responses.create(**RESPONSE))),
-    Shape("responses_create_with_items", called(lambda c: c.responses.create(model="m", input=[ITEM]))),
-    Shape("responses_stream", called(lambda c: c.responses.create(**RESPONSE, stream=True), read)),
-    Shape(
-        "responses_stream_left_early", in_block(lambda c: c.responses.create(**RESPONSE, stream=True), first(4)), **LEFT
-    ),
-    Shape("responses_parse", called(lambda c: c.responses.parse(**RESPONSE, text_format=Answer)), reply=JSON_REPLY),
-    Shape("responses_helper", in_block(lambda c: c.responses.stream(**RESPONSE))),
-    Shape(
-        "responses_helper_final",
-        in_block(lambda c: c.responses.stream(**RESPONSE), lambda stream: got(stream.get_final_response())),
-    ),
-    Shape("responses_tool_call", called(lambda c: c.responses.create(**RESPONSE, tools=RESPONSE_TOOLS)), reply=None),
-    Shape(
-        "responses_tool_result",
-        called(lambda c: c.responses.create(model="m", previous_response_id="resp_0", input=[OUTPUT])),
-        user=None,
-        reply="You said: ",
-    ),
-    Shape("responses_raw", called(lambda c: c.responses.with_raw_response.create(**RESPONSE), parsed)),
-    Shape("responses_beta", called(lambda c: c.beta.responses.create(**RESPONSE))),
-]
 
 MESSAGE: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [USER]}
 CACHED = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}
 MESSAGE_TOOLS = [{"name": "weather", "input_schema": {"type": "object"}}]
 USED = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
 RAIN = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain"}
-AFTER_TOOL: dict[str, Any] = {
-    **MESSAGE,
-    "messages": [
-        USER,
-        {"role": "assistant", "content": [USED]},
-        {"role": "user", "content": [RAIN, {"type": "text", "text": SAID}]},
-    ],
-}
-BEGUN: dict[str, Any] = {**MESSAGE, "messages": [USER, {"role": "assistant", "content": "Well,"}]}
+AFTER_TOOL = [
+    USER,
+    {"role": "assistant", "content": [USED]},
+    {"role": "user", "content": [RAIN, {"type": "text", "text": SAID}]},
+]
+BEGUN = {"role": "assistant", "content": "Well,"}
+
+LEFT: dict[str, Any] = {"reply": "You ", "partial": True}
+JSON: dict[str, Any] = {"reply": JSON_REPLY}
+CALLED: dict[str, Any] = {"reply": None}
+
+chat, helper = method("chat.completions.create", **CHAT), method("chat.completions.stream", **CHAT)
+raw_chat = method("chat.completions.with_raw_response.create", **CHAT)
+parse = method("chat.completions.parse", **CHAT, response_format=Answer)
+raw_parse = method("chat.completions.with_raw_response.parse", **CHAT, response_format=Answer)
+respond, stream_response = method("responses.create", **RESPONSE), method("responses.stream", **RESPONSE)
+message, stream_message = method("messages.create", **MESSAGE), method("messages.stream", **MESSAGE)
+
+OPENAI = [
+    Shape("chat_create", chat()),
+    Shape("chat_create_with_parts", chat(messages=[{"role": "user", "content": PARTS}])),
+    Shape("chat_create_from_an_iterator", lambda c: chat(messages=iter([SYSTEM, USER]))(c)),
+    Shape("chat_create_with_a_developer_message", chat(messages=[DEVELOPER, USER])),
+    Shape("chat_stream", chat(stream=True), read),
+    Shape("chat_stream_with_usage", chat(stream=True, stream_options=USAGE), read),
+    block("chat_stream_in_a_block", chat(stream=True), read),
+    block("chat_stream_left_early", chat(stream=True), first(2), **LEFT),
+    Shape("chat_stream_closed", chat(stream=True), closed, **LEFT),
+    Shape("chat_stream_forgotten", chat(stream=True), forgotten, **LEFT),
+    Shape("chat_parse", parse(), **JSON),
+    Shape("chat_beta_parse", method("beta.chat.completions.parse", **CHAT, response_format=Answer)(), **JSON),
+    block("chat_helper", helper(), read),
+    block("chat_helper_final", helper(), final("completion")),
+    block("chat_helper_until_done", helper(), until_done),
+    block("chat_helper_left_early", helper(), following, reply="", partial=True),
+    Shape("chat_tool_call", chat(tools=TOOLS), **CALLED),
+    Shape("chat_tool_call_stream", chat(tools=TOOLS, stream=True), read, **CALLED),
+    Shape("chat_tool_result", chat(messages=[SYSTEM, USER, *RESULT], tools=TOOLS), user=None),
+    Shape("chat_with_options", lambda c: chat()(c.with_options(timeout=9))),
+    Shape("chat_copied_twice", lambda c: chat()(c.copy().with_options(max_retries=0))),
+    Shape("chat_raw", raw_chat(), text_and_parsed),
+    Shape("chat_raw_client", method("with_raw_response.chat.completions.create", **CHAT)(), parsed),
+    Shape("chat_raw_parse", raw_parse(), parsed, **JSON),
+    Shape("chat_raw_stream", raw_chat(stream=True), parsed_and_read),
+    Shape("responses_create", respond()),
+    Shape("responses_create_with_items", respond(input=[ITEM])),
+    Shape("responses_stream", respond(stream=True), read),
+    block("responses_stream_left_early", respond(stream=True), first(4), **LEFT),
+    Shape("responses_parse", method("responses.parse", **RESPONSE, text_format=Answer)(), **JSON),
+    block("responses_helper", stream_response(), read),
+    block("responses_helper_final", stream_response(), final("response")),
+    Shape("responses_tool_call", respond(tools=RESPONSE_TOOLS), **CALLED),
+    Shape("responses_tool_result", respond(**OUTPUT), user=None, reply="You said: "),
+    Shape("responses_raw", method("responses.with_raw_response.create", **RESPONSE)(), parsed),
+    Shape("responses_beta", method("beta.responses.create", **RESPONSE)()),
+]
 
 ANTHROPIC = [
-    Shape("messages_create", called(lambda c: c.messages.create(**MESSAGE))),
-    Shape("messages_create_with_a_system_text", called(lambda c: c.messages.create(**MESSAGE, system="Be brief."))),
-    Shape("messages_create_with_system_blocks", called(lambda c: c.messages.create(**MESSAGE, system=[CACHED]))),
-    Shape("messages_create_with_a_begun_reply", called(lambda c: c.messages.create(**BEGUN))),
-    Shape("messages_stream", called(lambda c: c.messages.create(**MESSAGE, stream=True), read)),
-    Shape(
-        "messages_stream_left_early", in_block(lambda c: c.messages.create(**MESSAGE, stream=True), first(3)), **LEFT
-    ),
-    Shape("messages_helper", in_block(lambda c: c.messages.stream(**MESSAGE, system=[CACHED]))),
-    Shape("messages_helper_texts", in_block(lambda c: c.messages.stream(**MESSAGE), lambda s: read(s.text_stream))),
-    Shape(
-        "messages_helper_texts_left_early",
-        in_block(lambda c: c.messages.stream(**MESSAGE), lambda stream: following(stream.text_stream)),
-        **LEFT,
-    ),
-    Shape("messages_helper_final", in_block(lambda c: c.messages.stream(**MESSAGE), final_message_and_text)),
-    Shape("messages_tool_use", called(lambda c: c.messages.create(**MESSAGE, tools=MESSAGE_TOOLS)), reply=None),
-    Shape(
-        "messages_tool_use_helper",
-        in_block(
-            lambda c: c.messages.stream(**MESSAGE, tools=MESSAGE_TOOLS), lambda stream: got(stream.get_final_message())
-        ),
-        reply=None,
-    ),
-    Shape("messages_tool_result", called(lambda c: c.messages.create(**AFTER_TOOL, tools=MESSAGE_TOOLS)), user=None),
-    Shape("messages_parse", called(lambda c: c.messages.parse(**MESSAGE, output_format=Answer)), reply=JSON_REPLY),
-    Shape("messages_raw", called(lambda c: c.messages.with_raw_response.create(**MESSAGE), parsed)),
-    Shape(
-        "messages_raw_stream",
-        called(lambda c: c.messages.with_raw_response.create(**MESSAGE, stream=True), parsed_and_read),
-    ),
-    Shape("messages_beta", called(lambda c: c.beta.messages.create(**MESSAGE))),
-    Shape(
-        "messages_beta_helper",
-        in_block(lambda c: c.beta.messages.stream(**MESSAGE), lambda stream: got(stream.get_final_message())),
-    ),
-    Shape("messages_with_options", called(lambda c: c.with_options(timeout=9).messages.create(**MESSAGE))),
+    Shape("messages_create", message()),
+    Shape("messages_create_with_a_system_text", message(system="Be brief.")),
+    Shape("messages_create_with_system_blocks", message(system=[CACHED])),
+    Shape("messages_create_with_a_begun_reply", message(messages=[USER, BEGUN])),
+    Shape("messages_stream", message(stream=True), read),
+    block("messages_stream_left_early", message(stream=True), first(3), **LEFT),
+    block("messages_helper", stream_message(system=[CACHED]), read),
+    block("messages_helper_texts", stream_message(), lambda stream: read(stream.text_stream)),
+    block("messages_helper_texts_left_early", stream_message(), lambda s: following(s.text_stream), **LEFT),
+    block("messages_helper_final", stream_message(), final_message_and_text),
+    Shape("messages_tool_use", message(tools=MESSAGE_TOOLS), **CALLED),
+    block("messages_tool_use_helper", stream_message(tools=MESSAGE_TOOLS), final("message"), **CALLED),
+    Shape("messages_tool_result", message(messages=AFTER_TOOL, tools=MESSAGE_TOOLS), user=None),
+    Shape("messages_parse", method("messages.parse", **MESSAGE, output_format=Answer)(), **JSON),
+    Shape("messages_raw", method("messages.with_raw_response.create", **MESSAGE)(), parsed),
+    Shape("messages_raw_stream", method("messages.with_raw_response.create", **MESSAGE)(stream=True), parsed_and_read),
+    Shape("messages_beta", method("beta.messages.create", **MESSAGE)()),
+    block("messages_beta_helper", method("beta.messages.stream", **MESSAGE)(), final("message")),
+    Shape("messages_with_options", lambda c: message()(c.with_options(timeout=9))),
 ]

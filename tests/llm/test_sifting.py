@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_llm import say
+from openai import AsyncOpenAI
 
+from openproto import AsyncMemory
+from openproto.integrations.llm import CaptureQueue, wrap
 from openproto.integrations.llm.sifting import clean, statements
 from openproto.integrations.llm.turns import Turn, kept_of
 
@@ -15,14 +21,12 @@ from openproto.integrations.llm.turns import Turn, kept_of
     ("text", "kept"),
     [
         ("I am allergic to nuts.", "I am allergic to nuts."),
-        ("What do you remember about me?", ""),
         ("What do you remember about me", ""),
         ("Plan my dinner", ""),
         ("I wonder what you know about me", ""),
         ("Thanks, that's great!", ""),
         ("I moved to Oslo. What's the weather like?", "I moved to Oslo."),
         ("Can you recommend a restaurant, I'm vegetarian?", "I'm vegetarian"),
-        ("Where do I live?", ""),
         ("My version is 3.2, see ada@example.org.", "My version is 3.2, see ada@example.org."),
         ("Make-up is my hobby", "Make-up is my hobby"),
         ("Ik woon in Utrecht. Waar woon ik?", "Ik woon in Utrecht."),
@@ -59,16 +63,27 @@ def kept(turn: Turn, keep: Any) -> list[tuple[str, list[str]]]:
     return [(item["content"], item["tags"]) for item in kept_of(turn, keep)]
 
 
-def test_each_way_of_keeping_keeps_what_it_says() -> None:
+def test_each_way_of_keeping_keeps_what_it_says_and_no_reply_that_repeats_what_was_recalled() -> None:
     turn = Turn("ada", "I like tea. Do you?", "I prefer electricity.", partial=True)
     reply = ("I prefer electricity.", ["assistant", "partial"])
     assert kept(turn, "user") == [("I like tea.", ["user"])]
     assert kept(turn, "both") == [("I like tea. Do you?", ["user"]), reply]
     assert kept(turn, lambda role, text: role == "assistant" and "electricity" in text) == [reply]
-
-
-@pytest.mark.parametrize("keep", ["user", "both", lambda role, text: role == "assistant"])
-def test_what_was_recalled_is_not_captured_back(keep: Any) -> None:
     notes = "Ada takes her coffee black [m1]\nAda lives in Oslo [m2]"
-    turn = Turn("ada", "How do I like my coffee?", "You take your coffee black, Ada.", recalled=notes)
-    assert not [content for content, tags in kept(turn, keep) if "assistant" in tags]
+    echo = Turn("ada", "How do I like my coffee?", "You take your coffee black, Ada.", recalled=notes)
+    assert kept(echo, "both") == [("How do I like my coffee?", ["user"])]
+    assert kept(echo, lambda role, text: role == "assistant") == []
+
+
+async def test_what_was_stated_is_kept_once_in_its_last_spelling(tmp_path: Path, async_gpt: AsyncOpenAI) -> None:
+    said = ["My dog is called Bo.", "Tell me a joke", "my dog is  called Bo", "What is my dog called?"]
+    said += ["My car is called Ka", "Thanks!", "My dog is called Lu!", "What do you remember about me?"]
+    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="local") as memory:
+        queue = CaptureQueue(memory)
+        for line in said:
+            await say(wrap(async_gpt, queue, user_id="ada"), line)
+            assert await queue.flush(60)
+        current = [record.content async for record in memory.iter("ada", as_of=datetime.now(UTC))]
+        total = len([record async for record in memory.iter("ada")])
+    assert sorted(current) == ["My car is called Ka", "My dog is called Lu!", "my dog is  called Bo"]
+    assert total == 4
