@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import lasting
 import pytest
-from server_tools import LONG, Process, Serve, sqlite_app
+from server_tools import LONG, Process, Serve, Start, sqlite_app
 
 from openproto.server import ServerSettings, running
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own settings."""
     for name in os.environ:
         if name.startswith("OPENPROTO_"):
             monkeypatch.delenv(name)
@@ -26,20 +26,29 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serve an app until the end of the test and return a client of it."""
     with contextlib.ExitStack() as stack:
 
-        def start(app: Any, settings: ServerSettings | None = None, **headers: str) -> httpx.Client:
+        def start(app: Any, settings: ServerSettings | None = None) -> httpx.Client:
             url = stack.enter_context(running(app, settings))
-            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=LONG))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=LONG))
 
         yield start
+
+
+@pytest.fixture
+def serve_file(serve: Serve, tmp_path: Path) -> Serve:
+    """Serve the file of the test with settings, and return a client of the server."""
+
+    def start(**settings: Any) -> httpx.Client:
+        return serve(sqlite_app(tmp_path / "memory.db", wanted := ServerSettings(**settings)), wanted)
+
+    return start
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[httpx.Client]:
     """One server for all tests that want nothing special of it; in memory, since a busy disk may take its time."""
-    app = sqlite_app(lasting.folder("server") / "memory.db")
+    app = sqlite_app(lasting.folder("server") / "memory.db", ServerSettings())
     with running(app) as url, httpx.Client(base_url=url, timeout=LONG) as client:
         yield client
 
@@ -53,7 +62,7 @@ def client(shared: httpx.Client) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Process]]:
+def start() -> Iterator[Start]:
     """Start `openproto serve`, with arguments and an environment; what is left is killed."""
     started: list[Process] = []
 
@@ -74,5 +83,4 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def schema() -> str:
-    """The name of a new schema, which goes with the server."""
     return f"t_{uuid.uuid4().hex[:12]}"

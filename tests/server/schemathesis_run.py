@@ -58,7 +58,6 @@ def schemathesis(examples: int, *, with_keys: bool = False) -> Run:
 
 
 def main() -> int:
-    """Run as long as asked and print the end of it."""
     examples = int(sys.argv[1]) if len(sys.argv) > 1 else FULL_EXAMPLES
     run = schemathesis(examples)
     enough = run.cases >= LEAST_CASES or examples < FULL_EXAMPLES

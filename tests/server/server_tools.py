@@ -26,16 +26,16 @@ LONG = 30.0
 COMMAND = [sys.executable, "-W", "error", "-m", "openproto.cli", "serve"]
 
 Serve: TypeAlias = Callable[..., httpx.Client]
+Start: TypeAlias = "Callable[..., Process]"
 
 
-def sqlite_app(path: object, settings: ServerSettings | None = None, **options: Any) -> Any:
+def sqlite_app(path: object, settings: ServerSettings) -> Any:
     """Return the app over a file, which is not waited for at every commit; memories are found by words alone."""
-    memory = AsyncMemory(Sqlite(str(path), embedder="none", synchronous="normal"), **options)
-    return create_app(memory, settings or ServerSettings())
+    return create_app(AsyncMemory(Sqlite(str(path), embedder="none", synchronous="normal")), settings)
 
 
 class Scripted(Provider):
-    """A backend whose `get` raises what it is given, or hangs until it is cancelled, and says which happened."""
+    """A backend that raises what it is given, or hangs until it is cancelled, and says which happened."""
 
     name = "scripted"
     cancellation: Cancellation = "native"
@@ -49,35 +49,28 @@ class Scripted(Provider):
         self.asked.set()
         if self.error is not None:
             raise self.error
-        return await self._hang()
-
-    async def health(self) -> None:
-        if self.error is not None:
-            raise self.error
-        await self._hang()
-
-    async def _hang(self) -> Any:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled.set()
-            raise
+        raise asyncio.CancelledError
+
+    async def health(self) -> None:
+        await self.get(RecordRef(id="any"))
 
 
-def scripted_app(error: BaseException | None = None, settings: ServerSettings | None = None) -> tuple[Scripted, Any]:
+def scripted_app(error: BaseException | None = None) -> tuple[Scripted, Any]:
     """Return a scripted provider and the app over it; nothing is tried twice."""
     provider = Scripted(error)
-    return provider, create_app(AsyncMemory(provider, retries=0), settings or ServerSettings())
+    return provider, create_app(AsyncMemory(provider, retries=0), ServerSettings())
 
 
 def connect(url: str | httpx.URL) -> socket.socket:
-    """Return a TCP connection to the server."""
     address = httpx.URL(url)
     return socket.create_connection((address.host, address.port or 80), timeout=LONG)
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Read until the other side has closed."""
     found = b""
     while chunk := connection.recv(65536):
         found += chunk
@@ -100,8 +93,6 @@ def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]
 
 
 class Process:
-    """`openproto serve` in a separate process."""
-
     def __init__(self, *arguments: str, command: list[str] = COMMAND, **environment: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
         self.process = subprocess.Popen(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
 from pydantic import ValidationError
-from server_tools import Serve, error_of, sqlite_app
+from server_tools import Serve, error_of
 
 from openproto.server import ServerSettings
 from openproto.server.keys import ApiKey, find_key, new_key, read_keys
@@ -17,17 +18,27 @@ from openproto.server.keys import ApiKey, find_key, new_key, read_keys
 ADA, ADAS = new_key("ada", ["ada"])
 PAIR, PAIRS = new_key("pair", ["bob", "eve"])
 ROOT, ROOTS = new_key("root", ["*"])
-KEYS = ServerSettings(keys=[ADAS, PAIRS, ROOTS])
+READER, READERS = new_key("reader", ["ada"], read_only=True)
+LATE, LATES = new_key("late", ["ada"], expires=datetime.now(UTC) - timedelta(seconds=1))
 
 
 @pytest.fixture
-def guarded(serve: Serve, tmp_path: Path) -> httpx.Client:
+def guarded(serve_file: Serve) -> httpx.Client:
     """A server that wants keys; the client has none."""
-    return serve(sqlite_app(tmp_path / "memory.db", KEYS))
+    return serve_file(keys=[ADAS, PAIRS, ROOTS, READERS, LATES])
 
 
 def bearer(key: str, **headers: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}", **headers}
+
+
+Asked: TypeAlias = tuple[str, str, dict[str, Any]]
+"""The method, the path, and the rest of a request."""
+
+
+def ask(client: httpx.Client, asked: Asked, headers: dict[str, str], **more: Any) -> httpx.Response:
+    method, path, options = asked
+    return client.request(method, path, headers=headers, **options, **more)
 
 
 def add(client: httpx.Client, user_id: str, content: str = "tea") -> str:
@@ -36,22 +47,30 @@ def add(client: httpx.Client, user_id: str, content: str = "tea") -> str:
     return found
 
 
-def every_request(id: str, user_id: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """One request to every route that needs a key."""
+def requests_of(user_id: str) -> list[Asked]:
+    """One request to every route that names a user."""
     params = {"user_id": user_id}
     return [
         ("POST", "/memories", {"json": {"content": "tea", **params}}),
-        ("POST", "/memories/batch", {"json": {"items": []}}),
+        ("PUT", "/memories", {"json": {"content": "tea", "key": "drink", **params}}),
         ("GET", "/memories", {"params": params}),
         ("GET", "/memories/search", {"params": {"q": "tea", **params}}),
         ("POST", "/memories/search", {"json": {"q": "tea", **params}}),
         ("POST", "/context", {"json": {"query": "tea", **params}}),
         ("GET", "/audit", {"params": params}),
-        ("GET", f"/memories/{id}", {}),
-        ("PATCH", f"/memories/{id}", {"json": {"tags": ["t"]}}),
-        ("DELETE", f"/memories/{id}", {}),
+        ("GET", "/scopes", {"params": params}),
         ("DELETE", "/memories", {"params": params}),
     ]
+
+
+def requests_on(id: str) -> list[Asked]:
+    """One request to every route that names a memory."""
+    path = f"/memories/{id}"
+    return [("GET", path, {}), ("PATCH", path, {"json": {"tags": ["t"]}}), ("DELETE", path, {})]
+
+
+BATCH: Asked = ("POST", "/memories/batch", {"json": {"items": []}})
+OF_ALL_USERS: list[Asked] = [("GET", "/users", {}), ("POST", "/memories/restore", {"json": {"records": []}})]
 
 
 @pytest.mark.parametrize(
@@ -67,55 +86,64 @@ def every_request(id: str, user_id: str) -> list[tuple[str, str, dict[str, Any]]
         {"X-API-Key": ADA, "Authorization": "Basic YTpi"},
         {"X-API-Key": ADAS.sha256},
         {"X-User-Id": "ada"},
+        {"X-API-Key": LATE},
     ],
 )
 def test_without_a_good_key_every_route_is_unauthorized(guarded: httpx.Client, headers: dict[str, str]) -> None:
     id = add(guarded, "ada")
-    for method, path, options in every_request(id, "ada"):
-        answer = guarded.request(method, path, headers=headers, **options)
-        error_of(answer, 401, "unauthorized")
+    for asked in [*requests_of("ada"), *requests_on(id), BATCH, *OF_ALL_USERS]:
+        answer = ask(guarded, asked, headers)
+        message = error_of(answer, 401, "unauthorized")["message"]
+        assert ("expired" in message) == (LATE in headers.values())
         assert answer.headers["www-authenticate"] == "Bearer"
-    for path in (f"/memories/{id}", "/capabilities", "/healthz", "/openapi.json"):
-        named = bearer(ROOT) if id in path else headers  # what holds no memory needs no key
-        assert guarded.get(path, headers=named).status_code == 200
+    assert guarded.get(f"/memories/{id}", headers=bearer(ROOT)).status_code == 200
+    for path in ("/capabilities", "/healthz", "/openapi.json"):  # what holds no memory needs no key
+        assert guarded.get(path, headers=headers).status_code == 200
 
 
 def test_a_good_key_opens_every_route_in_either_header(guarded: httpx.Client) -> None:
     for headers in (bearer(ADA), {"X-API-Key": ADA}, {"authorization": f"bearer  {ADA}"}):
-        for method, path, options in every_request(add(guarded, "ada"), "ada"):
-            assert guarded.request(method, path, headers=headers, **options).is_success, (method, path)
+        for asked in [*requests_on(add(guarded, "ada")), *requests_of("ada"), BATCH]:
+            assert ask(guarded, asked, headers).is_success, asked
+    for asked in OF_ALL_USERS:
+        assert ask(guarded, asked, bearer(ROOT)).is_success, asked
+        for key in (bearer(ADA), bearer(PAIR), bearer(ROOT, **{"X-User-Id": "ada"})):
+            error_of(ask(guarded, asked, key), 403, "scope_denied")
+
+
+def test_a_key_that_may_only_read_writes_nothing(guarded: httpx.Client) -> None:
+    id = add(guarded, "ada")
+    for asked in [*requests_on(id), *requests_of("ada"), BATCH]:
+        answer = ask(guarded, asked, bearer(READER))
+        if asked[0] == "GET" or asked[1] in ("/memories/search", "/context"):
+            assert answer.is_success, asked
+        else:
+            error_of(answer, 403, "scope_denied")
+    assert [each["id"] for each in guarded.get("/memories", headers=bearer(ADA)).json()["items"]] == [id]
 
 
 def test_another_user_s_record_and_none_at_all_are_the_same_not_found(guarded: httpx.Client) -> None:
     theirs = add(guarded, "bob", "secret")
     for key in (bearer(ADA), bearer(ROOT, **{"X-User-Id": "ada"})):
         for params in ({}, {"user_id": "bob"}):
-            for method, options in (("GET", {}), ("PATCH", {"json": {"content": "mine"}}), ("DELETE", {})):
-                answers = [
-                    guarded.request(method, f"/memories/{id}", params=params, headers=key, **options)  # type: ignore[arg-type]
-                    for id in (theirs, "no-such-id")
-                ]
-                errors = [error_of(answer, 404, "not_found") for answer in answers]
-                for error in errors:
-                    del error["request_id"]
-                assert errors[0] == errors[1]
+            for pair in zip(requests_on(theirs), requests_on("no-such-id"), strict=True):
+                one, other = (error_of(ask(guarded, each, key, params=params), 404, "not_found") for each in pair)
+                assert one | {"request_id": ""} == other | {"request_id": ""}
+    by_key = {"user_id": "bob", "key": "drink"}
+    error_of(guarded.get("/memories/by-key", params=by_key, headers=bearer(ADA)), 404, "not_found")
     body = {"content": "mine", "user_id": "ada", "supersedes": [theirs]}
     error_of(guarded.post("/memories", json=body, headers=bearer(ADA)), 404, "not_found")
-    assert "superseded_by" not in guarded.get(f"/memories/{theirs}", headers=bearer(ROOT)).json()
-    assert guarded.get(f"/memories/{theirs}", headers=bearer(ROOT)).json()["content"] == "secret"
+    left = guarded.get(f"/memories/{theirs}", headers=bearer(ROOT)).json()
+    assert (left["content"], "superseded_by" in left) == ("secret", False)
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_user_whom_the_key_may_not_act_for_is_denied_whether_or_not_there_is_one(
-    guarded: httpx.Client, exists: bool
-) -> None:
+def test_another_user_is_denied_whether_or_not_there_is_one(guarded: httpx.Client, exists: bool) -> None:
     if exists:
         add(guarded, "bob")
-    for method, path, options in every_request("unused", "bob"):
-        if "unused" in path or path == "/memories/batch":
-            continue
-        answer = guarded.request(method, path, headers=bearer(ADA), **options)
-        assert "may not act for that user" in error_of(answer, 403, "scope_denied")["message"]
+    for asked in requests_of("bob"):
+        error = error_of(ask(guarded, asked, bearer(ADA)), 403, "scope_denied")
+        assert "may not act for that user" in error["message"]
     items = [{"content": "tea", "user_id": "bob"}, {"content": "tea", "user_id": "ada"}]
     outcomes = guarded.post("/memories/batch", json={"items": items}, headers=bearer(ADA)).json()["outcomes"]
     assert [each["status"] for each in outcomes] == [403, 201]
@@ -133,32 +161,39 @@ def test_a_key_reaches_its_users_and_x_user_id_narrows_it(
 ) -> None:
     headers = bearer(key, **({"X-User-Id": as_user} if as_user else {}))
     for user_id in ("bob", "eve", "ada"):
-        path = f"/memories/{add(guarded, user_id)}"
-        ok = user_id in allowed
-        assert guarded.get(path, headers=headers).status_code == (200 if ok else 404)
+        id = add(guarded, user_id)
         as_another = {"user_id": "eve" if user_id == "bob" else "bob"}
-        assert guarded.get(path, params=as_another, headers=headers).status_code == 404
-        assert guarded.patch(path, json={"tags": ["t"]}, headers=headers).status_code == (200 if ok else 404)
-        assert guarded.delete(path, headers=headers).status_code == (204 if ok else 404)
+        assert guarded.get(f"/memories/{id}", params=as_another, headers=headers).status_code == 404
+        assert {ask(guarded, asked, headers).is_success for asked in requests_on(id)} == {user_id in allowed}
         listed = guarded.get("/memories", params={"user_id": user_id}, headers=headers)
-        assert listed.status_code == (200 if ok else 403)
+        assert listed.status_code == (200 if user_id in allowed else 403)
 
 
-def test_only_hashes_of_keys_are_kept(tmp_path: Path) -> None:
-    key, entry = new_key("laptop", ["ada"])
-    file = tmp_path / "keys.json"
-    file.write_text(json.dumps([entry.model_dump()]))
-    assert key not in file.read_text()
-    assert len(key) >= 40
-    assert find_key(read_keys(file), key.encode()) == entry
-    assert find_key(read_keys(file), entry.sha256.encode()) is None
+def test_a_key_of_one_user_need_not_name_the_user(guarded: httpx.Client) -> None:
+    mine = bearer(ADA)
+    record = guarded.post("/memories", json={"content": "green tea"}, headers=mine).json()
+    assert record["user_id"] == "ada"
+    assert guarded.put("/memories", json={"content": "tea", "key": "k"}, headers=mine).json()["user_id"] == "ada"
+    assert guarded.get("/memories/by-key", params={"key": "k"}, headers=mine).is_success
+    made = guarded.post("/memories/batch", json={"items": [{"content": "more tea"}]}, headers=mine).json()["outcomes"]
+    assert made[0]["memory"]["user_id"] == "ada"
+    assert len(guarded.get("/memories/search", params={"q": "tea"}, headers=mine).json()["results"]) == 3
+    assert guarded.post("/context", json={"query": "tea"}, headers=mine).json()["citations"]
+    error_of(guarded.get("/memories", headers=bearer(PAIR)), 400, "invalid_request")
+    assert guarded.get("/memories", headers=bearer(PAIR, **{"X-User-Id": "eve"})).json()["items"] == []
+
+
+def test_only_hashes_of_keys_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, written = tmp_path / "keys.json", json.dumps([ADAS.model_dump()])
+    file.write_text(written)
+    assert ADA not in written
+    assert len(ADA) >= 40
+    assert find_key(read_keys(file), ADA.encode()) == ADAS
+    assert find_key(read_keys(file), ADAS.sha256.encode()) is None
     settings = ServerSettings(keys_file=file)
-    assert settings.keys == [entry]
-    assert key not in repr(settings)
-
-
-def test_keys_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_SERVER_KEYS", json.dumps([ADAS.model_dump()]))
+    assert settings.keys == [ADAS]
+    assert ADA not in repr(settings)
+    monkeypatch.setenv("OPENPROTO_SERVER_KEYS", written)
     assert ServerSettings().keys == [ADAS]
 
 
@@ -173,26 +208,25 @@ def test_a_broken_or_empty_file_of_keys_is_named_without_what_it_holds(tmp_path:
     assert "secret" not in fault["msg"]
 
 
-NO_ORIGIN, NO_HOST = "must be a scheme and a host", "must be a name or an address"
-
-
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("name", "values", "says"),
     [
-        *(({"host": host}, "allow_unauthenticated") for host in ("0.0.0.0", "::", "192.168.1.1", "example.com")),
-        *(({"cors_origins": [f"{one}"]}, NO_ORIGIN) for one in ("app.example", "https://a.example/", "null", "")),
-        *(
-            ({"allowed_hosts": [one]}, NO_HOST)
-            for one in ("https://m.example", "m.example:80", "m.example/", "*", "::1")
+        ("host", ["0.0.0.0", "::", "192.168.1.1", "example.com"], "allow_unauthenticated"),
+        ("cors_origins", [["app.example"], ["https://a.example/"], ["null"], [""]], "must be a scheme and a host"),
+        (
+            "allowed_hosts",
+            [["https://m.example"], ["m.example:80"], ["m.example/"], ["*"], ["::1"]],
+            "must be a name or an address",
         ),
     ],
 )
-def test_settings_that_would_expose_memories_or_match_nothing_are_a_mistake(settings: Any, says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
-        ServerSettings(**settings)
-    if says == "allow_unauthenticated":
-        ServerSettings(**settings, allow_unauthenticated=True)
-        ServerSettings(**settings, keys=[ApiKey(name="n", sha256="0" * 64, users="*")])
+def test_settings_that_expose_memories_or_match_nothing_are_refused(name: str, values: list[Any], says: str) -> None:
+    for value in values:
+        with pytest.raises(ValidationError, match=says):
+            ServerSettings(**{name: value})
+        if name == "host":
+            ServerSettings(host=value, allow_unauthenticated=True)
+            ServerSettings(host=value, keys=[ApiKey(name="n", sha256="0" * 64, users="*")])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "0:0:0:0:0:0:0:1", "localhost"])
@@ -202,23 +236,23 @@ def test_a_loopback_address_is_served_without_keys_under_its_own_name(host: str)
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1", "http://[::1", "", "//"]
+    ("name", "values"),
+    [
+        ("Origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1", "http://[::1", "", "//"]),
+        ("Host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", ""]),
+    ],
+    ids=["a page of another origin", "a name that was made to resolve to this machine"],
 )
-def test_a_page_of_another_origin_is_refused(client: httpx.Client, origin: str) -> None:
-    answer = client.post("/memories", json={"content": "tea", "user_id": "ada"}, headers={"Origin": origin})
-    error_of(answer, 403, "scope_denied")
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+def test_web_pages_are_kept_away(client: httpx.Client, name: str, values: list[str]) -> None:
+    for value in values:
+        answer = client.post("/memories", json={"content": "tea", "user_id": "ada"}, headers={name: value})
+        error_of(answer, 403, "scope_denied")
+        assert not [name for name in answer.headers if name.startswith("access-control")]
     assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", ""])
-def test_a_name_that_was_made_to_resolve_to_this_machine_is_refused(client: httpx.Client, host: str) -> None:
-    error_of(client.get("/memories", params={"user_id": "ada"}, headers={"Host": host}), 403, "scope_denied")
-
-
-def test_hosts_and_origins_are_allowed_by_name_in_any_case(serve: Serve, tmp_path: Path) -> None:
-    settings = ServerSettings(allowed_hosts=["Memory.Example"], cors_origins=["https://App.Example"])
-    client = serve(sqlite_app(tmp_path / "memory.db", settings))
+def test_hosts_and_origins_are_allowed_by_name_in_any_case(serve_file: Serve) -> None:
+    client = serve_file(allowed_hosts=["Memory.Example"], cors_origins=["https://App.Example"])
     answer = client.get("/healthz", headers={"Host": "memory.example:443", "Origin": "https://app.example"})
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
     error_of(client.get("/healthz"), 403, "scope_denied")
@@ -231,9 +265,8 @@ def test_a_header_given_twice_is_refused(guarded: httpx.Client, name: str) -> No
     error_of(guarded.get("/memories", params={"user_id": "ada"}, headers=headers), 400, "invalid_request")
 
 
-def test_a_listed_origin_may_call_and_read_what_it_needs_even_of_errors(serve: Serve, tmp_path: Path) -> None:
-    settings = ServerSettings(cors_origins=["https://app.example"], keys=[ADAS])
-    client = serve(sqlite_app(tmp_path / "memory.db", settings))
+def test_a_listed_origin_may_call_and_read_what_it_needs_even_of_errors(serve_file: Serve) -> None:
+    client = serve_file(cors_origins=["https://app.example"], keys=[ADAS])
     page = {"Origin": "https://app.example"}
     wanted = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization, if-match"}
     preflight = client.options("/memories/x", headers={**page, **wanted})
@@ -250,15 +283,14 @@ def test_a_listed_origin_may_call_and_read_what_it_needs_even_of_errors(serve: S
     error_of(client.options("/memories/x", headers={"Origin": "http://evil.example", **wanted}), 403, "scope_denied")
 
 
-def test_each_key_or_address_has_a_rate_that_its_answer_names(serve: Serve, tmp_path: Path) -> None:
+def test_each_key_or_address_has_a_rate_that_its_answer_names(serve_file: Serve) -> None:
     other, entry = new_key("ada", ["eve"])  # of the same name
-    client = serve(sqlite_app(tmp_path / "memory.db", ServerSettings(keys=[ADAS, entry], rate_limit="3/hour")))
-    statuses = [client.get("/memories/x", headers=bearer(ADA)).status_code for _ in range(4)]
-    assert statuses == [404, 404, 404, 429]
+    client = serve_file(keys=[ADAS, entry], rate_limit="3/hour")
+    assert [client.get("/memories/x", headers=bearer(ADA)).status_code for _ in range(4)] == [404, 404, 404, 429]
     refused = client.get("/memories/x", headers=bearer(ADA))
     error = error_of(refused, 429, "rate_limited")
     assert 3000 < error["x-openproto"]["retry_after"] <= int(refused.headers["retry-after"]) <= 3600
     assert client.get("/memories/x", headers=bearer(other)).status_code == 404
     assert client.get("/healthz").status_code == 200
-    open_ = serve(sqlite_app(tmp_path / "memory.db", ServerSettings(rate_limit="2 per hour")))
+    open_ = serve_file(rate_limit="2 per hour")
     assert [open_.get("/memories/x").status_code for _ in range(3)] == [404, 404, 429]

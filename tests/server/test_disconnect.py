@@ -1,16 +1,21 @@
-"""A client that goes away cancels its request, down to the database's query; real uvicorn, real TCP."""
+"""A client that goes away, and a server that is told to end: what is cancelled, what is finished, and what is kept."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-from server_tools import LONG, Serve, connect, scripted_app
+from server_tools import LONG, Process, Serve, Start, connect, read_all
 
 from openproto import AsyncMemory
 from openproto.server import ServerSettings, create_app
@@ -19,32 +24,39 @@ RUNNING = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = 'openproto' AND state <> 'idle'"
 )
-
+POST = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+TEA = b'{"q": "tea", "user_id": "ada"}'
 REQUESTS = {
     "GET": b"GET /memories/01a1fcb2-db6a-80a5-874a-ae1815131932?user_id=ada HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "POST": b"POST /memories/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    b'Content-Length: 28\r\n\r\n{"q": "tea","user_id":"ada"}',
+    "POST": b"POST /memories/search HTTP/1.1\r\n" + POST % (len(TEA), TEA),
     "DELETE": b"DELETE /memories?user_id=ada HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
 
 @pytest.mark.promise(14)
-@pytest.mark.parametrize("method", REQUESTS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_closing_the_connection_ends_the_query_in_the_database(
     serve: Serve, database: str, schema: str, method: str
 ) -> None:
     memory = AsyncMemory("postgres", url=database, schema=schema, embedder="none")
     client = await asyncio.to_thread(serve, create_app(memory, ServerSettings()))
-    watcher, locker = [await asyncpg.connect(database) for _ in range(2)]
+    watcher: Any = await asyncpg.connect(database)
+    locker: Any = await asyncpg.connect(database)
+
+    async def until_running(count: int) -> None:
+        async with asyncio.timeout(LONG):
+            while await watcher.fetchval(RUNNING) != count:
+                await asyncio.sleep(0.01)
+
     try:
         await locker.execute(f"BEGIN; LOCK TABLE {schema}.memories")
         connection = connect(client.base_url)
         connection.sendall(REQUESTS[method])
-        await _until(watcher, lambda count: count == 1)
+        await until_running(1)
         await asyncio.sleep(0.2)  # it runs, and goes on running
         assert await watcher.fetchval(RUNNING) == 1
         connection.close()
-        await _until(watcher, lambda count: count == 0)
+        await until_running(0)
         await locker.execute("ROLLBACK")
         answer = await asyncio.to_thread(client.get, "/memories", params={"user_id": "ada"})
         assert answer.json() == {"items": []}
@@ -53,27 +65,85 @@ async def test_closing_the_connection_ends_the_query_in_the_database(
         await locker.close()
 
 
-async def _until(watcher: Any, seen: Callable[[int], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not seen(count := await watcher.fetchval(RUNNING)):
-        assert time.monotonic() < deadline, f"{count} queries run"
-        await asyncio.sleep(0.01)
-
-
-def test_a_client_that_stays_is_not_cancelled(serve: Serve) -> None:
-    provider, app = scripted_app()
-    with connect(serve(app).base_url) as connection:
-        connection.sendall(REQUESTS["GET"])
-        assert provider.asked.wait(LONG)
-        assert not provider.cancelled.wait(0.5)
-    assert provider.cancelled.wait(LONG)
-
-
 def test_leaving_in_the_middle_of_a_body_stores_nothing(client: httpx.Client) -> None:
     with connect(client.base_url) as connection:
-        connection.sendall(
-            b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n"
-            b'{"content": "tea", "user_id": "ada"}'
-        )
+        connection.sendall(b"POST /memories HTTP/1.1\r\n" + POST % (100, b'{"content": "tea", "user_id": "ada"}'))
     assert client.get("/memories", params={"user_id": "ada"}).json() == {"items": []}
+
+
+@pytest.mark.parametrize(("workers", "sent"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
+async def test_no_acknowledged_write_is_lost_when_the_server_is_stopped_under_load(
+    start: Start, tmp_path: Path, workers: str, sent: signal.Signals
+) -> None:
+    path = tmp_path / "memory.db"
+    server = await asyncio.to_thread(start, "--workers", workers, OPENPROTO_PATH=str(path))
+    acknowledged: set[str] = set()
+
+    async def write(client: httpx.AsyncClient, writer: int) -> None:
+        for number in range(100_000):
+            try:
+                answer = await client.post("/memories", json={"content": f"{writer} {number}", "user_id": "ada"})
+            except httpx.TransportError:
+                return
+            if answer.status_code != 201:
+                assert answer.status_code == 503, answer.text
+                return
+            acknowledged.add(answer.json()["id"])
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=LONG) as client:
+        writers = [asyncio.create_task(write(client, number)) for number in range(8)]
+        while len(acknowledged) < 100:
+            assert not any(writer.done() for writer in writers)
+            await asyncio.sleep(0.01)
+        server.terminate(sent)
+        await asyncio.gather(*writers)
+    log = await asyncio.to_thread(server.stop)
+    assert server.process.returncode == 0
+    assert "Traceback" not in log
+    async with AsyncMemory("sqlite", path=path, embedder="none") as memory:
+        stored = {record.id async for record in memory.iter("ada", page_size=500)}
+    assert acknowledged <= stored
+
+
+@asynccontextmanager
+async def hanging(
+    start: Start, database: str, schema: str, deadline: str
+) -> AsyncIterator[tuple[Process, socket.socket, Any]]:
+    """Yield a server, a connection whose request hangs there, and the one that has locked what it waits for."""
+    environment = {"OPENPROTO_PROVIDER": "postgres", "OPENPROTO_URL": database, "OPENPROTO_SCHEMA": schema}
+    server = await asyncio.to_thread(start, "--shutdown-timeout", deadline, **environment)
+    locker = await asyncpg.connect(database)
+    await locker.execute(f"BEGIN; LOCK TABLE {schema}.memories")
+    with connect(server.url) as connection:
+        connection.sendall(REQUESTS["DELETE"])
+        await asyncio.sleep(0.5)
+        yield server, connection, locker
+    assert "Traceback" not in await asyncio.to_thread(server.stop)
+    await locker.close()
+    assert server.process.returncode == 0
+
+
+async def test_a_request_that_runs_is_finished_before_the_end(start: Start, database: str, schema: str) -> None:
+    async with hanging(start, database, schema, "10") as (server, connection, locker):
+        server.terminate()
+        await asyncio.sleep(0.5)
+        with pytest.raises(OSError):
+            connect(server.url)
+        await locker.close()
+        assert b'{"deleted":0}' in await asyncio.to_thread(read_all, connection)
+
+
+async def test_what_does_not_finish_in_time_is_answered(start: Start, database: str, schema: str) -> None:
+    async with hanging(start, database, schema, "1") as (server, connection, _):
+        server.terminate()
+        head, _, body = (await asyncio.to_thread(read_all, connection)).partition(b"\r\n\r\n")
+        assert b" 503 " in head.partition(b"\r\n")[0]
+        assert json.loads(body)["error"]["code"] == "provider_unavailable"
+
+
+async def test_a_second_ctrl_c_ends_at_once(start: Start, database: str, schema: str) -> None:
+    async with hanging(start, database, schema, "600") as (server, connection, _):
+        server.terminate(signal.SIGINT)
+        await asyncio.sleep(0.5)
+        os.kill(server.process.pid, signal.SIGINT)
+        assert b" 503 " in (await asyncio.to_thread(read_all, connection)).partition(b"\r\n")[0]

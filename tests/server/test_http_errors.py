@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from server_tools import Serve, connect, error_of, read_all, scripted_app, sqlite_app
+from server_tools import Serve, connect, error_of, read_all, scripted_app
 
 from openproto import errors
 from openproto.errors import ERROR_CODES, OpenProtoError
@@ -17,8 +17,6 @@ from openproto.errors import ERROR_CODES, OpenProtoError
 MARKER = "xyzzy-plugh-0421"
 MEMORY = {"content": MARKER, "user_id": "ada"}
 JSON = {"Content-Type": "application/json"}
-
-
 KINDS = [
     kind
     for kind in vars(errors).values()
@@ -26,33 +24,30 @@ KINDS = [
 ]
 
 
+def nothing_is_stored(client: httpx.Client) -> bool:
+    return bool(client.get("/memories", params={"user_id": "ada"}).json()["items"] == [])
+
+
 @pytest.mark.promise(112)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_error_of_the_backend_keeps_its_code_type_status_and_message(
-    serve: Serve, kind: type[OpenProtoError]
-) -> None:
-    _, app = scripted_app(kind("in so many words"))
-    answer = serve(app).get("/memories/x")
-    error = error_of(answer, kind("").http_status, kind.code)
-    assert (error["message"], error["type"], error["provider"]) == ("in so many words", kind("").type, "scripted")
-
-
-def test_every_code_is_tried_above_and_an_unknown_one_of_a_newer_backend_is_passed_on(serve: Serve) -> None:
+def test_an_error_of_the_backend_keeps_its_code_type_status_and_message(serve: Serve) -> None:
     assert {kind.code for kind in KINDS} == set(ERROR_CODES)
-    _, app = scripted_app(errors.ProviderError.unknown("quota_exhausted", "no more"))
-    error_of(serve(app).get("/memories/x"), 502, "quota_exhausted")
+    provider, app = scripted_app()
+    client = serve(app)
+    for kind in KINDS:
+        provider.error = kind("in so many words")
+        error = error_of(client.get("/memories/x"), kind("").http_status, kind.code)
+        assert (error["message"], error["type"], error["provider"]) == ("in so many words", kind("").type, "scripted")
+    provider.error = errors.ProviderError.unknown("quota_exhausted", "no more")  # of a newer backend
+    error_of(client.get("/memories/x"), 502, "quota_exhausted")
 
 
-def test_a_fault_inside_the_server_is_reported_without_detail_and_logged_without_its_words(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fault_inside_the_server_is_logged_without_its_words(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     _, app = scripted_app(KeyError(MARKER))
     with caplog.at_level(logging.DEBUG):
         answer = serve(app).get("/memories/x")
     error_of(answer, 500, "internal_error")
-    assert MARKER not in answer.text
+    assert MARKER not in answer.text + caplog.text
     assert "Traceback" not in answer.text
-    assert MARKER not in caplog.text
     assert "KeyError" in caplog.text
     assert answer.headers["x-request-id"] in caplog.text
 
@@ -71,124 +66,79 @@ def test_an_unknown_route_is_not_found(client: httpx.Client, path: str) -> None:
         ("PATCH", "/memories", "DELETE, GET, POST, PUT"),
         ("POST", "/memories/some-id", "DELETE, GET, PATCH"),
         ("DELETE", "/memories/search", "GET, POST"),
-        ("GET", "/memories/batch", "POST"),
-        ("GET", "/context", "POST"),
-        ("POST", "/healthz", "GET"),
         ("POST", "/openapi.json", "GET"),
         ("OPTIONS", "/memories", "DELETE, GET, POST, PUT"),
         ("TRACE", "/audit", "GET"),
     ],
 )
-def test_a_wrong_method_is_answered_with_the_right_ones(
-    client: httpx.Client, method: str, path: str, allowed: str
-) -> None:
+def test_a_wrong_method_is_named(client: httpx.Client, method: str, path: str, allowed: str) -> None:
     answer = client.request(method, path)
     error_of(answer, 405, "invalid_request")
     assert answer.headers["allow"] == allowed
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"{'a': 1}",
-        b"[]",
-        b"null",
-        b'"text"',
-        b"\xff\xfe",
+@pytest.mark.parametrize("path", ["/memories", "/memories/batch", "/memories/search", "/context"])
+def test_a_body_that_is_not_a_json_object_is_refused(client: httpx.Client, path: str) -> None:
+    for body in (
+        *(b"", b"{", b"{'a': 1}", b"[]", b"null", b'"text"', b"\xff\xfe"),
         b'{"content": "\\ud800", "user_id": "ada"}',
         b'{"content": "a", "user_id": "ada", "x-a": NaN}',
         b"[" * 100_000,
         b'{"x-a":' * 5_000,
-    ],
-)
-@pytest.mark.parametrize("path", ["/memories", "/memories/batch", "/memories/search", "/context"])
-def test_a_body_that_is_not_a_json_object_is_refused(client: httpx.Client, path: str, body: bytes) -> None:
-    error_of(client.post(path, content=body, headers=JSON), 400, "invalid_request")
+    ):
+        error_of(client.post(path, content=body, headers=JSON), 400, "invalid_request")
 
 
-@pytest.mark.parametrize(
-    ("media_type", "status"),
-    [
-        *(
-            (media_type, 415)
-            for media_type in (None, "text/plain", "application/x-www-form-urlencoded", "json", "text/json")
-        ),
-        *((one, 201) for one in ("application/json; charset=utf-8", "Application/JSON", "application/ld+json")),
-    ],
-)
-def test_a_body_must_be_declared_as_json(client: httpx.Client, media_type: str | None, status: int) -> None:
-    headers = {"Content-Type": media_type} if media_type else {}
-    answer = client.post("/memories", content=json.dumps(MEMORY), headers=headers)
-    assert answer.status_code == status
-    if status == 415:
-        error_of(answer, 415, "invalid_request")
+def test_a_body_must_be_declared_as_json(client: httpx.Client) -> None:
+    body = json.dumps(MEMORY)
+    for wrong in (None, "text/plain", "application/x-www-form-urlencoded", "json", "text/json"):
+        headers = {"Content-Type": wrong} if wrong else {}
+        error_of(client.post("/memories", content=body, headers=headers), 415, "invalid_request")
+    for right in ("application/json; charset=utf-8", "Application/JSON", "application/ld+json"):
+        assert client.post("/memories", content=body, headers={"Content-Type": right}).status_code == 201
 
 
-MOMENTS = ("2024-01-01T00:00:00", "2024-01-01", "yesterday", "1704067200", 1704067200, "2024-02-30T00:00:00Z")
 BAD_MEMORIES: list[dict[str, Any]] = [
-    *({"valid_from": moment} for moment in MOMENTS),
+    *({"valid_from": moment} for moment in ("2024-01-01T00:00:00", "2024-01-01", 1704067200, "2024-02-30T00:00:00Z")),
     *({"content": content} for content in ("", 5, None, "c" * 100_001, f"{MARKER}\0")),
     *({name: 1} for name in ("unknown", "scope", "x-", "x_note", "tags", "source", "supersedes", "id", "created_at")),
+    *({name: ["ada"]} for name in ("user_id", "confidence", "source", "idempotency_key")),
     *({"confidence": number} for number in ("0.5", 1.1, True)),
-    *({"source": source} for source in ({"unknown": 1}, {"type": "guessed"})),
-    {"user_id": ["ada"]},
     {"tags": [MARKER, 5]},
-    {"idempotency_key": "k"},
-    {"valid_from": "2024-01-01T00:00:00Z", "valid_to": "2023-01-01T00:00:00Z"},
 ]
 """Every rule of the values is tried in tests/core; here are those of JSON, and one of each kind."""
 
 
 @pytest.mark.parametrize("fields", BAD_MEMORIES, ids=lambda fields: json.dumps(fields)[:40])
-def test_a_bad_memory_is_refused_whole_and_its_words_are_not_repeated(
-    client: httpx.Client, fields: dict[str, Any]
-) -> None:
+def test_a_bad_memory_is_refused_without_its_words(client: httpx.Client, fields: dict[str, Any]) -> None:
     error = error_of(client.post("/memories", json={**MEMORY, **fields}), 400, "invalid_request")
     assert MARKER not in error["message"]
-    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
+    assert nothing_is_stored(client)
 
 
 @pytest.mark.parametrize(
-    ("path", "query"),
+    "path",
     [
-        ("/memories", ""),
-        ("/memories", "user_id="),
-        ("/memories", "user_id=%00"),
-        ("/memories", "user_id=%FF"),
-        ("/memories", "user_id=%ED%A0%80"),
-        ("/memories", "user_id=ada&user_id=eve"),
-        ("/memories", "user_id=ada&unknown=1"),
-        ("/memories", "user_id=ada&limit=5.0"),
-        ("/memories", "user_id=ada&limit=1_0"),
-        ("/memories", "user_id=ada&limit=%205"),
-        ("/memories", "user_id=ada&limit=true"),
-        ("/memories", "user_id=ada&since=2024-01-01"),
-        ("/memories", "user_id=ada&since=2024-01-01T00:00:00"),
-        ("/memories", "user_id=ada&since=0"),
-        ("/memories", "user_id=ada&cursor=bad"),
-        ("/memories/search", "user_id=ada"),
-        ("/memories/search", "user_id=ada&q="),
-        ("/memories/search", "user_id=ada&query=tea"),
-        ("/memories/search", "user_id=ada&q=tea&min_score=nan"),
-        ("/memories/some-id", "user_id="),
-        ("/memories/some-id", "user=ada"),
-        ("/memories/%00", ""),
-        ("/audit", "user_id=ada&limit=1001"),
-        ("/audit", "user_id=ada&app="),
+        "/memories",
+        *(f"/memories?user_id={user}" for user in ("", "%00", "%FF", "%ED%A0%80", "ada&user_id=eve", "ada&unknown=1")),
+        *(f"/memories?user_id=ada&limit={limit}" for limit in ("5.0", "1_0", "%205", "true")),
+        *(f"/memories?user_id=ada&since={since}" for since in ("2024-01-01", "2024-01-01T00:00:00", "0")),
+        "/memories?user_id=ada&cursor=bad",
+        *(f"/memories/search?user_id=ada{rest}" for rest in ("", "&q=", "&query=tea", "&q=tea&min_score=nan")),
+        *(f"/memories/{rest}" for rest in ("some-id?user_id=", "some-id?user=ada", "%00")),
+        *(f"/audit?user_id=ada&{rest}" for rest in ("limit=1001", "app=")),
     ],
 )
-def test_a_bad_query_string_is_refused(client: httpx.Client, path: str, query: str) -> None:
-    error_of(client.get(f"{path}?{query}"), 400, "invalid_request")
+def test_a_bad_query_string_is_refused(client: httpx.Client, path: str) -> None:
+    error_of(client.get(path), 400, "invalid_request")
 
 
 @pytest.mark.parametrize("header", ["Idempotency-Key", "X-User-Id", "X-OMP-App"])
-@pytest.mark.parametrize("value", [b"", b"\xff", b"h" * 257])
-def test_a_bad_header_is_refused(client: httpx.Client, header: str, value: bytes) -> None:
-    answer = client.post("/memories", json=MEMORY, headers=[(header.encode(), value)])
-    error_of(answer, 400, "invalid_request")
-    assert client.get("/memories", params={"user_id": "ada"}).json()["items"] == []
+def test_a_bad_header_is_refused(client: httpx.Client, header: str) -> None:
+    for value in (b"", b"\xff", b"h" * 257):
+        answer = client.post("/memories", json=MEMORY, headers=[(header.encode(), value)])
+        error_of(answer, 400, "invalid_request")
+    assert nothing_is_stored(client)
 
 
 def test_a_body_that_is_too_large_is_refused_before_all_of_it_arrives(client: httpx.Client) -> None:
@@ -206,8 +156,7 @@ def test_a_body_that_is_too_large_is_refused_before_all_of_it_arrives(client: ht
 
 def test_the_largest_memory_fits_however_it_is_written(client: httpx.Client) -> None:
     answer = client.post("/memories", json={"content": "\U0001f375" * 100_000, "user_id": "ada"})
-    assert answer.status_code == 201
-    assert len(answer.json()["content"]) == 100_000
+    assert (answer.status_code, len(answer.json()["content"])) == (201, 100_000)
 
 
 def test_a_problem_document_is_sent_to_those_who_ask_for_one(client: httpx.Client) -> None:
@@ -224,9 +173,8 @@ def test_a_problem_document_is_sent_to_those_who_ask_for_one(client: httpx.Clien
     }
 
 
-def test_no_secret_of_the_backend_shows_when_it_fails(serve: Serve, tmp_path: Path) -> None:
-    path = tmp_path / "memory.db"
-    client = serve(sqlite_app(path))
+def test_no_secret_of_the_backend_shows_when_it_fails(serve_file: Serve, tmp_path: Path) -> None:
+    client = serve_file()
     client.post("/memories", json=MEMORY)
     for file in tmp_path.iterdir():
         file.write_bytes(b"rubbish" * 1000)

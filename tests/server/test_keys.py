@@ -1,36 +1,38 @@
-"""Keys while a server runs: added, rotated, revoked, expired, broken; and what `openproto keys` does to their file."""
+"""Keys while a server runs: added, rotated, revoked, broken; and what `openproto keys` does to their file."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import httpx
 import pytest
-from server_tools import LONG, Process, Serve, error_of, sqlite_app
+from server_tools import LONG, Start
 
-from openproto.server import ServerSettings
+from openproto.cli.app import run
 from openproto.server.keys import new_key
 from openproto.server.keys_file import edited_keys
 
-COMMAND = [sys.executable, "-W", "error", "-m", "openproto.cli", "keys"]
-Start = Callable[..., Process]
+Keys: TypeAlias = Callable[..., str]
 
 
-def keys(file: Path, *arguments: str, status: int = 0) -> str:
-    """Run `openproto keys` and return what it prints."""
-    done = subprocess.run([*COMMAND, *arguments, "--file", str(file)], capture_output=True, text=True, timeout=LONG)
-    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
-    return done.stdout.strip() if status == 0 else done.stderr
+@pytest.fixture
+def keys(capsys: pytest.CaptureFixture[str]) -> Keys:
+    """Run `openproto keys` and return what it prints, or what it says where it fails with a status."""
+
+    def command(file: Path, *arguments: str, status: int = 0) -> str:
+        assert run(["keys", *arguments, "--file", str(file)]) == status
+        said = capsys.readouterr()
+        return said.err if status else said.out.strip()
+
+    return command
 
 
 def reach(url: str, key: str, user: str = "ada") -> int:
@@ -50,7 +52,6 @@ def replace(file: Path, text: str) -> None:
 
 
 def until(reached: Callable[[], bool]) -> None:
-    """Wait until something is so."""
     deadline = time.monotonic() + LONG
     while not reached():
         assert time.monotonic() < deadline
@@ -59,7 +60,7 @@ def until(reached: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_running_server_follows_its_file_and_no_request_of_a_good_key_fails(
-    start: Start, tmp_path: Path, workers: str
+    start: Start, keys: Keys, tmp_path: Path, workers: str
 ) -> None:
     file = tmp_path / "keys.json"
     good, first = keys(file, "add", "good", "ada"), keys(file, "add", "first", "ada")
@@ -87,7 +88,7 @@ def test_a_running_server_follows_its_file_and_no_request_of_a_good_key_fails(
     replace(file, '[{"name": "broken')
     until(lambda: health(server.url) == "degraded")
     assert reach(server.url, third) == 200
-    until(lambda: len(answers) >= 1000)
+    until(lambda: len(answers) >= 500)
     assert set(answers) == {200}
     keys(file, "list", status=2)
     replace(file, "[]")
@@ -102,7 +103,7 @@ def test_a_running_server_follows_its_file_and_no_request_of_a_good_key_fails(
     assert server.process.returncode == 0
 
 
-def test_uses_are_counted_and_shown(start: Start, tmp_path: Path) -> None:
+def test_uses_are_counted_and_shown(start: Start, keys: Keys, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key = keys(file, "add", "laptop", "ada", "--read-only", "--expires", "2100-01-01T00:00:00Z")
     server = start("--keys", str(file), "--log-clients", OPENPROTO_PATH=str(tmp_path / "memory.db"))
@@ -115,51 +116,18 @@ def test_uses_are_counted_and_shown(start: Start, tmp_path: Path) -> None:
     assert keys(file, "list").split("\t")[:5] == ["laptop", "ada", "read", "2100-01-01T00:00", "3"]
 
 
-def test_the_file_of_keys_is_private_and_whole_and_changed_by_one_at_a_time(tmp_path: Path) -> None:
+def test_the_file_of_keys_is_private_and_whole_and_changed_by_one_at_a_time(keys: Keys, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    adding = [
-        subprocess.Popen([*COMMAND, "add", f"key {number}", "ada", "-f", str(file)], stdout=subprocess.PIPE)
-        for number in range(4)
-    ]
-    secrets = [process.communicate(timeout=LONG)[0].decode().strip() for process in adding]
+    names = [f"key {number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(run, [["keys", "add", name, "ada", "--file", str(file)] for name in names])) == {0}
+    secret = keys(file, "add", "mine", "ada").splitlines()[-1]
     assert file.stat().st_mode & 0o777 == 0o600
     text = file.read_text()
-    assert sorted(entry["name"] for entry in json.loads(text)) == [f"key {number}" for number in range(4)]
-    assert all(secret.startswith("op_") and secret not in text for secret in secrets)
+    assert sorted(entry["name"] for entry in json.loads(text)) == [*names, "mine"]
+    assert secret.startswith("op_")
+    assert secret not in text
     assert "named 'key 1' already" in keys(file, "add", "key 1", "eve", status=2)
     assert "no key named 'x'" in keys(file, "rotate", "x", "--yes", status=2)
     assert "--yes" in keys(file, "revoke", "key 1", status=2)
     assert file.read_text() == text
-
-
-def test_a_key_that_may_only_read_writes_nothing_and_an_expired_one_opens_nothing(serve: Serve, tmp_path: Path) -> None:
-    reader, entry = new_key("reader", ["ada"], read_only=True)
-    late, past = new_key("late", ["ada"], expires=datetime.now(UTC) - timedelta(seconds=1))
-    client = serve(sqlite_app(tmp_path / "memory.db", ServerSettings(keys=[entry, past])))
-    client.headers["X-API-Key"] = reader
-    writes: list[tuple[str, str, Any]] = [
-        ("POST", "/memories", {"content": "tea"}),
-        ("POST", "/memories/batch", {"items": []}),
-        ("PATCH", "/memories/a", {"content": "tea"}),
-        ("DELETE", "/memories/a", None),
-        ("DELETE", "/memories", None),
-    ]
-    for method, path, body in writes:
-        error_of(client.request(method, path, json=body), 403, "scope_denied")
-    assert client.get("/memories").json()["items"] == []
-    assert "expired" in error_of(client.get("/memories", headers={"X-API-Key": late}), 401, "unauthorized")["message"]
-
-
-def test_a_key_of_one_user_need_not_name_the_user(serve: Serve, tmp_path: Path) -> None:
-    (ada, one), (pair, two) = new_key("one", ["ada"]), new_key("two", ["ada", "bob"])
-    client = serve(sqlite_app(tmp_path / "memory.db", ServerSettings(keys=[one, two])))
-    mine = {"X-API-Key": ada}
-    record = client.post("/memories", json={"content": "green tea"}, headers=mine).json()
-    assert record["user_id"] == "ada"
-    made = client.post("/memories/batch", json={"items": [{"content": "more tea"}]}, headers=mine).json()["outcomes"]
-    assert made[0]["memory"]["user_id"] == "ada"
-    assert len(client.get("/memories/search", params={"q": "tea"}, headers=mine).json()["results"]) == 2
-    assert client.post("/context", json={"query": "tea"}, headers=mine).json()["citations"]
-    error_of(client.post("/memories", json={"content": "x", "user_id": "bob"}, headers=mine), 403, "scope_denied")
-    error_of(client.get("/memories", headers={"X-API-Key": pair}), 400, "invalid_request")
-    assert len(client.get("/memories", headers={"X-API-Key": pair, "X-User-Id": "ada"}).json()["items"]) == 2

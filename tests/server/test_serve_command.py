@@ -1,55 +1,29 @@
-"""`openproto serve`: flags, mistakes named in a line, several workers, the log."""
+"""`openproto serve`: flags, mistakes named in a line, the log, figures for Prometheus."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
-from server_tools import COMMAND, LONG, Process
+from server_tools import COMMAND, LONG, Start
 
-Start = Callable[..., Process]
-
-
-def refused(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Run a command that must fail, and return its status and what it said."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        env={**os.environ, "OPENPROTO_EMBEDDER": "none", **environment},
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr
+from openproto.cli.app import run
+from openproto.server.keys import new_key
 
 
-def test_flags_win_over_the_environment_and_that_over_defaults(start: Start, tmp_path: Path) -> None:
-    environment = {
-        "OPENPROTO_PATH": str(tmp_path / "memory.db"),
-        "OPENPROTO_SERVER_HOST": "127.0.0.2",
-        "OPENPROTO_SERVER_LOG_FORMAT": "json",
-    }
-    assert "http://127.0.0.2:" in json.loads(start(**environment).first_line)["message"]
-    server = start("--host", "127.0.0.3", "--log-format", "text", **environment)
-    assert server.url.startswith("http://127.0.0.3:")
-    assert f" info serving sqlite on {server.url} (1 worker, no API keys)" in server.first_line
-    assert httpx.get(f"{server.url}/healthz", timeout=LONG).json() == {"status": "ok", "provider": "sqlite"}
-    httpx.get(f"{server.url}/capabilities", headers={"X-Request-Id": "r-2"}, timeout=LONG)
-    _, line = server.stop().splitlines()  # one for each request
-    assert re.fullmatch(r"\S+Z info GET /capabilities 200 \d+\.\d ms r-2", line)
-
-
-def test_an_access_line_says_method_template_status_time_and_id_and_nothing_of_the_memories(
+def test_flags_win_over_the_environment_and_an_access_line_says_nothing_of_the_memories(
     start: Start, tmp_path: Path
 ) -> None:
-    server = start("--log-format", "json", OPENPROTO_PATH=str(tmp_path / "memory.db"))
+    environment = {"OPENPROTO_SERVER_HOST": "127.0.0.2", "OPENPROTO_SERVER_LOG_FORMAT": "json"}
+    server = start("--host", "127.0.0.3", OPENPROTO_PATH=str(tmp_path / "memory.db"), **environment)
+    assert f"serving sqlite on {server.url} (1 worker, no API keys)" in json.loads(server.first_line)["message"]
+    assert server.url.startswith("http://127.0.0.3:")
     with httpx.Client(base_url=server.url, headers={"X-API-Key": "xyzzy-key"}, timeout=LONG) as client:
         made = client.post("/memories", json={"content": "xyzzy-content", "user_id": "xyzzy-user"})
         id = made.json()["id"]
@@ -72,12 +46,13 @@ def test_an_access_line_says_method_template_status_time_and_id_and_nothing_of_t
         assert 0 <= line["ms"] < LONG * 1000
 
 
-def test_what_a_library_logs_is_a_line_like_any_other_without_its_traceback() -> None:
+def test_what_a_library_logs_is_a_line_like_any_other_without_its_traceback_and_below_the_level_is_none() -> None:
     program = """
 import logging.config
 from openproto.server import ServerSettings
 from openproto.server.log import log_config
-logging.config.dictConfig(log_config(ServerSettings(log_format="json")))
+logging.config.dictConfig(log_config(ServerSettings(log_format="json", log_level="warning")))
+logging.getLogger("openproto.server").info("serving")
 try:
     raise ValueError("xyzzy")
 except ValueError:
@@ -89,16 +64,10 @@ except ValueError:
     assert "xyzzy" not in done.stderr
 
 
-def test_a_log_level_above_info_is_silent(tmp_path: Path, start: Start) -> None:
-    with pytest.raises(AssertionError):  # the line that says where it listens is not there either
-        start("--log-level", "warning", "--log-format", "nonsense", OPENPROTO_PATH=str(tmp_path / "memory.db"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--port", "70000"], "port: "),
-        (["--port", "TAKEN"], "Address already in use"),
         (["--workers", "0"], "workers: "),
         (["--host", "0.0.0.0"], "without API keys"),
         (["--keys", "/no/such/file"], "/no/such/file: No such file"),
@@ -107,29 +76,71 @@ def test_a_log_level_above_info_is_silent(tmp_path: Path, start: Start) -> None:
         (["--cors-origin", "app.example"], "cors_origins.0: "),
         (["--allowed-host", "memory.example:443"], "allowed_hosts.0: "),
         (["--log-level", "loud"], "log_level: "),
+        (["--log-format", "nonsense"], "log_format: "),
+        (["--metrics", "everywhere"], "metrics: must be a port, or an address and a port"),
+        (["--metrics", "127.0.0.1:TAKEN"], "127.0.0.1 port TAKEN: Address already in use"),
         (["--provider", "postgress"], "did you mean 'postgres'"),
         (["--path", "/dev/null/memory.db"], "cannot be opened"),
         (["--provider", "postgres", "--url", "postgresql://me:xyzzy@127.0.0.1:1/x"], "cannot be reached"),
         (["--provider", "postgres", "--url", "nonsense"], "url"),
-        (["--host", "no-such-host.invalid", "--allow-unauthenticated"], "no-such-host.invalid port"),
     ],
 )
 def test_a_mistake_is_named_in_one_line_before_anything_is_served(
-    tmp_path: Path, arguments: list[str], says: str
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
+    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        arguments = [port if each == "TAKEN" else each for each in arguments]
-        status, said = refused(*arguments, OPENPROTO_PATH=str(tmp_path / "memory.db"))
-    assert status > 0
+        assert run(["serve", "--port", "0", *(each.replace("TAKEN", port) for each in arguments)]) > 0
+    said = capsys.readouterr().err
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert says in line
+    assert says.replace("TAKEN", port) in line
     assert "xyzzy" not in said
     assert "serving" not in said
 
 
-def test_a_missing_package_is_named_with_the_line_that_installs_it(tmp_path: Path) -> None:
-    hide = "import sys; sys.modules['uvicorn'] = None; from openproto.cli import main; sys.exit(main())"
-    done = subprocess.run([COMMAND[0], "-c", hide, "serve"], capture_output=True, text=True, timeout=LONG)
-    assert done.returncode == 7
-    assert done.stderr == "error: the server needs 'uvicorn': pip install 'openproto[server]'\n"
+def test_an_address_that_cannot_be_bound_is_named_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for host, says in (("127.0.0.1", "Address already in use"), ("no-such-host.invalid", "")):
+            options = ["--host", host, "--port", port, "--allow-unauthenticated", "--path", str(tmp_path / "memory.db")]
+            command = [*COMMAND, *options, "--option", "embedder=none"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
+            assert done.returncode > 0
+            assert done.stderr.startswith(f"error: {host} port {port}: {says}")
+            assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert run(["serve"]) == 7
+    assert capsys.readouterr().err == "error: the server needs 'uvicorn': pip install 'openproto[server]'\n"
+
+
+def test_figures_of_all_workers_stand_together_and_say_nothing_of_whom_or_what(start: Start, tmp_path: Path) -> None:
+    key, entry = new_key("a-key", ["ada"])
+    server = start(
+        *("--workers", "2", "--metrics", "0"),
+        OPENPROTO_PATH=str(tmp_path / "memory.db"),
+        OPENPROTO_SERVER_KEYS=f"[{entry.model_dump_json()}]",
+    )
+    headers = {"Authorization": f"Bearer {key}"}
+    for number in range(8):  # each on a connection of its own, so that all workers get some
+        item = {"content": f"black coffee {number}", "scope": "food", "user_id": "ada"}
+        httpx.post(f"{server.url}/memories", json=item, headers=headers, timeout=LONG)
+    httpx.get(f"{server.url}/memories/nothing", headers=headers, timeout=LONG)
+    (url,) = re.findall(r"metrics on (\S+)", server.first_line)
+    text = httpx.get(url, timeout=LONG).text
+    assert 'openproto_call_duration_seconds_count{outcome="ok",provider="sqlite",verb="add"} 8.0' in text
+    assert 'openproto_call_duration_seconds_count{outcome="not_found",provider="sqlite",verb="get"} 1.0' in text
+    assert not re.search("ada|coffee|food|a-key", text)
+    assert httpx.get(f"{server.url}/metrics", headers=headers, timeout=LONG).status_code == 404
+    server.stop()
+    assert server.process.returncode == 0
