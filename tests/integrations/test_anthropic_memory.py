@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ NAMES = ["a", "b.txt", "notes", "ü", ".hidden", "c d"]
 TEXTS = ["", "\n", "one", "one\ntwo\nthree\n", "two two", "  ", "é\r\nx", "naïve\n\nlast"]
 
 
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    with Memory("sqlite", path=tmp_path / "memory.db", embedder=None) as memory:
-        yield memory
-
-
 def some_path(chance: random.Random) -> str:
     parts = [chance.choice(NAMES) for _ in range(chance.randint(0, 3))]
     if chance.random() < 0.05:
@@ -33,23 +26,17 @@ def some_path(chance: random.Random) -> str:
 
 
 def some_command(chance: random.Random) -> dict[str, Any]:
-    kind = chance.choice(["view", "view", "create", "create", "create", "str_replace", "insert", "delete", "rename"])
-    path = some_path(chance)
-    match kind:
-        case "view":
-            spans = [None, [1, 2], [2, -1], [5, 9]]
-            return {"command": kind, "path": path, "view_range": chance.choice(spans)}
-        case "create":
-            return {"command": kind, "path": path, "file_text": chance.choice(TEXTS)}
-        case "str_replace":
-            old, new = chance.choice(["one", "two", "\n", "missing"]), chance.choice(TEXTS)
-            return {"command": kind, "path": path, "old_str": old, "new_str": new}
-        case "insert":
-            return {"command": kind, "path": path, "insert_line": chance.randint(-1, 4), "insert_text": "new\n"}
-        case "delete":
-            return {"command": kind, "path": path}
-        case _:
-            return {"command": kind, "old_path": path, "new_path": some_path(chance)}
+    path, text, old = some_path(chance), chance.choice(TEXTS), chance.choice(["one", "two", "\n", "missing"])
+    view = {"command": "view", "path": path, "view_range": chance.choice([None, [1, 2], [2, -1], [5, 9]])}
+    create = {"command": "create", "path": path, "file_text": text}
+    commands: list[dict[str, Any]] = [
+        *(view, view, create, create, create),
+        {"command": "str_replace", "path": path, "old_str": old, "new_str": text},
+        {"command": "insert", "path": path, "insert_line": chance.randint(-1, 4), "insert_text": "new\n"},
+        {"command": "delete", "path": path},
+        {"command": "rename", "old_path": path, "new_path": some_path(chance)},
+    ]
+    return chance.choice(commands)
 
 
 def outcome(tool: Any, command: dict[str, Any]) -> str:
@@ -68,9 +55,9 @@ def files(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_hundred_random_commands_end_as_on_a_filesystem(seed: int, memory: Memory, tmp_path: Path) -> None:
+def test_a_hundred_random_commands_end_as_on_a_filesystem(seed: int, blocking: Memory, tmp_path: Path) -> None:
     chance = random.Random(seed)
-    theirs, ours = BetaLocalFilesystemMemoryTool(str(tmp_path / "files")), MemoryTool(memory, user_id="ada")
+    theirs, ours = BetaLocalFilesystemMemoryTool(str(tmp_path / "files")), MemoryTool(blocking, user_id="ada")
     for number in range(100):
         command = some_command(chance)
         expected, answer = outcome(theirs, command), outcome(ours, command)
@@ -83,45 +70,45 @@ def test_a_hundred_random_commands_end_as_on_a_filesystem(seed: int, memory: Mem
         assert [line.split("\t", 1)[1] for line in view.split("\n")[1:]] == text.split("\n"), path
 
 
-def test_a_path_that_leaves_the_root_is_refused(memory: Memory) -> None:
-    tool = MemoryTool(memory, user_id="ada")
+def test_a_path_that_leaves_the_root_is_refused(blocking: Memory) -> None:
+    tool = MemoryTool(blocking, user_id="ada")
     for path in ("/memories/../etc", "/memories/a/../../b", "/etc/passwd", "memories/a", "/memoriesfoo", ""):
         with pytest.raises(ToolError, match=r"escape /memories|start with /memories"):
             tool.call({"command": "create", "path": path, "file_text": "x"})
-    assert memory.list("ada").items == []
+    assert blocking.list("ada").items == []
 
 
-def test_files_of_any_size_and_text_come_back(memory: Memory) -> None:
-    tool = MemoryTool(memory, user_id="ada")
+def test_files_of_any_size_and_text_come_back(blocking: Memory) -> None:
+    tool = MemoryTool(blocking, user_id="ada")
     text = "x" * 102_400
     tool.call({"command": "create", "path": "/memories/long", "file_text": text})
     assert text in str(tool.call({"command": "view", "path": "/memories/long"}))
-    assert str(MemoryTool(memory, user_id="bob").call({"command": "view", "path": "/memories"})).count("\n") == 1
+    assert str(MemoryTool(blocking, user_id="bob").call({"command": "view", "path": "/memories"})).count("\n") == 1
     with pytest.raises(ToolError, match="NUL"):
         tool.call({"command": "create", "path": "/memories/nul", "file_text": "a\0b"})
 
 
-def test_what_the_model_wrote_is_found_and_its_tree_is_not(memory: Memory) -> None:
-    tool = MemoryTool(memory, user_id="ada")
+def test_what_the_model_wrote_is_found_and_its_tree_is_not(blocking: Memory) -> None:
+    tool = MemoryTool(blocking, user_id="ada")
     tool.call({"command": "create", "path": "/memories/food/coffee", "file_text": "Ada takes her coffee black"})
-    (hit,) = memory.search("coffee", "ada")
+    (hit,) = blocking.search("coffee", "ada")
     assert hit.memory.content == "Ada takes her coffee black"
-    assert "Files of" not in memory.context("files of memories", "ada").text
+    assert "Files of" not in blocking.context("files of memories", "ada").text
     assert tool.clear_all_memory() == "All memory cleared"
-    assert memory.search("coffee", "ada") == []
+    assert blocking.search("coffee", "ada") == []
 
 
-async def test_of_many_who_create_one_file_one_succeeds_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder=None) as memory:
-        tools = [AsyncMemoryTool(memory, user_id="ada") for _ in range(8)]
-        mine = [
-            tool.call({"command": "create", "path": f"/memories/{number}", "file_text": "mine"})
-            for number, tool in enumerate(tools)
-        ]
-        shared = [tool.call({"command": "create", "path": "/memories/shared", "file_text": "x"}) for tool in tools]
-        outcomes = await asyncio.gather(*mine, *shared, return_exceptions=True)
-        assert not [each for each in outcomes[:8] if isinstance(each, BaseException)]
-        assert sum(not isinstance(each, BaseException) for each in outcomes[8:]) == 1
-        listing = str(await tools[0].call({"command": "view", "path": "/memories"}))
-        assert all(f"/memories/{number}" in listing for number in range(8))
-        assert len((await memory.list("ada", limit=100)).items) == 10  # nine files and the tree
+async def test_of_many_who_create_one_file_one_succeeds_and_nothing_else_is_lost(memory: AsyncMemory) -> None:
+    tools = [AsyncMemoryTool(memory, user_id="ada") for _ in range(8)]
+
+    async def create(tool: AsyncMemoryTool, name: object) -> Any:
+        return await tool.call({"command": "create", "path": f"/memories/{name}", "file_text": "x"})
+
+    mine = [create(tool, number) for number, tool in enumerate(tools)]
+    outcomes = await asyncio.gather(*mine, *(create(tool, "shared") for tool in tools), return_exceptions=True)
+    failed = [isinstance(each, BaseException) for each in outcomes]
+    assert failed[:8] == [False] * 8
+    assert sorted(failed[8:]) == [False] + [True] * 7
+    listing = str(await tools[0].call({"command": "view", "path": "/memories"}))
+    assert all(f"/memories/{number}" in listing for number in range(8))
+    assert len((await memory.list("ada", limit=100)).items) == 10  # nine files and the tree

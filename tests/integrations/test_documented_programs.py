@@ -28,6 +28,7 @@ def programs() -> Iterator[Any]:
 @pytest.mark.promise(80)
 @pytest.mark.parametrize("program", list(programs()))
 def test_a_program_prints_what_its_comments_say(program: str, tmp_path: Path, run_python: Callable[..., Any]) -> None:
+    assert sum("README" in str(each.id) for each in programs()) == 2, "both at the head of it"
     expected = PRINTED.findall(program)
     assert expected, "the program shows nothing"
     nowhere = "http://127.0.0.1:9"
@@ -35,7 +36,3 @@ def test_a_program_prints_what_its_comments_say(program: str, tmp_path: Path, ru
     ran = run_python(program, env={name: str(value) for name, value in away.items()}, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert re.fullmatch(re.escape("\n".join(expected)).replace(r"\.\.\.", ".+"), ran.stdout.strip()), ran.stdout
-
-
-def test_both_programs_at_the_head_of_the_readme_are_run() -> None:
-    assert sum("README" in str(program.id) for program in programs()) == 2

@@ -19,20 +19,10 @@ from openproto.integrations.langgraph import store as store_module
 
 LABELS = ["a", "b", "a/b", "%", "*", "ü", "a%2Fb", " "]
 KEYS = ["k", "k/l", "k'\"", "../k", "K", "x" * 600]
-VALUES: list[dict[str, Any]] = [
-    {"n": 1},
-    {"n": 2.5, "color": "red"},
-    {"color": "blue", "tags": ["x", "y"]},
-    {"nested": {"deep": {"n": 3}}, "none": None, "flag": True},
-    {},
-]
-FILTERS: list[dict[str, Any] | None] = [
-    None,
-    {"color": "red"},
-    {"color": {"$ne": "red"}},
-    {"nested": {"deep": {"n": {"$eq": 3}}}},
-    {"tags": ["x", "y"]},
-]
+NESTED = {"nested": {"deep": {"n": 3}}, "none": None, "flag": True}
+VALUES: list[Any] = [{"n": 1}, {"n": 2.5, "color": "red"}, {"color": "blue", "tags": ["x", "y"]}, NESTED, {}]
+DEEP = {"nested": {"deep": {"n": {"$eq": 3}}}}
+FILTERS: list[Any] = [None, {"color": "red"}, {"color": {"$ne": "red"}}, DEEP, {"tags": ["x", "y"]}]
 
 
 @pytest.fixture
@@ -92,12 +82,11 @@ def test_numbers_are_compared_and_what_is_none_is_left_out(store: OpenProtoStore
 
 
 def test_an_item_keeps_its_creation_and_shows_its_change(store: OpenProtoStore) -> None:
-    store.put(("a",), "k", {"n": 1})
-    first = store.get(("a",), "k")
-    store.put(("a",), "k", {"n": 2})
-    second = store.get(("a",), "k")
-    assert first is not None
-    assert second is not None
+    found: list[Any] = []
+    for n in (1, 2):
+        store.put(("a",), "k", {"n": n})
+        found.append(store.get(("a",), "k"))
+    first, second = found
     assert (second.created_at, second.value) == (first.created_at, {"n": 2})
     assert second.updated_at > first.updated_at
 
@@ -106,10 +95,10 @@ async def test_calls_of_one_moment_run_together_and_fail_alone(tmp_path: Path) -
     async with OpenProtoStore(AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder=None)) as store:
         await asyncio.gather(*(store.aput(("a",), f"k{n}", {"n": n}) for n in range(50)))
         bad = store.asearch(("a",), filter={"n": {"$like": 1}})
-        *found, error = await asyncio.gather(
-            *(store.aget(("a",), f"k{n}") for n in range(50)), bad, return_exceptions=True
-        )
-        assert [item.value["n"] for item in found] == list(range(50))  # type: ignore[union-attr]
+        getting = [store.aget(("a",), f"k{n}") for n in range(50)]
+        found: list[Any] = await asyncio.gather(*getting, bad, return_exceptions=True)
+        error = found.pop()
+        assert [item.value["n"] for item in found] == list(range(50))
         assert isinstance(error, ValueError)
         assert "$like" in str(error)
         with pytest.raises(asyncio.InvalidStateError, match="Memory"):
@@ -117,15 +106,13 @@ async def test_calls_of_one_moment_run_together_and_fail_alone(tmp_path: Path) -
         assert (await asyncio.to_thread(store.get, ("a",), "k1")).value == {"n": 1}  # type: ignore[union-attr]
 
 
-class Letters:
-    """Embeds a text as the numbers of its letters."""
-
-    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        return [[float(text.count(chr(letter))) for letter in range(97, 123)] for text in texts]
+def letters(texts: Sequence[str]) -> list[list[float]]:
+    """Embed each text as the numbers of its letters."""
+    return [[float(text.count(chr(letter))) for letter in range(97, 123)] for text in texts]
 
 
 def test_fields_are_found_each_for_itself(tmp_path: Path) -> None:
-    index: IndexConfig = {"dims": 26, "embed": Letters(), "fields": ["title", "parts[*].text"]}
+    index: IndexConfig = {"dims": 26, "embed": letters, "fields": ["title", "parts[*].text"]}
     memory = Memory("sqlite", path=tmp_path / "memory.db", embedder=IndexEmbedder(index))
     with OpenProtoStore(memory, index=index) as store:
         store.put(("a",), "one", {"title": "xxx", "parts": [{"text": "yyy"}, {"text": "zzz"}], "other": "www"})
@@ -144,9 +131,7 @@ def test_fields_are_found_each_for_itself(tmp_path: Path) -> None:
         assert len(left.list("langgraph").items) == 2  # of an item with several texts nothing stays behind
 
 
-def test_what_is_over_is_gone_and_reading_gives_more_time(
-    store: OpenProtoStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_gives_an_item_more_time(store: OpenProtoStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime.now(UTC)
 
     class Clock(datetime):

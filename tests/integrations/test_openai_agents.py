@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from agents import Agent, Runner, SessionSettings
 from agents.testing import ScriptedModel, assistant_message
 
@@ -23,10 +20,8 @@ ITEMS: list[Any] = [
 ]
 
 
-@pytest.fixture
-async def memory(tmp_path: Path) -> AsyncIterator[AsyncMemory]:
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder=None) as memory:
-        yield memory
+def spoken(*numbers: int) -> list[Any]:
+    return [{"role": "user", "content": str(number)} for number in numbers]
 
 
 async def test_items_come_back_as_they_were(memory: AsyncMemory) -> None:
@@ -40,25 +35,20 @@ async def test_items_come_back_as_they_were(memory: AsyncMemory) -> None:
 
 
 async def test_conversations_and_users_do_not_mix(memory: AsyncMemory) -> None:
-    sessions = [
-        OpenProtoSession("a/b", memory, user_id="ada"),
-        OpenProtoSession("a", memory, user_id="ada"),
-        OpenProtoSession("a/b", memory, user_id="bob"),
-        OpenProtoSession("a%2Fb", memory, user_id="ada"),
-    ]
+    names = (("a/b", "ada"), ("a", "ada"), ("a/b", "bob"), ("a%2Fb", "ada"))
+    sessions = [OpenProtoSession(name, memory, user_id=user_id) for name, user_id in names]
     for number, session in enumerate(sessions):
-        await session.add_items([{"role": "user", "content": str(number)}])
-    assert [[item["content"] for item in await each.get_items()] for each in sessions] == [["0"], ["1"], ["2"], ["3"]]  # type: ignore[typeddict-item]
+        await session.add_items(spoken(number))
+    assert [await session.get_items() for session in sessions] == [spoken(number) for number in range(4)]
     await sessions[1].clear_session()
     assert [len(await session.get_items()) for session in sessions] == [1, 0, 1, 1]
 
 
 async def test_each_item_is_popped_once(memory: AsyncMemory) -> None:
     session = OpenProtoSession("s", memory, user_id="ada")
-    await session.add_items([{"role": "user", "content": str(number)} for number in range(10)])
-    popped = await asyncio.gather(*(session.pop_item() for _ in range(12)))
-    found = [str(item["content"]) for item in popped if item is not None and "content" in item]
-    assert sorted(found) == sorted(map(str, range(10)))
+    await session.add_items(spoken(*range(10)))
+    popped: list[Any] = await asyncio.gather(*(session.pop_item() for _ in range(12)))
+    assert sorted(filter(None, popped), key=lambda item: item["content"]) == spoken(*range(10))
 
 
 async def test_the_history_is_not_found_as_memories(memory: AsyncMemory) -> None:
@@ -67,16 +57,15 @@ async def test_the_history_is_not_found_as_memories(memory: AsyncMemory) -> None
     assert (await memory.context("coffee", "ada")).text == ""
 
 
-def test_an_agent_remembers_on_any_loop(tmp_path: Path) -> None:
+def test_an_agent_remembers_on_any_loop(blocking: Memory) -> None:
     async def run(words: str, answer: str) -> list[Any]:
         model = ScriptedModel([[assistant_message(answer)]])
-        session = OpenProtoSession("s", memory, user_id="ada", session_settings=SessionSettings(limit=10))
+        session = OpenProtoSession("s", blocking, user_id="ada", session_settings=SessionSettings(limit=10))
         await Runner.run(Agent(name="agent", model=model), words, session=session)
         return await session.get_items()
 
-    with Memory("sqlite", path=tmp_path / "memory.db", embedder=None) as memory:
-        asyncio.run(run("I am Ada", "Hello Ada"))
-        items = asyncio.run(run("Who am I?", "Ada"))
+    asyncio.run(run("I am Ada", "Hello Ada"))
+    items = asyncio.run(run("Who am I?", "Ada"))
     assert [item["role"] for item in items] == ["user", "assistant", "user", "assistant"]
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai_harness.memory import (
     InMemoryStore,
     MemoryConflictError,
@@ -21,18 +17,11 @@ from pydantic_ai_harness.memory import (
     MetadataMemoryStore,
     SearchableMemoryStore,
 )
-from pydantic_ai_harness.memory import Memory as MemoryCapability
 
 from openproto import AsyncMemory
 from openproto.integrations.pydantic_ai import OpenProtoMemoryStore
 
 PATHS = ["a/MEMORY.md", "a/coffee.md", "a/b/MEMORY.md", "ab.md", "a/../b", "a/./b", "a//b", "/a", "a b", "x" * 201]
-
-
-@pytest.fixture
-async def memory(tmp_path: Path) -> AsyncIterator[AsyncMemory]:
-    async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder=None) as memory:
-        yield memory
 
 
 async def told(call: Any) -> Any:
@@ -63,22 +52,16 @@ async def test_commands_end_as_in_the_harness_s_own_store(memory: AsyncMemory, s
         for store in stores:
             current = None if path in PATHS[4:] else await store.read(path, max_chars=1)
             version = "stale" if stale else current and current.version
-            match command:
-                case "read":
-                    call = store.read(path, max_chars=3)
-                case "write":
-                    call = store.write(path, text, expected_version=version, operation=operation)
-                case "describe":
-                    call = store.write_with_metadata(
-                        path, text, expected_version=version, metadata=metadata, operation=operation
-                    )
-                case "delete":
-                    call = store.delete(path, expected_version=version, operation=operation)
-                case "list":
-                    call = store.list_paths(prefix, limit=2)
-                case _:
-                    call = store.get_operation(operation or MemoryOperation("none", ""))
-            outcomes.append(await told(call))
+            change: dict[str, Any] = {"expected_version": version, "operation": operation}
+            call = {
+                "read": partial(store.read, path, max_chars=3),
+                "write": partial(store.write, path, text, **change),
+                "describe": partial(store.write_with_metadata, path, text, metadata=metadata, **change),
+                "delete": partial(store.delete, path, **change),
+                "list": partial(store.list_paths, prefix, limit=2),
+                "done": partial(store.get_operation, operation or MemoryOperation("none", "")),
+            }[command]
+            outcomes.append(await told(call()))
         assert outcomes[0] == outcomes[1], (command, path, text, operation, stale, prefix, metadata)
 
 
@@ -99,40 +82,12 @@ async def test_an_interrupted_write_is_not_repeated(memory: AsyncMemory, monkeyp
     assert (await store.read("a/MEMORY.md", max_chars=10) or written).content == "one"
 
 
-async def test_of_many_writers_at_once_one_wins(memory: AsyncMemory) -> None:
-    store = OpenProtoMemoryStore(memory, user_id="ada")
-    first = await store.write("a/MEMORY.md", "0", expected_version=None)
-    ended = await asyncio.gather(
-        *(store.write("a/MEMORY.md", str(number), expected_version=first.version) for number in range(20)),
-        return_exceptions=True,
-    )
-    assert sum(not isinstance(one, BaseException) for one in ended) == 1
-    assert sum(isinstance(one, MemoryConflictError) for one in ended) == 19
-
-
-async def test_an_agent_remembers_and_searches_its_own_files(memory: AsyncMemory) -> None:
-    async def run(user_id: str, tool: str, **arguments: str) -> Any:
-        def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-            if len(messages) > 1:
-                return ModelResponse([TextPart("done")])
-            return ModelResponse([ToolCallPart(tool, arguments)])
-
+async def test_a_search_finds_what_lies_directly_below_a_prefix_of_one_user(memory: AsyncMemory) -> None:
+    for user_id, path in (("ada", "a/drinks.md"), ("ada", "a/b/drinks.md"), ("bob", "a/bobs.md")):
         store = OpenProtoMemoryStore(memory, user_id=user_id)
-        capability = MemoryCapability[object](store=store, write_metadata={"by": user_id})
-        agent = Agent(FunctionModel(model), capabilities=[capability])
-        return (await agent.run("go on")).all_messages()
-
-    await run("ada", "write_memory", content="Ada takes her coffee black", file="drinks.md")
-    await run("ada", "write_memory", content="Ada lives in London")
-    assert "Ada lives in London" in str(await run("ada", "read_memory", file="MEMORY.md"))
-    file = await OpenProtoMemoryStore(memory, user_id="ada").read("main/MEMORY.md", max_chars=10)
-    assert file is not None
-    assert file.metadata == {"by": "ada"}
-    found = str(await run("ada", "search_memory", query="coffee"))
-    assert "Ada takes her coffee black" in found
-    assert "'file': 'drinks.md'" in found
-    assert "coffee black" not in str(await run("bob", "search_memory", query="coffee"))
-    assert {str(record.key) for record in (await memory.list("ada", scope="pydantic-ai")).items} == {
-        "pydantic-ai/main/MEMORY.md",
-        "pydantic-ai/main/drinks.md",
-    }
+        await store.write(path, f"Her coffee is black, says {user_id}", expected_version=None)
+    bounds: dict[str, int] = {"limit": 5, "max_files": 9, "max_chars": 99, "max_file_chars": 99}
+    found = await OpenProtoMemoryStore(memory, user_id="ada").search("a/", "coffee", **bounds)
+    assert [(match.path, "coffee is black" in match.snippet) for match in found.matches] == [("a/drinks.md", True)]
+    keys = {record.key for record in (await memory.list("ada", scope="pydantic-ai")).items}
+    assert keys == {"pydantic-ai/a/drinks.md", "pydantic-ai/a/b/drinks.md"}

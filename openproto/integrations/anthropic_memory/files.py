@@ -139,9 +139,10 @@ class Files:
             nonlocal is_missing
             if tree.exists(new):
                 raise ToolError(f"The destination {new_path} already exists")
-            # Made even where nothing can be moved, as the filesystem tool does.
-            tree.make_parents(new)
             is_missing = not tree.exists(old)
+            # As in the filesystem tool: made even where nothing can be moved, and right below a file the lack is named.
+            if not (is_missing and new.rpartition("/")[0] in tree.files):
+                tree.make_parents(new)
             if is_missing or is_inside:
                 return
 
