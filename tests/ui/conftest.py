@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,16 @@ def page(browser: OpenPage) -> Iterator[Page]:
 
 @pytest.fixture
 def show(tmp_path: Path) -> Iterator[Show]:
-    """Serve a file with the inspector until the end of the test, and return a client of the server."""
+    """Serve a file with the inspector until the end of the test, and return a client with the first of the keys."""
     with contextlib.ExitStack() as stack:
 
-        def start(keys: Sequence[ApiKey] = (), **headers: str) -> httpx.Client:
+        def start(*keys: tuple[str, ApiKey]) -> httpx.Client:
             memory = AsyncMemory(Sqlite(str(tmp_path / "memory.db"), embedder="none", synchronous="normal"))
             path = tmp_path / "keys.json"
-            path.write_bytes(ApiKeys.dump_json(list(keys)))
+            path.write_bytes(ApiKeys.dump_json([entry for _, entry in keys]))
             app: Any = create_app(memory, ServerSettings(ui=True, keys_file=path if keys else None))
             url = stack.enter_context(running(app))
+            headers = {"X-API-Key": keys[0][0]} if keys else {}
             return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=LONG))
 
         yield start

@@ -13,28 +13,30 @@ Show: TypeAlias = Callable[..., httpx.Client]
 
 
 def add(client: httpx.Client, content: str, *, user_id: str = "ada", x: Any = None, **fields: Any) -> dict[str, Any]:
-    body = {"content": content, "user_id": user_id, **fields, **(x or {})}
-    answer = client.post("/memories", json=body)
+    answer = client.post("/memories", json={"content": content, "user_id": user_id, **fields, **(x or {})})
     assert answer.status_code == 201, answer.text
     record: dict[str, Any] = answer.json()
     return record
 
 
+def contents(client: httpx.Client, user: str) -> list[str]:
+    return [item["content"] for item in client.get("/memories", params={"user_id": user, "limit": 500}).json()["items"]]
+
+
 def enter(page: Page, client: httpx.Client, user: str = "ada") -> None:
-    """Open the inspector and choose a user."""
     page.open(f"{client.base_url}/ui")
-    page.wait("document.querySelectorAll('.users button').length")
+    page.wait_for(".users button")
     choose(page, user)
 
 
 def choose(page: Page, user: str) -> None:
-    _click(page, ".users button", f"each.textContent === {json.dumps(user)}")
+    click(page, ".users button", f"each.textContent === {json.dumps(user)}")
     page.wait(f"document.querySelector('.users [aria-current]')?.textContent === {json.dumps(user)}")
     page.wait("!document.querySelector('[aria-busy]')")
 
 
 def open_memory(page: Page, content: str) -> None:
-    _click(page, ".line", f"each.textContent.includes({json.dumps(content)})")
+    click(page, ".line", f"each.textContent.includes({json.dumps(content)})")
     page.wait(f"document.querySelector('#life .content')?.textContent.includes({json.dumps(content)})")
 
 
@@ -47,5 +49,18 @@ def lines(page: Page) -> list[str]:
     return found
 
 
-def _click(page: Page, selector: str, which: str) -> None:
+def asked_context(page: Page, question: str) -> None:
+    page.wait_for("#question")
+    page.type(question, into="#question")
+    page.press("Enter", 2)
+    page.wait_for(".prompt")
+
+
+def expected(page: Page, fault: str) -> None:
+    """Take out of the faults of the page those that the test brought about."""
+    assert [each for each in page.faults if fault not in each] == []
+    page.faults.clear()
+
+
+def click(page: Page, selector: str, which: str) -> None:
     page.run(f"[...document.querySelectorAll({json.dumps(selector)})].find(each => {which}).click()")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chromium import Page
-from inspecting import Show, enter
+from inspecting import Show, asked_context, click, contents, enter
 
 from openproto.server.keys import new_key
 
@@ -58,16 +58,13 @@ def hostile(most: int) -> Iterator[str]:
 
 def nothing_happened(page: Page) -> None:
     assert page.run("window.hacked === undefined && document.title === 'openproto'")
-    assert (
-        page.run(
-            """[...document.querySelectorAll('*')].filter(each =>
+    made = page.run(
+        """[...document.querySelectorAll('*')].filter(each =>
         ['SCRIPT', 'IFRAME', 'OBJECT', 'BASE', 'STYLE', 'TEMPLATE', 'FORM', 'IMG'].includes(each.tagName)
         || each.getAttributeNames().some(name => name.startsWith('on'))).map(each => each.outerHTML)
         .filter(html => !/^<script type="module" src="ui\\/app.js">|^<img src="ui\\/icon.svg"|^<form/.test(html))"""
-        )
-        == []
     )
-    assert page.faults == []
+    assert (made, page.faults) == ([], [])
 
 
 def rows(page: Page, count: int) -> dict[int, list[str]]:
@@ -88,6 +85,7 @@ def rows(page: Page, count: int) -> dict[int, list[str]]:
 def test_hostile_memories_are_shown_as_they_are_stored(page: Page, show: Show) -> None:
     server = show()
     texts, labels = hostile(20_000), hostile(120)
+    stored: list[dict[str, Any]] = []
     for _ in range(MANY // 100):
         items = []
         for text in itertools.islice(texts, 100):
@@ -95,14 +93,7 @@ def test_hostile_memories_are_shown_as_they_are_stored(page: Page, show: Show) -
             scope = "/".join(part for part in label.replace("*", "").split("/") if part.strip()) or "x"
             items.append({"content": text, "user_id": "ada", "scope": scope, "tags": [label], "key": label})
         outcomes = server.post("/memories/batch", json={"items": items}).json()["outcomes"]
-        assert [each for each in outcomes if each["status"] != 201] == []
-    stored: list[dict[str, Any]] = []
-    cursor = None
-    while len(stored) < MANY:
-        params = {"user_id": "ada", "limit": 500} | ({"cursor": cursor} if cursor else {})
-        answer = server.get("/memories", params=params).json()
-        stored += answer["items"]
-        cursor = answer.get("next_cursor")
+        stored = [*(each["memory"] for each in reversed(outcomes)), *stored]
 
     page.look(width=1400, height=2600)
     enter(page, server)
@@ -113,35 +104,29 @@ def test_hostile_memories_are_shown_as_they_are_stored(page: Page, show: Show) -
     nothing_happened(page)
 
     page.run("document.querySelector('.table').scrollTop = 0")
-    page.run("new Promise(done => setTimeout(done, 100))")
+    page.pause(100)
     for index, record in enumerate(stored[:40]):
         page.run(f"document.querySelector('#row-{index}').click()")
         page.wait(f"document.querySelector('#life bdi.mono')?.textContent === {json.dumps(record['id'])}")
-        assert page.run("document.querySelector('#life .content').textContent") == record["content"]
-        facts = page.run("[...document.querySelectorAll('#life dd')].map(each => each.textContent)")
-        assert {record["scope"], record["key"], "".join(record["tags"])} <= set(facts)
-    scopes = {each["scope"].split("/")[0] for each in stored}
-    assert set(page.run("[...document.querySelectorAll('.tree bdi')].map(each => each.textContent)")) == scopes
+        assert page.texts("#life .content") == [record["content"]]
+        assert {record["scope"], record["key"], "".join(record["tags"])} <= set(page.texts("#life dd"))
+    assert set(page.texts(".tree bdi")) == {each["scope"].split("/")[0] for each in stored}
     page.run("location.hash = 'context'")
-    page.wait("document.querySelector('#question')")
-    page.run("document.querySelector('#question').focus()")
-    page.type("script onerror alert")
-    page.press("Enter", 2)
-    page.wait("document.querySelector('.prompt')")
+    asked_context(page, "script onerror alert")
     page.run("location.hash = 'duplicates'")
-    page.wait("document.querySelector('.page.broad .empty')")
+    page.wait_for(".page.broad .empty")
     nothing_happened(page)
 
 
 def test_hostile_users_keys_queries_and_inputs_do_nothing(page: Page, show: Show) -> None:
     server = show()
-    users = list(itertools.islice(hostile(200), 250))
+    first, *others = users = sorted(itertools.islice(hostile(200), 250))
     for user in users:
         server.post("/memories", json={"content": user, "user_id": user})
-    enter(page, server, sorted(users)[0])
-    page.run("[...document.querySelectorAll('#side button')].find(each => each.textContent === 'More users').click()")
+    enter(page, server, first)
+    click(page, "#side button", "each.textContent === 'More users'")
     page.wait("document.querySelectorAll('.users button').length > 200")
-    assert set(page.run("[...document.querySelectorAll('.users button')].map(each => each.textContent)")) == set(users)
+    assert set(page.texts(".users button")) == {first, *others}
     for text in itertools.islice(hostile(300), 12):
         page.run(f"""(box => {{ box.value = {json.dumps(text)}; box.dispatchEvent(new Event('input')); }})
             (document.querySelector('#search'))""")
@@ -150,22 +135,20 @@ def test_hostile_users_keys_queries_and_inputs_do_nothing(page: Page, show: Show
         )
         page.run("document.querySelector('#search').value = ''")
         page.press("n")
-        page.wait("document.querySelector('#edit-content')")
+        page.wait_for("#edit-content")
         page.type(text)
         page.press("Enter", 2)
-        page.wait("!document.querySelector('#edit-dialog')")
+        page.wait_for("#edit-dialog", 0)
     nothing_happened(page)
-    held = server.get("/memories", params={"user_id": sorted(users)[0], "limit": 500}).json()["items"]
-    assert len(held) == 13
+    assert len(contents(server, first)) == 13
 
-    locked = show([new_key("all", ["*"])[1]])
-    page.open(f"{locked.base_url}/ui")
-    page.wait("document.querySelector('#login')")
+    page.open(f"{show(new_key('all', ['*'])).base_url}/ui")
+    page.wait_for("#login")
     for text in itertools.islice(hostile(300), 20):
         page.run(f"document.querySelector('#api-key').value = {json.dumps(text)}")
         page.run("document.querySelector('#login form').requestSubmit()")
         page.wait("!document.querySelector('#login-fault').hidden")
         page.run("document.querySelector('#login-fault').hidden = true")
-    page.run("new Promise(done => setTimeout(done, 200))")
+    page.pause(200)
     page.faults[:] = [fault for fault in page.faults if "401" not in fault]
     nothing_happened(page)
