@@ -182,7 +182,7 @@ def _chat(body: Json, number: int) -> Events:
     choices[0]["delta"]["role"] = "assistant"
     choices.append({"delta": {}, "finish_reason": reason})
     chunk = {**head, "object": "chat.completion.chunk"}
-    events = [(None, {**chunk, "choices": [{"index": 0, **each}]}) for each in choices]
+    events: list[tuple[str | None, Any]] = [(None, {**chunk, "choices": [{"index": 0, **each}]}) for each in choices]
     return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}, events
 
 
