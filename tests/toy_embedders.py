@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 
 from openproto import PayloadTooLargeError
 
@@ -41,7 +42,12 @@ class HashEmbedder:
     def _embed(self, text: str) -> list[float]:
         total = [0.0] * self.dim
         for word in set(text.lower().split()[:200]):
-            noise = random.Random(f"{self.model} {word}")
-            # Off centre on purpose: real word vectors crowd into one direction too.
-            total = [sum_ + noise.gauss(0.3, 1.0) for sum_ in total]
+            total = [x + y for x, y in zip(total, _noise(f"{self.model} {word}", self.dim), strict=True)]
         return total
+
+
+@lru_cache(maxsize=2000)
+def _noise(seed: str, dim: int) -> Sequence[float]:
+    """Return numbers off centre on purpose: real word vectors crowd into one direction too."""
+    noise = random.Random(seed)
+    return [noise.gauss(0.3, 1.0) for _ in range(dim)]

@@ -11,7 +11,6 @@ import asyncpg
 
 
 def coordinator() -> str:
-    """Return the URL of the cluster that the run was given."""
     url = os.environ.get("OPENPROTO_TEST_CITUS_URL")
     assert url, (
         "OPENPROTO_TEST_CITUS_URL must name the coordinator of a Citus cluster, as a role that owns its database"
@@ -20,7 +19,6 @@ def coordinator() -> str:
 
 
 async def workers() -> Sequence[str]:
-    """Return the URLs of the servers that hold shards."""
     connection = await asyncpg.connect(coordinator())
     try:
         rows = await connection.fetch(
@@ -34,7 +32,6 @@ async def workers() -> Sequence[str]:
 
 
 async def execute(*scripts: str, url: str | None = None) -> None:
-    """Run scripts on the coordinator, or another server."""
     connection = await asyncpg.connect(url or coordinator())
     try:
         for script in scripts:

@@ -57,19 +57,13 @@ class TestCitus(ProviderSuite):
 
     async def _lock_shards(self) -> list[Any]:
         others = []
+        shards_of = (
+            "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = $1::text::regnamespace "
+            "AND relkind = 'r' AND relname ~ '^memories_[0-9]+$'"
+        )
+        settings = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
         for url in await workers():
-            other = await asyncpg.connect(
-                url,
-                server_settings={
-                    "citus.override_table_visibility": "off",
-                    "citus.enable_manual_changes_to_shards": "on",
-                },
-            )
-            shards = await other.fetch(
-                "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = $1::text::regnamespace "
-                "AND relkind = 'r' AND relname ~ '^memories_[0-9]+$'",
-                self.schema,
-            )
-            await other.execute(f"BEGIN; LOCK TABLE {', '.join(shard[0] for shard in shards)} IN SHARE MODE")
-            others.append(other)
+            others.append(await asyncpg.connect(url, server_settings=settings))
+            shards = await others[-1].fetchval(shards_of, self.schema)
+            await others[-1].execute(f"BEGIN; LOCK TABLE {shards} IN SHARE MODE")
         return others

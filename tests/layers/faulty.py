@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from openproto import MemoryInput, MemoryRecord, Provider
+from openproto import Provider
 from openproto.layers.layer import Layer
 
 Act = Callable[[str, Any], Awaitable[None]]
@@ -44,17 +44,3 @@ _CALLS = {
     *("open", "add", "add_many", "get", "get_by_key", "update", "put", "delete", "delete_all", "list", "search"),
     *("context", "restore", "scopes", "users", "audit"),
 }
-
-
-def refusing(error: Callable[[], Exception], wrong: Callable[[MemoryRecord | MemoryInput], bool]) -> Act:
-    """Raise for any write of such a record, alone or among others."""
-
-    async def act(verb: str, request: Any) -> None:
-        if verb == "add":
-            records: Sequence[Any] = [request]
-        else:
-            records = request if verb == "restore" else []
-        if any(map(wrong, records)):
-            raise error()
-
-    return act

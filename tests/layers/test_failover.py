@@ -13,7 +13,7 @@ from waiting import until
 
 from openproto import AsyncMemory, Memory, NotFoundError, ProviderError, ProviderUnavailableError
 from openproto.layers import failover
-from openproto.layers.failover import Breaker, FailingOver
+from openproto.layers.failover import FailingOver
 
 
 async def down(verb: str, request: Any) -> None:
@@ -26,47 +26,51 @@ def store(folder: Path, name: str) -> Faulty:
     return Faulty(inner)
 
 
-async def two(folder: Path) -> tuple[Faulty, Faulty]:
-    """Return two stores with the same three records and one more in the second."""
-    primary, second = store(folder, "primary"), store(folder, "second")
-    async with AsyncMemory(primary.fresh()) as one, AsyncMemory(second.fresh()) as other:
+@pytest.fixture
+def primary(tmp_path: Path) -> Faulty:
+    return store(tmp_path, "primary")
+
+
+@pytest.fixture
+def second(tmp_path: Path, primary: Faulty) -> Faulty:
+    """A store with the same three records as the primary, and one more."""
+    made = store(tmp_path, "second")
+    with Memory(primary.fresh()) as one, Memory(made.fresh()) as other:
         for n in range(3):
-            await one.add(f"tea {n}", user_id="ann", scope="kitchen", key=f"k{n}")
-        await other.restore([record async for record in one.iter("ann")])
-        await other.add("only in the second", user_id="ann")
-    return primary, second
+            one.add(f"tea {n}", user_id="ann", scope="kitchen", key=f"k{n}")
+        other.restore([*one.iter("ann")])
+        other.add("only in the second", user_id="ann")
+    return made
 
 
-async def test_while_the_primary_is_down_every_read_is_answered_by_the_fallback_and_says_so(tmp_path: Path) -> None:
-    primary, second = await two(tmp_path)
+MARK = {"x-fallback": "second"}
+
+
+async def test_while_the_primary_is_down_the_fallback_answers_every_read(primary: Faulty, second: Faulty) -> None:
     async with AsyncMemory(primary, fallback={"provider": second, "after": 30}, retries=2) as memory:
         page = await memory.list("ann")
         assert len(page) == 3
         assert "x-fallback" not in page.model_dump_json()
-        id = page[0].id
         primary.act = down
-        assert (await memory.get(id)).extensions == {"x-fallback": "second"}
-        assert (await memory.get(key="k0", user_id="ann")).extensions == {"x-fallback": "second"}
-        found = await memory.search("tea", "ann")
-        assert [hit.memory.extensions for hit in found] == [{"x-fallback": "second"}] * 3
-        assert (await memory.context("tea", "ann")).model_extra == {"x-fallback": "second"}
-        assert [count.model_extra for count in await memory.scopes("ann")] == [{"x-fallback": "second"}]
-        assert (await memory.users()).model_extra == {"x-fallback": "second"}
-        assert {entry.model_extra["x-fallback"] for entry in await memory.audit("ann") if entry.model_extra} == {
-            "second"
-        }
+        assert (await memory.get(page[0].id)).extensions == MARK
+        assert (await memory.get(key="k0", user_id="ann")).extensions == MARK
+        assert [hit.memory.extensions for hit in await memory.search("tea", "ann")] == [MARK] * 3
+        assert (await memory.context("tea", "ann")).model_extra == MARK
+        assert [count.model_extra for count in await memory.scopes("ann")] == [MARK]
+        assert (await memory.users()).model_extra == MARK
+        marks = [(entry.model_extra or {})["x-fallback"] for entry in await memory.audit("ann")]
+        assert {*marks} == {"second"}
         first = await memory.list("ann", limit=3)
-        assert (len(first), first.model_extra) == (3, {"x-fallback": "second"})
+        assert (len(first), first.model_extra) == (3, MARK)
         with pytest.raises(NotFoundError) as caught:
             await memory.get("no such id")
         assert caught.value.provider == "second"
         primary.act = nothing  # a listing goes on where it began, also when the primary is back
         rest = await memory.list("ann", limit=3, cursor=first.next_cursor)
-        assert (len(rest), rest.next_cursor, rest.model_extra) == (1, None, {"x-fallback": "second"})
+        assert (len(rest), rest.next_cursor, rest.model_extra) == (1, None, MARK)
 
 
-async def test_an_answer_of_the_primary_is_never_replaced(tmp_path: Path) -> None:
-    primary, second = await two(tmp_path)
+async def test_an_answer_of_the_primary_is_never_replaced(primary: Faulty, second: Faulty) -> None:
     async with AsyncMemory(second.fresh()) as other:
         only = (await other.list("ann"))[0]
     async with AsyncMemory(primary, fallback=second) as memory:
@@ -90,8 +94,7 @@ async def test_an_answer_of_the_primary_is_never_replaced(tmp_path: Path) -> Non
     assert (second.calls["list"], second.calls["add"]) == (0, 0)
 
 
-async def test_writes_go_to_the_primary_alone_and_are_not_repeated(tmp_path: Path) -> None:
-    primary, second = await two(tmp_path)
+async def test_writes_go_to_the_primary_alone_and_are_not_repeated(primary: Faulty, second: Faulty) -> None:
     async with AsyncMemory(primary, fallback=second, retries=0) as memory:
         id = (await memory.list("ann"))[0].id
         primary.act = down
@@ -109,22 +112,27 @@ async def test_writes_go_to_the_primary_alone_and_are_not_repeated(tmp_path: Pat
     assert set(second.calls) == {"open"}
 
 
-async def test_the_circuit_opens_probes_one_read_at_a_time_and_closes_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    primary, second = await two(tmp_path)
+async def test_the_circuit_opens_probes_one_read_at_a_time_and_closes_again(primary: Faulty, second: Faulty) -> None:
     async with AsyncMemory(primary, fallback=second) as memory:
         id = (await memory.list("ann"))[0].id
-        primary.act = down
-        for _ in range(failover.FAILURES):
-            await memory.get(id)
-        asked = primary.calls["get"]
-        await asyncio.gather(*(memory.get(id) for _ in range(20)))
-        assert primary.calls["get"] == asked  # left alone
         layer = memory._session.provider
         assert isinstance(layer, FailingOver)
         breaker = layer._breaker
         assert breaker is not None
+
+        async def outages(number: int) -> int:
+            """Return how many of so many reads the primary was asked for."""
+            primary.act, before = down, primary.calls["get"]
+            for _ in range(number):
+                assert (await memory.get(id)).extensions == MARK
+            primary.act = nothing
+            return primary.calls["get"] - before
+
+        assert await outages(failover.FAILURES - 1) == failover.FAILURES - 1
+        assert (await memory.get(id)).extensions == {}  # only outages in a row count
+        assert await outages(failover.FAILURES + 3) == failover.FAILURES
+        breaker._probe_at = 0.0
+        assert await outages(3) == 1  # a probe that fails
         breaker._probe_at = 0.0
         gate, reached = asyncio.Event(), asyncio.Event()
 
@@ -136,7 +144,7 @@ async def test_the_circuit_opens_probes_one_read_at_a_time_and_closes_again(
         probe = asyncio.create_task(memory.get(id))
         await reached.wait()
         answers = await asyncio.gather(*(memory.get(id) for _ in range(5)))
-        assert [answer.extensions for answer in answers] == [{"x-fallback": "second"}] * 5
+        assert [answer.extensions for answer in answers] == [MARK] * 5
         probe.cancel()  # which says nothing about the primary: the next read probes
         with pytest.raises(asyncio.CancelledError):
             await probe
@@ -145,8 +153,7 @@ async def test_the_circuit_opens_probes_one_read_at_a_time_and_closes_again(
         assert not breaker.is_open
 
 
-async def test_a_primary_that_hangs_is_given_up_after_its_time(tmp_path: Path) -> None:
-    primary, second = await two(tmp_path)
+async def test_a_primary_that_hangs_is_given_up_after_its_time(primary: Faulty, second: Faulty) -> None:
     async with AsyncMemory(primary, fallback={"provider": second, "after": 0.05}) as memory:
         id = (await memory.list("ann"))[0].id
         ended = asyncio.Event()
@@ -158,15 +165,14 @@ async def test_a_primary_that_hangs_is_given_up_after_its_time(tmp_path: Path) -
                 ended.set()
 
         primary.act = hang
-        assert (await memory.get(id)).extensions == {"x-fallback": "second"}
+        assert (await memory.get(id)).extensions == MARK
         assert ended.is_set()
 
 
-def test_the_synchronous_client_opens_on_the_fallback_and_finds_the_primary_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_synchronous_client_opens_on_the_fallback(
+    primary: Faulty, second: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failover, "PROBE_SECONDS", 0.01)
-    primary, second = asyncio.run(two(tmp_path))
     primary.act = down
     with Memory(primary, fallback=second, retries=0) as memory:
         assert len(memory.list("ann")) == 4
@@ -178,24 +184,3 @@ def test_the_synchronous_client_opens_on_the_fallback_and_finds_the_primary_late
         assert len(memory.list("ann")) == 4
     with pytest.raises(ProviderUnavailableError):
         Memory(Faulty(primary.fresh(), down), fallback=Faulty(second.fresh(), down), retries=0).__enter__()
-
-
-def test_a_breaker_counts_outages_in_a_row() -> None:
-    now = [0.0]
-    breaker = Breaker(lambda: now[0])
-    for _ in range(failover.FAILURES - 1):
-        assert breaker.admits()
-        breaker.failed()
-    breaker.succeeded()
-    for _ in range(failover.FAILURES):
-        assert breaker.admits()
-        breaker.failed()
-    assert not breaker.admits()
-    now[0] += failover.PROBE_SECONDS
-    assert (breaker.admits(), breaker.admits()) == (True, False)
-    breaker.failed()
-    assert not breaker.admits()
-    now[0] += failover.PROBE_SECONDS
-    assert breaker.admits()
-    breaker.succeeded()
-    assert (breaker.admits(), breaker.admits()) == (True, True)

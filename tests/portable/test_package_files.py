@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import random
 import tracemalloc
@@ -35,7 +36,6 @@ def record(user: str, number: int, **fields: Any) -> dict[str, Any]:
 
 
 def package(users: Sequence[str] = ("ada", "bob")) -> bytes:
-    """Return a small package."""
     file = io.BytesIO()
     writer = Writer(file, MANIFEST)
     for number, user in enumerate(users):
@@ -49,8 +49,7 @@ def package(users: Sequence[str] = ("ada", "bob")) -> bytes:
     return file.getvalue()
 
 
-def lines_of(data: bytes) -> list[bytes]:
-    return gzip.decompress(data).splitlines(keepends=True)[:-1]
+LINES = gzip.decompress(package()).splitlines(keepends=True)[:-1]
 
 
 def forged(lines: Sequence[bytes]) -> bytes:
@@ -72,7 +71,7 @@ def whole(data: bytes) -> End:
 def test_each_flipped_bit_each_cut_and_each_swap_of_lines_is_found() -> None:
     data = package()
     assert whole(data).records == 4
-    assert forged(lines_of(data)) == data
+    assert forged(LINES) == data
     for place in range(len(data)):
         for bit in range(8):
             flipped = bytearray(data)
@@ -84,23 +83,21 @@ def test_each_flipped_bit_each_cut_and_each_swap_of_lines_is_found() -> None:
     for more in (b"\0", data, _sealed(whole(data))):
         with pytest.raises(PackageError):
             whole(data + more)
-    lines = lines_of(data)
-    last = data[-len(_sealed(whole(data))) :]
-    for one in range(len(lines)):
-        for other in (other for other in range(one) if lines[other] != lines[one]):
-            swapped = [*lines]
-            swapped[one], swapped[other] = lines[other], lines[one]
+    last = len(_sealed(whole(data)))
+    for one, other in itertools.combinations(range(len(LINES)), 2):
+        swapped = [*LINES]
+        swapped[one], swapped[other] = LINES[other], LINES[one]
+        if swapped != LINES:
             with pytest.raises(PackageError):
-                whole(forged(swapped)[: -len(last)] + last)
+                whole(forged(swapped)[:-last] + data[-last:])
 
 
 def edited(number: int, change: Callable[[dict[str, Any]], object]) -> bytes:
     """Return the small package with one line, counted from 1, changed and every digest made right."""
-    lines = lines_of(package())
-    fields = json.loads(lines[number - 1])
+    fields = json.loads(LINES[number - 1])
     change(fields)
-    lines[number - 1] = (json.dumps(fields, separators=(",", ":")) + "\n").encode()
-    return forged(lines)
+    line = (json.dumps(fields, separators=(",", ":")) + "\n").encode()
+    return forged([*LINES[: number - 1], line, *LINES[number:]])
 
 
 def of_record(**fields: Any) -> bytes:
@@ -122,11 +119,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "wrong counts": (edited(7, lambda line: line["user_end"].update(records=3)), "line 7: must count"),
     "a path for a user": (edited(8, lambda line: line.update(user="\0/etc/passwd")), "line 8: must begin"),
     "users out of order": (package(["bob", "ada"]), "line 8: must begin another user, in order"),
-    "no end of a user": (forged(lines_of(package())[:4]), "line 4: is the last one"),
+    "no end of a user": (forged(LINES[:4]), "line 4: is the last one"),
     "something else": (edited(4, lambda line: line.update(list(line.items())[::-1], record={})), "line 4: "),
-    "no object": (forged([*lines_of(package())[:2], b"[" * 10**5 + b"\n"]), "line 3: is nothing"),
-    "a bomb in one line": (forged([*lines_of(package())[:2], b" " * 10**8 + b"\n"]), "line 3: is longer than"),
-    "a bomb of lines": (forged([*lines_of(package())[:2], b"\n" * 10**8]), "line 3: is nothing"),
+    "no object": (forged([*LINES[:2], b"[" * 10**5 + b"\n"]), "line 3: is nothing"),
+    "a bomb in one line": (forged([*LINES[:2], b" " * 10**8 + b"\n"]), "line 3: is longer than"),
+    "a bomb of lines": (forged([*LINES[:2], b"\n" * 10**8]), "line 3: is nothing"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the postgres provider share: servers, SQL next to the client, a proxy that loses answers."""
+"""What the tests of the postgres provider share: servers, SQL next to the client, and waiting for what must come."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private.server import PrivatePostgres
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
-
-MakeClient: TypeAlias = Callable[..., AsyncMemory]
 
 LONG = 30
 
@@ -61,65 +59,101 @@ class Server:
         return f"postgresql://{user}{secret}@/{database}?host={host}&port={keeper.PORT}"
 
 
+class Database:
+    """A schema that does not exist yet, clients of it, and a look at the database next to them."""
+
+    def __init__(self, server: Server, schema: str, name: str = "postgres") -> None:
+        self.server, self.schema, self.name, self.dsn = server, schema, name, server.dsn(name)
+
+    def options(self, **overrides: Any) -> dict[str, Any]:
+        """Return what a client of the schema is made with; by text alone unless the test says otherwise."""
+        return {"url": self.dsn, "schema": self.schema, "embedder": "none", **overrides}
+
+    def client(self, **overrides: Any) -> AsyncMemory:
+        return AsyncMemory("postgres", **self.options(**overrides))
+
+    async def execute(self, *scripts: str) -> None:
+        await execute(self.dsn, *scripts)
+
+    async def sql(self, statement: str) -> list[asyncpg.Record]:
+        return await sql(self.dsn, statement)
+
+    async def value(self, statement: str) -> Any:
+        return await value(self.dsn, statement)
+
+    def grants(self, role: str) -> str:
+        """Return the script that lets a role use the tables, and no more."""
+        rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
+        return f"GRANT USAGE ON SCHEMA {self.schema} TO {role}; GRANT {rights} {self.schema} TO {role}"
+
+    @contextlib.asynccontextmanager
+    async def stuck(self) -> AsyncIterator[None]:
+        """Let every statement on the memories run without end in the server until the block is left."""
+        async with connected(self.dsn) as connection:
+            await connection.execute(f"BEGIN; LOCK TABLE {self.schema}.memories")
+            yield
+
+    async def connections(self, which: str = "true") -> int:
+        found: int = await self.value(f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND {which}")
+        return found
+
+    async def running(self, count: int) -> None:
+        """Wait until so many statements of clients, or open transactions, are in the server."""
+
+        async def as_many() -> bool:
+            return await self.connections("state <> 'idle'") == count
+
+        await until(as_many, f"{count} statements in the server", 5)
+
+
 def stored(outcome: MemoryRecord | OpenProtoError) -> MemoryRecord:
     """Return the record of an outcome of `add_many` that must have one."""
     assert isinstance(outcome, MemoryRecord), outcome
     return outcome
 
 
+def calls_of(memory: AsyncMemory, id: str, content: str) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """Return a call of each verb that reads or writes Ada's memories."""
+    return {
+        "add": lambda: memory.add(content, user_id="ada"),
+        "add_many": lambda: memory.add_many([{"content": content, "user_id": "ada"}]),
+        "search": lambda: memory.search(content, "ada"),
+        "context": lambda: memory.context(content, "ada"),
+        "update": lambda: memory.update(id, content=content),
+        "delete": lambda: memory.delete(id),
+        "list": lambda: memory.list("ada"),
+        "get": lambda: memory.get(id),
+        "delete_all": lambda: memory.delete_all("ada"),
+    }
+
+
 async def execute(dsn: str, *scripts: str) -> None:
-    """Run scripts, each as one transaction."""
-    connection = await asyncpg.connect(dsn, timeout=LONG, server_settings={"application_name": "test"})
-    try:
+    async with connected(dsn) as connection:
         for script in scripts:
             await connection.execute(script)
-    finally:
-        await connection.close()
 
 
 async def sql(dsn: str, statement: str) -> list[asyncpg.Record]:
-    """Return the rows of one statement."""
-    connection = await asyncpg.connect(dsn, timeout=LONG, server_settings={"application_name": "test"})
-    try:
+    async with connected(dsn) as connection:
         rows: list[asyncpg.Record] = await connection.fetch(statement)
         return rows
-    finally:
-        await connection.close()
 
 
 async def value(dsn: str, statement: str) -> Any:
-    """Return the first value of a statement's first row."""
     return (await sql(dsn, statement))[0][0]
 
 
 @contextlib.asynccontextmanager
-async def stuck(dsn: str, schema: str) -> AsyncIterator[None]:
-    """Let every statement on the memories run without end in the server until the block is left."""
-    connection = await asyncpg.connect(dsn, timeout=LONG)
+async def connected(dsn: str) -> AsyncIterator[Any]:
+    settings = {"application_name": "test"}
+    connection = await asyncpg.connect(dsn, timeout=LONG, server_settings=settings, statement_cache_size=0)
     try:
-        await connection.execute(f"BEGIN; LOCK TABLE {schema}.memories")
-        yield
+        yield connection
     finally:
         await connection.close()
 
 
-async def running(dsn: str, count: int) -> None:
-    """Wait until so many statements of clients, or open transactions, are in the server."""
-
-    async def as_many() -> bool:
-        return await value(dsn, f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND state <> 'idle'") == count
-
-    await until(as_many, f"{count} statements in the server", 5)
-
-
-async def connections(dsn: str) -> int:
-    """Return how many connections of clients the server has."""
-    found: int = await value(dsn, f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS}")
-    return found
-
-
 async def until(seen: Callable[[], Awaitable[bool]], what: str, seconds: float = LONG) -> None:
-    """Wait for something that must come."""
     deadline = time.monotonic() + seconds
     while not await seen():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
@@ -127,7 +161,6 @@ async def until(seen: Callable[[], Awaitable[bool]], what: str, seconds: float =
 
 
 def tasks() -> set[asyncio.Task[Any]]:
-    """The other tasks of this loop."""
     return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
 
 
@@ -138,58 +171,3 @@ def whole_chain(error: BaseException | None) -> str:
         shown += [str(error), repr(error)]
         error = error.__cause__ or error.__context__
     return "\n".join(shown)
-
-
-class LossyProxy:
-    """Stands between a client and the server, and can lose a question, or the answer to one that was carried out."""
-
-    def __init__(self, server: str, folder: Path) -> None:
-        self._server = server
-        self._folder = folder
-        self._before_losing: Callable[[], Awaitable[object]] | None = None
-        self._loses_question = False
-        self.lost = 0
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """Yield the DSN to connect to instead."""
-        parts = dict(pair.split("=") for pair in self._server.rpartition("?")[2].split("&"))
-        behind = Path(unquote(parts["host"])) / f".s.PGSQL.{parts['port']}"
-
-        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            from_server, to_server = await asyncio.open_unix_connection(str(behind))
-            ways = (self._pass_on(reader, to_server), self._answer(from_server, writer))
-            await asyncio.wait([asyncio.create_task(way) for way in ways], return_when=asyncio.FIRST_COMPLETED)
-            for end in (writer, to_server):
-                end.close()
-
-        async with await asyncio.start_unix_server(relay, str(self._folder / behind.name)):
-            yield self._server.replace(parts["host"], quote(str(self._folder)))
-
-    def lose_next_answer(self, then: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Lose the next answer, and do `then` before the client notices."""
-        self._before_losing = then or _nothing
-
-    def lose_next_question(self) -> None:
-        """Cut the connection in the place of passing on what the client sends next."""
-        self._loses_question = True
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(2**16):
-            if self._before_losing is not None:
-                before, self._before_losing = self._before_losing, None
-                self.lost += 1
-                await before()
-                return
-            writer.write(data)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(2**16):
-            if self._loses_question:
-                self._loses_question = False
-                self.lost += 1
-                return
-            writer.write(data)
-
-
-async def _nothing() -> None: ...

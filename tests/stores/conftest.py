@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,6 @@ class SqliteStore:
             await provider.close()
         return reports
 
-    def arguments(self) -> Iterable[str]:
-        """Return what a program needs to make the provider with `Provider(*arguments)`."""
-        return "Sqlite", str(self.path)
-
 
 class PostgresStore(SqliteStore):
     """A schema of a database."""
@@ -89,9 +85,6 @@ class PostgresStore(SqliteStore):
         finally:
             await connection.close()
 
-    def arguments(self) -> Iterable[str]:
-        return "Postgres", self.url, self.schema
-
 
 @asynccontextmanager
 async def new_store(name: str, tmp_path: Path) -> AsyncIterator[SqliteStore]:
@@ -108,20 +101,17 @@ async def new_store(name: str, tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    """Each of the two stores."""
     async with new_store(request.param, tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 async def stores(tmp_path: Path) -> AsyncIterator[list[SqliteStore]]:
-    """Both stores, to be compared."""
     async with new_store("sqlite", tmp_path) as one, new_store("postgres", tmp_path) as two:
         yield [one, two]
 
 
 @pytest.fixture
 async def memory(store: SqliteStore) -> AsyncIterator[AsyncMemory]:
-    """An open client that finds by words alone."""
     async with store.client() as client:
         yield client

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from openproto import AsyncMemory, MemoryRecord
+from openproto import AsyncMemory
 from openproto.portable.bringing import Result
 from openproto.portable.journal import open_journal
 from openproto.portable.matching import Matching
 from openproto.portable.migrate import Migration, Undone, undo
 from openproto.portable.surveying import survey, users_of
 
-COMMAND = [sys.executable, "-W", "error", "-m", "openproto.cli", "migrate"]
-ENVIRONMENT = {**os.environ, "OPENPROTO_EMBEDDER": "none"}
-MANY = 3000
 USERS = ("ada", "bob", "eve")
 PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -109,22 +98,6 @@ async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any]
         assert (await there.get(user_id="bob", key="city")).superseded_by == new.id
 
 
-async def test_what_is_there_at_the_start_arrives_while_others_write(stores: list[Any], tmp_path: Path) -> None:
-    async with stores[0].client() as here, stores[1].client() as there:
-        await here.add_many({"content": f"note {n}", "user_id": USERS[n % 3]} for n in range(900))
-        start = {record.id for user in USERS for record in [each async for each in here.iter(user)]}
-        moving = asyncio.create_task(moved(here, there, tmp_path / "r"))
-        written = 0
-        while not moving.done():
-            await here.add(f"meanwhile {written}", user_id=USERS[written % 3])
-            written += 1
-        assert not (await moving).faults
-        assert start <= {record.id for user in USERS for record in [each async for each in there.iter(user)]}
-        second = await moved(here, there, tmp_path / "r")
-        assert (second.equal, dict(second.faults)) == (900 + written, {})
-        assert await shown(there) == await shown(here)
-
-
 async def test_undoing_leaves_what_was_there_and_what_was_changed(stores: list[Any], tmp_path: Path) -> None:
     async with stores[0].client() as here, stores[1].client() as there:
         mine = await there.add("mine", user_id="ada")
@@ -140,53 +113,3 @@ async def test_undoing_leaves_what_was_there_and_what_was_changed(stores: list[A
         current = [record.id async for record in there.iter("ada", as_of=datetime.now(UTC))]
         assert current == [mine.id]
         assert successor.id not in current
-
-
-@pytest.mark.full
-async def test_a_run_that_is_killed_anywhere_is_gone_on_with(stores: list[Any], tmp_path: Path) -> None:
-    here, there = stores
-    many = [{"content": f"note {n}", "user_id": f"u{n % 3}", "key": f"k{n}"} for n in range(MANY)]
-    async with here.client() as memory:
-        (first, *_) = await memory.add_many(many)
-        assert isinstance(first, MemoryRecord)
-        await memory.add("newest", user_id="u0", supersedes=[first.id])
-        before = await shown(memory)
-    report = tmp_path / "report.json"
-    to = ["--to", "postgres", "--to-option", f"url={there.url}", "--to-option", f"schema={there.schema}"]
-    command = ["--from", "sqlite", "--from-option", f"path={here.path}", *to, "--report", str(report)]
-    chance = random.Random(7)
-    struck = [
-        killed(command, tmp_path / "report.json.journal", least, chance.random() / 20) for least in (1, 3, 5, 7, 9)
-    ]
-    assert sum(struck) >= 3
-    ended = run(*command)
-    assert (ended["equal"], ended["faults"]) == (MANY + 1, {})
-    assert ended["brought"] < MANY  # some of it was brought by those that were killed
-    async with there.client() as memory:
-        assert await shown(memory) == before
-    assert run(*command)["brought"] == 0
-    assert json.loads(report.read_text())["equal"] == MANY + 1
-    assert run("--undo", str(report)) == {"removed": MANY + 1, "changed": []}
-    async with there.client() as memory:
-        assert await users_of(memory) == []
-
-
-def killed(arguments: list[str], journal: Path, least: int, pause: float) -> bool:
-    """Start the command, kill it when the journal has so many lines more, and say whether it was still at work."""
-    before = lines(journal)
-    with subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and lines(journal) < before + least:
-            time.sleep(0.005)
-        time.sleep(pause)
-        process.kill()
-        return process.wait() < 0
-
-
-def lines(journal: Path) -> int:
-    return journal.read_bytes().count(b"\n") if journal.exists() else 0
-
-
-def run(*arguments: str) -> Any:
-    ended = subprocess.run([*COMMAND, *arguments, "--json"], capture_output=True, text=True, env=ENVIRONMENT)
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)

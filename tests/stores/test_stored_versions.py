@@ -6,6 +6,7 @@ A release adds a file of its schema: a dump by pg_dump, or a database file, of t
 from __future__ import annotations
 
 import gzip
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -16,11 +17,11 @@ from openproto_adapters.sqlite import Sqlite
 
 from openproto import AsyncMemory, Provider
 
+TICK = timedelta(microseconds=1)
 STORED = sorted(Path(__file__).with_name("stored").glob("*.gz"))
 
 
 async def unpacked(stored: Path, data: bytes, folder: Path) -> Provider:
-    """Return the provider of a stored file."""
     if stored.name.startswith("sqlite"):
         file = folder / "memory.db"
         file.write_bytes(data)
@@ -46,6 +47,9 @@ async def test_a_store_of_an_earlier_version_is_upgraded_and_keeps_what_it_held(
         assert (tea.scope, tea.tags, tea.source and tea.source.app) == ("drinks/hot", ["t", "u"], "notes")
         assert (tea.confidence, tea.extensions) == (0.5, {"x-app": {"k": [1]}})
         assert (ulm.superseded_by, kiel.supersedes) == (kiel.id, [ulm.id])
+        for moment, home in ((kiel.created_at - TICK, ulm), (kiel.created_at, kiel)):
+            current = {record.content async for record in memory.iter("ada", as_of=moment)}
+            assert current & {ulm.content, kiel.content} == {home.content}
         if "_1" not in stored.name:  # before there were keys
             assert (await memory.get(key="pet", user_id="ada")).content == "has a cat"
         assert [hit.memory.content for hit in await memory.search("tea", "ada")] == ["likes tea"]
