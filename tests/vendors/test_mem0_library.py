@@ -163,12 +163,14 @@ print(setup.mem0_dir, logging.getLogger("mem0").level)
 
 
 def test_importing_mem0_changes_and_sends_nothing(folder: Path, run_python: Any) -> None:
-    home = folder / "home"
+    home, theirs = folder / "home", folder / "theirs"
     home.mkdir(mode=0o500)
-    theirs = str(folder / "theirs")
-    ran = run_python(IMPORTING, folder / "store", env={"HOME": str(home / "none"), "MEM0_DIR": theirs})
-    assert (ran.stdout.split(), ran.stderr) == (["False", "None", "True", theirs, "10"], "")
+    ran = run_python(IMPORTING, folder / "store", env={"HOME": str(home / "none")})
+    assert (ran.stdout.split()[:3], ran.stderr) == (["False", "None", "True"], "")
     assert [*home.iterdir()] == []
+    ran = run_python(IMPORTING, folder / "another", env={"MEM0_DIR": str(theirs)})
+    assert ran.stdout.split() == ["False", "None", "True", str(theirs), "10"], "what the program has set stays"
+    assert (theirs / "config.json").exists()
 
 
 async def test_without_an_embedder_it_says_both_ways_to_have_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
