@@ -85,14 +85,18 @@ class Batcher:
         """Embed in the caller's task: where nobody else waits, another task costs more than embedding does."""
         self._alone = caller = cast("asyncio.Task[Any]", asyncio.current_task())
         try:
-            return self._checked(await self._answers(texts))
+            answers = await self._embed(texts)
         except asyncio.CancelledError:
             if caller.uncancel() if self._stopped else caller.cancelling():
                 raise
             raise _stopped_early() from None
+        except Exception as error:
+            raise self._own_error(error) from error
         finally:
             self._alone = None
-            self._start_worker()
+            if self._waiting:
+                self._start_worker()
+        return self._checked(answers)
 
     def _start_worker(self) -> None:
         while self._waiting and self._waiting[0].vectors.done():

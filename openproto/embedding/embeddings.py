@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 from openproto.blocking.threads import Threads
 from openproto.embedding.batching import Batcher
@@ -112,15 +112,16 @@ class Embeddings:
         return self._batcher
 
     async def _embed(self, texts: list[str]) -> list[Vector | ProviderError]:
-        embed = cast("Callable[[Sequence[str]], Any]", self._embedder.embed)
-
-        def units(rows: Sequence[Any]) -> list[Vector | ProviderError]:
-            return unit_vectors(rows, count=len(texts), model=self.model, dim=self.dim)
-
-        if self._is_async:
-            rows = await embed(texts)
-            return units(rows) if len(rows) * self.dim <= _FEW else await self._threads(units, rows)
-        return await self._threads(lambda: units(embed(texts)))
+        embedder: Any = self._embedder
+        model, dim = embedder.model, embedder.dim
+        if not self._is_async:
+            return await self._threads(
+                lambda: unit_vectors(embedder.embed(texts), count=len(texts), model=model, dim=dim)
+            )
+        rows = await embedder.embed(texts)
+        if len(rows) * dim <= _FEW:
+            return unit_vectors(rows, count=len(texts), model=model, dim=dim)
+        return await self._threads(lambda: unit_vectors(rows, count=len(texts), model=model, dim=dim))
 
     async def _call_hook(self, name: str) -> None:
         hook: Any = getattr(self._embedder, name, None)

@@ -11,6 +11,8 @@ from openproto.errors import ProviderError
 
 # Within these the square of a length neither overflows nor loses its digits.
 _SMALLEST, _LARGEST = 1e-100, 1e100
+_UNIT = 5e-7
+"""How far from 1 the length of a vector in single precision may be that is a unit vector already."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +30,17 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
         )
     import numpy as np
 
-    matrix = _matrix(rows[0] if count == 1 else rows)
+    row = rows[0] if count == 1 else None
+    if type(row) is np.ndarray and row.dtype == np.float32 and row.shape == (dim,):
+        # np.vdot overflows without a warning, as @ does not.
+        if abs(np.vdot(row, row) - 1) < 2 * _UNIT:
+            return [row.copy()]
+    matrix: NDArray[np.float64] | None
+    try:
+        # In double precision: the squares of single-precision numbers may overflow.
+        matrix = np.asarray(rows[0] if count == 1 else rows, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):  # rows of several lengths, or no numbers at all
+        matrix = None
     if count == 1 and matrix is not None and matrix.shape == (dim,):
         # The usual case of one text, for which the arithmetic of matrices costs more than it saves.
         length = sqrt(np.vdot(matrix, matrix))  # which overflows without a warning, as @ does not
@@ -51,17 +63,6 @@ def zero_vector(dim: int) -> Vector:
     return np.zeros(dim, np.float32)
 
 
-def _matrix(rows: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Return the rows as one array, or None where they are of several lengths or no numbers at all."""
-    import numpy as np
-
-    try:
-        # In double precision: the squares of single-precision numbers may overflow.
-        return np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 def _normalised(matrix: NDArray[np.float64]) -> NDArray[np.float32] | None:
     """Return the rows at unit length, rows of zeros as they are; None where a number is not finite."""
     import numpy as np
@@ -75,6 +76,7 @@ def _normalised(matrix: NDArray[np.float64]) -> NDArray[np.float32] | None:
         matrix = matrix / np.where(largest == 0, 1, largest)[:, None]
         lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
         lengths[lengths == 0] = 1
+    lengths[abs(lengths - 1) < _UNIT] = 1
     units: NDArray[np.float32] = (matrix / lengths[:, None]).astype(np.float32)
     return units
 

@@ -80,29 +80,30 @@ class IndexedInput(NamedTuple, Generic[W]):
 
     def record(self, model: str | None, version: str, created_at: datetime | None) -> MemoryRecord:
         """Return the record that the store has once this is written; a store may say later when that was."""
-        item = self.item
+        item = vars(self.item)  # asking the model for each field takes twice as long
+        source = item["source"]
         return MemoryRecord.of_valid(
             {
                 "id": self.id,
-                "content": item.content,
-                "user_id": item.user_id,
+                "content": item["content"],
+                "user_id": item["user_id"],
                 "created_at": created_at,
-                "scope": item.scope,
-                "tags": [*item.tags],
-                "source": MemorySource(**item.source.model_dump()) if item.source else None,
-                "confidence": item.confidence,
-                "valid_from": item.valid_from,
-                "valid_to": item.valid_to,
-                "supersedes": [*item.supersedes],
+                "scope": item["scope"],
+                "tags": [*item["tags"]],
+                "source": source and MemorySource(**source.model_dump()),
+                "confidence": item["confidence"],
+                "valid_from": item["valid_from"],
+                "valid_to": item["valid_to"],
+                "supersedes": [*item["supersedes"]],
                 "superseded_by": None,
                 "embedding_model": model,
                 "updated_at": None,
                 "status": "done",
-                "key": item.key,
+                "key": item["key"],
                 "version": version,
                 "duplicate_of": None,
             },
-            item.extensions,
+            self.item.extensions,
         )
 
 

@@ -139,14 +139,18 @@ def parts(word: str) -> list[str]:
     return found
 
 
-def prefixes(word: str) -> tuple[str, ...]:
-    """Return the beginnings of a word that are forms of it too, where endings are glued on: of 3, 4, and 6 letters."""
-    length = len(word)
-    if length > 6:
-        return word[:3], word[:4], word[:6]
-    if length > 4:
-        return word[:3], word[:4]
-    return (word[:3],) if length > 3 else ()
+def prefixes(*words: str) -> list[str]:
+    """Return the beginnings of words that are forms of them too, where endings are glued on: of 3, 4, and 6 letters."""
+    found: list[str] = []
+    for word in words:
+        length = len(word)
+        if length > 6:
+            found += (word[:3], word[:4], word[:6])
+        elif length > 4:
+            found += (word[:3], word[:4])
+        elif length > 3:
+            found.append(word[:3])
+    return found
 
 
 def joined(text: str) -> list[str]:

@@ -106,7 +106,7 @@ def words(text: str) -> list[str]:
     """Return the words of `text` in order, normalised but not stemmed, and behind them their variants."""
     if text.isascii():
         main = _ascii_words(text)
-        return [*main, *joined(text), *(chain.from_iterable(map(prefixes, main)) if _ENGLISH.isdisjoint(main) else ())]
+        return [*main, *joined(text), *(prefixes(*main) if _ENGLISH.isdisjoint(main) else ())]
     forms = _forms(text)
     singles = chain.from_iterable(map(parts, split_unicode(text)))
     return [*forms.main, *forms.exact, *(variant for variant, _ in forms.loose), *singles]
