@@ -31,10 +31,9 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
     import numpy as np
 
     row = rows[0] if count == 1 else None
-    if type(row) is np.ndarray and row.dtype == np.float32 and row.shape == (dim,):
-        # np.vdot overflows without a warning, as @ does not.
-        if abs(np.vdot(row, row) - 1) < 2 * _UNIT:
-            return [row.copy()]
+    is_single = type(row) is np.ndarray and row.dtype == np.float32 and row.shape == (dim,)
+    if is_single and abs(np.vdot(row, row) - 1) < 2 * _UNIT:  # which overflows without a warning, as @ does not
+        return [row.copy()]
     matrix: NDArray[np.float64] | None
     try:
         # In double precision: the squares of single-precision numbers may overflow.
@@ -43,7 +42,7 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
         matrix = None
     if count == 1 and matrix is not None and matrix.shape == (dim,):
         # The usual case of one text, for which the arithmetic of matrices costs more than it saves.
-        length = sqrt(np.vdot(matrix, matrix))  # which overflows without a warning, as @ does not
+        length = sqrt(np.vdot(matrix, matrix))
         if _SMALLEST < length < _LARGEST:
             return [(matrix / length).astype(np.float32)]
         matrix = matrix[None]

@@ -104,12 +104,18 @@ def query_terms(query: str) -> QueryTerms:
 
 def words(text: str) -> list[str]:
     """Return the words of `text` in order, normalised but not stemmed, and behind them their variants."""
+    found, begun = begun_words(text)
+    return [*found, *prefixes(*begun)]
+
+
+def begun_words(text: str) -> tuple[list[str], list[str]]:
+    """Return what `words` does but for beginnings of words, and the words whose beginnings it has as well."""
     if text.isascii():
         main = _ascii_words(text)
-        return [*main, *joined(text), *(prefixes(*main) if _ENGLISH.isdisjoint(main) else ())]
+        return [*main, *joined(text)], main if _ENGLISH.isdisjoint(main) else []
     forms = _forms(text)
     singles = chain.from_iterable(map(parts, split_unicode(text)))
-    return [*forms.main, *forms.exact, *(variant for variant, _ in forms.loose), *singles]
+    return [*forms.main, *forms.exact, *(variant for variant, _ in forms.loose), *singles], []
 
 
 def plain_words(text: str) -> list[str]:

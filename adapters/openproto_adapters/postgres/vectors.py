@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from openproto.embedding import Vector
-from openproto.stores.words import PerWord, QueryTerms, term, words
+from openproto.stores.scripts import prefixes
+from openproto.stores.words import PerWord, QueryTerms, begun_words, term
 
 # An entry of a B-tree index must stay below 2704 bytes. With user ids of 256 four-byte characters, this many words of
 # 8 bytes and this many dimensions of 2 bytes are what fits next to each other.
@@ -56,12 +58,18 @@ class PackedWords(NamedTuple):
 
 def index_text(text: str) -> PackedWords:
     """Return the words of a memory's text."""
-    return pack_words(words(text))
+    found, begun = begun_words(text)
+    beginnings = chain.from_iterable(map(_PACKED_BEGINNINGS.__getitem__, begun))
+    return _pack_words([*map(_PACKED_PLACES.__getitem__, found), *beginnings])
 
 
 def pack_words(words: Iterable[str]) -> PackedWords:
     """Return normalised words, in order, each of them once."""
-    places = list(dict.fromkeys(map(_PACKED_PLACES.__getitem__, words)))
+    return _pack_words(map(_PACKED_PLACES.__getitem__, words))
+
+
+def _pack_words(places: Iterable[bytes]) -> PackedWords:
+    places = list(dict.fromkeys(places))
     if len(places) <= MOST_WORDS:
         return PackedWords(_pack_places(places), None)
     return PackedWords(_pack_places(places[:MOST_WORDS]), _pack_places(places[MOST_WORDS : MOST_WORDS + _MOST_ENTRIES]))
@@ -107,6 +115,7 @@ def _packed_place(term: int) -> bytes:
 
 
 _PACKED_PLACES = PerWord(lambda word: _packed_place(term(word)))
+_PACKED_BEGINNINGS = PerWord(lambda word: [*map(_PACKED_PLACES.__getitem__, prefixes(word))])
 
 
 def _pack_places(places: Collection[bytes], values: bytes = _ONES) -> bytes:
