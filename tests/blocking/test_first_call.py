@@ -83,7 +83,7 @@ def options(provider: str, folder: Path) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(
     "provider",
     [
-        pytest.param(name, marks=pytest.mark.full if name in ("postgres", "mem0", "memori") else ())
+        pytest.param(name, marks=pytest.mark.full if name in ("postgres", "memori") else ())
         for name in ("sqlite", "postgres", "passthrough", *EMULATORS)
     ],
 )

@@ -30,7 +30,7 @@ from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
 from openproto_adapters.mem0.errors import connecting_error, typed_errors
 from openproto_adapters.mem0.quiet_import import import_mem0
-from openproto_adapters.mem0.rows import KEY, Metadata, entity, first_of, metadata_of, nothing_inferred, to_stored
+from openproto_adapters.mem0.rows import KEY, Metadata, Row, entity, first_of, metadata_of, nothing_inferred, to_stored
 
 T = TypeVar("T")
 
@@ -90,8 +90,7 @@ class Platform:
         if not ids:
             raise ProviderError("mem0 has stored nothing, and does not say why; add it again")
         found = await self.find(ids[0]) if self._infer else None
-        stored = found or stored.changed(id=ids[0])
-        return self._index.written(stored)
+        return self._index.written(found or stored.changed(id=ids[0]))
 
     async def find(self, id: str) -> Stored | None:
         if not is_uuid(id):
@@ -187,6 +186,7 @@ class Platform:
 
     def _connect(self) -> Any:
         mem0 = import_mem0()
+        Row.model_rebuild()  # here, where it does not hold up the loop
         http = self._threads.http_client(timeout=_REQUEST_TIMEOUT)
         try:
             return mem0.MemoryClient(api_key=self._api_key, host=self._url, client=http)
