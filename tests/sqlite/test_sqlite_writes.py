@@ -10,13 +10,14 @@ from threading import Event
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite import statements
+from openproto_adapters.sqlite import adding, statements
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Call, Connection
 from sqlite_tools import check_consistent, database_of, memory, rows
 from waiting import until
 
 from openproto import AsyncMemory, MemoryRecord, ProviderUnavailableError
+from openproto.provider import Outcomes
 
 
 async def leave_on_disk(client: AsyncMemory, spare: int) -> None:
@@ -121,6 +122,34 @@ async def test_what_is_refused_together_is_tried_one_by_one(path: Path, monkeypa
         found = await asyncio.gather(*(database.write(lambda db, n=n: n) for n in range(3)))  # type: ignore[misc]
     assert found == [0, 1, 2]
     assert sizes == [3, 1, 1, 1]
+
+
+async def test_adds_of_one_moment_are_one_batch_and_where_that_is_refused_each_is_written_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    refuses: list[str] = []
+    add_many = adding.add_many
+
+    def refused(db: Connection, batch: Sequence[adding.Asked], model: str | None) -> Outcomes:
+        sizes.append(len(batch))
+        outcomes = add_many(db, batch, model)
+        if len(batch) > 1 and refuses:
+            raise sqlite3.IntegrityError("one of them")
+        return outcomes
+
+    monkeypatch.setattr(adding, "add_many", refused)
+    async with memory(path, audit_reads=False) as client:
+        one, other = client.add("tea", user_id="ada", source={"app": "a"}), client.add("milk", user_id="bob", scope="s")
+        records = [*await asyncio.gather(one, other)]
+        assert sizes == [2]
+        assert [entry.app for entry in await client.audit("ada")] == ["a"]
+        assert [entry.scope for entry in await client.audit("bob")] == ["s"]
+        refuses.append("batches")
+        records += await asyncio.gather(*(client.add(f"tea {n}", user_id="ada", confidence=0.5) for n in range(3)))
+        assert sizes == [2, 3, 1, 1, 1]
+        assert [await client.get(record.id) for record in records] == records
+    assert check_consistent(path) == 5
 
 
 async def test_gets_cancelled_while_they_wait_for_a_lock_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
