@@ -1,6 +1,6 @@
 """Search is the formula of openproto/stores/ranking.py, worked out here by brute force, on both stores.
 
-Turns are found together with those next to them; words of older rules are renewed; vague questions find what is known.
+Turns are found together with those next to them, and words of older rules are renewed.
 """
 
 from __future__ import annotations
