@@ -17,6 +17,7 @@ SHORT = ["tests/core", "tests/sqlite", "tests/conformance/test_stores_conform.py
 FULL = ["tests/core", "tests/sqlite", "tests/postgres", "tests/stores", "tests/conformance/test_stores_conform.py"]
 WITHOUT = [  # these want the SDKs and frameworks that `make test` has
     "--ignore=tests/core/test_numbers_of_constructors.py",
+    "--ignore=tests/postgres/test_process_ends.py",
     "--deselect=tests/core/test_border_values.py::test_message_objects_of_the_sdks_are_messages",
 ]
 
