@@ -137,29 +137,16 @@ def test_what_is_not_exactly_one_moment_is_refused(text: Any) -> None:
         moment(text)
 
 
-@given(st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)), st.integers(-1439, 1439))
-def test_what_python_writes_is_read_back(at: datetime, minutes: int) -> None:
-    written = at.replace(tzinfo=timezone(timedelta(minutes=minutes)))
-    assert moment(written.isoformat()) == written
-
-
 async def test_an_item_that_is_not_a_memory_is_that_items_error() -> None:
     async with AsyncMemory(FakeProvider()) as memory:
         good = {"content": "tea", "user_id": "ada"}
-        bad = ["", [1], None, {1: 2}, {"user_id": "ada"}, {**good, "tags": "x"}]
-        items: list[Any] = [good, *bad, {**good, "tags": None}]
-        stored, *refused, last = await memory.add_many(items)
+        items: list[Any] = [good, "", [1], None, {1: 2}, {"user_id": "ada"}, {**good, "tags": "x"}]
+        stored, *refused = await memory.add_many(items)
         assert isinstance(stored, MemoryRecord)
-        assert isinstance(last, MemoryRecord)
         texts = [str(outcome) for outcome in refused if isinstance(outcome, InvalidRequestError)]
-        assert len(texts) == 6
         kinds = ["str", "list", "NoneType", "mapping with keys that are not strings"]
         assert [text.partition(" and is a ")[2] for text in texts[:4]] == kinds
-        assert texts[4] == "content: is missing"
-        assert "brackets" in texts[5]
-        for whole in (None, "ada", {"content": "tea"}, 5):
-            with pytest.raises(InvalidRequestError, match="items: "):
-                await memory.add_many(whole)  # type: ignore[arg-type]
+        assert (texts[4], "brackets" in texts[5]) == ("content: is missing", True)
 
 
 @pytest.mark.parametrize("wrong", ["ada", b"ada", {"ada": 1}, 5, None, [1]])
@@ -170,6 +157,9 @@ async def test_one_text_is_not_a_list_of_its_letters(wrong: Any) -> None:
             await memory.search_many(wrong, "tea")
         with pytest.raises(InvalidRequestError, match=r"^ids"):
             await memory.wait_for_ingest(wrong, "ada")
+        if wrong != [1]:
+            with pytest.raises(InvalidRequestError, match=r"^items: "):
+                await memory.add_many(wrong)
     assert provider.calls == []
 
 

@@ -55,7 +55,6 @@ COUNTERS: list[Callable[[str], int]] = [
     estimate_tokens,
     len,
     by_words,
-    lambda text: len(text.encode()),
     lambda text: len(re.findall(r"\w+|\W", text)),
     lambda text: len(text) ** 2,
     lambda text: 7 * text.count("e") + len(text) // 3,  # a rare letter costs much: nothing like additive
@@ -84,20 +83,13 @@ def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
         memory = record(content, content).model_copy(update={"x-openproto": told})
         return SearchResult(memory=memory, score=1 / (len(content) + 1))
 
-    found = [
-        turn(5, "yes"),
-        turn(9, "tea"),
-        turn(9, "other", "d"),
-        turn(6, "later"),
-        turn(3, "where?"),
-        turn(8, "drink?"),
-    ]
-    plain = SearchResult(memory=record("fact", "fact"), score=0.1)
+    turns = [(5, "yes"), (9, "tea"), (9, "other", "d"), (6, "later"), (3, "where?"), (8, "drink?")]
+    found = [*(turn(*told) for told in turns), SearchResult(memory=record("fact", "fact"), score=0.1)]
+    block = build_context(found, 1000, by_words)
     wanted = ["where?", "yes", "later", "drink?", "tea", "other", "fact"]
-    block = build_context([*found, plain], 1000, by_words)
     assert [cited.memory_id for cited in block.citations] == wanted
     assert [line.split()[0] for line in block.text.splitlines()] == wanted
-    assert build_context([*found, plain], 4, by_words).text == "where? [where?]\nyes [yes]"
+    assert build_context(found, 4, by_words).text == "where? [where?]\nyes [yes]"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +112,13 @@ def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
         (["ฉันแพ้ถั่ว"], [], 9, "ฉัน [m0]"),
         (["allergic"], [], 9, ""),
         (["我 allergic"], [], 9, "我 [m0]"),
+        ([" ".join("abcdefghijklmnop")], [], 24, "a b c d e f g h i j [m0]"),  # as many words as fit
+        (
+            ["likes tea", "x" * 500],
+            ["x" * 500, "likes milk"],
+            100,
+            "likes tea [m0]\nlikes milk [n1]",
+        ),  # not tried again
         # What no search found follows, newest first, while the budget lasts.
         (
             ["likes tea"],
@@ -138,32 +137,20 @@ def test_the_block_holds_what_fits(found: list[str], newest: list[str], budget: 
     assert [(cited.memory_id, cited.score) for cited in block.citations] == list(zip(ids, scores, strict=True))
 
 
-def test_the_cut_keeps_as_many_words_as_fit() -> None:
-    words = " ".join(f"w{i}" for i in range(100))
-    assert build_context(hits(words), 38, by_words).token_count == 38
-
-
-def test_a_record_that_was_found_and_did_not_fit_is_not_tried_again() -> None:
-    found = hits("likes tea", "x" * 500)
-    block = build_context(found, 100, len, [result.memory for result in found] + records("likes milk"))
-    assert block.text == "likes tea [m0]\nlikes milk [n0]"
-
-
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("日本", 2), ("🙂🙂", 2)])
 def test_the_default_counter_takes_four_bytes_a_token_rounded_up(text: str, tokens: int) -> None:
     assert estimate_tokens(text) == tokens
 
 
-@pytest.mark.parametrize(("counter", "tokens"), [({"token_counter": by_words}, 3), ({}, 4)])
-async def test_the_client_counts_with_the_counter_that_it_was_given_or_estimates(counter: Any, tokens: int) -> None:
-    async with AsyncMemory(FakeProvider(), **counter) as memory:
-        block = await memory.context("tea", "ada", token_budget=tokens)
-    assert (block.text, block.token_count) == ("likes tea [m1]", tokens)
-
-
-@pytest.mark.parametrize(("budget", "limit"), [(1, 10), (500, 50), (100_000, 100)])
-async def test_a_larger_budget_asks_for_more_candidates_up_to_the_limit_of_search(budget: int, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "budget", "tokens", "limit"),
+    [({"token_counter": by_words}, 3, 3, 10), ({}, 4, 4, 10), ({}, 500, 4, 50), ({}, 100_000, 4, 100)],
+)
+async def test_the_client_counts_or_estimates_and_asks_for_more_candidates_with_a_larger_budget(
+    options: Any, budget: int, tokens: int, limit: int
+) -> None:
     provider = FakeProvider()
-    async with AsyncMemory(provider) as memory:
-        await memory.context("tea", "ada", token_budget=budget)
+    async with AsyncMemory(provider, **options) as memory:
+        block = await memory.context("tea", "ada", token_budget=budget)
+    assert (block.text, block.token_count) == ("likes tea [m1]", tokens)
     assert provider.requests[0].limit == limit

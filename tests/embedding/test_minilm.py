@@ -11,25 +11,17 @@ import numpy as np
 import pytest
 
 from openproto import AsyncMemory
-from openproto.embedding import Embeddings, minilm
+from openproto.embedding import minilm
 from openproto.embedding.minilm import MiniLMEmbedder
 
 TEXTS = ["I can't eat nuts", "The budget is due on Friday", "My sister plays the cello", "word " * 3_000, "é"]
-
-
-async def test_a_paraphrase_without_a_common_word_is_nearest() -> None:
-    embeddings = Embeddings(MiniLMEmbedder())
-    await embeddings.open()
-    asked, *rows = await embeddings.embed_many(["food allergies", *TEXTS])
-    assert int(np.argmax([asked @ row for row in rows])) == 0
-    assert all(row.shape == (384,) for row in rows)
-    await embeddings.aclose()
 
 
 def test_a_text_has_one_vector_whatever_stands_in_its_batch() -> None:
     embedder = MiniLMEmbedder()
     embedder.open()
     together = embedder.embed(TEXTS * 5)
+    assert {len(row) for row in together} == {384}
     for text, row in zip(TEXTS * 5, together, strict=True):
         (alone,) = embedder.embed([text])
         # Weights of 8 bits are multiplied by rows that are scaled together, so the last digits depend on the batch.
