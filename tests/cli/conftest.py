@@ -44,13 +44,9 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def run() -> Run:
     def call(*arguments: str, stdin: str | bytes = b"", **environment: str) -> Ended:
-        done = subprocess.run(
-            [*PROGRAM, *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            timeout=60,
-            env={**os.environ, **environment},
-        )
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        kept = {**os.environ, **environment}
+        done = subprocess.run([*PROGRAM, *arguments], input=given, capture_output=True, timeout=60, env=kept)
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return call
@@ -65,13 +61,8 @@ def terminal() -> Callable[..., str]:
         modes = termios.tcgetattr(slave)
         modes[3] &= ~termios.ECHO
         termios.tcsetattr(slave, termios.TCSANOW, modes)
-        process = subprocess.Popen(
-            [*PROGRAM, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-        )
+        kept = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        process = subprocess.Popen([*PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=kept)
         os.close(slave)
         os.write(master, keys.encode())
         shown = b""
@@ -90,10 +81,6 @@ from typing import Literal
 from openproto import errors
 from openproto.models import Capabilities, MemoryPage
 from openproto.provider import Provider
-
-ERRORS = {kind.code: kind for kind in vars(errors).values()
-          if isinstance(kind, type) and issubclass(kind, errors.OpenProtoError) and kind is not errors.OpenProtoError}
-
 
 class Faulty(Provider):
     """Fails as its options say."""
@@ -121,8 +108,9 @@ class Faulty(Provider):
     def fail(self):
         if self.code == "bug":
             raise KeyError("a secret memory")
-        if self.code in ERRORS:
-            raise ERRORS[self.code](f"it failed: {self.secrets}")
+        for kind in [*errors.OpenProtoError.__subclasses__(), *errors.ProviderError.__subclasses__()]:
+            if kind.code == self.code:
+                raise kind(f"it failed: {self.secrets}")
 '''
 
 

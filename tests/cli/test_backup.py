@@ -51,13 +51,8 @@ def test_what_was_deleted_is_left_out_and_said(cli: Run, filled: Path) -> None:
     left_out = cli("restore", "a.openproto")
     assert (left_out.status, left_out.out) == (1, "0 memories restored, 1 left out, for they were deleted here\n")
     assert "--include-deleted" in left_out.err
-    assert cli("restore", "a.openproto", "--include-deleted", "--json").json == {
-        "restored": 1,
-        "exists": 0,
-        "deleted": 0,
-        "refused": 0,
-    }
-    cli("delete", "--all", "--yes", "--user", "bob")
+    told = cli("restore", "a.openproto", "--include-deleted", "--json").json
+    assert told == {"restored": 1, "exists": 0, "deleted": 0, "refused": 0}
     assert cli("restore", "a.openproto", "--user", "bob").out == "0 memories restored\n"
 
 
@@ -81,33 +76,7 @@ def rows(path: Path) -> list[str]:
         return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY content")]
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_restore_goes_on_and_an_interrupted_backup_leaves_nothing(
-    cli: Run, filled: Path, signal_: signal.Signals
-) -> None:
-    lines = "".join(f'{{"content": "m{n:05}", "user_id": "u{n % 50}"}}\n' for n in range(2000))
-    (filled / "lines").write_text(lines)
-    assert (cli("import", "lines").status, cli("backup", "a.openproto").status) == (0, 0)
-    target = filled / "b.db"
-
-    def begun() -> bool:
-        with suppress(sqlite3.OperationalError):
-            return target.exists() and bool(rows(target))
-        return False
-
-    said = interrupted(["restore", "a.openproto", "--path", str(target)], signal_, begun)
-    assert signal_ is signal.SIGKILL or "the same command goes on from there" in said
-    assert 0 < len(rows(target)) < 2002
-    assert cli("restore", "a.openproto", "--path", str(target)).status == 0
-    assert rows(target) == rows(filled / "memory.db")
-    said = interrupted(["backup", "c.openproto"], signal_, (filled / "c.openproto.tmp").exists)
-    assert not (filled / "c.openproto").exists()
-    if signal_ is signal.SIGINT:
-        assert "no file was written" in said
-        assert not (filled / "c.openproto.tmp").exists()
-
-
-def interrupted(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> str:
+def interrupt(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> str:
     """Signal a command once `ready`, and return what it said."""
     with subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True) as process:
         while not ready():
@@ -116,3 +85,28 @@ def interrupted(arguments: list[str], signal_: signal.Signals, ready: Callable[[
         said = process.communicate(timeout=60)[1]
     assert process.returncode != 0
     return said
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_restore_goes_on_and_an_interrupted_backup_leaves_nothing(
+    cli: Run, filled: Path, signal_: signal.Signals
+) -> None:
+    (filled / "lines").write_text("".join(f'{{"content": "m{n:05}", "user_id": "u{n % 50}"}}\n' for n in range(2000)))
+    assert (cli("import", "lines").status, cli("backup", "a.openproto").status) == (0, 0)
+    target = filled / "b.db"
+
+    def begun() -> bool:
+        with suppress(sqlite3.OperationalError):
+            return target.exists() and bool(rows(target))
+        return False
+
+    said = interrupt(["restore", "a.openproto", "--path", str(target)], signal_, begun)
+    assert signal_ is signal.SIGKILL or "the same command goes on from there" in said
+    assert 0 < len(rows(target)) < 2002
+    assert cli("restore", "a.openproto", "--path", str(target)).status == 0
+    assert rows(target) == rows(filled / "memory.db")
+    said = interrupt(["backup", "c.openproto"], signal_, (filled / "c.openproto.tmp").exists)
+    assert not (filled / "c.openproto").exists()
+    if signal_ is signal.SIGINT:
+        assert "no file was written" in said
+        assert not (filled / "c.openproto.tmp").exists()

@@ -38,40 +38,38 @@ def test_demo_shows_what_it_does_and_leaves_nothing(
     before = sorted(tmp_path.iterdir())
     shown = cli("demo")
     assert shown.status == 0
-    assert sorted(tmp_path.iterdir()) == before
     for text in ("1. Remember", 'Memory("sqlite")', "Lisbon", "5 memories deleted", "demo --provider postgres"):
         assert text in shown.out
+    steps = cli("demo", "--json").json["steps"]
+    assert sorted(tmp_path.iterdir()) == before
     assert not environment.exists()
+    # Its Python does what it shows.
+    found = [line for done in steps[2]["done"] if "search" in done["python"] for line in done["output"]]
+    assert [line.split()[-1] for line in found] == ["Lisbon", "Paris"]
+    printed = "\n".join(done["python"] for step in steps for done in step["done"])
+    program = f"""
+from datetime import UTC, datetime, timedelta
+from openproto import Memory
+ada = "ada"
+{printed}
+memory.close()
+"""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_demo_in_a_named_file_deletes_its_memories_even_when_it_fails(
-    cli: Run, tmp_path: Path, fails: bool, monkeypatch: pytest.MonkeyPatch
+    cli: Run, environment: Path, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def context(*_: object) -> None:
         raise ProviderError("no context today")
 
     if fails:
         monkeypatch.setattr(Sqlite, "context", context)
-    path = tmp_path / "demo.db"
-    assert cli("demo", "--path", str(path)).status == fails
-    assert stored(path) == 0
-
-
-def test_demo_shows_what_its_python_does(cli: Run) -> None:
-    steps = cli("demo", "--json").json["steps"]
-    assert [len(step["done"]) > 0 for step in steps] == [True] * 5
-    assert any("supersedes=[paris.id]" in done["python"] for done in steps[2]["done"])
-    found = [line for done in steps[2]["done"] if "search" in done["python"] for line in done["output"]]
-    assert [line.split()[-1] for line in found] == ["Lisbon", "Paris"]
-    printed = "\n".join(done["python"] for step in steps for done in step["done"])
-    program = (
-        "import sys\nfrom datetime import UTC, datetime, timedelta\nfrom openproto import Memory\nada = 'ada'\n"
-        + printed.replace('Memory("sqlite")', f'Memory("sqlite", path={tempfile.mkdtemp()!r} + "/m.db")')
-        + "\nmemory.close()"
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert cli("demo", "--path", str(environment)).status == fails
+    assert stored(environment) == 0
 
 
 @pytest.mark.usefixtures("faulty")
@@ -102,27 +100,24 @@ def test_providers_says_what_is_ready_and_what_is_missing(
 
 
 @pytest.mark.promise(114)
-def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(cli: Run, environment: Path) -> None:
+def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(
+    cli: Run, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = cli("doctor", "--json")
     assert ended.status == 0
     assert ended.json["ok"] is True
-    assert {"openproto", "provider", "connection", "file", "embedder", "add", "get", "search", "delete"} <= set(
-        statuses(ended.json["checks"])
-    )
-    assert set(statuses(ended.json["checks"]).values()) == {"ok"}
+    found = statuses(ended.json["checks"])
+    assert {"openproto", "provider", "connection", "file", "embedder", "add", "get", "search", "delete"} <= {*found}
+    assert {*found.values()} == {"ok"}
     assert stored(environment) == 0
     lines = cli("doctor").out.splitlines()
     assert all(re.match(r"ok    \w+", line) for line in lines)
     assert str(environment) in "\n".join(lines)
-
-
-def test_doctor_says_what_an_embedder_would_add(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENPROTO_EMBEDDER")
     monkeypatch.setattr("openproto.embedding.resolve.is_installed", lambda: False)
-    ended = cli("doctor")
-    assert ended.status == 0
-    assert "warn  embedder" in ended.out
-    assert "pip install 'openproto[local]'" in ended.out
+    without = cli("doctor")
+    assert (without.status, "warn  embedder" in without.out) == (0, True)
+    assert "pip install 'openproto[local]'" in without.out
 
 
 @pytest.mark.promise(114)
@@ -137,15 +132,10 @@ def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None
     missing = cli("doctor", "-p", "broken")
     assert (missing.status, "pip install 'faulty[broken]'" in missing.out) == (7, True)
     assert cli("doctor", "-o", "nope=1").status == 2
-
-
-@pytest.mark.usefixtures("faulty")
-def test_doctor_repeats_what_the_provider_says_and_makes_no_round_trip_it_could_not_clean(cli: Run) -> None:
-    ended = cli("doctor", "-p", "faulty", "--json")
-    assert ended.status == 0
-    checks = {check["name"]: check for check in ended.json["checks"]}
-    assert checks["engine"]["detail"] == "Faulty 9"
-    assert checks["verbs"]["status"] == "warn"
+    # What it could not clean up afterwards, it does not write; what the provider says, it repeats.
+    said = cli("doctor", "-p", "faulty", "--json")
+    checks = {check["name"]: check for check in said.json["checks"]}
+    assert (said.status, checks["engine"]["detail"], checks["verbs"]["status"]) == (0, "Faulty 9", "warn")
     assert "add" not in checks
 
 

@@ -9,50 +9,29 @@ from typing import Any
 import pytest
 from commandline import Run
 
-LINES = [{"id": number, "content": f"note {number}", "user_id": "ada"} for number in (1, 2, 3)]
-TEXT = "".join(json.dumps(line) + "\n" for line in LINES)
 AT = "2024-07-20T01:28:18.109+00:00"
 MADE = {"created_at": AT.replace("+00:00", "000Z")}
 TEA = "Alice likes tea"
 
-MEM0 = {
-    "id": "892db2ae",
-    "memory": TEA,
-    "hash": "abc",
-    "metadata": {"category": "pref", "n": {"a": [1, 2]}},
-    "score": None,
-    "created_at": AT,
-    "user_id": "ada",
-    "agent_id": "chef",
-    "run_id": "7",
-}
+USED = {"user_id": "ada", "agent_id": "chef", "run_id": "7"}
+MEM0 = {"id": "892", "memory": TEA, "hash": "abc", "metadata": {"category": "pref", "n": {"a": [1]}}, "created_at": AT}
 PLATFORM = {"id": "1", "memory": TEA, "user_id": "ada", "categories": ["food"], "expiration_date": "2031-01-01"}
-PASSAGE = {
-    "id": "passage-1",
-    "text": TEA,
-    "embedding": [0.1],
-    "archive_id": "archive-1",
-    "created_at": AT,
-    "tags": ["a"],
-    "metadata": {},
-}
+PASSAGE = {"id": "p1", "text": TEA, "embedding": [0.1], "archive_id": "a1", "created_at": AT, "tags": ["a"]}
 FACT = {"uuid": "u1", "name": "LIKES", "fact": TEA, "valid_at": AT, "invalid_at": "2025-01-01T00:00:00Z"}
 ITEM = {"namespace": ["memories", "a/b"], "key": "k1", "value": {"data": TEA, "n": 1}, "created_at": AT}
 ENTITY = {"type": "entity", "name": "Alice", "entityType": "person", "observations": ["likes tea", "naps"]}
 RELATION = {"type": "relation", "from": "Alice", "to": "Oslo", "relationType": "lives in"}
+SAID = {"author": {"role": "user"}, "content": {"parts": [TEA]}, "create_time": 1700000000.5}
+ANSWERED = {"author": {"role": "assistant"}, "content": {"parts": ["Noted."]}}
 CHATGPT = {
     "title": "T",
     "conversation_id": "c1",
-    "create_time": 1700000000.123,
     "current_node": "c",
     "mapping": {
         "a": {"id": "a", "message": None, "parent": None},
-        "b": {
-            "message": {"author": {"role": "user"}, "content": {"parts": [TEA]}, "create_time": 1700000000.5},
-            "parent": "a",
-        },
-        "x": {"message": {"author": {"role": "user"}, "content": {"parts": ["edited away"]}}, "parent": "a"},
-        "c": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Noted."]}}, "parent": "b"},
+        "b": {"message": SAID, "parent": "a"},
+        "x": {"message": {**SAID, "content": {"parts": ["edited away"]}}, "parent": "a"},
+        "c": {"message": ANSWERED, "parent": "b"},
     },
 }
 TURN = {"conversation": "c1", "turn": 0}
@@ -76,15 +55,15 @@ def lines(*values: Any) -> str:
     [
         (
             "mem0",
-            json.dumps({"results": [MEM0], "relations": []}, indent=2),
+            json.dumps({"results": [{**MEM0, **USED}], "relations": []}, indent=2),
             [TEA],
             {"tags": ["pref"], "scope": "agent/chef/run/7", "source": {"app": "mem0", "type": "imported"}, **MADE},
-            {"id": "892db2ae", "hash": "abc", "metadata": MEM0["metadata"], "created_at": AT},
+            {"id": "892", "hash": "abc", "metadata": MEM0["metadata"], "created_at": AT},
         ),
         ("mem0", json.dumps([PLATFORM]), [TEA], {"tags": ["food"], "valid_to": "2031-01-01T23:59:59.999999Z"}, {}),
         ("mem0", lines(MEM0, {**MEM0, "id": "2"}), [TEA, TEA], {"tags": ["pref"]}, {"hash": "abc"}),
-        ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"], **MADE}, {"archive_id": "archive-1", "metadata": {}}),
-        ("letta", json.dumps([{"id": "archive-1", "name": "n", "passages": [PASSAGE]}]), [TEA], {}, {"archive": "n"}),
+        ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"], **MADE}, {"archive_id": "a1"}),
+        ("letta", json.dumps([{"id": "a1", "name": "n", "passages": [PASSAGE]}]), [TEA], {}, {"archive": "n"}),
         ("letta", json.dumps({"agents": [{}], "blocks": [{"label": "human", "value": TEA}]}), [TEA], {}, {}),
         (
             "zep",
@@ -220,46 +199,23 @@ def test_a_bad_place_is_told_by_number_and_the_rest_goes_on(
     assert len(cli("list").out.splitlines()) >= 1
 
 
-def test_ids_belong_to_their_user(cli: Run, tmp_path: Path) -> None:
-    old = [{"id": "1", "content": f"old {user}", "user_id": user} for user in ("ada", "bob")]
-    new = [{"id": "2", "content": f"new {user}", "user_id": user, "supersedes": ["1"]} for user in ("ada", "bob")]
+def test_ids_are_of_their_user_and_may_be_whole_numbers_and_a_broken_line_is_its_own_fault(
+    cli: Run, tmp_path: Path
+) -> None:
+    old = [{"id": 1, "content": f"old {user}", "user_id": user, "superseded_by": 2} for user in ("ada", "bob")]
+    new = [{"id": 2, "content": f"new {user}", "user_id": user, "supersedes": [1]} for user in ("ada", "bob")]
     file = tmp_path / "file"
-    file.write_text(lines(*old, *new))
+    file.write_text('{"content":\n' + lines(*old, *new))
     for _ in range(2):
         ended = cli("import", str(file))
-        assert (ended.status, ended.out) == (0, "4 memories stored, 2 supersessions restored\n")
+        assert (ended.status, ended.out) == (1, "4 memories stored, 2 supersessions restored, 1 line failed\n")
     for user in ("ada", "bob"):
         current = cli("search", "old new", "-u", user, "--json").json["results"]
         assert [result["memory"]["content"] for result in current] == [f"new {user}"]
+        assert current[0]["memory"]["x-imported"]["id"] == 2
 
 
-def test_a_first_line_that_is_broken_is_the_fault_of_that_line(cli: Run, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text('{"content":\n' + TEXT)
-    ended = cli("import", str(file))
-    assert (ended.status, ended.out) == (1, "3 memories stored, 1 line failed\n")
-
-
-def test_ids_that_are_whole_numbers_are_ids(cli: Run, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    new = {"id": 4, "content": "new", "user_id": "ada", "supersedes": [1]}
-    file.write_text(TEXT.replace("}\n", ', "superseded_by": 4}\n', 1) + json.dumps(new))
-    for _ in range(2):
-        ended = cli("import", str(file))
-        assert (ended.status, ended.out) == (0, "4 memories stored, 1 supersession restored\n")
-    records = cli("list", "--json").json["items"]
-    assert sorted(record["x-imported"]["id"] for record in records) == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("document", [LINES, {"results": LINES}])
-def test_restoring_wants_lines(cli: Run, tmp_path: Path, document: Any) -> None:
-    (tmp_path / "file").write_text(json.dumps(document, indent=1))
+def test_restoring_wants_lines(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(json.dumps({"results": [{"id": "1", "content": TEA, "user_id": "ada"}]}, indent=1))
     ended = cli("restore", str(tmp_path / "file"))
-    assert (ended.status, ended.out) == (2, "")
-    assert "one JSON document" in ended.err
-
-
-def test_every_moment_is_read_by_the_same_rules(cli: Run) -> None:
-    assert cli("list", "--since", "2024-01-31 12:00z").status == 0
-    refused = cli("list", "--since", "2024-W05-3T12:00:00Z")
-    assert (refused.status, "offset" in refused.err) == (2, True)
+    assert (ended.status, ended.out, "one JSON document" in ended.err) == (2, "", True)

@@ -23,39 +23,33 @@ EVIL = (
 def test_results_are_tables_with_headings(
     cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    id = cli("add", "tea, not coffee", "-s", "food", "-t", "hot").out.strip()
-    listed = terminal("list")
-    assert "made" in listed
-    assert "memory" in listed
-    assert f"{id} · food · #hot" in listed
-    searched = terminal("search", "tea")
+    id = cli("add", "tea, not coffee", "-s", "food", "-t", "hot", "--source", "app=two\n lines").out.strip()
+    listed, searched, audited = terminal("list"), terminal("search", "tea"), terminal("audit")
+    assert all(word in listed for word in ("made", "memory", f"{id} · food · #hot"))
     assert "score" in searched
     assert "\x1b[" in searched
-    assert "when" in terminal("audit")
+    assert "when" in audited
+    assert "two lines" in audited  # a cell is one line
+    assert id in audited, "a narrow terminal shortens no id"
     assert f"stored {id}" != terminal("add", "x").strip()
     assert "tokens, 2 memories" in terminal("context", "tea")
     assert "nothing found" in terminal("search", "zebra")
-    terminal("add", "x", "--source", "app=two\n lines")
-    assert "two lines" in terminal("audit")  # a cell is one line
-    for command in (["audit"], ["get", id]):
-        assert id in terminal(*command), "a narrow terminal shortens no id"
     monkeypatch.setenv("NO_COLOR", "1")
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal("list") + terminal("doctor"))
 
 
 def test_stored_text_cannot_act_on_the_terminal(cli: Run, terminal: Callable[..., str]) -> None:
     id = cli("add", EVIL, "-s", "s\x1b[2J", "-t", "t\x1b[2J", "--source", "app=a\x1b[2J").out.strip()
-    for command in (["list"], ["get", id], ["search", "red"], ["context", "red"], ["audit"], ["export"]):
-        for extra in ([], ["--json"])[: 2 if command == ["list"] else 1]:
-            shown = terminal(*command, *extra)
-            # What may stand there is rich's own: colours, and its progress bar's line and cursor.
-            assert not re.sub(r"\x1b\[[0-9;?]*[mlhKA]", "", shown).count("\x1b"), command
-            assert "\x1b[31m" not in shown
-            assert not {"\x07", "\x9b", "\u202e", "\x7f", "\x85", "\u2028"} & set(shown)
-    assert "[bold]not markup[/bold] :smile:" in terminal("get", id)
-    assert "👩‍💻 \\x7f\\x85\\u2028" in terminal("get", id)
-    assert "\n" in terminal("get", id)
-    assert json.loads(terminal("list", "--json"))["items"][0]["content"] == EVIL
+    commands = (["list"], ["list", "--json"], ["get", id], ["search", "red"], ["context", "red"], ["audit"], ["export"])
+    shown = {" ".join(command): terminal(*command) for command in commands}
+    for command, text in shown.items():
+        # What may stand there is rich's own: colours, and its progress bar's line and cursor.
+        assert not re.sub(r"\x1b\[[0-9;?]*[mlhKA]", "", text).count("\x1b"), command
+        assert "\x1b[31m" not in text
+        assert not {"\x07", "\x9b", "\u202e", "\x7f", "\x85", "\u2028"} & set(text)
+    assert "[bold]not markup[/bold] :smile:" in shown[f"get {id}"]
+    assert "👩‍💻 \\x7f\\x85\\u2028" in shown[f"get {id}"]
+    assert json.loads(shown["list --json"])["items"][0]["content"] == EVIL
 
 
 def test_messages_about_hostile_names_are_harmless_too(cli: Run, tmp_path: Path) -> None:

@@ -16,95 +16,66 @@ def test_every_field_goes_in_and_comes_out(cli: Run) -> None:
         *("--confidence", "0.5", "--valid-from", "2026-01-01T00:00:00+02:00", "--valid-to", "2099-01-01T00:00:00Z"),
         *("--supersedes", old, "-x", 'x-acme={"k": [1, null]}'),
     ).json
-    expected = {
-        "content": "tea, not coffee",
-        "user_id": "ada",
-        "scope": "food/drinks",
-        "tags": ["a", "b"],
-        "source": {"app": "notes", "type": "explicit", "ref": "n=1"},
-        "confidence": 0.5,
-        "valid_from": "2025-12-31T22:00:00Z",
-        "valid_to": "2099-01-01T00:00:00Z",
-        "supersedes": [old],
-        "x-acme": {"k": [1, None]},
-    }
-    assert expected.items() <= added.items()
+    lists = {"tags": ["a", "b"], "supersedes": [old], "x-acme": {"k": [1, None]}}
+    texts = {"content": "tea, not coffee", "user_id": "ada", "scope": "food/drinks"}
+    assert {**texts, **lists, "source": {"app": "notes", "type": "explicit", "ref": "n=1"}}.items() <= added.items()
+    assert added["confidence"] == 0.5
+    assert (added["valid_from"], added["valid_to"]) == ("2025-12-31T22:00:00Z", "2099-01-01T00:00:00Z")
     assert cli("get", added["id"], "--json").json == added
-    assert cli("get", old, "--json").json["superseded_by"] == added["id"]
     first = cli("add", "x", "--idempotency-key", "k")
     assert first.out == cli("add", "x", "--idempotency-key", "k").out
     assert first.out == cli("add", "X.", "--on-duplicate", "skip").out
     assert cli("get", added["id"], "--user", "bob").status == cli("get", "no-such-id").status == 3
     lines = dict(line.split("\t") for line in cli("capabilities").out.splitlines())
     assert (lines["add"], lines["vector_search"], lines["keyword_search"]) == ("native", "no", "yes")
-    assert cli("capabilities", "--json").json["provider"] == "sqlite"
 
 
 def test_content_comes_from_stdin_as_it_is_in_any_language_and_locale(run: Run) -> None:
-    id = run("add", "-", stdin="two\nlines \n").out.strip()
-    assert run("get", id, "--json").json["content"] == "two\nlines "
-    assert run("update", id, "--content", "-", stdin="new\n").status == 0
-    assert run("get", id, "--json").json["content"] == "new"
-    assert run("add", "-", stdin=b"\xff\xfe").status == 2
-    assert run("add", b"\xff".decode(errors="surrogateescape")).status == 2
-    assert "100000" in run("add", "-", stdin="x" * 500_000).err
-    content = "Ада пьёт чай 🫖 שלום ✓ नमस्ते"
-    id = run("add", content).out.strip()
-    assert content in run("get", id).out
+    content = "Ада пьёт чай 🫖\nשלום ✓ नमस्ते "
+    id = run("add", "-", stdin=f"{content}\n").out.strip()
     latin = run("get", id, PYTHONIOENCODING="latin-1")
     assert (latin.status, "\\u0410" in latin.out) == (0, True)
     assert run("get", id, "--json", PYTHONIOENCODING="latin-1").json["content"] == content
+    assert run("add", "-", stdin=b"\xff\xfe").status == 2
+    assert run("add", b"\xff".decode(errors="surrogateescape")).status == 2
+    assert "100000" in run("add", "-", stdin="x" * 500_000).err
 
 
 def test_search_list_and_context_narrow(cli: Run) -> None:
     tea = cli("add", "Ada drinks tea", "-s", "food/drinks", "-t", "hot").out.strip()
     cli("add", "Ada eats bread", "-s", "food")
-    cli("add", "Ada drinks rivals' blood", "-s", "work")
-    results = cli("search", "what does Ada drink", "-s", "food", "--json").json["results"]
-    assert results[0]["memory"]["id"] == tea
-    assert {result["memory"]["scope"] for result in results} == {"food/drinks", "food"}
-    assert [r["memory"]["id"] for r in cli("search", "tea", "-t", "hot", "-n", "1", "--json").json["results"]] == [tea]
-    assert cli("search", "tea", "--min-score", "1", "-s", "work", "--json").json == {"results": []}
+    cli("add", "then", "--valid-to", "2020-01-01T00:00:00Z", "-s", "past")
+
+    def found(*command: str) -> list[str]:
+        answer = cli(*command, "--json").json
+        return [item.get("memory", item)["content"] for item in answer.get("results", answer.get("items"))]
+
+    assert set(found("search", "what does Ada drink", "-s", "food")) == {"Ada drinks tea", "Ada eats bread"}
+    assert found("search", "Ada", "-t", "hot", "-n", "1") == ["Ada drinks tea"]
+    assert found("search", "tea", "--min-score", "1", "-s", "past") == []
+    assert found("search", "then") == []
+    assert found("search", "then", "--as-of", "2019-01-01T00:00:00Z") == ["then"]
+    assert found("list", "--until", "2000-01-01T00:00:00Z") == []
+    assert found("list", "--since", "2000-01-01T00:00:00Z", "-s", "past") == ["then"]
     (told,) = cli("search", "tea", "-t", "hot", "--explain", "--json").json["results"]
-    assert sum(told["parts"].values()) == pytest.approx(told["score"])
     fields = cli("search", "tea", "-t", "hot", "--explain").out.rstrip("\n").split("\t")
     assert fields[4:] == ["Ada drinks tea", ",".join(f"{name} {value:.4f}" for name, value in told["parts"].items())]
-    assert len(cli("list", "-s", "food", "--json").json["items"]) == 2
-    block = cli("context", "what does Ada drink", "-b", "30", "--json").json
-    assert block["citations"][0]["memory_id"] == tea or block["token_count"] <= 30
+    block = cli("context", "what does Ada drink", "-b", "12", "-s", "food/*", "--json").json
+    assert [cited["memory_id"] for cited in block["citations"]] == [tea]
     text = cli("context", "tea")
-    assert text.out.startswith(f"Ada drinks tea [{tea}]\n")
-    assert text.err == ""
-    cli("add", "then", "--valid-to", "2020-01-01T00:00:00Z", "-s", "past")
-    assert cli("search", "then", "--json").json["results"] == []
-    assert len(cli("search", "then", "--as-of", "2019-01-01T00:00:00Z", "--json").json["results"]) == 1
-    assert cli("list", "--until", "2000-01-01T00:00:00Z", "--json").json["items"] == []
-    assert len(cli("list", "--since", "2000-01-01T00:00:00Z", "-s", "past", "--json").json["items"]) == 1
-
-
-def test_pages_follow_each_other(cli: Run) -> None:
-    for n in range(5):
-        cli("add", f"m{n}")
-    seen: list[str] = []
-    cursor: list[str] = []
-    while True:
-        page = cli("list", "-n", "2", "--json", *cursor).json
-        seen += [item["content"] for item in page["items"]]
-        if "next_cursor" not in page:
-            break
-        cursor = ["--cursor", page["next_cursor"]]
-    assert seen == ["m4", "m3", "m2", "m1", "m0"]
+    assert (text.out.splitlines()[0], text.err) == (f"Ada drinks tea [{tea}]", "")
+    page = cli("list", "-n", "2", "--json").json
+    assert found("list", "-n", "2", "--cursor", page["next_cursor"]) == ["Ada drinks tea"]
     assert "--cursor" in cli("list", "-n", "2").err
 
 
 def test_update_changes_clears_and_leaves_alone(cli: Run) -> None:
     id = cli("add", "x", "-s", "a", "-t", "t", "--confidence", "1").out.strip()
-    record = cli("update", id, "--content", "y", "--clear", "scope", "--clear", "tags", "--json").json
-    assert (record["content"], record["confidence"]) == ("y", 1.0)
+    until = ("--valid-to", "2099-01-01T00:00:00Z")
+    record = cli("update", id, "--content", "y", "--clear", "scope", "--clear", "tags", *until, "--json").json
+    assert (record["content"], record["confidence"], record["valid_to"]) == ("y", 1.0, until[1])
     assert not {"scope", "tags"} & record.keys()
     assert cli("update", id, "--clear", "scope", "--scope", "b").status == 2
-    cleared = cli("update", id, "--valid-to", "2099-01-01T00:00:00Z", "--json").json
-    assert cleared["valid_to"] == "2099-01-01T00:00:00Z"
     assert "valid_to" not in cli("update", id, "--clear", "valid-to", "--json").json
 
 

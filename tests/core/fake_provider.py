@@ -39,8 +39,7 @@ class Gate:
     """Something to wait for, and a way to learn that somebody waits."""
 
     def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.go = asyncio.Event()
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
 
     async def __call__(self) -> None:
         self.reached.set()
@@ -64,16 +63,13 @@ class FakeProvider(Provider):
 
     def __init__(self, *, opening: Iterable[Act] = (), acts: Iterable[Act] = (), closing: Iterable[Act] = ()) -> None:
         self.script: dict[str, list[Act]] = {"open": list(opening), "verb": list(acts), "close": list(closing)}
-        self.opens = 0
-        self.closes = 0
+        self.opens = self.closes = self.running = self.most_running = 0
         self.calls: list[str] = []
         self.keys: list[str] = []
         self.inputs: list[MemoryInput] = []
         self.requests: list[Any] = []
         self.contexts: list[Call] = []
         self.cancelled: list[str] = []
-        self.running = 0
-        self.most_running = 0
         self.started = asyncio.Event()
         self.pages: list[MemoryPage] = []
         self.statuses: list[str] = []

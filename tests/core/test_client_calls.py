@@ -25,13 +25,8 @@ from openproto import (
     RateLimitedError,
 )
 from openproto.client import retry
-from openproto.provider import KeyedInput
-from openproto.requests import build_models
-
-build_models()  # else by the first opening, which takes longer on a busy machine than the deadlines here
 
 DOWN = ProviderUnavailableError
-VERBS = ["add", "get", "update", "delete", "list", "search", "context", "audit"]
 TEA = {"content": "tea", "user_id": "ada"}
 
 
@@ -41,14 +36,13 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.promise(15)
-@pytest.mark.parametrize("verb", [*VERBS, "delete_all"])
+@pytest.mark.parametrize("verb", ["add", "get", "update", "delete", "list", "search", "context", "audit", "delete_all"])
 async def test_a_verb_that_hangs_raises_provider_timeout_and_says_whether_it_may_have_written(verb: str) -> None:
     provider = FakeProvider(acts=[hang])
     async with AsyncMemory(provider, timeout=0.05) as memory:
-        with pytest.raises(ProviderTimeoutError) as caught:
+        with pytest.raises(ProviderTimeoutError, match=r"0\.05 s") as caught:
             await CALLS[verb](memory)
         assert len(provider.cancelled) == 1
-        assert (caught.value.provider, "0.05 s" in caught.value.message) == ("fake", True)
         is_write = verb in ("add", "update", "delete", "delete_all")
         assert ("may or may not have happened" in caught.value.message) == is_write
         await memory.get("m1")
@@ -86,7 +80,9 @@ async def test_of_the_providers_timeouts_its_own_error_passes_and_a_plain_one_be
 
 @pytest.mark.parametrize("error", [DOWN, RateLimitedError])
 @pytest.mark.parametrize("verb", ["add", "get", "list", "search", "context", "audit"])
-async def test_what_is_safe_to_repeat_is_repeated(verb: str, error: type[ProviderUnavailableError]) -> None:
+async def test_what_is_safe_to_repeat_is_repeated_with_the_same_key(
+    verb: str, error: type[ProviderUnavailableError]
+) -> None:
     provider = FakeProvider(acts=[error("busy"), error("busy")])
     async with AsyncMemory(provider) as memory:
         await CALLS[verb](memory)
@@ -94,8 +90,7 @@ async def test_what_is_safe_to_repeat_is_repeated(verb: str, error: type[Provide
         await memory.get("m1")
     assert len([call for call in provider.calls if (verb, call) != ("context", "list")]) == 4
     assert not provider.contexts[-1].is_retry
-    assert len(provider.keys) == (3 if verb == "add" else 0)
-    assert len(set(provider.keys)) <= 1
+    assert (len(provider.keys), len(set(provider.keys))) == ((3, 1) if verb == "add" else (0, 0))
 
 
 @pytest.mark.promise(100)
@@ -122,22 +117,17 @@ async def test_the_last_error_is_raised_where_a_call_is_not_repeated_any_more(
 
 
 @pytest.mark.promise(100)
-async def test_the_wait_is_never_shorter_than_the_backend_asks() -> None:
-    provider = FakeProvider(acts=[RateLimitedError("slow down", retry_after=0.1)])
-    async with AsyncMemory(provider) as memory:
-        start = time.monotonic()
-        await memory.get("m1")
-        assert time.monotonic() - start >= 0.09
-
-
-@pytest.mark.promise(100)
-async def test_the_waits_double_with_full_jitter_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_waits_double_with_full_jitter_up_to_the_longest_and_never_below_what_the_backend_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr(retry, "LONGEST_WAIT", 0.02)
     monkeypatch.setattr(retry, "uniform", lambda *bounds: drawn.append(bounds) or 0.0)
-    async with AsyncMemory(FakeProvider(acts=[DOWN("busy")] * 8), retries=7) as memory:
-        with pytest.raises(DOWN):
-            await memory.get("m1")
+    busy = [DOWN("busy")] * 6
+    async with AsyncMemory(FakeProvider(acts=[*busy, RateLimitedError("", retry_after=0.1)]), retries=7) as memory:
+        start = time.monotonic()
+        await memory.get("m1")
+        assert time.monotonic() - start >= 0.1
     assert drawn == [(0, bound) for bound in (0.001, 0.002, 0.004, 0.008, 0.016, 0.02, 0.02)]
 
 
@@ -163,7 +153,6 @@ async def test_as_many_calls_are_in_flight_as_allowed_and_no_more(limit: int | N
         calls = [asyncio.create_task(memory.search("tea", "ada")) for _ in range(50)]
         await until(lambda: provider.running == most)
         await asyncio.sleep(0.01)
-        assert provider.running == most
         gate.go.set()
         assert all(len(found) == 1 for found in await asyncio.gather(*calls))
     assert (provider.most_running, len(provider.calls)) == (most, 50)
@@ -214,8 +203,7 @@ async def test_each_item_has_its_own_outcome_in_order() -> None:
     async with AsyncMemory(provider) as memory:
         found = await memory.add_many(item for item in items)
         assert await memory.add_many([]) == []
-    refused = [InvalidRequestError] * 3
-    assert [type(outcome) for outcome in found] == [MemoryRecord, ConflictError, *refused, MemoryRecord]
+    assert [type(o) for o in found] == [MemoryRecord, ConflictError, *[InvalidRequestError] * 3, MemoryRecord]
     assert [o.content for o in found if isinstance(o, MemoryRecord)] == ["a", "c"]
     assert [item.extensions for item in provider.inputs] == [{"x-mem0": 1}, {"x-mem0": 2}, {}]
     assert provider.inputs[2].scope == "s"
@@ -225,30 +213,26 @@ async def test_each_item_has_its_own_outcome_in_order() -> None:
 class Batching(FakeProvider):
     """Takes a batch whole."""
 
+    batches: list[list[Any]]
+
     async def add_many(self, items: Any) -> Any:
         self.batches = [*getattr(self, "batches", []), list(items)]
         await self._verb("add", None)
         return [record(content=keyed.item.content) for keyed in items]
 
 
-async def test_a_long_list_is_given_to_the_backend_in_batches_which_fail_alone() -> None:
-    provider = Batching(acts=[None, ProviderError("down"), None])
+async def test_a_long_list_is_given_to_the_backend_in_batches_which_fail_alone_and_are_repeated_with_their_keys() -> (
+    None
+):
+    provider = Batching(acts=[None, ProviderError("broken"), DOWN("busy"), None])
     async with AsyncMemory(provider) as memory:
         found = await memory.add_many({**TEA, "content": f"n{n}" if n else ""} for n in range(2_500))
-    assert [len(batch) for batch in provider.batches] == [999, 1000, 500]
+    assert [len(batch) for batch in provider.batches] == [999, 1000, 500, 500]
+    assert provider.batches[2] == provider.batches[3]
     kinds = [InvalidRequestError, *[MemoryRecord] * 999, *[ProviderError] * 1000, *[MemoryRecord] * 500]
     assert [type(outcome) for outcome in found] == kinds
     stored = [*range(1, 1000), *range(2000, 2500)]
     assert [o.content for o in found if isinstance(o, MemoryRecord)] == [f"n{n}" for n in stored]
-
-
-async def test_a_batch_is_repeated_with_the_same_keys() -> None:
-    provider = Batching(acts=[DOWN("busy")])
-    async with AsyncMemory(provider) as memory:
-        await memory.add_many([TEA, TEA])
-    first, again = (batch for batch in provider.batches)
-    assert all(isinstance(keyed, KeyedInput) for keyed in first)
-    assert first == again
 
 
 async def test_iter_follows_the_cursors_and_asks_for_a_page_only_when_it_is_needed() -> None:
@@ -273,13 +257,15 @@ async def test_delete_all_on_a_provider_without_its_own_deletes_page_by_page() -
 
 
 @pytest.mark.promise(33)
-async def test_waiting_for_ingest_asks_until_every_memory_is_done() -> None:
+async def test_waiting_for_ingest_asks_until_every_memory_is_done_and_not_for_one_that_failed() -> None:
     provider = FakeProvider()
-    provider.statuses = ["queued", "indexing", "done", "done"]
+    provider.statuses = ["queued", "indexing", "done", "done", "queued", "failed"]
     async with AsyncMemory(provider) as memory:
         found = await memory.wait_for_ingest(["a", "b"], "ada")
+        with pytest.raises(ProviderError, match="failed to index"):
+            await memory.wait_for_ingest(["a"], "ada")
     assert [(r.id, r.status) for r in found] == [("a", "done"), ("b", "done")]
-    assert len(provider.calls) == 4
+    assert len(provider.calls) == 6
 
 
 @pytest.mark.promise(33)
@@ -292,14 +278,6 @@ async def test_waiting_for_ingest_ends_in_an_ingestion_timeout(client: Any, call
             await memory.wait_for_ingest(["a"], "ada", **call)
 
 
-async def test_a_memory_that_failed_to_index_is_not_waited_for() -> None:
-    provider = FakeProvider()
-    provider.statuses = ["queued", "failed"]
-    async with AsyncMemory(provider) as memory:
-        with pytest.raises(ProviderError, match="failed to index"):
-            await memory.wait_for_ingest(["a"], "ada")
-
-
 class Ill(FakeProvider):
     async def health(self) -> None:
         await self._act("verb", "health")
@@ -310,12 +288,11 @@ class Ill(FakeProvider):
     ("provider", "detail"),
     [
         (Ill(), None),
-        (Ill(acts=[DOWN("the server is away"), None]), "the server is away"),
+        (Ill(acts=[DOWN("the server is away"), None]), "the server is away"),  # and it is not asked again
         (Ill(acts=[ProviderError("the server is away")]), "the server is away"),
         (Ill(opening=[DOWN("no route")]), "no route"),
         (Ill(acts=[hang]), "did not finish within 0.05 s"),
     ],
-    ids=["ok", "down, and not asked again", "broken", "not to be opened", "hanging"],
 )
 async def test_health_says_ok_or_why_not_in_bounded_time(provider: FakeProvider, detail: str | None) -> None:
     memory = AsyncMemory(provider, timeout=0.05)

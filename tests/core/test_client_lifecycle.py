@@ -12,14 +12,7 @@ import pytest
 from fake_provider import FakeProvider, Gate, hang
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    Memory,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    UnauthorizedError,
-)
+from openproto import AsyncMemory, Memory, ProviderTimeoutError, ProviderUnavailableError, UnauthorizedError
 
 CLOSED = r"^AsyncMemory is closed$"
 ELSEWHERE = r"^AsyncMemory is bound to a different event loop$"
@@ -36,8 +29,9 @@ async def test_a_failure_at_entry_is_raised_and_closes_the_client() -> None:
     with pytest.raises(UnauthorizedError, match="the password is refused") as caught:
         await memory.__aenter__()
     assert caught.value.provider == "fake"
-    with pytest.raises(RuntimeError, match=CLOSED):
-        await memory.get("m1")
+    for use in (memory.get("m1"), memory.__aenter__()):
+        with pytest.raises(RuntimeError, match=CLOSED):
+            await use
     await until(lambda: provider.closes == 1)
 
 
@@ -68,14 +62,16 @@ async def test_a_first_caller_that_runs_out_of_time_leaves_the_opening_to_the_ne
     await memory.aclose()
 
 
-async def test_a_failed_opening_fails_all_who_wait_for_it_and_the_next_verb_tries_again() -> None:
+async def test_a_failed_opening_fails_all_who_wait_for_it_in_silence_and_the_next_verb_tries_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     gate = Gate()
 
     async def fail() -> None:
         await gate()
         raise ProviderUnavailableError("down")
 
-    provider = FakeProvider(opening=[fail])
+    provider = FakeProvider(opening=[fail, fail])
     memory = AsyncMemory(provider, retries=0)
     calls = [asyncio.create_task(memory.get("m1")) for _ in range(3)]
     await gate.reached.wait()
@@ -83,41 +79,37 @@ async def test_a_failed_opening_fails_all_who_wait_for_it_and_the_next_verb_trie
     found = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(error) for error in found] == [ProviderUnavailableError] * 3
     assert provider.opens == 1
-    assert (await memory.get("m1")).id == "m1"
-    assert provider.opens == 2
-    await memory.aclose()
-
-
-async def test_a_failed_opening_that_nobody_waits_for_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    opening = asyncio.Event()
-
-    async def fail() -> None:
-        await opening.wait()
-        raise ProviderError("down")
-
-    memory = AsyncMemory(FakeProvider(opening=[fail]), timeout=0.01)
-    with pytest.raises(ProviderTimeoutError):
-        await memory.get("m1")
-    opening.set()
+    gate.go.clear()
+    given_up = asyncio.create_task(memory.get("m1"))  # nobody waits for the second failure
+    await until(lambda: provider.opens == 2)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    gate.go.set()
     await until(lambda: memory._session._opening is None)
     await asyncio.sleep(0)
     gc.collect()
-    assert caplog.records == []
+    assert (await memory.get("m1")).id == "m1"
+    assert (provider.opens, caplog.records) == (3, [])
     await memory.aclose()
 
 
-async def test_closing_waits_for_calls_that_run() -> None:
-    gate = Gate()
-    provider = FakeProvider(acts=[gate])
+async def test_closing_waits_for_calls_that_run_in_the_background_when_it_is_cancelled() -> None:
+    call_gate, close_gate = Gate(), Gate()
+    provider = FakeProvider(acts=[call_gate], closing=[close_gate])
     memory = AsyncMemory(provider)
     call = asyncio.create_task(memory.get("m1"))
-    await gate.reached.wait()
+    await call_gate.reached.wait()
     closing = asyncio.create_task(memory.aclose())
     await asyncio.sleep(0.01)
     assert provider.closes == 0
-    gate.go.set()
-    await closing
-    assert ((await call).id, provider.closes) == ("m1", 1)
+    call_gate.go.set()
+    assert (await call).id == "m1"
+    await close_gate.reached.wait()
+    closing.cancel()
+    await asyncio.wait([closing])
+    close_gate.go.set()
+    await asyncio.sleep(0.01)
+    assert (closing.cancelled(), provider.cancelled, provider.closes) == (True, [], 1)
 
 
 async def test_closing_is_bounded_when_a_call_and_the_backend_hang() -> None:
@@ -155,19 +147,6 @@ async def test_closing_stops_an_opening_that_hangs_and_its_caller_learns_that_th
     assert (provider.cancelled, provider.closes) == (["open"], 1)
 
 
-async def test_closing_that_is_cancelled_goes_on_in_the_background() -> None:
-    gate = Gate()
-    provider = FakeProvider(closing=[gate])
-    memory = await AsyncMemory(provider).__aenter__()
-    closing = asyncio.create_task(memory.aclose())
-    await gate.reached.wait()
-    closing.cancel()
-    await asyncio.wait([closing])
-    gate.go.set()
-    await asyncio.sleep(0.01)
-    assert (closing.cancelled(), provider.cancelled, provider.closes) == (True, [], 1)
-
-
 async def test_a_client_that_is_not_open_is_dropped_in_silence() -> None:
     used = AsyncMemory(FakeProvider())
     await used.get("m1")
@@ -193,9 +172,9 @@ def test_a_client_cannot_be_carried_to_another_run_and_does_not_keep_its_loop_al
     alive = loop() is not None
     for _ in range(20):  # sooner or later a new loop has the old one's id()
         gc.collect()
-        for use in (memory.get("m1"), memory.__aenter__(), memory.aclose()):
+        for verb in (memory.get("m1"), memory.__aenter__(), memory.aclose()):
             with pytest.raises(RuntimeError, match=ELSEWHERE):
-                asyncio.run(drive(use))
+                asyncio.run(drive(verb))
     with pytest.warns(ResourceWarning):
         memory.__del__()
     memory._session._closed = True

@@ -18,33 +18,32 @@ from openproto.models import ContextBlock
 from openproto.requests import ContextQuery, ListQuery, SearchQuery
 
 
-def hits(*contents: str) -> list[SearchResult]:
-    return [SearchResult(memory=record(f"m{i}", content), score=1 / (i + 1)) for i, content in enumerate(contents)]
+def records(letter: str, contents: Sequence[str]) -> list[MemoryRecord]:
+    return [record(f"{letter}{number}", content) for number, content in enumerate(contents)]
+
+
+def hits(contents: Sequence[str]) -> list[SearchResult]:
+    found = records("m", contents)
+    return [SearchResult(memory=memory, score=1 / (number + 1)) for number, memory in enumerate(found)]
 
 
 def build_context(
-    found: Sequence[SearchResult],
-    budget: int,
-    count: Callable[[str], int],
-    newest: Sequence[MemoryRecord] = (),
-    **options: bool,
+    found: Sequence[SearchResult], budget: int, count: Callable[[str], int], newest: Sequence[str] = ()
 ) -> ContextBlock:
     """Build the block of what a search finds and a listing, three records a page, then holds."""
+    listed = records("n", newest)
 
     async def search(query: SearchQuery) -> Sequence[SearchResult]:
         return found
 
     async def list_page(query: ListQuery) -> MemoryPage:
         start = int(query.cursor or 0)
-        more = str(start + 3) if start + 3 < len(newest) else None
-        return MemoryPage(items=[*newest[start : start + 3]], next_cursor=more)
+        return MemoryPage(
+            items=listed[start : start + 3], next_cursor=str(start + 3) if start + 3 < len(listed) else None
+        )
 
-    query = ContextQuery.model_validate({"query": "tea", "user_id": "ada", "token_budget": budget, **options})
+    query = ContextQuery(query="tea", user_id="ada", token_budget=budget)
     return asyncio.run(fill_context(query, count, search, list_page))
-
-
-def records(*contents: str) -> list[MemoryRecord]:
-    return [record(f"n{number}", content) for number, content in enumerate(contents)]
 
 
 def by_words(text: str) -> int:
@@ -69,7 +68,7 @@ contents = st.lists(st.text(min_size=1, max_size=60).filter(str.strip), max_size
 def test_the_text_is_within_its_budget_truly_counted_and_each_line_cites_its_memory_best_first(
     texts: list[str], budget: int, count: Callable[[str], int]
 ) -> None:
-    block = build_context(hits(*texts[::2]), budget, count, records(*texts))
+    block = build_context(hits(texts[::2]), budget, count, texts)
     assert block.text == "" or count(block.text) <= budget
     assert block.token_count == (count(block.text) if block.text else 0)
     lines = block.text.split("\n") if block.text else []
@@ -130,7 +129,7 @@ def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
     ],
 )
 def test_the_block_holds_what_fits(found: list[str], newest: list[str], budget: int, text: str) -> None:
-    block = build_context(hits(*found), budget, len, records(*newest))
+    block = build_context(hits(found), budget, len, newest)
     assert (block.text, block.token_count) == (text, len(text))
     ids = re.findall(r"\[([mn]\d)\]", text)
     scores = [1 / (int(id[1:]) + 1) if id[0] == "m" else 0 for id in ids]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -112,3 +113,9 @@ async def test_cancelling_gather_all_ends_all_calls(by_scope: bool) -> None:
                 await gathering
     assert (gauge.started, gauge.running) == (2, 0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("limit", [0, True, 2.5, float("nan"), float("inf"), -1, [1]])
+async def test_a_limit_is_a_whole_number(limit: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="limit"):
+        await gather_bounded([], limit=limit)

@@ -60,9 +60,7 @@ def test_capabilities_say_which_protocol_they_speak_and_an_absent_feature_is_fal
 
 
 @pytest.mark.parametrize("extra", [{}, {"x-mem0": {"n": 1}}])
-def test_a_record_of_valid_fields_is_the_one_that_validation_makes_and_cannot_be_changed(
-    extra: dict[str, Any],
-) -> None:
+def test_a_record_of_valid_fields_is_the_one_that_validation_makes_and_cannot_be_changed(extra: dict[str, Any]) -> None:
     some = {"created_at": datetime(2026, 1, 2, tzinfo=UTC), "source": MemorySource(app="notes"), "status": "done"}
     fields: dict[str, Any] = {**dict.fromkeys(MemoryRecord.model_fields), **LEAST, **some, "tags": ["a"]}
     fields["supersedes"] = []

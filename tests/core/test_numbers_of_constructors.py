@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openproto import AsyncMemory, Memory, gather_bounded
+from openproto import AsyncMemory, Memory
 from openproto.embedding import OpenAIEmbedder
 from openproto.integrations.agent_framework import OpenProtoContextProvider
 from openproto.integrations.google_adk import OpenProtoMemoryService
@@ -69,12 +69,6 @@ def test_what_is_no_such_number_is_refused_by_name(
             continue
         with pytest.raises((TypeError, ValueError), match=name):
             make(**{**others, name: value})
-
-
-@pytest.mark.parametrize("limit", NO_WHOLE_NUMBERS)
-async def test_a_bound_of_gathered_calls_is_a_whole_number(limit: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="limit"):
-        await gather_bounded([], limit=limit)
 
 
 def test_numbers_are_checked_before_anything_is_made() -> None:

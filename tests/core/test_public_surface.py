@@ -30,11 +30,7 @@ def test_the_public_names_are_these_sorted_documented_and_no_others() -> None:
     classes = [value for name in SURFACE if isinstance(value := getattr(openproto, name), type)]
     assert [cls for cls in classes if not cls.__doc__] == []
     assert openproto.__version__ == version("openproto")
-
-
-def test_each_package_says_that_it_is_typed() -> None:
-    for folder in ("openproto", "adapters/openproto_adapters"):
-        assert (ROOT / folder / "py.typed").is_file()
+    assert all((ROOT / folder / "py.typed").is_file() for folder in ("openproto", "adapters/openproto_adapters"))
 
 
 IMPORT = """

@@ -12,10 +12,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from fake_provider import FakeProvider, hang, record
+from fake_provider import FakeProvider, record
 
 from openproto import Memory, MemoryPage
-from openproto.client.loop import background_loop
 
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
 
@@ -58,43 +57,34 @@ def test_calling_on_the_background_loop_itself_is_refused_instead_of_waiting_for
 
 
 @pytest.mark.promise(12, 65)
-async def test_memory_can_be_used_where_another_loop_runs() -> None:
+async def test_it_can_be_used_where_another_loop_runs() -> None:
     with Memory(FakeProvider()) as memory:
         assert memory.get("m1").id == "m1"
 
 
-def two_pages() -> FakeProvider:
-    provider = FakeProvider()
-    provider.pages = [MemoryPage(items=[record("a"), record("b")], next_cursor="c1"), MemoryPage(items=[record("c")])]
-    return provider
+def test_iter_yields_from_every_page_in_the_callers_thread_and_may_be_left_early() -> None:
+    threads = set()
 
+    def two_pages() -> FakeProvider:
+        provider = FakeProvider()
+        pages = (["a", "b"], "c1"), (["c"], None)
+        provider.pages = [MemoryPage(items=[*map(record, ids)], next_cursor=cursor) for ids, cursor in pages]
+        return provider
 
-def test_iter_yields_from_every_page_and_may_be_left_early() -> None:
-    provider, left = two_pages(), two_pages()
-    with Memory(provider) as memory, Memory(left) as other:
-        assert [found.id for found in memory.iter("ada", page_size=2)] == ["a", "b", "c"]
+    def items(memory: Memory) -> Any:
+        for found in memory.iter("ada", page_size=2):
+            threads.add(threading.current_thread())
+            yield {"content": found.id, "user_id": found.user_id}
+
+    source, left, target = two_pages(), two_pages(), FakeProvider()
+    with Memory(source) as old, Memory(left) as other, Memory(target) as new:
+        new.add_many(items(old))
         assert next(other.iter("ada")).id == "a"
         gc.collect()
-    assert [request.limit for request in provider.requests] == [2, 2]
+    assert [item.content for item in target.inputs] == ["a", "b", "c"]
+    assert [request.limit for request in source.requests] == [2, 2]
     assert left.calls == ["list"]
-
-
-def test_items_are_read_in_the_callers_thread_and_may_come_from_another_memory() -> None:
-    target, threads = FakeProvider(), set()
-    with Memory(two_pages()) as old, Memory(target) as new:
-
-        def items() -> Any:
-            for found in old.iter("ada"):
-                threads.add(threading.current_thread())
-                yield {"content": found.content, "user_id": found.user_id}
-
-        new.add_many(items())
-    assert target.calls == ["add"] * 3
     assert threads == {threading.current_thread()}
-
-
-def test_the_repr_names_the_provider_and_no_option() -> None:
-    assert repr(Memory(FakeProvider(), app="secret")) == "<Memory provider='fake'>"
 
 
 def test_nothing_starts_before_the_first_call_and_a_program_that_forgets_to_close_ends(run_python: Any) -> None:
@@ -134,59 +124,3 @@ def test_an_interrupt_cancels_the_call_and_leaves_the_client_usable(start_python
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert out == "cancelled ['get'] and then m2\n", err
-
-
-FORKED = """
-import gc, os, sys
-import fake_provider, openproto
-memory = openproto.Memory(fake_provider.FakeProvider())
-{before}
-pid = os.fork()
-if pid == 0:
-    try:
-        {child}
-        sys.stdout.flush()
-        os._exit(0)
-    except BaseException as error:
-        print("child:", type(error).__name__, error, flush=True)
-        os._exit(1)
-_, status = os.waitpid(pid, 0)
-{parent}
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-USE = "print(memory.get('m2').id, memory._memory._session.provider.opens, flush=True); memory.close()"
-
-
-@pytest.mark.parametrize(
-    ("before", "child", "parent", "out"),
-    [
-        ("memory.get('m1'); memory.close()", "memory.get('m2')", "pass", "child: RuntimeError Memory is closed\n"),
-        ("memory.get('m1')", f"{USE}; del memory; gc.collect()", "memory.close()", "m2 1\n"),
-    ],
-    ids=["closed before", "dropped by the child"],
-)
-def test_after_a_fork_a_closed_client_stays_closed_and_one_that_the_child_drops_goes_on(
-    run_python: Any, before: str, child: str, parent: str, out: str
-) -> None:
-    ended = run_python(FORKED.format(before=before, child=child, parent=parent))
-    assert (ended.stdout, ended.stderr) == (out, "")
-
-
-def test_a_client_that_hangs_does_not_block_the_loop_for_the_others() -> None:
-    started = threading.Event()
-    hanging: list[asyncio.Task[Any]] = []
-
-    async def slow() -> None:
-        hanging.append(asyncio.current_task())  # type: ignore[arg-type]
-        started.set()
-        await hang()
-
-    stuck, quick = Memory(FakeProvider(acts=[slow]), timeout=5), Memory(FakeProvider())
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(stuck.get, "m1")
-        assert started.wait(5)
-        assert quick.get("m2").id == "m2"
-        background_loop().call_soon_threadsafe(hanging[0].cancel)
-        assert waiting.exception(5) is not None
-    stuck.close()
-    quick.close()

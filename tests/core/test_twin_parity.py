@@ -24,11 +24,12 @@ def public(cls: type) -> set[str]:
 NAMES = sorted(public(AsyncMemory) - {"aclose"})
 
 
-@pytest.mark.promise(1, 26, 35, 41, 78)
+@pytest.mark.promise(1, 2, 23, 26, 28, 35, 41, 78)
 def test_both_clients_have_the_same_public_names_the_verbs_and_the_helpers() -> None:
     helpers = (
         "add_many close delete_all from_env health iter put restore scopes search_many stats users wait_for_ingest"
     )
+    assert AsyncMemory.close is AsyncMemory.aclose
     assert public(Memory) == set(NAMES) == {*VERBS, *helpers.split()}
 
 
@@ -62,58 +63,44 @@ def test_each_method_has_the_same_parameters_result_and_documentation_and_only_o
 @pytest.mark.promise(78)
 def test_the_classes_have_and_document_the_same_options_and_errors() -> None:
     assert parameters(AsyncMemory, "__init__") == parameters(Memory, "__init__")
+    completed = inspect.signature(Memory)  # with the options of every installed provider, for a console
+    assert str(completed) == str(inspect.signature(AsyncMemory))
+    assert {"timeout", "path", "search_cache_mb", "pool_max", "read_url", "options"} <= completed.parameters.keys()
+    completed.bind("postgres", url="postgresql://db/app")
     texts = [inspect.getdoc(cls) or "" for cls in (AsyncMemory, Memory)]
     assert texts[0].partition("Args:")[2] == texts[1].partition("Args:")[2] != ""
     found = inspect.signature(Memory.__init__).parameters
     assert set(found) - {"self"} <= set(re.findall(r"^    (\w+): ", texts[1], re.MULTILINE))
-    assert found["options"].kind is inspect.Parameter.VAR_KEYWORD
-    keyword_only = inspect.Parameter.KEYWORD_ONLY
-    assert all(found[name].kind is keyword_only for name in ("timeout", "retries", "close_timeout", "app"))
+    assert {p.kind for name, p in found.items() if name not in ("self", "provider", "options")} == {
+        inspect.Parameter.KEYWORD_ONLY
+    }
 
 
-def test_a_console_completes_the_options_of_every_installed_provider() -> None:
-    found = inspect.signature(Memory)
-    assert str(found) == str(inspect.signature(AsyncMemory))
-    assert {"timeout", "path", "search_cache_mb", "pool_max", "read_url", "options"} <= found.parameters.keys()
-    found.bind("postgres", url="postgresql://db/app")
+def names(text: str, **defaults: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(text.split()), **defaults}
 
 
-@pytest.mark.promise(2, 23, 28)
-def test_closing_has_both_names_on_the_async_client() -> None:
-    assert AsyncMemory.close is AsyncMemory.aclose
-
-
-def optional(*names: str) -> dict[str, Any]:
-    return dict.fromkeys(names)
-
-
-def required(*names: str) -> dict[str, Any]:
-    return dict.fromkeys(names, REQUIRED)
-
-
-FILTERS = optional("scope", "tag", "as_of")
-FACTS = optional("scope", "tags", "source", "confidence", "valid_from", "valid_to", "supersedes")
+FILTERS = "scope tag as_of"
+FACTS = "scope tags source confidence valid_from valid_to supersedes"
+USER, QUERY = {"user_id": REQUIRED}, {"query": REQUIRED, "user_id": REQUIRED}
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # verb: (positional or keyword, keyword only), each name -> default, as PROTOCOL section 2 has them
-    "add": (
-        required("content"),
-        {**required("user_id"), **FACTS, **optional("key", "on_duplicate", "idempotency_key")},
-    ),
-    "get": ({"id": None}, optional("user_id", "key")),
-    "update": (required("id"), optional("user_id", "if_version")),
-    "delete": (required("id"), optional("user_id", "if_version")),
-    "list": (required("user_id"), {**FILTERS, **optional("since", "until", "cursor"), "limit": 50}),
-    "search": (required("query", "user_id"), {**FILTERS, "limit": 10, "min_score": None, "explain": False}),
-    "context": (required("query", "user_id"), {**FILTERS, "token_budget": 500, "relevant_only": False}),
-    "audit": (required("user_id"), {**optional("app", "memory_id", "since"), "limit": 100}),
+    "add": ({"content": REQUIRED}, names(f"{FACTS} key on_duplicate idempotency_key", **USER)),
+    "get": ({"id": None}, names("user_id key")),
+    "update": ({"id": REQUIRED}, names("user_id if_version")),
+    "delete": ({"id": REQUIRED}, names("user_id if_version")),
+    "list": (USER, names(f"{FILTERS} since until cursor", limit=50)),
+    "search": (QUERY, names(f"{FILTERS} min_score", limit=10, explain=False)),
+    "context": (QUERY, names(FILTERS, token_budget=500, relevant_only=False)),
+    "audit": (USER, names("app memory_id since", limit=100)),
     "capabilities": ({}, {}),
-    "put": (required("content"), {**required("user_id", "key"), "if_version": None, **FACTS}),
-    "scopes": (required("user_id"), optional("prefix", "depth")),
-    "users": ({}, {"limit": 100, "cursor": None}),
-    "restore": (required("records"), {}),
-    "add_many": (required("items"), {}),
-    "delete_all": (required("user_id"), optional("scope", "tag")),
-    "wait_for_ingest": (required("ids", "user_id"), {"timeout": None}),
+    "put": ({"content": REQUIRED}, names(f"{FACTS} if_version", **USER, key=REQUIRED)),
+    "scopes": (USER, names("prefix depth")),
+    "users": ({}, names("cursor", limit=100)),
+    "restore": ({"records": REQUIRED}, {}),
+    "add_many": ({"items": REQUIRED}, {}),
+    "delete_all": (USER, names("scope tag")),
+    "wait_for_ingest": ({"ids": REQUIRED, "user_id": REQUIRED}, {"timeout": None}),
     "health": ({}, {}),
     "close": ({}, {}),
 }
@@ -130,7 +117,5 @@ def test_each_signature_is_that_of_the_protocol(name: str) -> None:
 
 def test_the_keywords_of_update_are_the_changes_of_the_protocol() -> None:
     assert typing.get_args(typing.get_type_hints(Memory.update)["changes"]) == (MemoryChanges,)
-    assert set(MemoryChanges.__annotations__) == {
-        "content", "scope", "tags", "confidence", "valid_to", "supersedes", "source",
-    }  # fmt: skip
+    assert set(MemoryChanges.__annotations__) == {*FACTS.split(), "content"} - {"valid_from"}
     assert MemoryChanges.__total__ is False

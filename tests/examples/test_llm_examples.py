@@ -29,16 +29,11 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
         assert model.stdout
         url = model.stdout.readline().strip()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
-        yield {
-            **kept,
-            "OPENAI_BASE_URL": f"{url}/v1",
-            "OPENAI_API_KEY": "k",
-            "ANTHROPIC_BASE_URL": url,
-            "ANTHROPIC_API_KEY": "k",
-            "OPENPROTO_PROVIDER": "sqlite",
-            "OPENPROTO_PATH": str(tmp_path / "memory.db"),
-            "OPENPROTO_EMBEDDER": "none",  # quick to open; how well memories are found is not the point here
-        }
+        openai = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "k"}
+        anthropic = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "k"}
+        # No embedder: quick to open, and how well memories are found is not the point here.
+        store = {"PROVIDER": "sqlite", "PATH": str(tmp_path / "memory.db"), "EMBEDDER": "none"}
+        yield {**kept, **openai, **anthropic, **{f"OPENPROTO_{name}": value for name, value in store.items()}}
         model.kill()
 
 
@@ -48,11 +43,9 @@ def serve(environment: Environment) -> Iterator[Serve]:
 
     def start(app: str) -> str:
         command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--app-dir", str(WEB)]
-        server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        servers.append(server)
-        assert server.stderr
+        servers.append(server := subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
         said = ""
-        for line in server.stderr:
+        for line in server.stderr or ():
             said += line
             if running := re.search(r"running on (http://\S+)", line):
                 return running[1]
@@ -75,17 +68,10 @@ async def eventually(web: httpx.AsyncClient, path: str, reached: Callable[[Any],
 
 
 def run(environment: Environment, *command: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *command], env=environment, capture_output=True, text=True, timeout=180, cwd=LLM
-    )
+    whole = [sys.executable, "-W", "error", *command]
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=180, cwd=LLM)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_the_examples_are_short() -> None:
-    programs = [*LLM.glob("*.py"), *WEB.glob("chat*.py")]
-    assert len(programs) == 7
-    assert all(len(program.read_text(encoding="utf-8").splitlines()) < 60 for program in programs)
 
 
 @pytest.mark.promise(53, 54, 58)
@@ -108,10 +94,9 @@ async def test_a_web_chat_remembers_each_of_many_users_at_once(serve: Serve) -> 
 @pytest.mark.promise(55)
 async def test_a_web_chat_behind_tokens_keeps_its_users_apart(serve: Serve) -> None:
     async with httpx.AsyncClient(base_url=serve("chat_bearer:app"), timeout=30) as web:
-        ada, bob = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob"))
-        assert (await web.post("/chat", json={"message": "hi"})).status_code == 401
-        stranger = {"Authorization": "Bearer token-of-eve"}
-        assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
+        ada, bob, eve = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob", "eve"))
+        for stranger in ({}, eve):
+            assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
         answer = await web.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
         assert answer.json() == "You said: I live in Oslo"
         await eventually(web, "/memories", lambda kept: kept == ["I live in Oslo"], headers=ada)
@@ -134,16 +119,13 @@ async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(serve: 
         assert 1 <= reply["text"].count("word") < 200
 
 
-@pytest.mark.promise(109)
-def test_an_agent_that_calls_tools_is_captured_once(environment: Environment) -> None:
-    assert sorted(run(environment, LLM / "agent_loop.py").splitlines()) == [
-        "You said: I live in Oslo. Do I need an umbrella?",
-        "user: I live in Oslo.",
-    ]
-
-
-@pytest.mark.promise(59, 63)
-def test_a_worker_in_threads_keeps_facts(environment: Environment) -> None:
+@pytest.mark.promise(59, 63, 109)
+def test_an_agent_that_calls_tools_is_captured_once_and_a_worker_in_threads_keeps_facts(
+    environment: Environment,
+) -> None:
+    agent = ["You said: I live in Oslo. Do I need an umbrella?", "user: I live in Oslo."]
+    assert sorted(run(environment, LLM / "agent_loop.py").splitlines()) == agent
+    Path(environment["OPENPROTO_PATH"]).unlink()
     assert run(environment, LLM / "worker.py").splitlines()[-4:] == [
         "all stored: True skipped: 1",
         "ada ['I like tea', 'I moved to Oslo']",
@@ -167,14 +149,12 @@ asyncio.run(kernel())
 """
 
 
-@pytest.mark.promise(44)
-def test_the_cells_of_a_notebook_run_inside_a_running_loop(environment: Environment) -> None:
+@pytest.mark.promise(44, 75)
+def test_the_cells_of_a_notebook_run_inside_a_running_loop_and_an_applications_tests_wait_for_its_memories(
+    environment: Environment,
+) -> None:
     said = run(environment, "-c", NOTEBOOK, LLM / "notebook.py").splitlines()
     assert said[:2] == ["You said: I take my coffee black", "stored: True"]
     assert said[2].startswith("I remember: ")
     assert "I take my coffee black [" in said[2]
-
-
-@pytest.mark.promise(75)
-def test_the_tests_of_an_application_wait_for_its_memories(environment: Environment) -> None:
     assert "1 passed" in run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", LLM / "test_my_app.py")

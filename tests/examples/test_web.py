@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,25 +18,21 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "web"
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = ModuleType(name)
+    exec(compile((EXAMPLES / f"{name}.py").read_text(), name, "exec", dont_inherit=True), module.__dict__)
     return module
 
 
 @pytest.fixture(params=["fastapi_notes", "starlette_notes"])
-def name(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    for option, value in (("PROVIDER", "sqlite"), ("PATH", str(tmp_path / "memory.db")), ("EMBEDDER", "none")):
+        monkeypatch.setenv(f"OPENPROTO_{option}", value)
     found: str = request.param
     return found
 
 
 @pytest.fixture
-def app(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("OPENPROTO_PROVIDER", "sqlite")
-    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
-    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+def app(name: str) -> Any:
     return load(name).app
 
 
@@ -63,19 +58,17 @@ async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, 
         assert sorted(found.json()) == sorted(f"note {number}" for number in range(user, 50, 5))
 
 
-async def test_a_background_task_remembers_after_the_answer(http: httpx.AsyncClient) -> None:
+@pytest.mark.promise(112)
+async def test_a_background_task_remembers_after_the_answer_and_an_error_has_its_own_status_and_envelope(
+    http: httpx.AsyncClient, name: str
+) -> None:
     assert (await http.post("/ada/visits", params={"page": "prices"})).status_code == 202
     async with asyncio.timeout(5):
         while not (found := (await http.get("/ada/notes", params={"q": "prices"})).json()):
             await asyncio.sleep(0.02)
     assert found == ["visited prices"]
-
-
-@pytest.mark.promise(112)
-async def test_an_error_answers_with_its_own_status_and_envelope(http: httpx.AsyncClient, name: str) -> None:
-    response = await add(http, name, "ada", " ")
-    assert response.status_code == 400
-    assert response.json()["error"]["code"] == "invalid_request"
+    refused = await add(http, name, "ada", " ")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("name", ["fastapi_notes"], indirect=True)
@@ -103,9 +96,7 @@ async def test_an_export_streams_every_page(http: httpx.AsyncClient, name: str) 
 
 
 @pytest.mark.promise(39, 20)
-def test_closing_the_application_closes_its_client(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_PATH", str(tmp_path / "memory.db"))
-    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
+def test_closing_the_application_closes_its_client(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = load(name)
     made: list[Any] = []
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openproto_conformance.emulators.registry import EMULATORS, emulator_class
 
-from openproto import AsyncMemory
 from openproto.registry import make_provider
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -31,9 +29,6 @@ CLIENTS: list[tuple[str, dict[str, Any], str]] = [
     ("mem0", {}, "detached"),
     ("memori", {}, "detached"),
 ]
-each_client = pytest.mark.parametrize(
-    ("name", "options", "tier"), CLIENTS, ids=[f"{name}-{tier}" for name, _, tier in CLIENTS]
-)
 
 
 def test_the_table_has_every_provider_of_the_project_and_no_other() -> None:
@@ -43,19 +38,9 @@ def test_the_table_has_every_provider_of_the_project_and_no_other() -> None:
 
 
 @pytest.mark.promise(84)
-@each_client
+@pytest.mark.parametrize(("name", "options", "tier"), CLIENTS)
 def test_a_provider_has_the_strategy_that_the_table_gives_it(name: str, options: dict[str, Any], tier: str) -> None:
     assert make_provider(name, options).cancellation == tier
-
-
-@pytest.mark.promise(84)
-@pytest.mark.parametrize("name", EMULATORS)
-async def test_capabilities_name_the_strategy_and_how_each_verb_is_done(name: str) -> None:
-    with emulator_class(name)() as vendor:
-        async with AsyncMemory(name, **vendor.provider_options()) as memory:
-            details = (await memory.capabilities()).x_openproto
-    assert details.cancellation in TIERS[name]
-    assert {details.support[verb] for verb in ("add", "search", "get")} <= {"native", "emulated"}
 
 
 CONSTRUCT = """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import functools
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from openproto import (
     ConflictError,
     InvalidRequestError,
+    MemorySource,
     NotFoundError,
     OpenProtoError,
     ProviderError,
@@ -27,24 +29,40 @@ MARKER = "xyzzy-plugh-4711"
 
 NAIVE = datetime(2024, 1, 1)
 AWARE = NAIVE.replace(tzinfo=UTC)
-NUL, SURROGATE = "a\0b", "a\ud800b"
+TOO_EARLY = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+NUL, SURROGATE, LOW = "a\0b", "a\ud800b", f"{MARKER}\udfff"
+DEEP = functools.reduce(lambda value, _: [value], range(101), 1)  # type: ignore[var-annotated,arg-type,return-value]
 BAD_USERS = ("", " ", "u" * 257, NUL, SURROGATE, 5, None)
-BAD_SCOPES = ("", " ", "s" * 513, NUL, SURROGATE, 5, "a*")
-BAD_MOMENTS = (NAIVE, "2024-01-01T00:00:00", "yesterday", 0)
+STARS = ("a*", "*/a", "a/*/b", "a/**", "**", "a/b*", f"*{MARKER}", "a/*/", "a//*")
+EMPTY_SEGMENTS = ("/", "/a", "a//b", "a//", "//", "/*", "a/ /b", "/a/", f"{MARKER}//x")
+BAD_SCOPES = ("", " ", "s" * 513, "s" * 513 + "/*", NUL, LOW, 5, b"a", ["a"], True, *STARS, *EMPTY_SEGMENTS)
+BAD_MOMENTS = (NAIVE, "2024-01-01T00:00:00", MARKER, 0, TOO_EARLY, NAIVE.date(), AWARE.timestamp())
+BAD_TAGS = (["t"] * 65, ["t" * 129], [""], [5], MARKER, [f"{MARKER}\0"], ["fine", LOW], {MARKER}, [None], [MARKER * 10])
 
 INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     "add": (
         {
-            "content": ("", "  \n", MARKER * 10_000, f"{MARKER}\0", SURROGATE, 5, MARKER.encode(), None),
+            "content": ("", " \t\r\n\u3000", "c" * 100_001, f"{MARKER}\0", LOW, 5, MARKER.encode(), [MARKER], None),
             "user_id": BAD_USERS,
-            "scope": BAD_SCOPES,
-            "tags": (["t"] * 65, ["t" * 129], [""], [" "], [5], MARKER, [f"{MARKER}\0"], [SURROGATE], {MARKER: 1}),
-            "source": ("text", {"unknown": "x"}, {"type": "guessed"}, {"app": 5}, {"app": NUL}),
-            "confidence": (-0.001, 1.001, float("nan"), float("inf"), "0.5", True),
+            "scope": (*BAD_SCOPES, "*", "a/*", "a/", " / "),
+            "tags": (*BAD_TAGS, [" "], {MARKER: 1}),
+            "source": (
+                *(
+                    MARKER,
+                    {"unknown": "x"},
+                    {"type": MARKER},
+                    {"app": 5},
+                    {"app": NUL},
+                    {"app": ""},
+                    {"app": "a" * 257},
+                ),
+                *({"ref": NUL}, {"app": LOW}, MemorySource.model_validate({"app": "a", "unknown": "x"})),
+            ),
+            "confidence": (-0.001, 1.001, float("nan"), float("inf"), MARKER, True),
             "valid_from": BAD_MOMENTS,
             "valid_to": BAD_MOMENTS,
-            "supersedes": ("text", [""], [5], [NUL]),
-            "idempotency_key": ("", " ", 5, NUL),
+            "supersedes": ("text", [""], [5], [NUL], [["i"]], [{}], ["i" * 513], [SURROGATE]),
+            "idempotency_key": ("", " ", 5, NUL, "k" * 257, MARKER * 50, LOW),
             "x-note": (
                 NUL,
                 {"a": SURROGATE},
@@ -53,19 +71,21 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
                 object(),
                 {"a": f"{MARKER}\0"},
                 [MARKER, object()],
+                *({1, 2}, b"bytes", AWARE, {1: "a"}, {b"bytes": "a"}, {None: 1}, {MARKER: object()}, [float("-inf")]),
+                *(DEEP, 10**5000, [{"deep": [LOW]}], {SURROGATE: 1}),
             ),
         },
         {"content": MARKER, "user_id": "u"},
     ),
-    "get": ({"id": ("", " ", 5, NUL, SURROGATE, None), "user_id": BAD_USERS[:-1]}, {"id": "i"}),
-    "delete": ({"id": ("", " ", 5, NUL, SURROGATE, None), "user_id": BAD_USERS[:-1]}, {"id": "i"}),
+    "get": ({"id": ("", " ", 5, NUL, SURROGATE, "i" * 513, None), "user_id": BAD_USERS[:-1]}, {"id": "i"}),
+    "delete": ({"id": ("", " ", 5, NUL, SURROGATE, "i" * 513, None), "user_id": BAD_USERS[:-1]}, {"id": "i"}),
     "update": (
         {
             "id": ("", " ", 5, NUL, None),
             "user_id": BAD_USERS[:-1],
             "content": (None, "", " ", "c" * 100_001, NUL, SURROGATE, 5),
-            "scope": BAD_SCOPES,
-            "tags": (["t"] * 65, ["t" * 129], [""], [5], "text", [NUL]),
+            "scope": (*BAD_SCOPES, "*", "a/*", "a/", " / "),
+            "tags": BAD_TAGS,
             "confidence": (-0.001, 1.001, float("nan"), "0.5", True),
             "valid_to": BAD_MOMENTS,
             "supersedes": ("text", [""], [5], ["i"]),
@@ -76,21 +96,21 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {
             "user_id": BAD_USERS,
             "scope": BAD_SCOPES,
-            "tag": ("", " ", "t" * 129, NUL, 5),
+            "tag": ("", " ", "t" * 129, NUL, LOW, 5),
             "since": BAD_MOMENTS,
             "until": BAD_MOMENTS,
             "as_of": BAD_MOMENTS,
-            "limit": (0, -1, 501, 1.5, "5", True, None),
-            "cursor": ("", " ", 5, "c" * 257),
+            "limit": (0, -1, 501, 1.5, 5.0, "5", True, None),
+            "cursor": ("", " ", 5, "c" * 257, MARKER * 50, NUL, LOW),
         },
         {"user_id": "u"},
     ),
     "search": (
         {
-            "query": ("", " ", NUL, SURROGATE, 5, None),
+            "query": ("", " ", "q" * 100_001, NUL, SURROGATE, 5, None),
             "user_id": BAD_USERS,
             "scope": BAD_SCOPES,
-            "tag": ("", " ", "t" * 129, NUL, 5),
+            "tag": ("", " ", "t" * 129, NUL, LOW, 5),
             "as_of": BAD_MOMENTS,
             "limit": (0, -1, 101, 1.5, "5", True, None),
             "min_score": (-0.001, 1.001, float("nan"), "0.5"),
@@ -99,7 +119,7 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     ),
     "context": (
         {
-            "query": ("", " ", NUL, 5),
+            "query": ("", " ", NUL, LOW, 5),
             "user_id": BAD_USERS,
             "scope": BAD_SCOPES,
             "tag": ("", NUL, 5),
@@ -111,14 +131,14 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     "audit": (
         {
             "user_id": BAD_USERS,
-            "app": ("", " ", NUL, 5),
-            "memory_id": ("", " ", NUL, 5),
+            "app": ("", " ", NUL, LOW, 5),
+            "memory_id": ("", " ", NUL, LOW, 5),
             "since": BAD_MOMENTS,
             "limit": (0, -1, 1001, 1.5, "5", True),
         },
         {"user_id": "u"},
     ),
-    "delete_all": ({"user_id": BAD_USERS, "scope": BAD_SCOPES, "tag": ("", " ", NUL, 5)}, {"user_id": "u"}),
+    "delete_all": ({"user_id": BAD_USERS, "scope": BAD_SCOPES, "tag": ("", " ", NUL, LOW, 5)}, {"user_id": "u"}),
 }
 """For each call: bad values of each argument, and good arguments beside them."""
 
@@ -140,6 +160,7 @@ async def invalid_arguments_reach_no_provider(bench: Bench) -> None:
                     raise Violation(f"{verb}({name}={value!r:.40}): {violation}") from violation
                 _check_error(error, "invalid_request", "invalid", 400)
                 ensure(MARKER not in str(error), f"the message of {verb} with a bad {name} repeats the content")
+                ensure(name in str(error), f"the message of {verb} with a bad {name} does not name it: {error}")
     equal(calls, [], "what reached the provider")
 
 
