@@ -86,14 +86,8 @@ def start_python() -> Iterator[StartPython]:
     started: list[subprocess.Popen[str]] = []
 
     def start(program: str, *arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            _command(program, arguments),
-            env=_environment(env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(_command(program, arguments), env=_environment(env), text=True, **pipes)
         started.append(process)
         return process
 

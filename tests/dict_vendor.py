@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits
@@ -14,13 +14,13 @@ from openproto.requests import MemoryInput, SearchQuery
 from openproto.stores.words import terms
 
 
+@dataclass
 class Row:
     """What the vendor keeps: whose it is, a text, and a string of metadata."""
 
-    def __init__(self, user_id: str, text: str, metadata: str) -> None:
-        self.user_id = user_id
-        self.text = text
-        self.metadata = metadata
+    user_id: str
+    text: str
+    metadata: str
 
 
 class DictVendor(EmulatedProvider[dict[str, Row]]):
@@ -71,8 +71,7 @@ class DictVendor(EmulatedProvider[dict[str, Row]]):
 
     async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         await asyncio.sleep(0)
-        rows = [row for row in self.rows.values() if row.user_id == user_id]
-        everything = [Stored.from_text(row.metadata, row.text) for row in rows]
+        everything = [Stored.from_text(row.metadata, row.text) for row in self.rows.values() if row.user_id == user_id]
         if self.traits.scans_newest_first:
             everything.sort(key=lambda stored: stored.record.created_at, reverse=True)
         for stored in everything:
@@ -84,11 +83,8 @@ class DictVendor(EmulatedProvider[dict[str, Row]]):
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         wanted = set(terms(query.query))
-        hits: list[tuple[Stored, float]] = []
-        async for stored in self.scan(query.user_id):
-            held = wanted & set(terms(stored.record.content))
-            if held:
-                hits.append((stored, len(held) / len(wanted)))
+        held = [(stored, wanted & {*terms(stored.record.content)}) async for stored in self.scan(query.user_id)]
+        hits = [(stored, len(words) / len(wanted)) for stored, words in held if words]
         hits.sort(key=lambda hit: hit[1], reverse=True)
         return Ranked(hits[:count], complete=len(hits) <= count)
 

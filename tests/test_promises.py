@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,37 +19,28 @@ NOT_PROMISED = {42}
 ROWS = re.findall(r"^\| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", LIST, re.MULTILINE)
 
 
-def marks_of(source: str) -> set[int]:
-    """Return the numbers that the tests and test classes of a module are marked with."""
-    found: set[int] = set()
+def marks_of(source: str) -> Iterator[int]:
+    """Yield the numbers that the tests and test classes of a module are marked with."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name.lower().startswith(
-            "test"
-        ):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if not node.name.lower().startswith("test"):
+                continue
             for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
-                    found.update(ast.literal_eval(number) for number in decorator.args)
-    return found
+                    yield from (ast.literal_eval(number) for number in decorator.args)
 
 
-def marks() -> dict[int, set[str]]:
-    """Return which test modules keep each promise."""
-    keepers: dict[int, set[str]] = defaultdict(set)
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for number in marks_of(path.read_text(encoding="utf-8")):
-            keepers[number].add(path.relative_to(ROOT).as_posix())
-    return keepers
+KEEPERS: dict[int, set[str]] = defaultdict(set)
+"""Which test modules keep each promise."""
+for path in (ROOT / "tests").rglob("test_*.py"):
+    for number in marks_of(path.read_text(encoding="utf-8")):
+        KEEPERS[number].add(path.relative_to(ROOT).as_posix())
 
 
-KEEPERS = marks()
-
-
-def test_every_promise_has_one_row() -> None:
-    assert [int(number) for number, *_ in ROWS] == list(range(1, COUNT + 1))
-
-
-def test_every_mark_has_a_row_and_every_row_a_mark() -> None:
-    assert set(KEEPERS) == {int(number) for number, *_ in ROWS} - NOT_PROMISED
+def test_every_promise_has_one_row_and_every_mark_a_row() -> None:
+    numbers = [int(number) for number, *_ in ROWS]
+    assert numbers == list(range(1, COUNT + 1))
+    assert set(KEEPERS) == {*numbers} - NOT_PROMISED
 
 
 @pytest.mark.parametrize(("number", "where"), [(int(number), where) for number, _, _, where in ROWS])
@@ -70,4 +62,4 @@ class TestTwo:
 def helper(): ...
 "@pytest.mark.promise(6)"
 """
-    assert marks_of(source) == {1, 2, 3, 4}
+    assert {*marks_of(source)} == {1, 2, 3, 4}

@@ -18,6 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
+from openproto import AsyncMemory
+from openproto.embedding import Embedder
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 (PROVIDERS,) = [block for block in BLOCKS if "from_env" in block]
@@ -44,10 +47,8 @@ def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path
         try:
             assert server.stderr
             assert f"serving postgres on http://127.0.0.1:{port}" in server.stderr.readline()
-            assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).json() == {
-                "status": "ok",
-                "provider": "postgres",
-            }
+            answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).json()
+            assert answer == {"status": "ok", "provider": "postgres"}
         finally:
             server.terminate()
             server.communicate(timeout=30)
@@ -55,13 +56,9 @@ def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path
 
 
 def test_each_way_to_make_a_client_makes_one(home: dict[str, str], tmp_path: Path) -> None:
-    lines = PROVIDERS.strip().splitlines()
-    program = "\n".join(
-        ["from openproto import AsyncMemory", *(f"print({line.partition('  #')[0]})" for line in lines)]
-    )
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], env=home, cwd=tmp_path, capture_output=True, text=True
-    )
+    made = (f"print({line.partition('  #')[0]})" for line in PROVIDERS.strip().splitlines())
+    command = [sys.executable, "-W", "error", "-c", "\n".join(["from openproto import AsyncMemory", *made])]
+    ran = subprocess.run(command, env=home, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     names = ["sqlite", "sqlite", "postgres", "postgres", "passthrough", "mem0", "supermemory", "sqlite"]
     assert ran.stdout.splitlines() == [f"<AsyncMemory provider={name!r}>" for name in names]
@@ -86,9 +83,6 @@ def test_an_llm_client_remembers(home: dict[str, str]) -> None:
 
 
 def test_the_example_of_an_embedder_has_the_shape_of_one() -> None:
-    from openproto import AsyncMemory
-    from openproto.embedding import Embedder
-
     names: dict[str, Any] = {"AsyncMemory": AsyncMemory}
     exec(EMBEDDERS, names)
     assert isinstance(names["FastEmbed"](), Embedder)

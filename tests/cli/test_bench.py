@@ -28,35 +28,29 @@ QUESTIONS = [
 ]
 
 
-def conversation(folder: Path) -> Path:
-    file = folder / "talk.jsonl"
-    lines: list[Any] = [{"id": id, "text": text} for id, text in TURNS]
-    lines += [{"question": question, "evidence": evidence} for question, evidence in QUESTIONS]
-    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    return file
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
 def test_the_figures_are_measured_kept_and_computed_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
-    path, rows = tmp_path / "memory.db", tmp_path / "rows.jsonl"
-    talk = str(conversation(tmp_path))
-    found = run(capsys, "bench", talk, "--path", str(path), "--rows", str(rows), "--beside", "sqlite")
+    path, rows, talk = tmp_path / "memory.db", tmp_path / "rows.jsonl", tmp_path / "talk.jsonl"
+    lines: list[Any] = [{"id": id, "text": text} for id, text in TURNS]
+    lines += [{"question": question, "evidence": evidence} for question, evidence in QUESTIONS]
+    talk.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+    def run(*arguments: str) -> Any:
+        assert main(["bench", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = run(str(talk), "--path", str(path), "--rows", str(rows), "--beside", "sqlite")
     assert set(found["rankings"]) == {"memory", "random", "recency", "BM25", "full dump", "sqlite"}
     assert found["rankings"]["sqlite"] == found["rankings"]["memory"]
-    sizes = [found["control"]["bytes a memory"], found["beside"]["sqlite"]["bytes a memory"]]
-    assert all(100 < size < 2000 for size in sizes), sizes
+    for measured in (found["control"], found["beside"]["sqlite"]):
+        assert 100 < measured["bytes a memory"] < 2000
     assert found["rankings"]["memory"]["any@1"] == [1.0, 1.0, 1.0]
     assert found["rankings"]["recency"]["MRR"][0] < 1
     assert [found["control"][name] for name in ("STALE", "LEAK", "GHOST", "ECHO")] == [0] * 4
     assert len(rows.read_text(encoding="utf-8").splitlines()) == 6 * len(QUESTIONS)
-    assert run(capsys, "bench", "--verify", str(rows))["rankings"] == found["rankings"]
+    assert run("--verify", str(rows))["rankings"] == found["rankings"]
     with Memory("sqlite", path=path, embedder="none") as memory:
         assert memory.users().items == []
 

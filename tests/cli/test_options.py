@@ -13,8 +13,8 @@ pytestmark = pytest.mark.usefixtures("faulty")
 
 
 def test_texts_become_what_the_constructor_wants(cli: Run) -> None:
-    given = ["size=3", "ratio=0.5", "loud=yes", 'names=["a", "b"]']
-    ended = cli("list", "-p", "faulty", "-o", "code=options", *(part for text in given for part in ("-o", text)))
+    given = ["-o", "size=3", "-o", "ratio=0.5", "-o", "loud=yes", "-o", 'names=["a", "b"]']
+    ended = cli("list", "-p", "faulty", "-o", "code=options", *given)
     assert "{'size': 3, 'ratio': 0.5, 'loud': True, 'names': ['a', 'b']}" in ended.err
 
 

@@ -11,16 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import lasting
 import pytest
 from commandline import PROGRAM, Ended, Run
 from openproto_adapters.sqlite import Sqlite
 
-from openproto import Memory, ProviderUnavailableError, ScopeDeniedError
+from openproto import ProviderUnavailableError, ScopeDeniedError
 from openproto.provider import Outcomes, Provider, RestoreOutcomes
 
 MANY = 3000
@@ -52,71 +50,39 @@ def adds_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sqlite, "restore", restore)
 
 
-FUTURE = datetime(2040, 1, 1, tzinfo=UTC)
-TICK = timedelta(microseconds=1)
-
-
-def fill(memory: Memory) -> None:
-    fields: dict[str, Any] = {"scope": "a/b", "tags": ["t", "ü"], "confidence": 0.5, "source": {"app": "n", "ref": "r"}}
-    one = memory.add("one", user_id="ada", key="k", x_app={"a": [1, None]}, x_imported={"id": 7}, **fields)
-    two = memory.add("two", user_id="ada", valid_from=datetime(2020, 1, 1, tzinfo=UTC), valid_to=FUTURE)
-    three = memory.add("three", user_id="ada", supersedes=[one.id, two.id])
-    memory.add("four", user_id="ada", supersedes=[two.id], valid_from=FUTURE - TICK)
-    memory.update(three.id, tags=["late"])
-    time.sleep(0.005)  # when a successor that is gone took over is known to the millisecond
-    five = memory.add("five", user_id="ada", supersedes=[three.id])
-    memory.delete(five.id)
-
-
-def told(memory: Memory, user: str) -> tuple[list[dict[str, Any]], list[list[str]]]:
-    """Return the user's records, oldest first, and which of them are current at each moment that changes something."""
-    records = [*memory.iter(user)][::-1]
-    moments = {at for r in records for at in (r.created_at, r.updated_at, r.valid_from, r.valid_to) if at}
-    near = sorted({at + step for at in moments for step in (-TICK, 0 * TICK, TICK)})
-    current = [[record.content for record in memory.list(user, as_of=at)] for at in near]
-    return [{name: v for name, v in r.to_wire().items() if name != "version"} for r in records], current
-
-
-def test_what_was_exported_is_the_same_in_another_store(cli: Run, tmp_path: Path, environment: Path) -> None:
-    with Memory("sqlite", path=environment, embedder="none") as source:
-        fill(source)
-        wanted = told(source, "ada")
-    alone, file = tmp_path / "ada.jsonl", tmp_path / "both.jsonl"
-    assert cli("export", str(alone)).status == 0
+def test_what_was_exported_is_the_same_in_another_store(cli: Run, tmp_path: Path) -> None:
+    fields = ("-s", "a/b", "-t", "ü", "--confidence", "0.5", "--source", "app=n", "-x", 'x-imported={"id": 7}')
+    first = cli("add", "one", "--key", "k", *fields).out.strip()
+    second = cli("add", "two", "--valid-to", "2040-01-01T00:00:00Z").out.strip()
+    third = cli("add", "three", "--supersedes", first, "--supersedes", second).out.strip()
+    cli("delete", cli("add", "four", "--supersedes", third).out.strip())
+    file, there = tmp_path / "f", ("--path", str(tmp_path / "there.db"))
+    assert cli("export", str(file)).status == 0
+    lines = read_lines(file)
+    for_eve = ("import", str(write_lines(tmp_path / "ada", lines)), "--user", "eve", *there)
     # A second user has the same ids, as after a copy by hand.
-    write_lines(file, [{**line, "user_id": user} for user in ("ada", "bob") for line in read_lines(alone)])
-    targets: dict[str, dict[str, Any]] = {
-        "sqlite": {"path": str(tmp_path / "there.db")},
-        "postgres": {"url": lasting.postgres_url("importing")},
-    }
-    for provider, options in targets.items():
-        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        command = ("import", str(file), "--provider", provider, *flags)
-        for_eve = ("import", str(alone), "--user", "eve", "--provider", provider, *flags)
-        again = "0 memories stored, 8 there already\n"
-        assert cli(*command).out == "8 memories stored, 4 supersessions restored\n"
-        assert cli(*command).out == again
-        with Memory(provider, **options, embedder="none") as there:
-            assert told(there, "ada") == wanted
-            records, current = told(there, "bob")
-            assert (current, [r["created_at"] for r in records]) == (wanted[1], [r["created_at"] for r in wanted[0]])
-            ids = {old["id"]: new["id"] for old, new in zip(wanted[0], records, strict=True)}
-            assert not ids.keys() & {*ids.values()}
-            first, second, *_ = ids
-            assert [r.get("supersedes") for r in records[:3]] == [None, None, [ids[first], ids[second]]]
-            assert records[0]["superseded_by"] == ids[wanted[0][0]["superseded_by"]]
-            assert (records[0]["x-imported"]["id"], records[0]["x-imported"]["earlier"]) == (first, {"id": 7})
+    write_lines(file, [{**line, "user_id": user} for user in ("ada", "bob") for line in lines])
 
-            there.delete(second)
-            there.update(first, content="changed")
-            changed = told(there, "ada")[0][0]
-            assert cli(*command).out == "1 memory stored, 7 there already\n"
-            records, current = told(there, "ada")
-            assert records == [changed, *wanted[0][1:]]
+    def held(user: str) -> list[dict[str, Any]]:
+        items = cli("list", "--json", "--user", user, *there).json["items"][::-1]
+        return [{name: value for name, value in item.items() if name != "version"} for item in items]
 
-            assert cli(*for_eve).out == "4 memories stored, 2 supersessions restored\n"
-            assert cli(*for_eve).out == "0 memories stored, 4 there already\n"
-            assert told(there, "eve")[1] == wanted[1]
+    command = ("import", str(file), *there)
+    assert cli(*command).out == "6 memories stored, 2 supersessions restored\n"
+    assert cli(*command).out == "0 memories stored, 6 there already\n"
+    wanted = [{name: value for name, value in line.items() if name != "version"} for line in lines]
+    assert held("ada") == wanted
+    one, two, three = held("bob")
+    assert not {one["id"], two["id"], three["id"]} & {first, second, third}
+    assert [record["created_at"] for record in (one, two, three)] == [line["created_at"] for line in lines]
+    assert (three["supersedes"], one["superseded_by"]) == ([one["id"], two["id"]], three["id"])
+    assert (one["x-imported"]["id"], one["x-imported"]["earlier"]) == (first, {"id": 7})
+    cli("delete", second, *there)
+    cli("update", first, "--content", "changed", *there)
+    assert cli(*command).out == "1 memory stored, 5 there already\n"
+    assert [record["content"] for record in held("ada")] == ["changed", "two", "three"]
+    assert cli(*for_eve).out == "3 memories stored, 1 supersession restored\n"
+    assert cli(*for_eve).out == "0 memories stored, 3 there already\n"
 
 
 @pytest.mark.usefixtures("adds_anew")

@@ -146,6 +146,23 @@ async def test_one_text_is_not_a_list_of_its_letters(wrong: Any) -> None:
     assert provider.calls == []
 
 
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "I like tea"}, {"type": "image_url", "image_url": {}}]},
+    {"role": "assistant", "content": None, "tool_calls": []},
+    {"role": "assistant", "content": "Noted."},
+]
+
+
+@pytest.mark.promise(101)
+async def test_messages_become_one_line_each_also_in_batches() -> None:
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        await memory.add(CHAT, user_id="ada")
+        await memory.add_many([{"content": CHAT, "user_id": "ada"}])
+    assert [item.content for item in provider.inputs] == ["system: Be brief.\nuser: I like tea\nassistant: Noted."] * 2
+
+
 async def test_message_objects_of_the_sdks_are_messages() -> None:
     from anthropic.types import Message, TextBlock, Usage
     from openai.types.chat import ChatCompletionMessage
@@ -158,9 +175,22 @@ async def test_message_objects_of_the_sdks_are_messages() -> None:
         said: list[Any] = [{"role": "user", "content": "hi"}, ChatCompletionMessage(role="assistant", content="Hello.")]
         await memory.add(said, user_id="ada")
         await memory.add(claude, user_id="ada")  # type: ignore[arg-type]
-        with pytest.raises(InvalidRequestError, match="must be a message"):
-            await memory.add([SimpleNamespace(content="x")], user_id="ada")  # type: ignore[list-item]
     assert [item.content for item in provider.inputs] == ["user: hi\nassistant: Hello.", "assistant: Noted."]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *([], [{"role": "user", "content": ""}], [{"role": "user"}], [{"content": "no role"}], ["just text"]),
+        *([{"role": "user", "content": 3}], [{"role": 1, "content": "x"}], 3, None, [SimpleNamespace(content="x")]),
+    ],
+)
+async def test_what_is_not_a_list_of_messages_is_refused(content: Any) -> None:
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        with pytest.raises(InvalidRequestError):
+            await memory.add(content, user_id="ada")
+    assert provider.calls == []
 
 
 async def test_what_is_given_by_a_wrong_name_or_cannot_be_read_is_pointed_out_by_name() -> None:

@@ -10,23 +10,11 @@ import pytest
 from fake_provider import CALLS, FakeProvider, Gate, hang, record
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    IngestionTimeoutError,
-    InvalidRequestError,
-    MemoryInput,
-    MemoryPage,
-    MemoryRecord,
-    NotFoundError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitedError,
-)
+from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryInput, MemoryPage, MemoryRecord
 from openproto.client import retry
+from openproto.errors import IngestionTimeoutError, NotFoundError, ProviderError, ProviderTimeoutError, RateLimitedError
+from openproto.errors import ProviderUnavailableError as Down
 
-DOWN = ProviderUnavailableError
 TEA = {"content": "tea", "user_id": "ada"}
 
 
@@ -78,11 +66,9 @@ async def test_of_the_providers_timeouts_its_own_error_passes_and_a_plain_one_be
     assert (first.value.__cause__, second.value) == (plain, typed)
 
 
-@pytest.mark.parametrize("error", [DOWN, RateLimitedError])
+@pytest.mark.parametrize("error", [Down, RateLimitedError])
 @pytest.mark.parametrize("verb", ["add", "get", "list", "search", "context", "audit"])
-async def test_what_is_safe_to_repeat_is_repeated_with_the_same_key(
-    verb: str, error: type[ProviderUnavailableError]
-) -> None:
+async def test_what_is_safe_to_repeat_is_repeated_with_the_same_key(verb: str, error: type[Down]) -> None:
     provider = FakeProvider(acts=[error("busy"), error("busy")])
     async with AsyncMemory(provider) as memory:
         await CALLS[verb](memory)
@@ -97,19 +83,19 @@ async def test_what_is_safe_to_repeat_is_repeated_with_the_same_key(
 @pytest.mark.parametrize(
     ("verb", "retries", "errors"),
     [
-        *((verb, 2, [DOWN("writes are not safe to repeat")]) for verb in ("update", "delete", "delete_all")),
+        *((verb, 2, [Down("writes are not safe to repeat")]) for verb in ("update", "delete", "delete_all")),
         *(
             ("get", 2, [kind("it would come again")])
             for kind in (NotFoundError, ConflictError, ProviderError, ProviderTimeoutError, KeyError)
         ),
-        *(("get", retries, [DOWN("busy") for _ in range(retries + 1)]) for retries in (0, 1, 4)),
-        ("get", 5, [DOWN("busy"), NotFoundError("gone")]),
+        *(("get", retries, [Down("busy") for _ in range(retries + 1)]) for retries in (0, 1, 4)),
+        ("get", 5, [Down("busy"), NotFoundError("gone")]),
     ],
 )
 async def test_the_last_error_is_raised_where_a_call_is_not_repeated_any_more(
     verb: str, retries: int, errors: list[Exception]
 ) -> None:
-    provider = FakeProvider(acts=[*errors, DOWN("one too many")])
+    provider = FakeProvider(acts=[*errors, Down("one too many")])
     async with AsyncMemory(provider, retries=retries) as memory:
         with pytest.raises(type(errors[-1])) as caught:
             await CALLS[verb](memory)
@@ -123,7 +109,7 @@ async def test_the_waits_double_with_full_jitter_up_to_the_longest_and_never_bel
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr(retry, "LONGEST_WAIT", 0.02)
     monkeypatch.setattr(retry, "uniform", lambda *bounds: drawn.append(bounds) or 0.0)
-    busy = [DOWN("busy")] * 6
+    busy = [Down("busy")] * 6
     async with AsyncMemory(FakeProvider(acts=[*busy, RateLimitedError("", retry_after=0.1)]), retries=7) as memory:
         start = time.monotonic()
         await memory.get("m1")
@@ -224,7 +210,7 @@ class Batching(FakeProvider):
 async def test_a_long_list_is_given_to_the_backend_in_batches_which_fail_alone_and_are_repeated_with_their_keys() -> (
     None
 ):
-    provider = Batching(acts=[None, ProviderError("broken"), DOWN("busy"), None])
+    provider = Batching(acts=[None, ProviderError("broken"), Down("busy"), None])
     async with AsyncMemory(provider) as memory:
         found = await memory.add_many({**TEA, "content": f"n{n}" if n else ""} for n in range(2_500))
     assert [len(batch) for batch in provider.batches] == [999, 1000, 500, 500]
@@ -245,6 +231,19 @@ async def test_iter_follows_the_cursors_and_asks_for_a_page_only_when_it_is_need
         assert provider.calls == ["list"]
         assert [each.id async for each in records] == ["c"]
     assert [(r.cursor, r.limit, r.scope) for r in provider.requests] == [(at, 2, "s") for at in (None, "c1", "c2")]
+
+
+@pytest.mark.promise(59)
+async def test_one_query_for_many_users_answers_each_once_in_order_and_bounds_the_searches() -> None:
+    provider = FakeProvider()
+    users = [f"user{number}" for number in range(30)]
+    async with AsyncMemory(provider) as memory:
+        found = await memory.search_many([*users, users[0]], "tea", scope="work", limit=3, concurrency=4)
+    assert list(found) == users
+    assert all(results[0].memory.content == "likes tea" for results in found.values())
+    assert provider.most_running <= 4
+    asked = {(request.user_id, request.scope, request.limit) for request in provider.requests}
+    assert asked == {(user, "work", 3) for user in users}
 
 
 async def test_delete_all_on_a_provider_without_its_own_deletes_page_by_page() -> None:
@@ -288,9 +287,9 @@ class Ill(FakeProvider):
     ("provider", "detail"),
     [
         (Ill(), None),
-        (Ill(acts=[DOWN("the server is away"), None]), "the server is away"),  # and it is not asked again
+        (Ill(acts=[Down("the server is away"), None]), "the server is away"),  # and it is not asked again
         (Ill(acts=[ProviderError("the server is away")]), "the server is away"),
-        (Ill(opening=[DOWN("no route")]), "no route"),
+        (Ill(opening=[Down("no route")]), "no route"),
         (Ill(acts=[hang]), "did not finish within 0.05 s"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The models of what a backend answers: lenient on read, frozen, absent fields left out, datetimes in UTC."""
+"""The models of what a backend answers: lenient on read, frozen, absent fields left out, safe to show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from openproto.models import AuditEntry, Capabilities, Features, MemoryPage, MemoryRecord, MemorySource
+from openproto import models
+from openproto.models import ContextBlock, MemoryPage, MemoryRecord, SearchResult
 
 LEAST: dict[str, Any] = {"id": "1", "content": "tea", "user_id": "ada", "created_at": "2026-01-01T12:00:00Z"}
 
@@ -32,10 +33,10 @@ def test_the_wire_form_is_json_in_utc_without_absent_fields_and_with_those_of_a_
     ("model", "fields"),
     [
         (MemoryRecord, {**LEAST, "status": "dreaming"}),
-        (MemorySource, {"type": "overheard"}),
-        (AuditEntry, {"timestamp": "2026-01-01T12:00:00Z", "action": "forget", "user_id": "ada"}),
-        (Capabilities, {"provider": "x", "verbs": ["add", "forget"]}),
-        (Features, {"scopes": "planned"}),
+        (models.MemorySource, {"type": "overheard"}),
+        (models.AuditEntry, {"timestamp": "2026-01-01T12:00:00Z", "action": "forget", "user_id": "ada"}),
+        (models.Capabilities, {"provider": "x", "verbs": ["add", "forget"]}),
+        (models.Features, {"scopes": "planned"}),
     ],
 )
 def test_enum_values_of_a_newer_server_are_kept(model: Any, fields: dict[str, Any]) -> None:
@@ -43,25 +44,47 @@ def test_enum_values_of_a_newer_server_are_kept(model: Any, fields: dict[str, An
     assert {name: wire[name] for name in fields} == fields
 
 
-def test_a_page_is_read_as_it_was_written_and_the_last_has_no_cursor() -> None:
+def test_a_page_is_read_as_it_was_written_and_is_a_sequence_of_its_records() -> None:
     assert MemoryPage(items=[]).to_wire() == {"items": []}
+    assert MemoryPage(items=[])  # as truthy as any model
     page = MemoryPage.model_validate({"items": [{**LEAST, "tags": ["a"], "x-y": [1]}], "next_cursor": "c"})
     assert page.to_wire()["next_cursor"] == "c"
     assert MemoryPage.model_validate_json(json.dumps(page.to_wire())) == page
+    (record,) = page
+    assert (len(page), page[0], page.to_dicts()[0]["created_at"]) == (1, record, record.created_at)
+
+
+def test_a_repr_is_short_and_holds_no_content_and_html_shows_it_as_text() -> None:
+    hostile = "<script>alert(1)</script>" + "tea " * 200
+    record = MemoryRecord(**{**LEAST, "content": hostile, "scope": "a"})
+    assert repr(record) == "MemoryRecord(id='1', user_id='ada', scope='a')"
+    results = [
+        *(record, MemoryPage(items=[record] * 100, next_cursor="c"), SearchResult(memory=record, score=0.5)),
+        ContextBlock(text=hostile, citations=[models.Citation(memory_id="1", score=0.5)], token_count=3),
+    ]
+    for result in results:
+        assert max(len(repr(result)), len(str(result))) < 120
+        assert "tea" not in repr(result) + str(result)
+        html = result._repr_html_()
+        assert ("<script>" in html, "&lt;script&gt;" in html) == (False, True)
 
 
 def test_capabilities_say_which_protocol_they_speak_and_an_absent_feature_is_false() -> None:
-    features = Features.model_validate({})
+    features = models.Features.model_validate({})
     assert not any(value for name, value in features if name not in ("scopes", "max_content_length"))
     assert features.scopes == "none"
     own = {"support": {"add": "native"}, "cancellation": "aborting"}
-    wire = Capabilities.model_validate({"provider": "x", "verbs": [], "x-openproto": own}).to_wire()
+    wire = models.Capabilities.model_validate({"provider": "x", "verbs": [], "x-openproto": own}).to_wire()
     assert (wire["omp_version"], wire["x-openproto"]) == ("0.1", own)
 
 
 @pytest.mark.parametrize("extra", [{}, {"x-mem0": {"n": 1}}])
 def test_a_record_of_valid_fields_is_the_one_that_validation_makes_and_cannot_be_changed(extra: dict[str, Any]) -> None:
-    some = {"created_at": datetime(2026, 1, 2, tzinfo=UTC), "source": MemorySource(app="notes"), "status": "done"}
+    some = {
+        "created_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "source": models.MemorySource(app="notes"),
+        "status": "done",
+    }
     fields: dict[str, Any] = {**dict.fromkeys(MemoryRecord.model_fields), **LEAST, **some, "tags": ["a"]}
     fields["supersedes"] = []
     validated, made = MemoryRecord(**fields, **extra), MemoryRecord.of_valid(dict(fields), dict(extra))

@@ -40,8 +40,6 @@ def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             start = ".".join([*base, *(node.module.split(".") if node.module else [])])
             yield from (f"{start}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and re.fullmatch(rf"({'|'.join(OTHERS)})(\.\w+)*", str(node.value)):
-            yield str(node.value)  # importlib.import_module("openproto_adapters.x") is an import too
 
 
 def crossings(source: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -54,7 +52,10 @@ def crossings(source: str, module: str, *, is_package: bool = False) -> list[str
             return len(parts) > 1 and len(mine) > 1 and parts[1] == mine[1]
         return parts[0] not in OTHERS or parts[0] == mine[0]
 
-    return [name for name in _imports(ast.parse(source), module, is_package=is_package) if not is_allowed(name)]
+    # importlib.import_module("openproto_adapters.x") is an import too.
+    named = re.findall(rf"[\"']((?:{'|'.join(OTHERS)})[.\w]*)[\"']", source)
+    names = [*_imports(ast.parse(source), module, is_package=is_package), *named]
+    return [name for name in names if not is_allowed(name)]
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -1,3 +1,5 @@
+"""Many callers of one embedder: what goes into a batch, whose error is whose, and what cancelling and closing end."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,18 +14,14 @@ import pytest
 from waiting import until
 
 from openproto.embedding import Embedder, Embeddings
-from openproto.errors import (
-    InvalidRequestError,
-    OpenProtoError,
-    ProviderError,
-    ProviderUnavailableError,
-    RateLimitedError,
-)
+from openproto.errors import InvalidRequestError, ProviderError, ProviderUnavailableError, RateLimitedError
 
 USER: ContextVar[str] = ContextVar("USER", default="nobody")
 
 
 class Plain:
+    """A blocking embedder that records its batches and can be held and broken."""
+
     model = "plain-2"
     dim = 2
 
@@ -53,6 +51,8 @@ class Plain:
 
 
 class Async:
+    """An async embedder that can be held; by default it answers at once."""
+
     model = "async-2"
     dim = 2
     text_weight = 0.7
@@ -63,14 +63,14 @@ class Async:
         self.users: list[str] = []
         self.go = asyncio.Event()
         self.go.set()
-        self.opened = self.closed = False
+        self.calls: list[str] = []
         self.cancelled = 0
 
     async def open(self) -> None:
-        self.opened = True
+        self.calls.append("open")
 
     async def close(self) -> None:
-        self.closed = True
+        self.calls.append("close")
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         self.batches.append(list(texts))
@@ -93,9 +93,19 @@ async def running(embedder: Embedder, **options: Any) -> AsyncIterator[Embedding
         await embeddings.aclose()
 
 
+async def start(*calls: Any) -> list[asyncio.Task[Any]]:
+    """Let the calls run up to their first wait, one after the other."""
+    tasks = []
+    for call in calls:
+        tasks.append(asyncio.create_task(call))
+        await asyncio.sleep(0)
+    return tasks
+
+
 async def hold(plain: Plain, embeddings: Embeddings) -> asyncio.Task[Any]:
+    """Start a call that keeps the embedder busy until `plain.go` is set."""
     plain.go.clear()
-    first = asyncio.create_task(embeddings.embed_one("first"))
+    (first,) = await start(embeddings.embed_one("first"))
     await until(lambda: plain.batches)
     return first
 
@@ -106,49 +116,28 @@ async def test_a_plain_embedder_runs_in_its_own_thread_while_open_and_vectors_ar
         await embeddings.open()  # which opens nothing again
         assert (embeddings.model, embeddings.dim, embeddings.text_weight) == ("plain-2", 2, 0.2)
         vector = await embeddings.embed_one("four")
-        assert plain.threads[0].is_alive()
+        (thread,) = plain.threads
+        assert thread.is_alive()
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-    assert vector.dtype == "float32"
-    assert vector.tolist() == [1.0, 0.0]
-    assert plain.threads[0] is not threading.main_thread()
-    assert plain.threads[0].name.startswith("openproto-embedder")
+    assert (vector.dtype, vector.tolist()) == ("float32", [1.0, 0.0])
+    assert thread is not threading.main_thread()
     assert plain.calls == ["open", "close"]
-    await until(lambda: not plain.threads[0].is_alive())
+    await until(lambda: not thread.is_alive())
 
 
-async def test_calls_made_while_busy_form_the_next_batch() -> None:
+async def test_calls_made_while_busy_form_the_next_batches_and_a_long_list_holds_up_no_single_call() -> None:
     plain = Plain()
-    async with running(plain) as embeddings:
+    async with running(plain, max_batch=50) as embeddings:
         first = await hold(plain, embeddings)
-        rest = [asyncio.create_task(embeddings.embed_one(f"text {n}")) for n in range(100)]
-        await asyncio.sleep(0)
+        long = await start(embeddings.embed_many([f"{n}" for n in range(500)]))
+        rest = await start(*(embeddings.embed_one(f"text {n}") for n in range(30)))
         plain.go.set()
-        await asyncio.gather(first, *rest)
-    assert plain.batches == [["first"], [f"text {n}" for n in range(100)]]
-
-
-async def test_batches_are_bounded_by_texts_and_by_characters() -> None:
-    plain = Plain()
-    async with running(plain, max_batch=4) as embeddings:
-        await embeddings.embed_many([f"{n}" for n in range(10)])
-        assert [len(batch) for batch in plain.batches] == [4, 4, 2]
+        await asyncio.gather(first, *long, *rest)
+        assert [len(batch) for batch in plain.batches[:2]] == [1, 50]
+        assert next(n for n, batch in enumerate(plain.batches) if "text 29" in batch) <= 2
         plain.batches.clear()
         await embeddings.embed_many(["x" * 100_000] * 4)
     assert [len(batch) for batch in plain.batches] == [2, 2]
-
-
-async def test_a_long_list_does_not_hold_up_a_single_call() -> None:
-    plain = Plain()
-    async with running(plain, max_batch=2) as embeddings:
-        first = await hold(plain, embeddings)
-        long = asyncio.create_task(embeddings.embed_many([f"{n}" for n in range(20)]))
-        await asyncio.sleep(0)
-        single = asyncio.create_task(embeddings.embed_one("single"))
-        await asyncio.sleep(0)
-        plain.go.set()
-        await asyncio.gather(first, long, single)
-    position = next(n for n, batch in enumerate(plain.batches) if "single" in batch)
-    assert position <= 2
 
 
 async def test_many_keeps_the_order_and_blank_texts_are_zeros_without_a_call() -> None:
@@ -157,40 +146,40 @@ async def test_many_keeps_the_order_and_blank_texts_are_zeros_without_a_call() -
     async with running(plain, max_batch=2) as embeddings:
         vectors = await embeddings.embed_many(["b", "", "a", " \n", "b"])
         assert [vector.tolist() for vector in vectors] == [[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]]
-        assert plain.batches == [["b", "a"], ["b"]]
         assert await embeddings.embed_many([]) == []
-    assert len(plain.batches) == 2
+    assert plain.batches == [["b", "a"], ["b"]]
 
 
-async def test_an_async_embedder_has_several_batches_under_way_but_not_any_number() -> None:
+async def test_an_async_embedder_has_several_batches_under_way_in_nobodys_context_but_not_any_number() -> None:
     embedder = Async()
     async with running(embedder) as embeddings:
-        assert (embedder.opened, embeddings.text_weight) == (True, 0.7)
+        assert embeddings.text_weight == 0.7
+        USER.set("ann")
         embedder.go.clear()
-        calls = []
+        calls: list[asyncio.Task[Any]] = []
         for n in range(10):
-            calls.append(asyncio.create_task(embeddings.embed_one(f"{n}")))
+            calls += await start(embeddings.embed_one(f"{n}"))
             await asyncio.sleep(0.005)
         assert embedder.batches == [["0"], ["1"], ["2"], ["3"]]
         embedder.go.set()
         await asyncio.gather(*calls)
     assert sorted(map(len, embedder.batches)) == [1, 1, 1, 1, 3, 3]
-    assert embedder.closed
+    assert embedder.users[-2:] == ["nobody"] * 2, "a batch of several callers runs in the context of none"
+    assert embedder.calls == ["open", "close"]
 
 
 async def test_a_cancelled_caller_disturbs_nobody_and_its_waiting_text_is_dropped() -> None:
     plain = Plain()
     async with running(plain) as embeddings:
         first = await hold(plain, embeddings)
-        waiting = [asyncio.create_task(embeddings.embed_one(text)) for text in ("keep", "drop", "also")]
-        await asyncio.sleep(0)
-        waiting[1].cancel()
+        keep, drop, also = await start(*map(embeddings.embed_one, ("keep", "drop", "also")))
+        drop.cancel()
         first.cancel()
-        await asyncio.wait([waiting[1], first])
-        assert waiting[1].cancelled()
+        await asyncio.wait([drop, first])
+        assert drop.cancelled()
         assert first.cancelled()
         plain.go.set()
-        assert (await waiting[0]).tolist() == (await waiting[2]).tolist() == [1.0, 0.0]
+        assert (await keep).tolist() == (await also).tolist() == [1.0, 0.0]
     assert plain.batches == [["first"], ["keep", "also"]]
 
 
@@ -234,33 +223,26 @@ async def test_a_foreign_error_is_a_provider_error_that_quotes_nothing(caplog: p
             await embeddings.embed_many(["my secret", "other"])
         assert str(raised.value) == "embedder 'plain-2' failed with ConnectionError: look at its options"
         assert raised.value.__cause__ is plain.error
-        assert len(plain.batches) == 1
         assert (await embeddings.embed_one("after")).tolist() == [1.0, 0.0]
     gc.collect()
     assert not caplog.records, "the other text's error is reported as lost"
 
 
-@pytest.mark.parametrize("error", [InvalidRequestError("no"), ValueError("no"), UnicodeError("no"), IndexError()])
-async def test_one_bad_text_does_not_sink_the_others(error: Exception) -> None:
+BAD_VECTOR = None
+REFUSALS = [InvalidRequestError("no"), ValueError("no"), UnicodeError("no"), IndexError(), BAD_VECTOR]
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+async def test_one_bad_text_or_vector_does_not_sink_the_others(error: Exception | None) -> None:
     plain = Plain()
-    plain.error, plain.fails_at = error, 2
+    plain.error, plain.fails_at = error, 2 if error else 0
+    plain.vector = lambda text: [float("nan") if text == "bad" else 1.0, 0.0]
     async with running(plain) as embeddings:
         texts = ["first", *(f"text {n}" for n in range(63)), "bad"]
         outcomes = await asyncio.gather(*map(embeddings.embed_one, texts), return_exceptions=True)
-    assert isinstance(outcomes.pop(), OpenProtoError)
+    assert isinstance(outcomes.pop(), InvalidRequestError if isinstance(error, InvalidRequestError) else ProviderError)
     assert not [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    assert len(plain.batches) == 14, "the first alone, then 1 + 2 for each of 6 halvings"
-
-
-async def test_one_bad_vector_fails_its_own_caller_only() -> None:
-    plain = Plain()
-    plain.vector = lambda text: [float("nan") if text == "bad" else 1.0, 0.0]
-    async with running(plain) as embeddings:
-        calls = [embeddings.embed_one(text) for text in ("first", "good", "bad")]
-        _, good, bad = await asyncio.gather(*calls, return_exceptions=True)
-    assert not isinstance(good, BaseException)
-    assert isinstance(bad, ProviderError)
-    assert plain.batches == [["first"], ["good", "bad"]]
+    assert len(plain.batches) == (14 if error else 2), "the first alone, then 1 + 2 for each of 6 halvings"
 
 
 @pytest.mark.parametrize("dim", [0, -1, 2])
@@ -294,47 +276,24 @@ async def test_use_before_open_and_after_close_is_a_runtime_error() -> None:
             await use
 
 
-async def test_close_fails_everyone_who_waits_and_leaves_no_task() -> None:
-    embedder = Async()
-    embeddings = Embeddings(embedder)
+async def test_close_fails_everyone_who_waits_leaves_no_task_and_does_not_wait_for_a_stuck_thread() -> None:
+    embedder, stuck = Async(), Plain()
+    embeddings, plain = Embeddings(embedder), Embeddings(stuck)
     await embeddings.open()
+    await plain.open()
     embedder.go.clear()
-    running_call = asyncio.create_task(embeddings.embed_one("running"))
+    calls = [*await start(embeddings.embed_one("running")), await hold(stuck, plain)]
     await until(lambda: embedder.batches)
-    many = asyncio.create_task(embeddings.embed_many([f"{n}" for n in range(30)]))
-    await asyncio.sleep(0)
+    calls += await start(embeddings.embed_many([f"{n}" for n in range(30)]))
     await embeddings.aclose()
-    for call in (running_call, many):
+    await plain.aclose()
+    for call in calls:
         with pytest.raises(RuntimeError, match="stopped before this text"):
-            await asyncio.wait_for(call, 5)  # type: ignore[arg-type]
+            await asyncio.wait_for(call, 5)
+    stuck.go.set()
     assert embedder.cancelled >= 1
-    assert embedder.closed
+    assert embedder.calls == ["open", "close"]
     assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_close_does_not_wait_for_a_stuck_thread() -> None:
-    plain = Plain()
-    embeddings = Embeddings(plain)
-    await embeddings.open()
-    call = await hold(plain, embeddings)
-    await embeddings.aclose()
-    assert not plain.go.is_set()
-    with pytest.raises(RuntimeError):
-        await asyncio.wait_for(call, 5)
-    plain.go.set()
-
-
-async def test_a_batch_does_not_run_in_the_context_of_one_of_its_callers() -> None:
-    embedder = Async()
-    async with running(embedder) as embeddings:
-        USER.set("ann")
-        embedder.go.clear()
-        calls = [asyncio.create_task(embeddings.embed_one(text)) for text in "xyz"]
-        await until(lambda: len(embedder.batches) == 2)
-        embedder.go.set()
-        await asyncio.gather(*calls)
-    assert embedder.batches == [["x"], ["y", "z"]]
-    assert embedder.users == ["ann", "nobody"]
 
 
 async def test_an_embedder_that_cancels_itself_hangs_nobody() -> None:
@@ -345,8 +304,7 @@ async def test_an_embedder_that_cancels_itself_hangs_nobody() -> None:
                 raise asyncio.CancelledError
             return [[1.0, 0.0] for _ in texts]
 
-    embedder = Cancels()
-    async with asyncio.timeout(5), running(embedder, max_batch=1) as embeddings:
+    async with asyncio.timeout(5), running(Cancels(), max_batch=1) as embeddings:
         calls = [embeddings.embed_one(f"{n}") for n in range(6)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(outcome).__name__ for outcome in outcomes] == ["RuntimeError"] * 4 + ["ndarray"] * 2

@@ -12,39 +12,21 @@ from openproto.stores.words import query_terms, terms
 LEAST_FIRST = 0.95
 
 
-def pairs() -> dict[str, list[tuple[str, str]]]:
-    """Return the memories and queries of `pairs.txt`, by language."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    language = ""
-    for line in (Path(__file__).parent / "pairs.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("# "):
-            language = line[2:]
-            found[language] = []
-        else:
-            memory, _, query = line.partition(" | ")
-            found[language].append((memory, query))
-    return found
-
-
 async def test_nearly_every_query_finds_its_memory_first(tmp_path: Path) -> None:
-    languages = pairs()
-    assert len(languages) == 30
-    first: list[str] = []
+    found: list[tuple[str, bool]] = []
     async with AsyncMemory("sqlite", path=tmp_path / "memory.db", embedder="none") as memory:
-        for language, texts in languages.items():
+        for part in (Path(__file__).parent / "pairs.txt").read_text(encoding="utf-8").split("# ")[1:]:
+            language, *lines = part.splitlines()
+            texts = [line.split(" | ") for line in lines]
             assert len(texts) == 10
             stored = await memory.add_many([{"content": content, "user_id": language} for content, _ in texts])
             assert all(isinstance(record, MemoryRecord) for record in stored)
-        for language, texts in languages.items():
             for content, query in texts:
-                found = await memory.search(query, language, limit=2)
-                if (
-                    found
-                    and found[0].memory.content == content
-                    and found[0].score > found[-1].score - (len(found) == 1)
-                ):
-                    first.append(query)
-    assert len(first) >= LEAST_FIRST * 300, [q for texts in languages.values() for _, q in texts if q not in first]
+                best = [*await memory.search(query, language, limit=2), None][:2]
+                alone = best[0] and not (best[1] and best[1].score == best[0].score)
+                found.append((query, bool(alone and best[0].memory.content == content)))
+    assert len(found) == 300
+    assert sum(is_first for _, is_first in found) >= LEAST_FIRST * 300, [query for query, first in found if not first]
 
 
 @pytest.mark.parametrize(
@@ -80,21 +62,9 @@ def test_a_word_is_found_however_it_is_written(written: str, asked: str) -> None
     assert set(query_terms(asked).terms) & set(terms(written))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a" * 100_000,
-        "aB" * 50_000,
-        "a." * 50_000,
-        "a_" * 50_000,
-        "-1" * 50_000,
-        "猫" * 100_000,
-        "é" * 100_000,
-        "ก" * 100_000,
-    ],
-)
-def test_the_longest_texts_are_split(text: str) -> None:
-    assert terms(text)
+@pytest.mark.parametrize("part", ["a", "aB", "a.", "a_", "-1", "猫", "é", "ก"])
+def test_the_longest_texts_are_split(part: str) -> None:
+    assert terms(part * (100_000 // len(part)))
 
 
 @pytest.mark.parametrize("query", ["?!…", "🐈", "word " * 1_600, "אבג abc ابج", "\u202eabc\u202c"])
