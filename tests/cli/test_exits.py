@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from commandline import PROGRAM, Run
@@ -21,19 +21,12 @@ from openproto.cli.exits import MEANINGS, Exit, exit_of
 from openproto.errors import ErrorCode
 
 STATUSES = {
-    "unauthorized": 4,
-    "scope_denied": 4,
+    **dict.fromkeys(("provider_error", "internal_error"), 1),
+    **dict.fromkeys(("invalid_request", "payload_too_large"), 2),
     "not_found": 3,
-    "invalid_request": 2,
-    "unsupported_capability": 6,
-    "conflict": 6,
-    "payload_too_large": 2,
-    "rate_limited": 5,
-    "provider_error": 1,
-    "provider_unavailable": 5,
-    "provider_timeout": 5,
-    "ingestion_timeout": 5,
-    "internal_error": 1,
+    **dict.fromkeys(("unauthorized", "scope_denied"), 4),
+    **dict.fromkeys(("rate_limited", "provider_unavailable", "provider_timeout", "ingestion_timeout"), 5),
+    **dict.fromkeys(("unsupported_capability", "conflict"), 6),
 }
 
 
@@ -88,13 +81,10 @@ def test_help_documents_every_status(cli: Run) -> None:
     ],
 )
 def test_wrong_usage_is_2_and_says_what_is_wrong(cli: Run, arguments: list[str], said: str) -> None:
-    ended = cli(*arguments)
-    assert ended.status == 2
-    assert ended.out == ""
+    ended, as_json = cli(*arguments), cli(*arguments, "--json")
+    assert (ended.status, ended.out, as_json.status) == (2, "", 2)
     assert said in ended.err
     assert len(ended.err.splitlines()) <= 2
-    as_json = cli(*arguments, "--json")
-    assert as_json.status == 2
     assert as_json.error["code"] == "invalid_request"
 
 
@@ -119,13 +109,12 @@ def test_without_the_extra_one_line_says_how_to_get_it(missing: str) -> None:
 
 @pytest.mark.usefixtures("faulty")
 def test_a_bug_is_1_without_traceback_or_content_unless_debug(cli: Run) -> None:
-    ended = cli("list", "-p", "faulty", "-o", "code=bug")
-    assert ended.status == 1
-    assert "KeyError" in ended.err
-    assert "secret" not in ended.err
-    assert "Traceback" not in ended.err
-    assert cli("list", "-p", "faulty", "-o", "code=bug", "--json").error["code"] == "internal_error"
-    assert "Traceback" in cli("list", "-p", "faulty", "-o", "code=bug", "--debug").err
+    command = ("list", "-p", "faulty", "-o", "code=bug")
+    ended = cli(*command)
+    assert (ended.status, "KeyError" in ended.err) == (1, True)
+    assert not any(word in ended.err for word in ("secret", "Traceback"))
+    assert cli(*command, "--json").error["code"] == "internal_error"
+    assert "Traceback" in cli(*command, "--debug").err
 
 
 @pytest.mark.usefixtures("faulty")
@@ -200,11 +189,8 @@ def test_an_interrupt_is_130_and_one_line(cli: Run, environment: Path) -> None:
     assert (process.returncode, out, len(err.splitlines()), b"interrupted" in err) == (130, b"", 1, True)
 
 
-def test_help_imports_no_backend_and_no_settings() -> None:
-    program = (
-        "import sys; from openproto.cli import main; main(['search', '--help']); "
-        "print([m for m in ('pydantic_settings', 'sqlite3', 'asyncpg', 'numpy', 'wordllama', 'httpx') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+def test_help_imports_no_backend_and_no_settings(run_python: Any) -> None:
+    heavy = ("pydantic_settings", "sqlite3", "asyncpg", "numpy", "wordllama", "httpx")
+    help_is_shown = "import sys; from openproto.cli import main; main(['search', '--help'])"
+    program = f"{help_is_shown}; print({{*sys.argv[1:]}} & {{*sys.modules}})"
+    assert run_python(program, *heavy).stdout.splitlines()[-1] == "set()"

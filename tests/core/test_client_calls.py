@@ -166,17 +166,6 @@ async def test_a_call_that_waits_for_a_slot_is_bounded_by_the_timeout_and_never_
         await memory.get("m3")
 
 
-@pytest.mark.promise(121)
-async def test_an_error_names_the_provider_and_the_request_unless_it_already_does() -> None:
-    provider = FakeProvider(acts=[NotFoundError("gone"), NotFoundError("gone", provider="inner", request_id="theirs")])
-    async with AsyncMemory(provider) as memory:
-        for named in (("fake", None), ("inner", "theirs")):
-            with pytest.raises(NotFoundError) as caught:
-                await memory.get("m1")
-            request_id = named[1] or provider.contexts[0].request_id
-            assert (caught.value.provider, caught.value.request_id) == (named[0], request_id)
-
-
 @pytest.mark.promise(31)
 async def test_each_item_has_its_own_outcome_in_order() -> None:
     provider = FakeProvider(acts=[None, ConflictError("taken"), None])
@@ -219,18 +208,6 @@ async def test_a_long_list_is_given_to_the_backend_in_batches_which_fail_alone_a
     assert [type(outcome) for outcome in found] == kinds
     stored = [*range(1, 1000), *range(2000, 2500)]
     assert [o.content for o in found if isinstance(o, MemoryRecord)] == [f"n{n}" for n in stored]
-
-
-async def test_iter_follows_the_cursors_and_asks_for_a_page_only_when_it_is_needed() -> None:
-    provider = FakeProvider()
-    pages = (["a", "b"], "c1"), ([], "c2"), (["c"], None)
-    provider.pages = [MemoryPage(items=[*map(record, ids)], next_cursor=cursor) for ids, cursor in pages]
-    async with AsyncMemory(provider) as memory:
-        records = memory.iter("ada", scope="s", page_size=2)
-        assert [(await anext(records)).id for _ in range(2)] == ["a", "b"]
-        assert provider.calls == ["list"]
-        assert [each.id async for each in records] == ["c"]
-    assert [(r.cursor, r.limit, r.scope) for r in provider.requests] == [(at, 2, "s") for at in (None, "c1", "c2")]
 
 
 @pytest.mark.promise(59)

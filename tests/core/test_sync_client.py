@@ -32,34 +32,20 @@ def test_all_clients_and_threads_share_one_daemon_thread() -> None:
     assert [thread.daemon for thread in threads] == [True]
 
 
-def test_the_provider_sees_the_callers_context_variables() -> None:
-    seen: list[str] = []
-
-    async def look() -> None:
-        seen.append(WHO.get())
-
-    token = WHO.set("ada")
-    with Memory(FakeProvider(acts=[look])) as memory:
-        memory.get("m1")
-    WHO.reset(token)
-    assert seen == ["ada"]
-
-
-@pytest.mark.promise(12)
-def test_calling_on_the_background_loop_itself_is_refused_instead_of_waiting_for_ever() -> None:
-    other = Memory(FakeProvider())
+@pytest.mark.promise(12, 65)
+async def test_it_can_be_used_where_another_loop_runs_but_not_on_its_own_and_sees_the_callers_context() -> None:
+    other, seen = Memory(FakeProvider()), []
 
     async def nested() -> None:
-        other.get("m1")
+        seen.append(WHO.get())
+        other.get("m1")  # which would wait for itself for ever
 
-    with Memory(FakeProvider(acts=[nested])) as memory, pytest.raises(RuntimeError, match="own background loop"):
-        memory.get("m1")
-
-
-@pytest.mark.promise(12, 65)
-async def test_it_can_be_used_where_another_loop_runs() -> None:
-    with Memory(FakeProvider()) as memory:
+    WHO.set("ada")
+    with Memory(FakeProvider(acts=[nested])) as memory:
+        with pytest.raises(RuntimeError, match="own background loop"):
+            memory.get("m1")
         assert memory.get("m1").id == "m1"
+    assert seen == ["ada"]
 
 
 def test_iter_yields_from_every_page_in_the_callers_thread_and_may_be_left_early() -> None:
@@ -82,7 +68,7 @@ def test_iter_yields_from_every_page_in_the_callers_thread_and_may_be_left_early
         assert next(other.iter("ada")).id == "a"
         gc.collect()
     assert [item.content for item in target.inputs] == ["a", "b", "c"]
-    assert [request.limit for request in source.requests] == [2, 2]
+    assert [(request.cursor, request.limit) for request in source.requests] == [(None, 2), ("c1", 2)]
     assert left.calls == ["list"]
     assert threads == {threading.current_thread()}
 
