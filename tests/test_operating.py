@@ -34,9 +34,7 @@ HOST = "memory.example.com"
 BIN = Path(sys.executable).parent
 
 
-def test_the_settings_of_the_service_and_of_the_container_are_ones_that_a_server_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_takes_the_documented_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps([new_key("laptop", ["ada"])[1].model_dump(mode="json")]))
     for text in (ENVIRONMENT, CONTAINER):

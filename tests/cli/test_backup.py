@@ -88,7 +88,7 @@ def interrupt(arguments: list[str], signal_: signal.Signals, ready: Callable[[],
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_restore_goes_on_and_an_interrupted_backup_leaves_nothing(
+def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
     cli: Run, filled: Path, signal_: signal.Signals
 ) -> None:
     (filled / "lines").write_text("".join(f'{{"content": "m{n:05}", "user_id": "u{n % 50}"}}\n' for n in range(2000)))

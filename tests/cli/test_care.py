@@ -27,9 +27,7 @@ def stored(path: Path) -> int:
         return found
 
 
-def test_demo_shows_what_it_does_and_leaves_nothing(
-    cli: Run, tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_leaves_nothing(cli: Run, tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = sorted(tmp_path.iterdir())
     shown = cli("demo")
@@ -56,7 +54,7 @@ memory.close()
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_demo_in_a_named_file_deletes_its_memories_even_when_it_fails(
+def test_demo_in_a_named_file_empties_it(
     cli: Run, environment: Path, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def context(*_: object) -> None:
@@ -69,9 +67,7 @@ def test_demo_in_a_named_file_deletes_its_memories_even_when_it_fails(
 
 
 @pytest.mark.usefixtures("faulty")
-def test_providers_says_what_is_ready_and_what_is_missing(
-    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_providers_says_what_is_ready(cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = {provider["name"]: provider for provider in cli("providers", "--json").json["providers"]}
     assert (found["sqlite"]["status"], found["postgres"]["status"]) == ("ready", "ready")
     assert found["sqlite"]["distribution"].startswith("openproto ")
@@ -96,9 +92,7 @@ def test_providers_says_what_is_ready_and_what_is_missing(
 
 
 @pytest.mark.promise(114)
-def test_doctor_finds_a_sound_backend_sound_and_leaves_nothing(
-    cli: Run, environment: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_finds_a_sound_backend_sound(cli: Run, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = cli("doctor", "--json")
     assert ended.status == 0
     assert ended.json["ok"] is True
@@ -136,7 +130,7 @@ def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None
 
 
 @pytest.mark.parametrize("verb", ["get", "search", "delete"])
-def test_doctor_cleans_up_after_the_step_that_fails_or_says_what_it_could_not_remove(
+def test_doctor_cleans_up_or_says_what_it_left(
     cli: Run, environment: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> Any:
@@ -184,9 +178,7 @@ def test_what_a_provider_has_not_is_6(cli: Run) -> None:
         assert (ended.status, ended.error["code"], ended.error["provider"]) == (6, "unsupported_capability", "faulty")
 
 
-def test_a_failing_reindex_names_the_provider_and_an_interrupted_one_how_to_go_on(
-    cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_reindex_names_the_provider_or_how_to_go_on(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted(self: Sqlite, report: Callable[[ReindexProgress], None]) -> None:
         report(ReindexProgress(3, 10))
         raise KeyboardInterrupt

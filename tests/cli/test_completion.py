@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,11 @@ done
 @pytest.mark.operating
 @pytest.mark.parametrize(("shell", "program"), [("bash", BASH), ("zsh", ZSH), ("fish", FISH)])
 def test_a_shell_completes_commands_options_and_providers(shell: str, program: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    asked = {**environment, "_OPENPROTO_COMPLETE": f"source_{shell}"}
-    made = subprocess.run(["openproto"], env=asked, capture_output=True, text=True, check=True)
+    kept = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    run = partial(subprocess.run, capture_output=True, text=True, timeout=60)
     script, completion = tmp_path / "program", tmp_path / "completion"
-    completion.write_text(made.stdout)
+    completion.write_text(run(["openproto"], env={**kept, "_OPENPROTO_COMPLETE": f"source_{shell}"}).stdout)
     script.write_text(program)
-    done = subprocess.run([shell, script, completion], env=environment, capture_output=True, text=True, timeout=60)
+    done = run([shell, script, completion], env=kept)
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("search", "--scope", "passthrough")), done.stdout

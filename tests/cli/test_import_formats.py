@@ -163,9 +163,7 @@ def test_what_it_was_taken_for_is_said_and_can_be_overruled(cli: Run, tmp_path: 
         (b"\xff\xfea", "not UTF-16 to its end"),
     ],
 )
-def test_what_holds_no_memories_is_one_error_and_stores_nothing(
-    cli: Run, tmp_path: Path, data: bytes, told: str
-) -> None:
+def test_what_holds_no_memories_is_one_error(cli: Run, tmp_path: Path, data: bytes, told: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(data)
     ended = cli("import", str(file))
@@ -186,9 +184,7 @@ def test_what_holds_no_memories_is_one_error_and_stores_nothing(
         ("- naps\n- \udc80\n- tea\n", ["line 2"]),
     ],
 )
-def test_a_bad_place_is_told_by_number_and_the_rest_goes_on(
-    cli: Run, tmp_path: Path, file: str, named: list[str]
-) -> None:
+def test_a_bad_place_is_told_and_the_rest_goes_on(cli: Run, tmp_path: Path, file: str, named: list[str]) -> None:
     path = tmp_path / "file"
     path.write_bytes(file.encode(errors="surrogateescape"))
     ended = cli("import", str(path), "-u", "ada")
@@ -199,9 +195,7 @@ def test_a_bad_place_is_told_by_number_and_the_rest_goes_on(
     assert len(cli("list").out.splitlines()) >= 1
 
 
-def test_ids_are_of_their_user_and_may_be_whole_numbers_and_a_broken_line_is_its_own_fault(
-    cli: Run, tmp_path: Path
-) -> None:
+def test_ids_are_of_their_user_and_may_be_numbers_and_a_broken_line_is_alone(cli: Run, tmp_path: Path) -> None:
     old = [{"id": 1, "content": f"old {user}", "user_id": user, "superseded_by": 2} for user in ("ada", "bob")]
     new = [{"id": 2, "content": f"new {user}", "user_id": user, "supersedes": [1]} for user in ("ada", "bob")]
     file = tmp_path / "file"

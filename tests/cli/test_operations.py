@@ -63,7 +63,7 @@ def test_restore_writes_what_export_wrote(cli: Run, tmp_path: Path) -> None:
     assert "line 4: is not an exported memory" in ended.err
 
 
-def test_what_destroys_asks_first_and_options_stand_where_they_mean_something(
+def test_what_destroys_asks_first_and_options_stand_where_they_belong(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)

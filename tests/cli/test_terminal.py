@@ -20,9 +20,7 @@ EVIL = (
 )
 
 
-def test_results_are_tables_with_headings(
-    cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_are_tables(cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     id = cli("add", "tea, not coffee", "-s", "food", "-t", "hot", "--source", "app=two\n lines").out.strip()
     listed, searched, audited = terminal("list"), terminal("search", "tea"), terminal("audit")
     assert all(word in listed for word in ("made", "memory", f"{id} · food · #hot"))
@@ -68,9 +66,7 @@ def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("columns", ["60", "100"])
-def test_the_help_of_every_command_fits_and_names_no_types(
-    cli: Run, columns: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_help_of_every_command_fits(cli: Run, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     paths = list(commands(typer.main.get_command(app)))
     assert ("keys", "add") in paths

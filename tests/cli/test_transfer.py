@@ -86,9 +86,7 @@ def test_what_was_exported_is_the_same_in_another_store(cli: Run, tmp_path: Path
 
 
 @pytest.mark.usefixtures("adds_anew")
-def test_a_store_that_cannot_restore_gets_new_memories_with_every_field_order_and_supersession(
-    cli: Run, tmp_path: Path
-) -> None:
+def test_a_store_that_cannot_restore_gets_new_memories_in_the_old_order(cli: Run, tmp_path: Path) -> None:
     paris = cli("add", "Paris", "-s", "home").out.strip()
     cli(*("add", "tea", "-s", "food", "-t", "hot", "--source", "app=notes", "--confidence", "0.5"))
     cli("add", "then", "--valid-from", "2019-01-01T00:00:00Z", "--valid-to", "2020-01-01T00:00:00Z", "-x", "x-a=[1]")
@@ -241,9 +239,7 @@ def test_what_was_interrupted_goes_on_and_has_each_memory_once(
     assert not part.exists()
 
 
-def test_of_an_interrupted_export_only_what_is_the_same_is_continued(
-    cli: Run, tmp_path: Path, environment: Path
-) -> None:
+def test_only_the_same_interrupted_export_is_continued(cli: Run, tmp_path: Path, environment: Path) -> None:
     file, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
     for n in range(6):
         cli("add", f"m{n}")

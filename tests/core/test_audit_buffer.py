@@ -49,7 +49,7 @@ async def test_entries_are_written_in_the_background_again_where_the_store_refus
 
 
 @pytest.mark.parametrize("how", ["done", "refused", "cancelled"])
-async def test_entries_that_come_during_a_write_are_written_after_its_own_however_that_ends(how: str) -> None:
+async def test_entries_that_come_during_a_write_follow_however_it_ends(how: str) -> None:
     store = Store()
     store.go.clear()
     store.refusals = [ProviderUnavailableError("locked")] * (how == "refused")
@@ -68,7 +68,7 @@ async def test_entries_that_come_during_a_write_are_written_after_its_own_howeve
     assert store.rows == ROWS[:2]
 
 
-async def test_a_store_that_never_answers_costs_bounded_memory(
+async def test_a_busy_store_costs_bounded_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(audit_buffer, "MOST_WAITING", 3)

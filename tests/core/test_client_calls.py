@@ -92,9 +92,7 @@ async def test_what_is_safe_to_repeat_is_repeated_with_the_same_key(verb: str, e
         ("get", 5, [Down("busy"), NotFoundError("gone")]),
     ],
 )
-async def test_the_last_error_is_raised_where_a_call_is_not_repeated_any_more(
-    verb: str, retries: int, errors: list[Exception]
-) -> None:
+async def test_the_last_error_is_raised_in_the_end(verb: str, retries: int, errors: list[Exception]) -> None:
     provider = FakeProvider(acts=[*errors, Down("one too many")])
     async with AsyncMemory(provider, retries=retries) as memory:
         with pytest.raises(type(errors[-1])) as caught:
@@ -103,9 +101,7 @@ async def test_the_last_error_is_raised_where_a_call_is_not_repeated_any_more(
 
 
 @pytest.mark.promise(100)
-async def test_the_waits_double_with_full_jitter_up_to_the_longest_and_never_below_what_the_backend_asks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_waits_double_with_jitter_and_are_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr(retry, "LONGEST_WAIT", 0.02)
     monkeypatch.setattr(retry, "uniform", lambda *bounds: drawn.append(bounds) or 0.0)
@@ -196,9 +192,7 @@ class Batching(FakeProvider):
         return [record(content=keyed.item.content) for keyed in items]
 
 
-async def test_a_long_list_is_given_to_the_backend_in_batches_which_fail_alone_and_are_repeated_with_their_keys() -> (
-    None
-):
+async def test_a_long_list_is_written_in_batches_which_fail_alone_and_are_repeated() -> None:
     provider = Batching(acts=[None, ProviderError("broken"), Down("busy"), None])
     async with AsyncMemory(provider) as memory:
         found = await memory.add_many({**TEA, "content": f"n{n}" if n else ""} for n in range(2_500))

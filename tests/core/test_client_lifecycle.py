@@ -36,9 +36,7 @@ async def test_a_failure_at_entry_is_raised_and_closes_the_client() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "error"), [(0.05, ProviderTimeoutError), (30, asyncio.CancelledError)])
-async def test_an_entry_that_hangs_ends_by_timeout_or_cancellation_and_releases_the_backend(
-    timeout: float, error: type[BaseException]
-) -> None:
+async def test_an_entry_that_hangs_ends_and_releases_the_backend(timeout: float, error: type[BaseException]) -> None:
     provider = FakeProvider(opening=[hang])
     entering = asyncio.create_task(AsyncMemory(provider, timeout=timeout).__aenter__())
     await until(lambda: provider.opens == 1)
@@ -62,7 +60,7 @@ async def test_a_first_caller_that_runs_out_of_time_leaves_the_opening_to_the_ne
     await memory.aclose()
 
 
-async def test_a_failed_opening_fails_all_who_wait_for_it_in_silence_and_the_next_verb_tries_again(
+async def test_a_failed_opening_fails_all_who_wait_and_the_next_verb_tries_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gate = Gate()

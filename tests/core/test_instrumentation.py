@@ -14,9 +14,7 @@ from openproto.instrumentation import CallEvent, log_calls
 
 
 @pytest.mark.promise(113)
-async def test_an_observer_gets_an_event_for_every_call_without_its_content_and_harms_none(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_an_observer_gets_an_event_for_every_call_and_harms_none(caplog: pytest.LogCaptureFixture) -> None:
     def broken(event: CallEvent) -> None:
         raise RuntimeError("the dashboard is down")
 

@@ -59,7 +59,7 @@ def test_the_signatures_are_read() -> None:
 
 
 @pytest.mark.parametrize(("make", "name", "kind", "others"), FOUND)
-def test_what_is_no_such_number_is_refused_by_name(
+def test_what_is_no_such_number_is_refused(
     make: Callable[..., Any], name: str, kind: str, others: dict[str, Any]
 ) -> None:
     default = inspect.signature(make).parameters[name].default

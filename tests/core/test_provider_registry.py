@@ -87,9 +87,7 @@ def test_a_third_partys_provider_is_found_by_its_name_and_takes_its_options(inst
 
 
 @pytest.mark.parametrize("module", ["acme_sdk_that_is_not_there", "acme_not_there.child", "json.not_there"])
-def test_a_missing_package_is_named_with_what_to_install_also_if_it_is_needed_only_to_open(
-    install: Install, module: str
-) -> None:
+def test_a_missing_package_is_named_also_if_it_is_needed_only_to_open(install: Install, module: str) -> None:
     install(requires=f"('json', {module!r})")
     with pytest.raises(ImportError) as caught:
         AsyncMemory("acme")
@@ -110,7 +108,7 @@ def test_a_missing_package_is_named_with_what_to_install_also_if_it_is_needed_on
         ("class Acme: pass", TypeError, "'acme'.*not a Provider"),
     ],
 )
-def test_an_adapter_that_is_broken_raises_its_own_error_and_names_no_extra(
+def test_a_broken_adapter_raises_its_own_error(
     install: Install, source: str, error: type[Exception], text: str
 ) -> None:
     install(source)

@@ -51,7 +51,7 @@ def session(client: Any) -> Any:
 
 @pytest.mark.promise(8, 29)
 @pytest.mark.parametrize("cls", [AsyncMemory, Memory])
-def test_each_variable_becomes_the_option_of_its_name_and_an_argument_takes_precedence(
+def test_variables_become_options_of_their_names_and_arguments_precede(
     cls: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PROVIDER", "TIMEOUT"):
@@ -68,9 +68,7 @@ def test_each_variable_becomes_the_option_of_its_name_and_an_argument_takes_prec
     assert (made.provider.given, made.options.timeout) == ({**OPTIONS, "url": "mine"}, 2)
 
 
-def test_what_a_provider_does_not_take_is_passed_over_in_a_variable_and_refused_in_an_argument(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_what_a_provider_does_not_take_only_an_argument_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENPROTO_PROVIDER", "plain")
     monkeypatch.setenv("OPENPROTO_URL", "postgres://somewhere")
     monkeypatch.setenv("OPENPROTO_TIMEOUT", "4")

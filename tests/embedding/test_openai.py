@@ -194,9 +194,7 @@ async def test_statuses(server: Server, failure: Failure, status: int, kind: typ
         *(b"", b"<html>", b"[1]", {"error": "text"}, b"\xff"),
     ],
 )
-async def test_a_refusal_need_not_be_json_and_a_code_that_is_not_a_plain_word_is_not_repeated(
-    failure: Failure, body: object
-) -> None:
+async def test_a_refusal_need_not_be_json_and_only_a_plain_code_is_repeated(failure: Failure, body: object) -> None:
     error = await failure(Answer(400, body))
     assert str(error) == f"the embedding server ({KNOWN}) answered 400"
 
@@ -209,9 +207,7 @@ async def test_a_refusal_need_not_be_json_and_a_code_that_is_not_a_plain_word_is
         {"data": [row(1, 0), row(1, 1)]},
     ],
 )
-async def test_a_malformed_answer_is_a_provider_error_and_not_repeated(
-    server: Server, failure: Failure, body: Any
-) -> None:
+async def test_a_malformed_answer_is_a_provider_error(server: Server, failure: Failure, body: Any) -> None:
     assert type(await failure(Answer(body=body))) is ProviderError
     assert len(server.bodies) == 1
 
@@ -320,7 +316,7 @@ async def test_a_key_that_no_header_can_carry_is_refused_unquoted(key: str) -> N
     assert KEY not in "".join(traceback.format_exception(raised.value))
 
 
-async def test_what_is_not_open_is_a_runtime_error_and_a_missing_httpx_names_the_extra(
+async def test_what_is_not_open_says_so_and_a_missing_httpx_its_extra(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "openproto.embedding.openai_endpoint", raising=False)

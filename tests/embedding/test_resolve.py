@@ -35,9 +35,7 @@ def test_auto_is_local_where_it_is_installed(installed: bool, kind: type, monkey
     ("spec", "model"),
     [("openai/BAAI/bge-small-en", "BAAI/bge-small-en"), ("openai:nomic-embed-text:latest", "nomic-embed-text:latest")],
 )
-def test_openai_takes_any_model_of_the_server_that_the_environment_names(
-    spec: str, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_openai_takes_any_model_and_server(spec: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, url in (
         ("", "https://api.openai.com/v1"),
         ("OPENAI_BASE_URL", "http://one:1/v1"),

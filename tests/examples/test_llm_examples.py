@@ -83,9 +83,8 @@ async def test_a_web_chat_remembers_each_of_many_users_at_once(serve: Serve) -> 
             return str(answer.raise_for_status().json())
 
         users = [f"user{n}" for n in range(30)]
-        assert await asyncio.gather(*(say(user, f"My name is {user}") for user in users)) == [
-            f"You said: My name is {user}" for user in users
-        ]
+        said = await asyncio.gather(*(say(user, f"My name is {user}") for user in users))
+        assert said == [f"You said: My name is {user}" for user in users]
         await eventually(web, "/stats", lambda counts: counts["stored"] >= 30)
         answers = await asyncio.gather(*(say(user, "Do you remember my name?") for user in users))
         assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
@@ -120,9 +119,7 @@ async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(serve: 
 
 
 @pytest.mark.promise(59, 63, 109)
-def test_an_agent_that_calls_tools_is_captured_once_and_a_worker_in_threads_keeps_facts(
-    environment: Environment,
-) -> None:
+def test_an_agent_with_tools_is_captured_once_and_a_worker_keeps_facts(environment: Environment) -> None:
     agent = ["You said: I live in Oslo. Do I need an umbrella?", "user: I live in Oslo."]
     assert sorted(run(environment, LLM / "agent_loop.py").splitlines()) == agent
     Path(environment["OPENPROTO_PATH"]).unlink()
@@ -150,9 +147,7 @@ asyncio.run(kernel())
 
 
 @pytest.mark.promise(44, 75)
-def test_the_cells_of_a_notebook_run_inside_a_running_loop_and_an_applications_tests_wait_for_its_memories(
-    environment: Environment,
-) -> None:
+def test_a_notebook_runs_inside_a_loop_and_tests_wait_for_memories(environment: Environment) -> None:
     said = run(environment, "-c", NOTEBOOK, LLM / "notebook.py").splitlines()
     assert said[:2] == ["You said: I take my coffee black", "stored: True"]
     assert said[2].startswith("I remember: ")

@@ -59,9 +59,7 @@ async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, 
 
 
 @pytest.mark.promise(112)
-async def test_a_background_task_remembers_after_the_answer_and_an_error_has_its_own_status_and_envelope(
-    http: httpx.AsyncClient, name: str
-) -> None:
+async def test_a_background_task_remembers_and_an_error_has_its_status(http: httpx.AsyncClient, name: str) -> None:
     assert (await http.post("/ada/visits", params={"page": "prices"})).status_code == 202
     async with asyncio.timeout(5):
         while not (found := (await http.get("/ada/notes", params={"q": "prices"})).json()):

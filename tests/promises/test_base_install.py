@@ -48,24 +48,19 @@ def needed(requirements: list[str], seen: set[str]) -> set[str]:
     return seen
 
 
-def site_of(folder: Path) -> Path:
-    """Install the project, as `pip install 'openproto[async]'` would, next to links to its base dependencies only."""
-    site = folder / "site"
+@pytest.mark.promise(79)
+def test_async_needs_no_extra_and_asking_for_one_does_no_harm(tmp_path: Path) -> None:
+    site = tmp_path / "site"
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check")
     command = [sys.executable, "-m", "pip", "install", *options, "--target", site, f"{ROOT}[async]"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
+    # Next to it stand links to its base dependencies only.
     base = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     lent = Path(sysconfig.get_path("purelib"))
-    for name in needed(base, set()):
-        for top in {file.parts[0] for file in distribution(name).files or [] if file.parts[0] != ".."}:
-            if not (site / top).exists():
-                (site / top).symlink_to(lent / top)
-    return site
-
-
-@pytest.mark.promise(79)
-def test_async_needs_no_extra_and_asking_for_one_does_no_harm(tmp_path: Path) -> None:
-    site = site_of(tmp_path)
+    files = [file for name in needed(base, set()) for file in distribution(name).files or []]
+    for top in {file.parts[0] for file in files} - {".."}:
+        if not (site / top).exists():
+            (site / top).symlink_to(lent / top)
     # -S keeps what else is installed here out of reach.
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, site, tmp_path / "memory.db"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
