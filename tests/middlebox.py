@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-Fault: TypeAlias = Literal["", "twice", "twice later"]
+from anyio.from_thread import start_blocking_portal
+
+Fault: TypeAlias = Literal["", "twice", "twice later", "drop", "swap"]
 
 
 class Middlebox:
@@ -59,34 +62,17 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return b""
-    for line in head.lower().split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name == b"content-length":
-            return head + await reader.readexactly(int(value))
-        assert name != b"transfer-encoding", "the servers of these tests say how long an answer is"
-    return head
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+    assert length or b"transfer-encoding" not in head.lower(), "the servers of these tests say how long an answer is"
+    return head + await reader.readexactly(int(length[1]) if length else 0)
 
 
 @contextlib.contextmanager
 def middlebox(upstream: str) -> Iterator[Middlebox]:
     """Run a middlebox in a thread."""
     box = Middlebox(upstream)
-    ready, ended = threading.Event(), asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def run() -> None:
-        loops.append(asyncio.get_running_loop())
-        server = await asyncio.start_server(box.serve, "127.0.0.1", 0)
+    with start_blocking_portal() as portal:
+        server = portal.call(asyncio.start_server, box.serve, "127.0.0.1", 0)
         box.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-        await ended.wait()
-        server.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()))
-    thread.start()
-    ready.wait()
-    try:
         yield box
-    finally:
-        loops[0].call_soon_threadsafe(ended.set)
-        thread.join()
+        portal.call(server.close)

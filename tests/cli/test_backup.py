@@ -30,15 +30,15 @@ def filled(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_documented_commands_do_what_is_said(cli: Run, filled: Path) -> None:
-    assert len(COMMANDS) == 4
     ended = [cli(*shlex.split(command)) for command in COMMANDS]
     assert [each.status for each in ended] == [0, 0, 0, 0]
-    assert ended[0].out == "2 memories of 2 users in memories.openproto\n"
-    assert ended[1].out.startswith(
-        "memories.openproto is whole: 2 memories of 2 users, 0 idempotency keys, 2 audit entries"
-    )
-    assert ended[2].out == "2 memories restored\n"
-    assert ended[3].out == "0 memories restored, 2 there already\n"
+    whole = "memories.openproto is whole: 2 memories of 2 users, 0 idempotency keys, 2 audit entries"
+    assert ended[1].out.startswith(whole)
+    assert [ended[n].out for n in (0, 2, 3)] == [
+        "2 memories of 2 users in memories.openproto\n",
+        "2 memories restored\n",
+        "0 memories restored, 2 there already\n",
+    ]
     assert stat.S_IMODE((filled / "memories.openproto").stat().st_mode) == 0o600
     here, there = (cli("get", "--key", "k", "--json", *path).json for path in ((), ("--path", "elsewhere.db")))
     assert {**here, "version": ""} == {**there, "version": ""}

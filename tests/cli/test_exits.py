@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -165,24 +164,17 @@ def test_a_reader_that_had_left_already_is_too(cli: Run, command: list[str], unb
     assert (done.returncode, b"Broken" in done.stderr) == (0, False)
 
 
-def holds(pid: int, path: Path) -> bool:
-    """Whether a process has the file open."""
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed since it was listed
-            if descriptor.samefile(path):
-                return True
-    return False
-
-
 def test_an_interrupt_is_130_and_one_line(cli: Run, environment: Path) -> None:
     # Another connection holds the lock, so the command waits until it is interrupted.
     cli("add", "x")
     holder = sqlite3.connect(environment, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     process = subprocess.Popen([*PROGRAM, "add", "y"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not holds(process.pid, environment):
+    opened: list[Path] = []
+    while environment not in opened:
         assert process.poll() is None
-        time.sleep(0.01)
+        with suppress(FileNotFoundError):  # closed since it was listed
+            opened = [each.readlink() for each in Path(f"/proc/{process.pid}/fd").iterdir()]
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     holder.close()

@@ -1,4 +1,4 @@
-"""A provider that follows a script and records what it is asked, and every call that a client has."""
+"""A provider that follows a script and records what it is asked, and calls that a client makes of it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,9 @@ CALLS: dict[str, Callable[[AsyncMemory], Any]] = {
     "search": lambda m: m.search("tea", "ada"),
     "context": lambda m: m.context("tea", "ada"),
     "audit": lambda m: m.audit("ada"),
-    "capabilities": lambda m: m.capabilities(),
-    "add_many": lambda m: m.add_many([{"content": "tea", "user_id": "ada"}]),
     "delete_all": lambda m: m.delete_all("ada"),
-    "iter": lambda m: anext(m.iter("ada"), None),
-    "wait_for_ingest": lambda m: m.wait_for_ingest(["m1"], "ada"),
-    "health": lambda m: m.health(),
 }
-"""Each call of a client, under its name."""
+"""Calls of a client, under their names."""
 
 
 class Gate:
