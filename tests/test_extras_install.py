@@ -1,4 +1,4 @@
-"""Each vendor's and each integration's extra, installed into a new environment: it works alone."""
+"""Each extra and the example on LanceDB, installed into a new environment: it works alone."""
 
 from __future__ import annotations
 
@@ -61,16 +61,17 @@ print(sys.modules["onnxruntime"].__version__, heard.wait(12), any(pathlib.Path(h
 pytestmark = pytest.mark.installs
 
 
-def run(folder: Path, extras: str, *program: str) -> str:
-    """Install the project with `extras` and return what a program prints there."""
+def run(folder: Path, extras: str, *program: str, example: str = "") -> str:
+    """Install the project with `extras`, and an example, and return what a program prints there."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=120)
     python = folder / "venv/bin/python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"]
-    subprocess.run([*pip, ROOT / "constraints.txt", f"{ROOT}{extras}"], check=True, timeout=900, cwd=folder)
+    examples = [ROOT / "examples" / example] if example else []
+    subprocess.run([*pip, ROOT / "constraints.txt", f"{ROOT}{extras}", *examples], check=True, timeout=900, cwd=folder)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENPROTO_", "PYTHON"))}
     command = [python, "-c", *program]
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -88,6 +89,12 @@ def test_each_integrations_extra_works_alone(extra: str, tmp_path: Path) -> None
     module = "anthropic_memory" if extra == "anthropic" else extra.replace("-", "_")
     program = f"import openproto.integrations.{module} as it; print(*it.__all__)"
     assert run(tmp_path, f"[{extra}]", program).strip()
+
+
+def test_the_example_on_lancedb_conforms(tmp_path: Path) -> None:
+    program = "import sys; from openproto.cli import main; sys.exit(main(['conformance', 'lancedb', '--quick']))"
+    said = run(tmp_path, "[cli,conformance]", program, example="openproto-lancedb")
+    assert said.splitlines()[-1].startswith("lancedb: conforms · 8/9 verbs")
 
 
 def test_every_extra_has_wheels_for_python_3_14_and_the_onnx_runtime_there_reports_nothing(tmp_path: Path) -> None:

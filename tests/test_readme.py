@@ -1,4 +1,4 @@
-"""The commands of the README are run as they stand there, and so are the programs that want a service next to them.
+"""The commands of the README and of the page about moving run as they stand, and so do programs that want a service.
 
 Those that stand for themselves are run by `integrations/test_documented_programs.py`.
 """
@@ -20,6 +20,7 @@ import pytest
 
 from openproto import AsyncMemory
 from openproto.embedding import Embedder
+from openproto.portable.formats import NAMES
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -27,6 +28,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 (AROUND_LLM,) = [block for block in BLOCKS if "wrap(" in block]
 DOCS = Path(__file__).parent.parent / "docs"
 (EMBEDDERS,) = re.findall(r"```python\n(.*?)```", (DOCS / "embedders.md").read_text(encoding="utf-8"), re.DOTALL)
+MOVING = (DOCS / "moving.md").read_text(encoding="utf-8")
 FAKE_LLM = Path(__file__).parent / "llm" / "fake_llm.py"
 COMMANDS = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
 (SERVE,) = re.findall(r"^\$ (openproto serve .*)$", README, re.MULTILINE)
@@ -96,3 +98,17 @@ def test_the_commands_work_one_after_the_other(home: dict[str, str], tmp_path: P
         ran = subprocess.run([program, *arguments], env=home, cwd=tmp_path, capture_output=True, text=True)
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
     assert "Ada takes her coffee black" in (tmp_path / "memories.jsonl").read_text()
+
+
+def test_the_commands_about_moving_memories_work_one_after_the_other(home: dict[str, str], tmp_path: Path) -> None:
+    blocks = re.findall(r"<!-- run -->\n```console\n(.*?)```", MOVING, re.DOTALL)
+    commands = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 8
+    env = {**home, "OPENPROTO_EMBEDDER": "none", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in commands:
+        ran = subprocess.run(["sh", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+    assert "Ada likes jazz" in (tmp_path / "ada.jsonl").read_text()
+    first_cells = re.findall(r"^\| ((?:`[a-z0-9-]+`(?:, )?)+) \|", MOVING, re.MULTILINE)
+    named = re.findall(r"`([a-z0-9-]+)`", " ".join(first_cells))
+    assert sorted(name for name in named if name != "--format") == sorted(NAMES)

@@ -1,4 +1,4 @@
-"""How commands end: every status of the table, in words and as the envelope, and never a traceback or a secret."""
+"""How commands end: every status of the table, never a traceback or a secret, and options that are refused."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from commandline import PROGRAM, Run
 from openproto import __version__ as version
 from openproto import cli as package
 from openproto.cli.exits import MEANINGS, Exit, exit_of
+from openproto.cli.redact import Redactor
 from openproto.errors import ErrorCode
 
 STATUSES = {
@@ -186,3 +187,48 @@ def test_help_imports_no_backend_and_no_settings(run_python: Any) -> None:
     help_is_shown = "import sys; from openproto.cli import main; main(['search', '--help'])"
     program = f"{help_is_shown}; print({{*sys.argv[1:]}} & {{*sys.modules}})"
     assert run_python(program, *heavy).stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.usefixtures("faulty")
+def test_texts_become_what_the_constructor_wants(cli: Run) -> None:
+    given = ["-o", "size=3", "-o", "ratio=0.5", "-o", "loud=yes", "-o", 'names=["a", "b"]']
+    ended = cli("list", "-p", "faulty", "-o", "code=options", *given)
+    assert "{'size': 3, 'ratio': 0.5, 'loud': True, 'names': ['a', 'b']}" in ended.err
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize("given", ["size=qqq", "loud=qqq", "ratio=qqq", "names=qqq", "when=qqq", "retries=qqq"])
+def test_a_value_of_another_type_is_refused_by_name_and_not_repeated(cli: Run, given: str) -> None:
+    ended = cli("list", "-p", "faulty", "-o", given)
+    name, value = given.split("=")
+    assert ended.status == 2
+    assert f"--option {name}:" in ended.err
+    assert value not in ended.err
+
+
+@pytest.mark.usefixtures("faulty")
+def test_unknown_options_and_bad_variables_are_named_and_an_option_wins_over_a_variable(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = cli("list", "-p", "faulty", "-o", "sise=3")
+    assert (ended.status, "did you mean 'size'" in ended.err, "api_key" in ended.err) == (2, True, True)
+    assert cli("list", "-o", "retries=0", "-o", "close_timeout=1.5", "-o", "app=me").status == 0
+    assert cli("list", "-o", "retries=-1").status == 2
+    other = tmp_path / "other.db"
+    cli("add", "x", "--path", str(other))
+    assert (cli("list").out, len(cli("list", "-o", f"path={other}").out.splitlines())) == ("", 1)
+    monkeypatch.setenv("OPENPROTO_PROVIDER", "faulty")
+    assert cli("list", "-o", "code=conflict").status == 6
+    assert cli("list", "-p", "sqlite").status == 0
+    monkeypatch.setenv("OPENPROTO_TIMEOUT", "sk-secret")
+    ended = cli("list")
+    assert (ended.status, "OPENPROTO_TIMEOUT" in ended.err, "sk-secret" in ended.err) == (2, True, False)
+
+
+def test_what_the_redactor_hides() -> None:
+    redact = Redactor(
+        [("url", "postgresql://u:a@b:c/d@h/x"), ("token", "tok-1"), ("dsn", "host=h password=pw123 user=u")]
+    )
+    assert redact("a@b:c/d and tok-1 and pw123") == "*** and *** and ***"
+    assert Redactor([("url", "postgresql://u:%70w1@h/x")])("pw1 %70w1") == "*** ***"
+    assert Redactor([("size", "three"), ("url", "postgresql://h/x")])("three h x") == "three h x"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import weakref
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from fake_provider import FakeProvider, Gate, hang
 from waiting import until
 
-from openproto import AsyncMemory, Memory, ProviderTimeoutError, ProviderUnavailableError, UnauthorizedError
+from openproto import AsyncMemory, ProviderTimeoutError, ProviderUnavailableError, UnauthorizedError
 
 CLOSED = r"^AsyncMemory is closed$"
 ELSEWHERE = r"^AsyncMemory is bound to a different event loop$"
@@ -23,29 +22,28 @@ async def drive(awaitable: Any) -> Any:
 
 
 @pytest.mark.promise(110)
-async def test_a_failure_at_entry_is_raised_and_closes_the_client() -> None:
-    provider = FakeProvider(opening=[UnauthorizedError("the password is refused")])
-    memory = AsyncMemory(provider)
-    with pytest.raises(UnauthorizedError, match="the password is refused") as caught:
-        await memory.__aenter__()
-    assert caught.value.provider == "fake"
+@pytest.mark.parametrize(
+    ("act", "timeout", "error"),
+    [
+        (UnauthorizedError("the password is refused"), 30, UnauthorizedError),
+        (hang, 0.05, ProviderTimeoutError),
+        (hang, 30, asyncio.CancelledError),
+    ],
+)
+async def test_an_entry_that_fails_or_hangs_closes_the_client(act: Any, timeout: float, error: Any) -> None:
+    provider = FakeProvider(opening=[act])
+    memory = AsyncMemory(provider, timeout=timeout)
+    entering = asyncio.create_task(memory.__aenter__())
+    await until(lambda: provider.opens == 1)
+    if error is asyncio.CancelledError:
+        entering.cancel()
+    with pytest.raises(error, match={UnauthorizedError: "refused", ProviderTimeoutError: "opening"}.get(error)):
+        await entering
     for use in (memory.get("m1"), memory.__aenter__()):
         with pytest.raises(RuntimeError, match=CLOSED):
             await use
     await until(lambda: provider.closes == 1)
-
-
-@pytest.mark.parametrize(("timeout", "error"), [(0.05, ProviderTimeoutError), (30, asyncio.CancelledError)])
-async def test_an_entry_that_hangs_ends_and_releases_the_backend(timeout: float, error: type[BaseException]) -> None:
-    provider = FakeProvider(opening=[hang])
-    entering = asyncio.create_task(AsyncMemory(provider, timeout=timeout).__aenter__())
-    await until(lambda: provider.opens == 1)
-    if error is asyncio.CancelledError:
-        entering.cancel()
-    with pytest.raises(error, match="opening" if error is ProviderTimeoutError else None):
-        await entering
-    await until(lambda: provider.closes == 1)
-    assert provider.cancelled == ["open"]
+    assert provider.cancelled == (["open"] if act is hang else [])
 
 
 async def test_a_first_caller_that_runs_out_of_time_leaves_the_opening_to_the_next() -> None:
@@ -143,18 +141,6 @@ async def test_closing_stops_an_opening_that_hangs_and_its_caller_learns_that_th
         with pytest.raises(RuntimeError, match=CLOSED):
             await call
     assert (provider.cancelled, provider.closes) == (["open"], 1)
-
-
-async def test_a_client_that_is_not_open_is_dropped_in_silence() -> None:
-    used = AsyncMemory(FakeProvider())
-    await used.get("m1")
-    await used.aclose()
-    del used
-    AsyncMemory(FakeProvider())
-    Memory(FakeProvider())
-    with contextlib.suppress(ValueError):
-        AsyncMemory(FakeProvider(), timeout=-1)
-    gc.collect()  # a warning would be an error
 
 
 @pytest.mark.promise(83, 90)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openproto_conformance.cases.errors import INVALID
 
 from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemorySource
-from openproto.requests import Filters, build, fingerprint
+from openproto.requests import Filters, build
 
 
 async def ask(verb: str, fields: dict[str, Any]) -> FakeProvider:
@@ -62,15 +62,6 @@ async def test_values_at_their_limits_are_accepted(verb: str) -> None:
         assert provider.calls[0] == ("search" if verb == "context" else verb)
 
 
-@pytest.mark.parametrize(
-    ("keyword", "key"), [("x_mem0", "x-mem0"), ("x_my_store", "x-my-store"), ("x-mem0", "x-mem0"), ("x_9", "x-9")]
-)
-async def test_an_extension_keyword_is_the_spelling_of_its_wire_key(keyword: str, key: str) -> None:
-    value = {"a": [1, 2.5, None, True, "s"], "b": {}}
-    provider = await ask("add", {keyword: value})
-    assert provider.inputs[0].extensions == {key: value}
-
-
 @pytest.mark.parametrize("end", ["", "é", "a b", "a\n", "a/b", "a" * 128, "-a", "a\0b", "a\udfffb"])
 async def test_an_extension_with_a_malformed_key_is_refused(end: str) -> None:
     with pytest.raises(InvalidRequestError):
@@ -92,19 +83,6 @@ async def test_a_listing_with_a_page_size_out_of_range_is_refused() -> None:
     with pytest.raises(InvalidRequestError):
         await anext(AsyncMemory(provider).iter("ada", page_size=501))
     assert provider.opens == 0
-
-
-def test_two_inputs_share_a_fingerprint_only_when_they_are_the_same() -> None:
-    fields = {"content": "tea", "user_id": "ada", "x-b": {"p": 1, "q": 2}, "tags": ["t"]}
-    same = {"tags": ["t"], "x-b": {"q": 2, "p": 1}, "user_id": "ada", "content": "tea"}
-    others: list[dict[str, Any]] = [
-        *({"content": "tea "}, {"user_id": "bob"}, {"x-b": {"p": 1, "q": 3}}),
-        *({"tags": None}, {"scope": "s"}, {"valid_from": NOON}),
-    ]
-    one = fingerprint(MemoryInput.model_validate(fields))
-    assert fingerprint(MemoryInput.model_validate(same)) == one
-    for other in others:
-        assert fingerprint(MemoryInput.model_validate({**fields, **other})) != one
 
 
 @pytest.mark.promise(110)

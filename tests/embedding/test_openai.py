@@ -6,14 +6,16 @@ import asyncio
 import json
 import logging
 import sys
+import threading
+import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
-from waiting import until
 
 from openproto.embedding import OpenAIEmbedder, openai_endpoint
 from openproto.errors import (
@@ -42,13 +44,12 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_endpoint, "uniform", lambda low, high: 0.0)
 
 
-@dataclass
-class Answer:
+class Answer(NamedTuple):
     """One prepared answer; the default has a row of four numbers for each text, the first of which is its length."""
 
     status: int = 200
     body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     cut: int | None = None
     drip: float = 0.0
 
@@ -61,60 +62,59 @@ def row(first: float, index: int | None = None, dim: int = 4) -> dict[str, Any]:
     return found if index is None else {"index": index, **found}
 
 
-class Server:
+class Server(ThreadingHTTPServer):
     """Answers from `script`, then with `always`; keeps what it was asked."""
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Exchange)
         self.script: list[Answer] = []
         self.always = Answer()
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[str] = []
-        self.connections = self.connected = 0
-        self.url = ""
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self.connected += 1
-        try:
-            while await self.exchange(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self.connected -= 1
-            writer.close()
 
-    async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = next(int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length"))
-        body = json.loads(await reader.readexactly(length))
-        self.heads.append(head)
-        self.bodies.append(body)
-        answer = self.script.pop(0) if self.script else self.always
+class Exchange(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.heads.append(f"{self.requestline}\r\n{self.headers}")
+        self.server.bodies.append(body)
+        answer = self.server.script.pop(0) if self.server.script else self.server.always
+        self.close_connection = answer is HANG_UP or answer.cut is not None
         if answer is HANG_UP:
-            return False
+            return
         rows = [row(len(text), at, body.get("dimensions", 4)) for at, text in enumerate(body["input"])]
         made = {"data": rows} if answer.body is None else answer.body
         payload = made if isinstance(made, bytes) else json.dumps(made).encode()
-        headers = {"content-length": len(payload), **answer.headers}
-        lines = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in headers.items())]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        pieces = [bytes([byte]) for byte in payload] if answer.drip else [payload[: answer.cut]]
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(answer.drip)
-        return answer.cut is None
+        self.send_response(answer.status)
+        for name, value in {"content-length": len(payload), **answer.headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        with suppress(ConnectionError):
+            for piece in [bytes([byte]) for byte in payload] if answer.drip else [payload[: answer.cut]]:
+                self.wfile.write(piece)
+                time.sleep(answer.drip)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    fake = Server()
-    listener = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
-    fake.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-    yield fake
-    listener.close()
-    await until(lambda: not fake.connected)
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @asynccontextmanager
@@ -247,20 +247,17 @@ async def test_the_callers_own_timeout_stays_the_callers_and_the_embedder_usable
         assert len(await embedder.embed(["a"])) == 1
 
 
-@pytest.mark.parametrize("options", [{}, {"dim": 4}])
-async def test_the_dimension_of_an_unknown_model_is_asked_for_once_and_not_sent(server: Server, options: Any) -> None:
-    async with opened(server, "acme", **options) as embedder:
-        assert embedder.dim == 4
-        await embedder.embed(["a"])
-    assert ["dimensions" in body for body in server.bodies] == [False, False]
-
-
-@pytest.mark.parametrize("model", ["acme", KNOWN])
-async def test_a_shorter_dimension_is_sent(server: Server, model: str) -> None:
-    async with opened(server, model, dim=3) as embedder:
-        assert embedder.dim == 3
-        assert len((await embedder.embed(["a"]))[0]) == 3
-    assert server.bodies[-1]["dimensions"] == 3
+@pytest.mark.parametrize(
+    ("model", "options", "dim", "asked"),
+    [("acme", {}, 4, 1), ("acme", {"dim": 4}, 4, 1), ("acme", {"dim": 3}, 3, 2), (KNOWN, {"dim": 3}, 3, 1)],
+)
+async def test_an_unknown_dimension_is_asked_for_once_and_a_shorter_one_is_sent(
+    server: Server, model: str, options: Any, dim: int, asked: int
+) -> None:
+    async with opened(server, model, **options) as embedder:
+        assert (embedder.dim, len(server.bodies)) == (dim, asked)
+        assert len((await embedder.embed(["a"]))[0]) == dim
+    assert server.bodies[-1].get("dimensions") == (3 if dim == 3 else None)
 
 
 async def test_a_model_that_cannot_shorten_does_not_open(server: Server) -> None:
