@@ -1,4 +1,4 @@
-"""A provider that keeps memories in a dictionary and has every operation but `audit`."""
+"""A provider that keeps memories in a dictionary and has every operation but `audit` and snapshots."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from dict_vendor import DictVendor
 
 from openproto.emulation import Stored
 from openproto.models import MemoryRecord
+from openproto.provider import Provider
 
 
 class Shelf(DictVendor):
     """The vendor that is a dictionary, with one of its own."""
 
     name = "shelf"
+    snapshot = Provider.snapshot
+    load = Provider.load
 
     def __init__(self) -> None:
         super().__init__({})

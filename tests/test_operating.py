@@ -48,11 +48,10 @@ def test_a_server_takes_the_documented_settings(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_containers_health_check_fails_where_nothing_answers(tmp_path: Path) -> None:
-    ((command),) = re.findall(r"CMD (\[\"python.*\])", CONTAINER)
-    program = json.loads(command)[2]
+    (command,) = re.findall(r"CMD (\[\"python.*\])", CONTAINER)
     memory = AsyncMemory("sqlite", path=str(tmp_path / "memory.db"), embedder="none")
     with running(create_app(memory, ServerSettings())) as url:
-        asked = [sys.executable, "-c", program.replace("http://127.0.0.1:8080", url)]
+        asked = [sys.executable, "-c", json.loads(command)[2].replace("http://127.0.0.1:8080", url)]
         assert subprocess.run(asked).returncode == 0
     assert subprocess.run(asked, capture_output=True).returncode == 1
 

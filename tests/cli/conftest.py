@@ -123,9 +123,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "faulty_provider.py").write_text(FAULTY)
     (site / "broken_provider.py").write_text("import no_such_sdk\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.2\nProvides-Extra: broken\n")
-    (info / "entry_points.txt").write_text(
-        "[openproto.providers]\nfaulty = faulty_provider:Faulty\nbroken = broken_provider:Broken\n"
-    )
+    points = "faulty = faulty_provider:Faulty\nbroken = broken_provider:Broken\n"
+    (info / "entry_points.txt").write_text(f"[openproto.providers]\n{points}")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("OPENPROTO_RETRIES", "0")

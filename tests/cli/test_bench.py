@@ -13,18 +13,13 @@ from openproto.cli import main
 from openproto.cli.benchmark.conversations import read_conversations
 from openproto.cli.benchmark.figures import marks
 
-TURNS = [
-    ("a1", "Ada: I adopted a tortoise called Bo"),
-    ("a2", "Bob: what does it eat"),
-    ("a3", "Ada: mostly dandelions"),
-    ("a4", "Bob: we painted the fence green"),
-    ("a5", "Ada: my train to Lyon was late"),
-    ("a6", "Bob: the choir sings on Monday"),
-]
-QUESTIONS = [
-    ("What is the tortoise called?", ["a1"]),
-    ("Which colour is the fence?", ["a4"]),
-    ("Where did the train go?", ["a5"]),
+TALK: list[dict[str, Any]] = [
+    {"id": "a1", "text": "Ada: I adopted a tortoise called Bo"},
+    {"id": "a2", "text": "Bob: what does it eat"},
+    {"id": "a3", "text": "Ada: mostly dandelions"},
+    {"id": "a4", "text": "Bob: we painted the fence green"},
+    {"question": "What is the tortoise called?", "evidence": ["a1"]},
+    {"question": "Which colour is the fence?", "evidence": ["a4"]},
 ]
 
 
@@ -33,9 +28,7 @@ def test_the_figures_are_measured_kept_and_computed_again(
 ) -> None:
     monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
     path, rows, talk = tmp_path / "memory.db", tmp_path / "rows.jsonl", tmp_path / "talk.jsonl"
-    lines: list[Any] = [{"id": id, "text": text} for id, text in TURNS]
-    lines += [{"question": question, "evidence": evidence} for question, evidence in QUESTIONS]
-    talk.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    talk.write_text("\n".join(map(json.dumps, TALK)), encoding="utf-8")
 
     def run(*arguments: str) -> Any:
         assert main(["bench", *arguments, "--json"]) == 0
@@ -49,7 +42,7 @@ def test_the_figures_are_measured_kept_and_computed_again(
     assert found["rankings"]["memory"]["any@1"] == [1.0, 1.0, 1.0]
     assert found["rankings"]["recency"]["MRR"][0] < 1
     assert [found["control"][name] for name in ("STALE", "LEAK", "GHOST", "ECHO")] == [0] * 4
-    assert len(rows.read_text(encoding="utf-8").splitlines()) == 6 * len(QUESTIONS)
+    assert len(rows.read_text(encoding="utf-8").splitlines()) == 6 * 2
     assert run("--verify", str(rows))["rankings"] == found["rankings"]
     with Memory("sqlite", path=path, embedder="none") as memory:
         assert memory.users().items == []

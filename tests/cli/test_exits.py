@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -56,32 +56,21 @@ def test_help_documents_every_status(cli: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("line", "said"),
     [
-        (["serach", "x"], "Did you mean 'search'"),
-        (["search", "x", "--no-such"], "no such option"),
-        (["search"], "missing argument 'QUERY'"),
-        (["list", "--limit", "many"], "valid integer"),
-        (["list", "--limit", "0"], "limit"),
-        (["list", "--since", "yesterday"], "moment"),
-        (["list", "--since", "2026-01-01"], "with an offset"),
-        (["list", "--timeout", "0"], "timeout"),
-        (["list", "-p", "sqlit"], "did you mean 'sqlite'"),
-        (["list", "--url", "x"], "unexpected option 'url'"),
-        (["list", "-o", "no-equals-sign"], "name=value"),
-        (["list", "-o", "embedder=nonsense"], "no embedder 'nonsense'"),
-        (["list", "--path", ":memory:"], "path"),
-        (["list", "--cursor", "forged"], "cursor"),
-        (["add", " "], "blank"),
-        (["delete"], "either one ID, or --all"),
-        (["delete", "--all"], "--yes"),
-        (["update", "some-id"], "nothing to change"),
-        (["update", "some-id", "--clear", "content"], "cannot be emptied"),
-        (["import", "/no/such/file"], "No such file"),
+        *(("serach x", "Did you mean 'search'"), ("search x --no-such", "no such option")),
+        *(("search", "missing argument 'QUERY'"), ("list --limit many", "valid integer"), ("list --limit 0", "limit")),
+        *(("list --since yesterday", "moment"), ("list --since 2026-01-01", "with an offset")),
+        *(("list --timeout 0", "timeout"), ("list -p sqlit", "did you mean 'sqlite'")),
+        *(("list --url x", "unexpected option 'url'"), ("list -o no-equals-sign", "name=value")),
+        *(("list -o embedder=nonsense", "no embedder 'nonsense'"), ("list --path :memory:", "path")),
+        *(("list --cursor forged", "cursor"), ("add ' '", "blank"), ("delete", "either one ID, or --all")),
+        *(("delete --all", "--yes"), ("update some-id", "nothing to change")),
+        *(("update some-id --clear content", "cannot be emptied"), ("import /no/such/file", "No such file")),
     ],
 )
-def test_wrong_usage_is_2_and_says_what_is_wrong(cli: Run, arguments: list[str], said: str) -> None:
-    ended, as_json = cli(*arguments), cli(*arguments, "--json")
+def test_wrong_usage_is_2_and_says_what_is_wrong(cli: Run, line: str, said: str) -> None:
+    ended, as_json = cli(*shlex.split(line)), cli(*shlex.split(line), "--json")
     assert (ended.status, ended.out, as_json.status) == (2, "", 2)
     assert said in ended.err
     assert len(ended.err.splitlines()) <= 2
@@ -98,13 +87,11 @@ def test_a_missing_user_or_package_is_named(cli: Run, faulty: None, monkeypatch:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_one_line_says_how_to_get_it(missing: str) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from openproto.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
-    assert done.returncode == Exit.MISSING
-    assert "pip install 'openproto[cli]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert Exit.MISSING == package._MISSING
+def test_without_the_extra_one_line_says_how_to_get_it(missing: str, run_python: Any) -> None:
+    program = "import sys; sys.modules[sys.argv[1]] = None; from openproto.cli import main; sys.exit(main())"
+    done = run_python(program, missing)
+    assert done.returncode == Exit.MISSING == package._MISSING
+    assert ("pip install 'openproto[cli]'" in done.stderr, len(done.stderr.splitlines())) == (True, 1)
 
 
 @pytest.mark.usefixtures("faulty")

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,8 @@ MANY = 3000
 
 
 def stored(path: Path) -> list[str]:
-    with sqlite3.connect(path) as db:
-        found = [content for (content,) in db.execute("SELECT content FROM memories ORDER BY created_at, id")]
-    db.close()
-    return found
+    with closing(sqlite3.connect(path)) as db:
+        return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY created_at, id")]
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
@@ -38,16 +36,6 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture
-def adds_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the store refuse to restore, as a server does for a key of one user."""
-
-    async def restore(self: Provider, records: Any) -> RestoreOutcomes:
-        raise ScopeDeniedError("not with this key")
-
-    monkeypatch.setattr(Sqlite, "restore", restore)
 
 
 def test_what_was_exported_is_the_same_in_another_store(cli: Run, tmp_path: Path) -> None:
@@ -85,8 +73,13 @@ def test_what_was_exported_is_the_same_in_another_store(cli: Run, tmp_path: Path
     assert cli(*for_eve).out == "0 memories stored, 3 there already\n"
 
 
-@pytest.mark.usefixtures("adds_anew")
-def test_a_store_that_cannot_restore_gets_new_memories_in_the_old_order(cli: Run, tmp_path: Path) -> None:
+def test_a_store_that_cannot_restore_gets_new_memories_in_the_old_order(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def restore(self: Provider, records: Any) -> RestoreOutcomes:
+        raise ScopeDeniedError("not with this key")  # as a server does for a key of one user
+
+    monkeypatch.setattr(Sqlite, "restore", restore)
     paris = cli("add", "Paris", "-s", "home").out.strip()
     cli(*("add", "tea", "-s", "food", "-t", "hot", "--source", "app=notes", "--confidence", "0.5"))
     cli("add", "then", "--valid-from", "2019-01-01T00:00:00Z", "--valid-to", "2020-01-01T00:00:00Z", "-x", "x-a=[1]")
@@ -120,7 +113,7 @@ def test_a_store_that_cannot_restore_gets_new_memories_in_the_old_order(cli: Run
     assert imported["earlier"]["user_id"] == "ada"
 
 
-def test_lines_in_any_order_find_what_they_supersede(cli: Run, tmp_path: Path) -> None:
+def test_lines_in_any_order_find_what_they_supersede_also_what_is_stored_already(cli: Run, tmp_path: Path) -> None:
     lines = [
         {"id": "new", "content": "Lisbon", "user_id": "ada", "supersedes": ["old", "gone"]},
         {"id": "old", "content": "Paris", "user_id": "ada", "superseded_by": "new"},
@@ -129,10 +122,11 @@ def test_lines_in_any_order_find_what_they_supersede(cli: Run, tmp_path: Path) -
     ended = cli("import", str(write_lines(tmp_path / "f", lines)))
     assert (ended.status, ended.out) == (0, "3 memories stored, 1 supersession restored\n")
     assert "1 memory that superseded others" in ended.err
-    new, old = (next(i for i in cli("list", "--json").json["items"] if i["content"] == c) for c in ("Lisbon", "Paris"))
+    found = {item["content"]: item for item in cli("list", "--json").json["items"]}
+    new, old = found["Lisbon"], found["Paris"]
     assert (new["supersedes"], old["superseded_by"]) == ([old["id"]], new["id"])
     assert new["x-imported"]["supersedes"] == ["old", "gone"]
-    next_one = {"content": "Madrid", "user_id": "ada", "supersedes": [new["id"]]}  # one that is stored already
+    next_one = {"content": "Madrid", "user_id": "ada", "supersedes": [new["id"]]}
     assert cli("import", str(write_lines(tmp_path / "f", [next_one]))).status == 0
     assert cli("get", new["id"], "--json").json["superseded_by"]
 
@@ -243,9 +237,8 @@ def test_only_the_same_interrupted_export_is_continued(cli: Run, tmp_path: Path,
     file, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
     for n in range(6):
         cli("add", f"m{n}")
-    with sqlite3.connect(environment) as db:  # moments that are equal are neither lost nor doubled
+    with closing(sqlite3.connect(environment, isolation_level=None)) as db:  # equal moments are not doubled
         db.execute("UPDATE memories SET created_at = (SELECT max(created_at) FROM memories)")
-    db.close()
     items = cli("list", "--json").json["items"]
     for user, gathered in (("ada", items[:3]), ("ada", [{**items[0], "id": "of another"}]), ("bob", items[:3])):
         header = {"export": {"provider": "sqlite", "user_id": user, "scope": None, "tag": None}}

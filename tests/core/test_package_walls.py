@@ -9,16 +9,12 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 HOMES = {
     "openproto": ROOT / "openproto",
     "openproto_adapters": ROOT / "adapters/openproto_adapters",
     "openproto_conformance": ROOT / "conformance/openproto_conformance",
 }
-OTHERS = ("openproto_adapters", "openproto_conformance")
-
 FOR_ADAPTERS = set(
     "blocking context embedding emulation errors fanout fields http_status ids models provider requests stores".split()
 )
@@ -30,9 +26,25 @@ MOST_ARROWS = 89
 """From one room of openproto to another, where a room is a folder or a module at the root."""
 
 
-def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
-    """Yield the full name of everything that `module` imports, by any statement and at any depth."""
-    package = module.split(".") if is_package else module.split(".")[:-1]
+@cache
+def modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for package, home in HOMES.items():
+        for path in sorted(home.rglob("*.py")):
+            parts = [package, *path.relative_to(home).with_suffix("").parts]
+            found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+class _Runtime(ast.NodeTransformer):
+    """Takes out what stands under `if TYPE_CHECKING:`."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)  # type: ignore[return-value]
+
+
+def _imports(tree: ast.AST, package: list[str]) -> Iterator[str]:
+    """Yield the full name of everything that a module of the package imports, by any statement and at any depth."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -42,94 +54,54 @@ def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
             yield from (f"{start}.{alias.name}" for alias in node.names)
 
 
-def crossings(source: str, module: str, *, is_package: bool = False) -> list[str]:
-    """Return the imports of `module` that go through a wall."""
-    mine = module.split(".")
-
-    def is_allowed(name: str) -> bool:
-        parts = name.split(".")
-        if parts[0] == mine[0] == "openproto_adapters":
-            return len(parts) > 1 and len(mine) > 1 and parts[1] == mine[1]
-        return parts[0] not in OTHERS or parts[0] == mine[0]
-
-    # importlib.import_module("openproto_adapters.x") is an import too.
-    named = re.findall(rf"[\"']((?:{'|'.join(OTHERS)})[.\w]*)[\"']", source)
-    names = [*_imports(ast.parse(source), module, is_package=is_package), *named]
-    return [name for name in names if not is_allowed(name)]
-
-
-def modules() -> list[tuple[str, Path]]:
-    found: list[tuple[str, Path]] = []
-    for package, home in HOMES.items():
-        for path in sorted(home.rglob("*.py")):
-            parts = [package, *path.relative_to(home).with_suffix("").parts]
-            found.append((".".join(part for part in parts if part != "__init__"), path))
-    return found
-
-
-@pytest.mark.parametrize(("module", "path"), [pytest.param(*entry, id=entry[0]) for entry in modules()])
-def test_a_module_imports_through_no_wall_and_is_not_too_long(module: str, path: Path) -> None:
-    source = path.read_text(encoding="utf-8")
-    assert crossings(source, module, is_package=path.name == "__init__.py") == []
-    assert len(source.splitlines()) <= LONGEST_FILE
-    if module.startswith("openproto_adapters"):
-        parts = {name.split(".")[1] for name in module_graph()[module] if name.startswith("openproto.")}
-        assert parts <= FOR_ADAPTERS
-
-
 @cache
-def module_graph() -> dict[str, set[str]]:
-    """Return which modules each module imports, wherever in it; imports for type checkers alone are left out."""
-    known = dict(modules())
-    graph: dict[str, set[str]] = {}
-    for module, path in known.items():
-        tree = _Runtime().visit(ast.parse(path.read_text(encoding="utf-8")))
-        names = _imports(tree, module, is_package=path.name == "__init__.py")
-        # What is imported is a module, or stands in one.
-        found = (name if name in known else name.rpartition(".")[0] for name in names)
-        graph[module] = {name for name in found if name in known and name != module}
-    return graph
+def imported(module: str, *, at_runtime: bool) -> set[str]:
+    """Return which modules a module imports; those for type checkers alone only where not `at_runtime`."""
+    path = modules()[module]
+    source = path.read_text(encoding="utf-8")
+    tree: ast.AST = ast.parse(source)
+    names = [*_imports(_Runtime().visit(tree) if at_runtime else tree, _package(module, path))]
+    if not at_runtime:  # importlib.import_module("openproto_adapters.x") is an import too
+        names += re.findall(r"[\"'](openproto_(?:adapters|conformance)[.\w]*)[\"']", source)
+    # What is imported is a module, or stands in one.
+    found = (name if name in modules() else name.rpartition(".")[0] for name in names)
+    return {name for name in found if name in modules() and name != module}
 
 
-class _Runtime(ast.NodeTransformer):
-    """Takes out what stands under `if TYPE_CHECKING:`."""
+def _package(module: str, path: Path) -> list[str]:
+    return module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        if ast.unparse(node.test) == "TYPE_CHECKING":
-            return node.orelse
-        return self.generic_visit(node)
+
+def _is_allowed(module: str, other: str) -> bool:
+    mine, its = module.split("."), other.split(".")
+    if its[0] == "openproto":
+        return mine[0] != "openproto_adapters" or len(its) == 1 or its[1] in FOR_ADAPTERS
+    return mine[0] == its[0] and (its[0] == "openproto_conformance" or mine[:2] == its[:2])
+
+
+def test_no_module_imports_through_a_wall_or_is_too_long() -> None:
+    assert {"openproto.models", "openproto_adapters.sqlite.statements"} <= imported(
+        "openproto_adapters.sqlite.provider", at_runtime=False
+    )
+    assert not [
+        (module, other)
+        for module in modules()
+        for other in imported(module, at_runtime=False)
+        if not _is_allowed(module, other)
+    ]
+    assert not [
+        module for module, path in modules().items() if len(path.read_text("utf-8").splitlines()) > LONGEST_FILE
+    ]
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = module_graph()
-    assert {"openproto.models", "openproto_adapters.sqlite.statements"} <= graph["openproto_adapters.sqlite.provider"]
+    graph = {module: imported(module, at_runtime=True) for module in modules()}
     assert {*TopologicalSorter(graph).static_order()} == graph.keys()  # a CycleError names a circle
 
 
 def test_the_rooms_of_openproto_are_few_and_know_few_others() -> None:
-    graph = {module: others for module, others in module_graph().items() if module.split(".")[0] == "openproto"}
-    root = {path.stem for path in HOMES["openproto"].glob("*.py")} - {"__init__"}
-    assert len(root) <= MOST_AT_THE_ROOT
-    rooms = {module: (*module.split("."), "")[1] for module in graph}
-    arrows = {(rooms[module], rooms[other]) for module, others in graph.items() for other in others}
+    own = [module for module in modules() if module.split(".")[0] == "openproto"]
+    assert len({path.stem for path in HOMES["openproto"].glob("*.py")} - {"__init__"}) <= MOST_AT_THE_ROOT
+    rooms = {module: (*module.split("."), "")[1] for module in own}
+    arrows = {(rooms[module], rooms[other]) for module in own for other in imported(module, at_runtime=True)}
     assert len({(source, target) for source, target in arrows if source != target}) <= MOST_ARROWS
-
-
-@pytest.mark.parametrize(
-    ("module", "source", "crosses"),
-    [
-        ("openproto.client", "import openproto_adapters", True),
-        ("openproto.client", "def late():\n    import openproto_conformance.suite", True),
-        ("openproto.client", "import_module('openproto_adapters.sqlite')", True),
-        ("openproto.client", "from . import models", False),
-        ("openproto_adapters.sqlite.provider", "from ..postgres import sql", True),
-        ("openproto_adapters.sqlite.provider", "from .. import postgres", True),
-        ("openproto_adapters.sqlite.provider", "from .database import Database", False),
-        ("openproto_adapters.sqlite.provider", "import numpy, openproto.models, openproto_adapters.sqlite.sql", False),
-        ("openproto_adapters.mem0", "from openproto_adapters import sqlite", True),
-        ("openproto_conformance.suite", "from openproto_adapters.sqlite import Sqlite", True),
-        ("openproto_conformance.suite", "from openproto_conformance.probe import Probe", False),
-    ],
-)
-def test_a_crossing_is_seen_and_an_import_inside_the_walls_allowed(module: str, source: str, crosses: bool) -> None:
-    assert bool(crossings(source, module)) == crosses
