@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import tempfile
 import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import lasting
 import pytest
 from commandline import PROGRAM, Ended, Run
 
 from openproto.cli import main
+
+
+@pytest.fixture
+def tmp_path() -> Path:
+    """Return a folder in memory, because stores wait for the disk at every commit."""
+    return Path(tempfile.mkdtemp(dir=lasting.folder("cli")))
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +31,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith(("OPENPROTO_", "OPENAI_", "PG")):
             monkeypatch.delenv(name)
     path = tmp_path / "memory.db"
-    monkeypatch.setenv("OPENPROTO_PATH", str(path))
-    monkeypatch.setenv("OPENPROTO_EMBEDDER", "none")
-    monkeypatch.setenv("OPENPROTO_USER", "ada")
+    for name, value in (("PATH", str(path)), ("EMBEDDER", "none"), ("USER", "ada")):
+        monkeypatch.setenv(f"OPENPROTO_{name}", value)
     monkeypatch.setenv("COLUMNS", "100")
     return path
 

@@ -50,67 +50,64 @@ def lines(*values: Any) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        (
-            "mem0",
-            json.dumps({"results": [{**MEM0, **USED}], "relations": []}, indent=2),
-            [TEA],
-            {"tags": ["pref"], "scope": "agent/chef/run/7", "source": {"app": "mem0", "type": "imported"}, **MADE},
-            {"id": "892", "hash": "abc", "metadata": MEM0["metadata"], "created_at": AT},
-        ),
-        ("mem0", json.dumps([PLATFORM]), [TEA], {"tags": ["food"], "valid_to": "2031-01-01T23:59:59.999999Z"}, {}),
-        ("mem0", lines(MEM0, {**MEM0, "id": "2"}), [TEA, TEA], {"tags": ["pref"]}, {"hash": "abc"}),
-        ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"], **MADE}, {"archive_id": "a1"}),
-        ("letta", json.dumps([{"id": "a1", "name": "n", "passages": [PASSAGE]}]), [TEA], {}, {"archive": "n"}),
-        ("letta", json.dumps({"agents": [{}], "blocks": [{"label": "human", "value": TEA}]}), [TEA], {}, {}),
-        (
-            "zep",
-            json.dumps({"edges": [FACT], "nodes": [{"name": "Alice"}]}),
-            [TEA],
-            {"valid_from": AT.replace("+00:00", "000Z"), "valid_to": "2025-01-01T00:00:00Z", "tags": ["LIKES"]},
-            {"id": "u1"},
-        ),
-        (
-            "langgraph",
-            json.dumps([ITEM]),
-            [TEA],
-            {"scope": "memories/a%2Fb", "key": "k1", **MADE},
-            {"value": ITEM["value"], "created_at": AT},
-        ),
-        ("mcp", lines(ENTITY, RELATION), ["Alice: likes tea", "Alice: naps", "Alice lives in Oslo"], {}, {}),
-        ("mcp", json.dumps({"entities": [ENTITY], "relations": []}), ["Alice: likes tea", "Alice: naps"], {}, {}),
-        (
-            "chatgpt",
-            json.dumps([CHATGPT]),
-            [TEA, "Noted."],
-            {"tags": ["user"], "x-openproto": TURN, "created_at": "2023-11-14T22:13:20.500000Z"},
-            {"title": "T", "id": "c1/0"},
-        ),
-        ("claude", json.dumps([CLAUDE]), [TEA, "Noted."], {"x-openproto": {**TURN, "conversation": "c2"}, **MADE}, {}),
-        ("chatgpt-memories", json.dumps({"memories": [{"id": "1", "content": TEA}]}), [TEA], {}, {}),
-        ("claude-memories", json.dumps(CLAUDE_MEMORY), ["**Tastes**", TEA, "Ship it"], {}, {}),
-        ("csv", f'Memory;User;Tags;Mood\r\n"{TEA}";bob;a|b;good\r\n', [TEA], {"tags": ["a", "b"]}, {"mood": "good"}),
-        ("csv", f"content\n{TEA}\n", [TEA], {}, {}),
-        ("json", json.dumps([TEA, "x"]), [TEA, "x"], {}, {}),
-        ("json", json.dumps([{"content": TEA, "mood": 1, "tags": ["t"]}]), [TEA], {"tags": ["t"]}, {"mood": 1}),
-        (
-            "text",
-            f"# Tastes\n\n- {TEA}\n  and cake\n- [x] naps\n\nOne\nparagraph.\n---\n1. last\n",
-            [f"{TEA}\nand cake", "naps", "One\nparagraph.", "last"],
-            {"source": {"app": "text", "type": "imported"}},
-            {"heading": "Tastes"},
-        ),
-    ],
-)
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_file_of_another_program_is_mapped_and_stored_once(
-    cli: Run, tmp_path: Path, encoding: str, case: Any
-) -> None:
+FORMATS: list[Any] = [
+    (
+        "mem0",
+        json.dumps({"results": [{**MEM0, **USED}], "relations": []}, indent=2),
+        [TEA],
+        {"tags": ["pref"], "scope": "agent/chef/run/7", "source": {"app": "mem0", "type": "imported"}, **MADE},
+        {"id": "892", "hash": "abc", "metadata": MEM0["metadata"], "created_at": AT},
+    ),
+    ("mem0", json.dumps([PLATFORM]), [TEA], {"tags": ["food"], "valid_to": "2031-01-01T23:59:59.999999Z"}, {}),
+    ("mem0", lines(MEM0, {**MEM0, "id": "2"}), [TEA, TEA], {"tags": ["pref"]}, {"hash": "abc"}),
+    ("letta", json.dumps(PASSAGE), [TEA], {"tags": ["a"], **MADE}, {"archive_id": "a1"}),
+    ("letta", json.dumps([{"id": "a1", "name": "n", "passages": [PASSAGE]}]), [TEA], {}, {"archive": "n"}),
+    ("letta", json.dumps({"agents": [{}], "blocks": [{"label": "human", "value": TEA}]}), [TEA], {}, {}),
+    (
+        "zep",
+        json.dumps({"edges": [FACT], "nodes": [{"name": "Alice"}]}),
+        [TEA],
+        {"valid_from": AT.replace("+00:00", "000Z"), "valid_to": "2025-01-01T00:00:00Z", "tags": ["LIKES"]},
+        {"id": "u1"},
+    ),
+    (
+        "langgraph",
+        json.dumps([ITEM]),
+        [TEA],
+        {"scope": "memories/a%2Fb", "key": "k1", **MADE},
+        {"value": ITEM["value"], "created_at": AT},
+    ),
+    ("mcp", lines(ENTITY, RELATION), ["Alice: likes tea", "Alice: naps", "Alice lives in Oslo"], {}, {}),
+    ("mcp", json.dumps({"entities": [ENTITY], "relations": []}), ["Alice: likes tea", "Alice: naps"], {}, {}),
+    (
+        "chatgpt",
+        json.dumps([CHATGPT]),
+        [TEA, "Noted."],
+        {"tags": ["user"], "x-openproto": TURN, "created_at": "2023-11-14T22:13:20.500000Z"},
+        {"title": "T", "id": "c1/0"},
+    ),
+    ("claude", json.dumps([CLAUDE]), [TEA, "Noted."], {"x-openproto": {**TURN, "conversation": "c2"}, **MADE}, {}),
+    ("chatgpt-memories", json.dumps({"memories": [{"id": "1", "content": TEA}]}), [TEA], {}, {}),
+    ("claude-memories", json.dumps(CLAUDE_MEMORY), ["**Tastes**", TEA, "Ship it"], {}, {}),
+    ("csv", f'Memory;User;Tags;Mood\r\n"{TEA}";bob;a|b;good\r\n', [TEA], {"tags": ["a", "b"]}, {"mood": "good"}),
+    ("csv", f"content\n{TEA}\n", [TEA], {}, {}),
+    ("json", json.dumps([TEA, "x"]), [TEA, "x"], {}, {}),
+    ("json", json.dumps([{"content": TEA, "mood": 1, "tags": ["t"]}]), [TEA], {"tags": ["t"]}, {"mood": 1}),
+    (
+        "text",
+        f"# Tastes\n\n- {TEA}\n  and cake\n- [x] naps\n\nOne\nparagraph.\n---\n1. last\n",
+        [f"{TEA}\nand cake", "naps", "One\nparagraph.", "last"],
+        {"source": {"app": "text", "type": "imported"}},
+        {"heading": "Tastes"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("number", "case"), enumerate(FORMATS))
+def test_a_file_of_another_program_is_mapped_and_stored_once(cli: Run, tmp_path: Path, number: int, case: Any) -> None:
     name, file, contents, fields, kept = case
     path = tmp_path / "file"
-    path.write_bytes(file.encode(encoding))
+    path.write_bytes(file.encode("utf-16" if number % 2 else "utf-8-sig"))
     command = ("import", str(path), "--user", "ada", "--json", "--turns")
     assert cli(*command, "--dry-run").json["valid"] == len(contents)
     assert cli("list").out == ""

@@ -7,19 +7,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
 import pytest
 
+from openproto.server import running
+
 ROOT = Path(__file__).parents[2]
 LLM = ROOT / "examples/llm"
-WEB = ROOT / "examples/web"
 
 Environment: TypeAlias = dict[str, str]
-Serve: TypeAlias = Callable[[str], str]
 
 
 @pytest.fixture
@@ -38,25 +39,16 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
 
 
 @pytest.fixture
-def serve(environment: Environment) -> Iterator[Serve]:
-    servers: list[subprocess.Popen[str]] = []
-
-    def start(app: str) -> str:
-        command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--app-dir", str(WEB)]
-        servers.append(server := subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-        said = ""
-        for line in server.stderr or ():
-            said += line
-            if running := re.search(r"running on (http://\S+)", line):
-                return running[1]
-        raise AssertionError(said)
-
-    yield start
-    for server in servers:
-        server.terminate()
-        _, said = server.communicate(timeout=20)
-        assert "Application shutdown complete" in said
-        assert "Traceback" not in said, said
+async def web(
+    request: pytest.FixtureRequest, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client of the example that a test's parameter names, which runs under a real server."""
+    monkeypatch.syspath_prepend(ROOT / "examples/web")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with running(import_module(request.param).app) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            yield client
 
 
 async def eventually(web: httpx.AsyncClient, path: str, reached: Callable[[Any], bool], **options: Any) -> Any:
@@ -75,47 +67,45 @@ def run(environment: Environment, *command: str | Path) -> str:
 
 
 @pytest.mark.promise(53, 54, 58)
-async def test_a_web_chat_remembers_each_of_many_users_at_once(serve: Serve) -> None:
-    async with httpx.AsyncClient(base_url=serve("chat:app"), timeout=30) as web:
+@pytest.mark.parametrize("web", ["chat"], indirect=True)
+async def test_a_web_chat_remembers_each_of_many_users_at_once(web: httpx.AsyncClient) -> None:
+    async def say(user: str, message: str) -> str:
+        answer = await web.post(f"/chat/{user}", json={"message": message})
+        return str(answer.raise_for_status().json())
 
-        async def say(user: str, message: str) -> str:
-            answer = await web.post(f"/chat/{user}", json={"message": message})
-            return str(answer.raise_for_status().json())
-
-        users = [f"user{n}" for n in range(30)]
-        said = await asyncio.gather(*(say(user, f"My name is {user}") for user in users))
-        assert said == [f"You said: My name is {user}" for user in users]
-        await eventually(web, "/stats", lambda counts: counts["stored"] >= 30)
-        answers = await asyncio.gather(*(say(user, "Do you remember my name?") for user in users))
-        assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
+    users = [f"user{n}" for n in range(30)]
+    said = await asyncio.gather(*(say(user, f"My name is {user}") for user in users))
+    assert said == [f"You said: My name is {user}" for user in users]
+    await eventually(web, "/stats", lambda counts: counts["stored"] >= 30)
+    answers = await asyncio.gather(*(say(user, "Do you remember my name?") for user in users))
+    assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
 
 
 @pytest.mark.promise(55)
-async def test_a_web_chat_behind_tokens_keeps_its_users_apart(serve: Serve) -> None:
-    async with httpx.AsyncClient(base_url=serve("chat_bearer:app"), timeout=30) as web:
-        ada, bob, eve = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob", "eve"))
-        for stranger in ({}, eve):
-            assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
-        answer = await web.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
-        assert answer.json() == "You said: I live in Oslo"
-        await eventually(web, "/memories", lambda kept: kept == ["I live in Oslo"], headers=ada)
-        assert (await web.get("/memories", headers=bob)).json() == []
+@pytest.mark.parametrize("web", ["chat_bearer"], indirect=True)
+async def test_a_web_chat_behind_tokens_keeps_its_users_apart(web: httpx.AsyncClient) -> None:
+    ada, bob, eve = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob", "eve"))
+    for stranger in ({}, eve):
+        assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
+    answer = await web.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
+    assert answer.json() == "You said: I live in Oslo"
+    await eventually(web, "/memories", lambda kept: kept == ["I live in Oslo"], headers=ada)
+    assert (await web.get("/memories", headers=bob)).json() == []
 
 
 @pytest.mark.promise(57)
-async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(serve: Serve) -> None:
-    async with httpx.AsyncClient(base_url=serve("chat_stream:app"), timeout=30) as web:
-        whole = await web.get("/chat/ada", params={"message": "I live in Oslo"})
-        assert "".join(re.findall(r'data: "(.*)"', whole.text)) == "You said: I live in Oslo"
-
-        async with web.stream("GET", "/chat/bob", params={"message": "word " * 200}) as left:
-            async for line in left.aiter_lines():
-                if "word" in line:
-                    break
-        kept = await eventually(web, "/memories/bob", lambda found: len(found) == 2)
-        (reply,) = [memory for memory in kept if "assistant" in memory["tags"]]
-        assert reply["tags"] == ["assistant", "partial"]
-        assert 1 <= reply["text"].count("word") < 200
+@pytest.mark.parametrize("web", ["chat_stream"], indirect=True)
+async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(web: httpx.AsyncClient) -> None:
+    whole = await web.get("/chat/ada", params={"message": "I live in Oslo"})
+    assert "".join(re.findall(r'data: "(.*)"', whole.text)) == "You said: I live in Oslo"
+    async with web.stream("GET", "/chat/bob", params={"message": "word " * 200}) as left:
+        async for line in left.aiter_lines():
+            if "word" in line:
+                break
+    kept = await eventually(web, "/memories/bob", lambda found: len(found) == 2)
+    (reply,) = [memory for memory in kept if "assistant" in memory["tags"]]
+    assert reply["tags"] == ["assistant", "partial"]
+    assert 1 <= reply["text"].count("word") < 200
 
 
 @pytest.mark.promise(59, 63, 109)
