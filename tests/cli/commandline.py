@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -27,3 +30,14 @@ class Ended:
 
 
 Run: TypeAlias = Callable[..., Ended]
+
+
+def interrupt(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> Ended:
+    """Start a command, signal it at its work once `ready`, and return how it ended."""
+    process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not ready():
+        time.sleep(0.001)
+    process.send_signal(signal_)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    return Ended(process.returncode, out, err)

@@ -7,14 +7,12 @@ import shlex
 import signal
 import sqlite3
 import stat
-import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from commandline import PROGRAM, Run
+from commandline import Run, interrupt
 
 DOCUMENTATION = (Path(__file__).parents[2] / "docs/backup.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ openproto (.*)$", DOCUMENTATION, re.MULTILINE)
@@ -76,17 +74,6 @@ def rows(path: Path) -> list[str]:
         return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY content")]
 
 
-def interrupt(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> str:
-    """Signal a command once `ready`, and return what it said."""
-    with subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True) as process:
-        while not ready():
-            assert process.poll() is None
-        process.send_signal(signal_)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode != 0
-    return said
-
-
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
     cli: Run, filled: Path, signal_: signal.Signals
@@ -100,13 +87,13 @@ def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
             return target.exists() and bool(rows(target))
         return False
 
-    said = interrupt(["restore", "a.openproto", "--path", str(target)], signal_, begun)
-    assert signal_ is signal.SIGKILL or "the same command goes on from there" in said
+    ended = interrupt(["restore", "a.openproto", "--path", str(target)], signal_, begun)
+    assert signal_ is signal.SIGKILL or "the same command goes on from there" in ended.err
     assert 0 < len(rows(target)) < 2002
     assert cli("restore", "a.openproto", "--path", str(target)).status == 0
     assert rows(target) == rows(filled / "memory.db")
-    said = interrupt(["backup", "c.openproto"], signal_, (filled / "c.openproto.tmp").exists)
+    ended = interrupt(["backup", "c.openproto"], signal_, (filled / "c.openproto.tmp").exists)
     assert not (filled / "c.openproto").exists()
     if signal_ is signal.SIGINT:
-        assert "no file was written" in said
+        assert "no file was written" in ended.err
         assert not (filled / "c.openproto.tmp").exists()

