@@ -21,6 +21,7 @@ import pytest
 from openproto import AsyncMemory
 from openproto.embedding import Embedder
 from openproto.portable.formats import NAMES
+from openproto.registry import OWN, make_provider
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -112,3 +113,23 @@ def test_the_commands_about_moving_memories_work_one_after_the_other(home: dict[
     first_cells = re.findall(r"^\| ((?:`[a-z0-9-]+`(?:, )?)+) \|", MOVING, re.MULTILINE)
     named = re.findall(r"`([a-z0-9-]+)`", " ".join(first_cells))
     assert sorted(name for name in named if name != "--format") == sorted(NAMES)
+
+
+NOWHERE = {"base_url": "http://127.0.0.1:1", "api_key": "k"}
+CLIENTS: list[tuple[str, dict[str, Any], str]] = [
+    ("sqlite", {"embedder": "none"}, "native"),
+    ("postgres", {"url": "postgresql://ada@127.0.0.1:1/none", "embedder": "none"}, "native"),
+    *((name, NOWHERE, "native") for name in ("passthrough", "memorysync", "memsy")),
+    *((name, NOWHERE, "aborting") for name in ("mem0", "supermemory", "letta")),
+    *(("mem0", {}, "detached"), ("memori", {}, "detached")),
+]
+
+
+@pytest.mark.promise(84)
+def test_the_table_has_every_provider_of_the_project_and_how_its_calls_are_cancelled() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `openproto\[\w+\]` \|.*\| ([a-z, ]+) \|$", README, re.MULTILINE)
+    assert {name for name, _ in rows} == OWN.keys()
+    said = {(name, tier) for name, tiers in rows for tier in tiers.split(", ")}
+    assert said == {(name, tier) for name, _, tier in CLIENTS}
+    for name, options, tier in CLIENTS:
+        assert make_provider(name, options).cancellation == tier

@@ -7,7 +7,7 @@ from openproto_conformance.cases import AREAS
 from store_suites import PostgresSuite, SqliteSuite
 
 
-@pytest.mark.promise(21, 24, 27, 77, 82, 85, 89, 98, 107, 111, 119)
+@pytest.mark.promise(21, 24, 27, 77, 82, 85, 87, 89, 98, 107, 111, 119)
 class TestSqlite(SqliteSuite):
     pass
 
