@@ -21,4 +21,6 @@ class Shelf(DictVendor):
 
     @property
     def records(self) -> dict[str, MemoryRecord]:
-        return {id: Stored.from_text(row.metadata, row.text).record for id, row in self.rows.items()}
+        """Return what is kept, without versions, which are new where a record is restored."""
+        kept = [Stored.from_text(row.metadata, row.text) for row in self.rows.values()]
+        return {stored.id: stored.shown.model_copy(update={"version": None}) for stored in kept}

