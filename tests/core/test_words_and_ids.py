@@ -6,7 +6,7 @@ import base64
 import unicodedata
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,23 +117,6 @@ def listing(**fields: Any) -> ListQuery:
 def test_a_cursor_leads_back_in_pages_of_another_size_and_spelling(created_at: datetime, id: str) -> None:
     cursor = encode_cursor(listing(scope="a", limit=10), created_at, id)
     assert decode_cursor(listing(scope="a/*", limit=20, cursor=cursor)) == (created_at, id)
-
-
-@given(st.data())
-def test_a_cursor_that_was_changed_or_cut_is_refused_or_harmless(data: st.DataObject) -> None:
-    cursor = encode_cursor(listing(), NOON, "m1-äö")
-    place = data.draw(st.integers(0, len(cursor) - 1))
-    changed = cursor[:place] + data.draw(st.characters(exclude_categories=["Cs"])) + cursor[place + 1 :]
-    for text in (changed, cursor[: place or 1]):
-        try:
-            position = decode_cursor(listing(cursor=text))
-        except InvalidRequestError:
-            continue
-        assert position is not None
-        created_at, id = position
-        assert created_at.utcoffset() == timedelta(0)
-        assert id
-        assert "\0" not in id
 
 
 @given(st.text(min_size=1, max_size=60), st.binary(max_size=60))
