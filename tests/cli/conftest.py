@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import sys
 import tempfile
 import termios
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +62,7 @@ def run() -> Run:
 
 
 @pytest.fixture
-def terminal() -> Callable[..., str]:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a command on a pseudo-terminal, typing `keys`, and return all that it showed."""
 
     def call(*arguments: str, keys: str = "") -> str:
@@ -68,16 +70,23 @@ def terminal() -> Callable[..., str]:
         modes = termios.tcgetattr(slave)
         modes[3] &= ~termios.ECHO
         termios.tcsetattr(slave, termios.TCSANOW, modes)
-        kept = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-        process = subprocess.Popen([*PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=kept)
-        os.close(slave)
         os.write(master, keys.encode())
-        shown = b""
-        with suppress(OSError):  # EIO: the other side has closed
-            while chunk := os.read(master, 65536):
-                shown += chunk
+        shown = bytearray()
+
+        def read() -> None:
+            with suppress(OSError):  # EIO: the other side has closed
+                while chunk := os.read(master, 65536):
+                    shown.extend(chunk)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        with monkeypatch.context() as patched, open(slave, "w") as screen, open(os.dup(slave)) as keyboard:
+            patched.setenv("TERM", "xterm")
+            for name, file in (("stdin", keyboard), ("stdout", screen), ("stderr", screen)):
+                patched.setattr(sys, name, file)
+            main(arguments)
+        reader.join()
         os.close(master)
-        process.wait(30)
         return shown.decode().replace("\r\n", "\n")
 
     return call

@@ -212,8 +212,9 @@ def test_index_says_how_much_it_finds(cli: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_schema_prints_the_script_and_nothing_else(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sqlite, "schema_script", lambda self, distribute: f"SELECT {distribute};\n", raising=False)
-    assert cli("schema").out == "SELECT False;\n"
+    script = "SELECT {};\n"
+    monkeypatch.setattr(Sqlite, "schema_script", lambda self, distribute=0: script.format(distribute), raising=False)
+    assert cli("schema").out == "SELECT 0;\n"
     assert cli("schema", "--distribute", "--json").json == {"sql": "SELECT True;\n"}
 
 

@@ -166,7 +166,7 @@ def test_restore_writes_what_export_wrote(cli: Run, tmp_path: Path) -> None:
         more.write(f'{foreign}\n{{"id": 1}}\n')
     ended = cli("restore", str(file), "--json", *there)
     assert (ended.status, ended.json) == (1, {"restored": 0, "exists": 2, "deleted": 0, "refused": 2})
-    assert "line 3: another user" in ended.err
+    assert "line 3: id: a record of another user" in ended.err
     assert "line 4: is not an exported memory" in ended.err
 
 

@@ -10,9 +10,8 @@ from fake_provider import NOON
 from waiting import until
 
 from openproto import ProviderUnavailableError
-from openproto.provider import Call, current_call
 from openproto.stores import audit_buffer
-from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
+from openproto.stores.audit_buffer import AuditBuffer, AuditRow
 
 ROWS = [AuditRow("ada", NOON, None, "get", f"m{n}", None, f"r{n}") for n in range(5)]
 
@@ -79,14 +78,6 @@ async def test_a_busy_store_costs_bounded_memory(
     await buffer.close()
     assert store.rows == ROWS[2:]
     assert "1 of the oldest were dropped" in caplog.text
-
-
-def test_an_entry_knows_the_call_in_progress_and_the_app_of_the_memory_itself_comes_first() -> None:
-    token = current_call.set(Call("search", "r1", "notes"))
-    entry, own = audit_row("ada", scope="a"), audit_row("ada", app="mail")
-    current_call.reset(token)
-    assert (entry.user_id, entry.action, entry.request_id, entry.scope) == ("ada", "search", "r1", "a")
-    assert (entry.app, own.app) == ("notes", "mail")
 
 
 async def test_flushing_ends_though_entries_keep_coming() -> None:

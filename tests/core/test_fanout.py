@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import pytest
 
 from openproto import gather_bounded
@@ -92,20 +91,6 @@ async def test_gather_all_raises_the_first_of_several_errors_once_all_calls_have
     with pytest.raises(KeyError, match="first"):
         await gather_all(fails_later(), fails(), goes_on())
     assert ended.is_set()
-
-
-async def test_cancelling_gather_all_ends_all_calls() -> None:
-    gauge = Gauge()
-
-    async def outlives() -> None:
-        with anyio.CancelScope(shield=True):
-            await asyncio.sleep(0.02)
-
-    with anyio.move_on_after(0.01) as scope:
-        await gather_all(gauge.call(0, hang=True), asyncio.sleep(0), gauge.call(1, hang=True), outlives())
-    assert scope.cancelled_caught
-    assert (gauge.started, gauge.running) == (2, 0)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("limit", [0, True, 2.5, float("nan"), float("inf"), -1, [1]])

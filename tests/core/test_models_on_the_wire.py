@@ -71,15 +71,6 @@ def test_a_repr_is_short_and_holds_no_content_and_html_shows_it_as_text() -> Non
         assert ("<script>" in html, "&lt;script&gt;" in html) == (False, True)
 
 
-def test_capabilities_say_which_protocol_they_speak_and_an_absent_feature_is_false() -> None:
-    features = models.Features.model_validate({})
-    assert not any(value for name, value in features if name not in ("scopes", "max_content_length"))
-    assert features.scopes == "none"
-    own = {"support": {"add": "native"}, "cancellation": "aborting"}
-    wire = models.Capabilities.model_validate({"provider": "x", "verbs": [], "x-openproto": own}).to_wire()
-    assert (wire["omp_version"], wire["x-openproto"]) == ("0.1", own)
-
-
 @pytest.mark.parametrize("extra", [{}, {"x-mem0": {"n": 1}}])
 def test_a_record_of_valid_fields_is_the_one_that_validation_makes_and_cannot_be_changed(extra: dict[str, Any]) -> None:
     some = {
