@@ -87,7 +87,7 @@ FORMATS: list[Any] = [
         {"title": "T", "id": "c1/0"},
     ),
     ("claude", json.dumps([CLAUDE]), [TEA, "Noted."], {"x-openproto": {**TURN, "conversation": "c2"}, **MADE}, {}),
-    ("chatgpt-memories", json.dumps({"memories": [{"id": "1", "content": TEA}]}), [TEA], {}, {}),
+    ("chatgpt-memories", json.dumps({"memories": [{"content": TEA}], "memory_max_tokens": 9}), [TEA], {}, {}),
     ("claude-memories", json.dumps(CLAUDE_MEMORY), ["**Tastes**", TEA, "Ship it"], {}, {}),
     ("csv", f'Memory;User;Tags;Mood\r\n"{TEA}";bob;a|b;good\r\n', [TEA], {"tags": ["a", "b"]}, {"mood": "good"}),
     ("csv", f"content\n{TEA}\n", [TEA], {}, {}),
@@ -159,11 +159,14 @@ def test_what_holds_no_memories_is_one_error(cli: Run, tmp_path: Path, data: byt
         (json.dumps([MEM0, {**MEM0, "id": "2"}])[:-20], ["item 2"]),
         (lines(ENTITY, {"type": "entity", "name": "B", "observations": 7}, RELATION), ["line 2"]),
         (f"content,confidence\n{TEA},often\nx,1,too,many\n\nnaps,0.5\n", ["line 2", "line 3"]),
-        ('content,user\nnaps,ada\n"no end,ada\n' + "x\n" * 600_000 + "tea,ada\n", ["line"]),
+        ('content,user\nnaps,ada\n"no end,ada\n' + "x\n" * 6_000 + "tea,ada\n", ["line"]),
         ("- naps\n- \udc80\n- tea\n", ["line 2"]),
     ],
 )
-def test_a_bad_place_is_told_and_the_rest_goes_on(cli: Run, tmp_path: Path, file: str, named: list[str]) -> None:
+def test_a_bad_place_is_told_and_the_rest_goes_on(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, named: list[str]
+) -> None:
+    monkeypatch.setattr("openproto.portable.formats.table._LONGEST_CELL", 10_000)
     path = tmp_path / "file"
     path.write_bytes(file.encode(errors="surrogateescape"))
     ended = cli("import", str(path), "-u", "ada")

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -66,8 +66,9 @@ def test_a_near_miss_says_what_was_meant_and_a_far_one_what_is_installed(wrong: 
 
 @pytest.mark.parametrize(("wrong", "right"), [("pth", "path"), ("timeuot", "timeout")])
 def test_an_unknown_option_is_a_type_error_that_names_the_nearest_and_all(wrong: str, right: str) -> None:
+    options: dict[str, Any] = {wrong: 1}
     with pytest.raises(TypeError, match=f"unexpected option '{wrong}'; did you mean '{right}'") as caught:
-        AsyncMemory("sqlite", **{wrong: "x"})
+        AsyncMemory("sqlite", **options)
     assert all(option in str(caught.value) for option in (*provider_options(provider_class("sqlite")), *CLIENT_OPTIONS))
     named = inspect.signature(AsyncMemory.__init__).parameters.keys() - {"self", "provider", "options"}
     assert {*named, "audit_reads"} == set(CLIENT_OPTIONS)

@@ -77,7 +77,7 @@ class Server(ThreadingHTTPServer):
 
 class Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]  # only this server uses this handler
 
     def setup(self) -> None:
         super().setup()
