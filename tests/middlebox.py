@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from anyio.from_thread import start_blocking_portal
 
-Fault: TypeAlias = Literal["", "twice", "twice later", "drop", "swap"]
+Fault: TypeAlias = Literal["", "twice", "twice later"]
 
 
 class Middlebox:
