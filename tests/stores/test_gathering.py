@@ -185,3 +185,31 @@ async def test_two_gatherings_are_under_way_at_once_and_share_no_fate() -> None:
         *("again", "again", "alone too", "", ""),
         *("five", "six", "seven", "alone"),
     ]
+
+
+async def test_gatherings_of_one_user_that_are_under_way_at_once_agree_on_keys_and_never_block_each_other(
+    memory: AsyncMemory,
+) -> None:
+    old = [(await memory.add(f"old {n}", user_id="ada")).id for n in range(4)]
+
+    async def caller(number: int) -> list[tuple[int, str]]:
+        found: list[tuple[int, str]] = []
+        for turn in range(4):
+            n = (number + turn) % 8
+            supersedes = [old[n % 4], old[(n + number // 2 * 2) % 4]] if n % 2 else []
+            await memory.put(f"put {number}.{turn}", user_id="ada", key=f"name {n % 3}")
+            record = await memory.add(
+                f"said {n}", user_id="ada", idempotency_key=f"k{n}", supersedes=sorted({*supersedes[:1]})
+            )
+            found.append((n, record.id))
+            await memory.update(record.id, user_id="ada", tags=[f"{number}"])
+            if supersedes:
+                await memory.add(f"better {number}.{turn}", user_id="ada", supersedes=supersedes[:: (-1) ** number])
+        return found
+
+    async with asyncio.timeout(60):
+        said = await asyncio.gather(*(caller(number) for number in range(16)))
+    assert len({pair for pairs in said for pair in pairs}) == 8
+    assert len(await contents(memory, "ada")) == 4 + 3 + 8 + 32
+    actions = [entry.action for entry in await memory.audit("ada", limit=1000)]
+    assert (actions.count("add"), actions.count("update")) == (4 + 3 + 8 + 32, 64 - 3 + 64)
