@@ -66,11 +66,17 @@ async def test_what_is_recorded_stays_in_a_private_file_and_reads_may_be_left_ou
         record = await memory.add("tea", user_id="ann", scope="kitchen", idempotency_key="k")
         await memory.add("tea", user_id="ann", scope="kitchen", idempotency_key="k")  # which is not recorded again
         await memory.context("coffee", "ann", scope="kitchen")
+        await memory.update(record.id, content="coffee")
+        await memory.get(record.id)
+        await memory.delete(record.id)
     assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
     async with made(audit_reads=False) as memory:
         entries = await memory.audit("ann")
         found = [(entry.action, entry.memory_id, entry.scope, entry.app) for entry in reversed(entries)]
-        assert found == [("add", record.id, "kitchen", "editor"), ("context", None, "kitchen", "editor")]
+        expected = {"add": "kitchen", "context": "kitchen", "update": "kitchen", "get": None, "delete": None}
+        assert found == [
+            (action, None if action == "context" else record.id, scope, "editor") for action, scope in expected.items()
+        ]
         await memory.list("bob")
         assert await memory.audit("bob") == await memory.audit("bob") == []
 

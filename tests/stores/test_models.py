@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from openproto_adapters.sqlite.reindexing import BATCH
 from toy_embedders import HashEmbedder
 from waiting import until
 
-from openproto import MemoryRecord, OpenProtoError, PayloadTooLargeError, ProviderError
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError, PayloadTooLargeError, ProviderError
 from openproto.provider import ReindexProgress
 from openproto.stores import indexer
 
@@ -235,6 +236,24 @@ async def test_what_is_written_meanwhile_is_neither_lost_nor_stale(store: Any) -
         await running
     assert {"added meanwhile", "changed meanwhile", "put meanwhile"} <= set(new.texts)
     assert len(await check_whole(store, new, every=1)) == 21
+
+
+async def test_a_store_under_constant_writes_is_re_embedded(store: Any) -> None:
+    await fill(store, OLD, SOME)
+
+    async def write(memory: AsyncMemory) -> str:
+        try:
+            for n in itertools.count():
+                await memory.add(f"meanwhile {n} fresh{n}", user_id="ada")
+        except OpenProtoError as error:
+            return error.message
+        return ""
+
+    async with store.client(OLD) as memory, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        writing = group.create_task(write(memory))
+        await store.reindex(HashEmbedder(24, "new"))
+    assert "'old'" in writing.result()
+    await check_whole(store, HashEmbedder(24, "new"))
 
 
 async def test_what_was_stopped_leaves_the_store_in_use_and_goes_on_where_it_was(store: Any) -> None:

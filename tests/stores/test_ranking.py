@@ -178,6 +178,7 @@ async def test_a_hit_lends_to_the_turns_next_to_it_and_to_nothing_else(memory: A
     )
     scores = {hit.memory.content: hit.score for hit in await memory.search("cheese", "ada")}
     assert scores == pytest.approx({"shall we buy cheese": 1.0, "yes two please": LENT, "what about wine": LENT})
+    assert len(await memory.search("cheese", "ada", min_score=max(scores.values()))) == 1  # which is not left out
     (first, second) = await memory.search("no thanks", "ada")
     assert (first.memory.content, second.memory.content) == ("no thanks", "yes two please")
 
