@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -46,7 +47,10 @@ class Shape(NamedTuple):
     async def run(self, client: Any) -> Any:
         if not self.in_block:
             return await self.use(await got(self.call(client)))
-        async with entered(await got(self.call(client))) as stream:
+        manager = await got(self.call(client))
+        async with AsyncExitStack() as stack:
+            is_async = hasattr(manager, "__aenter__")
+            stream = await stack.enter_async_context(manager) if is_async else stack.enter_context(manager)
             HELD[:] = [stream]
             return await self.use(stream)
 
@@ -56,23 +60,9 @@ def block(name: str, call: Call, use: Use, **captured: Any) -> Shape:
     return Shape(name, call, use, in_block=True, **captured)
 
 
-def method(path: str, **given: Any) -> Callable[..., Call]:
-    """Return what makes calls of a client's method: with `given`, or with other arguments in their place."""
-
-    def with_arguments(**others: Any) -> Call:
-        return lambda client: attrgetter(path)(client)(**{**given, **others})
-
-    return with_arguments
-
-
-@contextlib.asynccontextmanager
-async def entered(manager: Any) -> AsyncIterator[Any]:
-    if hasattr(manager, "__aenter__"):
-        async with manager as value:
-            yield value
-    else:
-        with manager as value:
-            yield value
+def call(path: str, given: dict[str, Any], **others: Any) -> Call:
+    """Return a call of a client's method: with `given`, or with other arguments in their place."""
+    return lambda client: attrgetter(path)(client)(**{**given, **others})
 
 
 async def read(stream: Any) -> list[Any]:
@@ -102,10 +92,6 @@ async def parsed(response: Any) -> Any:
     return await got(response.parse())
 
 
-async def text_and_parsed(response: Any) -> Any:
-    return response.text, await parsed(response)
-
-
 async def parsed_and_read(response: Any) -> Any:
     return response.status_code, await read(await parsed(response))
 
@@ -113,10 +99,6 @@ async def parsed_and_read(response: Any) -> Any:
 async def until_done(stream: Any) -> Any:
     assert await got(stream.until_done()) is stream
     return stream.current_completion_snapshot
-
-
-async def final_message_and_text(stream: Any) -> Any:
-    return await got(stream.get_final_message()), await got(stream.get_final_text())
 
 
 def final(what: str) -> Use:
@@ -167,12 +149,12 @@ LEFT: dict[str, Any] = {"reply": "You ", "partial": True}
 JSON: dict[str, Any] = {"reply": JSON_REPLY}
 CALLED: dict[str, Any] = {"reply": None}
 
-chat, helper = method("chat.completions.create", **CHAT), method("chat.completions.stream", **CHAT)
-raw_chat = method("chat.completions.with_raw_response.create", **CHAT)
-parse = method("chat.completions.parse", **CHAT, response_format=Answer)
-raw_parse = method("chat.completions.with_raw_response.parse", **CHAT, response_format=Answer)
-respond, stream_response = method("responses.create", **RESPONSE), method("responses.stream", **RESPONSE)
-message, stream_message = method("messages.create", **MESSAGE), method("messages.stream", **MESSAGE)
+chat, helper = (partial(call, f"chat.completions.{name}", CHAT) for name in ("create", "stream"))
+respond, stream_response = (partial(call, f"responses.{name}", RESPONSE) for name in ("create", "stream"))
+message, stream_message = (partial(call, f"messages.{name}", MESSAGE) for name in ("create", "stream"))
+raw_chat = partial(call, "chat.completions.with_raw_response.create", CHAT)
+raw_message = partial(call, "messages.with_raw_response.create", MESSAGE)
+ANSWER = {**CHAT, "response_format": Answer}
 
 OPENAI = [
     Shape("chat_create", chat()),
@@ -185,8 +167,8 @@ OPENAI = [
     block("chat_stream_left_early", chat(stream=True), first(2), **LEFT),
     Shape("chat_stream_closed", chat(stream=True), closed, **LEFT),
     Shape("chat_stream_forgotten", chat(stream=True), forgotten, **LEFT),
-    Shape("chat_parse", parse(), **JSON),
-    Shape("chat_beta_parse", method("beta.chat.completions.parse", **CHAT, response_format=Answer)(), **JSON),
+    Shape("chat_parse", call("chat.completions.parse", ANSWER), **JSON),
+    Shape("chat_beta_parse", call("beta.chat.completions.parse", ANSWER), **JSON),
     block("chat_helper", helper(), read),
     block("chat_helper_final", helper(), final("completion")),
     block("chat_helper_until_done", helper(), until_done),
@@ -196,21 +178,21 @@ OPENAI = [
     Shape("chat_tool_result", chat(messages=[SYSTEM, USER, *RESULT], tools=TOOLS), user=None),
     Shape("chat_with_options", lambda c: chat()(c.with_options(timeout=9))),
     Shape("chat_copied_twice", lambda c: chat()(c.copy().with_options(max_retries=0))),
-    Shape("chat_raw", raw_chat(), text_and_parsed),
-    Shape("chat_raw_client", method("with_raw_response.chat.completions.create", **CHAT)(), parsed),
-    Shape("chat_raw_parse", raw_parse(), parsed, **JSON),
+    Shape("chat_raw", raw_chat(), parsed),
+    Shape("chat_raw_client", call("with_raw_response.chat.completions.create", CHAT), parsed),
+    Shape("chat_raw_parse", call("chat.completions.with_raw_response.parse", ANSWER), parsed, **JSON),
     Shape("chat_raw_stream", raw_chat(stream=True), parsed_and_read),
     Shape("responses_create", respond()),
     Shape("responses_create_with_items", respond(input=[ITEM])),
     Shape("responses_stream", respond(stream=True), read),
     block("responses_stream_left_early", respond(stream=True), first(4), **LEFT),
-    Shape("responses_parse", method("responses.parse", **RESPONSE, text_format=Answer)(), **JSON),
+    Shape("responses_parse", call("responses.parse", RESPONSE, text_format=Answer), **JSON),
     block("responses_helper", stream_response(), read),
     block("responses_helper_final", stream_response(), final("response")),
     Shape("responses_tool_call", respond(tools=RESPONSE_TOOLS), **CALLED),
     Shape("responses_tool_result", respond(**OUTPUT), user=None, reply="You said: "),
-    Shape("responses_raw", method("responses.with_raw_response.create", **RESPONSE)(), parsed),
-    Shape("responses_beta", method("beta.responses.create", **RESPONSE)()),
+    Shape("responses_raw", call("responses.with_raw_response.create", RESPONSE), parsed),
+    Shape("responses_beta", call("beta.responses.create", RESPONSE)),
 ]
 
 ANTHROPIC = [
@@ -223,14 +205,15 @@ ANTHROPIC = [
     block("messages_helper", stream_message(system=[CACHED]), read),
     block("messages_helper_texts", stream_message(), lambda stream: read(stream.text_stream)),
     block("messages_helper_texts_left_early", stream_message(), lambda s: following(s.text_stream), **LEFT),
-    block("messages_helper_final", stream_message(), final_message_and_text),
+    block("messages_helper_final", stream_message(), final("message")),
+    block("messages_helper_final_text", stream_message(), final("text")),
     Shape("messages_tool_use", message(tools=MESSAGE_TOOLS), **CALLED),
     block("messages_tool_use_helper", stream_message(tools=MESSAGE_TOOLS), final("message"), **CALLED),
     Shape("messages_tool_result", message(messages=AFTER_TOOL, tools=MESSAGE_TOOLS), user=None),
-    Shape("messages_parse", method("messages.parse", **MESSAGE, output_format=Answer)(), **JSON),
-    Shape("messages_raw", method("messages.with_raw_response.create", **MESSAGE)(), parsed),
-    Shape("messages_raw_stream", method("messages.with_raw_response.create", **MESSAGE)(stream=True), parsed_and_read),
-    Shape("messages_beta", method("beta.messages.create", **MESSAGE)()),
-    block("messages_beta_helper", method("beta.messages.stream", **MESSAGE)(), final("message")),
+    Shape("messages_parse", call("messages.parse", MESSAGE, output_format=Answer), **JSON),
+    Shape("messages_raw", raw_message(), parsed),
+    Shape("messages_raw_stream", raw_message(stream=True), parsed_and_read),
+    Shape("messages_beta", call("beta.messages.create", MESSAGE)),
+    block("messages_beta_helper", call("beta.messages.stream", MESSAGE), final("message")),
     Shape("messages_with_options", lambda c: message()(c.with_options(timeout=9))),
 ]

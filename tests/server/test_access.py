@@ -170,17 +170,15 @@ def test_a_key_reaches_its_users_and_x_user_id_narrows_it(
 
 
 def test_a_key_of_one_user_need_not_name_the_user(guarded: httpx.Client) -> None:
-    mine = bearer(ADA)
-    record = guarded.post("/memories", json={"content": "green tea"}, headers=mine).json()
-    assert record["user_id"] == "ada"
-    assert guarded.put("/memories", json={"content": "tea", "key": "k"}, headers=mine).json()["user_id"] == "ada"
-    assert guarded.get("/memories/by-key", params={"key": "k"}, headers=mine).is_success
-    made = guarded.post("/memories/batch", json={"items": [{"content": "more tea"}]}, headers=mine).json()["outcomes"]
-    assert made[0]["memory"]["user_id"] == "ada"
-    assert len(guarded.get("/memories/search", params={"q": "tea"}, headers=mine).json()["results"]) == 3
-    assert guarded.post("/context", json={"query": "tea"}, headers=mine).json()["citations"]
-    error_of(guarded.get("/memories", headers=bearer(PAIR)), 400, "invalid_request")
-    assert guarded.get("/memories", headers=bearer(PAIR, **{"X-User-Id": "eve"})).json()["items"] == []
+    one, as_eve = bearer(ADA), bearer(PAIR, **{"X-User-Id": "eve"})
+    for method, path, options in requests_of("ada"):
+        nobody = {how: {name: fields[name] for name in fields if name != "user_id"} for how, fields in options.items()}
+        for key in (one, as_eve):
+            assert ask(guarded, (method, path, nobody), key).is_success, path
+        error_of(ask(guarded, (method, path, nobody), bearer(PAIR)), 400, "invalid_request")
+    for key, user_id in ((one, "ada"), (as_eve, "eve")):
+        made = guarded.post("/memories/batch", json={"items": [{"content": "tea"}]}, headers=key).json()["outcomes"]
+        assert made[0]["memory"]["user_id"] == user_id
 
 
 def test_only_hashes_of_keys_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
