@@ -21,6 +21,7 @@ from openproto.server.keys import new_key
 
 FULL_EXAMPLES = 1000
 LEAST_CASES = 10_000
+ALL_PHASES = "examples,coverage,fuzzing,stateful"
 PROGRAM = Path(sys.executable).with_name("schemathesis")
 
 
@@ -32,7 +33,7 @@ class Run(NamedTuple):
     output: str
 
 
-def schemathesis(examples: int, *, with_keys: bool = False) -> Run:
+def schemathesis(examples: int, *, with_keys: bool = False, phases: str = ALL_PHASES) -> Run:
     """Serve an empty file, with a key where wanted, and run at most so many examples for each operation and phase."""
     key, entry = new_key("schemathesis", ["*"])
     settings = ServerSettings(keys=[entry] if with_keys else [])
@@ -43,6 +44,7 @@ def schemathesis(examples: int, *, with_keys: bool = False) -> Run:
                 "run",
                 f"{url}/openapi.json",
                 f"--max-examples={examples}",
+                f"--phases={phases}",
                 "--checks=all",
                 "--exclude-checks=positive_data_acceptance",
                 "--generation-deterministic",
