@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_provider import FakeProvider
-from hypothesis import given
-from hypothesis import strategies as st
 
-from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord
-from openproto.fields import moment, plain
+from openproto import AsyncMemory, InvalidRequestError, MemoryRecord
+from openproto.fields import moment
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -73,23 +71,6 @@ async def test_look_alikes_reach_the_provider_as_plain_types(turn: int) -> None:
         assert type(value) is str
     assert (type(item.valid_from), type(query.since), type(query.limit)) == (datetime, datetime, int)
     assert (query.since, query.limit) == (NOON, 5)
-
-
-STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
-NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
-JSON = st.recursive(
-    st.none() | st.booleans() | NUMBERS | STORABLE,
-    lambda part: st.lists(part, max_size=3) | st.dictionaries(STORABLE, part, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(JSON)
-def test_what_is_plain_stays_as_it_is_also_in_an_extension(value: Any) -> None:
-    assert plain(value) == value
-    assert type(plain(value)) is type(value)
-    item = MemoryInput.model_validate({"content": "tea", "user_id": "ada", "x-y": value})
-    assert item.extensions == ({"x-y": value} if value is not None else {})
 
 
 def test_every_spelling_of_a_moment_means_the_same_everywhere() -> None:

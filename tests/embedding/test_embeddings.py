@@ -300,20 +300,6 @@ async def test_close_fails_everyone_who_waits_leaves_no_task_and_does_not_wait_f
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_an_embedder_that_cancels_itself_hangs_nobody() -> None:
-    class Cancels(Async):
-        async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-            self.batches.append(list(texts))
-            if len(self.batches) <= 4:
-                raise asyncio.CancelledError
-            return [[1.0, 0.0] for _ in texts]
-
-    async with asyncio.timeout(5), running(Cancels(), max_batch=1) as embeddings:
-        calls = [embeddings.embed_one(f"{n}") for n in range(6)]
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(outcome).__name__ for outcome in outcomes] == ["RuntimeError"] * 4 + ["ndarray"] * 2
-
-
 @pytest.mark.parametrize(
     "row",
     [
