@@ -106,6 +106,10 @@ async def test_the_provider_looks_like_the_one_that_it_wraps_and_a_fresh_one_is_
         record = await memory.add("tea", user_id="ann")
         with pytest.raises(ProviderUnavailableError):
             await fresh.get(RecordRef(id=record.id))
+    reports: list[Any] = []
+    await fresh.reindex(reports.append)  # of a store without vectors there is nothing to report
+    await fresh.close()
+    assert reports == []
 
 
 def test_a_layer_passes_on_everything_that_a_provider_has() -> None:

@@ -160,6 +160,19 @@ async def test_a_cancelled_statement_ends_in_the_server_and_its_connection_serve
         assert await db.connections() == 1
 
 
+async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(db: Database) -> None:
+    async with db.client(pool_max=2, close_timeout=0.6) as memory:
+        await memory.add("kept", user_id="ada")
+        async with db.stuck():
+            calls = [asyncio.create_task(memory.get(key=key, user_id="ada")) for key in "abcd"]
+            await db.running(2)
+            async with asyncio.timeout(10):
+                await memory.aclose()
+                await db.running(0)
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(outcome, Exception) for outcome in outcomes)
+
+
 async def cancelled_at(call: asyncio.Future[Any], wakeup: int) -> bool:
     """Cancel the call just before it wakes up for the given time, when what it waited for is there already."""
     seen = 0
