@@ -53,6 +53,8 @@ class Gatherer(Generic[Q, A]):
         self._refused: list[_Waiting[Q, A]] = []
         self._under_way: dict[asyncio.Future[Sequence[A | Exception]], list[_Waiting[Q, A]]] = {}
         self._leaves_soon = False
+        self.most = MOST
+        """How many go out together at most, which the sender may change."""
 
     async def __call__(self, call: Q) -> A:
         """Return the answer to the call; cancelling it takes it out of what waits, or ends it alone."""
@@ -114,7 +116,7 @@ class Gatherer(Generic[Q, A]):
                 return [first]
         waiting = [one for one in self._waiting if not one[1].done()]
         sent = sum(map(len, self._under_way.values())) + self._one_is_alone
-        most = min(MOST, -(-(len(waiting) + sent) // self._at_once))
+        most = min(self.most, -(-(len(waiting) + sent) // self._at_once))
         self._waiting = waiting[most:]
         return waiting[:most]
 

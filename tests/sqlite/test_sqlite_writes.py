@@ -1,4 +1,4 @@
-"""The writes of the sqlite provider, alone and together, where the file can be looked at."""
+"""The writes and searches of the sqlite provider, alone and together, where the file can be looked at."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from threading import Event
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite import adding, statements
+from openproto_adapters.sqlite import adding, provider, statements
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Call, Connection
 from sqlite_tools import check_consistent, database_of, memory, rows
 from waiting import until
 
-from openproto import AsyncMemory, MemoryRecord, ProviderUnavailableError
+from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
 from openproto.provider import Outcomes
 
 
@@ -171,3 +171,36 @@ async def test_gets_cancelled_while_they_wait_for_a_lock_end(path: Path, monkeyp
             await until(lambda: not lane._running)
         async with asyncio.timeout(5):
             assert await client.get(record.id) == record
+
+
+async def test_searches_of_one_moment_share_a_trip_and_each_has_its_own_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    together, search = Database._search_together, provider.search
+
+    def watched(self: Database, calls: Sequence[Call], connection: Connection) -> list[Any]:
+        sizes.append(len(calls))
+        return together(self, calls, connection)
+
+    def fails(db: Connection, query: Any, *rest: Any) -> Any:
+        if query.query == "fails":
+            db.execute("SELECT nothing FROM nowhere")
+        return search(db, query, *rest)
+
+    monkeypatch.setattr(Database, "_search_together", watched)
+    monkeypatch.setattr(provider, "search", fails)
+    async with memory(path) as client:
+        for user in ("ada", "bob"):
+            await client.add(f"tea of {user}", user_id=user)
+        asked = [("tea", "ada"), ("fails", "ada"), ("tea", "bob"), ("tea", "ada")]
+        calls = [asyncio.create_task(client.search(*each)) for each in asked]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert sizes == [3]
+        database_of(client)._searches.most = 2
+        await asyncio.gather(*(client.search("tea", "ada") for _ in range(3)))
+        assert sizes[:2] == [3, 2]
+    assert [type(each) for each in found[:2]] == [asyncio.CancelledError, ProviderError]
+    assert [hits[0].memory.user_id for hits in found[2:] if isinstance(hits, list)] == ["bob", "ada"]

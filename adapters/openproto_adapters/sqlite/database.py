@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from openproto.errors import ProviderError, ProviderUnavailableError
-from openproto.stores.gathering import Gatherer
+from openproto.stores.gathering import MOST, Gatherer
 from openproto_adapters.sqlite.errors import CLOSED, typed_error
 from openproto_adapters.sqlite.lanes import Answers, Call, Connection, Job, Lane, Part
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
@@ -31,6 +31,9 @@ _SAME_FILE = (
 )
 
 _LOCK_POLL_SECONDS = 0.02
+
+_SEARCHING_SECONDS = 0.01
+"""How long the first of several searches waits at most for the others that share its trip."""
 
 
 class Database:
@@ -49,6 +52,9 @@ class Database:
         )
         self._writes: Gatherer[Call, Any] = Gatherer(
             lambda calls: self._writer.start(partial(self._write_together, calls), calls), Call.give_up
+        )
+        self._searches: Gatherer[Call, Any] = Gatherer(
+            lambda calls: self._searcher.start(partial(self._search_together, calls), calls), Call.give_up
         )
         self._identity: tuple[int, int] | None = None
         self._is_immutable = False
@@ -74,9 +80,10 @@ class Database:
     async def search(self, function: Callable[[Connection], T]) -> T:
         """Return what `read` does, in the one thread of all searches.
 
-        They compute more than they wait, so that several threads would only take the interpreter from each other.
+        They compute more than they wait, so that several threads would only take the interpreter from each other. Those
+        that are asked for at the same time share a trip to it, as many as take a few milliseconds.
         """
-        return await self._read_in(self._searcher, lambda connection: _snapshot(connection, function))
+        return cast(T, await self._searches(Call(lambda connection: _snapshot(connection, function))))
 
     async def read_once(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which makes a single statement: that is a snapshot without a transaction."""
@@ -140,6 +147,20 @@ class Database:
 
         call = Call(function)
         return await self._writer.start(job, [call])
+
+    def _search_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
+        self._check_identity("nothing was read")
+        outcomes: list[Any] = []
+        started = time.monotonic()
+        for call in calls:
+            connection.work_for(call)
+            try:
+                outcomes += self._when_free(connection, partial(_answers, [call]))
+            except Exception as error:
+                outcomes.append(_typed(error))
+        each = (time.monotonic() - started) / len(calls)
+        self._searches.most = max(1, min(MOST, int(_SEARCHING_SECONDS / each)))
+        return outcomes
 
     def _read_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
         self._check_identity("nothing was read")
