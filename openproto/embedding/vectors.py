@@ -30,7 +30,7 @@ def unit_vectors(rows: Sequence[Any], *, count: int, model: str, dim: int) -> li
         )
     import numpy as np
 
-    row = rows[0] if count == 1 else None
+    row: Any = rows[0] if count == 1 else None
     is_single = type(row) is np.ndarray and row.dtype == np.float32 and row.shape == (dim,)
     if is_single and abs(np.vdot(row, row) - 1) < 2 * _UNIT:  # which overflows without a warning, as @ does not
         return [row.copy()]
