@@ -61,7 +61,7 @@ test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system
 test-citus: $(READY)  ## run the tests that want a Citus cluster: OPENPROTO_TEST_CITUS_URL names its coordinator
 	@$(BIN)/python -m pytest -m citus
 
-test-operating: $(READY)  ## run the tests that want nginx and systemd
+test-operating: $(READY)  ## run the tests that want nginx, systemd, zsh, and fish
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group operating
 	@$(BIN)/python -m pytest -m operating
 

@@ -81,9 +81,3 @@ def test_deleting_everything_asks_first(cli: Run, terminal: Callable[..., str]) 
     cli("add", "x")
     assert "nothing was changed" in terminal("delete", "--all", keys="n\n")
     assert "deleted 1" in terminal("delete", "--all", keys="y\n")
-
-
-def test_a_shell_is_told_commands_options_and_providers(run: Run) -> None:
-    for line, word in (("sear", "search"), ("list --sco", "--scope"), ("list --provider pass", "passthrough")):
-        words = {"COMP_WORDS": f"openproto {line}", "COMP_CWORD": str(len(line.split()))}
-        assert word in run(_OPENPROTO_COMPLETE="complete_bash", **words).out.split()
