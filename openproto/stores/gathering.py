@@ -32,7 +32,7 @@ class Gatherer(Generic[Q, A]):
         give_up: Is told of a call whose caller was cancelled after it was sent. When that is true of all, the future is
             cancelled as well.
         alone: Sends one call and returns its answer: a call that finds nothing waiting and nothing under way takes
-            it, in its caller's own task.
+            it, in its caller's own task; but not after a gathering of several, for then it is the first of more.
         at_once: How many gatherings may be under way, where the backend can work at several. Those that keep coming
             are spread evenly over them.
     """
@@ -53,12 +53,14 @@ class Gatherer(Generic[Q, A]):
         self._refused: list[_Waiting[Q, A]] = []
         self._under_way: dict[asyncio.Future[Sequence[A | Exception]], list[_Waiting[Q, A]]] = {}
         self._leaves_soon = False
+        self._last_was_single = True
         self.most = MOST
         """How many go out together at most, which the sender may change."""
 
     async def __call__(self, call: Q) -> A:
         """Return the answer to the call; cancelling it takes it out of what waits, or ends it alone."""
-        if self._send_alone is not None and not (self._waiting or self._under_way or self._one_is_alone):
+        is_busy = self._waiting or self._under_way or self._one_is_alone
+        if self._send_alone is not None and self._last_was_single and not is_busy:
             self._one_is_alone = True
             try:
                 return await self._send_alone(call)
@@ -101,6 +103,7 @@ class Gatherer(Generic[Q, A]):
     def _send(self) -> None:
         self._leaves_soon = False
         while self._has_room and (calls := self._next()):
+            self._last_was_single = len(calls) == 1
             try:
                 outcomes = self._send_calls([call for call, _ in calls])
             except Exception as error:  # nothing can be sent: the backend is closed

@@ -152,7 +152,10 @@ async def test_adds_of_one_moment_are_one_batch_and_where_that_is_refused_each_i
     assert check_consistent(path) == 5
 
 
-async def test_gets_cancelled_while_they_wait_for_a_lock_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first_goes_alone", [True, False])
+async def test_gets_cancelled_while_they_wait_for_a_lock_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, first_goes_alone: bool
+) -> None:
     def waits(*_: object) -> None:
         error = sqlite3.OperationalError("database is locked")
         error.sqlite_errorcode = sqlite3.SQLITE_BUSY
@@ -161,10 +164,11 @@ async def test_gets_cancelled_while_they_wait_for_a_lock_end(path: Path, monkeyp
     async with memory(path, audit_reads=False) as client:
         record = await client.add("note", user_id="ada")
         lane = database_of(client)._readers
+        database_of(client)._gets._last_was_single = first_goes_alone
         with monkeypatch.context() as patch:
             patch.setattr(statements, "get_each", waits)
             running = [asyncio.create_task(client.get(record.id)) for _ in range(5)]
-            await until(lambda: len(lane._running) == 6)
+            await until(lambda: len(lane._running) == (2 if first_goes_alone else 6))
             for call in running:
                 call.cancel()
             await asyncio.wait(running, timeout=5)

@@ -31,9 +31,7 @@ _SAME_FILE = (
 )
 
 _LOCK_POLL_SECONDS = 0.02
-
-_SEARCHING_SECONDS = 0.01
-"""How long the first of several searches waits at most for the others that share its trip."""
+_SEARCHING_SECONDS = 0.01  # how long the first of several searches waits at most for the others of its trip
 
 
 class Database:
@@ -48,7 +46,7 @@ class Database:
         self._searcher = Lane("openproto-sqlite-search", 1, self._connect_to_read)
         self._writer = Lane("openproto-sqlite-write", 1, self._connect_to_write)
         self._gets: Gatherer[Call, Any] = Gatherer(
-            lambda calls: self._readers.start(partial(self._read_together, calls), calls), Call.give_up
+            lambda calls: self._readers.start(partial(self._read_together, calls), calls), Call.give_up, self._get_alone
         )
         self._writes: Gatherer[Call, Any] = Gatherer(
             lambda calls: self._writer.start(partial(self._write_together, calls), calls), Call.give_up
@@ -87,14 +85,12 @@ class Database:
 
     async def read_once(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)`, which makes a single statement: that is a snapshot without a transaction."""
-        return await self._read_in(self._readers, function)
 
-    async def _read_in(self, lane: Lane, function: Callable[[Connection], T]) -> T:
         def job(connection: Connection) -> T:
             self._check_identity("nothing was read")
             return self._when_free(connection, function)
 
-        return await lane.run(job)
+        return await self._readers.run(job)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Callable[[Connection], T]], Awaitable[T]]]:
@@ -115,10 +111,15 @@ class Database:
     async def get(self, function: Answers[Q, T], request: Q) -> T:
         """Return what `function`, which makes a single statement, answers to the request.
 
-        Those that are asked for at the same time are read in one trip to a thread: a record takes a few microseconds to
-        read, and the trip many times that.
+        Those of one time are read in one trip to a thread, which takes many times what a record does.
         """
         return cast(T, await self._gets(Part(function, request)))
+
+    async def _get_alone(self, call: Call) -> Any:
+        (outcome,) = await self._readers.start(partial(self._read_together, [call]), [call])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Return `function(connection)` once what it wrote is committed; nothing is kept when it raises.
@@ -150,16 +151,15 @@ class Database:
 
     def _search_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
         self._check_identity("nothing was read")
-        outcomes: list[Any] = []
-        started = time.monotonic()
+        outcomes, started = list[Any](), time.perf_counter()
         for call in calls:
             connection.work_for(call)
             try:
                 outcomes += self._when_free(connection, partial(_answers, [call]))
             except Exception as error:
                 outcomes.append(_typed(error))
-        each = (time.monotonic() - started) / len(calls)
-        self._searches.most = max(1, min(MOST, int(_SEARCHING_SECONDS / each)))
+        spent = max(time.perf_counter() - started, 1e-6)
+        self._searches.most = max(1, min(MOST, int(_SEARCHING_SECONDS * len(calls) / spent)))
         return outcomes
 
     def _read_together(self, calls: Sequence[Call], connection: Connection) -> list[Any]:
