@@ -31,7 +31,7 @@ from openproto_conformance.runner import suite_of, work_in
 from openproto_conformance.target import Made, made_by, stores_beside
 from openproto_conformance.verify import differences
 
-USUAL_PROCESSES = 2
+USUAL_PROCESSES = 3
 
 LEAVE_WITHIN = 2.0
 """Seconds that threads of a provider get to end when the command does."""
@@ -128,7 +128,7 @@ def _errands(made: Made, how: How, stack: ExitStack) -> list[Errand]:
         if (how.processes or 1) > 1 and not made.broken:
             raise Misuse(f"--processes: each would need a store of its own, and {made.name} has no path for that alone")
         return []
-    wanted = how.processes or (1 if how.only else min(USUAL_PROCESSES, _cores()))
+    wanted = how.processes or (1 if how.only else min(USUAL_PROCESSES, _cores() + 1))  # one waits for the disk
     told = (how.deviations, how.patience, made.secrets, how.seed, how.quick)
     return [Errand(made.name, options, *told) for options in stores_beside(made.at_a_path, wanted - 1, stack)]
 

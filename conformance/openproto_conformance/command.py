@@ -89,7 +89,7 @@ async def conformance(
             "--processes",
             metavar="N",
             min=1,
-            help="How many processes share the cases, each on a path of its own: 2 where `path` alone says where the "
+            help="How many processes share the cases, each on a path of its own: 3 where `path` alone says where the "
             "memories are, unless --only names a part, and otherwise 1. Give 1 where there can be one store at a time.",
         ),
     ] = None,
