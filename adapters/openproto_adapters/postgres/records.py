@@ -73,8 +73,7 @@ def own_record(rows: Sequence[Any], user_id: str | None) -> MemoryRecord:
     if not rows:
         raise NotFoundError("no such memory")
     record = to_record(rows[0])
-    if user_id is not None and record.user_id != user_id:
-        raise foreign()
+    check_owner((record.user_id,), user_id)
     return record
 
 
