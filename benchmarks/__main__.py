@@ -49,6 +49,7 @@ WITHOUT_SERVER = {"adapters", "cancelled_requests", "http_client", "import_stall
 def main() -> int:
     """Run what was asked for and return the exit status."""
     options = _options()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is imported was compiled before
     watch = Watch()
     results: dict[str, list[Figure]] = {}
     names = [name for name in BENCHMARKS if not options.only or name in options.only]

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MINORS = (11, 12, 13, 14)
 EXTRAS = "embedded,encryption,sqlite,cli,local,server,conformance"
-SHORT = ["tests/core", "tests/sqlite", "tests/conformance/test_stores_conform.py", "-k", "not histories"]
+SHORT = ["tests/core", "tests/sqlite", "tests/conformance/test_stores_conform.py"]
 FULL = ["tests/core", "tests/sqlite", "tests/postgres", "tests/stores", "tests/conformance/test_stores_conform.py"]
 WITHOUT = [  # these want the SDKs and frameworks that `make test` has
     "--ignore=tests/core/test_numbers_of_constructors.py",
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
             print(f"Python 3.{minor} is not on this machine and is not tried", flush=True)
             continue
         print(f"Python 3.{minor}: {python}", flush=True)
-        command = [install(python, minor), "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope"]
+        command = [install(python, minor), "-m", "pytest", "-q", "-n", "3", "--dist", "loadscope"]
         wanted = ["--openproto-quick", "-m", "not pgbouncer and not operating and not installs and not full", *WITHOUT]
         if subprocess.run([*command, *wanted, *chosen], cwd=ROOT).returncode:
             failed.append(f"3.{minor}")
