@@ -142,22 +142,22 @@ def test_bad_lines_are_named_counted_and_left_out(cli: Run, tmp_path: Path, monk
         *(line(contents="private"), line(valid_from="2020-01-01"), line(valid_from="soon")),
         *(line(supersedes=["no-such-id"]), line(supersedes="text"), line(id=7.5), line(content="lone \ud800")),
         *(b"[" * 100_000, line(content="x" * 300_000), b"\xff" + line(), line(content="good too")),
-        line(id="private", created_at="private"),
+        *(line(id="private", created_at="private"), line(id="")),
     ]
     file.write_bytes(b"\n".join(lines))
     checked = cli("import", str(file), "--dry-run")
-    assert (checked.status, checked.out) == (1, "3 memories valid, 13 lines failed\n")
+    assert (checked.status, checked.out) == (1, "3 memories valid, 14 lines failed\n")
     assert cli("list").out == ""
     ended = cli("import", str(file))
     assert ended.status == 1
     named = [int(line.split()[1].rstrip(":")) for line in ended.err.splitlines()]
-    assert named == [2, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 17, 9]  # 9 fails when it is linked
-    assert ended.out == "3 memories stored, 14 lines failed\n"
+    assert named == [2, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 17, 18, 9]  # 9 fails when it is linked
+    assert ended.out == "3 memories stored, 15 lines failed\n"
     assert "line 14: is longer than" in ended.err
     assert "private" not in ended.err
     assert sorted(item["content"] for item in cli("list", "--json").json["items"]) == ["good", "good too", "x"]
     as_json = cli("import", str(file), "--json")
-    assert as_json.json["failed"] == 14
+    assert as_json.json["failed"] == 15
     errors = [json.loads(line) for line in as_json.err.splitlines()]
     assert {error["error"]["code"] for error in errors} == {"invalid_request", "not_found"}
 
