@@ -22,7 +22,7 @@ export class MemoriesView {
       "aria-label": "Search this user's memories",
       autocomplete: "off",
       dir: "auto",
-      input: debounce(() => this.refresh(), 180),
+      input: debounce(() => this.refresh(), 60),
       keydown: (event) => this.#onSearchKey(event),
     });
     this.add = el("button", { type: "button", class: "main", click: () => editMemory(app, null) }, "Add");
