@@ -53,7 +53,7 @@ test: $(READY)  ## run the tests on real files and a real PostgreSQL, in WORKERS
 test-full: $(READY)  ## the same with every conformance case on every provider
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --max-worker-restart 0 -m "not citus and not pgbouncer and not operating and not ui and not installs"
 
-test-mutations: $(READY)  ## make 109 faults, one after another, each of which the tests must notice; takes two hours
+test-mutations: $(READY)  ## make 108 faults, one after another, each of which the tests must notice; takes two hours
 	@$(BIN)/python -m mutations
 
 test-pgbouncer: $(READY)  ## run the tests that want PgBouncer, which the system must have (Debian: pgbouncer)
