@@ -152,6 +152,14 @@ class Threads:
             self._started += 1
 
 
+def start_alone(function: Callable[[], R], name: str) -> asyncio.Future[R]:
+    """Start `function` in a thread of that name, which ends with it, and return its future."""
+    threads = Threads(1, name)
+    outcome = asyncio.ensure_future(threads(function))
+    outcome.add_done_callback(lambda _: threads.close())
+    return outcome
+
+
 class _Call:
     """A call on its way through the pool; made, given up, and refused on the event loop, run in a worker."""
 

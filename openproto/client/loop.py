@@ -52,6 +52,11 @@ def run(coroutine: Coroutine[Any, Any, T], *, within: float | None = None) -> T:
     except RuntimeError:
         coroutine.close()
         raise
+    return run_on(loop, coroutine, within=within)
+
+
+def run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], *, within: float | None = None) -> T:
+    """Run `coroutine` on a loop that runs in another thread, and wait for it as `run` does."""
     call = _HandOver(coroutine, loop)
     try:
         loop.call_soon_threadsafe(call.start)

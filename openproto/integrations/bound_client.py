@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from openproto import AsyncMemory, Memory
-from openproto.client.loop import background_loop, run
+from openproto.client.loop import background_loop, run, run_on
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class BoundClient:
                 "a synchronous call on an AsyncMemory needs another thread than its loop's, and the loop running; "
                 "await the asynchronous method, or use a Memory"
             )
-        return asyncio.run_coroutine_threadsafe(work, self._bound).result()
+        return run_on(self._bound, work)
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, which uses `client`, on the client's own loop; cancelling cancels it there."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from openproto.blocking.imports import large_import
-from openproto.blocking.threads import Threads
+from openproto.blocking.threads import Threads, start_alone
 from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.protocol import DEFAULT_TEXT_WEIGHT
 from openproto.emulation import NATIVE, Ranked, Stored, Traits, is_uuid, no_such_memory, user_token
@@ -86,9 +86,7 @@ class Library:
     async def close(self) -> None:
         """Leave the store once the call that uses it has ended; the last client of the process closes it."""
         self._threads.close()
-        closing = Threads(1, "openproto-mem0-close")
-        leaving = asyncio.ensure_future(closing(self._shared.leave, self, self._close))
-        leaving.add_done_callback(lambda _: closing.close())
+        leaving = start_alone(lambda: self._shared.leave(self, self._close), "openproto-mem0-close")
         if self._embeddings:
             await self._embeddings.aclose()
         await shielded(leaving)

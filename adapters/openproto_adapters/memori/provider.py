@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from uuid import uuid4
 from platformdirs import user_cache_path, user_data_path
 
 from openproto.blocking.imports import large_import
-from openproto.blocking.threads import Threads
+from openproto.blocking.threads import Threads, start_alone
 from openproto.emulation import EmulatedProvider, Ranked, Stored, Traits, connect_in, is_uuid
 from openproto.fanout import shielded
 from openproto.fields import check_whole
@@ -82,10 +81,7 @@ class Memori(EmulatedProvider[_Backend]):
         """Close the connections; a call that is running keeps its own until it ends."""
         backend.reads.close()
         backend.writes.close()
-        closing = Threads(1, "openproto-memori-close")
-        closed = asyncio.ensure_future(closing(backend.store.close))
-        closed.add_done_callback(lambda _: closing.close())
-        await shielded(closed)
+        await shielded(start_alone(backend.store.close, "openproto-memori-close"))
 
     def store_name(self) -> str:
         return f"memori {self.backend.url.render_as_string()}"
