@@ -21,9 +21,12 @@ from openproto_conformance.bounded import run_bounded
 from openproto_conformance.cases import CASES, concurrency
 from openproto_conformance.checks import Violation, equal
 from openproto_conformance.execute import ALL_WORK, SuiteRun
+from openproto_conformance.histories.player import Player
+from openproto_conformance.histories.steps import Made, Step, User
 from openproto_conformance.outcome import Result
 from openproto_conformance.probe import STRIKES, Strike, strike_once
 from openproto_conformance.report import schema
+from openproto_conformance.runner import suite_of
 from saboteurs import KeepsAConnection
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord, Provider, ProviderUnavailableError
@@ -269,3 +272,17 @@ def test_a_difference_shows_what_differs_and_nothing_else() -> None:
         equal([record, record], [record, other], "all")
     with pytest.raises(Violation, match=r"^the values: wanted \{\}, got \{'b': 2\}$"):
         equal({"a": 1, "b": 2}, {"a": 1}, "the values")
+
+
+@pytest.mark.parametrize("at", [1, 99], ids=["before it is sent", "after it ended"])
+async def test_a_cancelled_update_that_changes_nothing_may_have_an_audit_entry(
+    at: int, sqlite: Callable[[], Provider]
+) -> None:
+    changes_nothing = Step(1, "update", {"id": Made(0), "scope": None})
+    history = (
+        Step(0, "add", {"user_id": User(0), "content": "likes tea"}),
+        Step(2, "cancelled", {"at": at}, parts=(changes_nothing,)),
+        Step(3, "audit", {"user_id": User(0), "limit": 500}),
+    )
+    async with bench.Bench(suite_of(sqlite, deviations={}), "histories", "async", quick=True) as desk:
+        assert await Player(desk, [desk.client], ["ada"], history).play() is None

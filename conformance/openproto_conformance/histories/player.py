@@ -183,13 +183,15 @@ class Player(Reader):
         if len(new) > 1:
             self._differ(f"a cancelled {part.verb}", [f"{len(new)} records came of one call"])
         changed = copy.deepcopy(self.model)
-        assigned = new[0] if new else stored.get(arguments.get("id", "")) or self._by_key(changed, arguments, stored)
+        assigned = new[0] if new else stored.get(arguments.get("id", "")) or self._by_key(arguments, stored)
         try:
             id = _apply(changed, part.verb, arguments, assigned)
         except OpenProtoError:
             return
-        happened = bool(new) if part.verb in ("add",) else self._is_as_in(changed, stored, user)
-        if happened:
+        happened = bool(new) if part.verb == "add" else self._is_as_in(changed, stored, user)
+        if happened and not new and self._is_as_in(copy.deepcopy(self.model), stored, user):
+            self.model.skips += changed.writes[len(self.model.writes) :]  # it left no trace but, perhaps, an entry
+        elif happened:
             self.model = changed
             if isinstance(id, str):
                 self._made[Made(step.number)] = id
@@ -202,11 +204,9 @@ class Player(Reader):
         )
 
     @staticmethod
-    def _by_key(model: Model, arguments: dict[str, Any], stored: dict[str, MemoryRecord]) -> MemoryRecord | None:
+    def _by_key(arguments: dict[str, Any], stored: dict[str, MemoryRecord]) -> MemoryRecord | None:
         key = arguments.get("key")
-        return next(
-            (record for record in stored.values() if key is not None and getattr(record, "key", None) == key), None
-        )
+        return next((r for r in stored.values() if key is not None and getattr(r, "key", None) == key), None)
 
     def _owner(self, id: str) -> str:
         return str(self.model.records.get(id, {}).get("user_id", ""))
