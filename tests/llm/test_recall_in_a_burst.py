@@ -89,3 +89,27 @@ async def test_equal_questions_at_once_are_asked_once(async_gpt: AsyncOpenAI, sh
         await asyncio.gather(*asking)
         assert CaptureQueue.of(memory).stats().recalled == 5
     assert len(shelf.queries) == 1
+
+
+async def test_calls_at_once_are_sent_in_different_turns_of_the_loop(
+    async_gpt: AsyncOpenAI, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.search_seconds = 0.05  # so that recalls end together
+    turn, sent_in = 0, list[int]()
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def create(*_: object, **__: object) -> None:
+        sent_in.append(turn)
+
+    monkeypatch.setattr(async_gpt.chat.completions, "create", create)
+    async with AsyncMemory(shelf) as memory:
+        client = wrap(async_gpt, memory, user_id="ada", capture=False)
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*(say(client, f"coffee {n}") for n in range(20)))
+        counting.cancel()
+    assert len(sent_in) == len(set(sent_in)) == 20

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 from openproto.integrations.llm.capture import CaptureQueue
 from openproto.integrations.llm.dialect import Dialect, Reply, Said
 from openproto.integrations.llm.identity import Named, Owner, current_owner
+from openproto.integrations.llm.loop_turns import LoopTurns
 from openproto.integrations.llm.recall import Recall
 from openproto.integrations.llm.sifting import clean
 from openproto.integrations.llm.turns import Turn
@@ -26,6 +27,7 @@ class WrapOptions:
     scope: Named | None
     recall: Recall | None
     capture: bool
+    turns: LoopTurns = field(default_factory=LoopTurns)
 
     def begin(self, dialect: Dialect, arguments: Mapping[str, Any]) -> Exchange:
         """Start a call; raises ValueError when there is no user id now."""
@@ -60,7 +62,12 @@ class Exchange:
         """Return the arguments to call with; raises RuntimeError on a loop that the memory does not serve."""
         self.options.queue.home.check()
         recall, text = self.options.recall, None if self.said.is_blank else self.said.text
-        return self._with(await recall.ablock(self.owner, text) if recall and text else None)
+        await self.options.turns.next()
+        if not (recall and text):
+            return self._with(None)
+        block = await recall.ablock(self.owner, text)
+        await self.options.turns.next()
+        return self._with(block)
 
     def take(self, response: Any, *, raw: bool) -> None:
         """Note a whole response, parsing it first where it is `raw`; the SDK keeps what it parsed for the caller."""
