@@ -7,15 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
-from saboteurs import Declares, Fault, Real, break_verb, broken, caught_by, changed, claiming, spoil
+from saboteurs import Fault, Real, break_verb, breaks, broken, caught_by, changed, claiming, declaring, kept, spoil
 
-from openproto import InvalidRequestError, MemoryPage, MemoryRecord, NotFoundError
+from openproto import InvalidRequestError, MemoryRecord, NotFoundError
 from openproto.provider import Call, current_call
 from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
-FILTERS = ("histories_of_filters",)
-PAGES = ("histories_of_pages",)
-AUDITS = ("histories_of_audits",)
 UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -24,35 +21,29 @@ def beside_a_scope(**fields: Any) -> Fault:
     return Fault(lambda filters: filters if filters.scope is None else changed(filters, **fields))
 
 
+def cut(record: MemoryRecord, most: int) -> Any:
+    return changed(record, content=record.content[:most])
+
+
 break_verb(
-    "list",
-    "histories_of_adds",
-    ListShowsAPreview=Fault(
-        tell=lambda page, _: changed(
-            page, items=[changed(record, content=record.content[:500]) for record in page.items]
-        )
-    ),
+    "list: histories_of_adds",
+    ListShowsAPreview=Fault(tell=lambda page, _: changed(page, items=[cut(record, 500) for record in page.items])),
 )
 break_verb(
-    "search",
-    "histories_of_adds",
-    SearchShowsASnippet=Fault(
-        tell=lambda hits, _: [changed(h, memory=changed(h.memory, content=h.memory.content[:20])) for h in hits]
-    ),
+    "search: histories_of_adds",
+    SearchShowsASnippet=Fault(tell=lambda hits, _: [changed(hit, memory=cut(hit.memory, 20)) for hit in hits]),
 )
 break_verb(
-    "search",
-    "a_score_is_explained_as_declared",
+    "search: a_score_is_explained_as_declared",
     AnExplanationForgetsTheNeighbours=Fault(
         tell=lambda hits, _: [changed(hit, parts=hit.parts and {"words": hit.parts["words"]}) for hit in hits]
     ),
     ExplainingSearchesElsewhere=Fault(lambda query: changed(query, limit=1) if query.explain else query),
 )
-break_verb("search", "histories_of_searches", EveryScoreIsExplained=Fault(lambda query: changed(query, explain=True)))
-break_verb("delete_all", *FILTERS, DeleteAllIgnoresTheTagBesideAScope=beside_a_scope(tags=()))
+break_verb("search: histories_of_searches", EveryScoreIsExplained=Fault(lambda query: changed(query, explain=True)))
+break_verb("delete_all: histories_of_filters", DeleteAllIgnoresTheTagBesideAScope=beside_a_scope(tags=()))
 break_verb(
-    "list",
-    *("histories_of_validity", *FILTERS),
+    "list: histories_of_validity, histories_of_filters",
     SinceIsIgnoredBesideAScope=beside_a_scope(since=None),
     AsOfIsIgnoredBesideAScope=beside_a_scope(as_of=None),
     OneTagOfSeveralIsEnough=Fault(lambda query: changed(query, tags=query.tags[:1])),
@@ -63,17 +54,15 @@ break_verb(
     ),
 )
 break_verb(
-    "context",
-    *("histories_of_searches", *FILTERS),
+    "context: histories_of_searches, histories_of_filters",
     ContextIgnoresTheTag=Fault(lambda query: changed(query, tags=())),
     ContextGoesOverItsBudget=Fault(lambda query: changed(query, token_budget=query.token_budget + 10)),
 )
 break_verb(
-    "get", "histories_of_users", "histories_of_adds", IdsAreTrimmed=Fault(lambda ref: changed(ref, id=ref.id.strip()))
+    "get: histories_of_users, histories_of_adds", IdsAreTrimmed=Fault(lambda ref: changed(ref, id=ref.id.strip()))
 )
 break_verb(
-    "audit",
-    *AUDITS,
+    "audit: histories_of_audits",
     NeverMoreThanFiftyEntries=Fault(tell=lambda entries, _: entries[:50]),
     TheAuditsLimitComesFirst=Fault(
         lambda query: changed(query, memory_id=None),
@@ -81,35 +70,30 @@ break_verb(
     ),
 )
 spoil(
-    Declares,
-    "declare",
-    *("ingestion_is_as_declared", "the_search_limit_is_as_declared"),
-    ClaimsToIndexLater=lambda real: claiming(real, async_ingestion=True),
+    declaring,
+    "ingestion_is_as_declared, the_search_limit_is_as_declared",
+    ClaimsToIndexLater=claiming(async_ingestion=True),
     FindsMoreThanItClaims=lambda real: changed(real, limits=changed(real.limits, max_search_results=20)),
 )
 
 
-@caught_by("histories_of_updates")
-class GetAnswersFromACache(Sqlite):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.seen: dict[str, MemoryRecord] = {}
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        if ref.id not in self.seen or ref.user_id not in (None, self.seen[ref.id].user_id):
-            self.seen[ref.id] = await super().get(ref)
-        return self.seen[ref.id]
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        self.seen.pop(ref.id, None)
-        return await super().update(ref, changes)
-
-    async def delete(self, ref: RecordRef) -> None:
-        self.seen.pop(ref.id, None)
-        await super().delete(ref)
+async def from_a_cache(real: Any, ref: RecordRef) -> Any:
+    seen = kept(real, "seen", {})
+    if ref.id not in seen or ref.user_id not in (None, seen[ref.id].user_id):
+        seen[ref.id] = await real(ref)
+    return seen[ref.id]
 
 
-async def forgetting_since(real: Real, query: ListQuery) -> Any:
+async def forgetting_it(real: Any, ref: RecordRef, *changes: MemoryUpdate) -> Any:
+    kept(real, "seen", {}).pop(ref.id, None)
+    return await real(ref, *changes)
+
+
+broken("GetAnswersFromACache: histories_of_updates", get=from_a_cache, update=forgetting_it, delete=forgetting_it)
+
+
+@breaks("list: histories_of_pages, histories_of_filters")
+async def since_is_forgotten_on_later_pages(real: Real, query: ListQuery) -> Any:
     page = await real(query)
     if query.cursor is None or query.since is None or page.next_cursor is not None:
         return page
@@ -118,7 +102,8 @@ async def forgetting_since(real: Real, query: ListQuery) -> Any:
     return changed(page, items=[*page.items, *more][: query.limit])
 
 
-async def limiting_first(real: Real, query: ListQuery) -> Any:
+@breaks("list: histories_of_pages, histories_of_filters")
+async def as_of_is_applied_after_the_limit(real: Real, query: ListQuery) -> Any:
     if query.as_of is None:
         return await real(query)
     ids = {record.id for record in (await real(changed(query, cursor=None, limit=500))).items}
@@ -141,14 +126,7 @@ def forgiving(name: str) -> Real:
 
 
 break_verb(
-    "list",
-    *(*PAGES, *FILTERS),
-    SinceIsForgottenOnLaterPages=forgetting_since,
-    AsOfIsAppliedAfterTheLimit=limiting_first,
-)
-break_verb(
-    "list",
-    *PAGES,
+    "list: histories_of_pages",
     ACursorOfAnotherScopeIsTaken=forgiving("scope"),
     ACursorOfAnotherMomentIsTaken=forgiving("as_of"),
 )
@@ -160,68 +138,68 @@ def early(query: Any, **fields: Any) -> Any:
 
 
 broken(
-    "BeforeUnixIsNow",
-    "histories_of_validity",
+    "BeforeUnixIsNow: histories_of_validity",
     list=Fault(lambda query: early(query, as_of=datetime.now(UTC))),
     search=Fault(lambda query: early(query, as_of=None)),
 )
 
 
-@caught_by("histories_of_idempotency", "histories_of_audits")
-class DeletedRecordsComeBackAfterReopening(Sqlite):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.gone: set[str] = set()
-
-    async def delete(self, ref: RecordRef) -> None:
-        await self.get(ref)
-        self.gone.add(ref.id)
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        if ref.id in self.gone:
-            raise NotFoundError("no such memory")
-        return await super().get(ref)
-
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        return changed(page, items=[record for record in page.items if record.id not in self.gone])
+async def noting_the_deleted(real: Any, ref: RecordRef) -> None:
+    await real.__self__.get(ref)
+    kept(real, "gone", set()).add(ref.id)
 
 
-@caught_by("histories_of_updates")
-class UpdatesAreLostOnReopening(Sqlite):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.before: dict[str, str] = {}
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        before = await super().get(RecordRef(id=ref.id, user_id=ref.user_id))
-        record = await super().update(ref, changes)
-        self.before.setdefault(ref.id, before.content)
-        return record
-
-    async def close(self) -> None:
-        while self.before and self._database is not None:
-            id, content = self.before.popitem()
-            token = current_call.set(Call("update", "closing"))
-            with contextlib.suppress(NotFoundError):
-                await super().update(RecordRef(id=id), MemoryUpdate(content=content))
-            current_call.reset(token)
-        await super().close()
+async def hiding_one(real: Any, ref: RecordRef) -> Any:
+    if ref.id in kept(real, "gone", set()):
+        raise NotFoundError("no such memory")
+    return await real(ref)
 
 
-async def finding_ghosts(real: Any, query: SearchQuery) -> Any:
-    hits, old = await real(query), real.__self__.__dict__.setdefault("old", [])
+async def hiding_them(real: Any, query: ListQuery) -> Any:
+    page = await real(query)
+    return changed(page, items=[record for record in page.items if record.id not in kept(real, "gone", set())])
+
+
+broken(
+    "DeletedRecordsComeBackAfterReopening: histories_of_idempotency, histories_of_audits",
+    delete=noting_the_deleted,
+    get=hiding_one,
+    list=hiding_them,
+)
+
+
+async def keeping_what_was(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    before = await Sqlite.get(real.__self__, RecordRef(id=ref.id, user_id=ref.user_id))
+    record = await real(ref, changes)
+    kept(real, "before", {}).setdefault(ref.id, before.content)
+    return record
+
+
+async def bringing_it_back(real: Any) -> None:
+    before = kept(real, "before", {})
+    while before and real.__self__._database is not None:
+        id, content = before.popitem()
+        token = current_call.set(Call("update", "closing"))
+        with contextlib.suppress(NotFoundError):
+            await Sqlite.update(real.__self__, RecordRef(id=id), MemoryUpdate(content=content))
+        current_call.reset(token)
+    await real()
+
+
+broken("UpdatesAreLostOnReopening: histories_of_updates", update=keeping_what_was, close=bringing_it_back)
+
+
+@breaks("search: histories_of_searches")
+async def deleted_records_are_still_found(real: Any, query: SearchQuery) -> Any:
+    hits, old = await real(query), kept(real, "old", [])
     known = {hit.memory.id for hit in hits}
     ghosts = [hit for hit in old if hit.memory.id not in known and hit.memory.user_id == query.user_id]
     old += hits
     return (hits + [changed(ghost, score=0.0) for ghost in ghosts])[: query.limit]
 
 
-break_verb("search", "histories_of_searches", DeletedRecordsAreStillFound=finding_ghosts)
-
-
 def without_scope(self: Any, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
     Sqlite._record_read(self, user_id, memory_id=memory_id)
 
 
-caught_by(*AUDITS)(type("TheScopeOfReadsIsForgotten", (Sqlite,), {"_record_read": without_scope}))
+caught_by("histories_of_audits")(type("TheScopeOfReadsIsForgotten", (Sqlite,), {"_record_read": without_scope}))

@@ -7,28 +7,29 @@ import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
-from openproto_adapters.sqlite import Sqlite
-from saboteurs import Fault, Inbound, Real, break_verb, caught_by, changed, spoil, with_extensions
+from saboteurs import (
+    Fault,
+    Real,
+    Spoil,
+    break_verb,
+    breaks,
+    broken,
+    changed,
+    each,
+    inbound,
+    kept,
+    spoil,
+    with_extensions,
+)
 
-from openproto import ConflictError, MemoryInput, MemoryRecord, NotFoundError
-from openproto.provider import GeneratedKey, KeyedInput, Outcomes
+from openproto import ConflictError, MemoryInput, NotFoundError
+from openproto.provider import GeneratedKey, KeyedInput
 from openproto.requests import MemoryUpdate, RecordRef
 
-ADDS = ("histories_of_adds",)
-BATCHES = ("histories_of_batches",)
-UPDATES = ("histories_of_updates",)
-KEYS = ("histories_of_idempotency",)
-
-
-def each(spoilt: Callable[[Any], Any]) -> Fault:
-    return Fault(lambda items: [KeyedInput(spoilt(keyed.item), keyed.idempotency_key) for keyed in items])
-
-
 break_verb(
-    "add_many",
-    *BATCHES,
+    "add_many: histories_of_batches",
     BatchLosesTheSource=each(lambda item: changed(item, source=None)),
     BatchLosesTheConfidence=each(lambda item: changed(item, confidence=None)),
     BatchStripsContent=each(lambda item: changed(item, content=item.content.strip())),
@@ -38,56 +39,56 @@ break_verb(
 )
 
 
-@caught_by(*KEYS, *BATCHES)
-class BatchComparesOnlyTheContentOfAKey(Sqlite):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.first: dict[tuple[str, str], MemoryInput] = {}
-
-    def under_key(self, keyed: KeyedInput) -> MemoryInput:
-        first = self.first.setdefault((keyed.item.user_id, keyed.idempotency_key), keyed.item)
-        return first if first.content == keyed.item.content else keyed.item
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        self.under_key(KeyedInput(item, idempotency_key))
-        return await super().add(item, idempotency_key=idempotency_key)
-
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        return await super().add_many([KeyedInput(self.under_key(k), k.idempotency_key) for k in items])
+def under_key(real: Any, item: MemoryInput, key: str) -> MemoryInput:
+    """Return what was written first under a key, where it has the same content."""
+    first: MemoryInput = kept(real, "first", {}).setdefault((item.user_id, key), item)
+    return first if first.content == item.content else item
 
 
-async def superseding_anothers(real: Any, items: Sequence[KeyedInput]) -> Any:
+async def noting_keys(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+    under_key(real, item, idempotency_key)
+    return await real(item, idempotency_key=idempotency_key)
+
+
+async def comparing_contents(real: Any, items: Sequence[KeyedInput]) -> Any:
+    return await real([KeyedInput(under_key(real, *keyed), keyed.idempotency_key) for keyed in items])
+
+
+broken(
+    "BatchComparesOnlyTheContentOfAKey: histories_of_idempotency, histories_of_batches",
+    add=noting_keys,
+    add_many=comparing_contents,
+)
+
+
+@breaks("add_many: histories_of_users, histories_of_batches")
+async def batch_supersedes_anothers_memory(real: Any, items: Sequence[KeyedInput]) -> Any:
     mine: list[KeyedInput] = []
     for item, key in items:
-        kept = []
+        own = []
         for old in item.supersedes:
             owner = item.user_id
             with contextlib.suppress(NotFoundError):
                 owner = (await real.__self__.get(RecordRef(id=old))).user_id
             if owner == item.user_id:
-                kept.append(old)
+                own.append(old)
             else:
                 taken = MemoryInput(content=item.content, user_id=owner, supersedes=[old])
                 await real.__self__.add(taken, idempotency_key=f"taken {key}")
-        mine.append(KeyedInput(changed(item, supersedes=kept), key))
+        mine.append(KeyedInput(changed(item, supersedes=own), key))
     return await real(mine)
 
 
-break_verb("add_many", "histories_of_users", *BATCHES, BatchSupersedesAnothersMemory=superseding_anothers)
-
-
-def with_content(spoilt: Callable[[str], str]) -> Fault:
-    return Fault(lambda new: changed(new, content=spoilt(new.content)) if new.content else new)
-
-
-async def dropping(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: histories_of_supersession")
+async def update_drops_what_it_superseded(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
     record = await real(ref, changes)
     if "supersedes" in changes.changes or not record.supersedes:
         return record
     return await real(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
 
 
-async def bringing_back(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: histories_of_supersession")
+async def update_brings_back_to_life(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     record = await real(ref, changes)
     if record.superseded_by is not None:
         with contextlib.suppress(NotFoundError):
@@ -95,56 +96,29 @@ async def bringing_back(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any
     return await real.__self__.get(RecordRef(id=record.id))
 
 
+def with_content(spoilt: Callable[[str], str]) -> Fault:
+    return Fault(lambda new: changed(new, content=spoilt(new.content)) if new.content else new)
+
+
 break_verb(
-    "update",
-    *UPDATES,
+    "update: histories_of_updates",
     UpdateStripsContent=with_content(str.strip),
     UpdateNormalisesContent=with_content(lambda content: unicodedata.normalize("NFC", content)),
     UpdateCutsContent=with_content(lambda content: content[:8_000]),
     UpdateSortsTags=Fault(lambda changes: changed(changes, tags=sorted(changes.tags)) if changes.tags else changes),
 )
-break_verb(
-    "update", "histories_of_supersession", UpdateDropsWhatItSuperseded=dropping, UpdateBringsBackToLife=bringing_back
-)
 
 
-class Json(Inbound):
-    """Spoils the JSON of extensions on its way in."""
+def in_json(spoilt: Spoil) -> Spoil:
+    """Spoil every part of the JSON of extensions."""
 
-    def json(self, value: Any) -> Any:
+    def anew(value: Any) -> Any:
+        value = spoilt(value)
         if isinstance(value, dict):
-            return {key: self.json(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [self.json(part) for part in value]
-        return value
+            return {key: anew(part) for key, part in value.items()}
+        return [anew(part) for part in value] if isinstance(value, list) else value
 
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        item = super().spoil(item)
-        return changed(item, **{name: self.json(value) for name, value in item.extensions.items()})
-
-
-spoil(
-    Json,
-    "json",
-    *ADDS,
-    TrueBecomesOne=lambda value: int(value) if isinstance(value, bool) else value,
-    IntegersBecomeFloats=lambda value: float(value) if type(value) is int else value,
-    NullsInObjectsVanish=lambda value: (
-        {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-    ),
-    TextsInExtensionsAreCut=lambda value: value[:255] if isinstance(value, str) else value,
-)
-spoil(
-    Inbound,
-    "spoil",
-    *(*ADDS, "histories_of_users"),
-    TheEleventhExtensionIsDropped=lambda item: with_extensions(item, 10),
-    NumericTagsLoseTheirZeros=lambda item: changed(
-        item, tags=[str(int(tag)) if tag.isascii() and tag.isdigit() else tag for tag in item.tags]
-    ),
-    RepeatedTagsAreDropped=lambda item: changed(item, tags=list(dict.fromkeys(item.tags))),
-    UserIdsAreCut=lambda item: changed(item, user_id=item.user_id[:191]),
-)
+    return lambda item: changed(item, **{name: anew(value) for name, value in item.extensions.items()})
 
 
 def written_anew(item: MemoryInput) -> Any:
@@ -166,44 +140,62 @@ def dated_back(item: MemoryInput) -> Any:
     return changed(item, valid_from=datetime(1900, 1, 1, tzinfo=UTC)) if forever else item
 
 
-spoil(Inbound, "spoil", *ADDS, JsonContentIsWrittenAnew=written_anew, TheSourcesRefIsCut=with_a_short_ref)
-spoil(Inbound, "spoil", "histories_of_supersession", "histories_of_validity", ASupersessionIsDatedBack=dated_back)
+spoil(
+    inbound,
+    "histories_of_adds",
+    TrueBecomesOne=in_json(lambda value: int(value) if isinstance(value, bool) else value),
+    IntegersBecomeFloats=in_json(lambda value: float(value) if type(value) is int else value),
+    NullsInObjectsVanish=in_json(
+        lambda value: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+    ),
+    TextsInExtensionsAreCut=in_json(lambda value: value[:255] if isinstance(value, str) else value),
+    JsonContentIsWrittenAnew=written_anew,
+    TheSourcesRefIsCut=with_a_short_ref,
+)
+spoil(
+    inbound,
+    "histories_of_adds, histories_of_users",
+    TheEleventhExtensionIsDropped=lambda item: with_extensions(item, 10),
+    NumericTagsLoseTheirZeros=lambda item: changed(
+        item, tags=[str(int(tag)) if tag.isascii() and tag.isdigit() else tag for tag in item.tags]
+    ),
+    RepeatedTagsAreDropped=lambda item: changed(item, tags=list(dict.fromkeys(item.tags))),
+    UserIdsAreCut=lambda item: changed(item, user_id=item.user_id[:191]),
+)
+spoil(inbound, "histories_of_supersession, histories_of_validity", ASupersessionIsDatedBack=dated_back)
 
 
-class Keys(Sqlite):
-    """Spoils idempotency keys, but for those that the client makes itself."""
+def keyed(spoilt: Spoil) -> dict[str, Any]:
+    """Spoil idempotency keys, but for those that the client makes itself."""
 
-    def spoil_key(self, key: str) -> str:
-        return key
+    def anew(real: Any, key: str) -> str:
+        return key if isinstance(key, GeneratedKey) else spoilt(key, real.__self__)
 
-    def _spoilt(self, key: str) -> str:
-        return key if isinstance(key, GeneratedKey) else self.spoil_key(key)
+    async def add(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+        return await real(item, idempotency_key=anew(real, idempotency_key))
 
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return await super().add(item, idempotency_key=self._spoilt(idempotency_key))
+    async def add_many(real: Any, items: Sequence[KeyedInput]) -> Any:
+        return await real([KeyedInput(item, anew(real, key)) for item, key in items])
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        return await super().add_many([KeyedInput(k.item, self._spoilt(k.idempotency_key)) for k in items])
-
-
-spoil(Keys, "spoil_key", *KEYS, KeysHaveNoCase=str.casefold, KeysAreCut=lambda key: key[:64])
+    return {"add": add, "add_many": add_many}
 
 
-@caught_by(*KEYS)
-class KeysAreForgottenWithTheClient(Keys):
-    def spoil_key(self, key: str) -> str:
-        return f"{id(self)} {super().spoil_key(key)}"
+spoil(
+    keyed,
+    "histories_of_idempotency",
+    KeysHaveNoCase=lambda key, _: key.casefold(),
+    KeysAreCut=lambda key, _: key[:64],
+    KeysAreForgottenWithTheClient=lambda key, provider: f"{id(provider)} {key}",
+)
+FIRST: dict[tuple[str, str], MemoryInput] = {}
 
 
-@caught_by(*KEYS)
-class KeysIgnoreWhatIsSuperseded(Sqlite):
-    first: ClassVar[dict[tuple[str, str], MemoryInput]] = {}
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        first = self.first.setdefault((item.user_id, idempotency_key), item)
-        if changed(first, supersedes=[]) == changed(item, supersedes=[]):
-            try:
-                return await super().add(item, idempotency_key=idempotency_key)
-            except ConflictError:
-                item = first
-        return await super().add(item, idempotency_key=idempotency_key)
+@breaks("add: histories_of_idempotency")
+async def keys_ignore_what_is_superseded(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
+    first = FIRST.setdefault((item.user_id, idempotency_key), item)
+    if changed(first, supersedes=[]) == changed(item, supersedes=[]):
+        try:
+            return await real(item, idempotency_key=idempotency_key)
+        except ConflictError:
+            item = first
+    return await real(item, idempotency_key=idempotency_key)

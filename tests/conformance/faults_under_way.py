@@ -6,29 +6,21 @@ import asyncio
 import contextlib
 from typing import Any
 
-from saboteurs import Fault, Real, answering_another, blocking, break_verb, broken, logging_what, started
+from saboteurs import Fault, Real, answering_another, blocking, break_verb, breaks, broken, kept, logging_what, started
 
 from openproto import ConflictError, MemoryInput, ProviderUnavailableError
 from openproto.provider import current_call
 from openproto.requests import MemoryUpdate, RecordRef
 
-ANSWERS = ("every_answer_is_its_callers",)
-LOOP = ("the_loop_is_never_blocked",)
-PRIVATE = ("nothing_private_is_told_by_any_verb",)
-CANCELLED = ("each_cancelled_write_is_whole_or_absent",)
-
-
-break_verb("context", *ANSWERS, ContextAnswersAnother=answering_another(0.001))
-break_verb("audit", *ANSWERS, AuditAnswersAnother=answering_another(0.001))
-break_verb("update", *ANSWERS, UpdateAnswersAnother=answering_another(0.001))
-break_verb("search", *ANSWERS, EverySearchHasItsThread=Fault(lambda query: started(1.0, query)))
-for _verb in ("search", "list", "update", "add_many", "open"):
-    _blocked: Any = {f"{_verb.title().replace('_', '')}BlocksTheLoop": blocking(0.06)}
-    break_verb(_verb, *LOOP, **_blocked)
-break_verb("get", *LOOP, GetBlocksTheLoop=blocking(0.025))
+for _verb in ("context", "audit", "update"):
+    _answers: Any = {f"{_verb.title()}AnswersAnother": answering_another(0.001)}
+    break_verb(f"{_verb}: every_answer_is_its_callers", **_answers)
+for _verb in ("search", "list", "update", "add_many", "open", "get"):
+    _blocks: Any = {f"{_verb.title().replace('_', '')}BlocksTheLoop": blocking(0.025 if _verb == "get" else 0.06)}
+    break_verb(f"{_verb}: the_loop_is_never_blocked", **_blocks)
+break_verb("search: every_answer_is_its_callers", EverySearchHasItsThread=Fault(lambda query: started(1.0, query)))
 break_verb(
-    "add_many",
-    *PRIVATE,
+    "add_many: nothing_private_is_told_by_any_verb",
     AddManyIsLogged=logging_what(lambda outcomes: [getattr(o, "content", o) for o in outcomes]),
     AConflictInABatchQuotes=Fault(
         tell=lambda outcomes, items: [
@@ -37,11 +29,15 @@ break_verb(
         ]
     ),
 )
-break_verb("list", *PRIVATE, ListIsLogged=logging_what(lambda page: [record.content for record in page.items]))
-break_verb("context", *PRIVATE, ContextIsLogged=logging_what(lambda block: block.text))
+break_verb(
+    "list: nothing_private_is_told_by_any_verb",
+    ListIsLogged=logging_what(lambda page: [record.content for record in page.items]),
+)
+break_verb("context: nothing_private_is_told_by_any_verb", ContextIsLogged=logging_what(lambda block: block.text))
 
 
-async def failing_beyond(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: every_answer_is_its_callers")
+async def the_thirty_third_update_fails(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     real.__self__.under_way = getattr(real.__self__, "under_way", 0) + 1
     try:
         if real.__self__.under_way > 32:
@@ -51,10 +47,8 @@ async def failing_beyond(real: Any, ref: RecordRef, changes: MemoryUpdate) -> An
         real.__self__.under_way -= 1
 
 
-break_verb("update", *ANSWERS, TheThirtyThirdUpdateFails=failing_beyond)
-
-
-async def always_succeeding(real: Any, ref: RecordRef) -> None:
+@breaks("delete: histories_at_once")
+async def deletes_at_once_all_succeed(real: Any, ref: RecordRef) -> None:
     await real.__self__.get(ref)
     await asyncio.sleep(0.01)
     with contextlib.suppress(Exception):
@@ -75,11 +69,8 @@ async def later(real: Any, *given: Any) -> Any:
         raise
 
 
-break_verb("delete", "histories_at_once", DeletesAtOnceAllSucceed=always_succeeding)
-break_verb("update", *CANCELLED, ACancelledUpdateHappensLater=later)
-break_verb("delete", *CANCELLED, ACancelledDeleteHappensLater=later)
-
-
+break_verb("update: each_cancelled_write_is_whole_or_absent", ACancelledUpdateHappensLater=later)
+break_verb("delete: each_cancelled_write_is_whole_or_absent", ACancelledDeleteHappensLater=later)
 CANCELLED_IDS: set[str] = set()
 
 
@@ -92,23 +83,26 @@ async def adding_unseen(real: Any, item: MemoryInput, **key: str) -> Any:
         raise
 
 
-def slots_of(real: Any) -> Any:
-    return real.__self__.__dict__.setdefault("slots", asyncio.Semaphore(3))
+hiding_the_cancelled = Fault(tell=lambda entries, _: [e for e in entries if e.request_id not in CANCELLED_IDS])
+broken(
+    "ACancelledAddHasNoAuditEntry: each_cancelled_write_is_whole_or_absent",
+    add=adding_unseen,
+    audit=hiding_the_cancelled,
+)
 
 
 async def waiting_for_a_slot(real: Real, ref: RecordRef) -> Any:
-    async with asyncio.timeout(1.0), slots_of(real):
+    async with asyncio.timeout(1.0), kept(real, "slots", asyncio.Semaphore(3)):
         return await real(ref)
 
 
 async def keeping_a_slot(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    slots = kept(real, "slots", asyncio.Semaphore(3))
     async with asyncio.timeout(1.0):
-        await slots_of(real).acquire()
+        await slots.acquire()
     record = await real(ref, changes)
-    slots_of(real).release()
+    slots.release()
     return record
 
 
-hiding_the_cancelled = Fault(tell=lambda entries, _: [e for e in entries if e.request_id not in CANCELLED_IDS])
-broken("ACancelledAddHasNoAuditEntry", *CANCELLED, add=adding_unseen, audit=hiding_the_cancelled)
-broken("AFailedUpdateKeepsItsSlot", "every_error_gives_its_slot_back", get=waiting_for_a_slot, update=keeping_a_slot)
+broken("AFailedUpdateKeepsItsSlot: every_error_gives_its_slot_back", get=waiting_for_a_slot, update=keeping_a_slot)

@@ -41,7 +41,7 @@ from openproto import (
 )
 from openproto.context import estimate_tokens
 from openproto.models import Citation
-from openproto.provider import AuditEntries, KeyedInput, Outcomes, SearchResults
+from openproto.provider import AuditEntries, KeyedInput, SearchResults
 from openproto.requests import AuditQuery, ContextQuery, Filters, ListQuery, MemoryUpdate, RecordRef, SearchQuery
 from openproto.stores.cursors import encode_cursor
 
@@ -57,14 +57,14 @@ class Saboteur(NamedTuple):
     caught_by: tuple[str, ...]
 
 
-SABOTEURS: list[Saboteur] = []
+SABOTEURS: dict[str, Saboteur] = {}
 
 
-def caught_by(*names: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
+def caught_by(names: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
     """Put a broken provider among the saboteurs, with the areas and cases of which one must catch it."""
 
     def register(cls: type[Sqlite]) -> type[Sqlite]:
-        SABOTEURS.append(Saboteur(cls, names))
+        SABOTEURS[cls.__name__] = Saboteur(cls, tuple(names.split(", ")))
         return cls
 
     return register
@@ -72,6 +72,11 @@ def caught_by(*names: str) -> Callable[[type[Sqlite]], type[Sqlite]]:
 
 def changed(model: Any, **fields: Any) -> Any:
     return model.model_copy(update=fields)
+
+
+def kept(real: Any, name: str, first: Any) -> Any:
+    """Return what the provider of a method keeps under a name."""
+    return real.__self__.__dict__.setdefault(name, first)
 
 
 Spoil: TypeAlias = Callable[..., Any]
@@ -88,11 +93,12 @@ class Fault(NamedTuple):
     """What it answers upon those errors, or raises."""
 
 
-def broken(name: str, *names: str, module: str | None = None, **verbs: Any) -> type[Sqlite]:
-    """Make a saboteur in which each of those verbs has a fault.
+def broken(named: str, module: str | None = None, **verbs: Any) -> None:
+    """Make a saboteur, `named` "Name: area, case", in which each of those verbs has a fault.
 
     What is no Fault stands in for the verb, and is given the real method, whose `__self__` is the provider.
     """
+    name, _, names = named.partition(": ")
 
     def method(verb: str, fault: Any) -> Any:
         async def call(self: Sqlite, *given: Any, **options: Any) -> Any:
@@ -112,27 +118,64 @@ def broken(name: str, *names: str, module: str | None = None, **verbs: Any) -> t
 
     methods = {verb: method(verb, fault) for verb, fault in verbs.items()}
     cls: Any = type(name, (Sqlite,), {**methods, "__module__": module or sys._getframe(1).f_globals["__name__"]})
-    return caught_by(*names)(cls)
+    caught_by(names)(cls)
 
 
-def break_verb(verb: str, *names: str, **faults: Any) -> list[type[Sqlite]]:
-    """Make a saboteur of each fault, with that verb broken."""
-    module = sys._getframe(1).f_globals["__name__"]
-    return [broken(name, *names, module=module, **{verb: fault}) for name, fault in faults.items()]
-
-
-def spoil(base: type[Sqlite], part: str, *names: str, **faults: Spoil) -> None:
-    """Make a saboteur of each fault, in which `base` has that method, and so passes on what the fault makes of it."""
-
-    def broken(name: str, fault: Spoil) -> Any:
-        def call(self: Sqlite, *given: Any) -> Any:
-            return getattr(super(cls, self), part)(fault(*given))
-
-        cls: Any = type(name, (base,), {part: call, "__module__": sys._getframe(2).f_globals["__name__"]})
-        return cls
-
+def break_verb(where: str, **faults: Any) -> None:
+    """Make a saboteur of each fault, with the verb broken of which `where`, "verb: area, case", speaks."""
+    verb, _, names = where.partition(": ")
     for name, fault in faults.items():
-        caught_by(*names)(broken(name, fault))
+        broken(f"{name}: {names}", sys._getframe(1).f_globals["__name__"], **{verb: fault})
+
+
+def breaks(where: str) -> Callable[[Real], Real]:
+    """Make a saboteur of a function that stands in for a verb; it has the function's name."""
+    verb, _, names = where.partition(": ")
+
+    def make(fault: Any) -> Any:
+        name = "".join(word.capitalize() for word in fault.__name__.split("_"))
+        broken(f"{name}: {names}", fault.__module__, **{verb: fault})
+        return fault
+
+    return make
+
+
+def spoil(kind: Callable[[Spoil], dict[str, Any]], names: str, **faults: Spoil) -> None:
+    """Make a saboteur of each fault, in all verbs of a kind."""
+    for name, fault in faults.items():
+        broken(f"{name}: {names}", sys._getframe(1).f_globals["__name__"], **kind(fault))
+
+
+def each(spoilt: Spoil) -> Fault:
+    return Fault(lambda items: [KeyedInput(spoilt(keyed.item), keyed.idempotency_key) for keyed in items])
+
+
+def inbound(spoilt: Spoil) -> dict[str, Any]:
+    """Spoil every memory on its way in."""
+    return {"add": Fault(spoilt), "add_many": each(spoilt)}
+
+
+def outbound(spoilt: Spoil) -> dict[str, Any]:
+    """Spoil every record on its way out."""
+    one = Fault(tell=lambda record, _: spoilt(record))
+    listed = Fault(tell=lambda page, _: changed(page, items=[spoilt(record) for record in page.items]))
+    return {"add": one, "get": one, "list": listed}
+
+
+def declaring(spoilt: Spoil) -> dict[str, Any]:
+    """Declare something else than is done."""
+    return {"capabilities": Fault(tell=lambda real, _: spoilt(real))}
+
+
+def claiming(**features: Any) -> Spoil:
+    """Claim features, of which nothing is said in x-openproto."""
+
+    def claim(real: Capabilities) -> Any:
+        support = {name: how for name, how in real.x_openproto.support.items() if name not in features}
+        details = changed(real.x_openproto, support=support)
+        return changed(real, features=changed(real.features, **features), x_openproto=details)
+
+    return claim
 
 
 def throw(error: Exception) -> Any:
@@ -213,47 +256,15 @@ def catch(saboteur: Saboteur, folder: Path) -> str | None:
     return None
 
 
-class Inbound(Sqlite):
-    """Spoils every memory on its way in."""
-
-    def spoil(self, item: MemoryInput) -> MemoryInput:
-        return item
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return await super().add(self.spoil(item), idempotency_key=idempotency_key)
-
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        return await super().add_many([KeyedInput(self.spoil(k.item), k.idempotency_key) for k in items])
-
-
-class Outbound(Sqlite):
-    """Spoils every record on its way out."""
-
-    def spoil(self, record: MemoryRecord) -> MemoryRecord:
-        return record
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return self.spoil(await super().add(item, idempotency_key=idempotency_key))
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        return self.spoil(await super().get(ref))
-
-    async def list(self, query: ListQuery) -> MemoryPage:
-        page = await super().list(query)
-        return changed(page, items=[self.spoil(record) for record in page.items])
-
-
 def with_extensions(item: MemoryInput, most: int) -> MemoryInput:
     """Return the input with so many of its extensions."""
     fields = {name: getattr(item, name) for name in type(item).model_fields}
-    kept = dict([*item.extensions.items()][:most])
-    return MemoryInput.model_construct(item.model_fields_set - (item.extensions.keys() - kept.keys()), **fields, **kept)
+    few = dict([*item.extensions.items()][:most])
+    return MemoryInput.model_construct(item.model_fields_set - (item.extensions.keys() - few.keys()), **fields, **few)
 
 
-# Basics
-
-
-async def emptying_one_page(real: Any, filters: Filters) -> int:
+@breaks("delete_all: basics")
+async def empties_one_page(real: Any, filters: Filters) -> int:
     query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500)
     page = await real.__self__.list(query)
     for record in page.items:
@@ -261,30 +272,23 @@ async def emptying_one_page(real: Any, filters: Filters) -> int:
     return len(page.items)
 
 
-async def returning_what_was(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: basics")
+async def returns_the_record_before_the_update(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     before = await real.__self__.get(ref)
     await real(ref, changes)
     return before
 
 
-break_verb("add_many", "basics", MixesUpABatch=Fault(tell=lambda outcomes, _: outcomes[::-1]))
-break_verb("delete", "basics", DeletesTheMissing=Fault(upon=NotFoundError))
-break_verb("delete_all", "basics", EmptiesOnePage=emptying_one_page)
-break_verb("get", "basics", RaisesTheVendorsError=Fault(upon=NotFoundError, give=lambda ref: KeyError(ref.id)))
-break_verb("update", "basics", ReturnsTheRecordBeforeTheUpdate=returning_what_was)
+break_verb("add_many: basics", MixesUpABatch=Fault(tell=lambda outcomes, _: outcomes[::-1]))
+break_verb("delete: basics", DeletesTheMissing=Fault(upon=NotFoundError))
+break_verb("get: basics", RaisesTheVendorsError=Fault(upon=NotFoundError, give=lambda ref: KeyError(ref.id)))
 break_verb(
-    "update",
-    "basics",
+    "update: basics",
     NoneLeavesAlone=Fault(lambda new: MemoryUpdate(**{k: v for k, v in new.changes.items() if v is not None})),
 )
-spoil(Outbound, "spoil", "basics", ReusesAnId=lambda r: changed(r, id=str(uuid.uuid5(uuid.NAMESPACE_URL, r.content))))
-
-
-# Fidelity
-
+spoil(outbound, "basics", ReusesAnId=lambda r: changed(r, id=str(uuid.uuid5(uuid.NAMESPACE_URL, r.content))))
 spoil(
-    Inbound,
-    "spoil",
+    inbound,
     "fidelity",
     LosesMicroseconds=lambda item: changed(item, valid_from=item.valid_from and item.valid_from.replace(microsecond=0)),
     RoundsConfidence=lambda item: changed(item, confidence=item.confidence and round(item.confidence, 6)),
@@ -297,14 +301,10 @@ spoil(
     CutsLongContent=lambda item: changed(item, content=item.content[:65_535]),
 )
 spoil(
-    Outbound,
-    "spoil",
+    outbound,
     "fidelity",
     ReturnsNaiveMoments=lambda r: changed(r, valid_to=r.valid_to and r.valid_to.replace(tzinfo=None)),
 )
-
-
-# Filters
 
 
 def selecting(selects: Callable[[ListQuery, MemoryRecord], Any], **nothing: Any) -> Real:
@@ -325,8 +325,7 @@ def selecting_scopes(selects: Callable[[str, str], Any]) -> Real:
 
 
 break_verb(
-    "list",
-    "filters",
+    "list: filters",
     UnderscoreIsAWildcard=selecting_scopes(
         lambda asked, scope: re.match(re.escape(asked).replace("_", ".") + "(/|$)", scope)
     ),
@@ -340,14 +339,12 @@ break_verb(
     SinceIsExclusive=Fault(lambda query: changed(query, since=query.since and query.since + TICK)),
     TagIsASubstring=selecting(lambda query, record: query.tags[0] in ",".join(record.tags), tags=()),
 )
-break_verb("search", "filters", SearchDropsTheScope=Fault(lambda query: changed(query, scope=None)))
-break_verb("delete_all", "filters", EmptiesEveryTag=Fault(lambda filters: changed(filters, tags=())))
+break_verb("search: filters", SearchDropsTheScope=Fault(lambda query: changed(query, scope=None)))
+break_verb("delete_all: filters", EmptiesEveryTag=Fault(lambda filters: changed(filters, tags=())))
 
 
-# Paging
-
-
-async def counting_rows(real: Real, query: ListQuery) -> MemoryPage:
+@breaks("list: paging")
+async def counts_rows_to_skip(real: Real, query: ListQuery) -> MemoryPage:
     skip = int(query.cursor) if query.cursor and query.cursor.isdecimal() else 0
     everything = (await real(changed(query, cursor=None, limit=500))).items
     end = skip + query.limit
@@ -361,26 +358,18 @@ def promised(page: MemoryPage, query: ListQuery) -> Any:
 
 
 break_verb(
-    "list",
-    "paging",
+    "list: paging",
     CapsAListSilently=Fault(
         lambda query: changed(query, limit=min(query.limit, 100)),
         lambda page, query: changed(page, next_cursor=None) if query.limit > 100 else page,
     ),
     ListsOldestFirst=Fault(tell=lambda page, _: changed(page, items=page.items[::-1])),
     SkipsARowBetweenPages=Fault(tell=lambda page, query: changed(page, items=page.items[bool(query.cursor) :])),
-    CountsRowsToSkip=counting_rows,
     StartsAgainOnABadCursor=retrying(InvalidRequestError, lambda query: changed(query, cursor=None)),
     PromisesAnEmptyPage=Fault(tell=promised),
 )
-
-
-# Search
-
-
 break_verb(
-    "search",
-    "search",
+    "search: search",
     WorstFirst=Fault(tell=lambda hits, _: hits[::-1]),
     ScoresAreDistances=Fault(tell=lambda hits, _: [changed(hit, score=1.0 + hit.score) for hit in hits]),
     IgnoresMinScore=Fault(lambda query: changed(query, min_score=None)),
@@ -390,7 +379,6 @@ break_verb(
         lambda query: throw(ProviderError("fts5: syntax error")) if query.query.count('"') % 2 else query
     ),
 )
-
 
 GONE: list[MemoryRecord] = []
 OLD: dict[str, MemoryRecord] = {}
@@ -415,14 +403,12 @@ def as_they_were(hits: SearchResults, _: SearchQuery) -> SearchResults:
     return [changed(hit, memory=OLD.get(hit.memory.id, hit.memory)) for hit in hits]
 
 
-broken("FindsTheDeleted", "search", delete=keeping_the_deleted, search=Fault(tell=with_ghosts))
-broken("ShowsTheOldText", "search", update=keeping_the_old, search=Fault(tell=as_they_were))
+broken("FindsTheDeleted: search", delete=keeping_the_deleted, search=Fault(tell=with_ghosts))
+broken("ShowsTheOldText: search", update=keeping_the_old, search=Fault(tell=as_they_were))
 
 
-# Context
-
-
-async def repeating(real: Any, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
+@breaks("context: context")
+async def repeats_itself(real: Any, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
     hits = await real.__self__.search(query.as_search(20))
     lines: list[str] = []
     for hit in hits:
@@ -436,66 +422,59 @@ async def repeating(real: Any, query: ContextQuery, count_tokens: TokenCounter) 
 
 
 break_verb(
-    "context",
-    "context",
+    "context: context",
     ExceedsTheBudgetByOne=Fault(lambda query: changed(query, token_budget=query.token_budget + 1)),
     CitesBackwards=Fault(tell=lambda block, _: changed(block, citations=block.citations[::-1])),
-    RepeatsItself=repeating,
     CountsInItsOwnWay=lambda real, query, _: real(query, estimate_tokens),
+)
+break_verb("search: time", IgnoresAsOf=Fault(lambda query: changed(query, as_of=None)))
+break_verb(
+    "list: time",
+    TheEndIsIncluded=Fault(lambda query: changed(query, as_of=query.as_of and query.as_of - TICK)),
+    ListHidesTheExpired=Fault(
+        tell=lambda page, query: changed(page, items=[r for r in page.items if query.as_of or r.valid_to is None])
+    ),
 )
 
 
-# Time and supersession
-
-
-async def forgetting_to_mark(real: Real, item: MemoryInput, **key: str) -> Any:
+@breaks("add: supersession")
+async def forgets_to_mark(real: Real, item: MemoryInput, **key: str) -> Any:
     return changed(await real(changed(item, supersedes=[]), **key), supersedes=item.supersedes)
 
 
-async def checking_afterwards(real: Any, item: MemoryInput, **key: str) -> Any:
+@breaks("add: supersession")
+async def checks_after_writing(real: Any, item: MemoryInput, **key: str) -> Any:
     record = await real(changed(item, supersedes=[]), **key)
     for old in item.supersedes:
         record = await real.__self__.update(RecordRef(id=record.id), MemoryUpdate(supersedes=[old]))
     return record
 
 
-async def replacing(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: supersession")
+async def replaces_what_is_superseded(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
     if changes.supersedes:
         await real(ref, MemoryUpdate(supersedes=None))
     return await real(ref, changes)
 
 
-break_verb("search", "time", IgnoresAsOf=Fault(lambda query: changed(query, as_of=None)))
-break_verb(
-    "list",
-    "time",
-    TheEndIsIncluded=Fault(lambda query: changed(query, as_of=query.as_of and query.as_of - TICK)),
-    ListHidesTheExpired=Fault(
-        tell=lambda page, query: changed(page, items=[r for r in page.items if query.as_of or r.valid_to is None])
-    ),
-)
-break_verb("add", "supersession", ForgetsToMark=forgetting_to_mark, ChecksAfterWriting=checking_afterwards)
-break_verb("update", "supersession", ReplacesWhatIsSuperseded=replacing)
-
-
-# Idempotency
-
-
 FIRSTS: dict[Any, Any] = {}
 
 
-async def ignoring_the_key(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
+@breaks("add: idempotency")
+async def ignores_the_key(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
     return await real(item, idempotency_key=uuid.uuid4().hex)
 
 
-async def letting_the_first_win(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+@breaks("add: idempotency")
+async def the_first_wins_silently(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
     key = (item.user_id, idempotency_key)
     with contextlib.suppress(ConflictError):
         FIRSTS[key] = await real(item, idempotency_key=idempotency_key)
     return FIRSTS[key]
 
 
-async def looking_up_first(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+@breaks("add: idempotency")
+async def looks_up_before_it_writes(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
     key = (item.user_id, idempotency_key, "looked up")
     if key not in FIRSTS:
         FIRSTS[key] = (item, await real(item, idempotency_key=uuid.uuid4().hex))
@@ -503,31 +482,21 @@ async def looking_up_first(real: Any, item: MemoryInput, *, idempotency_key: str
     return record if first == item else throw(ConflictError("the key was used before"))
 
 
-async def sharing_keys(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
+@breaks("add: idempotency, isolation")
+async def keys_are_everybodys(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
     if idempotency_key not in FIRSTS:
         FIRSTS[idempotency_key] = await real(item, idempotency_key=idempotency_key)
     return FIRSTS[idempotency_key]
 
 
-break_verb(
-    "add",
-    "idempotency",
-    IgnoresTheKey=ignoring_the_key,
-    TheFirstWinsSilently=letting_the_first_win,
-    LooksUpBeforeItWrites=looking_up_first,
-)
-break_verb("add", "idempotency", "isolation", KeysAreEverybodys=sharing_keys)
-
-
-# Isolation
-
-
-async def trimming_users(real: Real, query: ListQuery) -> Any:
+@breaks("list: isolation")
+async def trims_user_ids(real: Real, query: ListQuery) -> Any:
     page, trimmed = await real(query), query.user_id.strip()
     return page if trimmed == query.user_id else await real(changed(query, user_id=trimmed))
 
 
-async def telling_foreign_from_unknown(real: Real, ref: RecordRef) -> Any:
+@breaks("get: isolation")
+async def tells_foreign_from_unknown(real: Real, ref: RecordRef) -> Any:
     try:
         return await real(ref)
     except NotFoundError:
@@ -535,12 +504,8 @@ async def telling_foreign_from_unknown(real: Real, ref: RecordRef) -> Any:
         raise NotFoundError("this memory belongs to somebody else") from None
 
 
-IGNORES_THE_USER = Fault(lambda ref: changed(ref, user_id=None))
-break_verb("delete", "isolation", DeleteIgnoresTheUser=IGNORES_THE_USER)
-break_verb("get", "isolation", GetIgnoresTheUser=IGNORES_THE_USER, TellsForeignFromUnknown=telling_foreign_from_unknown)
-break_verb("list", "isolation", TrimsUserIds=trimming_users)
-
-
+break_verb("delete: isolation", DeleteIgnoresTheUser=Fault(lambda ref: changed(ref, user_id=None)))
+break_verb("get: isolation", GetIgnoresTheUser=Fault(lambda ref: changed(ref, user_id=None)))
 SEEN: set[str] = set()
 
 
@@ -552,22 +517,18 @@ async def showing_neighbours(real: Real, query: SearchQuery) -> Any:
 
 
 noting_users = Fault(lambda item: SEEN.add(item.user_id) or item)
-broken("SearchShowsANeighbour", "isolation", add=noting_users, search=showing_neighbours)
+broken("SearchShowsANeighbour: isolation", add=noting_users, search=showing_neighbours)
 
 
-# Errors
-
-
-async def validating_afterwards(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: errors")
+async def validates_after_writing(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
     if changes.content:
         await real(ref, MemoryUpdate(content=changes.content))
     return await real(ref, changes)
 
 
-break_verb("update", "errors", ValidatesAfterWriting=validating_afterwards)
 break_verb(
-    "add",
-    *("errors", "every verb"),
+    "add: errors, every verb",
     LogsTheContent=logging_what(lambda record: record.content),
     QuotesTheContent=Fault(
         upon=ConflictError, give=lambda item: ConflictError(f"the key was used before, not for {item.content!r}")
@@ -575,24 +536,16 @@ break_verb(
 )
 DSN = f"postgresql://app:{PASSWORD}@db/memory"
 break_verb(
-    "open",
-    "errors",
+    "open: errors",
     LeaksTheDsn=Fault(upon=ProviderError, give=lambda _: ProviderUnavailableError(f"cannot reach {DSN}")),
     PassesTheVendorsErrorOn=Fault(upon=ProviderError, give=lambda _: ConnectionRefusedError("connect call failed")),
 )
-
-
-# Audit and ingestion
-
 break_verb(
-    "audit",
-    "audit",
+    "audit: audit",
     AuditsOldestFirst=Fault(tell=lambda entries, _: entries[::-1]),
     ForgetsDeletes=Fault(tell=lambda entries, _: [entry for entry in entries if entry.action != "delete"]),
 )
-spoil(Outbound, "spoil", "ingestion", "capabilities", IsQueuedForEver=lambda record: changed(record, status="queued"))
-
-
+spoil(outbound, "ingestion, capabilities", IsQueuedForEver=lambda record: changed(record, status="queued"))
 QUERIES: list[str] = []
 
 
@@ -601,20 +554,19 @@ def telling_queries(entries: AuditEntries, _: AuditQuery) -> AuditEntries:
 
 
 noting_queries = Fault(lambda query: QUERIES.append(query.query) or query)
-broken("AuditsTheQuery", "audit", search=noting_queries, audit=Fault(tell=telling_queries))
+broken("AuditsTheQuery: audit", search=noting_queries, audit=Fault(tell=telling_queries))
 caught_by("audit")(type("NeverFlushesReads", (Sqlite,), {"_record_read": lambda self, user_id, **of: None}))
 
 
-# Lifecycle
-
-
+@caught_by("lifecycle")
 class ConnectsInItsConstructor(Sqlite):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         time.sleep(0.02)
 
 
-async def closing_once(real: Any) -> None:
+@breaks("close: lifecycle")
+async def closes_only_once(real: Any) -> None:
     if hasattr(real.__self__, "closed"):
         raise ProviderError("already closed")
     real.__self__.closed = True
@@ -624,68 +576,62 @@ async def closing_once(real: Any) -> None:
 TASKS: list[Any] = []
 FILES: list[Any] = []
 PROCESSES: set[int] = set()
+break_verb(
+    "open: lifecycle",
+    LeaksAThread=Fault(tell=lambda *_: started(20.0)),
+    LeaksAFile=Fault(tell=lambda *_: FILES.append(tempfile.TemporaryFile())),  # noqa: SIM115 - the bug
+    LeaksATask=Fault(tell=lambda *_: TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))),
+)
 
 
-async def keeping_the_loop(real: Real, ref: RecordRef) -> Any:
+@breaks("get: lifecycle")
+async def keeps_the_loop_in_a_fork(real: Real, ref: RecordRef) -> Any:
     PROCESSES.add(os.getpid())
     if len(PROCESSES) > 1:
         raise ProviderError("the connection belongs to another process")
     return await real(ref)
 
 
-break_verb(
-    "open",
-    "lifecycle",
-    LeaksAThread=Fault(tell=lambda *_: started(20.0)),
-    LeaksAFile=Fault(tell=lambda *_: FILES.append(tempfile.TemporaryFile())),  # noqa: SIM115 - the bug
-    LeaksATask=Fault(tell=lambda *_: TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))),
-)
-caught_by("lifecycle")(ConnectsInItsConstructor)
-break_verb("close", "lifecycle", ClosesOnlyOnce=closing_once)
-break_verb("get", "lifecycle", KeepsTheLoopInAFork=keeping_the_loop)
-
-
-# Concurrency
-
-
-async def writing_all_of_it(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("update: concurrency")
+async def reads_modifies_writes(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     before = await real.__self__.get(ref)
     names = ("content", "scope", "tags", "confidence", "valid_to")
     return await real(ref, MemoryUpdate(**{**{n: getattr(before, n) for n in names}, **changes.changes}))
 
 
-break_verb("add", "every verb", AThreadForEachCall=Fault(lambda item: started(0.3, item)))
-break_verb("add", "concurrency", "every verb", MixesUpResults=answering_another(0.002))
-(BlocksTheLoop,) = break_verb("add", "concurrency", "every verb", BlocksTheLoop=blocking(0.03))
-break_verb("update", "concurrency", ReadsModifiesWrites=writing_all_of_it)
-
-
 async def locking(real: Any, *given: Any, **options: Any) -> Any:
-    async with real.__self__.__dict__.setdefault("lock", asyncio.Lock()):
+    async with kept(real, "lock", asyncio.Lock()):
         return await real(*given, **options)
 
 
-broken("OneLockForAll", "concurrency", add=locking, get=locking)
+broken("OneLockForAll: concurrency", add=locking, get=locking)
+break_verb("add: every verb", AThreadForEachCall=Fault(lambda item: started(0.3, item)))
+break_verb("add: concurrency, every verb", MixesUpResults=answering_another(0.002), BlocksTheLoop=blocking(0.03))
 
 
-# Cancellation
-
-
-async def adding_in_two_steps(real: Any, item: MemoryInput, **key: str) -> Any:
+@breaks("add: cancellation")
+async def writes_in_two_steps(real: Any, item: MemoryInput, **key: str) -> Any:
     bare = await real(changed(item, supersedes=[]), **key)
     if not item.supersedes:
         return bare
     return await real.__self__.update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
 
 
-async def updating_in_steps(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+@breaks("add: cancellation")
+async def writes_afterwards(real: Any, item: MemoryInput, **key: str) -> Any:
+    return await asyncio.shield(asyncio.ensure_future(real(item, **key)))
+
+
+@breaks("update: cancellation")
+async def updates_in_two_steps(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     record = await real.__self__.get(ref)
     for name, value in changes.changes.items():
         record = await real(ref, MemoryUpdate(**{name: value}))
     return record
 
 
-async def tidying_up(real: Real, query: ListQuery) -> Any:
+@breaks("list: cancellation")
+async def tidies_up_slowly(real: Real, query: ListQuery) -> Any:
     try:
         return await real(query)
     finally:
@@ -693,7 +639,8 @@ async def tidying_up(real: Real, query: ListQuery) -> Any:
             await asyncio.shield(asyncio.sleep(0.1))
 
 
-async def keeping_a_connection(real: Any, ref: RecordRef) -> Any:
+@breaks("get: cancellation")
+async def keeps_a_connection(real: Any, ref: RecordRef) -> Any:
     provider = real.__self__
     provider.in_use = getattr(provider, "in_use", 0) + 1
     record = await real(ref)
@@ -701,51 +648,18 @@ async def keeping_a_connection(real: Any, ref: RecordRef) -> Any:
     return record
 
 
-def leaving_a_task(_: Any) -> BaseException:
-    TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))
-    return asyncio.CancelledError()
-
-
-async def writing_afterwards(real: Any, item: MemoryInput, **key: str) -> Any:
-    return await asyncio.shield(asyncio.ensure_future(real(item, **key)))
-
-
-break_verb(
-    "add",
-    "cancellation",
-    SwallowsACancellation=retrying(asyncio.CancelledError),
-    WritesInTwoSteps=adding_in_two_steps,
-    WritesAfterwards=writing_afterwards,
-)
-break_verb(
-    "get",
-    "cancellation",
-    RenamesACancellation=Fault(upon=asyncio.CancelledError, give=lambda _: ProviderError("the call was interrupted")),
-    LeavesATaskBehind=Fault(upon=asyncio.CancelledError, give=leaving_a_task),
-)
-(KeepsAConnection,) = break_verb("get", "cancellation", KeepsAConnection=keeping_a_connection)
-break_verb("update", "cancellation", UpdatesInTwoSteps=updating_in_steps)
-break_verb("list", "cancellation", TidiesUpSlowly=tidying_up)
-break_verb(
-    "add",
-    "storm",
-    LosesThreadsInAStorm=Fault(upon=asyncio.CancelledError, give=lambda _: started(5.0, asyncio.CancelledError())),
-)
-
-
-async def keeping_a_lock(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
-    lock = real.__self__.__dict__.setdefault("lock", asyncio.Lock())
+@breaks("update: cancellation")
+async def keeps_a_lock(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    lock = kept(real, "lock", asyncio.Lock())
     await lock.acquire()
     record = await real(ref, changes)
     lock.release()
     return record
 
 
-break_verb("update", "cancellation", KeepsALock=keeping_a_lock)
-
-
-async def losing_a_slot(real: Any, ref: RecordRef) -> Any:
-    slots = real.__self__.__dict__.setdefault("slots", asyncio.Semaphore(3))
+@breaks("get: cancellation")
+async def loses_a_slot(real: Any, ref: RecordRef) -> Any:
+    slots = kept(real, "slots", asyncio.Semaphore(3))
     try:
         await asyncio.wait_for(slots.acquire(), 1.0)
     except TimeoutError:
@@ -759,7 +673,21 @@ async def losing_a_slot(real: Any, ref: RecordRef) -> Any:
     return record
 
 
-break_verb("get", "cancellation", LosesASlot=losing_a_slot)
+def leaving_a_task(_: Any) -> BaseException:
+    TASKS.append(asyncio.create_task(asyncio.sleep(20.0)))
+    return asyncio.CancelledError()
+
+
+break_verb("add: cancellation", SwallowsACancellation=retrying(asyncio.CancelledError))
+break_verb(
+    "get: cancellation",
+    RenamesACancellation=Fault(upon=asyncio.CancelledError, give=lambda _: ProviderError("the call was interrupted")),
+    LeavesATaskBehind=Fault(upon=asyncio.CancelledError, give=leaving_a_task),
+)
+break_verb(
+    "add: storm",
+    LosesThreadsInAStorm=Fault(upon=asyncio.CancelledError, give=lambda _: started(5.0, asyncio.CancelledError())),
+)
 
 
 async def opening_half_way(real: Real) -> None:
@@ -773,48 +701,21 @@ async def closing_what_opened(real: Any) -> None:
     await real()
 
 
-broken("OpensHalfWay", "cancellation", open=opening_half_way, close=closing_what_opened)
-
-
-# Capabilities
-
-
-class Declares(Sqlite):
-    """Declares something else than it does."""
-
-    def declare(self, real: Capabilities) -> Capabilities:
-        return real
-
-    async def capabilities(self) -> Capabilities:
-        return self.declare(await super().capabilities())
-
-
-def claiming(real: Capabilities, **features: Any) -> Capabilities:
-    """Return capabilities with those features, of which nothing is said in x-openproto."""
-    support = {name: how for name, how in real.x_openproto.support.items() if name not in features}
-    details = changed(real.x_openproto, support=support)
-    claimed: Capabilities = changed(real, features=changed(real.features, **features), x_openproto=details)
-    return claimed
-
-
+broken("OpensHalfWay: cancellation", open=opening_half_way, close=closing_what_opened)
 spoil(
-    Declares,
-    "declare",
+    declaring,
     "capabilities",
-    ClaimsVectors=lambda real: claiming(real, vector_search=True),
-    HidesTemporal=lambda real: claiming(real, temporal=False),
-    HidesItsAudit=lambda real: claiming(real, supports_audit=False),
-    ClaimsToTakeLess=lambda real: claiming(real, max_content_length=5_000),
+    ClaimsVectors=claiming(vector_search=True),
+    HidesTemporal=claiming(temporal=False),
+    HidesItsAudit=claiming(supports_audit=False),
+    ClaimsToTakeLess=claiming(max_content_length=5_000),
     ClaimsAnotherTier=lambda real: changed(real, x_openproto=changed(real.x_openproto, cancellation="aborting")),
     HidesAVerb=lambda real: changed(real, verbs=[verb for verb in real.verbs if verb != "audit"]),
 )
-
-
 REFUSAL = UnsupportedCapabilityError("sqlite does not support audit", provider="sqlite")
 TOO_LONG = InvalidRequestError("content: too long for this backend")
-break_verb("audit", "capabilities", ClaimsAVerbItRefuses=Fault(lambda query: throw(REFUSAL)))
+break_verb("audit: capabilities", ClaimsAVerbItRefuses=Fault(lambda query: throw(REFUSAL)))
 break_verb(
-    "add",
-    "capabilities",
+    "add: capabilities",
     TakesLessThanItClaims=Fault(lambda item: throw(TOO_LONG) if len(item.content) > 8_000 else item),
 )

@@ -27,7 +27,7 @@ def tried(number: int, saboteur: Saboteur) -> ParameterSet:
 
 # Some of them leave files and clients behind on purpose; whenever those are collected is not this test's failure.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("saboteur", [tried(*each) for each in enumerate(SABOTEURS)])
+@pytest.mark.parametrize("saboteur", [tried(*each) for each in enumerate(SABOTEURS.values())])
 def test_a_saboteur_is_caught(saboteur: Saboteur, tmp_path: Path) -> None:
     assert catch(saboteur, tmp_path) is not None
 
@@ -35,7 +35,7 @@ def test_a_saboteur_is_caught(saboteur: Saboteur, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_all_faults_of_meaning_at_once_fail_forty_cases(tmp_path: Path) -> None:
     of_meaning = (faults_in_reads.__name__, faults_in_writes.__name__)
-    faults = [saboteur.provider for saboteur in SABOTEURS if saboteur.provider.__module__ in of_meaning]
+    faults = [saboteur.provider for saboteur in SABOTEURS.values() if saboteur.provider.__module__ in of_meaning]
     suite, run = SuiteOf(type("AllAtOnce", tuple(faults), {}), tmp_path), SuiteRun(quick=True)
     failed = {work.case.name for work in ALL_WORK if run.execute(suite, work).outcome == "failed"}
     assert len(failed) >= 40, failed

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import ClassVar
 
 import openproto_conformance
 import pytest
@@ -27,7 +26,7 @@ from openproto_conformance.outcome import Result
 from openproto_conformance.probe import STRIKES, Strike, strike_once
 from openproto_conformance.report import schema
 from openproto_conformance.runner import suite_of
-from saboteurs import KeepsAConnection
+from saboteurs import SABOTEURS, SuiteOf
 
 from openproto import MemoryInput, MemoryPage, MemoryRecord, Provider, ProviderUnavailableError
 from openproto.requests import ListQuery, RecordRef
@@ -133,7 +132,8 @@ def test_reads_may_be_slow_where_nobody_writes_either(tmp_path: Path, monkeypatc
 
 def test_what_only_a_hook_would_show_is_unseen(tmp_path: Path) -> None:
     case = "the_pool_is_back_after_cancellations"
-    report = run(lambda: KeepsAConnection(tmp_path / "m.db", embedder="none"), only=[case], quick=True)
+    keeps = SABOTEURS["KeepsAConnection"].provider
+    report = run(lambda: keeps(tmp_path / "m.db", embedder="none"), only=[case], quick=True)
     (entry,) = (entry for entry in report.cases if entry.case == case)
     assert (entry.outcome, entry.detail) == ("unseen", "as far as can be seen without the hook busy")
     assert "1 unseen" in report.headline
@@ -164,10 +164,14 @@ def test_the_seed_decides_what_is_found_and_how_it_is_shown(tmp_path: Path) -> N
     assert told(8) != first
 
 
-def test_progress_counts_to_the_end(sqlite: Callable[[], Provider]) -> None:
-    seen: list[tuple[int, int]] = []
-    run(sqlite, only=["ingestion"], quick=True, progress=lambda _, done, of: seen.append((done, of)))
-    assert seen == [(n, 6) for n in range(1, 7)]
+@pytest.mark.promise(92, 115)
+@pytest.mark.parametrize("outcome", ["passed", "failed"])
+def test_the_longest_stall_is_measured_and_judged(outcome: str, tmp_path: Path) -> None:
+    provider = Sqlite if outcome == "passed" else SABOTEURS["BlocksTheLoop"].provider
+    (work,) = [work for work in ALL_WORK if work.case.name == "the_loop_is_never_blocked"]
+    result = SuiteRun(quick=True).execute(SuiteOf(provider, tmp_path), work)
+    assert result.outcome == outcome, result.detail
+    assert (result.measures["longest_stall_ms"] < 20) == (outcome == "passed")
 
 
 def test_the_schema_in_the_package_is_the_reports() -> None:
@@ -206,38 +210,24 @@ def test_a_task_left_behind_is_named() -> None:
     assert run_bounded(leave, 5.0).leaks == ["1 x task sleep"]
 
 
-class Steps:
-    """A verb of three awaits that notes where it was struck."""
+@pytest.mark.parametrize("how", STRIKES)
+async def test_a_probe_strikes_at_each_await_and_sees_a_cancellation_swallowed(how: Strike) -> None:
+    reached: list[int] = []
 
-    reached: ClassVar[list[int]] = []
-
-    async def __call__(self) -> None:
+    async def three_steps(swallow: bool = False) -> None:
         for step in (1, 2, 3):
             try:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.02 if swallow and step == 1 else 0)
             except asyncio.CancelledError:
-                self.reached.append(step)
-                raise
+                reached.append(step)
+                if not swallow:
+                    raise
 
-
-@pytest.mark.parametrize("how", STRIKES)
-async def test_a_probe_strikes_at_each_await(how: Strike) -> None:
-    Steps.reached.clear()
     for at in (1, 2, 3, 4):
-        struck = await strike_once(Steps(), at, how)
-        assert struck.happened == (at < 4)
-    assert Steps.reached == ([1, 2, 3] if how == "task.cancel" else Steps.reached)
-
-
-@pytest.mark.parametrize("how", STRIKES)
-async def test_a_probe_sees_a_cancellation_swallowed(how: Strike) -> None:
-    async def swallow() -> None:
-        for seconds in (0.02, 0, 0):
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(seconds)
-
+        assert (await strike_once(three_steps, at, how)).happened == (at < 4)
+    assert how != "task.cancel" or reached == [1, 2, 3]
     with pytest.raises(Violation, match="as if nothing had happened"):
-        await strike_once(swallow, 1, how)
+        await strike_once(lambda: three_steps(True), 1, how)
 
 
 @pytest.mark.parametrize("how", STRIKES)
