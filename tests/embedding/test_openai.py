@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
-import threading
-import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from asyncio import StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import pytest
+from raw_server import Handler, RawServer, Request, always, answer
 
 from openproto.embedding import OpenAIEmbedder, openai_endpoint
 from openproto.errors import (
@@ -44,82 +41,61 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_endpoint, "uniform", lambda low, high: 0.0)
 
 
-class Answer(NamedTuple):
-    """One prepared answer; the default has a row of four numbers for each text, the first of which is its length."""
-
-    status: int = 200
-    body: Any = None
-    headers: Mapping[str, str] = MappingProxyType({})
-    cut: int | None = None
-    drip: float = 0.0
-
-
-HANG_UP = Answer(status=0)
-
-
 def row(first: float, index: int | None = None, dim: int = 4) -> dict[str, Any]:
     found: dict[str, Any] = {"embedding": [first, *[0.5] * (dim - 1)]}
     return found if index is None else {"index": index, **found}
 
 
-class Server(ThreadingHTTPServer):
-    """Answers from `script`, then with `always`; keeps what it was asked."""
+async def rows(request: Request, writer: StreamWriter) -> bytes:
+    """Answer with a row of four numbers for each text, the first of which is its length."""
+    body = request.json
+    return answer({"data": [row(len(text), at, body.get("dimensions", 4)) for at, text in enumerate(body["input"])]})
+
+
+async def drips(request: Request, writer: StreamWriter) -> bytes:
+    for byte in await rows(request, writer):
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0.05)
+    return b""
+
+
+async def breaks_off(request: Request, writer: StreamWriter) -> None:
+    writer.write((await rows(request, writer))[:-7])
+
+
+async def hangs_up(request: Request, writer: StreamWriter) -> None:
+    """Answer nothing."""
+
+
+def gives(body: Any, status: int = 200, **headers: object) -> Handler:
+    return always(answer(body, status, **headers))
+
+
+class Server(RawServer):
+    """Answers from `script`, then with `rest`."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Exchange)
-        self.script: list[Answer] = []
-        self.always = Answer()
-        self.bodies: list[dict[str, Any]] = []
-        self.heads: list[str] = []
-        self.connections = 0
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        super().__init__(self._next, capabilities=b"")
+        self.script: list[Handler] = []
+        self.rest: Handler = rows
 
+    @property
+    def bodies(self) -> list[Any]:
+        return [request.json for request in self.requests]
 
-class Exchange(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]  # only this server uses this handler
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections += 1
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.heads.append(f"{self.requestline}\n{self.headers}")
-        self.server.bodies.append(body)
-        answer = self.server.script.pop(0) if self.server.script else self.server.always
-        self.close_connection = answer is HANG_UP or answer.cut is not None
-        if answer is HANG_UP:
-            return
-        rows = [row(len(text), at, body.get("dimensions", 4)) for at, text in enumerate(body["input"])]
-        made = {"data": rows} if answer.body is None else answer.body
-        payload = made if isinstance(made, bytes) else json.dumps(made).encode()
-        self.send_response(answer.status)
-        for name, value in {"content-length": len(payload), **answer.headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        with suppress(ConnectionError):
-            for piece in [bytes([byte]) for byte in payload] if answer.drip else [payload[: answer.cut]]:
-                self.wfile.write(piece)
-                time.sleep(answer.drip)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    async def _next(self, request: Request, writer: StreamWriter) -> bytes | None:
+        return await (self.script.pop(0) if self.script else self.rest)(request, writer)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+async def server() -> AsyncIterator[Server]:
+    async with Server() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @asynccontextmanager
 async def opened(server: Server, model: str = KNOWN, **options: Any) -> AsyncIterator[OpenAIEmbedder]:
-    embedder = OpenAIEmbedder(model, base_url=server.url, **options)
+    embedder = OpenAIEmbedder(model, base_url=f"{server.url}/v1", **options)
     try:
         await embedder.open()
         yield embedder
@@ -133,9 +109,9 @@ async def failure(server: Server, caplog: pytest.LogCaptureFixture) -> AsyncIter
     caplog.set_level(logging.DEBUG)
     async with opened(server) as ready:
 
-        async def of(answer: Answer, embedder: OpenAIEmbedder = ready) -> OpenProtoError:
-            server.always = answer
-            server.bodies.clear()
+        async def of(rest: Handler, embedder: OpenAIEmbedder = ready) -> OpenProtoError:
+            server.rest = rest
+            server.requests.clear()
             with pytest.raises(OpenProtoError) as raised:
                 await embedder.embed([TEXT])
             shown = "".join(traceback.format_exception(raised.value)) + f"{raised.value!r} {embedder!r}" + caplog.text
@@ -155,14 +131,14 @@ async def test_the_request_and_its_answer_over_one_connection(server: Server) ->
         await embedder.embed(["a"])
     assert [vector[0] for vector in vectors] == [1, 3]
     assert server.bodies[0] == {"model": KNOWN, "input": ["a", "bbb"], "encoding_format": "float"}
-    assert server.heads[0].startswith("POST /v1/embeddings HTTP/1.1")
-    assert f"authorization: bearer {KEY}" in server.heads[0].lower()
+    first = server.requests[0]
+    assert (first.route, first.headers["authorization"]) == ("POST /v1/embeddings", f"Bearer {KEY}".encode())
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("rows", [[row(3, 2), row(1, 0), row(2, 1)], [row(1), row(2), row(3)]])
-async def test_rows_are_ordered_by_their_index_if_they_have_one(server: Server, rows: Any) -> None:
-    server.script = [Answer(body={"data": rows})]
+@pytest.mark.parametrize("data", [[row(3, 2), row(1, 0), row(2, 1)], [row(1), row(2), row(3)]])
+async def test_rows_are_ordered_by_their_index_if_they_have_one(server: Server, data: Any) -> None:
+    server.script = [gives({"data": data})]
     async with opened(server) as embedder:
         assert [found[0] for found in await embedder.embed(["a", "bb", "ccc"])] == [1, 2, 3]
 
@@ -181,7 +157,7 @@ STATUSES: dict[int, type[OpenProtoError]] = {
 async def test_statuses(server: Server, failure: Failure) -> None:
     quoting = {"error": {"message": f"Incorrect key {KEY} for {TEXT}", "code": "a_plain_word"}}
     for status, kind in STATUSES.items():
-        error = await failure(Answer(status, quoting, {"x-request-id": "req-7", "location": "/elsewhere"}))
+        error = await failure(gives(quoting, status, x_request_id="req-7", location="/elsewhere"))
         assert type(error) is kind
         assert str(error) == f"the embedding server ({KNOWN}) answered {status} (a_plain_word)"
         assert error.request_id == "req-7"
@@ -191,44 +167,46 @@ async def test_statuses(server: Server, failure: Failure) -> None:
 async def test_a_refusal_need_not_be_json_and_only_a_plain_code_is_repeated(failure: Failure) -> None:
     codes = ({"error": {"code": code}} for code in (KEY, TEXT, 7, None, "a" * 41, ["x"]))
     for body in (*codes, b"", b"<html>", b"[1]", {"error": "text"}, b"\xff"):
-        assert str(await failure(Answer(400, body))) == f"the embedding server ({KNOWN}) answered 400"
+        assert str(await failure(gives(body, 400))) == f"the embedding server ({KNOWN}) answered 400"
 
 
 async def test_a_malformed_answer_is_a_provider_error_and_not_repeated(server: Server, failure: Failure) -> None:
-    rows: Any = (None, [1], [{"index": 0}], [row(1, 5)], [row(1, 0)] * 2, [], [row(1, 0), row(1, 1)])
-    whole = ({"data": data} for data in rows)
+    wrong: Any = (None, [1], [{"index": 0}], [row(1, 5)], [row(1, 0)] * 2, [], [row(1, 0), row(1, 1)])
+    whole = ({"data": data} for data in wrong)
     for body in (b"", b"<html>busy</html>", b'{"data": [{"index": 0, "embed', {}, [], *whole):
-        assert type(await failure(Answer(body=body))) is ProviderError
+        assert type(await failure(gives(body))) is ProviderError
         assert len(server.bodies) == 1
 
 
-@pytest.mark.parametrize("broken", [HANG_UP, Answer(cut=7), Answer(503, headers={"retry-after": "0.05"})])
-async def test_passing_troubles_are_repeated(server: Server, broken: Answer) -> None:
+@pytest.mark.parametrize(
+    ("broken", "pause"), [(hangs_up, 0), (breaks_off, 0), (gives(b"", 503, retry_after="0.05"), 0.05)]
+)
+async def test_passing_troubles_are_repeated(server: Server, broken: Handler, pause: float) -> None:
     server.script = [broken, broken]
     async with opened(server) as embedder:
         start = asyncio.get_running_loop().time()
         assert (await embedder.embed(["ab"]))[0][0] == 2
         waited = asyncio.get_running_loop().time() - start
     assert len(server.bodies) == 3
-    assert waited >= 2 * float(broken.headers.get("retry-after", 0))
+    assert waited >= 2 * pause
 
 
 async def test_a_pause_beyond_the_deadline_is_not_begun(server: Server, failure: Failure) -> None:
     async with asyncio.timeout(5), opened(server, timeout=10) as embedder:
-        error = await failure(Answer(429, headers={"retry-after": "60"}), embedder)
+        error = await failure(gives(b"", 429, retry_after="60"), embedder)
     assert isinstance(error, RateLimitedError)
     assert (error.retry_after, len(server.bodies)) == (60, 1)
 
 
 async def test_the_deadline_is_for_the_whole_call_however_slowly_it_drips(server: Server, failure: Failure) -> None:
     async with asyncio.timeout(5), opened(server, timeout=0.3) as embedder:
-        error = await failure(Answer(drip=0.05), embedder)
+        error = await failure(drips, embedder)
     assert isinstance(error, ProviderTimeoutError)
     assert "0.3 s" in str(error)
 
 
 async def test_the_callers_own_timeout_stays_the_callers_and_the_embedder_usable(server: Server) -> None:
-    server.script = [Answer(drip=0.05)]
+    server.script = [drips]
     async with opened(server) as embedder:
         with pytest.raises(TimeoutError) as raised:
             async with asyncio.timeout(0.1):
@@ -251,7 +229,7 @@ async def test_an_unknown_dimension_is_asked_for_once_and_a_shorter_one_is_sent(
 
 
 async def test_a_model_that_cannot_shorten_does_not_open(server: Server) -> None:
-    server.always = Answer(body={"data": [row(1, 0)]})
+    server.rest = gives({"data": [row(1, 0)]})
     with pytest.raises(ProviderError, match="'acme' gives 4 dimensions, not the 3"):
         async with opened(server, "acme", dim=3):
             pass
@@ -260,14 +238,14 @@ async def test_a_model_that_cannot_shorten_does_not_open(server: Server) -> None
 @pytest.mark.parametrize(
     ("length", "answers", "asked"),
     [
-        (100_000, [Answer(400), Answer(413), Answer()], [32_000, 16_000, 8_000]),
-        (1_000, [Answer(400)] * 2, [1_000, 500]),
+        (100_000, [gives(b"", 400), gives(b"", 413), rows], [32_000, 16_000, 8_000]),
+        (1_000, [gives(b"", 400)] * 2, [1_000, 500]),
     ],
 )
 async def test_of_a_text_that_is_too_long_the_beginning_is_embedded_unless_any_length_is_refused(
-    server: Server, length: int, answers: list[Answer], asked: list[int]
+    server: Server, length: int, answers: list[Handler], asked: list[int]
 ) -> None:
-    server.script, refused = [*answers], answers[-1].status != 200
+    server.script, refused = [*answers], answers[-1] is not rows
     async with opened(server) as embedder:
         if refused:
             with pytest.raises(InvalidRequestError):
@@ -287,13 +265,13 @@ def test_a_bad_url_is_refused_without_quoting_it(url: str) -> None:
 async def test_openai_wants_a_key_and_others_do_not(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(server, api_key=f"{KEY}-2\n") as embedder:
         await embedder.embed(["a"])
-    assert f"bearer {KEY}-2\n" in server.heads.pop().lower()
+    assert server.requests.pop().headers["authorization"] == f"Bearer {KEY}-2".encode()
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UnauthorizedError, match="OPENAI_API_KEY"):
         await OpenAIEmbedder().open()
     async with opened(server) as embedder:
         await embedder.embed(["a"])
-    assert "authorization" not in server.heads[0].lower()
+    assert "authorization" not in server.requests[0].headers
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nX-Evil: 1", f"{KEY}é"])
