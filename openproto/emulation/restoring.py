@@ -264,12 +264,15 @@ class _Shown:
         for user in sorted(await self._vendor.owners()):
             yield user
 
+    async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
+        """Return the user's records."""
+        yield [_history(stored) for stored in await self._vendor.everything(user_id)]
+
     async def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return the user's records, and then their keys."""
         found = await self._vendor.everything(user_id)
         for stored in found:
-            record = StoredRecord(record=stored.shown, begins=stored.holds_from, handovers=[*stored.superseded])
-            yield UserPart(user_id, records=[record])
+            yield UserPart(user_id, records=[_history(stored)])
         yield UserPart(
             user_id,
             keys=[
@@ -278,6 +281,10 @@ class _Shown:
                 if stored.idempotency_key and not stored.origin and not is_generated(stored.idempotency_key)
             ],
         )
+
+
+def _history(stored: Stored) -> StoredRecord:
+    return StoredRecord(record=stored.shown, begins=stored.holds_from, handovers=[*stored.superseded])
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,10 +92,15 @@ class _Listed:
                 return
             page = await self._memory.users(cursor=page.next_cursor)
 
-    async def parts(self, user_id: str) -> AsyncIterator[UserPart]:
+    async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records."""
         async for record in self._memory.iter(user_id, page_size=500):
-            yield UserPart(user_id, records=[StoredRecord(record=record)])
+            yield [StoredRecord(record=record)]
+
+    async def parts(self, user_id: str) -> AsyncIterator[UserPart]:
+        """Return the records, and nothing else."""
+        async for records in self.records(user_id):
+            yield UserPart(user_id, records=records)
 
 
 async def _users(snapshot: Snapshot) -> AsyncIterator[str]:

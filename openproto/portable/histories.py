@@ -14,7 +14,7 @@ PAGE = 500
 async def histories(memory: AsyncMemory, user: str, *, oldest_first: bool) -> AsyncGenerator[StoredRecord, None]:
     """Yield a user's records: out of a snapshot where the provider has one, otherwise as listed, or turned round."""
     try:
-        opening = memory._session.provider.snapshot(vectors=False)
+        opening = memory._session.provider.snapshot(vectors=True)
     except UnsupportedCapabilityError:
         if not oldest_first:
             async for record in memory.iter(user, page_size=PAGE):
@@ -28,19 +28,19 @@ async def histories(memory: AsyncMemory, user: str, *, oldest_first: bool) -> As
                 yield StoredRecord(record=MemoryRecord.model_validate_json(line))
         return
     async with opening as snapshot:
-        async for part in snapshot.parts(user):
-            if not part.records:
-                break  # keys and audit entries, which come last
-            for stored in part.records:
+        async for records in snapshot.records(user):
+            for stored in records:
                 yield stored
 
 
 async def restored(memory: AsyncMemory, user: str, records: Sequence[StoredRecord]) -> Sequence[RestoreOutcome]:
     """Restore a user's records with their histories, or as verbs return them where the provider keeps no more."""
+    models = {stored.record.embedding_model for stored in records}
+    model = models.pop() if len(models) == 1 else None
 
     async def load(provider: Provider) -> Sequence[RestoreOutcome]:
         app = memory._session.options.app
-        return await provider.load([UserPart(user, records)], model=None, app=app, include_deleted=True)
+        return await provider.load([UserPart(user, records)], model=model, app=app, include_deleted=True)
 
     try:
         return await memory._session.call("add", load, repeatable=True, needs="restore")

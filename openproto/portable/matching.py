@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from openproto import MemoryRecord
 from openproto.models import Origins
 
-_OWN = ("content", "scope", "tags", "source", "confidence", "valid_from", "valid_to", "key", "extensions")
+_OWN = ("content", "scope", "tags", "source", "confidence", "valid_from", "valid_to", "key")
 _LINKS = ("supersedes", "superseded_by")
 _MOMENTS = ("created_at", "updated_at")
 """All that is compared; `embedding_model`, `status`, and `version` are each store's own."""
@@ -44,15 +44,15 @@ class Matching:
 
     def __init__(self, source: str, unkept: Collection[str] = ()) -> None:
         self.origins = Origins(source)
-        self._own = [name for name in _OWN if name not in unkept]
+        self._own = [name for name in _OWN if name not in unkept]  # and the extensions
         self._has_links = "supersedes" not in unkept
 
     def marks(self, record: MemoryRecord, origins: Mapping[str, str]) -> Marks:
         """Return the record's digests; `origins` has the source's ids of the target's records that have others."""
         # Making the JSON form of a whole record takes longer than all else here.
         wire = record.to_wire() if record.source or record.valid_from or record.valid_to else vars(record)
-        fields = {**wire, "extensions": self.origins.extensions_of(record)}
-        own = _digest([fields.get(name) or None for name in self._own])
+        extensions = self.origins.extensions_of(record) if record.model_extra else None
+        own = _digest([*(wire.get(name) or None for name in self._own), extensions or None])
         supersedes = superseded_by = b""
         if self._has_links and (record.supersedes or record.superseded_by):
             supersedes = ",".join(sorted(origins.get(id, id) for id in record.supersedes)).encode()
@@ -64,7 +64,7 @@ class Matching:
         """Return the names of the fields in which a record of the source differs from that of the target."""
         here, there = self._fields(one, {}), self._fields(other, origins)
         links = _LINKS if self._has_links else ()
-        names = (*self._own, *links, *(_MOMENTS if self.origins.id_of(other) == other.id else ()))
+        names = (*self._own, "extensions", *links, *(_MOMENTS if self.origins.id_of(other) == other.id else ()))
         return [name for name in names if (here.get(name) or None) != (there.get(name) or None)]
 
     def _fields(self, record: MemoryRecord, origins: Mapping[str, str]) -> dict[str, Any]:

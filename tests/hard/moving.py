@@ -22,6 +22,8 @@ Store: TypeAlias = tuple[str, str, str]
 MIGRATE = (sys.executable, "-m", "openproto.cli", "migrate", "--json")
 RECORDS_OF_A_USER, RECORDS_OF_A_KILL = 200, 2_000
 LONGEST_RUN = 3_600.0
+KILL_WITHIN, RECORDS_IN_A_SECOND = 8.0, 6_000
+"""A kill comes at any moment of these seconds, and of those in which the command reads and brings that much."""
 USERS_COMPARED_AT_ONCE = 4
 
 
@@ -64,8 +66,13 @@ async def _move(source: Store, target: Store, report: Path, users: list[str], ch
     """Run the command until it ends, once nobody writes any more; return how many writes there were meanwhile."""
     written: list[str] = []
     async with client(source) as memory, meanwhile(lambda: _write(memory, users, chance, written)):
-        for _ in range(kills):
-            await asyncio.to_thread(_run, source, target, report, chance.uniform(1.0, 8.0))
+        longest, killed = KILL_WITHIN + kills * RECORDS_OF_A_KILL / RECORDS_IN_A_SECOND, 0
+        while killed < kills:
+            seconds = chance.uniform(0.5, longest)
+            if await asyncio.to_thread(_run, source, target, report, seconds) is None:
+                killed += 1
+            else:
+                longest = max(1.0, 0.9 * seconds)  # it ended before
     ended = await asyncio.to_thread(_run, source, target, report, LONGEST_RUN)
     ensure(ended is not None and not ended["faults"], f"the migration tells {ended and ended['faults']}")
     again = await asyncio.to_thread(_run, source, target, report, LONGEST_RUN)

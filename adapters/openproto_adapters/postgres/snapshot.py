@@ -57,10 +57,15 @@ class PostgresSnapshot:
             after = str(found)
             yield after
 
+    async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
+        """Return the records of a user, oldest first."""
+        async for rows in self._rows(RECORDS, user_id):
+            yield [_stored(row) for row in rows]
+
     async def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return all that the store holds of a user."""
-        async for rows in self._rows(RECORDS, user_id):
-            yield UserPart(user_id, records=[_stored(row) for row in rows])
+        async for records in self.records(user_id):
+            yield UserPart(user_id, records=records)
         async for rows in self._rows(KEYS, user_id):
             keys = [UsedKey(idempotency_key=k, record_id=id, fingerprint=digest.hex()) for _, k, id, digest in rows]
             yield UserPart(user_id, keys=keys)
@@ -77,9 +82,13 @@ class PostgresSnapshot:
 
 def _stored(row: Any) -> StoredRecord:
     *columns, _, begins, successors, handovers, embedding = row
-    return StoredRecord(
-        record=to_record(columns),
-        begins=begins,
-        handovers=[*zip(map(str, successors or ()), handovers or (), strict=True)],
-        vector=to_half_precision(embedding) if embedding is not None else None,
+    # Validated when it was written, as the record was.
+    return StoredRecord.of_valid(
+        {
+            "record": to_record(columns),
+            "begins": begins,
+            "handovers": [*zip(map(str, successors or ()), handovers or (), strict=True)],
+            "vector": to_half_precision(embedding) if embedding is not None else None,
+        },
+        {},
     )

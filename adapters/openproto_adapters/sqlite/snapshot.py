@@ -55,10 +55,15 @@ class SqliteSnapshot:
             found["after"] = user
             yield user
 
+    async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
+        """Return the records of a user, oldest first."""
+        async for rows in self._rows(RECORDS, user_id):
+            yield [_stored(row) for row in rows]
+
     async def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return all that the file holds of a user."""
-        async for rows in self._rows(RECORDS, user_id):
-            yield UserPart(user_id, records=[_stored(row) for row in rows])
+        async for records in self.records(user_id):
+            yield UserPart(user_id, records=records)
         async for rows in self._rows(KEYS, user_id, owner=0):
             keys = [UsedKey(idempotency_key=k, record_id=id, fingerprint=digest.hex()) for _, k, id, digest in rows]
             yield UserPart(user_id, keys=keys)
@@ -84,11 +89,15 @@ class SqliteSnapshot:
 def _stored(row: tuple[Any, ...]) -> StoredRecord:
     *columns, valid_from, handovers, vector = row
     record = to_record(tuple(columns))
-    return StoredRecord(
-        record=record,
-        begins=from_micros(valid_from) if record.valid_from is None else None,
-        handovers=[(by, from_micros(int(moment))) for by, moment in json.loads(handovers)],
-        vector=vector,
+    # Validated when it was written, as the record was.
+    return StoredRecord.of_valid(
+        {
+            "record": record,
+            "begins": from_micros(valid_from) if record.valid_from is None else None,
+            "handovers": [(by, from_micros(int(moment))) for by, moment in json.loads(handovers)],
+            "vector": vector,
+        },
+        {},
     )
 
 
