@@ -7,6 +7,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from waiting import until
 from openproto import (
     AsyncMemory,
     Memory,
+    NotFoundError,
     Provider,
     ProviderError,
     ProviderUnavailableError,
@@ -128,16 +130,17 @@ async def write(memory: AsyncMemory, dice: random.Random, users: list[str], ids:
             mine.append((await memory.add(text, user_id=user, idempotency_key=key, confidence=0.5)).id)
 
 
+async def down(verb: str, request: Any) -> None:
+    if verb in ("open", "add", "restore"):
+        raise ProviderUnavailableError("down")
+
+
 @kinds
 async def test_a_mirror_that_was_down_has_the_same_in_the_end(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = Pair(tmp_path, kind)
     dice, users, ids = random.Random(7), ["ann", "bob", "eve"], dict[str, list[str]]()
-
-    async def down(verb: str, request: Any) -> None:
-        if verb in ("open", "add", "restore"):
-            raise ProviderUnavailableError("down")
 
     async def shaky(verb: str, request: Any) -> None:
         if random.random() < 0.03:
@@ -249,6 +252,51 @@ async def test_a_record_that_is_refused_waits_for_its_change(
         await pair.caught_up()
     assert pair.status().state == "in step"
     assert await pair.same("ann") == 3
+
+
+@kinds
+async def test_what_a_record_released_before_it_was_deleted_is_current_at_the_mirror(kind: str, tmp_path: Path) -> None:
+    pair = Pair(tmp_path, kind)
+    async with pair.client() as memory:
+        old = await memory.add("tea", user_id="ann")
+        new = await memory.add("rum", user_id="ann", supersedes=[old.id])
+        kept = await memory.add("gin", user_id="ann")
+        gone = await memory.add("ale", user_id="ann", supersedes=[kept.id])
+        await pair.caught_up()
+    async with pair.client(Faulty(pair.mirror, down)) as memory:
+        await memory.update(new.id, supersedes=None)
+        await memory.delete(new.id)
+        await memory.delete(gone.id)
+    await pair.catch_up()
+    assert await pair.same("ann") == 2
+    async with AsyncMemory(pair.mirror) as memory:
+        assert [record.content async for record in memory.iter("ann", as_of=datetime.now(UTC))] == ["tea"]
+
+
+async def test_a_key_is_free_though_what_bears_it_at_the_mirror_was_removed_by_another_client(pair: Pair) -> None:
+    async with pair.client() as memory:
+        old = await memory.add("tea", user_id="ann", key="drink")
+        await pair.caught_up()
+    async with AsyncMemory(plain(pair.folder / "primary.db")) as alone:  # its journal is lost, or waits somewhere else
+        await alone.delete(old.id)
+    async with pair.client() as memory:
+        await memory.add("rum", user_id="ann", key="drink")
+        await pair.caught_up()
+    assert (pair.status().refused, await pair.same("ann")) == ({}, 1)
+
+
+async def test_a_write_that_was_refused_while_the_journal_is_read_is_not_counted_twice(pair: Pair) -> None:
+    async with pair.client() as memory:
+        for _ in range(50):
+            found = await asyncio.gather(
+                *(memory.add("tea", user_id="ann") for _ in range(4)),
+                *(memory.delete(f"none-{n}", user_id="ann") for n in range(20)),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(each, NotFoundError) for each in found) == 20
+            await asyncio.sleep(0.01)
+        await pair.caught_up()
+        assert (await memory._session.provider.describe())["mirror backlog"] == "0"
 
 
 async def test_a_write_that_failed_after_it_happened_reaches_the_mirror_too(pair: Pair) -> None:

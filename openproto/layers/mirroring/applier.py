@@ -228,7 +228,7 @@ class Applier:
         gone = [id for id, state in states.items() if state is None]
         # First: a key is free only when the record that bore it is gone.
         for id in gone:
-            await target.remove(id, ids[id])
+            await self._remove(target, id, ids[id])
         there = [record for record in states.values() if record is not None]
         try:
             refused = await target.write(there) if there else {}
@@ -247,6 +247,8 @@ class Applier:
             if (code := refused.get(record.id)) is None:
                 self._attempts.pop(record.id, None)
             elif code in _PERHAPS_SOON and self._may_try_again(record):
+                bearer = await target.bearer(record)  # which may have been changed or removed without an entry here
+                self._journal.append([Reference("record", record.user_id, bearer)] if bearer else [])
                 self._journal.postpone(Reference("record", record.user_id, record.id))
             else:
                 _log.warning("mirror: %s refuses a record (%s); id %s", self._mirror.name, code, record.id)
@@ -254,6 +256,14 @@ class Applier:
         done = [record.id for record in there if record.id not in refused]
         self._journal.accept([*done, *gone])
         self._journal.count("applied", len(done) + len(gone))
+
+    async def _remove(self, target: Target, id: str, user: str | None) -> None:
+        """Remove a record at the mirror; what it had released before it was deleted becomes current there too."""
+        named = await target.named_by(id, user)
+        states = (await self._read(dict.fromkeys(named, user))).values()
+        there = [state for state in states if state is not None]
+        await target.remove(id, user, release=all(state.superseded_by != id for state in there))
+        self._journal.append(Reference("record", state.user_id, state.id) for state in there)
 
     def _may_try_again(self, record: MemoryRecord) -> bool:
         self._attempts[record.id] += 1

@@ -202,17 +202,17 @@ class MirrorJournal:
 
     async def batch(self, limit: int) -> list[Entry]:
         """Return the oldest entries that may be applied."""
+        # What is taken out, or even begins, while the file is read is not to be applied either.
+        held, last = set(self._in_flight), self._seq
         await self.commit()
         found: list[Entry] = []
         after = 0
         while len(found) < limit:
-            held = set(self._in_flight)  # what is taken out while the file is read is not to be applied either
-            rows = await self._read("SELECT seq, kind, user_id, ref FROM pending WHERE seq > ? ORDER BY seq LIMIT ?",
-                                    (after, limit))  # fmt: skip
+            statement = "SELECT seq, kind, user_id, ref FROM pending WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+            rows = await self._read(statement, (after, last, limit))
             if not rows:
                 break
             after = rows[-1][0]
-            held |= self._in_flight
             found += [Entry(*row) for row in rows if row[0] not in held]
         return found[:limit]
 

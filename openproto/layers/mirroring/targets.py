@@ -21,7 +21,7 @@ from openproto.layers.mirroring.journal import MirrorJournal
 from openproto.layers.mirroring.records import CHANGEABLE, differences, fields_of
 from openproto.models import MemoryRecord, Origins
 from openproto.provider import Provider
-from openproto.requests import MemoryInput, MemoryUpdate, RecordRef, build
+from openproto.requests import KeyRef, MemoryInput, MemoryUpdate, RecordRef, build
 
 FAULTS = (ConflictError, InvalidRequestError, NotFoundError, PayloadTooLargeError, UnsupportedCapabilityError)
 """What a mirror says of one record, and would say again; any other error may pass."""
@@ -43,8 +43,12 @@ class Target(ABC):
         """Make the mirror's records what these are, and return the code of the error for each that it refuses."""
 
     @abstractmethod
-    async def remove(self, id: str, user_id: str | None) -> None:
-        """Make sure that the mirror has no such record."""
+    async def remove(self, id: str, user_id: str | None, *, release: bool) -> None:
+        """Make sure that the mirror has no such record; `release` lets what it supersedes be current again."""
+
+    @abstractmethod
+    async def named_by(self, id: str, user_id: str | None) -> list[str]:
+        """Return which records of the primary the mirror's record of that id supersedes."""
 
     @abstractmethod
     async def compare(self, record: MemoryRecord) -> list[str]:
@@ -55,13 +59,26 @@ class Target(ABC):
         listed = pages(self._mirror, user_id)
         return {Origins(self._primary).id_of(record): record.id async for record in listed}
 
+    async def bearer(self, record: MemoryRecord) -> str | None:
+        """Return the id of another record that bears the record's key at the mirror."""
+        if record.key is None:
+            return None
+        try:
+            ref = KeyRef(user_id=record.user_id, key=record.key)
+            found = Origins(self._primary).id_of(await bounded("get", self._mirror.get_by_key(ref)))
+        except FAULTS:
+            return None
+        return found if found != record.id else None
+
     async def _get(self, id: str, user_id: str | None) -> MemoryRecord | None:
         try:
             return await bounded("get", self._mirror.get(RecordRef(id=id, user_id=user_id)))
         except NotFoundError:
             return None
 
-    async def _delete(self, id: str, user_id: str | None) -> None:
+    async def _delete(self, id: str, user_id: str | None, *, release: bool = False) -> None:
+        if release and (found := await self._get(id, user_id)) is not None:
+            await self._release(found)
         with suppress(NotFoundError):
             await bounded("delete", self._mirror.delete(RecordRef(id=id, user_id=user_id)))
 
@@ -96,9 +113,14 @@ class Restoring(Target):
         again = [record for record in cleared if record is not None]
         return refused | (await self._restore(again))[0]
 
-    async def remove(self, id: str, user_id: str | None) -> None:
+    async def remove(self, id: str, user_id: str | None, *, release: bool) -> None:
         """Delete it."""
-        await self._delete(id, user_id)
+        await self._delete(id, user_id, release=release)
+
+    async def named_by(self, id: str, user_id: str | None) -> list[str]:
+        """Return what the mirror's record supersedes."""
+        found = await self._get(id, user_id)
+        return found.supersedes if found else []
 
     async def compare(self, record: MemoryRecord) -> list[str]:
         """Return in which fields the mirror's record differs."""
@@ -146,12 +168,19 @@ class Adding(Target):
         await gather_bounded(map(write_all, by_user.values()), limit=_AT_ONCE)
         return refused
 
-    async def remove(self, id: str, user_id: str | None) -> None:
+    async def remove(self, id: str, user_id: str | None, *, release: bool) -> None:
         """Delete what was made of it."""
         found = await self._known([id], user_id, afresh=True)
         if id in found:
-            await self._delete(found[id], user_id)
+            await self._delete(found[id], user_id, release=release)
             await self._journal.map({id: None})
+
+    async def named_by(self, id: str, user_id: str | None) -> list[str]:
+        """Return of which records those were made that what was made of it supersedes."""
+        found = await self._known([id], user_id, afresh=True)
+        made = await self._get(found[id], user_id) if id in found else None
+        earlier = [await self._get(named, user_id) for named in (made.supersedes if made else ())]
+        return [Origins(self._primary).id_of(record) for record in earlier if record is not None]
 
     async def compare(self, record: MemoryRecord) -> list[str]:
         """Return in which fields what was made of the record differs."""
