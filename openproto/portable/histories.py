@@ -11,6 +11,15 @@ from openproto.portable.spool import Spool, open_private
 PAGE = 500
 
 
+def keeps_histories(memory: AsyncMemory) -> bool:
+    """Say whether more is known of records, and kept, than verbs return."""
+    try:
+        memory._session.provider.snapshot(vectors=False)
+    except UnsupportedCapabilityError:
+        return False
+    return True
+
+
 async def histories(memory: AsyncMemory, user: str, *, oldest_first: bool) -> AsyncGenerator[StoredRecord, None]:
     """Yield a user's records: out of a snapshot where the provider has one, otherwise as listed, or turned round."""
     try:

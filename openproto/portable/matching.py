@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from openproto import MemoryRecord
-from openproto.models import Origins
+from openproto.models import Origins, StoredRecord
 
 _OWN = ("content", "scope", "tags", "source", "confidence", "valid_from", "valid_to", "key")
 _LINKS = ("supersedes", "superseded_by")
@@ -30,10 +30,16 @@ class Marks(NamedTuple):
     supersedes: bytes
     superseded_by: bytes
     moments: bytes
+    history: bytes | None
+    """Of the moments of supersession; None where they are not known."""
 
     def says_the_same(self, other: Marks, *, anew: bool) -> bool:
         """Say whether nothing differs; a record that was added `anew` has other moments."""
-        return self[:-1] == other[:-1] and (anew or self.moments == other.moments)
+        return self[:3] == other[:3] and (anew or (self.moments == other.moments and self.has_history_of(other)))
+
+    def has_history_of(self, other: Marks) -> bool:
+        """Say whether the moments of supersession are the same, as far as both are known."""
+        return None in (self.history, other.history) or self.history == other.history
 
 
 class Matching:
@@ -47,18 +53,27 @@ class Matching:
         self._own = [name for name in _OWN if name not in unkept]  # and the extensions
         self._has_links = "supersedes" not in unkept
 
-    def marks(self, record: MemoryRecord, origins: Mapping[str, str]) -> Marks:
-        """Return the record's digests; `origins` has the source's ids of the target's records that have others."""
+    def own(self, record: MemoryRecord) -> bytes:
+        """Return the first of a record's digests."""
         # Making the JSON form of a whole record takes longer than all else here.
         wire = record.to_wire() if record.source or record.valid_from or record.valid_to else vars(record)
         extensions = self.origins.extensions_of(record) if record.model_extra else None
-        own = _digest([*(wire.get(name) or None for name in self._own), extensions or None])
+        return _digest([*(wire.get(name) or None for name in self._own), extensions or None])
+
+    def marks(self, stored: StoredRecord, origins: Mapping[str, str]) -> Marks:
+        """Return the record's digests; `origins` has the source's ids of the target's records that have others."""
+        record = stored.record
         supersedes = superseded_by = b""
         if self._has_links and (record.supersedes or record.superseded_by):
             supersedes = ",".join(sorted(origins.get(id, id) for id in record.supersedes)).encode()
             superseded_by = origins.get(record.superseded_by or "", record.superseded_by or "").encode()
         updated = record.updated_at.timestamp() if record.updated_at else None
-        return Marks(own, supersedes, superseded_by, f"{record.created_at.timestamp():f} {updated}".encode())
+        moments = f"{record.created_at.timestamp():f} {updated}".encode()
+        history = None
+        if stored.handovers is not None:
+            begins = stored.begins if record.supersedes else None
+            history = repr([begins, *stored.handovers]).encode() if begins or stored.handovers else b""
+        return Marks(self.own(record), supersedes, superseded_by, moments, history)
 
     def different(self, one: MemoryRecord, other: MemoryRecord, origins: Mapping[str, str]) -> list[str]:
         """Return the names of the fields in which a record of the source differs from that of the target."""

@@ -18,7 +18,7 @@ from openproto.portable.bringing import BATCH, FAULTS, Found, Result, Way, Write
 from openproto.portable.histories import histories
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
-from openproto.portable.surveying import PAGE, Show, Survey
+from openproto.portable.surveying import HISTORY, PAGE, Show, Survey
 
 _USERS_AT_ONCE = 4
 _REMOVALS_AT_ONCE = 8
@@ -74,7 +74,7 @@ class Migration:
         async with aclosing(histories(self._source, user, oldest_first=self._way.anew)) as found:
             async for stored in found:
                 record = stored.record
-                wanted = _Wanted(self._matching.marks(record, {}), record.scope)
+                wanted = _Wanted(self._matching.marks(stored, {}), record.scope)
                 if not self._is_equal(user, record.id, wanted, there):
                     unequal[record.id] = wanted
                     await self._bring(stored, wanted.marks, there, writer)
@@ -87,7 +87,7 @@ class Migration:
             there, origins = await self._there(user)
         for id, wanted in unequal.items():
             if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
-                await self._tell(user, id, there.get(id), origins)
+                await self._tell(user, id, wanted.marks, there.get(id), origins)
         await gather_bounded((self._compare_search(user, query) for query in queries), limit=_USERS_AT_ONCE)
 
     async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
@@ -97,10 +97,11 @@ class Migration:
             async for record in self._target.iter(user, page_size=PAGE):
                 if (origin := self._matching.origins.id_of(record)) != record.id:
                     origins[record.id] = origin
-        there = {
-            origins.get(record.id, record.id): Found(record.id, self._matching.marks(record, origins))
-            async for record in self._target.iter(user, page_size=PAGE)
-        }
+        there: dict[str, Found] = {}
+        async with aclosing(histories(self._target, user, oldest_first=False)) as held:
+            async for stored in held:
+                id = stored.record.id
+                there[origins.get(id, id)] = Found(id, self._matching.marks(stored, origins))
         return there, origins
 
     def _is_equal(self, user: str, id: str, wanted: _Wanted, there: Mapping[str, Found]) -> bool:
@@ -119,26 +120,27 @@ class Migration:
         found = there.get(record.id)
         if found is None:
             await writer.add(stored, wanted.own)
-        elif wanted[:2] == found.marks[:2] and (
-            not self._way.restores or wanted.superseded_by == found.marks.superseded_by
-        ):
+        elif wanted[:2] == found.marks[:2] and not self._way.restores:
             return  # added anew, what others say of it follows from them
         elif found.id != record.id and wanted.own == found.marks.own:
             writer.link_later(record)  # an earlier run was interrupted before it could
         elif self._journal.has_brought(record.user_id, record.id, found.marks.own):
             await writer.renew(stored, wanted.own, found)
 
-    async def _tell(self, user: str, id: str, found: Found | None, origins: Mapping[str, str]) -> None:
+    async def _tell(self, user: str, id: str, wanted: Marks, found: Found | None, origins: Mapping[str, str]) -> None:
         """Say how a record differs; its marks only say that it does."""
         try:
             here = await self._source.get(id, user_id=user)
             there = await self._target.get(found.id, user_id=user) if found else None
         except NotFoundError:
             return  # removed meanwhile
-        if there is None:
+        if found is None or there is None:
             self.result.fault("missing", user, id)
             return
-        if fields := self._matching.different(here, there, origins):
+        fields = self._matching.different(here, there, origins)
+        if found.id == id and not wanted.has_history_of(found.marks):
+            fields.append(HISTORY)
+        if fields:
             self.result.fault("different", user, id, fields=fields)
         else:
             self._count(user, here.scope)
@@ -178,7 +180,7 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
     async def take(id: str, user: str) -> None:
         try:
             record = await target.get(id, user_id=user)
-            is_as_brought = journal.has_brought(user, matching.origins.id_of(record), matching.marks(record, {}).own)
+            is_as_brought = journal.has_brought(user, matching.origins.id_of(record), matching.own(record))
             if is_as_brought:
                 await _remove(target, record, has_versions)
         except NotFoundError:

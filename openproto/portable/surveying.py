@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from openproto import AsyncMemory, Capabilities, MemoryRecord, gather_bounded
+from openproto.portable.histories import keeps_histories
 
 Show: TypeAlias = Callable[[int, int | None], None]
 """Called with how many records of how many are done."""
@@ -17,6 +18,10 @@ _USERS_AT_ONCE = 4
 
 ANEW = ("id", "created_at", "updated_at")
 """What a record that is added anew does not keep."""
+
+HISTORY = "moment of supersession"
+"""What is lost where one of the two sides has no histories: it follows from the record alone only where nothing of the
+record was changed since it was made, and where its successor is there."""
 
 
 @dataclass(slots=True)
@@ -50,19 +55,26 @@ async def users_of(memory: AsyncMemory) -> list[str]:
 
 async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str], show: Show) -> Survey:
     """Read everything that is to be moved, and write nothing."""
-    losses = _Losses(await target.capabilities())
+    losses = _Losses(await target.capabilities(), keeps_histories(source) and keeps_histories(target))
     found = Survey(losses.restores, losses.unkept)
     done = 0
 
     async def read(user: str) -> None:
         nonlocal done
         scopes = found.users[user]
+        ids: set[str] = set()
+        named: Counter[str] = Counter()
         async for record in source.iter(user, page_size=PAGE):
             scopes[record.scope] += 1
             for name in losses.of(record):
                 found.cannot_keep[name] += 1
+            if losses.of_history and record.superseded_by is not None:
+                named[record.superseded_by] += 1
+            ids.add(record.id)
             done += 1
             show(done, None)
+        if gone := sum(count for id, count in named.items() if id not in ids):
+            found.cannot_keep[HISTORY] += gone
 
     found.users = {user: Counter() for user in users}
     await gather_bounded((read(user) for user in found.users), limit=_USERS_AT_ONCE)
@@ -72,7 +84,7 @@ async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str],
 class _Losses:
     """What a target cannot keep of a record, as far as it declares that."""
 
-    def __init__(self, target: Capabilities) -> None:
+    def __init__(self, target: Capabilities, has_histories: bool) -> None:
         support, features = target.x_openproto.support, target.features
         self.restores = support.get("restore", "none") != "none"
         self._longest = features.max_content_length
@@ -82,14 +94,16 @@ class _Losses:
             "supersedes": features.supports_supersession,
         }
         self.unkept = [name for name, is_kept in keeps.items() if not is_kept]
+        self.of_history = "supersedes" not in self.unkept and not (self.restores and has_histories)
+        """Whether moments of supersession are lost."""
 
     def of(self, record: MemoryRecord) -> Iterable[str]:
         """Yield the names of the fields that would be lost."""
         if self._longest is not None and len(record.content) > self._longest:
             yield "content"
         yield from (name for name in self.unkept if getattr(record, name))
-        if self.restores:
-            return
-        yield from (name for name in ANEW if getattr(record, name) is not None)
-        if record.supersedes and record.valid_from is None and "supersedes" not in self.unkept:
-            yield "moment of supersession"
+        if not self.restores:
+            yield from (name for name in ANEW if getattr(record, name) is not None)
+        begins_unsaid = self.of_history and record.supersedes and record.valid_from is None
+        if begins_unsaid and (record.updated_at is not None or not self.restores):
+            yield HISTORY

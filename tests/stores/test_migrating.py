@@ -12,7 +12,8 @@ from openproto.portable.bringing import Result
 from openproto.portable.journal import open_journal
 from openproto.portable.matching import Matching
 from openproto.portable.migrate import Migration, Undone, undo
-from openproto.portable.surveying import survey, users_of
+from openproto.portable.surveying import HISTORY, survey, users_of
+from openproto.server import ServerSettings, create_app, running
 
 USERS = ("ada", "bob", "eve")
 PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
@@ -96,6 +97,44 @@ async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any]
         ]
         assert (await there.get(changed.id)).content == "said anew"
         assert (await there.get(user_id="bob", key="city")).superseded_by == new.id
+
+
+async def test_a_second_pass_brings_moments_of_which_no_field_tells(stores: list[Any], tmp_path: Path) -> None:
+    async with stores[0].client() as here, stores[1].client() as there:
+        tea = await here.add("tea", user_id="ada", scope="a")
+        rum = await here.add("rum", user_id="ada")
+        gin = await here.add("gin", user_id="ada", supersedes=[rum.id])
+        await here.update(gin.id, content="more gin")
+        await moved(here, there, tmp_path / "r")
+        await here.update(tea.id, scope="a")
+        await here.update(gin.id, supersedes=None)
+        await here.update(gin.id, supersedes=[rum.id])  # from this moment on
+        second = await moved(here, there, tmp_path / "r")
+        assert (second.brought, second.renewed, dict(second.faults)) == (0, 3, {})
+        assert await shown(there) == await shown(here)
+        moment = gin.created_at + timedelta(microseconds=1)
+        current = {record.id async for record in there.iter("ada", as_of=moment)}
+        assert current == {tea.id, rum.id}
+        assert not (await moved(here, there, tmp_path / "r")).renewed
+
+
+async def test_moments_that_do_not_go_over_http_are_counted_before_anything_is_written(tmp_path: Path) -> None:
+    store = AsyncMemory("sqlite", path=tmp_path / "here.db", embedder="none")
+    there = AsyncMemory("sqlite", path=tmp_path / "there.db", embedder="none")
+    with running(create_app(store, ServerSettings())) as url:
+        async with AsyncMemory("passthrough", base_url=url) as here, there:
+            tea, rum = [await here.add(text, user_id="ada") for text in ("tea", "rum")]
+            await here.add("ale", user_id="ada", supersedes=[tea.id])  # holds from when it was made
+            for direction in ((here, there), (there, here)):
+                assert not (await survey(*direction, ["ada"], quiet)).cannot_keep
+            late = await here.add("gin", user_id="ada")
+            await here.update(late.id, supersedes=[tea.id])  # holds from a moment that no verb returns
+            gone = await here.add("oil", user_id="ada", supersedes=[rum.id])
+            await here.delete(gone.id)  # nobody knows any more from when on it held
+            assert (await survey(here, there, ["ada"], quiet)).cannot_keep == {HISTORY: 2}
+            async with AsyncMemory("sqlite", path=tmp_path / "here.db", embedder="none") as beneath:
+                assert (await survey(beneath, here, ["ada"], quiet)).cannot_keep == {HISTORY: 2}
+                assert not (await survey(beneath, there, ["ada"], quiet)).cannot_keep
 
 
 async def test_undoing_leaves_what_was_there_and_what_was_changed(stores: list[Any], tmp_path: Path) -> None:
