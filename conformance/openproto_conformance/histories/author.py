@@ -186,9 +186,10 @@ class Author:
     def put(self) -> dict[str, Any]:
         """Create or replace the record of one of a few keys."""
         arguments = self.add(keyed=False)
-        for name in ("supersedes", "on_duplicate"):
-            arguments.pop(name, None)
-        arguments["key"] = values.key(self.random)
+        arguments.pop("on_duplicate", None)
+        puts = (step.arguments for step in self.steps if step.verb == "put")
+        used = [earlier["key"] for earlier in puts if earlier["user_id"] == arguments["user_id"]]
+        arguments["key"] = self.random.choice([*used, values.key(self.random)])
         if self.random.random() < 0.3:
             arguments["if_version"] = self.random.choice(("absent", "stale", VersionOf(self.any()[0])))
         return arguments

@@ -153,9 +153,7 @@ class Player(Reader):
             self._raced = True
             # What a key wrote may be named twice; of two updates of one record nobody knows which came last.
             parts = list({self._resolved(part.arguments)["id"]: part for part in step.parts}.values())
-            calls = [self._call(part) for part in parts]
-            answers = await asyncio.gather(*(outcome_of(call(**arguments)) for call, arguments in calls))
-            for part, (_, arguments), got in zip(parts, calls, answers, strict=True):
+            for part, arguments, got in await self._together(parts):
                 self._check_written(part, arguments, got)
         else:
             await asyncio.gather(*(self._play_one(part) for part in step.parts))
@@ -163,11 +161,18 @@ class Player(Reader):
     async def _play_race(self, step: Step) -> None:
         """Whichever call came first, the others must be answered as if they had come after it."""
         self._raced = True
-        calls = [self._call(part) for part in step.parts]
-        answers = await asyncio.gather(*(outcome_of(call(**arguments)) for call, arguments in calls))
-        answers.sort(key=lambda answer: isinstance(answer, BaseException))
-        for part, (_, arguments), got in zip(step.parts, calls, answers, strict=True):
+        answers = await self._together(step.parts)
+        for part, arguments, got in sorted(answers, key=lambda answer: isinstance(answer[-1], BaseException)):
             self._check_written(part, arguments, got, number=step.number)
+
+    async def _together(self, parts: Sequence[Step]) -> list[tuple[Step, dict[str, Any], Any]]:
+        """Make the calls at once and return each with its arguments and its answer, once that is indexed."""
+        calls = [self._call(part) for part in parts]
+        answers = await asyncio.gather(*(outcome_of(call(**arguments)) for call, arguments in calls))
+        return [
+            (part, arguments, await self._indexed(self._client(part), got))
+            for part, (_, arguments), got in zip(parts, calls, answers, strict=True)
+        ]
 
     async def _play_cancelled(self, step: Step) -> None:
         """A cancelled write happened whole or not at all; what came of it is found out by reading."""
@@ -177,8 +182,8 @@ class Player(Reader):
             await strike_once(lambda: call(**arguments), step.arguments["at"], "task.cancel", self._patience)
         await asyncio.sleep(RETURN_WITHIN)
         self._cancelled = True
-        user = arguments.get("user_id") or self._owner(arguments.get("id", ""))
-        stored = {r.id: r for r in await self._inventory(user)} if user in self.users else {}
+        user = arguments.get("user_id") or str(self.model.records.get(arguments.get("id", ""), {}).get("user_id", ""))
+        stored = {r.id: r async for r in self.clients[0].iter(user, page_size=500)} if user in self.users else {}
         new = [record for id, record in stored.items() if id not in self.model.records]
         if len(new) > 1:
             self._differ(f"a cancelled {part.verb}", [f"{len(new)} records came of one call"])
@@ -207,12 +212,6 @@ class Player(Reader):
     def _by_key(arguments: dict[str, Any], stored: dict[str, MemoryRecord]) -> MemoryRecord | None:
         key = arguments.get("key")
         return next((r for r in stored.values() if key is not None and getattr(r, "key", None) == key), None)
-
-    def _owner(self, id: str) -> str:
-        return str(self.model.records.get(id, {}).get("user_id", ""))
-
-    async def _inventory(self, user: str) -> list[MemoryRecord]:
-        return [record async for record in self.clients[0].iter(user, page_size=500)]
 
     # Single calls
 
@@ -305,11 +304,13 @@ class Player(Reader):
         if not records:
             return
         got = await outcome_of(client.restore(records))
+        for record in records:
+            await self._indexed(client, await outcome_of(client.get(record.id)))
         wanted = self.model.restore(records)
         if (faults := compare.outcome_faults(got, wanted)) is None:
             pairs = zip(got, wanted, strict=False)
             faults = [
-                f"{due.id}: wanted {due.outcome}, got {is_.outcome}" for is_, due in pairs if is_.outcome != due.outcome
+                f"{due.id}: wanted {due.outcome}, got {g.outcome}" for g, due in pairs if g.outcome != due.outcome
             ]
             faults += compare.ids_faults([outcome.id for outcome in got], [outcome.id for outcome in wanted])
         self._differ("restore", faults)
@@ -321,7 +322,6 @@ class Player(Reader):
         done = [*self.model.writes, *(deed for asker, deed in self._reads if asker is client)]
         got = await outcome_of(client.audit(user, limit=limit, **arguments))
         if (faults := compare.outcome_faults(got, [])) is None:
-            in_order = not self._raced
             faults = audit_faults(
                 got,
                 done,
@@ -329,7 +329,7 @@ class Player(Reader):
                 user_id=user,
                 memory_id=arguments.get("memory_id"),
                 limit=limit,
-                in_order=in_order,
+                in_order=not self._raced,
             )
         self._differ("audit", faults)
 

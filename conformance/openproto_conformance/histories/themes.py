@@ -36,7 +36,10 @@ THEMES = (
         "histories_of_supersession",
         "A newer record takes over from older ones at one moment, whatever is updated, cleared, or deleted around it.",
         "handovers: the moment is the successor's valid_from or the write that named it; the earliest counts",
-        {"add": 4, "add_many": 2, "update": 7, "delete": 1, "delete_all": 1, "list": 4, "search": 2, "reopen": 1},
+        {
+            "add": 4, "add_many": 2, "update": 7, "put": 5, "delete": 1, "delete_all": 1, "list": 4, "search": 2,
+            "reopen": 1,
+        },
         fields=("supersedes", "validity", "tags"),
         verbs=("add", "get", "list", "update"),
         features=("supports_supersession",),

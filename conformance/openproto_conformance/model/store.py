@@ -103,8 +103,7 @@ class Model:
     ) -> str:
         """Change what is named: None clears, what is not named stays; `supersedes` is added to."""
         changes = change_fields(given)
-        if id in (changes.get("supersedes") or ()):
-            raise InvalidRequestError("a record cannot supersede itself")
+        _check_not_itself(id, changes.get("supersedes") or ())
         record = self._of(id, user_id)
         named = changes.pop("supersedes", ())
         new = [old for old in named or () if old not in record["supersedes"]]
@@ -130,6 +129,7 @@ class Model:
         fields = input_fields({**given, "key": key})
         known = self._by_key(fields["user_id"], key)
         refuse_any(
+            lambda: _check_not_itself(known and known["id"], fields["supersedes"]),
             lambda: self._check_state(known, if_version),
             lambda: self._check_predecessors(fields["user_id"], fields["supersedes"]),
         )
@@ -324,6 +324,11 @@ class Model:
         if verb != "delete":
             self.latest = max(self.latest, record["updated_at"] or record["created_at"])
         self.writes.append(Deed(verb, record["user_id"], record["id"], call=len(self.writes)))
+
+
+def _check_not_itself(id: Any, supersedes: Iterable[str]) -> None:
+    if id in supersedes:
+        raise InvalidRequestError("a record cannot supersede itself")
 
 
 def _check_unused(used: Stored) -> None:
