@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
 
@@ -61,7 +62,7 @@ class Result(BaseModel):
         # What pydantic's model_construct does in the end; its search for defaults and aliases takes longer than
         # validating everything again.
         object.__setattr__(made, "__dict__", fields)
-        object.__setattr__(made, "__pydantic_fields_set__", {*fields, *extra})
+        object.__setattr__(made, "__pydantic_fields_set__", {*fields, *extra} if extra else _names_of(cls))
         object.__setattr__(made, "__pydantic_extra__", extra)
         object.__setattr__(made, "__pydantic_private__", None)
         return made
@@ -69,6 +70,12 @@ class Result(BaseModel):
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form as Python objects, absent fields left out."""
         return self.model_dump(mode="json")
+
+
+@cache
+def _names_of(model: type[Result]) -> set[str]:
+    """Return one set for all that have just the model's fields: a set of its own takes each as long as the rest."""
+    return {*model.model_fields}
 
 
 class MemorySource(Result):

@@ -13,6 +13,7 @@ from openproto_adapters.postgres import searching as postgres_searching
 from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import adding, searching, selection, snapshot, statements, supersession, user_rows
 from openproto_adapters.sqlite import restoring as sqlite_restoring
+from openproto_adapters.sqlite import word_index as sqlite_words
 
 OTHERS = r"(?:changed|target|handed|item|successor)\.user_id"
 PATTERNS = {
@@ -20,7 +21,10 @@ PATTERNS = {
     "postgres": re.compile(rf"(?:\w+\.)?user_id = (?:coalesce\((\$\d), m\.user_id\)|(\$\d)|{{}}|{OTHERS})"),
 }
 MODULES: dict[str, list[ModuleType]] = {
-    "sqlite": [adding, sqlite_restoring, searching, selection, snapshot, statements, supersession, user_rows],
+    "sqlite": [
+        *(adding, searching, selection, snapshot, statements, supersession, user_rows),
+        *(sqlite_restoring, sqlite_words),
+    ],
     "postgres": [
         *(batches, changes, deciding, gets, queries, together),
         *(postgres_restoring, postgres_searching, postgres_snapshot),

@@ -14,6 +14,7 @@ from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, build
 
 _PLAIN = frozenset(MemoryInput.model_fields)
+_NAMES = _PLAIN | {"idempotency_key"}
 _OPTIONAL = _PLAIN - {"content", "user_id"}
 _AT_ONCE = 250  # validated without giving way: a few milliseconds of the loop's time
 
@@ -68,7 +69,7 @@ def _keyed_or_error(item: MemoryInput | Mapping[str, Any], on_duplicate: OnDupli
         if item.on_duplicate != on_duplicate and "on_duplicate" not in item.model_fields_set:
             item = item.model_copy(update={"on_duplicate": on_duplicate})
         return KeyedInput(item, generated_key(item.user_id))
-    if not isinstance(item, dict | Mapping) or not all(isinstance(name, str) for name in item):
+    if not isinstance(item, Mapping) or not (_NAMES.issuperset(item) or all(isinstance(name, str) for name in item)):
         return InvalidRequestError(f"must be a mapping of add's keywords or a MemoryInput, and is a {_kind(item)}")
     fields = dict(item)
     key = fields.pop("idempotency_key", None)

@@ -166,11 +166,15 @@ class PerWord(dict[str, T]):
 
 def term(word: str) -> int:
     """Return the term of a normalised word."""
+    return int.from_bytes(_packed(word))
+
+
+def _packed(word: str) -> bytes:
     stem = _stem(word) if word.isascii() else word
-    return int.from_bytes(blake2b(stem.encode(), digest_size=8).digest())
+    return blake2b(stem.encode(), digest_size=8).digest()
 
 
 _TERMS = PerWord(term)
-_PACKED = PerWord(lambda word: term(word).to_bytes(8))
+_PACKED = PerWord(_packed)
 # A look-up for each word of a text takes less time than one for each of its beginnings.
 _PACKED_BEGINNINGS = PerWord(lambda word: b"".join([_PACKED[form] for form in (word, *prefixes(word))]))

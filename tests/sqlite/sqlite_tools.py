@@ -10,6 +10,7 @@ from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
 from openproto_adapters.sqlite.database import Database
+from openproto_adapters.sqlite.word_index import spelled
 
 from openproto import AsyncMemory
 
@@ -44,12 +45,20 @@ def locked(path: Path, mode: str = "normal") -> Iterator[None]:
         yield
 
 
+def indexed(path: Path) -> set[tuple[int, str]]:
+    """Return the numbers and the terms that the index of words has."""
+    with closing(sqlite3.connect(path, timeout=10)) as db:
+        db.execute("CREATE VIRTUAL TABLE temp.indexed USING fts5vocab(main, words, instance)")
+        return {*db.execute("SELECT doc, term FROM indexed")}
+
+
 def check_consistent(path: Path) -> int:
     """Check that no memory is half there, and return how many there are."""
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
     rows(path, "INSERT INTO words (words) VALUES ('integrity-check')")  # FTS5's own; raises when it finds a fault
-    numbers = rows(path, "SELECT number FROM memories ORDER BY number")
-    assert rows(path, "SELECT rowid FROM words ORDER BY rowid") == numbers
+    numbers = rows(path, "SELECT number FROM memories")
+    held = rows(path, "SELECT number, terms FROM memories WHERE number <= (SELECT indexed FROM store)")
+    assert indexed(path) == {(number, term) for number, terms in held for term in spelled(terms).split()}
     missing = rows(path, "SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM audit WHERE action = 'add')")
     assert missing == []
     unknown = rows(

@@ -10,10 +10,10 @@ from threading import Event
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite import adding, provider, statements
+from openproto_adapters.sqlite import adding, provider, statements, word_index
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Call, Connection
-from sqlite_tools import check_consistent, database_of, memory, rows
+from sqlite_tools import check_consistent, database_of, indexed, memory, rows
 from waiting import until
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
@@ -71,11 +71,60 @@ async def test_deleting_leaves_no_words_behind_and_the_words_of_two_users_are_di
     async with memory(path) as client:
         for user in ("ada", "bob"):
             added = await client.add("green tea", user_id=user)
-        (ada,), (bob,) = rows(path, "SELECT terms FROM words")
-        assert not set(ada.split()) & set(bob.split())
+        await database_of(client).write_alone(word_index.extend)
+        ada, bob = ({term for number, term in indexed(path) if number == its} for its in (1, 2))
+        assert (len(ada), len(bob), ada & bob) == (4, 4, set())
         await client.delete(added.id)
         await client.delete_all("ada")
-    assert rows(path, "SELECT rowid FROM words") == rows(path, "SELECT * FROM memories") == []
+    assert indexed(path) == {*rows(path, "SELECT * FROM memories")} == set()
+
+
+async def test_memories_that_wait_for_the_index_are_as_others_and_once_they_are_many_go_into_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found(client: AsyncMemory) -> list[str]:
+        return sorted(hit.memory.content for hit in await client.search("green", "ada") if hit.score == 1)
+
+    async with memory(path) as client, memory(path) as other:
+        indexed_one = await client.add("green tea", user_id="ada")
+        await database_of(client).write_alone(word_index.extend)
+        waiting = await client.add("green lamp", user_id="ada")
+        await client.add("green bag", user_id="bob")
+        assert await found(client) == await found(other) == ["green lamp", "green tea"]
+        for one in (indexed_one, waiting):
+            again = await other.add(one.content, user_id="ada", on_duplicate="skip")
+            assert again.duplicate_of == one.id
+            await client.update(one.id, content="a bike")
+        assert await found(client) == await found(other) == []
+        for one in (indexed_one, waiting):
+            await client.update(one.id, content="green grass")
+            assert check_consistent(path) == 3
+        await other.delete(waiting.id)
+        await client.delete_all("bob")
+        await client.add("green leaf", user_id="ada")  # under a number that nothing had
+        assert await found(client) == await found(other) == ["green grass", "green leaf"]
+        assert rows(path, "SELECT indexed FROM store") == [(1,)]
+        monkeypatch.setattr(word_index, "MOST_WAITING", 1)
+        await client.add_many([{"content": f"green {n}", "user_id": "ada"} for n in range(3)])
+        await until(lambda: rows(path, "SELECT indexed FROM store") == rows(path, "SELECT max(number) FROM memories"))
+        assert len(await found(client)) == len(await found(other)) == 5
+        await client.delete_all("ada")
+        await client.add("green again", user_id="ada")  # above those that the index had
+        assert await found(other) == ["green again"]
+    assert check_consistent(path) == 1
+
+
+async def test_a_search_brings_into_the_index_what_a_process_that_ended_left_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory(path) as client:
+        await client.add_many([{"content": f"green {n}", "user_id": "ada"} for n in range(5)])
+    monkeypatch.setattr(word_index, "MOST_WAITING", 3)
+    async with memory(path) as client:
+        assert len(await client.search("green", "ada")) == 5
+        await until(lambda: rows(path, "SELECT indexed FROM store") == [(5,)])
+        assert len(await client.search("green", "ada")) == 5
+    assert check_consistent(path) == 5
 
 
 async def test_a_call_cancelled_among_others_is_interrupted_and_they_are_written_all_the_same(path: Path) -> None:

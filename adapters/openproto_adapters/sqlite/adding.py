@@ -19,10 +19,9 @@ from openproto.stores.audit_buffer import AuditRow, audit_row
 from openproto.stores.compact_json import to_json
 from openproto.stores.duplicates import decide
 from openproto.stores.indexer import IndexedInput
-from openproto_adapters.sqlite import statements
+from openproto_adapters.sqlite import statements, word_index
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import from_micros, pack_embedding, to_micros, to_record
-from openproto_adapters.sqlite.searching import tokens
 from openproto_adapters.sqlite.selection import own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
 
@@ -33,7 +32,6 @@ Asked: TypeAlias = tuple[New | OpenProtoError, Call]
 MOST_COMPARED = 40
 """How many words of a text find what may be the same; the texts themselves are compared afterwards."""
 
-LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM main.memories"
 INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
 
 LAST_CHANGE = "SELECT coalesce(max(seq), 0) FROM changes WHERE user_id = :user_id"
@@ -43,11 +41,10 @@ WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_
 ADDED_BEFORE = "SELECT 1 FROM audit WHERE user_id = :user_id AND action = 'add' AND memory_id = :id"
 FIELDS = (
     "content", "scope", "tags", "source", "confidence", "valid_from", "starts_by_handover", "valid_to", "supersedes",
-    "extensions", "embedding", "version", "created_at", "updated_at",
+    "extensions", "embedding", "terms", "version", "created_at", "updated_at",
 )  # fmt: skip
 """The columns that an input fills, next to those that say whose it is."""
 REPLACED = ", ".join(f"{name} = :{name}" for name in FIELDS[:-3]) + ", next_embedding = NULL"
-HOLDING = " AND number IN (SELECT rowid FROM words WHERE words MATCH :terms)"
 
 
 def add(db: Connection, new: New, call: Call, model: str | None) -> MemoryRecord:
@@ -108,8 +105,8 @@ def put(db: Connection, new: New, if_version: str | None, model: str | None) -> 
     _hand_over(db, before.id, item, now)
     ref = RecordRef(id=before.id, user_id=item.user_id, if_version=if_version)
     fields = dict(zip(FIELDS, fields_of(new, now, version="", created_at=now), strict=True))
+    statements.change_terms(db, before.id, item.user_id, new.words)
     statements.change_row(db, ref, REPLACED, fields | {"now": now})
-    statements.change_words(db, before.id, item.user_id, new.words)
     app = item.source.app if item.source else None
     entry = audit_row(item.user_id, memory_id=before.id, scope=item.scope, app=app)
     statements.write_audit(db, [entry._replace(action="update")])
@@ -117,8 +114,9 @@ def put(db: Connection, new: New, if_version: str | None, model: str | None) -> 
 
 
 def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
-    """Write the rows of memories, given as their `FIELDS`, their words, and that they are new."""
-    ((last,),) = db.execute(LAST_NUMBER).fetchall()
+    """Write the rows of memories, given as their `FIELDS`, and that they are new."""
+    ((last, indexed),) = db.execute(word_index.LAST_NUMBERS).fetchall()
+    db.unindexed = last + len(rows) - indexed
     numbers = range(last + 1, last + 1 + len(rows))
     users = [new.item.user_id for new, _ in rows]
     of_user: dict[str, list[int]] = {}
@@ -134,9 +132,6 @@ def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
         db.insert("changes", {"user_id": [user_id] * len(its), "seq": range(before + 1, seq + 1), "number": its})
         if seq // 100 > before // 100:
             db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
-    # Last: whatever else is written makes FTS5 bring its words to the file.
-    terms = [tokens(user_id, new.words) for user_id, (new, _) in zip(users, rows, strict=True)]
-    db.insert("words", {"rowid": numbers, "terms": terms})
 
 
 def fields_of(
@@ -157,6 +152,7 @@ def fields_of(
         to_json(item.supersedes) if item.supersedes else "[]",
         to_json(item.extensions) if item.model_extra else "{}",
         pack_embedding(new.vector) if new.vector is not None else None,
+        word_index.own_terms(item.user_id, new.words),
         version,
         created_at,
         updated_at,
@@ -206,8 +202,9 @@ def _candidates(db: Connection, new: New) -> list[MemoryRecord]:
     """Return the current records that hold the words of the input, newest first."""
     where, parameters = selection(Filters(user_id=new.item.user_id), datetime.now(UTC))
     if new.words:
-        where += HOLDING
-        parameters["terms"] = tokens(new.item.user_id, new.words[: 8 * MOST_COMPARED])
+        terms = word_index.own_terms(new.item.user_id, new.words[: 8 * MOST_COMPARED])
+        where += word_index.HOLDING
+        parameters |= {"terms": word_index.spelled(terms), "first": terms[:8]}
     rows = db.execute(statements.LIST.format(where=where), parameters | {"limit": -1}).fetchall()
     return [own(to_record(row), new.item.user_id) for row in rows]
 

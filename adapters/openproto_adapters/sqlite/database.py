@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from openproto.stores.gathering import MOST, Gatherer
 from openproto_adapters.sqlite.errors import CLOSED, typed_error
 from openproto_adapters.sqlite.lanes import Answers, Call, Connection, Job, Lane, Part
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
+from openproto_adapters.sqlite.word_index import Indexing
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +43,10 @@ class Database:
         self._path_text = str(path)  # looked at before every call: asking a Path takes longer
         self._lock_timeout = lock_timeout
         self._synchronous = synchronous
+        self._indexing = Indexing(self.write_alone)
         self._readers = Lane("openproto-sqlite-read", readers, self._connect_to_read)
-        self._searcher = Lane("openproto-sqlite-search", 1, self._connect_to_read)
-        self._writer = Lane("openproto-sqlite-write", 1, self._connect_to_write)
+        self._searcher = Lane("openproto-sqlite-search", 1, self._connect_to_read, self._indexing.look)
+        self._writer = Lane("openproto-sqlite-write", 1, self._connect_to_write, self._indexing.look)
         self._gets: Gatherer[Call, Any] = Gatherer(
             lambda calls: self._readers.start(partial(self._read_together, calls), calls), Call.give_up, self._get_alone
         )
@@ -158,6 +160,7 @@ class Database:
                 outcomes += self._when_free(connection, partial(_answers, [call]))
             except Exception as error:
                 outcomes.append(_typed(error))
+        self._indexing.waiting = 0 if self.read_only else connection.unindexed
         spent = max(time.perf_counter() - started, 1e-6)
         self._searches.most = max(1, min(MOST, int(_SEARCHING_SECONDS * len(calls) / spent)))
         return outcomes
@@ -203,19 +206,16 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        self._indexing.waiting = connection.unindexed
         self._check_identity("what this call wrote is not in the file at that path")
         return [failed[call] if call in failed else done[call] for call in calls]
 
     async def close(self) -> None:
         """Interrupt what runs and close every connection."""
-        try:
-            await self._readers.close()
-        finally:
-            try:
-                await self._searcher.close()
-            finally:
-                # Last: SQLite clears up behind the file only in a connection that is alone when it closes.
-                await self._writer.close()
+        async with AsyncExitStack() as last_first:
+            for lane in (self._writer, self._searcher, self._readers):  # SQLite clears up behind the file in the last
+                last_first.push_async_callback(lane.close)
+            await self._indexing.close()
 
     def _connect_to_write(self, job: Job) -> Connection:
         if self.read_only is not None:

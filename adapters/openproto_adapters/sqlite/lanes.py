@@ -76,6 +76,8 @@ class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
     job = Job()
+    unindexed = 0
+    """How many memories the last transaction saw that wait for the index of words."""
     _acting_user: tuple[str | None, ...] = ()
     stands_in_for: Path | None = None
     """The file that did not exist yet when this connection to an empty store was made in its place."""
@@ -106,11 +108,18 @@ class Connection(sqlite3.Connection):
 
 
 class Lane:
-    """`width` threads with a connection each; connections are made when first needed."""
+    """`width` threads with a connection each, made when first needed; `then` is called after each job."""
 
-    def __init__(self, name: str, width: int, connect: Callable[[Job], Connection]) -> None:
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        connect: Callable[[Job], Connection],
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         self._threads = Threads(width, name)
         self._connect = connect
+        self._then = then
         self._idle: SimpleQueue[Connection | None] = SimpleQueue()
         for _ in range(width):
             self._idle.put(None)
@@ -154,6 +163,7 @@ class Lane:
             # Reached early only by a cancellation: the statement that runs for this job now stops.
             job.give_up()
             self._running -= jobs
+            self._then()
 
         future.add_done_callback(ended)
         return future

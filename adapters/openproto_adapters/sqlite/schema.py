@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from openproto.errors import ProviderError
+from openproto_adapters.sqlite.word_index import spelled
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 
@@ -35,6 +36,8 @@ def upgrade(connection: sqlite3.Connection) -> None:
     """Apply the migrations that the file lacks; the caller holds the write lock and commits."""
     # Looked at under the lock: another process may have been faster.
     version = schema_version(connection)
+    connection.create_function("packed_terms", 1, lambda spelled: bytes.fromhex(spelled or ""))
+    connection.create_function("spelled_terms", 1, spelled)
     for number, statements in migrations():
         if number > version:
             for statement in statements:

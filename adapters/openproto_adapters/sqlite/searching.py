@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from hashlib import blake2b
 from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -15,6 +13,7 @@ from openproto.models import MOST_TURNS, Place, SearchResult
 from openproto.requests import SearchQuery
 from openproto.stores.indexer import IndexedQuery
 from openproto.stores.ranking import LENDERS, ScoreWeights, coverage, lend, parts_of
+from openproto_adapters.sqlite import word_index
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, to_record
 from openproto_adapters.sqlite.selection import CONVERSATION, IS_TURN, TURN, Parameters, foreign, own, selection
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 RowsOf: TypeAlias = "Callable[[Connection, str], UserRows]"
 
 COUNT = "SELECT count(*) FROM memories WHERE user_id = :user_id"
-POSTINGS = """SELECT (SELECT group_concat(rowid) FROM words WHERE words MATCH asked.value)
-    FROM json_each(:asked) AS asked ORDER BY asked.key"""
 # By the numbers: the index by user would be read from its beginning.
 _NUMBERED = "(SELECT value FROM json_each(:numbers)) CROSS JOIN memories ON number = value"
 ELIGIBLE = f"SELECT group_concat(number) FROM {_NUMBERED} WHERE {{where}}"
@@ -69,7 +66,7 @@ def _best_by_vectors(
 
     eligible = rows.eligible(query, as_of)
     terms, variants, of = indexed.terms
-    postings = rows.each_positions(_postings(db, query.user_id, [*terms, *variants]))
+    postings = rows.each_positions(word_index.postings(db, query.user_id, [*terms, *variants]))
     covered = arrays.coverage(rows.count, len(rows.rows), postings[: len(terms)], postings[len(terms) :], of)
     asked = vector.astype("float16").astype("float32")
     cosines = rows.cosines(db, rows.centred(asked) if weights.center_query else asked)
@@ -93,7 +90,7 @@ def _best_by_words(db: Connection, query: SearchQuery, indexed: IndexedQuery, as
     where, parameters = selection(query, as_of)
     (count,) = db.execute(COUNT, {"user_id": query.user_id}).fetchone()
     terms, variants, of = indexed.terms
-    texts = _postings(db, query.user_id, [*terms, *variants])
+    texts = word_index.postings(db, query.user_id, [*terms, *variants])
     postings = [json.loads(f"[{text}]") for text in texts]
     shares = coverage(count, postings[: len(terms)], postings[len(terms) :], of)
     # What lending may not raise among the best need not be looked at: as many as lend, or are wanted, stand before it.
@@ -142,29 +139,8 @@ def _lent(
     return lend({number: shares.get(number, 0.0) for number in among}, {n: places[n] for n in among if n in places})
 
 
-def _postings(db: Connection, user_id: str, terms: Sequence[int]) -> list[str]:
-    """Return for each term the numbers of the user's memories that have it, in one text."""
-    asked = tokens(user_id, b"".join(term.to_bytes(8) for term in terms)).split()
-    return [text or "" for (text,) in db.execute(POSTINGS, {"asked": json.dumps(asked)})]
-
-
 def _numbers(db: Connection, statement: str, parameters: Parameters) -> list[int]:
     """Return the numbers that the statement puts into one text, which is faster than a row for each."""
     (text,) = db.execute(statement, parameters).fetchone()
     found: list[int] = json.loads(f"[{text or ''}]")
     return found
-
-
-def tokens(user_id: str, packed_terms: bytes) -> str:
-    """Spell terms for FTS5, each as 16 hexadecimal digits, mixed with the user's own hash.
-
-    So one user's words stand apart from everybody else's, and a look-up reads that user's entries alone.
-    """
-    size = len(packed_terms)
-    mixed = int.from_bytes(packed_terms) ^ int.from_bytes(_hash_of(user_id) * (size // 8))
-    return mixed.to_bytes(size).hex(" ", 8)
-
-
-@lru_cache(maxsize=64)
-def _hash_of(user_id: str) -> bytes:
-    return blake2b(user_id.encode(), digest_size=8).digest()

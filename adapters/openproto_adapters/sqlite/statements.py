@@ -26,9 +26,9 @@ from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.compact_json import to_json
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import IndexedText, StoredModel
+from openproto_adapters.sqlite import word_index
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_micros, to_record
-from openproto_adapters.sqlite.searching import tokens
 from openproto_adapters.sqlite.selection import Parameters, check_owner, own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
 
@@ -44,16 +44,15 @@ GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key =
 UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
     WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
 
-UPDATE_WORDS = """UPDATE words SET terms = :terms
-    WHERE rowid = (SELECT number FROM memories WHERE id = :id AND user_id = :user_id)"""
+TERMS = "SELECT number, terms FROM memories WHERE id = :id AND user_id = :user_id"
 
 # A successor without a valid_from holds from the first write that named a predecessor.
 STARTS = """, valid_from = coalesce(valid_from, :now), starts_by_handover = valid_from IS NULL OR starts_by_handover"""
 STARTS_NO_MORE = """, valid_from = CASE WHEN starts_by_handover THEN NULL ELSE valid_from END, starts_by_handover = 0"""
 
 DELETE = """DELETE FROM main.memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
-    RETURNING number, user_id"""
-DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id"
+    RETURNING number, terms, user_id"""
+DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, terms, user_id, id"
 
 LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC, id DESC LIMIT :limit"
 
@@ -150,7 +149,7 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     if new is not None:
         embedding = pack_embedding(new.vector) if new.vector is not None else None
         columns |= {"content": changes["content"], "embedding": embedding, "next_embedding": None}
-        change_words(db, ref.id, before.user_id, new.words)
+        columns["terms"] = change_terms(db, ref.id, before.user_id, new.words)
     assignments = ", ".join(f"{name} = :{name}" for name in columns) or "updated_at = updated_at"
     change_row(db, ref, assignments + more, columns | {"now": moment})
     return get(db, ref)
@@ -172,7 +171,7 @@ def delete_all(db: Connection, filters: Filters) -> list[str]:
     db.act_for(filters.user_id)
     where, parameters = selection(filters, None)
     gone = db.execute(DELETE_ALL.format(where=where), parameters).fetchall()
-    _forget(db, [row[:2] for row in gone], filters.user_id)
+    _forget(db, [row[:3] for row in gone], filters.user_id)
     return [id for *_, id in gone]
 
 
@@ -256,16 +255,19 @@ def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Par
         check_owner(owner, ref.user_id)
 
 
-def change_words(db: Connection, id: str, user_id: str, words: bytes) -> None:
-    """Let the record be found by these words."""
-    db.execute(UPDATE_WORDS, {"terms": tokens(user_id, words), "id": id, "user_id": user_id})
+def change_terms(db: Connection, id: str, user_id: str, words: bytes) -> bytes:
+    """Let the index know a record by these words, and return the terms for its row."""
+    terms = word_index.own_terms(user_id, words)
+    for number, before in db.execute(TERMS, {"id": id, "user_id": user_id}).fetchall():
+        word_index.replace(db, number, before, terms)
+    return terms
 
 
-def _forget(db: Connection, gone: Iterable[tuple[int, str]], user_id: str) -> None:
+def _forget(db: Connection, gone: Sequence[tuple[int, bytes, str]], user_id: str) -> None:
     """Remove the words of deleted rows, each of which must have been the user's."""
-    for number, owner in gone:
+    for _, _, owner in gone:
         check_owner(owner, user_id)
-        db.execute("DELETE FROM words WHERE rowid = ?", (number,))
+    word_index.forget(db, [(number, terms) for number, terms, _ in gone])
 
 
 def stale() -> ConflictError:
