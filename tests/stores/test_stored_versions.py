@@ -63,4 +63,5 @@ async def test_a_store_of_an_earlier_version_is_upgraded_and_keeps_what_it_held(
 
 def test_each_earlier_schema_is_stored() -> None:
     """That of the first sqlite schema, with more in it, is in `tests/sqlite`."""
-    assert [file.name.partition(".")[0] for file in STORED] == ["postgres_1", "postgres_3", "sqlite_2", "sqlite_3", "sqlite_5"]
+    names = [file.name.partition(".")[0] for file in STORED]
+    assert names == ["postgres_1", "postgres_3", "sqlite_2", "sqlite_3", "sqlite_5"]
