@@ -14,13 +14,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 
 from openproto.errors import InvalidRequestError
 
+M = TypeVar("M", bound=BaseModel)
+
 MAX_CONTENT_LENGTH = 100_000
+MAX_LABEL_LENGTH = 256
 MAX_JSON_DEPTH = 100
 MAX_INTEGER_BITS = 4096
 MAX_SCOPE_LENGTH = 512
@@ -34,6 +38,7 @@ _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt_ ]((?!24)\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?(?:[Zz]|([+-])(\d\d):?(\d\d)?)", re.ASCII
 )
 _LENGTH = len("2026-01-31T12:00:00.000000Z")
+_set = object.__setattr__
 NOT_A_MOMENT = "must be a moment with an offset, such as '2026-01-31T12:00:00Z'"
 
 
@@ -108,6 +113,38 @@ def texts(name: str, values: Iterable[str]) -> list[str]:
     if wrong := [number for number, value in enumerate(found) if not isinstance(value, str)]:
         raise InvalidRequestError(f"{name}.{wrong[0]}: must be a text")
     return found
+
+
+def is_text(value: Any, most: int) -> bool:
+    """Say whether `value` is what `Content` or `Label` take, at most so long, and as it is."""
+    if type(value) is not str or len(value) > most:
+        return False
+    try:
+        _text(value)
+    except ValueError:
+        return False
+    return True
+
+
+def of_valid(model: type[M], fields: dict[str, Any], extra: dict[str, Any], given: set[str]) -> M:
+    """Return what validating would, of all the model's fields, in order, whose values are known to be valid.
+
+    For what is made by the thousand. `given` names the fields that were given; many may share it, for none changes it.
+    """
+    made = model.__new__(model)
+    # What pydantic's model_construct does in the end; its search for defaults and aliases takes longer than
+    # validating everything again.
+    _set(made, "__dict__", fields)
+    _set(made, "__pydantic_fields_set__", given)
+    _set(made, "__pydantic_extra__", extra)
+    _set(made, "__pydantic_private__", None)
+    return made
+
+
+@cache
+def names_of(model: type[BaseModel]) -> set[str]:
+    """Return the names of the model's fields: one set for all that have no more than these."""
+    return {*model.model_fields}
 
 
 def _datetime(value: datetime) -> datetime:
@@ -217,7 +254,7 @@ _PATH_PATTERN = r"^[^\x00*/]*[^\x00*/\s][^\x00*/]*(/[^\x00*/]*[^\x00*/\s][^\x00*
 _TEXT = AfterValidator(_text)
 _PATTERN = Field(json_schema_extra={"pattern": r"^[^\x00]*\S[^\x00]*$"})
 Content = Annotated[str, StringConstraints(max_length=MAX_CONTENT_LENGTH), _TEXT, _PATTERN]
-Label = Annotated[str, StringConstraints(max_length=256), _TEXT, _PATTERN]
+Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH), _TEXT, _PATTERN]
 UserId = Label
 RecordId = Annotated[str, StringConstraints(max_length=512), _TEXT, _PATTERN]
 RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]

@@ -24,12 +24,18 @@ _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _lock = threading.Lock()
 _last_ms = 0
 _last_random = 0
+_beginning = ""
+"""How the ids of that millisecond begin."""
+# Not the generator that a program may seed, and not the system, which takes far longer to ask.
+_generator = random.Random()  # noqa: S311 - an id is no secret
+_bits = _generator.getrandbits
 
 
 def _after_fork() -> None:
     global _last_ms
-    # Going on from the parent's last id would make the parent's next ids.
+    # Going on from the parent's last id, or with its generator, would make the parent's next ids.
     _last_ms = 0
+    _generator.seed()
     _lock.release()
 
 
@@ -40,24 +46,27 @@ if hasattr(os, "register_at_fork"):
 
 def new_id(user_id: str) -> str:
     """Return a fresh id for a record of `user_id`: a UUID in its canonical form."""
-    global _last_ms, _last_random
+    global _last_random
     now = time.time_ns() // 1_000_000
     with _lock:
         if now > _last_ms:
-            _last_ms, _last_random = now, _fresh_bits()
+            _begin(now)
         else:
-            _last_random += 1 + random.getrandbits(_STEP_BITS)
+            _last_random += 1 + _bits(_STEP_BITS)
             if _last_random >> _RANDOM_BITS:
-                _last_ms, _last_random = _last_ms + 1, _fresh_bits()
-        ms, tail = _last_ms, _last_random
+                _begin(_last_ms + 1)
+        beginning, tail = _beginning, _last_random
     # Written down directly: making a UUID object and its text takes twice as long.
-    head, end = f"{ms & (1 << 48) - 1:012x}", f"{0b10 << 62 | tail:016x}"
-    return f"{head[:8]}-{head[8:]}-8{_shard(user_id)}-{end[:4]}-{end[4:]}"
+    end = f"{0b10 << 62 | tail:016x}"
+    return f"{beginning}{_shard(user_id)}-{end[:4]}-{end[4:]}"
 
 
-def _fresh_bits() -> int:
+def _begin(ms: int) -> None:
+    global _last_ms, _last_random, _beginning
     # The top bit stays clear so that many steps fit before the field overflows.
-    return int.from_bytes(os.urandom(8)) >> (64 - _RANDOM_BITS + 1)
+    _last_ms, _last_random = ms, _bits(_RANDOM_BITS - 1)
+    head = f"{ms & (1 << 48) - 1:012x}"
+    _beginning = f"{head[:8]}-{head[8:]}-8"
 
 
 @lru_cache(maxsize=1024)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from html import escape
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
-from openproto.fields import EXTENSION_KEY, Moment, is_absent
+from openproto.fields import EXTENSION_KEY, Moment, is_absent, names_of, of_valid
 
 OMP_VERSION = "0.1"
 _LONGEST_CELL = 300
@@ -54,28 +53,12 @@ class Result(BaseModel):
 
     @classmethod
     def of_valid(cls, fields: dict[str, Any], extra: dict[str, Any]) -> Self:
-        """Return what validating would, of all the model's fields, in order, whose values are known to be valid.
-
-        For records that are made by the thousand of what was validated a moment ago.
-        """
-        made = cls.__new__(cls)
-        # What pydantic's model_construct does in the end; its search for defaults and aliases takes longer than
-        # validating everything again.
-        object.__setattr__(made, "__dict__", fields)
-        object.__setattr__(made, "__pydantic_fields_set__", {*fields, *extra} if extra else _names_of(cls))
-        object.__setattr__(made, "__pydantic_extra__", extra)
-        object.__setattr__(made, "__pydantic_private__", None)
-        return made
+        """Return what validating would, of all the model's fields, in order, whose values are known to be valid."""
+        return of_valid(cls, fields, extra, {*fields, *extra} if extra else names_of(cls))
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form as Python objects, absent fields left out."""
         return self.model_dump(mode="json")
-
-
-@cache
-def _names_of(model: type[Result]) -> set[str]:
-    """Return one set for all that have just the model's fields: a set of its own takes each as long as the rest."""
-    return {*model.model_fields}
 
 
 class MemorySource(Result):

@@ -57,8 +57,11 @@ def check_consistent(path: Path) -> int:
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
     rows(path, "INSERT INTO words (words) VALUES ('integrity-check')")  # FTS5's own; raises when it finds a fault
     numbers = rows(path, "SELECT number FROM memories")
-    held = rows(path, "SELECT number, terms FROM memories WHERE number <= (SELECT indexed FROM store)")
+    held = rows(path, "SELECT number, packed FROM terms WHERE number <= (SELECT indexed FROM store)")
     assert indexed(path) == {(number, term) for number, terms in held for term in spelled(terms).split()}
+    assert rows(path, "SELECT number FROM terms EXCEPT SELECT number FROM memories") == []
+    missing = "SELECT number FROM memories WHERE number <= (SELECT indexed FROM store) EXCEPT SELECT number FROM terms"
+    assert rows(path, missing) == []
     missing = rows(path, "SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM audit WHERE action = 'add')")
     assert missing == []
     unknown = rows(

@@ -212,7 +212,7 @@ async def test_words_of_other_rules_are_noticed_and_renewed(store: Any, caplog: 
     async with store.client() as memory:
         await memory.add_many([{"content": f"पिछले दिन {n}", "user_id": "ada"} for n in range(300)])
     assert await store.rows("SELECT rules FROM store") == [(2,)]
-    sqlite = ["INSERT INTO words (words) VALUES ('delete-all')", "UPDATE memories SET terms = x'0000000000000001'"]
+    sqlite = ["INSERT INTO words (words) VALUES ('delete-all')", "UPDATE terms SET packed = x'0000000000000001'"]
     postgres = ["UPDATE memories SET words = '{1:1}/1000000000'"]
     older = "UPDATE store SET rules = 1" + (", indexed = 0" if store.name == "sqlite" else "")
     for statement in (older, *(sqlite if store.name == "sqlite" else postgres)):

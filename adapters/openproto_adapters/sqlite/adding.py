@@ -25,7 +25,7 @@ from openproto_adapters.sqlite.records import from_micros, pack_embedding, to_mi
 from openproto_adapters.sqlite.selection import own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
 
-New: TypeAlias = IndexedInput[bytes]
+New: TypeAlias = IndexedInput[None]
 Asked: TypeAlias = tuple[New | OpenProtoError, Call]
 """What is to be added, or why it cannot be, and the call that asks for it."""
 
@@ -41,7 +41,7 @@ WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_
 ADDED_BEFORE = "SELECT 1 FROM audit WHERE user_id = :user_id AND action = 'add' AND memory_id = :id"
 FIELDS = (
     "content", "scope", "tags", "source", "confidence", "valid_from", "starts_by_handover", "valid_to", "supersedes",
-    "extensions", "embedding", "terms", "version", "created_at", "updated_at",
+    "extensions", "embedding", "version", "created_at", "updated_at",
 )  # fmt: skip
 """The columns that an input fills, next to those that say whose it is."""
 REPLACED = ", ".join(f"{name} = :{name}" for name in FIELDS[:-3]) + ", next_embedding = NULL"
@@ -105,8 +105,8 @@ def put(db: Connection, new: New, if_version: str | None, model: str | None) -> 
     _hand_over(db, before.id, item, now)
     ref = RecordRef(id=before.id, user_id=item.user_id, if_version=if_version)
     fields = dict(zip(FIELDS, fields_of(new, now, version="", created_at=now), strict=True))
-    statements.change_terms(db, before.id, item.user_id, new.words)
     statements.change_row(db, ref, REPLACED, fields | {"now": now})
+    statements.change_words(db, before.id, item.user_id)
     app = item.source.app if item.source else None
     entry = audit_row(item.user_id, memory_id=before.id, scope=item.scope, app=app)
     statements.write_audit(db, [entry._replace(action="update")])
@@ -114,10 +114,8 @@ def put(db: Connection, new: New, if_version: str | None, model: str | None) -> 
 
 
 def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
-    """Write the rows of memories, given as their `FIELDS`, and that they are new."""
-    ((last, indexed),) = db.execute(word_index.LAST_NUMBERS).fetchall()
-    db.unindexed = last + len(rows) - indexed
-    numbers = range(last + 1, last + 1 + len(rows))
+    """Write the rows of memories, given as their `FIELDS`, their words, and that they are new."""
+    numbers = word_index.new_numbers(db, len(rows))
     users = [new.item.user_id for new, _ in rows]
     of_user: dict[str, list[int]] = {}
     for number, user_id in zip(numbers, users, strict=True):
@@ -132,6 +130,7 @@ def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
         db.insert("changes", {"user_id": [user_id] * len(its), "seq": range(before + 1, seq + 1), "number": its})
         if seq // 100 > before // 100:
             db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
+    word_index.add(db, numbers, [(new.item.user_id, new.item.content) for new, _ in rows])
 
 
 def fields_of(
@@ -152,7 +151,6 @@ def fields_of(
         to_json(item.supersedes) if item.supersedes else "[]",
         to_json(item.extensions) if item.model_extra else "{}",
         pack_embedding(new.vector) if new.vector is not None else None,
-        word_index.own_terms(item.user_id, new.words),
         version,
         created_at,
         updated_at,
@@ -201,8 +199,7 @@ def _needs_no_look(new: New, call: Call) -> bool:
 def _candidates(db: Connection, new: New) -> list[MemoryRecord]:
     """Return the current records that hold the words of the input, newest first."""
     where, parameters = selection(Filters(user_id=new.item.user_id), datetime.now(UTC))
-    if new.words:
-        terms = word_index.own_terms(new.item.user_id, new.words[: 8 * MOST_COMPARED])
+    if terms := word_index.terms_of(new.item.user_id, new.item.content)[: 8 * MOST_COMPARED]:
         where += word_index.HOLDING
         parameters |= {"terms": word_index.spelled(terms), "first": terms[:8]}
     rows = db.execute(statements.LIST.format(where=where), parameters | {"limit": -1}).fetchall()

@@ -60,7 +60,6 @@ from openproto.stores.audit_buffer import AuditBuffer, AuditRow, audit_row
 from openproto.stores.cursors import decode_cursor
 from openproto.stores.indexer import EmbedderSpec, Indexer, store_capabilities
 from openproto.stores.restoring import as_stored, index_records
-from openproto.stores.words import packed_terms
 from openproto_adapters.sqlite import adding, statements
 from openproto_adapters.sqlite.database import Database, Synchronous
 from openproto_adapters.sqlite.lanes import Connection
@@ -69,6 +68,7 @@ from openproto_adapters.sqlite.reindexing import reindex
 from openproto_adapters.sqlite.restoring import load, restore
 from openproto_adapters.sqlite.searching import search
 from openproto_adapters.sqlite.snapshot import SqliteSnapshot
+from openproto_adapters.sqlite.word_index import without_words
 
 if TYPE_CHECKING:
     from openproto_adapters.sqlite.user_rows import SearchCache, UserRows
@@ -119,7 +119,7 @@ class Sqlite(Provider):
         self._synchronous: Synchronous = synchronous
         self._search_cache_bytes = search_cache_mb * 1_000_000
         self._search_cache: SearchCache | None = None
-        self._indexer: Indexer[bytes] | None = None
+        self._indexer: Indexer[None] | None = None
         self._database: Database | None = None
         self._audit_buffer: AuditBuffer | None = None
 
@@ -127,7 +127,7 @@ class Sqlite(Provider):
         """Open the file if there is one, load the embedder, and make sure that they fit each other."""
         try:
             await self._open_file()
-            self._indexer = Indexer(self._embedder, packed_terms)
+            self._indexer = Indexer(self._embedder, without_words)
             await self._indexer.open(await self._db.read(statements.stored_model))
             self._audit_buffer = AuditBuffer(self._write_reads)
         except BaseException:
@@ -297,7 +297,7 @@ class Sqlite(Provider):
     async def reindex(self, report: Callable[[ReindexProgress], None]) -> None:
         """Re-embed the file with the configured embedder while others use it; see `reindexing.py`."""
         await self._open_file()
-        self._indexer = Indexer(self._embedder, packed_terms)
+        self._indexer = Indexer(self._embedder, without_words)
         await self._indexer.load()
         await reindex(self._db, self._indexer, report)
 
@@ -371,7 +371,7 @@ class Sqlite(Provider):
         return self._database
 
     @property
-    def _index(self) -> Indexer[bytes]:
+    def _index(self) -> Indexer[None]:
         if self._indexer is None:
             raise self.closed_meanwhile()
         return self._indexer

@@ -15,7 +15,7 @@ from openproto.embedding import Vector
 from openproto.errors import ConflictError
 from openproto.provider import ReindexProgress
 from openproto.stores.indexer import Indexer
-from openproto.stores.words import RULES, packed_terms
+from openproto.stores.words import RULES
 from openproto_adapters.sqlite import word_index
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Connection
@@ -47,13 +47,10 @@ async def _renew_words(database: Database) -> None:
             return False
         db.act_for(None)
         batch = db.execute(
-            "SELECT number, user_id, content, terms FROM memories WHERE number > ? ORDER BY number LIMIT ?",
-            (last[0], BATCH),
+            "SELECT number, user_id, content FROM memories WHERE number > ? ORDER BY number LIMIT ?", (last[0], BATCH)
         ).fetchall()
-        for number, user_id, content, before in batch:
-            terms = word_index.own_terms(user_id, packed_terms(content))
-            word_index.replace(db, number, before, terms)
-            db.execute("UPDATE main.memories SET terms = ? WHERE number = ?", (terms, number))
+        for number, user_id, content in batch:
+            word_index.replace(db, number, word_index.terms_of(user_id, content))
         if not batch:
             db.execute("UPDATE store SET rules = ?", (RULES,))
         else:

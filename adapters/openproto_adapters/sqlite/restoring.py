@@ -48,14 +48,14 @@ INSERT_AUDIT_ONCE = """INSERT INTO main.audit (user_id, timestamp, app, action, 
 def restore(
     db: Connection,
     records: Sequence[StoredRecord],
-    batch: IndexedBatch[bytes],
+    batch: IndexedBatch[None],
     audit: Callable[[MemoryRecord], AuditRow],
     deleted: Collection[str] = (),
 ) -> RestoreOutcomes:
     """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
     there = _There(db, [stored.record for stored in records])
     outcomes: list[RestoreOutcome] = []
-    rows: list[tuple[IndexedInput[bytes], Sequence[Any]]] = []
+    rows: list[tuple[IndexedInput[None], Sequence[Any]]] = []
     for stored, new in zip(records, batch, strict=True):
         record = stored.record
         if record.id in deleted:
@@ -94,7 +94,7 @@ def restore(
 def load(
     db: Connection,
     parts: Sequence[UserPart],
-    batch: IndexedBatch[bytes],
+    batch: IndexedBatch[None],
     caller: tuple[str | None, str],
     *,
     include_deleted: bool,

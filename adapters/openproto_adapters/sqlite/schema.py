@@ -36,7 +36,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
     """Apply the migrations that the file lacks; the caller holds the write lock and commits."""
     # Looked at under the lock: another process may have been faster.
     version = schema_version(connection)
-    connection.create_function("packed_terms", 1, lambda spelled: bytes.fromhex(spelled or ""))
+    connection.create_function("packed_terms", 1, bytes.fromhex)
     connection.create_function("spelled_terms", 1, spelled)
     for number, statements in migrations():
         if number > version:

@@ -44,15 +44,15 @@ GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key =
 UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
     WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
 
-TERMS = "SELECT number, terms FROM memories WHERE id = :id AND user_id = :user_id"
+INDEXED = "SELECT number, content FROM memories WHERE id = :id AND user_id = :user_id"
 
 # A successor without a valid_from holds from the first write that named a predecessor.
 STARTS = """, valid_from = coalesce(valid_from, :now), starts_by_handover = valid_from IS NULL OR starts_by_handover"""
 STARTS_NO_MORE = """, valid_from = CASE WHEN starts_by_handover THEN NULL ELSE valid_from END, starts_by_handover = 0"""
 
 DELETE = """DELETE FROM main.memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
-    RETURNING number, terms, user_id"""
-DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, terms, user_id, id"
+    RETURNING number, user_id"""
+DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id"
 
 LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC, id DESC LIMIT :limit"
 
@@ -117,7 +117,7 @@ def get_each_by_key(db: Connection, refs: Sequence[KeyRef]) -> list[MemoryRecord
     return found
 
 
-def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[bytes] | None) -> MemoryRecord:
+def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[None] | None) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
     db.act_for(before.user_id)
@@ -149,9 +149,10 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     if new is not None:
         embedding = pack_embedding(new.vector) if new.vector is not None else None
         columns |= {"content": changes["content"], "embedding": embedding, "next_embedding": None}
-        columns["terms"] = change_terms(db, ref.id, before.user_id, new.words)
     assignments = ", ".join(f"{name} = :{name}" for name in columns) or "updated_at = updated_at"
     change_row(db, ref, assignments + more, columns | {"now": moment})
+    if new is not None:
+        change_words(db, ref.id, before.user_id)
     return get(db, ref)
 
 
@@ -171,7 +172,7 @@ def delete_all(db: Connection, filters: Filters) -> list[str]:
     db.act_for(filters.user_id)
     where, parameters = selection(filters, None)
     gone = db.execute(DELETE_ALL.format(where=where), parameters).fetchall()
-    _forget(db, [row[:3] for row in gone], filters.user_id)
+    _forget(db, [row[:2] for row in gone], filters.user_id)
     return [id for *_, id in gone]
 
 
@@ -255,19 +256,17 @@ def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Par
         check_owner(owner, ref.user_id)
 
 
-def change_terms(db: Connection, id: str, user_id: str, words: bytes) -> bytes:
-    """Let the index know a record by these words, and return the terms for its row."""
-    terms = word_index.own_terms(user_id, words)
-    for number, before in db.execute(TERMS, {"id": id, "user_id": user_id}).fetchall():
-        word_index.replace(db, number, before, terms)
-    return terms
+def change_words(db: Connection, id: str, user_id: str) -> None:
+    """Let the record be found by the words of its content, which has changed."""
+    for number, content in db.execute(INDEXED, {"id": id, "user_id": user_id}).fetchall():
+        word_index.replace(db, number, word_index.terms_of(user_id, content))
 
 
-def _forget(db: Connection, gone: Sequence[tuple[int, bytes, str]], user_id: str) -> None:
+def _forget(db: Connection, gone: Sequence[tuple[int, str]], user_id: str) -> None:
     """Remove the words of deleted rows, each of which must have been the user's."""
-    for _, _, owner in gone:
+    for number, owner in gone:
         check_owner(owner, user_id)
-    word_index.forget(db, [(number, terms) for number, terms, _ in gone])
+        word_index.forget(db, number)
 
 
 def stale() -> ConflictError:

@@ -1,8 +1,9 @@
 """The terms by which memories are found, and FTS5's index of them, which follows behind.
 
-A memory's row holds its terms. To index many memories at once takes a tenth of the time that one after another does:
-so a new one waits until there are hundreds of them, and a search reads the terms of those that wait from their rows.
-`store.indexed` is the number of the last memory that the index has. All of it is one snapshot, like every other table.
+To index many memories at once takes a tenth of the time that one after another does: so new ones wait until there are
+hundreds of them, and a search reads the terms of those that wait one by one. Those of a batch that is large enough to
+be indexed soon are made only then, and until then by each search. `store.indexed` is the number of the last memory
+that the index has; all of this belongs to one snapshot of the file, as everything else in it does.
 """
 
 from __future__ import annotations
@@ -10,42 +11,48 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from struct import unpack
 
 from openproto.errors import OpenProtoError
+from openproto.stores.words import packed_terms
 from openproto_adapters.sqlite.lanes import Connection
 
 _log = logging.getLogger(__name__)
 
 MOST_WAITING = 250
-"""More memories than these are not left waiting for the index; and so many go into it in one transaction."""
+"""More memories than these are not left waiting for long; and so many are indexed in one transaction."""
+
+_REST_SECONDS = 0.02  # so that the answer to the call that made them many is not held up
 
 LAST_NUMBERS = "SELECT max(indexed, coalesce((SELECT max(number) FROM main.memories), 0)), indexed FROM store"
 POSTINGS = """SELECT (SELECT group_concat(rowid) FROM words WHERE words MATCH asked.value)
     FROM json_each(:asked) AS asked ORDER BY asked.key"""
 # The sign keeps SQLite from reading all of the user's rows by the index of users.
-WAITING = """SELECT number, terms FROM memories
+WAITING = """SELECT number, packed, CASE WHEN packed IS NULL THEN content END
+    FROM memories LEFT JOIN terms USING (number)
     WHERE number > (SELECT indexed FROM store) AND +user_id = :user_id ORDER BY number"""
-NEXT = "SELECT number, terms FROM memories WHERE number > (SELECT indexed FROM store) ORDER BY number LIMIT :most"
-
-_INSERT = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
-_DELETE = "INSERT INTO words (words, rowid, terms) VALUES ('delete', ?, ?)"
-
+NEXT = """SELECT number, packed, user_id, content FROM memories LEFT JOIN terms USING (number)
+    WHERE number > (SELECT indexed FROM store) ORDER BY number LIMIT :most"""
 HOLDING = """ AND (number IN (SELECT rowid FROM words WHERE words MATCH :terms)
-    OR number > (SELECT indexed FROM store) AND instr(terms, :first))"""
-"""The condition on rows that have all of the terms; of rows that are not indexed, those that may have."""
+    OR number > (SELECT indexed FROM store)
+        AND NOT EXISTS (SELECT 1 FROM terms t WHERE t.number = memories.number AND NOT instr(packed, :first)))"""
+"""The condition on rows that have all of the terms; of rows that wait, on those that may have."""
+
+_INDEX = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
+_UNINDEX = "INSERT INTO words (words, rowid, terms) VALUES ('delete', ?, ?)"
+_KEEP = "INSERT OR REPLACE INTO terms (number, packed) VALUES (?, ?)"
 
 
-def own_terms(user_id: str, packed: bytes) -> bytes:
-    """Mix terms, 8 bytes each, with the user's own hash.
+def without_words(text: str) -> None:
+    """Return what the indexer is to make of a text: nothing, because its terms are made here."""
 
-    So one user's words stand apart from everybody else's, and a look-up reads that user's entries alone.
-    """
-    size = len(packed)
-    return (int.from_bytes(packed) ^ int.from_bytes(_hash_of(user_id) * (size // 8))).to_bytes(size)
+
+def terms_of(user_id: str, content: str) -> bytes:
+    """Return the terms of a user's memory, 8 bytes each."""
+    return _own(user_id, packed_terms(content))
 
 
 def spelled(terms: bytes) -> str:
@@ -53,41 +60,57 @@ def spelled(terms: bytes) -> str:
     return terms.hex(" ", 8)
 
 
+def new_numbers(db: Connection, count: int) -> range:
+    """Return the numbers of so many memories that are about to be written, which nothing ever had."""
+    last, indexed = db.execute(LAST_NUMBERS).fetchone()
+    db.unindexed = last + count - indexed
+    return range(last + 1, last + 1 + count)
+
+
+def add(db: Connection, numbers: Sequence[int], contents: Sequence[tuple[str, str]]) -> None:
+    """Let memories, given as their users and contents, be found."""
+    if len(numbers) <= MOST_WAITING:
+        db.insert("terms", {"number": numbers, "packed": [terms_of(*one) for one in contents]})
+
+
+def replace(db: Connection, number: int, terms: bytes) -> None:
+    """Let a memory be found by other terms than before."""
+    if forget(db, number):
+        db.execute(_INDEX, (number, spelled(terms)))
+    db.execute(_KEEP, (number, terms))
+
+
+def forget(db: Connection, number: int) -> bool:
+    """Let a memory be found no more; return whether it was indexed."""
+    (is_indexed,) = db.execute("SELECT indexed >= ? FROM store", (number,)).fetchone()
+    terms = db.execute("DELETE FROM terms WHERE number = ? RETURNING packed", (number,)).fetchall()
+    if is_indexed:
+        db.executemany(_UNINDEX, [(number, spelled(packed)) for (packed,) in terms])
+    return bool(is_indexed)
+
+
 def postings(db: Connection, user_id: str, terms: Sequence[int]) -> list[str]:
     """Return for each term the numbers of the user's memories that have it, in order and in one text."""
-    asked = own_terms(user_id, b"".join([term.to_bytes(8) for term in terms]))
+    asked = _own(user_id, b"".join([term.to_bytes(8) for term in terms]))
     found = [text or "" for (text,) in db.execute(POSTINGS, {"asked": json.dumps(spelled(asked).split())})]
     rows = db.execute(WAITING, {"user_id": user_id}).fetchall()
     db.unindexed = len(rows)
-    if rows:
-        waiting: dict[int, list[str]] = {term: [] for term in unpacked(asked)}
-        for number, its in rows:
-            for term in waiting.keys() & unpacked(its):
-                waiting[term].append(str(number))
-        found = [
-            ",".join([indexed, *waiting[term]] if indexed else waiting[term])
-            for indexed, term in zip(found, unpacked(asked), strict=True)
-        ]
-    return found
-
-
-def replace(db: Connection, number: int, before: bytes, after: bytes) -> None:
-    """Let the index have other terms of a memory, if it has any of it."""
-    if _is_indexed(db, number):
-        db.execute(_DELETE, (number, spelled(before)))
-        db.execute(_INSERT, (number, spelled(after)))
-
-
-def forget(db: Connection, rows: Iterable[tuple[int, bytes]]) -> None:
-    """Take the terms of deleted memories out of the index."""
-    db.executemany(_DELETE, [(number, spelled(terms)) for number, terms in rows if _is_indexed(db, number)])
+    if not rows:
+        return found
+    more: dict[int, list[str]] = {term: [] for term in _unpacked(asked)}
+    for number, packed, content in rows:
+        for term in more.keys() & _unpacked(terms_of(user_id, content) if packed is None else packed):
+            more[term].append(str(number))
+    return [",".join(filter(None, [text, *more[term]])) for text, term in zip(found, _unpacked(asked), strict=True)]
 
 
 def extend(db: Connection) -> bool:
-    """Bring the memories that wait longest into the index; return whether others still wait."""
+    """Bring the memories that wait longest into the index; return whether others may still wait."""
     db.act_for(None)
     rows = db.execute(NEXT, {"most": MOST_WAITING}).fetchall()
-    db.executemany(_INSERT, [(number, spelled(terms)) for number, terms in rows])
+    made = {number: terms_of(user_id, content) for number, packed, user_id, content in rows if packed is None}
+    db.executemany(_KEEP, made.items())
+    db.executemany(_INDEX, [(number, spelled(made.get(number, packed))) for number, packed, *_ in rows])
     if rows:
         db.execute("UPDATE store SET indexed = ?", (rows[-1][0],))
     if len(rows) < MOST_WAITING:
@@ -119,6 +142,7 @@ class Indexing:
 
     async def _run(self) -> None:
         try:
+            await asyncio.sleep(_REST_SECONDS)
             while await self._write(extend):
                 pass
         except OpenProtoError as error:
@@ -127,14 +151,17 @@ class Indexing:
             self.waiting, self._task = 0, None
 
 
-def unpacked(terms: bytes) -> tuple[int, ...]:
-    """Return terms as integers."""
+def _own(user_id: str, packed: bytes) -> bytes:
+    """Mix terms with the user's own hash.
+
+    So one user's words stand apart from everybody else's, and a look-up reads that user's entries alone.
+    """
+    size = len(packed)
+    return (int.from_bytes(packed) ^ int.from_bytes(_hash_of(user_id) * (size // 8))).to_bytes(size)
+
+
+def _unpacked(terms: bytes) -> tuple[int, ...]:
     return unpack(f">{len(terms) // 8}Q", terms)
-
-
-def _is_indexed(db: Connection, number: int) -> bool:
-    (is_indexed,) = db.execute("SELECT indexed >= ? FROM store", (number,)).fetchone()
-    return bool(is_indexed)
 
 
 @lru_cache(maxsize=64)

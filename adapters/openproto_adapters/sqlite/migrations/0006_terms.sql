@@ -1,13 +1,17 @@
--- The terms of a memory stand in its row, and the index of words keeps no copy of them. It has those of the memories up
--- to the number `indexed`: the terms of new ones are brought into it later, those of many memories at a time.
+-- The index of words keeps no copy of what it has: the terms of each memory, 8 bytes each and mixed with its user, stand
+-- in a table. The index has the memories up to the number `indexed`; new ones are brought into it later, many at a time,
+-- and those of a large batch have no terms until then.
 
-ALTER TABLE store ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE memories ADD COLUMN terms BLOB NOT NULL DEFAULT x'';
+CREATE TABLE terms (
+    number INTEGER PRIMARY KEY,       -- of the memory
+    packed BLOB NOT NULL
+) STRICT;
 
-UPDATE memories SET terms = packed_terms((SELECT terms FROM words WHERE rowid = number));
+INSERT INTO terms (number, packed) SELECT rowid, packed_terms(terms) FROM words;
 
 DROP TABLE words;
 CREATE VIRTUAL TABLE words USING fts5 (terms, content = '', columnsize = 0, detail = none, tokenize = 'ascii');
+INSERT INTO words (rowid, terms) SELECT number, spelled_terms(packed) FROM terms;
 
-INSERT INTO words (rowid, terms) SELECT number, spelled_terms(terms) FROM memories;
+ALTER TABLE store ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;
 UPDATE store SET indexed = coalesce((SELECT max(number) FROM memories), 0);
