@@ -119,7 +119,7 @@ async def test_a_search_brings_into_the_index_what_a_process_that_ended_left_wai
 ) -> None:
     async with memory(path) as client:
         await client.add_many([{"content": f"green {n}", "user_id": "ada"} for n in range(5)])
-    monkeypatch.setattr(word_index, "MOST_WAITING", 3)
+    monkeypatch.setattr(word_index, "_MOST_READ", 3)
     async with memory(path) as client:
         assert len(await client.search("green", "ada")) == 5
         await until(lambda: rows(path, "SELECT indexed FROM store") == [(5,)])

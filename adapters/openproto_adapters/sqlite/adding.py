@@ -138,7 +138,7 @@ def fields_of(
 ) -> tuple[Any, ...]:
     """Return the `FIELDS` of an input; without a valid_from, a successor holds from `now` on."""
     item = new.item
-    starts_by_handover = item.valid_from is None and bool(item.supersedes)
+    starts_by_handover, extensions = item.valid_from is None and bool(item.supersedes), item.extensions
     return (
         item.content,
         item.scope,
@@ -149,7 +149,7 @@ def fields_of(
         int(starts_by_handover),
         to_micros(item.valid_to),
         to_json(item.supersedes) if item.supersedes else "[]",
-        to_json(item.extensions) if item.model_extra else "{}",
+        to_json(extensions) if extensions else "{}",
         pack_embedding(new.vector) if new.vector is not None else None,
         version,
         created_at,

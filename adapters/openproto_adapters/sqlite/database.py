@@ -160,7 +160,7 @@ class Database:
                 outcomes += self._when_free(connection, partial(_answers, [call]))
             except Exception as error:
                 outcomes.append(_typed(error))
-        self._indexing.waiting = 0 if self.read_only else connection.unindexed
+        self._indexing.is_due = connection.should_index and not self.read_only
         spent = max(time.perf_counter() - started, 1e-6)
         self._searches.most = max(1, min(MOST, int(_SEARCHING_SECONDS * len(calls) / spent)))
         return outcomes
@@ -206,7 +206,7 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        self._indexing.waiting = connection.unindexed
+        self._indexing.is_due = connection.should_index
         self._check_identity("what this call wrote is not in the file at that path")
         return [failed[call] if call in failed else done[call] for call in calls]
 

@@ -76,8 +76,8 @@ class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
     job = Job()
-    unindexed = 0
-    """How many memories the last transaction saw that wait for the index of words."""
+    should_index = False
+    """Whether the last transaction saw that many memories wait for the index of words."""
     _acting_user: tuple[str | None, ...] = ()
     stands_in_for: Path | None = None
     """The file that did not exist yet when this connection to an empty store was made in its place."""

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 MOST_WAITING = 250
 """More memories than these are not left waiting for long; and so many are indexed in one transaction."""
 
+_MOST_READ = 30  # of those that wait, by a search: more would take it longer than all else
 _REST_SECONDS = 0.02  # so that the answer to the call that made them many is not held up
 
 LAST_NUMBERS = "SELECT max(indexed, coalesce((SELECT max(number) FROM main.memories), 0)), indexed FROM store"
@@ -63,7 +64,7 @@ def spelled(terms: bytes) -> str:
 def new_numbers(db: Connection, count: int) -> range:
     """Return the numbers of so many memories that are about to be written, which nothing ever had."""
     last, indexed = db.execute(LAST_NUMBERS).fetchone()
-    db.unindexed = last + count - indexed
+    db.should_index = last + count - indexed > MOST_WAITING
     return range(last + 1, last + 1 + count)
 
 
@@ -94,7 +95,7 @@ def postings(db: Connection, user_id: str, terms: Sequence[int]) -> list[str]:
     asked = _own(user_id, b"".join([term.to_bytes(8) for term in terms]))
     found = [text or "" for (text,) in db.execute(POSTINGS, {"asked": json.dumps(spelled(asked).split())})]
     rows = db.execute(WAITING, {"user_id": user_id}).fetchall()
-    db.unindexed = len(rows)
+    db.should_index = len(rows) > _MOST_READ
     if not rows:
         return found
     more: dict[int, list[str]] = {term: [] for term in _unpacked(asked)}
@@ -113,9 +114,8 @@ def extend(db: Connection) -> bool:
     db.executemany(_INDEX, [(number, spelled(made.get(number, packed))) for number, packed, *_ in rows])
     if rows:
         db.execute("UPDATE store SET indexed = ?", (rows[-1][0],))
-    if len(rows) < MOST_WAITING:
-        db.unindexed = 0
-    return len(rows) == MOST_WAITING
+    db.should_index = len(rows) == MOST_WAITING
+    return db.should_index
 
 
 class Indexing:
@@ -125,12 +125,11 @@ class Indexing:
         self._write = write
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
-        self.waiting = 0
-        """How many memories the last transaction saw that wait."""
+        self.is_due = False
 
     def look(self) -> None:
         """Begin if it is time."""
-        if self.waiting > MOST_WAITING and self._task is None and not self._is_closing:
+        if self.is_due and self._task is None and not self._is_closing:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="openproto-sqlite-words")
 
     async def close(self) -> None:
@@ -148,7 +147,7 @@ class Indexing:
         except OpenProtoError as error:
             _log.debug("sqlite: memories wait to be indexed: %s", type(error).__name__)
         finally:
-            self.waiting, self._task = 0, None
+            self.is_due, self._task = False, None
 
 
 def _own(user_id: str, packed: bytes) -> bytes:
