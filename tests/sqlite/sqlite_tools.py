@@ -60,8 +60,8 @@ def check_consistent(path: Path) -> int:
     held = rows(path, "SELECT number, packed FROM terms WHERE number <= (SELECT indexed FROM store)")
     assert indexed(path) == {(number, term) for number, terms in held for term in spelled(terms).split()}
     assert rows(path, "SELECT number FROM terms EXCEPT SELECT number FROM memories") == []
-    missing = "SELECT number FROM memories WHERE number <= (SELECT indexed FROM store) EXCEPT SELECT number FROM terms"
-    assert rows(path, missing) == []
+    lost = "SELECT number FROM memories WHERE number <= (SELECT indexed FROM store) EXCEPT SELECT number FROM terms"
+    assert rows(path, lost) == []
     missing = rows(path, "SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM audit WHERE action = 'add')")
     assert missing == []
     unknown = rows(
