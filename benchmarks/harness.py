@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import time
@@ -127,11 +128,11 @@ class Bench:
         return quick if self.quick else full
 
 
-async def take_turns(sides: Mapping[str, Step], rounds: int, *, warm: int = 0) -> dict[str, Seconds]:
+async def take_turns(sides: Mapping[str, Step], rounds: int, *, warm: int = 0, rest: float = 0.0) -> dict[str, Seconds]:
     """Call every side once a round, each round in another order, and return the seconds of every call.
 
     Each step gets the number of its round. What the machine does besides strikes all sides alike. The first `warm`
-    rounds are not counted.
+    rounds are not counted. What a side does after its answer is done in the `rest` seconds before the next.
     """
     took: dict[str, Seconds] = {name: [] for name in sides}
     names = list(sides)
@@ -139,6 +140,7 @@ async def take_turns(sides: Mapping[str, Step], rounds: int, *, warm: int = 0) -
         for turn in range(warm + rounds):
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
+                await asyncio.sleep(rest)
                 start = time.perf_counter()
                 await sides[name](turn)
                 if turn >= warm:

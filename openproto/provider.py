@@ -215,10 +215,7 @@ class Provider:
 
     def lacking(self, item: MemoryInput) -> Operation | None:
         """Return what the input needs and this provider does not have."""
-        for operation in item.needs:
-            if operation not in self.operations:
-                return operation
-        return None
+        return next((operation for operation in item.needs if operation not in self.operations), None)
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store `item`; the same key and item again return the first record, another item is a ConflictError."""
