@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import asyncpg
 import pytest
 from cluster_tools import coordinator, drop_around, workers
 from openproto_adapters.postgres import Postgres
-from openproto_conformance import ProviderSuite
+from store_suites import PostgresSuite
 
 from openproto import Provider
 
@@ -27,10 +24,9 @@ def fresh() -> Iterator[None]:
         yield
 
 
-class TestCitus(ProviderSuite):
+class TestCitus(PostgresSuite):
     """Text alone."""
 
-    secrets = ("correct-horse",)
     schema = f"conforming_{os.getpid()}"
 
     def provider(self) -> Provider:
@@ -39,23 +35,8 @@ class TestCitus(ProviderSuite):
     def pooled(self, size: int) -> Provider:
         return Postgres(coordinator(), schema=self.schema, embedder="none", pool_max=size)
 
-    @contextlib.contextmanager
-    def stalled(self) -> Iterator[None]:
-        """Lock the shards against writers, from connections and a loop that the suite does not see."""
-        with ThreadPoolExecutor(1) as thread:
-            runner = asyncio.Runner()
-            others = thread.submit(runner.run, self._lock_shards()).result()
-            try:
-                yield
-            finally:
-                for other in others:
-                    thread.submit(runner.run, other.close()).result()
-                thread.submit(runner.close).result()
-
-    def unreachable(self) -> Provider:
-        return Postgres("postgresql://app:correct-horse@127.0.0.1:1/memory", embedder="none", connect_timeout=2.0)
-
-    async def _lock_shards(self) -> list[Any]:
+    async def lock_table(self) -> list[Any]:
+        """Lock the shards, each on its worker."""
         others = []
         shards_of = (
             "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = $1::text::regnamespace "

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from openproto_conformance.checks import ensure
+
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "server"), str(ROOT / "tests" / "postgres")]
 
@@ -42,7 +44,7 @@ class Part(NamedTuple):
 async def schemathesis(chance: random.Random, cases: int) -> str:
     """Send requests invented from the server's own OpenAPI."""
     told = await asyncio.to_thread(schemathesis_run.schemathesis, max(1, cases // 12))
-    parts.ensure(told.ok, told.output[-2000:])
+    ensure(told.ok, told.output[-2000:])
     return f"{told.cases:,} requests, every check passed"
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import pytest
 from conditions import CONDITIONS, take_out, take_out_checks
-from parts import ensure, postgres
+from openproto_conformance.checks import ensure
+from parts import postgres, served
 
 from openproto import AsyncMemory, MemoryInput, MemoryRecord, OpenProtoError
-from openproto.server import ServerSettings, create_app, running
 
 Call: TypeAlias = Callable[[], Awaitable[Any]]
 
@@ -55,18 +53,20 @@ async def _without(
     calls: int,
     seen: Counter[tuple[str, bool]],
 ) -> None:
+    direct, behind = (AsyncMemory(store, embedder="none", audit_reads=False, retries=0, **options) for _ in range(2))
     with pytest.MonkeyPatch.context() as patched:
         take_out(patched, *condition)
         take_out_checks(patched)
-        async with AsyncMemory(store, embedder="none", audit_reads=False, retries=0, **options) as memory:
-            theirs = [
-                await memory.add(" ".join(chance.sample(WORDS, 2)), user_id="ada", key=f"k{n}", scope="s", tags=["t"])
-                for n in range(4)
-            ]
-            before = [record async for record in memory.iter("ada")]
-            async with _served(store, options) as served:
+        with served(behind) as url:
+            async with direct as memory, AsyncMemory("passthrough", base_url=url, retries=0) as far:
+                texts = [" ".join(chance.sample(WORDS, 2)) for _ in range(4)]
+                adds = [
+                    memory.add(text, user_id="ada", key=f"k{n}", scope="s", tags=["t"]) for n, text in enumerate(texts)
+                ]
+                theirs = [await add for add in adds]
+                before = [record async for record in memory.iter("ada")]
                 for _ in range(calls):
-                    way, client = chance.choice([("directly", memory), ("over HTTP", served)])
+                    way, client = chance.choice([("directly", memory), ("over HTTP", far)])
                     verb, call = chance.choice([*_calls(client, chance, theirs).items()])
                     try:
                         answer = repr(await call())
@@ -77,21 +77,10 @@ async def _without(
                     ensure("'ada'" not in answer, f"{where}: another user's record came out")
                     if verb != "restore":  # which repeats the id that it refuses
                         ensure(not any(f"id='{record.id}'" in answer for record in theirs), f"{where}: an id came out")
-            ensure([record async for record in memory.iter("ada")] == before, f"{condition}: ada's memories changed")
-            await memory.delete_all("eve")
-
-
-@contextlib.asynccontextmanager
-async def _served(store: str, options: dict[str, Any]) -> AsyncIterator[AsyncMemory]:
-    """Yield a client of a server over the same store; the server runs in this process, without the condition."""
-    behind = AsyncMemory(store, embedder="none", audit_reads=False, retries=0, **options)
-    server = running(create_app(behind, ServerSettings()))
-    url = await asyncio.to_thread(server.__enter__)
-    try:
-        async with AsyncMemory("passthrough", base_url=url, retries=0) as client:
-            yield client
-    finally:
-        await asyncio.to_thread(server.__exit__, None, None, None)
+                ensure(
+                    [record async for record in memory.iter("ada")] == before, f"{condition}: ada's memories changed"
+                )
+                await memory.delete_all("eve")
 
 
 def _calls(memory: AsyncMemory, chance: random.Random, theirs: list[MemoryRecord]) -> dict[str, Call]:

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import psycopg
-from parts import ensure, folder, meanwhile, sqlite
+from openproto_conformance.checks import ensure
+from parts import folder, meanwhile, sqlite
 from postgres_tools import CLIENTS, Server  # pyright: ignore[reportMissingImports]  __main__ adds its folder
 from server_tools import Process  # pyright: ignore[reportMissingImports]  __main__ adds its folder
 

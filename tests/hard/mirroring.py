@@ -7,10 +7,12 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 from openproto_adapters.sqlite import Sqlite
-from parts import ensure, folder, sqlite
+from openproto_conformance.checks import ensure
+from parts import folder, sqlite
 
 from openproto import AsyncMemory, MemoryRecord, Provider, ProviderUnavailableError
 from openproto.client.layering import mirror_status
@@ -44,7 +46,7 @@ async def mirroring(chance: random.Random, writes: int) -> str:
     with folder() as home:
         other = Moody(_plain(home / "mirror.db"))
         options = {"provider": other, "journal": str(home / "journal.db"), "sample": 0.0}
-        control = sqlite(home / "control.db", synchronous="normal")
+        control = sqlite(home / "control.db")
         async with control, AsyncMemory(_plain(home / "primary.db"), mirror=options) as memory:
             ids: dict[AsyncMemory, list[tuple[str, str]]] = {control: [], memory: []}
             for number in range(writes):
@@ -60,7 +62,7 @@ async def mirroring(chance: random.Random, writes: int) -> str:
         ensure(status.state == "in step", f"the mirror is {status.state}")
         sides = [await _held(_plain(home / name)) for name in ("primary.db", "mirror.db")]
         ensure(sides[0] == sides[1], "the mirror has not the same")
-    with_it, without = _p99(mirrored), _p99(alone)
+    with_it, without = (quantiles(times, n=100)[98] for times in (mirrored, alone))
     ensure(with_it - without <= P99_BOUND, f"p99 is {with_it:.2f} ms, and without a mirror {without:.2f} ms")
     return f"{writes:,} writes, p99 {with_it:.2f} ms and {without:.2f} ms without a mirror, {len(sides[0]):,} records"
 
@@ -91,7 +93,3 @@ async def _held(provider: Provider) -> dict[str, Any]:
         for user in USERS:
             held |= {each.id: each.model_dump(exclude={"version"}) async for each in memory.iter(user, page_size=500)}
         return held
-
-
-def _p99(times: list[float]) -> float:
-    return sorted(times)[len(times) * 99 // 100]

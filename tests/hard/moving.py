@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from parts import ensure, meanwhile, postgres
+from openproto_conformance.checks import ensure
+from parts import meanwhile, postgres
 
 from openproto import AsyncMemory, gather_bounded
 

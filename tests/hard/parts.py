@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 from history import fault_of, history_of
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private.server import PrivatePostgres
+from openproto_conformance.checks import ensure
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError, gather_bounded
 from openproto.server import ServerSettings, create_app, running
@@ -27,16 +29,6 @@ CALL_BOUND = 20.0
 """Seconds that any call may take, faults and a busy machine included."""
 SOAK_LIMIT = 0.05
 """Kilobytes an operation by which memory may grow once it is warm; what was found and ended was ten times that."""
-
-
-class Broken(AssertionError):
-    """Something that must hold did not."""
-
-
-def ensure(holds: object, what: str) -> None:
-    """Raise Broken, which unlike `assert` no option turns off."""
-    if not holds:
-        raise Broken(what)
 
 
 @contextmanager
@@ -78,13 +70,14 @@ async def meanwhile(*works: Callable[[], Awaitable[object]]) -> AsyncIterator[No
         await asyncio.wait_for(asyncio.gather(*tasks), CALL_BOUND)
 
 
-def sqlite(path: Path, **options: Any) -> AsyncMemory:
-    return AsyncMemory("sqlite", path=str(path), embedder="none", **options)
+def sqlite(path: Path) -> AsyncMemory:
+    return AsyncMemory("sqlite", path=str(path), embedder="none", synchronous="normal")
 
 
 @contextmanager
-def served(path: Path) -> Iterator[str]:
-    with running(create_app(sqlite(path, synchronous="normal"), ServerSettings())) as url:
+def served(memory: AsyncMemory) -> Iterator[str]:
+    """Yield the URL of a server over `memory`."""
+    with running(create_app(memory, ServerSettings())) as url:
         yield url
 
 
@@ -138,7 +131,7 @@ async def network(chance: random.Random, calls: int) -> str:
                     right += 1
         return right
 
-    with folder() as home, served(home / "m.db") as url:
+    with folder() as home, served(sqlite(home / "m.db")) as url:
         async with bad_network(url, chance) as bad:
             answered = sum(await gather_bounded((ten_calls(bad) for _ in range(calls // 10)), limit=64))
     made = calls // 10 * 10
@@ -188,8 +181,8 @@ async def versions(chance: random.Random, operations: int) -> str:
 
 async def storm(chance: random.Random, cancellations: int) -> str:
     """Cancel calls at any moment; the client works afterwards, and no task is left."""
-    with folder() as home, served(home / "s.db") as url:
-        for memory in (sqlite(home / "m.db", synchronous="normal"), AsyncMemory("passthrough", base_url=url)):
+    with folder() as home, served(sqlite(home / "s.db")) as url:
+        for memory in (sqlite(home / "m.db"), AsyncMemory("passthrough", base_url=url)):
             before = asyncio.all_tasks()
             async with memory:
                 for _ in range(cancellations // 100):
@@ -255,7 +248,7 @@ async def probes(chance: random.Random, calls: int) -> str:
     """Call with random values: each ends in an answer, a typed error, or the TypeError of a missing argument."""
     right = refused = 0
     with folder() as home:
-        async with sqlite(home / "m.db", synchronous="normal") as memory:
+        async with sqlite(home / "m.db") as memory:
             id = (await memory.add("likes tea", user_id="ada")).id
             for _ in range(calls):
                 verb = chance.choice(list(PROBES))
@@ -288,8 +281,8 @@ async def probes(chance: random.Random, calls: int) -> str:
 
 async def soak(chance: random.Random, seconds: int) -> str:
     """Run a mixed load and look at the memory of the process: once it is warm, it must not grow with the operations."""
-    with folder() as home, served(home / "s.db") as url:
-        clients = [sqlite(home / "m.db", synchronous="normal"), AsyncMemory("passthrough", base_url=url)]
+    with folder() as home, served(sqlite(home / "s.db")) as url:
+        clients = [sqlite(home / "m.db"), AsyncMemory("passthrough", base_url=url)]
         started, operations, samples = time.monotonic(), 0, []
         while (elapsed := time.monotonic() - started) < seconds:
             for memory in clients:
@@ -304,7 +297,7 @@ async def soak(chance: random.Random, seconds: int) -> str:
                 samples.append((operations, _resident()))
         for memory in clients:
             await memory.aclose()
-    slope = _slope(samples)
+    slope = linear_regression(*zip(*samples, strict=True)).slope
     ensure(slope < SOAK_LIMIT, f"memory grows by {slope:.3f} kB an operation")
     return f"{seconds / 60:g} minutes, {operations:,} operations, {slope:+.4f} kB an operation"
 
@@ -312,10 +305,3 @@ async def soak(chance: random.Random, seconds: int) -> str:
 def _resident() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1024
-
-
-def _slope(samples: list[tuple[int, float]]) -> float:
-    middle_x = sum(x for x, _ in samples) / len(samples)
-    middle_y = sum(y for _, y in samples) / len(samples)
-    spread = sum((x - middle_x) ** 2 for x, _ in samples)
-    return sum((x - middle_x) * (y - middle_y) for x, y in samples) / spread if spread else 0.0

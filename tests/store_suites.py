@@ -59,20 +59,22 @@ class PostgresSuite(ProviderSuite):
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        """Lock the table against writers, from a connection and a loop that the suite does not see."""
+        """Lock the table against writers, from connections and a loop that the suite does not see."""
         with ThreadPoolExecutor(1) as thread:
             runner = asyncio.Runner()
-            other = thread.submit(runner.run, self._lock_table()).result()
+            others = thread.submit(runner.run, self.lock_table()).result()
             try:
                 yield
             finally:
-                thread.submit(runner.run, other.close()).result()
+                for other in others:
+                    thread.submit(runner.run, other.close()).result()
                 thread.submit(runner.close).result()
 
-    async def _lock_table(self) -> Any:
+    async def lock_table(self) -> list[Any]:
+        """Return connections that hold the locks."""
         connection = await asyncpg.connect(self.url)
         await connection.execute("BEGIN; LOCK TABLE openproto.memories IN SHARE MODE")
-        return connection
+        return [connection]
 
     def unreachable(self) -> Provider:
         return Postgres("postgresql://app:correct-horse@127.0.0.1:1/memory", embedder="none", connect_timeout=2.0)
