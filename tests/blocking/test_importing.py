@@ -1,4 +1,7 @@
-"""Large imports: what they keep from the garbage collector, and what they leave as it was."""
+"""Imports: what large ones keep from the garbage collector, and that the loop of a first client makes none.
+
+From entering on, the loop of a process's first client imports nothing and builds no model of pydantic's.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from lasting import postgres_url
 from openproto_conformance.emulators.registry import EMULATORS, emulator_class
 
+from openproto import AsyncMemory
 from openproto.blocking.imports import large_import
+from openproto.server import ServerSettings, create_app, running
 
 Import: TypeAlias = Callable[[], Any]
 SDKS = ("mem0, the library", *EMULATORS)
@@ -117,27 +124,88 @@ def test_an_sdk_is_kept_from_later_collections(provider: str, run_python: Any, t
     assert int(ended.stdout) < FEW
 
 
-FORKED = """
-import gc, os, sys, weakref
-from openproto.blocking.imports import large_import
+def test_a_child_forked_meanwhile_collects_as_ever(import_links: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    with large_import():
+        links = import_links().links
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: -1)
+            gc.collect()
+            assert are_looked_at(links)
 
-class Link:
-    def __init__(self):
-        self.itself = self
 
-with large_import():
-    import wave
-    child = os.fork()
-    if child == 0:
-        dropped = weakref.ref(Link())
-        gc.collect()
-        os._exit(0 if dropped() is None else 1)
-    _, status = os.waitpid(child, 0)
-sys.exit(os.waitstatus_to_exitcode(status))
+PROGRAM = """
+import asyncio, json, ssl, sys, threading
+from openproto import AsyncMemory, UnsupportedCapabilityError
+from pydantic._internal import _model_construction
+
+on_the_loop, loop_thread = [], threading.get_ident()
+load = ssl.SSLContext.load_verify_locations
+
+def loading(*arguments, **options):  # all authorities take a tenth of a second
+    if threading.get_ident() == loop_thread and is_open:
+        on_the_loop.append("TLS authorities")
+    return load(*arguments, **options)
+
+def audit(event, arguments):
+    if event == "import" and threading.get_ident() == loop_thread and is_open:
+        on_the_loop.append(arguments[0])
+
+def complete(*arguments, real=_model_construction.complete_model_class, **options):
+    if threading.get_ident() == loop_thread and is_open:
+        on_the_loop.append(arguments[0].__name__)
+    return real(*arguments, **options)
+
+is_open = False
+ssl.SSLContext.load_verify_locations = loading
+_model_construction.complete_model_class = complete
+sys.addaudithook(audit)
+
+async def main():
+    global is_open
+    memory = await asyncio.to_thread(AsyncMemory, sys.argv[1], **json.loads(sys.argv[2]))
+    is_open = True
+    async with memory:
+        record = await memory.add("tea", user_id="ada")
+        calls = [
+            memory.get(record.id), memory.list("ada"), memory.search("tea", "ada"), memory.context("tea", "ada"),
+            memory.update(record.id, content="milk"), memory.delete(record.id), memory.capabilities(),
+        ]
+        for call in calls:
+            try:
+                await call
+            except UnsupportedCapabilityError:
+                pass
+    is_open = False
+
+asyncio.run(main())
+print([name for name in on_the_loop if name in sys.modules or name[0].isupper()])
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_child_forked_meanwhile_collects_as_ever(run_python: Any) -> None:
-    ended = run_python(FORKED)
-    assert (ended.returncode, ended.stderr) == (0, "")
+@contextmanager
+def options(provider: str, folder: Path) -> Iterator[dict[str, Any]]:
+    stored: dict[str, Any] = {"path": str(folder / "memory.db"), "embedder": "none"}
+    match provider:
+        case "sqlite":
+            yield {"path": stored["path"]}
+        case "postgres":
+            yield {"url": postgres_url("first_call")}
+        case "passthrough":
+            with running(create_app(AsyncMemory("sqlite", **stored), ServerSettings())) as url:
+                yield {"base_url": url}
+        case _:
+            with emulator_class(provider)() as emulator:
+                yield emulator.provider_options()
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        pytest.param(name, marks=pytest.mark.full if name in ("postgres", "memori") else ())
+        for name in ("sqlite", "postgres", "passthrough", *EMULATORS)
+    ],
+)
+def test_the_first_call_imports_and_builds_nothing_on_the_loop(provider: str, tmp_path: Path, run_python: Any) -> None:
+    with options(provider, tmp_path) as given:
+        ended = run_python(PROGRAM, provider, json.dumps(given))
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stdout + ended.stderr

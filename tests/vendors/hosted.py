@@ -56,6 +56,8 @@ class Hosted:
     url_variable: str = ""  # the environment variable with the address, where there is one
     says_when_to_return: bool = True  # whether its SDK passes on the Retry-After of a 429
     timeout: str = ""  # where the adapter says how long it waits for a byte, unless that is an option
+    processes_later: bool = False  # whether a memory is queued or indexed at first
+    wait: object = None  # the value of `wait=` with which a write is processed when it returns, where there is one
     batch: tuple[str, int, int] = ("", 0, 0)
     """The route of a batch, and how many requests 60 memories of one user and 60 of another are."""
     statuses: Mapping[int, type[OpenProtoError]] = field(default_factory=dict)
@@ -95,6 +97,7 @@ HOSTED = (
         search="/v3/memories/search/",
         key_variable="MEM0_API_KEY",
         timeout="openproto_adapters.mem0.platform._REQUEST_TIMEOUT",
+        processes_later=True,
         statuses={402: ProviderError, 409: InvalidRequestError, 413: RateLimitedError},
     ),
     Hosted(
@@ -114,6 +117,8 @@ HOSTED = (
         key_variable="MEMSY_API_KEY",
         url_variable="MEMSY_BASE_URL",
         timeout="openproto_adapters.memsy.provider.TIMEOUT",
+        processes_later=True,
+        wait=10.0,
         batch=("POST /v1/ingest", 1, 1),
         says_when_to_return=False,
         statuses={409: ScopeDeniedError},
@@ -126,8 +131,8 @@ HOSTED = (
         key_variable="SUPERMEMORY_API_KEY",
         url_variable="SUPERMEMORY_BASE_URL",
         timeout="openproto_adapters.supermemory.provider.TIMEOUT",
+        processes_later=True,
+        wait="indexed",
         batch=("POST /ns/{namespace}/document/batch", 1, 1),
     ),
 )
-
-BY_NAME = {hosted.name: hosted for hosted in HOSTED}

@@ -150,31 +150,25 @@ async def test_archives_have_the_chosen_embedding_model(emulator: Emulator, capl
     assert "set embedding=" in caplog.text
 
 
-async def test_half_an_add_is_completed(memory: AsyncMemory, other: AsyncMemory, emulator: Emulator) -> None:
-    record = await memory.add("tea", user_id="ann", idempotency_key="key-1")
-    archive = archive_of(emulator)
-    (passage,) = memories_of(archive)
-    del archive.passages[passage.id]
-    with pytest.raises(ConflictError):
-        await other.add("coffee", user_id="ann", idempotency_key="key-1")
-    again = await other.add("tea", user_id="ann", idempotency_key="key-1")
-    assert again.model_copy(update={"version": record.version}) == record
-
-
-async def test_the_earlier_claim_wins(
-    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("half", [True, False], ids=["an add that is half done", "a key that was looked up too early"])
+async def test_another_process_with_the_key_gets_the_memory(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, half: bool
 ) -> None:
-    record = await memory.add("tea", user_id="ann", idempotency_key="key-1")
-
     async def too_early(*_: Any) -> None:
         """Look the key up before the other process has written it."""
 
-    monkeypatch.setattr(other._session.provider, "find_key", too_early)
-    again = await other.add("tea", user_id="ann", idempotency_key="key-1")
-    assert again.model_copy(update={"version": record.version}) == record
+    record = await memory.add("tea", user_id="ann", idempotency_key="key-1")
+    archive = archive_of(emulator)
+    if half:
+        (passage,) = memories_of(archive)
+        del archive.passages[passage.id]
+    else:
+        monkeypatch.setattr(other._session.provider, "find_key", too_early)
     with pytest.raises(ConflictError):
         await other.add("coffee", user_id="ann", idempotency_key="key-1")
-    assert len(memories_of(archive_of(emulator))) == 1
+    again = await other.add("tea", user_id="ann", idempotency_key="key-1")
+    assert again.model_copy(update={"version": record.version}) == record
+    assert len(memories_of(archive)) == 1
 
 
 async def test_a_foreign_passage(memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, raw: Sdk) -> None:
@@ -194,7 +188,9 @@ async def test_a_foreign_passage(memory: AsyncMemory, other: AsyncMemory, emulat
     assert await contents(memory) == ["tea"]
 
 
-async def test_another_users_passage_goes_no_further(memory: AsyncMemory, emulator: Emulator, raw: Sdk) -> None:
+async def test_another_users_or_a_damaged_passage_is_an_error(
+    memory: AsyncMemory, emulator: Emulator, raw: Sdk
+) -> None:
     await memory.add("tea", user_id="ann")
     await memory.add("secret", user_id="bob")
     bobs = archive_of(emulator, "bob")
@@ -207,10 +203,9 @@ async def test_another_users_passage_goes_no_further(memory: AsyncMemory, emulat
         with pytest.raises(ProviderError, match="does not belong there"):
             await attempt
     assert await contents(memory, "bob") == ["secret"]
-    damaged: list[dict[str, Any]] = [{"openproto": "{"}, {"openproto": 5}, {"openproto_version": "new"}]
     (passage,) = bobs.passages.values()
     whole = passage.metadata
-    for damage in damaged:
+    for damage in ({"openproto": "{"}, {"openproto": 5}, {"openproto_version": "new"}):
         passage.metadata = {**whole, **damage}
         for attempt in (memory.list("bob"), memory.search("secret", "bob")):
             with pytest.raises(ProviderError):
