@@ -106,9 +106,7 @@ def full_backlog() -> Iterator[str]:
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("path", ["/hang", "/drip"])
-async def test_a_call_that_waits_for_its_answer_is_cut(
-    server: RawServer, threads: Threads, http: httpx.Client, path: str
-) -> None:
+async def test_a_waiting_call_is_cut(server: RawServer, threads: Threads, http: httpx.Client, path: str) -> None:
     call = asyncio.create_task(threads(http.post, server.url + path))
     await cut(call, threads, asked(server, path))
     await until(lambda: server.open == 0)
@@ -250,9 +248,7 @@ async def test_an_abortion_never_reaches_another_call(server: RawServer) -> None
     await until(lambda: server.open == 0)
 
 
-async def test_proxies_of_the_environment_are_used_and_cut(
-    server: RawServer, threads: Threads, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_proxies_are_used_and_cut(server: RawServer, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", server.url)
     http = threads.http_client(timeout=60.0)
     call = asyncio.create_task(threads(http.get, "http://vendor.invalid/hang"))

@@ -1,4 +1,4 @@
-"""The server: connections, counters, routes, and checks against the document."""
+"""The server: connections, counters, routes, checks against the document, and faults on demand."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from notes_emulator import Notes, document
-from openproto_conformance.emulators import Answer, Emulator, Latency, Request, route, similarity
+from openproto_conformance.emulators import (
+    Answer,
+    CloseConnection,
+    Emulator,
+    Fault,
+    Hang,
+    HtmlWith200,
+    Latency,
+    Request,
+    ResetConnection,
+    Status,
+    TruncatedJson,
+    route,
+)
 from openproto_conformance.emulators.routes import segments_of
 
 Http = Callable[[Emulator], httpx.Client]
@@ -105,15 +119,6 @@ def test_every_answer_to_what_is_not_served_has_the_vendors_error_shape(notes: N
     bare.close()
 
 
-def test_the_more_words_are_shared_the_higher_the_similarity() -> None:
-    text = "Ann prefers green tea to coffee in the morning"
-    assert similarity(text, text) == 1.0
-    scores = [similarity(query, text) for query in (text, "green tea in the morning", "green cars", "zeppelin")]
-    assert scores == sorted(set(scores), reverse=True)
-    assert 0 < scores[-1] < 0.3
-    assert similarity("👩", "a 👩 here") > similarity("👩", "a cat here")
-
-
 def test_requests_and_connections_are_counted(plain: Notes, http: Http) -> None:
     told = []
     plain.counters.tell = told.append
@@ -168,3 +173,56 @@ def test_what_the_document_lacks(tmp_path: Path, http: Http, monkeypatch: pytest
         statuses = [http(emulator).get("/notes", params={"odd": odd}).status_code for odd in (200, 202, 418)]
     assert statuses == [200, 599, 418], "any error is allowed"
     assert emulator.violations == ["GET /notes: 202: status 202 is not in the document"]
+
+
+NEW = {"text": "tea"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "met", "applied"),
+    [
+        (Status(503), (503, {"error": "fault"}), False),
+        (Status(429, body={"detail": "over capacity"}), (429, {"detail": "over capacity"}), False),
+        (HtmlWith200(), (200, ValueError), False),
+        (TruncatedJson(), (201, ValueError), True),
+        (CloseConnection(), httpx.TransportError, True),
+        (CloseConnection(mid_body=True), httpx.TransportError, True),
+        (CloseConnection(applied=False), httpx.TransportError, False),
+        (ResetConnection(), httpx.TransportError, True),
+        (ResetConnection(applied=False), httpx.TransportError, False),
+        (Latency(30.0), httpx.ReadTimeout, True),
+        (Hang(), httpx.ReadTimeout, False),
+    ],
+    ids=repr,
+)
+def test_a_fault_meets_one_request(plain: Notes, http: Http, fault: Fault, met: Any, applied: bool) -> None:
+    plain.faults.next(fault)
+    client = http(plain)
+    if isinstance(met, type):
+        with pytest.raises(met):
+            client.post("/notes", json=NEW, timeout=0.3)
+        plain.counters.wait_for(lambda seen: seen.in_flight == 0)
+    else:
+        status, body = met
+        answer = client.post("/notes", json=NEW)
+        assert answer.status_code == status
+        if isinstance(body, type):
+            with pytest.raises(body):
+                answer.json()
+        else:
+            assert answer.json().keys() == body.keys()
+    assert client.get("/notes").json() == [{"id": "1", **NEW}] * applied
+
+
+def test_faults_come_in_order_only_where_they_fit_and_always_until_they_are_lifted(plain: Notes, http: Http) -> None:
+    plain.faults.next(Status(500), Status(503), method="GET", path="/notes/*")
+    client = http(plain)
+    asked = [client.get("/notes"), client.get("/notes/1"), client.post("/notes", json=NEW), client.get("/notes/1")]
+    assert [answer.status_code for answer in asked] == [200, 500, 201, 503]
+    lasting = plain.faults.always(Status(500))
+    assert {client.get("/notes").status_code for _ in range(3)} == {500}
+    lasting.close()
+    assert client.get("/notes").status_code == 200
+    plain.faults.always(Status(500))
+    plain.faults.clear()
+    assert client.get("/notes").status_code == 200

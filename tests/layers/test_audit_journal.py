@@ -207,9 +207,7 @@ async def test_while_the_journal_takes_nothing_writes_are_refused_before_the_cha
         assert (await writer.health()).status == "ok"
 
 
-async def test_closing_leaves_a_stuck_journal_and_logs_what_is_lost(
-    made: Made, file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_closing_leaves_a_stuck_journal(made: Made, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     memory = made(close_timeout=1.0)
     await memory.list("ann")
     with locked(file):

@@ -169,9 +169,7 @@ async def test_a_primary_that_hangs_is_given_up_after_its_time(primary: Faulty, 
         assert ended.is_set()
 
 
-def test_the_synchronous_client_opens_on_the_fallback(
-    primary: Faulty, second: Faulty, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_opens_on_the_fallback(primary: Faulty, second: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failover, "PROBE_SECONDS", 0.01)
     primary.act = down
     with Memory(primary, fallback=second, retries=0) as memory:

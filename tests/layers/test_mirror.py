@@ -136,9 +136,7 @@ async def down(verb: str, request: Any) -> None:
 
 
 @kinds
-async def test_a_mirror_that_was_down_has_the_same_in_the_end(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_mirror_that_was_down_catches_up(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(tmp_path, kind)
     dice, users, ids = random.Random(7), ["ann", "bob", "eve"], dict[str, list[str]]()
 
@@ -227,9 +225,7 @@ async def test_calls_go_on_while_the_mirror_hangs_and_closing_leaves_the_rest_fo
 
 
 @kinds
-async def test_a_record_that_is_refused_waits_for_its_change(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_refused_record_waits_for_a_change(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pair = Pair(tmp_path, kind)
 
     async def refuse(verb: str, request: Any) -> None:

@@ -57,9 +57,7 @@ async def test_the_first_hits_stand_in_the_rerankers_order(tmp_path: Path, reran
 
 
 @pytest.mark.parametrize("reranker", [ByLength(0.3), ByLength(answers=1), ByLength(error=KeyError("secret"))])
-async def test_a_late_or_broken_reranker_is_left_out(
-    tmp_path: Path, reranker: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_late_or_broken_one_is_left(tmp_path: Path, reranker: Any, caplog: pytest.LogCaptureFixture) -> None:
     contents, scores, _ = await found(tmp_path / "memory.db", reranker)
     assert contents[0] == TEXTS[0]
     assert scores == sorted(scores, reverse=True)

@@ -1,4 +1,4 @@
-"""The sockets: bounded, kept, cut when a call is cancelled, and no dripping answer outlives the client's timeout."""
+"""The connections: bounded, kept, cut when a call is cancelled; the options that lead to them, and their secrets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from openproto_adapters.passthrough import Passthrough, transport
-from raw_server import RECORD, RawServer, Request, always, answer, never
+from raw_server import RECORD, RawServer, Request, always, answer, never, refusal
 from waiting import until
 
-from openproto import AsyncMemory, ProviderError, ProviderTimeoutError, ProviderUnavailableError
+from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 
 PEM = Path(__file__).parent / "localhost.pem"
+KEY = "correct-horse-battery"
 
 
 @pytest.mark.promise(16)
@@ -98,45 +99,44 @@ async def test_a_call_is_repeated_on_a_lost_connection_where_it_is_safe_and_only
     assert ("idempotency-key" in first.headers) == (first.route == "POST /memories")
 
 
+BROKEN_OFF = (b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{")
+OTHERS = (b"220 smtp.example.com ESMTP\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x16" * 20 + b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
-    "sent", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"]
+    ("sent", "resets", "kind", "says"),
+    [
+        *((sent, resets, ProviderUnavailableError, "was lost") for sent in BROKEN_OFF for resets in (False, True)),
+        *((sent, False, ProviderError, "not HTTP") for sent in OTHERS),
+    ],
 )
-@pytest.mark.parametrize("ending", ["close", "reset"])
-async def test_an_answer_that_breaks_off_is_unavailable(sent: bytes, ending: str) -> None:
+async def test_broken_answers_are_named(sent: bytes, resets: bool, kind: type[ProviderError], says: str) -> None:
     async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
         await writer.drain()
-        if ending == "reset":
+        if resets:
             linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
 
     async with RawServer(handle) as server, server.client() as client:
-        with pytest.raises(ProviderUnavailableError, match="connection was lost"):
+        with pytest.raises(kind, match=says):
             await client.get("1")
 
 
-@pytest.mark.parametrize(
-    "reply", [b"220 smtp.example.com ESMTP\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x16" * 20 + b"\r\n\r\n"]
-)
-async def test_what_does_not_speak_http_is_a_provider_error(reply: bytes) -> None:
-    async with RawServer(always(reply)) as server, server.client() as client:
-        with pytest.raises(ProviderError, match="not HTTP"):
-            await client.get("1")
-
-
-@pytest.mark.parametrize(
-    ("host", "kind", "says"),
-    [
+@pytest.mark.promise(110)
+async def test_where_no_server_can_be_is_named_at_entry() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = f"127.0.0.1:{listener.getsockname()[1]}"
+    for host, kind, says in (
+        (closed, ProviderUnavailableError, f"{closed}: no connection: nothing listens there"),
         ("no-such-host.invalid", ProviderUnavailableError, "the host's name is not known"),
         *((host, ProviderError, "base_url=") for host in ("a..b", ".", "ü..invalid", "a" * 64 + ".invalid")),
-    ],
-)
-async def test_a_host_that_is_not_known_or_not_a_name_is_named(host: str, kind: type[ProviderError], says: str) -> None:
-    provider = Passthrough(f"http://{host}")
-    with pytest.raises(kind, match=says):
-        await provider.open()
-    await provider.close()
+    ):
+        provider = Passthrough(f"http://{host}")
+        with pytest.raises(kind, match=says):
+            await provider.open()
+        await provider.close()
 
 
 async def test_tls_is_spoken_with_a_server_that_is_trusted_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,17 +151,6 @@ async def test_tls_is_spoken_with_a_server_that_is_trusted_and_no_other(monkeypa
         monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
         async with server.client() as client:
             assert (await client.get("1")).id == "1"
-
-
-async def test_https_where_http_is_spoken_is_named() -> None:
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer(b"", 400))
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        client = AsyncMemory("passthrough", base_url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        with pytest.raises(ProviderUnavailableError, match="TLS could not be agreed on"):
-            await client.capabilities()
 
 
 async def half(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -193,3 +182,60 @@ async def test_a_cookie_is_not_sent_back() -> None:
             await client.get("1")
     assert len(server.requests) == 2
     assert not any("cookie" in request.headers for request in server.requests)
+
+
+BAD_URLS = """memory.example.com ftp://h http:// http://:80 http://h:99999 http://h:0 http://[::1 http://h?q=1 http://h#x
+ http://ann:hunter2@host https://hunter2@host/x http://ann:hunter2@host:99999 x://a:hunter2@h""".split()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        *(({"base_url": url}, "base_url") for url in ("", "http://host/a b", "http://host\r\nX: y", *BAD_URLS)),
+        *(({"api_key": key}, "api_key") for key in ("", "two hunter2", "hunter2\r\nX: 1", "hunter2ü", "hunter2\t")),
+        ({"max_connections": 0}, "max_connections"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_when_the_client_is_made(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as caught:
+        AsyncMemory("passthrough", **{"base_url": "http://host", **options})
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_name_that_is_looked_up_without_end_holds_up_no_exit(run_python: Any) -> None:
+    program = """
+import asyncio, socket, time
+from openproto import AsyncMemory, ProviderTimeoutError
+socket.getaddrinfo = lambda *args, **kwargs: time.sleep(600)
+async def main():
+    try:
+        async with AsyncMemory("passthrough", base_url="http://slow.invalid", timeout=1):
+            pass
+    except ProviderTimeoutError:
+        print("timed out")
+asyncio.run(main())
+"""
+    done = run_python(program)
+    assert (done.stdout, done.stderr) == ("timed out\n", "")
+
+
+async def test_the_key_is_sent_and_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even where the server puts it into the words of its refusal."""
+    caplog.set_level(0)
+    shown: list[str] = []
+    async with RawServer(always(refusal("forbidden_key", 403, f"the key {KEY} is not allowed"))) as server:
+        client = server.client(api_key=KEY)
+        shown.append(repr(client._session.provider))
+        async with client:
+            for call in (client.get("1"), client.search("tea", "ann")):
+                with pytest.raises(OpenProtoError, match="is not allowed") as caught:
+                    await call
+                shown += [str(caught.value), repr(caught.value), repr(caught.value.to_envelope())]
+            shown += [repr(client), repr(await client.health()), repr(await client._session.provider.describe())]
+        assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}".encode()}
+        assert KEY not in "".join(shown) + caplog.text
+        async with server.client() as client:
+            with pytest.raises(OpenProtoError):
+                await client.get("1")
+        assert "authorization" not in server.requests[-1].headers

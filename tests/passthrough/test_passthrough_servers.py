@@ -14,7 +14,6 @@ from raw_server import CAPABILITIES, RECORD, RawServer, Request, always, answer,
 
 from openproto import (
     AsyncMemory,
-    ConflictError,
     MemoryRecord,
     NotFoundError,
     PayloadTooLargeError,
@@ -127,29 +126,6 @@ async def test_keys_apps_and_large_restores_on_a_real_server(tmp_path: Path) -> 
             large = [record.model_copy(update={"id": f"{n}", "content": "x" * 90_000}) for n in range(40)]
             outcomes = await client.restore([record, *large])  # more than one request may hold
             assert [each.outcome for each in outcomes] == ["exists"] + ["restored"] * 40
-
-
-async def test_versions_users_and_what_a_context_may_hold_go_through(tmp_path: Path) -> None:
-    app = create_app(AsyncMemory(Sqlite(tmp_path / "memory.db", embedder="none")), ServerSettings())
-    with running(app) as url:
-        async with AsyncMemory("passthrough", base_url=url, retries=0) as memory:
-            made = await memory.put("green tea", user_id="ada", key="drinks/ö", if_version="absent", tags=["a", "b"])
-            put = await memory.put("black tea", user_id="ada", key="drinks/ö", if_version=made.version, tags=["a", "b"])
-            assert (put.id, put.version != made.version) == (made.id, True)
-            for refused in (
-                memory.put("tea", user_id="ada", key="drinks/ö", if_version="absent"),
-                memory.update(made.id, content="x", if_version=made.version),
-                memory.delete(made.id, if_version='not "a" version'),
-            ):
-                with pytest.raises(ConflictError):
-                    await refused
-            await memory.add("milk", user_id="bob", tags=["a"])
-            page = await memory.users(limit=1)
-            assert (page.items, (await memory.users(cursor=page.next_cursor)).items) == (["ada"], ["bob"])
-            assert [len(await memory.search("tea", "ada", tag=tags)) for tags in (["a", "b"], ["a", "c"])] == [1, 0]
-            assert (await memory.context("nothing", "ada", relevant_only=True)).citations == []
-            changed = await memory.update(made.id, content="white tea", if_version=put.version)
-            await memory.delete(made.id, if_version=changed.version)
 
 
 async def test_a_key_that_no_longer_holds_is_an_error_in_health_and_of_every_item_of_a_batch() -> None:

@@ -35,9 +35,7 @@ REQUESTS = {
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_closing_the_connection_ends_the_query_in_the_database(
-    serve: Serve, database: str, schema: str, method: str
-) -> None:
+async def test_closing_the_connection_ends_the_query(serve: Serve, database: str, schema: str, method: str) -> None:
     memory = AsyncMemory("postgres", url=database, schema=schema, embedder="none")
     client = await asyncio.to_thread(serve, create_app(memory, ServerSettings()))
     watcher: Any = await asyncpg.connect(database)
@@ -72,9 +70,7 @@ def test_leaving_in_the_middle_of_a_body_stores_nothing(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize(("workers", "sent"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
-async def test_no_acknowledged_write_is_lost_when_the_server_is_stopped_under_load(
-    start: Start, tmp_path: Path, workers: str, sent: signal.Signals
-) -> None:
+async def test_no_acknowledged_write_is_lost(start: Start, tmp_path: Path, workers: str, sent: signal.Signals) -> None:
     path = tmp_path / "memory.db"
     server = await asyncio.to_thread(start, "--workers", workers, OPENPROTO_PATH=str(path))
     acknowledged: set[str] = set()

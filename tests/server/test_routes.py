@@ -1,16 +1,19 @@
-"""What the binding alone has: batches, two forms of a search, ids, health, versions; the verbs are the suite's."""
+"""What the binding alone has: batches, two forms of a search, health, versions, and an OpenAPI document."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from schemathesis_run import schemathesis
 from server_tools import Serve, error_of, scripted_app
 
 from openproto import Memory
-from openproto.errors import ProviderUnavailableError, RateLimitedError
+from openproto.errors import ERROR_CODES, OpenProtoError, ProviderError, ProviderUnavailableError, RateLimitedError
+from openproto.server.keys import new_key
 
 ITEM = {"content": "green tea", "user_id": "ada", "key": "drink"}
 
@@ -82,9 +85,7 @@ def test_capabilities_are_the_backend_s_and_an_id_may_look_like_a_path(client: h
 
 
 @pytest.mark.promise(116)
-def test_health_asks_the_backend_and_answers_in_bounded_time(
-    client: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_health_answers_in_bounded_time(client: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/healthz").json() == {"status": "ok", "provider": "sqlite"}
     _, app = scripted_app(ProviderUnavailableError("the backend is not there"))
     assert error_of(serve(app).get("/healthz"), 503, "provider_unavailable")["message"] == "the backend is not there"
@@ -135,3 +136,46 @@ def test_what_is_wrong_with_a_record_to_restore_is_named_by_its_place(client: ht
     broken = {"records": [record, {**record, "created_at": "yesterday"}]}
     message = error_of(client.post("/memories/restore", json=broken), 400, "invalid_request")["message"]
     assert "records.1.created_at" in message
+
+
+ROUTES = {
+    "/memories": {"post", "put", "get", "delete"},
+    "/memories/by-key": {"get"},
+    "/memories/restore": {"post"},
+    "/memories/batch": {"post"},
+    "/memories/search": {"get", "post"},
+    "/memories/{id}": {"get", "patch", "delete"},
+    "/context": {"post"},
+    "/audit": {"get"},
+    "/scopes": {"get"},
+    "/users": {"get"},
+    "/capabilities": {"get"},
+    "/healthz": {"get"},
+}
+KINDS = {kind.code: kind for kind in (*OpenProtoError.__subclasses__(), *ProviderError.__subclasses__())}
+
+
+def test_generated_requests_find_no_answer_that_is_not_declared() -> None:
+    run = schemathesis(10, with_keys=True, phases="fuzzing")  # `make check-http` runs all of them
+    assert run.ok, run.output
+    assert run.cases > 100
+
+
+def test_every_route_is_declared_with_errors_and_key(client: httpx.Client, serve_file: Serve) -> None:
+    answer = client.get("/openapi.json")
+    document = answer.json()
+    assert document["openapi"].startswith("3.1")
+    assert {path: set(operations) for path, operations in document["paths"].items()} == ROUTES
+    assert set(re.findall(r"#/components/schemas/([\w-]+)", answer.text)) <= set(document["components"]["schemas"])
+    assert "ValidationError" not in answer.text
+    backend = {str(KINDS[code]("").http_status) for code in ERROR_CODES} - {"401", "404", "409", "413", "429"}
+    locked = serve_file(keys=[new_key("n", ["*"])[1]]).get("/openapi.json").json()["paths"]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert backend <= set(operation["responses"]), (method, path)
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/Envelope"}
+            assert "security" not in operation
+            assert ("security" in locked[path][method]) == (path not in ("/capabilities", "/healthz"))

@@ -57,9 +57,7 @@ def test_a_key_opens_what_it_may_and_stays_in_the_memory_of_the_tab(page: Page, 
     assert not page.run("document.querySelector('#to-figures').checkVisibility()")
 
 
-def test_what_a_key_may_not_do_is_named_and_a_revoked_one_shows_nothing_any_more(
-    page: Page, show: Show, tmp_path: Path
-) -> None:
+def test_what_a_key_may_not_do_is_named_and_a_revoked_one_shows_nothing(page: Page, show: Show, tmp_path: Path) -> None:
     kept, revoked = new_key("kept", ["*"]), new_key("revoked", [f"user{n}" for n in range(9)])
     server = show(kept, revoked)
     add(server, "User0 takes her coffee black", user_id="user0")

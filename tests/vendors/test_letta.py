@@ -98,9 +98,7 @@ async def test_of_two_versions_the_newer_counts_until_a_write(memory: AsyncMemor
     assert archive.passages == {}
 
 
-async def test_an_update_brings_nothing_back(
-    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_update_revives(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     record = await memory.add("tea", user_id="ann")
     write = emulator._write
     monkeypatch.setattr(emulator, "_write", lambda into, asked: into.passages.clear() or write(into, asked))
@@ -119,9 +117,7 @@ async def test_a_failing_deletion_is_tried_twice(memory: AsyncMemory, emulator: 
         await memory.delete(record.id)
 
 
-async def test_a_refused_batch_is_split(
-    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bad_batch_is_split(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     await memory.add("first", user_id="ann")
     write = emulator._write
 
@@ -188,9 +184,7 @@ async def test_a_foreign_passage(memory: AsyncMemory, other: AsyncMemory, emulat
     assert await contents(memory) == ["tea"]
 
 
-async def test_another_users_or_a_damaged_passage_is_an_error(
-    memory: AsyncMemory, emulator: Emulator, raw: Sdk
-) -> None:
+async def test_a_damaged_or_foreign_passage_is_an_error(memory: AsyncMemory, emulator: Emulator, raw: Sdk) -> None:
     await memory.add("tea", user_id="ann")
     await memory.add("secret", user_id="bob")
     bobs = archive_of(emulator, "bob")

@@ -84,9 +84,7 @@ async def test_a_hundred_memories_are_deleted_with_one_request(memory: AsyncMemo
     await memory.delete(added.id)
 
 
-async def test_deleting_everything_frees_the_keys(
-    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_delete_all_frees_keys(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memories, "_recent", Recent(0))  # as if another process had written it
     first = await memory.add("tea", user_id="ann", idempotency_key="key-1")
     await memory.delete(first.id)
@@ -162,7 +160,7 @@ async def test_the_status_is_that_of_the_document(memory: AsyncMemory, emulator:
         assert (await memory.get(added.id)).status == status
 
 
-async def test_a_memory_that_is_not_shown_yet_can_be_changed_and_is_gone_when_it_never_shows(
+async def test_a_memory_that_is_not_shown(
     memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulator.missing_for = 60.0

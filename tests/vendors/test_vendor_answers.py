@@ -204,9 +204,7 @@ async def test_an_id_that_was_never_made_here_is_unknown(memory: AsyncMemory, em
 
 @pytest.mark.parametrize("fault", ["twice", "twice later"])
 @pytest.mark.parametrize("asked", of("get"), ids=str)
-async def test_an_answer_that_comes_twice_ends_its_connection(
-    hosted: Hosted, emulator: Any, asked: Request, fault: Any
-) -> None:
+async def test_a_repeated_answer_ends_its_connection(hosted: Hosted, emulator: Any, asked: Request, fault: Any) -> None:
     emulator.lag, refused = 0.0, 0
     options = emulator.provider_options()
     with middlebox(emulator.url) as box:

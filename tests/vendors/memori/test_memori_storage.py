@@ -40,9 +40,7 @@ async def test_another_programs_fact_is_a_memory(memory: AsyncMemory, memoris_ow
     assert sql("SELECT count(*) FROM openproto_memory") == [(2,)]
 
 
-async def test_facts_of_one_second_are_listed_once(
-    memory: AsyncMemory, memoris_own: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_facts_of_one_second_once(memory: AsyncMemory, memoris_own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PAGE", 3)
     ids = [memoris_own("ann", f"their note {n}") for n in range(7)]
     ids += [(await memory.add(f"my note {n}", user_id="ann")).id for n in range(7)]
