@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from openproto_conformance.checks import ensure
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "server"), str(ROOT / "tests" / "postgres")]
+sys.path += [str(ROOT / "tests" / folder) for folder in ("", "layers", "postgres", "server")]
 
 import isolation  # noqa: E402
 import killing  # noqa: E402
