@@ -15,15 +15,7 @@ from faulty import Faulty
 from mirrored import Pair, plain, write
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    Memory,
-    NotFoundError,
-    ProviderError,
-    ProviderUnavailableError,
-    RateLimitedError,
-    UnsupportedCapabilityError,
-)
+from openproto import AsyncMemory, Memory, errors
 from openproto.cli.app import run
 from openproto.layers.mirroring import applier, journal
 
@@ -44,7 +36,7 @@ def pair(tmp_path: Path) -> Pair:
 
 async def down(verb: str, request: Any) -> None:
     if verb in ("open", "add", "restore"):
-        raise ProviderUnavailableError("down")
+        raise errors.ProviderUnavailableError("down")
 
 
 @kinds
@@ -54,11 +46,11 @@ async def test_a_mirror_that_was_down_catches_up(kind: str, tmp_path: Path, monk
 
     async def shaky(verb: str, request: Any) -> None:
         if random.random() < 0.03:
-            raise RateLimitedError("slower", retry_after=0.01) if dice.random() < 0.5 else ProviderError("oops")
+            raise dice.choice([errors.RateLimitedError("slower", retry_after=0.01), errors.ProviderError("oops")])
 
     async def lost_answers(verb: str, request: Any) -> None:
         if verb in ("add", "restore", "delete", "update") and random.random() < 0.03:
-            raise ProviderUnavailableError("the answer was lost")
+            raise errors.ProviderUnavailableError("the answer was lost")
 
     mirror = Faulty(pair.mirror, down)
     async with pair.client(mirror) as memory:
@@ -143,7 +135,7 @@ async def test_a_refused_record_waits_for_a_change(kind: str, tmp_path: Path, ca
     async def refuse(verb: str, request: Any) -> None:
         records = request if verb == "restore" else [request] if verb == "add" else []
         if any(record.confidence == 0.25 for record in records):
-            raise UnsupportedCapabilityError("cannot keep 'confidence'")
+            raise errors.UnsupportedCapabilityError("cannot keep 'confidence'")
 
     mirror = Faulty(pair.mirror, refuse)
     async with pair.client(mirror) as memory:
@@ -201,7 +193,7 @@ async def test_a_write_that_was_refused_while_the_journal_is_read_is_not_counted
                 *(memory.delete(f"none-{n}", user_id="ann") for n in range(20)),
                 return_exceptions=True,
             )
-            assert sum(isinstance(each, NotFoundError) for each in found) == 20
+            assert sum(isinstance(each, errors.NotFoundError) for each in found) == 20
             await asyncio.sleep(0.01)
         await pair.caught_up()
         assert (await memory._session.provider.describe())["mirror backlog"] == "0"
@@ -212,7 +204,7 @@ async def test_a_write_that_failed_after_it_happened_reaches_the_mirror_too(pair
 
     async def lost(verb: str, request: Any) -> None:
         if verb in ("add", "put", "delete"):
-            raise ProviderUnavailableError("the answer was lost")
+            raise errors.ProviderUnavailableError("the answer was lost")
 
     async with pair.client(primary=primary) as memory:
         one, _ = [await memory.add(text, user_id="ann") for text in ("one", "two")]
@@ -223,7 +215,7 @@ async def test_a_write_that_failed_after_it_happened_reaches_the_mirror_too(pair
             memory.put("rum", user_id="ann", key="drink"),
             memory.delete(one.id),
         ):
-            with pytest.raises(ProviderUnavailableError):
+            with pytest.raises(errors.ProviderUnavailableError):
                 await call
         await pair.caught_up()
     assert await pair.same("ann") == 4

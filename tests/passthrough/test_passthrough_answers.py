@@ -12,60 +12,46 @@ import pytest
 from openproto_adapters.passthrough import answers, transport
 from raw_server import RECORD, RawServer, Request, always, answer, refusal
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    InvalidRequestError,
-    NotFoundError,
-    OpenProtoError,
-    PayloadTooLargeError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitedError,
-    ScopeDeniedError,
-    UnauthorizedError,
-)
-from openproto.errors import ERROR_CODES
+from openproto import AsyncMemory, errors
 
 BOB = {**RECORD, "user_id": "bob"}
 ENTRY = {"timestamp": "2026-01-31T12:00:00Z", "action": "add", "user_id": "bob"}
 Call = Callable[[AsyncMemory], Any]
 
 
-async def error_of(reply: bytes, call: Call = lambda c: c.get("1"), **options: Any) -> OpenProtoError:
+async def error_of(reply: bytes, call: Call = lambda c: c.get("1"), **options: Any) -> errors.OpenProtoError:
     async with RawServer(always(reply)) as server, server.client(**options) as client:
-        with pytest.raises(OpenProtoError) as caught:
+        with pytest.raises(errors.OpenProtoError) as caught:
             await call(client)
     return caught.value
 
 
 async def test_an_envelope_is_read_as_far_as_it_goes() -> None:
-    for code in ERROR_CODES:
+    for code in errors.ERROR_CODES:
         error = await error_of(refusal(code, 418, "the server's own words", x_request_id="req-1"))
         assert (error.code, error.message) == (code, "the server's own words")
         assert (error.provider, error.request_id) == ("raw", "req-1")
     fault = {"code": "not_found", "message": "x", "type": "not_found", "provider": "inner", "request_id": "inner-1"}
     error = await error_of(answer({"error": fault}, 404, x_request_id="outer-1"))
-    assert (type(error), error.provider, error.request_id) == (NotFoundError, "inner", "inner-1")
+    assert (type(error), error.provider, error.request_id) == (errors.NotFoundError, "inner", "inner-1")
     error = await error_of(refusal("memory_asleep", 503))
-    assert (type(error), error.code) == (ProviderError, "memory_asleep")  # a code of a newer server is kept
+    assert (type(error), error.code) == (errors.ProviderError, "memory_asleep")  # a code of a newer server is kept
     fault = {"code": "rate_limited", "message": "slow", "type": "rate_limited", "x-openproto": {"retry_after": 0.25}}
     assert (await error_of(answer({"error": fault}, 429, retry_after=1))).retry_after == 0.25
     assert len((await error_of(refusal("conflict", 409, "x" * 10**6))).message) == answers.LONGEST_MESSAGE
 
 
-STATUSES: dict[type[OpenProtoError], tuple[int, ...]] = {
-    InvalidRequestError: (400, 422),
-    UnauthorizedError: (401,),
-    ScopeDeniedError: (403,),
-    NotFoundError: (404,),
-    ConflictError: (409,),
-    PayloadTooLargeError: (413,),
-    RateLimitedError: (429,),
-    ProviderError: (405, 418, 500, 502),
-    ProviderUnavailableError: (503,),
-    ProviderTimeoutError: (504,),
+STATUSES: dict[type[errors.OpenProtoError], tuple[int, ...]] = {
+    errors.InvalidRequestError: (400, 422),
+    errors.UnauthorizedError: (401,),
+    errors.ScopeDeniedError: (403,),
+    errors.NotFoundError: (404,),
+    errors.ConflictError: (409,),
+    errors.PayloadTooLargeError: (413,),
+    errors.RateLimitedError: (429,),
+    errors.ProviderError: (405, 418, 500, 502),
+    errors.ProviderUnavailableError: (503,),
+    errors.ProviderTimeoutError: (504,),
 }
 
 
@@ -78,7 +64,7 @@ async def test_without_an_envelope_the_status_decides(body: bytes) -> None:
 
     async with RawServer(handle) as server, server.client() as client:
         for status, kind in ((status, kind) for kind, statuses in STATUSES.items() for status in statuses):
-            with pytest.raises(OpenProtoError, match=str(status)) as caught:
+            with pytest.raises(errors.OpenProtoError, match=str(status)) as caught:
                 await client.get(str(status))
             assert (type(caught.value), caught.value.retry_after) == (kind, 7)
 
@@ -98,7 +84,7 @@ async def test_a_redirect_is_not_followed_and_says_where_to(location: str, named
         for status in (301, 302, 307, 308):
             target = location.replace("https://elsewhere.example", elsewhere.url) if status == 308 else location
             error = await error_of(answer(b"", status, location=target), api_key="hunter3")
-            assert type(error) is ProviderError
+            assert type(error) is errors.ProviderError
             assert status == 308 or named in error.message
             assert "base_url=" in error.message
             assert "hunter" not in error.message
@@ -141,12 +127,12 @@ async def test_nonsense_is_a_provider_error_for_every_verb(body: bytes) -> None:
 
     async with RawServer(handle) as server, server.client() as client:
         for verb, (call, _, _) in CALLS.items():
-            with pytest.raises(ProviderError, match="200" if verb == "delete" else "text/html") as caught:
+            with pytest.raises(errors.ProviderError, match="200" if verb == "delete" else "text/html") as caught:
                 await call(client)
-            assert type(caught.value) is ProviderError, verb
+            assert type(caught.value) is errors.ProviderError, verb
             assert len(caught.value.message) < 500
         for outcome in await client.add_many([{"content": "tea", "user_id": "ann"}]):
-            assert type(outcome) is ProviderError
+            assert type(outcome) is errors.ProviderError
 
 
 @pytest.mark.parametrize("verb", CALLS)
@@ -154,7 +140,7 @@ async def test_the_right_answer_under_another_status_is_a_provider_error(verb: s
     call, success, body = CALLS[verb]
     for status in {200, 201, 202, 203, 206, 207} - {success}:
         error = await error_of(answer(body, status), call)
-        assert (type(error), str(status) in error.message) == (ProviderError, True)
+        assert (type(error), str(status) in error.message) == (errors.ProviderError, True)
     async with RawServer(always(answer(body, success))) as server, server.client() as client:
         await call(client)
 
@@ -168,13 +154,13 @@ async def test_a_row_of_another_user_is_never_passed_on() -> None:
     ):
         call, success, _ = CALLS[verb]
         error = await error_of(answer(body, success), call)
-        assert (type(error), "another user" in error.message) == (ProviderError, True), verb
+        assert (type(error), "another user" in error.message) == (errors.ProviderError, True), verb
     item = {"content": "tea", "user_id": "ann"}
     for second in ([{"status": 201, "memory": BOB}], [], [{"status": 201}]):
         reply = answer({"outcomes": [{"status": 201, "memory": RECORD}, *second]}, 207)
         async with RawServer(always(reply)) as server, server.client() as client:
             _, outcome = await client.add_many([item, item])
-        assert type(outcome) is ProviderError
+        assert type(outcome) is errors.ProviderError
 
 
 async def test_a_cursor_that_leads_to_itself_does_not_go_round_for_ever() -> None:
@@ -182,7 +168,7 @@ async def test_a_cursor_that_leads_to_itself_does_not_go_round_for_ever() -> Non
         assert [record async for record in client.iter("ann")]
 
     error = await error_of(answer({"items": [RECORD], "next_cursor": "same"}), every)
-    assert (type(error), "no end" in error.message) == (ProviderError, True)
+    assert (type(error), "no end" in error.message) == (errors.ProviderError, True)
 
 
 async def test_what_a_newer_server_adds_is_kept() -> None:
@@ -204,7 +190,7 @@ async def test_an_answer_may_be_compressed_but_not_broken() -> None:
     async with RawServer(always(reply)) as server, server.client() as client:
         assert (await client.list("ann")).items == []
     assert server.requests[0].headers["accept-encoding"] == b"gzip"
-    assert type(await error_of(answer(b"no gzip at all", content_encoding="gzip"))) is ProviderError
+    assert type(await error_of(answer(b"no gzip at all", content_encoding="gzip"))) is errors.ProviderError
 
 
 async def test_a_204_with_a_body_spoils_nothing_that_comes_after() -> None:
@@ -215,7 +201,7 @@ async def test_a_204_with_a_body_spoils_nothing_that_comes_after() -> None:
 
     async with RawServer(handle) as server, server.client() as client:
         for _ in range(3):
-            with pytest.raises(ProviderError):
+            with pytest.raises(errors.ProviderError):
                 await client.get("odd")
             assert (await client.get("1")).id == "1"
 
@@ -237,7 +223,7 @@ async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
             sent += 2**16
 
     async with RawServer(handle) as server, server.client() as client:
-        with pytest.raises(ProviderError, match="larger than 1 MiB"):
+        with pytest.raises(errors.ProviderError, match="larger than 1 MiB"):
             await client.get("1")
         assert "larger than 1 MiB" in ((await client.health()).detail or "")
     assert sent < 2**26
@@ -250,7 +236,7 @@ async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 async def test_what_is_not_an_omp_server_is_named_at_entry(capabilities: bytes) -> None:
     reply = answer(capabilities, content_type="text/html")
     async with RawServer(always(answer(RECORD)), capabilities=reply) as server:
-        with pytest.raises(ProviderError, match="is base_url= the root of an OMP server"):
+        with pytest.raises(errors.ProviderError, match="is base_url= the root of an OMP server"):
             await server.client().get("1")
 
 

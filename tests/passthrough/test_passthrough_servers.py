@@ -12,15 +12,7 @@ import pytest
 from openproto_adapters.sqlite import Sqlite
 from raw_server import CAPABILITIES, RECORD, RawServer, Request, always, answer, refusal
 
-from openproto import (
-    AsyncMemory,
-    MemoryRecord,
-    NotFoundError,
-    PayloadTooLargeError,
-    ProviderError,
-    UnauthorizedError,
-    UnsupportedCapabilityError,
-)
+from openproto import AsyncMemory, MemoryRecord, errors
 from openproto.requests import MemoryInput
 from openproto.server import ServerSettings, create_app, running
 from openproto.server.keys import new_key
@@ -84,9 +76,9 @@ async def test_a_server_without_extensions_is_served_by_the_protocols_own_routes
         assert len((await client.list("ann")).items) == 15
         odd = await client.add("milk", user_id="bob", idempotency_key="a\r\nX-Evil: 1")
         assert odd.id == "a%0D%0AX-Evil%3A%201"
-        with pytest.raises(NotFoundError):
+        with pytest.raises(errors.NotFoundError):
             await client.get("none")
-        with pytest.raises(PayloadTooLargeError, match="URL"):
+        with pytest.raises(errors.PayloadTooLargeError, match="URL"):
             await client.search("tea " * 20_000, "ann")
     assert not any("explain" in request.target for request in minimal.requests)
     tried = [request.route for request in minimal.requests if request.route in EXTENSIONS]
@@ -110,7 +102,7 @@ async def test_keys_apps_and_large_restores_on_a_real_server(tmp_path: Path) -> 
         for key in ("op_wrong", None):
             memory = AsyncMemory("passthrough", base_url=url, api_key=key)
             assert (await memory.health()).status == "unavailable"
-            with pytest.raises(UnauthorizedError, match="API key"):
+            with pytest.raises(errors.UnauthorizedError, match="API key"):
                 await memory.list("ann")
             await memory.aclose()
         async with AsyncMemory("passthrough", base_url=url, api_key=bound) as client:
@@ -118,7 +110,7 @@ async def test_keys_apps_and_large_restores_on_a_real_server(tmp_path: Path) -> 
         async with AsyncMemory("passthrough", base_url=url, api_key=KEY, app="Schlüssel 日本") as client:
             assert await client.audit("openproto") == [], "asking whether a key holds leaves no trace"
             record = await client.add("tea", user_id="carl")
-            with pytest.raises(NotFoundError) as caught:
+            with pytest.raises(errors.NotFoundError) as caught:
                 await client.get(record.id, user_id="dora")
             (written,) = [entry for entry in await client.audit("carl") if entry.action == "add"]
             assert (written.app, bool(written.request_id)) == ("Schlüssel 日本", True)
@@ -141,7 +133,7 @@ async def test_a_key_that_no_longer_holds_is_an_error_in_health_and_of_every_ite
         holds = False
         assert ((await client.health()).status, (await client.health()).detail) == ("unavailable", "no such key")
         for outcome in await client.add_many([{"content": "tea", "user_id": "ann"}] * 3):
-            assert isinstance(outcome, UnauthorizedError)
+            assert isinstance(outcome, errors.UnauthorizedError)
 
 
 async def test_what_else_a_server_says_to_the_question_about_the_key_is_left_to_the_verbs() -> None:
@@ -172,13 +164,13 @@ async def test_what_a_server_does_not_declare_is_refused_and_never_dropped(exten
             ("restore", client.restore([MemoryRecord.model_validate(RECORD)])),
         ]
         for name, call in calls:
-            with pytest.raises(UnsupportedCapabilityError, match=f"'{name}'"):
+            with pytest.raises(errors.UnsupportedCapabilityError, match=f"'{name}'"):
                 await call
         if not extension:
-            with pytest.raises(UnsupportedCapabilityError, match="several tags"):
+            with pytest.raises(errors.UnsupportedCapabilityError, match="several tags"):
                 await client.list("ann", tag=["a", "b"])
         (outcome,) = await client.add_many([MemoryInput(content="tea", user_id="ann", key="k")])
-        assert isinstance(outcome, UnsupportedCapabilityError)
+        assert isinstance(outcome, errors.UnsupportedCapabilityError)
     assert len(server.requests) == 1
 
 
@@ -204,5 +196,5 @@ async def test_a_memory_of_another_key_is_not_passed_on() -> None:
         RawServer(always(answer({**RECORD, "key": "other"})), capabilities=capabilities) as server,
         server.client() as client,
     ):
-        with pytest.raises(ProviderError, match="another key"):
+        with pytest.raises(errors.ProviderError, match="another key"):
             await client.get(key="k", user_id="ann")

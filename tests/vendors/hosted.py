@@ -10,35 +10,23 @@ from typing import Any
 from openproto_conformance.emulators import Emulator
 from openproto_conformance.emulators.registry import emulator_class
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    InvalidRequestError,
-    OpenProtoError,
-    PayloadTooLargeError,
-    Provider,
-    ProviderError,
-    ProviderUnavailableError,
-    RateLimitedError,
-    ScopeDeniedError,
-    UnauthorizedError,
-)
+from openproto import AsyncMemory, Provider, errors
 from openproto.registry import provider_class
 
-STATUSES: Mapping[int, type[OpenProtoError]] = {
-    400: InvalidRequestError,
-    401: UnauthorizedError,
-    402: RateLimitedError,
-    403: ScopeDeniedError,
-    409: ConflictError,
-    413: PayloadTooLargeError,
-    418: ProviderError,
-    422: InvalidRequestError,
-    429: RateLimitedError,
-    500: ProviderError,
-    502: ProviderUnavailableError,
-    503: ProviderUnavailableError,
-    504: ProviderUnavailableError,
+STATUSES: Mapping[int, type[errors.OpenProtoError]] = {
+    400: errors.InvalidRequestError,
+    401: errors.UnauthorizedError,
+    402: errors.RateLimitedError,
+    403: errors.ScopeDeniedError,
+    409: errors.ConflictError,
+    413: errors.PayloadTooLargeError,
+    418: errors.ProviderError,
+    422: errors.InvalidRequestError,
+    429: errors.RateLimitedError,
+    500: errors.ProviderError,
+    502: errors.ProviderUnavailableError,
+    503: errors.ProviderUnavailableError,
+    504: errors.ProviderUnavailableError,
 }
 """What a status means at every vendor that does not say otherwise."""
 
@@ -60,7 +48,7 @@ class Hosted:
     wait: object = None  # the value of `wait=` with which a write is processed when it returns, where there is one
     batch: tuple[str, int, int] = ("", 0, 0)
     """The route of a batch, and how many requests 60 memories of one user and 60 of another are."""
-    statuses: Mapping[int, type[OpenProtoError]] = field(default_factory=dict)
+    statuses: Mapping[int, type[errors.OpenProtoError]] = field(default_factory=dict)
     """What a status means at this vendor, where that is something else."""
 
     @property
@@ -89,7 +77,7 @@ HOSTED = (
         url_variable="LETTA_BASE_URL",
         timeout="openproto_adapters.letta.provider.TIMEOUT",
         batch=("POST /v1/archives/{archive_id}/passages/batch", 6, 6),
-        statuses={500: ProviderUnavailableError},
+        statuses={500: errors.ProviderUnavailableError},
     ),
     Hosted(
         "mem0",
@@ -98,7 +86,7 @@ HOSTED = (
         key_variable="MEM0_API_KEY",
         timeout="openproto_adapters.mem0.platform._REQUEST_TIMEOUT",
         processes_later=True,
-        statuses={402: ProviderError, 409: InvalidRequestError, 413: RateLimitedError},
+        statuses={402: errors.ProviderError, 409: errors.InvalidRequestError, 413: errors.RateLimitedError},
     ),
     Hosted(
         "memorysync",
@@ -121,7 +109,7 @@ HOSTED = (
         wait=10.0,
         batch=("POST /v1/ingest", 1, 1),
         says_when_to_return=False,
-        statuses={409: ScopeDeniedError},
+        statuses={409: errors.ScopeDeniedError},
     ),
     Hosted(
         "supermemory",

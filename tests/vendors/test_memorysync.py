@@ -17,19 +17,7 @@ from openproto_conformance.emulators import Answer, CloseConnection, Drip, HtmlW
 from openproto_conformance.emulators.memorysync import MemorySync as Emulator
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    InvalidRequestError,
-    MemoryRecord,
-    NotFoundError,
-    OpenProtoError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitedError,
-    UnauthorizedError,
-)
+from openproto import AsyncMemory, MemoryRecord, errors
 from openproto.emulation import user_token
 
 GET, QUERY = "GET /memory/{id}", "POST /memory/query"
@@ -80,7 +68,7 @@ async def test_half_an_add_is_one(
 ) -> None:
     emulator.facts = lambda text: text.split(". ")
     emulator.faults.next(CloseConnection(applied=False), path="/memory/batch-update")
-    with pytest.raises(ProviderUnavailableError):
+    with pytest.raises(errors.ProviderUnavailableError):
         await memory.add("Ann likes tea. Ann has a cat", user_id="ann", tags=["a"], idempotency_key="k")
     (listed,) = [record async for record in other.iter("ann")]
     with monkeypatch.context() as patched:
@@ -96,18 +84,18 @@ async def test_half_an_add_is_one(
 @pytest.mark.promise(9)
 async def test_a_text_kept_or_refused(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.facts = lambda text: []
-    with pytest.raises(InvalidRequestError, match="no_high_value_content"):
+    with pytest.raises(errors.InvalidRequestError, match="no_high_value_content"):
         await memory.add("hm", user_id="ann")
     emulator.facts = lambda text: ["Ann likes tea"]
     await memory.add("Ann likes tea", user_id="ann")
-    with pytest.raises(ConflictError, match="duplicate") as caught:
+    with pytest.raises(errors.ConflictError, match="duplicate") as caught:
         await memory.add("Tea is what Ann likes", user_id="ann")
     assert "Tea" not in str(caught.value)
     emulator.facts = lambda text: [text]
     take, rejected = emulator.take, {"status": "rejected", "reason": "The text 'milk' is bad", "memory_ids": []}
     monkeypatch.setattr(emulator, "take", lambda item, user: rejected if "milk" in item["text"] else take(item, user))
     first, second = await memory.add_many([{"content": one, "user_id": "ann"} for one in ("milk", "coffee")])
-    assert isinstance(first, InvalidRequestError)
+    assert isinstance(first, errors.InvalidRequestError)
     assert "milk" not in str(first)
     assert isinstance(second, MemoryRecord)
 
@@ -137,7 +125,7 @@ async def test_a_changed_content_keeps_the_id(memory: AsyncMemory, other: AsyncM
     emulator.quota = "silent"
     assert (await other.get(record.id)).content == "Ann drinks milk"
     await memory.delete(record.id)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(errors.NotFoundError):
         await other.get(record.id)
 
 
@@ -146,7 +134,7 @@ async def test_half_a_change_shows(memory: AsyncMemory, other: AsyncMemory, emul
     record = await memory.add("Ann drinks coffee", user_id="ann")
     emulator.embedding_down = not indexed
     emulator.faults.next(CloseConnection(applied=False), method="DELETE", path="/memory/forget")
-    with pytest.raises(ProviderUnavailableError):
+    with pytest.raises(errors.ProviderUnavailableError):
         await memory.update(record.id, content="Ann drinks tea now")
     assert len(left(emulator)) == 2
     for client in (memory, other):
@@ -169,7 +157,7 @@ async def test_no_change_if_refused(memory: AsyncMemory, other: AsyncMemory, emu
         emulator.faults.next(CloseConnection(applied=False), method="POST", path="/memory/bulk-add")
     else:
         emulator.quota = refusal
-    with pytest.raises((RateLimitedError, InvalidRequestError, ProviderUnavailableError)):
+    with pytest.raises((errors.RateLimitedError, errors.InvalidRequestError, errors.ProviderUnavailableError)):
         await memory.update(record.id, content="Ann drinks tea now")
     emulator.counters.by_route.clear()
     assert await memory.get(record.id) == record
@@ -183,11 +171,11 @@ async def test_over_the_plan_is_an_error_in_spite_of_the_answer(memory: AsyncMem
     record = await memory.add("Ann drinks tea", user_id="ann")
     emulator.quota = "silent"
     assert [hit.memory for hit in await memory.search("tea", "ann")] == [record], "the listing shows it"
-    with pytest.raises(RateLimitedError, match="over its plan"):
+    with pytest.raises(errors.RateLimitedError, match="over its plan"):
         await memory.add("tea", user_id="ann")
     (outcome,) = await memory.add_many([{"content": "tea", "user_id": "ann"}])
-    assert isinstance(outcome, RateLimitedError)
-    with pytest.raises(RateLimitedError, match="over its plan"):
+    assert isinstance(outcome, errors.RateLimitedError)
+    with pytest.raises(errors.RateLimitedError, match="over its plan"):
         await memory.search("tea", "ann")
     emulator.quota = ""
     await memory.add("tea", user_id="ann")
@@ -228,7 +216,7 @@ async def test_other_rows_are_not_memories(memory: AsyncMemory, sdk: Sdk, emulat
     sdk("ann").add("another fact about what Ann likes", metadata={"by": "somebody"}, tags=["x"])
     assert [one async for one in memory.iter("ann")] == [record]
     assert [hit.memory for hit in await memory.search("what does Ann like", "ann")] == [record]
-    with pytest.raises(NotFoundError):
+    with pytest.raises(errors.NotFoundError):
         await memory.get(record.id.replace(".1.", ".2."))
     tag = (emulator.memories[1].tags or [])[0]
     decoy = await memory.add("decoy", user_id="ann", tags=[tag, "openproto:scope:a"])
@@ -275,22 +263,22 @@ async def test_no_thread_is_left_once_a_client_is_open(emulator: Emulator) -> No
 async def test_the_timeout_bounds_an_answer_that_comes_byte_by_byte(emulator: Emulator) -> None:
     async with AsyncMemory(MemorySync(**emulator.provider_options(), timeout=0.3), retries=0) as memory:
         emulator.faults.next(Drip(0.05), path="/memory/query")
-        with pytest.raises(ProviderTimeoutError):
+        with pytest.raises(errors.ProviderTimeoutError):
             await memory.search("tea", "ann")
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Status(200, {"projects": []}), ProviderError),
-        (Status(200, [{"id": "proj_1"}]), ProviderError),
-        (HtmlWith200(), ProviderError),
-        (Status(503), ProviderUnavailableError),
-        (Status(403), UnauthorizedError),  # which alone says nothing: the key may be good for memories only
+        (Status(200, {"projects": []}), errors.ProviderError),
+        (Status(200, [{"id": "proj_1"}]), errors.ProviderError),
+        (HtmlWith200(), errors.ProviderError),
+        (Status(503), errors.ProviderUnavailableError),
+        (Status(403), errors.UnauthorizedError),  # which alone says nothing: the key may be good for memories only
     ],
 )
-async def test_opening_checks_tenant_and_key(emulator: Emulator, answer: Any, expected: type[OpenProtoError]) -> None:
-    key = "wrong" if expected is UnauthorizedError else emulator.api_key
+async def test_opening_checks_tenant_and_key(emulator: Emulator, answer: Any, expected: Any) -> None:
+    key = "wrong" if expected is errors.UnauthorizedError else emulator.api_key
     with emulator.faults.always(answer, path="/org/projects"), pytest.raises(expected) as caught:
         await MemorySync(base_url=emulator.url, api_key=key).open()
     assert type(caught.value) is expected

@@ -16,20 +16,7 @@ from openproto_adapters.memsy.ids import EventId
 from openproto_conformance.emulators import Status
 from openproto_conformance.emulators.memsy import Memsy as Emulator
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    InvalidRequestError,
-    MemoryRecord,
-    NotFoundError,
-    OpenProtoError,
-    PayloadTooLargeError,
-    ProviderError,
-    ProviderUnavailableError,
-    ScopeDeniedError,
-    UnauthorizedError,
-    UnsupportedCapabilityError,
-)
+from openproto import AsyncMemory, MemoryRecord, errors
 from openproto.emulation import user_token
 
 INGEST, STATUS, SEARCH = "POST /v1/ingest", "POST /v1/status", "POST /v1/search"
@@ -82,7 +69,7 @@ async def test_many_are_asked_for_together_and_once(memory: AsyncMemory, emulato
     emulator.lag = 0.0
     emulator.failing.add("bad")
     bad = await memory.add("bad", user_id="ann")
-    with pytest.raises(ProviderError):
+    with pytest.raises(errors.ProviderError):
         await memory.wait_for_ingest([bad.id], "ann", timeout=10)
     outcomes = await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(50)])
     before = emulator.counters.by_route[STATUS]
@@ -134,7 +121,7 @@ async def test_a_new_text_is_a_new_event_and_other_changes_are_none(memory: Asyn
     assert await found(memory, "cocoa") == ["Ann drinks cocoa"]
     assert await memory.search("coffee", "ann", min_score=0.9) == [], "the old text still scores"
     before = emulator.counters.by_route[INGEST]
-    with pytest.raises(PayloadTooLargeError, match="7999"):
+    with pytest.raises(errors.PayloadTooLargeError, match="7999"):
         await memory.update(record.id, content="c" * 8000)
     await memory.update(record.id, tags=TOO_MANY)
     assert emulator.counters.by_route[INGEST] == before
@@ -158,7 +145,7 @@ async def test_what_memsy_makes_nothing_of_is_kept(memory: AsyncMemory, plain: A
 async def test_a_file_that_cannot_be_used_is_named(emulator: Emulator, path: Path) -> None:
     await asyncio.to_thread(path.write_text, "this is no database" * 100)
     for unusable in (path, path.parent):
-        with pytest.raises(ProviderError, match="path="):
+        with pytest.raises(errors.ProviderError, match="path="):
             await Memsy(**emulator.provider_options(), path=unusable).open()
 
 
@@ -179,30 +166,30 @@ async def test_what_memsy_cannot_do_is_refused_with_a_hint(plain: AsyncMemory, e
         ("delete", plain.delete_all("ann")),
         ("supersedes", plain.add("tea", user_id="ann", supersedes=["some-id"])),
     ):
-        with pytest.raises(UnsupportedCapabilityError, match=f"{verb}.*path="):
+        with pytest.raises(errors.UnsupportedCapabilityError, match=f"{verb}.*path="):
             await call
-    with pytest.raises(UnsupportedCapabilityError, match="4096"):
+    with pytest.raises(errors.UnsupportedCapabilityError, match="4096"):
         await plain.add("tea", user_id="ann", tags=TOO_MANY)
     assert emulator.counters.requests == before
     items = [{"content": "tea", "user_id": "ann"}, {"content": "tea", "user_id": "ann", "tags": TOO_MANY}]
-    assert [type(one) for one in await plain.add_many(items)] == [MemoryRecord, UnsupportedCapabilityError]
+    assert [type(one) for one in await plain.add_many(items)] == [MemoryRecord, errors.UnsupportedCapabilityError]
 
 
 async def test_an_added_memory_can_be_read(plain: AsyncMemory, stranger: AsyncMemory, emulator: Emulator) -> None:
     emulator.lag = 60.0
     record = await plain.add("tea", user_id="ann", idempotency_key="key")
     assert await plain.get(record.id, user_id="ann") == record
-    with pytest.raises(ProviderUnavailableError, match="not processed this memory yet"):
+    with pytest.raises(errors.ProviderUnavailableError, match="not processed this memory yet"):
         await stranger.get(record.id)
     own = EventId.read(record.id)
     assert own is not None
-    with pytest.raises(NotFoundError):
+    with pytest.raises(errors.NotFoundError):
         await stranger.get(dataclasses.replace(own, event="0" * 32).id)
     for event in emulator.events.values():
         event.ends_at = 0.0
     for client in (plain, stranger):
         assert (await client.add("tea", user_id="ann", idempotency_key="key")).id == record.id
-        with pytest.raises(ConflictError):
+        with pytest.raises(errors.ConflictError):
             await client.add("coffee", user_id="ann", idempotency_key="key")
     assert len(emulator.events) == 1
 
@@ -214,7 +201,7 @@ async def test_foreign_events_are_passed_over(plain: AsyncMemory, raw: AsyncMems
     await added(plain, "tea of ours")
     assert await found(plain, "tea") == ["tea of ours"]
     await raw.ingest([EventPayload(actor, "s" * 22, "user_message", "tea", metadata='{"openproto": "no envelope"}')])
-    with pytest.raises(ProviderError, match="damaged"):
+    with pytest.raises(errors.ProviderError, match="damaged"):
         await plain.search("tea", "ann")
 
 
@@ -239,7 +226,7 @@ async def test_every_search_names_its_actor(
     everything = emulator._formed
     monkeypatch.setattr(emulator, "_formed", lambda now, actor: everything(now, None))
     for client in (memory, plain):
-        with pytest.raises(ProviderError, match="another user's memory"):
+        with pytest.raises(errors.ProviderError, match="another user's memory"):
             await client.search("note", "ann")
 
 
@@ -248,13 +235,13 @@ async def test_every_search_names_its_actor(
 
 async def test_a_refused_write_is_its_error_and_leaves_nothing(memory: AsyncMemory, emulator: Emulator) -> None:
     for status, body, kind in (
-        (403, {"message": "Forbidden"}, UnauthorizedError),
-        (403, {"detail": {"error": "seat_required", "message": "the secret"}}, ScopeDeniedError),
-        (409, {"detail": {"error": "seat_limit_reached", "message": "the secret"}}, ScopeDeniedError),
-        (400, {"detail": {"error": "org_id_not_allowed", "message": "the secret"}}, InvalidRequestError),
+        (403, {"message": "Forbidden"}, errors.UnauthorizedError),
+        (403, {"detail": {"error": "seat_required", "message": "the secret"}}, errors.ScopeDeniedError),
+        (409, {"detail": {"error": "seat_limit_reached", "message": "the secret"}}, errors.ScopeDeniedError),
+        (400, {"detail": {"error": "org_id_not_allowed", "message": "the secret"}}, errors.InvalidRequestError),
     ):
         emulator.faults.next(Status(status, body=body), path="/v1/ingest")
-        with pytest.raises(OpenProtoError) as caught:
+        with pytest.raises(errors.OpenProtoError) as caught:
             await memory.add("the secret", user_id="ann")
         assert (type(caught.value), caught.value.retryable, emulator.events) == (kind, False, {})
         assert "secret" not in str(caught.value)
@@ -268,5 +255,5 @@ async def test_health_needs_the_key(memory: AsyncMemory, emulator: Emulator, mon
         emulator.faults.next(Status(status), path=path)
         assert (await memory.health()).status == "unavailable"
     monkeypatch.delenv("MEMSY_BASE_URL", raising=False)
-    with pytest.raises(InvalidRequestError, match="MEMSY_BASE_URL"):
+    with pytest.raises(errors.InvalidRequestError, match="MEMSY_BASE_URL"):
         await AsyncMemory("memsy", api_key="k").search("tea", "ann")

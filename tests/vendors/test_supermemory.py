@@ -17,14 +17,7 @@ from openproto_conformance.emulators import Answer, Request, Status
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 from openproto_conformance.emulators.supermemory.store import Document as Emulated
 
-from openproto import (
-    AsyncMemory,
-    MemoryRecord,
-    NotFoundError,
-    ProviderError,
-    ProviderUnavailableError,
-    RateLimitedError,
-)
+from openproto import AsyncMemory, MemoryRecord, errors
 from openproto.emulation import Recent, user_token
 
 ANN = namespace_of(user_token("ann"))
@@ -79,7 +72,7 @@ async def test_a_hundred_memories_are_deleted_with_one_request(memory: AsyncMemo
     added = await memory.add("tea", user_id="ann")
     answer = {"count": 0, "errors": [{"id": added.id.split(".")[1], "error": "Document not found"}]}
     emulator.faults.next(Status(200, body=answer), method="DELETE")
-    with pytest.raises(ProviderError, match="did not delete"):
+    with pytest.raises(errors.ProviderError, match="did not delete"):
         await memory.delete(added.id)
     await memory.delete(added.id)
 
@@ -104,7 +97,7 @@ async def test_a_batch_fails_in_part(memory: AsyncMemory, emulator: Emulator, mo
     monkeypatch.setattr(emulator, "batch_add", halting)
     outcomes = await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(3)])
     assert [getattr(outcome, "content", None) for outcome in outcomes] == ["note 0", "note 1", None]
-    assert isinstance(outcomes[2], ProviderError)
+    assert isinstance(outcomes[2], errors.ProviderError)
 
 
 async def test_windows_of_time_hold_everything_also_what_is_made_in_one_moment() -> None:
@@ -150,7 +143,7 @@ async def test_filters_come_before_the_limit_and_weak_hits_stay(memory: AsyncMem
 async def test_the_status_is_that_of_the_document(memory: AsyncMemory, emulator: Emulator) -> None:
     emulator.failing.add(DocumentId.of_key("ann", "key-1").document)
     failing = await memory.add("bad", user_id="ann", idempotency_key="key-1")
-    with pytest.raises(ProviderError):
+    with pytest.raises(errors.ProviderError):
         await memory.wait_for_ingest([failing.id], "ann", timeout=5)
     assert (await memory.get(failing.id)).status == "failed"
     emulator.lag, start = 100.0, emulator.now()
@@ -168,7 +161,7 @@ async def test_a_memory_that_is_not_shown(
     assert await memory.get(added.id) == added
     assert (await memory.update(added.id, content="green tea")).content == "green tea"
     await memory.delete(gone.id)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(errors.NotFoundError):
         await memory.get(gone.id)
     emulator.missing_for = 0.0
     assert [found.content for found in (await memory.list("ann")).items] == ["green tea"]
@@ -176,11 +169,11 @@ async def test_a_memory_that_is_not_shown(
     emulator.authorized = lambda request: True  # type: ignore[method-assign]
     assert (await memory.get(added.id)).status == "queued"
     async with AsyncMemory(Supermemory(base_url=emulator.url, api_key="another-key")) as stranger:
-        with pytest.raises(NotFoundError):
+        with pytest.raises(errors.NotFoundError):
             await stranger.get(added.id)
     monkeypatch.setattr(memories._recent, "_within", 0.0)
     for call in (memory.get(added.id), memory.delete(added.id)):
-        with pytest.raises(NotFoundError):
+        with pytest.raises(errors.NotFoundError):
             await call
 
 
@@ -190,7 +183,7 @@ async def test_a_text_that_is_not_extracted(memory: AsyncMemory, monkeypatch: py
     monkeypatch.setattr(Emulated, "content", property(lambda self: None))
     monkeypatch.setattr(Emulated, "published_at", lambda self, now: None)
     for call in (memory.get(added.id), memory.list("ann")):
-        with pytest.raises(ProviderUnavailableError, match="not extracted"):
+        with pytest.raises(errors.ProviderUnavailableError, match="not extracted"):
             await call
 
 
@@ -225,7 +218,7 @@ async def test_a_damaged_document_is_an_error(memory: AsyncMemory, emulator: Emu
     for envelope in (metadata["openproto"].replace('"ann"', '"victim"'), "{}", "nonsense", [1]):
         metadata["openproto"] = envelope
         for read in (memory.get(record.id), memory.list("ann")):
-            with pytest.raises(ProviderError, match=r"another user's memory|damaged"):
+            with pytest.raises(errors.ProviderError, match=r"another user's memory|damaged"):
                 await read
 
 
@@ -235,13 +228,13 @@ async def test_documents_of_other_programs_are_passed_over(memory: AsyncMemory, 
     (added,) = await indexed(memory, "green tea")
     assert [found.id for found in (await memory.list("ann")).items] == [added.id]
     assert [hit.memory.id for hit in await memory.search("green tea", "ann")] == [added.id]
-    with pytest.raises(NotFoundError):
+    with pytest.raises(errors.NotFoundError):
         await memory.get(f"{user_token('ann')}.g{'f' * 32}")
 
 
 async def test_what_is_said_of_a_quota_is_quoted_without_the_key(memory: AsyncMemory, emulator: Emulator) -> None:
     body = {"error": f"Out of credits for {emulator.api_key}: upgrade at supermemory.ai" + "!" * 1000}
     emulator.faults.next(Status(402, body=body), path="*/document")
-    with pytest.raises(RateLimitedError, match="Out of credits for \\*\\*\\*: upgrade") as caught:
+    with pytest.raises(errors.RateLimitedError, match="Out of credits for \\*\\*\\*: upgrade") as caught:
         await memory.add("tea", user_id="ann")
     assert len(str(caught.value)) < 300

@@ -20,14 +20,7 @@ from openproto_conformance.emulators import (
     TruncatedJson,
 )
 
-from openproto import (
-    AsyncMemory,
-    NotFoundError,
-    OpenProtoError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-)
+from openproto import AsyncMemory, errors
 
 SECRET = "the secret of the mountain"
 
@@ -125,24 +118,24 @@ def hosted(request: pytest.FixtureRequest) -> Hosted:
 async def test_an_answer_of_another_kind_is_a_typed_error(memory: AsyncMemory, emulator: Any, asked: Request) -> None:
     emulator.lag = 60.0  # what is not processed yet is asked for
     record = await memory.add("tea", user_id="ann")
-    faults: list[tuple[Fault, type[OpenProtoError]]] = [
-        (Status(503), ProviderUnavailableError),
-        (CloseConnection(applied=False), ProviderUnavailableError),
-        (CloseConnection(applied=False, mid_body=True), ProviderUnavailableError),
-        (ResetConnection(applied=False), ProviderUnavailableError),
+    faults: list[tuple[Fault, type[errors.OpenProtoError]]] = [
+        (Status(503), errors.ProviderUnavailableError),
+        (CloseConnection(applied=False), errors.ProviderUnavailableError),
+        (CloseConnection(applied=False, mid_body=True), errors.ProviderUnavailableError),
+        (ResetConnection(applied=False), errors.ProviderUnavailableError),
     ]
     if asked.wrong is not None:
-        faults += [(Status(200, body), ProviderError) for body in asked.wrong]
-        faults += [(Status(200, b"\xff\xfe"), ProviderError), (HtmlWith200(), ProviderError)]
+        faults += [(Status(200, body), errors.ProviderError) for body in asked.wrong]
+        faults += [(Status(200, b"\xff\xfe"), errors.ProviderError), (HtmlWith200(), errors.ProviderError)]
     for fault, expected in faults:
         always = emulator.faults.always(fault, method=asked.method, path=asked.path)
-        with always, pytest.raises(OpenProtoError) as caught:
+        with always, pytest.raises(errors.OpenProtoError) as caught:
             await CALLS[asked.call](memory, record.id)
         assert type(caught.value) is expected, fault
         assert SECRET not in str(caught.value)
     assert (await memory.get(record.id)).content == "tea"
     if asked.wrong is not None:
-        with emulator.faults.always(TruncatedJson(), path=asked.path), pytest.raises(ProviderError):
+        with emulator.faults.always(TruncatedJson(), path=asked.path), pytest.raises(errors.ProviderError):
             await CALLS[asked.call](memory, record.id)
 
 
@@ -164,7 +157,7 @@ async def test_anothers_answer_is_not_shown(
         monkeypatch.setattr(emulator, "respond", lambda request: answers.pop(0) if answers else respond(request))
         try:
             shown = repr(await read(ours.id, "ann"))
-        except OpenProtoError as error:
+        except errors.OpenProtoError as error:
             shown = str(error)
         assert SECRET not in shown
         answers.clear()
@@ -180,7 +173,7 @@ async def test_silence_is_a_timeout(
     async with AsyncMemory(hosted.make(emulator, tmp_path, **options), retries=0, timeout=None) as memory:
         await memory.add("tea", user_id="ann")
         # mem0's client has one error for all that goes wrong on the way.
-        expected = ProviderUnavailableError if hosted.name == "mem0" else ProviderTimeoutError
+        expected = errors.ProviderUnavailableError if hosted.name == "mem0" else errors.ProviderTimeoutError
         with emulator.faults.always(Hang(), path=asked.path), pytest.raises(expected):
             await memory.search(SECRET, "ann")
         assert await memory.search("tea", "bob") == []
@@ -197,7 +190,7 @@ async def test_an_id_that_was_never_made_here_is_unknown(memory: AsyncMemory, em
         *((record.id.replace(".", "./../"), record.id.replace(".", "")) if "." in record.id else ()),
     ):
         for call in (memory.get(id), memory.update(id, content="x"), memory.delete(id)):
-            with pytest.raises(NotFoundError):
+            with pytest.raises(errors.NotFoundError):
                 await call
     assert emulator.counters.requests == before
 
@@ -217,7 +210,7 @@ async def test_a_repeated_answer_ends_its_connection(hosted: Hosted, emulator: A
                 box.repeated.clear()
                 try:
                     assert (await memory.get(record.id, user_id="ann")).content == record.content
-                except ProviderError:
+                except errors.ProviderError:
                     refused += 1
                 assert await asyncio.to_thread(box.repeated.wait, 5)
             # What comes while another request waits cannot be told from its answer, but by what it says.

@@ -18,16 +18,7 @@ from openproto_adapters.memori.errors import typed_error
 from sqlalchemy import exc
 from waiting import until
 
-from openproto import (
-    AsyncMemory,
-    ConflictError,
-    OpenProtoError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    ScopeDeniedError,
-    UnauthorizedError,
-)
+from openproto import AsyncMemory, errors
 
 
 async def test_users_and_texts_that_memori_takes_for_others_are_kept_apart(memory: AsyncMemory, sql: Any) -> None:
@@ -189,17 +180,17 @@ def sqlite_error(code: int) -> sqlite3.Error:
 
 _BUSY, _IO = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT), (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 _PG = psycopg.errors
-TYPED: dict[type[OpenProtoError], list[Exception | type[Exception]]] = {
-    ProviderUnavailableError: [
+TYPED: dict[type[errors.OpenProtoError], list[Exception | type[Exception]]] = {
+    errors.ProviderUnavailableError: [
         *map(sqlite_error, (*_BUSY, *_IO)),
         *(_PG.DiskFull, _PG.TooManyConnections, _PG.AdminShutdown, _PG.DeadlockDetected, _PG.ReadOnlySqlTransaction),
         *(psycopg.OperationalError, exc.TimeoutError, ConnectionRefusedError),
     ],
-    ScopeDeniedError: [sqlite_error(sqlite3.SQLITE_READONLY), _PG.InsufficientPrivilege],
-    UnauthorizedError: [_PG.InvalidPassword],
-    ProviderTimeoutError: [_PG.QueryCanceled],
-    ConflictError: [exc.IntegrityError("the secret text", None, sqlite3.IntegrityError("x"))],
-    ProviderError: [
+    errors.ScopeDeniedError: [sqlite_error(sqlite3.SQLITE_READONLY), _PG.InsufficientPrivilege],
+    errors.UnauthorizedError: [_PG.InvalidPassword],
+    errors.ProviderTimeoutError: [_PG.QueryCanceled],
+    errors.ConflictError: [exc.IntegrityError("the secret text", None, sqlite3.IntegrityError("x"))],
+    errors.ProviderError: [
         *map(sqlite_error, (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)),
         *(_PG.InvalidCatalogName, _PG.UndefinedTable, _PG.DivisionByZero, exc.ArgumentError),
     ],
@@ -238,7 +229,7 @@ async def test_a_wrong_password_is_unauthorized(models: Path) -> None:
     server = await asyncio.start_server(refuse, "127.0.0.1")
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UnauthorizedError) as refused:
+        with pytest.raises(errors.UnauthorizedError) as refused:
             await Memori(f"postgresql://app:correct-horse@127.0.0.1:{port}/x", models=models).open()
     assert "correct-horse" not in whole_chain(refused.value)
 
@@ -249,11 +240,11 @@ async def test_locked_or_damaged_files(database: Path, models: Path, sql: Any, m
         await memory.add("a note", user_id="ann")
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(ProviderUnavailableError, match="lock"):
+            with pytest.raises(errors.ProviderUnavailableError, match="lock"):
                 await memory.add("another", user_id="ann")
             assert len((await memory.list("ann")).items) == 1  # a reader does not wait
         sql("ALTER TABLE openproto_memory DROP COLUMN scope")
-        with pytest.raises(ProviderError) as failed:
+        with pytest.raises(errors.ProviderError) as failed:
             await memory.add("a very private note", user_id="ann", tags=["a very private tag"])
         assert failed.value.__cause__ is not None
         assert "private" not in whole_chain(failed.value)
@@ -264,17 +255,17 @@ async def test_locked_or_damaged_files(database: Path, models: Path, sql: Any, m
 )
 async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, models: Path, name: str, told: str) -> None:
     (tmp_path / "text.db").write_bytes(b"this is a text of some length, and no database at all. " * 100)
-    with pytest.raises(ProviderError, match=told):
+    with pytest.raises(errors.ProviderError, match=told):
         await Memori(tmp_path / name, models=models).open()
 
 
 MISSING = """
 import sys
-from openproto import Memory, ProviderUnavailableError
+from openproto import Memory, errors.ProviderUnavailableError
 memory = Memory("memori", url=sys.argv[1], models=sys.argv[2], retries=0)
 try:
     memory.add("a note", user_id="ann")
-except ProviderUnavailableError as error:
+except errors.ProviderUnavailableError as error:
     assert "models=" in str(error), error
     print("unavailable")
 memory.close()
@@ -293,11 +284,11 @@ async def test_an_error_in_the_engines_callback_is_raised(memory: AsyncMemory, m
     await memory.add("a note", user_id="ann")
 
     def broken(self: Any, numbers: Any) -> Any:
-        raise ProviderUnavailableError("the database went away")
+        raise errors.ProviderUnavailableError("the database went away")
 
     with monkeypatch.context() as failing:
         failing.setattr(store.Store, "texts", broken)
-        with pytest.raises(ProviderUnavailableError, match="went away"):
+        with pytest.raises(errors.ProviderUnavailableError, match="went away"):
             await memory.search("note", "ann")
     assert await memory.search("note", "ann")
 
@@ -314,7 +305,7 @@ async def test_lost_connections_and_a_role_with_few_rights(server: str, models: 
     restricted = server.replace("ordinary@", "restricted@", 1)
     with psycopg.connect(server) as other:
         other.execute("CREATE ROLE restricted LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    with pytest.raises(ScopeDeniedError):
+    with pytest.raises(errors.ScopeDeniedError):
         await Memori(restricted, models=models).open()
     with psycopg.connect(server) as other:
         other.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO restricted")
