@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -22,13 +21,14 @@ import threading
 import time
 import venv
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import certifi
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from numpy.typing import NDArray
 from openproto_adapters.letta import Letta
 from openproto_adapters.postgres.private import keeper
@@ -40,6 +40,7 @@ from openproto_conformance.runner import run_suite
 from openproto import Provider
 from openproto.embedding.local import LocalEmbedder
 from openproto.layers.audit import Audited
+from openproto.server import running
 from openproto.stores.words import terms
 
 LETTA = "letta==0.16.8"
@@ -196,39 +197,24 @@ def embeddings() -> Iterator[str]:
     embedder = LocalEmbedder()
     embedder.open()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    app = FastAPI()
 
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
-            vectors = [
-                {"object": "embedding", "index": index, "embedding": [*_unit(vector), *_unit(_words(text))]}
-                for index, (text, vector) in enumerate(zip(texts, embedder.embed(texts), strict=True))
-            ]
-            usage = {"prompt_tokens": 1, "total_tokens": 1}
-            self._answer({"object": "list", "model": asked["model"], "data": vectors, "usage": usage})
+    @app.post("/v1/embeddings")
+    def embed(asked: dict[str, Any]) -> dict[str, Any]:
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        vectors = [
+            {"object": "embedding", "index": index, "embedding": [*_unit(vector), *_unit(_words(text))]}
+            for index, (text, vector) in enumerate(zip(texts, embedder.embed(texts), strict=True))
+        ]
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return {"object": "list", "model": asked["model"], "data": vectors, "usage": usage}
 
-        def do_GET(self) -> None:
-            self._answer({"object": "list", "data": []})  # the models: Letta has its own list of those that embed
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        return {"object": "list", "data": []}  # Letta has its own list of those that embed
 
-        def _answer(self, content: object) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1"
-        finally:
-            server.shutdown()
+    with running(app) as url:
+        yield f"{url}/v1"
 
 
 def _words(text: str) -> NDArray[np.float32]:
