@@ -156,7 +156,7 @@ async def test_the_status_is_that_of_the_document(memory: AsyncMemory, emulator:
 async def test_a_memory_that_is_not_shown(
     memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emulator.missing_for = 60.0
+    emulator.missing_for = 0.4
     added, gone = [await memory.add(text, user_id="ann") for text in ("tea", "coffee")]
     assert await memory.get(added.id) == added
     assert (await memory.update(added.id, content="green tea")).content == "green tea"
@@ -165,14 +165,15 @@ async def test_a_memory_that_is_not_shown(
         await memory.get(gone.id)
     emulator.missing_for = 0.0
     assert [found.content for found in (await memory.list("ann")).items] == ["green tea"]
+    lost = await memory.add("milk", user_id="ann")
     emulator.namespaces.clear()  # another process deletes it at once
     emulator.authorized = lambda request: True  # type: ignore[method-assign]
-    assert (await memory.get(added.id)).status == "queued"
+    assert (await memory.get(lost.id)).status == "queued"
     async with AsyncMemory(Supermemory(base_url=emulator.url, api_key="another-key")) as stranger:
         with pytest.raises(errors.NotFoundError):
-            await stranger.get(added.id)
+            await stranger.get(lost.id)
     monkeypatch.setattr(memories._recent, "_within", 0.0)
-    for call in (memory.get(added.id), memory.delete(added.id)):
+    for call in (memory.get(lost.id), memory.delete(lost.id)):
         with pytest.raises(errors.NotFoundError):
             await call
 
