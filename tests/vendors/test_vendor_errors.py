@@ -1,7 +1,10 @@
-"""Every vendor's error statuses, wrong keys, options that lead nowhere, and openings that fail."""
+"""Every vendor's error statuses, options, failed openings, and its SDK: which one, and when it is imported."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from hosted import HOSTED, STATUSES, Hosted
 from openproto_conformance.emulators import CloseConnection, ResetConnection, Status
 
 from openproto import AsyncMemory, OpenProtoError, ProviderUnavailableError, RateLimitedError, UnauthorizedError
-from openproto.registry import make_provider
+from openproto.registry import make_provider, provider_class
 
 SECRET = "the secret of the mountain"
 WRONG_KEY = "sk-correct-horse"
@@ -129,3 +132,35 @@ def test_options_that_mean_nothing_are_refused(name: str, options: dict[str, Any
     with pytest.raises(ValueError, match=told) as caught:
         make_provider(name, options)
     assert "kéy" not in str(caught.value)
+
+
+UNOPENED: Mapping[str, dict[str, str]] = {
+    "letta": {"api_key": "k"},
+    "mem0": {},
+    "memori": {"url": "postgresql://app@db/memory"},
+    "memorysync": {"api_key": "k"},
+    "memsy": {"base_url": "https://127.0.0.1:1/v1", "api_key": "k"},
+    "supermemory": {"api_key": "k"},
+}
+
+
+SDKS = ("letta_client", "mem0", "memori", "memori_python", "memorysync", "memsy", "supermemory")
+CONSTRUCTED = """
+import json, sys
+from openproto import AsyncMemory
+for name, options in json.loads(sys.argv[1]).items():
+    AsyncMemory(name, **options)
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", UNOPENED)
+def test_the_installed_sdk_is_one_that_was_tried(name: str) -> None:
+    provider: Any = provider_class(name)
+    assert importlib.metadata.version(provider.sdk) == provider.tested_with
+
+
+def test_no_sdk_is_imported_before_a_client_opens(run_python: Any) -> None:
+    ran = run_python(CONSTRUCTED, json.dumps({**UNOPENED, "passthrough": {"base_url": "https://127.0.0.1:1"}}))
+    early = {*SDKS, "aiohttp", "httpx", "numpy", "psycopg", "qdrant_client", "sqlalchemy"} & {*ran.stdout.split()}
+    assert (ran.returncode, early) == (0, set()), ran.stderr
