@@ -261,11 +261,11 @@ async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, models: Path,
 
 MISSING = """
 import sys
-from openproto import Memory, errors.ProviderUnavailableError
+from openproto import Memory, ProviderUnavailableError
 memory = Memory("memori", url=sys.argv[1], models=sys.argv[2], retries=0)
 try:
     memory.add("a note", user_id="ann")
-except errors.ProviderUnavailableError as error:
+except ProviderUnavailableError as error:
     assert "models=" in str(error), error
     print("unavailable")
 memory.close()
