@@ -28,7 +28,6 @@ PEM = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
 
 async def behave(request: Request, writer: asyncio.StreamWriter) -> bytes | None:
-    """Do as the path says: answer, late or byte by byte, or hang."""
     _, kind, *rest = httpx.URL(request.target).path.split("/")
     if kind == "delay":
         await asyncio.sleep(float(rest[0]))

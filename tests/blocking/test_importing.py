@@ -37,8 +37,6 @@ links = [Link() for _ in range(10)]
 
 
 class Link:
-    """An object that only the garbage collector frees."""
-
     def __init__(self) -> None:
         self.itself = self
 

@@ -41,7 +41,6 @@ async def execute(*scripts: str, url: str | None = None) -> None:
 
 
 def drop_around(schema: str) -> Iterator[None]:
-    """Drop the schema, and once more afterwards."""
     drop = f"DROP SCHEMA IF EXISTS {schema} CASCADE"
     asyncio.run(execute(drop))
     yield

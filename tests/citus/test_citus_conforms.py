@@ -19,14 +19,11 @@ pytestmark = pytest.mark.citus
 
 @pytest.fixture(scope="module", autouse=True)
 def fresh() -> Iterator[None]:
-    """Nothing of an earlier run may be left, nor of this one."""
     for _ in drop_around(TestCitus.schema):
         yield
 
 
 class TestCitus(PostgresSuite):
-    """Text alone."""
-
     schema = f"conforming_{os.getpid()}"
 
     def provider(self) -> Provider:

@@ -106,8 +106,6 @@ class Notes(Emulator):
 
 
 class NotesProvider(Provider):
-    """An openproto provider for Notes that can add, and nothing else."""
-
     name = "notes"
 
     def __init__(self, url: str, api_key: str) -> None:

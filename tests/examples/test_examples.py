@@ -155,7 +155,6 @@ async def web(
 
 
 async def eventually(web: httpx.AsyncClient, path: str, reached: Callable[[Any], bool], **options: Any) -> Any:
-    """Return what the path answers as soon as that is as it should be."""
     async with asyncio.timeout(20):
         while not reached(found := (await web.get(path, **options)).json()):
             await asyncio.sleep(0.02)

@@ -34,15 +34,12 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
 class Part(NamedTuple):
-    """A part, how large it is at full scale, and what must hold."""
-
     run: Callable[[random.Random, int], Coroutine[Any, Any, str]]
     size: int
     bound: str
 
 
 async def schemathesis(chance: random.Random, cases: int) -> str:
-    """Send requests invented from the server's own OpenAPI."""
     told = await asyncio.to_thread(schemathesis_run.schemathesis, max(1, cases // 12))
     ensure(told.ok, told.output[-2000:])
     return f"{told.cases:,} requests, every check passed"
@@ -63,7 +60,6 @@ PARTS: dict[str, Part] = {
 
 
 def main() -> int:
-    """Run the parts that were named, or all."""
     parser = argparse.ArgumentParser(prog="tests/hard")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="1 is the full size")

@@ -36,7 +36,6 @@ while True:
 
 
 async def kills(chance: random.Random, rounds: int) -> str:
-    """Kill a part of each way to a store; what was acknowledged must be there, once."""
     acknowledged: set[str] = set()
     with folder() as home:
         server = Server()

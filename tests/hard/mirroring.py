@@ -22,7 +22,6 @@ CAUGHT_UP_WITHIN = 300.0
 
 
 async def mirroring(chance: random.Random, writes: int) -> str:
-    """Write with and without a mirror in turn; then wait until the mirror has the same as the primary."""
     mirrored: list[float] = []
     alone: list[float] = []
     mood = "down"

@@ -37,7 +37,6 @@ def client(store: Store) -> AsyncMemory:
 
 
 async def moving(chance: random.Random, records: int) -> str:
-    """Move records from sqlite to postgres and back; every field and every answer of `as_of` must be the same."""
     kills = max(1, records // RECORDS_OF_A_KILL)
     users = [f"user{number}" for number in range(max(1, records // RECORDS_OF_A_USER))]
     async with postgres() as (home, url):

@@ -76,7 +76,6 @@ def sqlite(path: Path) -> AsyncMemory:
 
 @contextmanager
 def served(memory: AsyncMemory) -> Iterator[str]:
-    """Yield the URL of a server over `memory`."""
     with running(create_app(memory, ServerSettings())) as url:
         yield url
 
@@ -119,8 +118,6 @@ async def bad_network(url: str, chance: random.Random) -> AsyncIterator[str]:
 
 
 async def network(chance: random.Random, calls: int) -> str:
-    """Call through a bad network: each call ends in bounded time, in an answer of this user's or a typed error."""
-
     async def ten_calls(url: str) -> int:
         right = 0
         async with aclosing(AsyncMemory("passthrough", base_url=url, timeout=3.0)) as memory:
@@ -162,7 +159,6 @@ async def _one_call(memory: AsyncMemory, chance: random.Random) -> None:
 
 
 async def versions(chance: random.Random, operations: int) -> str:
-    """Let 8 processes write the same keys with versions: one order must explain all that they were told."""
     told = []
     async with postgres() as (home, url):
         in_a_file = {"path": str(home / "m.db"), "synchronous": "normal"}
@@ -180,7 +176,6 @@ async def versions(chance: random.Random, operations: int) -> str:
 
 
 async def storm(chance: random.Random, cancellations: int) -> str:
-    """Cancel calls at any moment; the client works afterwards, and no task is left."""
     with folder() as home, served(sqlite(home / "s.db")) as url:
         for memory in (sqlite(home / "m.db"), AsyncMemory("passthrough", base_url=url)):
             before = asyncio.all_tasks()
@@ -245,7 +240,6 @@ GOOD: dict[str, Any] = {
 
 
 async def probes(chance: random.Random, calls: int) -> str:
-    """Call with random values: each ends in an answer, a typed error, or the TypeError of a missing argument."""
     right = refused = 0
     with folder() as home:
         async with sqlite(home / "m.db") as memory:
@@ -280,7 +274,6 @@ async def probes(chance: random.Random, calls: int) -> str:
 
 
 async def soak(chance: random.Random, seconds: int) -> str:
-    """Run a mixed load and look at the memory of the process: once it is warm, it must not grow with the operations."""
     with folder() as home, served(sqlite(home / "s.db")) as url:
         clients = [sqlite(home / "m.db"), AsyncMemory("passthrough", base_url=url)]
         started, operations, samples = time.monotonic(), 0, []

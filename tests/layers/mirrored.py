@@ -55,7 +55,6 @@ class Pair:
         return len(here)
 
     async def _state(self, provider: Provider, users: Sequence[str]) -> dict[str, Any]:
-        """Return all records by the primary's id."""
         found: dict[str, Any] = {}
         names = COMPARED + (RESTORED if self.kind == "restoring" else ())
         async with AsyncMemory(provider) as memory:
@@ -73,7 +72,6 @@ class Pair:
 
 
 async def write(memory: AsyncMemory, dice: random.Random, users: list[str], ids: dict[str, list[str]]) -> None:
-    """Write something, of every kind there is."""
     user = dice.choice(users)
     mine = ids.setdefault(user, [])
     match dice.randrange(10):

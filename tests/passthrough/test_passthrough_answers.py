@@ -207,7 +207,6 @@ async def test_a_204_with_a_body_spoils_nothing_that_comes_after() -> None:
 
 
 async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one that is sent for ever, nor one that grows when it is decompressed."""
     monkeypatch.setattr(transport, "LARGEST_ANSWER", 2**20)
     sent = 0
 

@@ -247,7 +247,6 @@ async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the
 @pytest.mark.promise(3, 4, 7, 25, 37)
 @pytest.mark.parametrize(("options", "sockets", "count"), [({}, 16, 250), ({"max_connections": 5}, 5, 1000)])
 async def test_hundreds_of_tasks_share_few_sockets(options: dict[str, int], sockets: int, count: int) -> None:
-    """Whose backend takes its time, and counts how many calls it was working on at once."""
     running = most = 0
     go = asyncio.Event()
 

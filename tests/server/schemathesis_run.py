@@ -26,8 +26,6 @@ PROGRAM = Path(sys.executable).with_name("schemathesis")
 
 
 class Run(NamedTuple):
-    """The end of a run: whether every check held, how many requests were made, and what was printed."""
-
     ok: bool
     cases: int
     output: str

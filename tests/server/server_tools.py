@@ -60,7 +60,6 @@ class Scripted(Provider):
 
 
 def scripted_app(error: BaseException | None = None) -> tuple[Scripted, Any]:
-    """Return a scripted provider and the app over it; nothing is tried twice."""
     provider = Scripted(error)
     return provider, create_app(AsyncMemory(provider, retries=0), ServerSettings())
 

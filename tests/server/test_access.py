@@ -24,7 +24,6 @@ LATE, LATES = new_key("late", ["ada"], expires=datetime.now(UTC) - timedelta(sec
 
 @pytest.fixture
 def guarded(serve_file: Serve) -> httpx.Client:
-    """A server that wants keys; the client has none."""
     return serve_file(keys=[ADAS, PAIRS, ROOTS, READERS, LATES])
 
 

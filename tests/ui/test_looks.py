@@ -21,7 +21,6 @@ VIEWS = ("memories", "context", "duplicates", "activity", "figures")
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core, as npm has it."""
     folder = tmp_path_factory.mktemp("axe")
     command = ["npm", "pack", "axe-core@4", "--silent"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)

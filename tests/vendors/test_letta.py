@@ -23,7 +23,6 @@ SEARCH = "POST /v1/passages/search"
 
 @pytest.fixture
 def raw(emulator: Emulator) -> Iterator[Sdk]:
-    """Letta's SDK as another program would use it."""
     with httpx.Client(trust_env=False, timeout=10.0) as http:
         yield Sdk(base_url=emulator.url, api_key=emulator.api_key, http_client=http, max_retries=0)
 

@@ -26,7 +26,6 @@ TOO_MANY = [f"{n:03} {'t' * 120}" for n in range(64)]
 
 @pytest.fixture
 async def raw(emulator: Emulator) -> AsyncIterator[AsyncMemsyClient]:
-    """Memsy's SDK as another program would use it."""
     async with AsyncMemsyClient(f"{emulator.url}/v1", emulator.api_key, max_retries=0) as client:
         yield client
 

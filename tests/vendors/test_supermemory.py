@@ -26,7 +26,6 @@ SEARCH = "POST /ns/{namespace}/search"
 
 @pytest.fixture
 def raw(emulator: Emulator) -> Iterator[Any]:
-    """Supermemory's SDK as another program would use it."""
     with httpx.Client(trust_env=False, timeout=10.0) as http:
         sdk = import_module("supermemory")
         yield sdk.Supermemory(base_url=emulator.url, api_key=emulator.api_key, http_client=http, max_retries=0)

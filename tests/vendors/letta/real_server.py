@@ -116,7 +116,6 @@ def temporary_folder() -> Iterator[str]:
 
 @contextlib.contextmanager
 def real_letta(home: Path) -> Iterator[str]:
-    """Run a server in `home`, install it there unless it is, and yield its URL."""
     home.mkdir(exist_ok=True)
     if not (home / "installed").exists():
         install(home)
@@ -133,7 +132,6 @@ def real_letta(home: Path) -> Iterator[str]:
 
 
 def install(home: Path) -> None:
-    """Install the server; the versions are those of the lock file in its source distribution."""
     venv.create(home / "tools", with_pip=True)
     pip, uv = (str(home / "tools/bin" / name) for name in ("pip", "uv"))
     _run(pip, "install", "--quiet", "uv")
@@ -152,7 +150,6 @@ def install(home: Path) -> None:
 
 @contextlib.contextmanager
 def postgres(home: Path) -> Iterator[int]:
-    """Run a private PostgreSQL with pgvector and yield its port on loopback."""
     private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "120"})
     dsn = private.start()
     try:
@@ -193,7 +190,6 @@ def _relay(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def embeddings() -> Iterator[str]:
-    """Serve the local embedder as OpenAI's API, and yield its base URL."""
     embedder = LocalEmbedder()
     embedder.open()
 

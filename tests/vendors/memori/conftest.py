@@ -25,7 +25,6 @@ def models() -> Iterator[Path]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A SQLite file that is not there yet."""
     return tmp_path / "memori.db"
 
 
