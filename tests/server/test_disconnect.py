@@ -129,17 +129,13 @@ async def test_a_request_that_runs_is_finished_before_the_end(start: Start, data
         assert b'{"deleted":0}' in await asyncio.to_thread(read_all, connection)
 
 
-async def test_what_does_not_finish_in_time_is_answered(start: Start, database: str, schema: str) -> None:
-    async with hanging(start, database, schema, "1") as (server, connection, _):
-        server.terminate()
+@pytest.mark.parametrize("hurried", [False, True], ids=["in time", "before a second Ctrl-C"])
+async def test_what_does_not_finish_is_answered(start: Start, database: str, schema: str, hurried: bool) -> None:
+    async with hanging(start, database, schema, "600" if hurried else "1") as (server, connection, _):
+        server.terminate(signal.SIGINT if hurried else signal.SIGTERM)
+        if hurried:
+            await asyncio.sleep(0.5)
+            os.kill(server.process.pid, signal.SIGINT)
         head, _, body = (await asyncio.to_thread(read_all, connection)).partition(b"\r\n\r\n")
         assert b" 503 " in head.partition(b"\r\n")[0]
         assert json.loads(body)["error"]["code"] == "provider_unavailable"
-
-
-async def test_a_second_ctrl_c_ends_at_once(start: Start, database: str, schema: str) -> None:
-    async with hanging(start, database, schema, "600") as (server, connection, _):
-        server.terminate(signal.SIGINT)
-        await asyncio.sleep(0.5)
-        os.kill(server.process.pid, signal.SIGINT)
-        assert b" 503 " in (await asyncio.to_thread(read_all, connection)).partition(b"\r\n")[0]
