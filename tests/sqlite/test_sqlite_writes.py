@@ -127,6 +127,19 @@ async def test_a_search_brings_into_the_index_what_a_process_that_ended_left_wai
     assert check_consistent(path) == 5
 
 
+async def test_writes_index_what_waits_themselves_where_it_is_too_much_for_whoever_searches_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_index, "_REST_SECONDS", 60.0)
+    monkeypatch.setattr(word_index, "MOST_WAITING", 2)
+    monkeypatch.setattr(word_index, "MOST_LEFT", 3)
+    async with memory(path) as client:
+        for _ in range(2):
+            await client.add_many([{"content": f"green {n}", "user_id": "ada"} for n in range(6)])
+    assert rows(path, "SELECT indexed FROM store") == [(4,)]
+    assert check_consistent(path) == 12
+
+
 async def test_a_call_cancelled_among_others_is_interrupted_and_they_are_written_all_the_same(path: Path) -> None:
     began = Event()
     forever = "INSERT INTO main.keys WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) " + (

@@ -25,6 +25,12 @@ _log = logging.getLogger(__name__)
 MOST_WAITING = 250
 """More memories than these are not left waiting for long; and so many are indexed in one transaction."""
 
+MOST_LEFT = 2_000
+"""A write that finds more memories waiting than these indexes some of them itself.
+
+Whoever opens the file next reads the texts of what was left, in every search.
+"""
+
 _MOST_READ = 30  # of those that wait, by a search: more would take it longer than all else
 _REST_SECONDS = 0.02  # so that the answer to the call that made them many is not held up
 
@@ -35,7 +41,7 @@ POSTINGS = """SELECT (SELECT group_concat(rowid) FROM words WHERE words MATCH as
 WAITING = """SELECT number, packed, CASE WHEN packed IS NULL THEN content END
     FROM memories LEFT JOIN terms USING (number)
     WHERE number > (SELECT indexed FROM store) AND +user_id = :user_id ORDER BY number"""
-NEXT = """SELECT number, packed, user_id, content FROM memories LEFT JOIN terms USING (number)
+NEXT = """SELECT number, packed, user_id, content FROM main.memories LEFT JOIN terms USING (number)
     WHERE number > (SELECT indexed FROM store) ORDER BY number LIMIT :most"""
 HOLDING = """ AND (number IN (SELECT rowid FROM words WHERE words MATCH :terms)
     OR number > (SELECT indexed FROM store)
@@ -64,6 +70,8 @@ def spelled(terms: bytes) -> str:
 def new_numbers(db: Connection, count: int) -> range:
     """Return the numbers of so many memories that are about to be written, which nothing ever had."""
     last, indexed = db.execute(LAST_NUMBERS).fetchone()
+    for _ in range(indexed, last - MOST_LEFT, MOST_WAITING):
+        extend(db)
     db.should_index = last + count - indexed > MOST_WAITING
     return range(last + 1, last + 1 + count)
 
@@ -107,7 +115,6 @@ def postings(db: Connection, user_id: str, terms: Sequence[int]) -> list[str]:
 
 def extend(db: Connection) -> bool:
     """Bring the memories that wait longest into the index; return whether others may still wait."""
-    db.act_for(None)
     rows = db.execute(NEXT, {"most": MOST_WAITING}).fetchall()
     made = {number: terms_of(user_id, content) for number, packed, user_id, content in rows if packed is None}
     db.executemany(_KEEP, made.items())
