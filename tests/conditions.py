@@ -1,10 +1,14 @@
-"""The conditions on the user in the statements of both stores, and taking one of them out."""
+"""The conditions on the user in the statements of both stores, taking one of them out, and trying what it guards."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from types import ModuleType
+from typing import Any
 
 import pytest
 from openproto_adapters.postgres import batches, changes, deciding, gets, large_search, queries, together
@@ -14,6 +18,8 @@ from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import adding, searching, selection, snapshot, statements, supersession, user_rows
 from openproto_adapters.sqlite import restoring as sqlite_restoring
 from openproto_adapters.sqlite import word_index as sqlite_words
+
+from openproto import AsyncMemory, MemoryInput, MemoryRecord
 
 OTHERS = r"(?:changed|target|handed|item|successor)\.user_id"
 PATTERNS = {
@@ -68,3 +74,37 @@ def take_out_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [*sys.modules.values()]:
         if module.__name__.startswith("openproto_adapters.") and hasattr(module, "check_owner"):
             monkeypatch.setattr(module, "check_owner", lambda *_: None)
+
+
+def attempts(
+    memory: AsyncMemory, eve: str, one: MemoryRecord, other: MemoryRecord
+) -> list[Callable[[], Awaitable[Any]]]:
+    """Return each verb as Eve calls it for another's records, of which `one` has the key "k", a scope, and a tag."""
+    both, content = (one.id, other.id), one.content
+    taken = other.model_copy(update={"user_id": eve, "key": None})
+    return [
+        lambda: memory.get(one.id, user_id=eve),
+        lambda: asyncio.gather(*(memory.get(id, user_id=eve) for id in both)),
+        lambda: memory.get(key="k", user_id=eve),
+        lambda: memory.update(one.id, user_id=eve, content="changed"),
+        lambda: memory.update(one.id, user_id=eve, supersedes=[other.id]),
+        lambda: memory.delete(one.id, user_id=eve),
+        lambda: asyncio.gather(*(memory.update(id, user_id=eve, content="changed") for id in both * 2)),
+        lambda: asyncio.gather(*(memory.delete(id, user_id=eve) for id in both * 2)),
+        lambda: asyncio.gather(*(memory.put("note", user_id=eve, key=key) for key in ("k", "l"))),
+        lambda: memory.add("note", user_id=eve, supersedes=[one.id]),
+        lambda: memory.add_many([MemoryInput(content="note", user_id=eve, supersedes=[one.id])]),
+        lambda: memory.add(content, user_id=eve, scope="s", on_duplicate="skip"),
+        lambda: memory.add(content, user_id=eve, scope="s", on_duplicate="supersede"),
+        lambda: memory.put("note", user_id=eve, key="k", supersedes=[other.id]),
+        lambda: memory.add(content, user_id=eve, key="x", idempotency_key="once"),
+        lambda: memory.put("note", user_id=eve, key="k"),
+        lambda: memory.list(eve),
+        lambda: memory.list(eve, scope="s", tag="t", as_of=datetime(2040, 1, 1, tzinfo=UTC)),
+        lambda: memory.search(content, eve),
+        lambda: memory.context(content, eve),
+        lambda: memory.scopes(eve),
+        lambda: memory.audit(eve),
+        lambda: memory.restore([taken]),
+        lambda: memory.delete_all(eve),
+    ]

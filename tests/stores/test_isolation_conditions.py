@@ -6,19 +6,17 @@ only the rows of its user, and the check of every row that comes out.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
-from conditions import CONDITIONS, take_out, take_out_checks
+from conditions import CONDITIONS, attempts, take_out, take_out_checks
 from openproto_adapters.postgres import gets, provider, queries, together
 from openproto_adapters.sqlite import lanes, selection, statements
 
-from openproto import AsyncMemory, MemoryInput, MemoryRecord, OpenProtoError, ProviderError
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError, ProviderError
 from openproto.models import StoredRecord, UserPart
 from openproto.provider import RestoreOutcomes
 
@@ -49,34 +47,7 @@ async def probe(memory: AsyncMemory, victim: str = "ada", eve: str = "eve") -> i
     before = [record async for record in memory.iter(victim)]
     taken = before[0].model_copy(update={"user_id": eve, "key": None})
     both, withheld = (ada.id, other.id), 0
-    calls: list[Callable[[], Awaitable[Any]]] = [
-        lambda: memory.get(ada.id, user_id=eve),
-        lambda: asyncio.gather(*(memory.get(id, user_id=eve) for id in both)),
-        lambda: memory.get(key="k", user_id=eve),
-        lambda: memory.update(ada.id, user_id=eve, content="changed"),
-        lambda: memory.update(ada.id, user_id=eve, supersedes=[other.id]),
-        lambda: memory.delete(ada.id, user_id=eve),
-        lambda: asyncio.gather(*(memory.update(id, user_id=eve, content="changed") for id in both * 2)),
-        lambda: asyncio.gather(*(memory.delete(id, user_id=eve) for id in both * 2)),
-        lambda: asyncio.gather(*(memory.put("note", user_id=eve, key=key) for key in ("k", "l"))),
-        lambda: memory.add("note", user_id=eve, supersedes=[ada.id]),
-        lambda: memory.add_many([MemoryInput(content="note", user_id=eve, supersedes=[ada.id])]),
-        lambda: memory.add("note of ada", user_id=eve, scope="s", on_duplicate="skip"),
-        lambda: memory.add("note of ada", user_id=eve, scope="s", on_duplicate="supersede"),
-        lambda: memory.put("note", user_id=eve, key="k", supersedes=[other.id]),
-        lambda: memory.add("note of ada", user_id=eve, key="x", idempotency_key="once"),
-        lambda: memory.put("note", user_id=eve, key="k"),
-        lambda: memory.list(eve),
-        lambda: memory.list(eve, scope="s", tag="t", as_of=datetime(2040, 1, 1, tzinfo=UTC)),
-        lambda: memory.search("note of ada", eve),
-        lambda: memory.context("note of ada", eve),
-        lambda: memory.scopes(eve),
-        lambda: memory.audit(eve),
-        lambda: memory.restore([taken]),
-        lambda: held_of(memory, eve),
-        lambda: load(memory, taken),
-        lambda: memory.delete_all(eve),
-    ]
+    calls = [lambda: held_of(memory, eve), lambda: load(memory, taken), *attempts(memory, eve, ada, other)]
     for call in calls:
         try:
             answer = repr(await call())

@@ -7,7 +7,6 @@ gigabyte of disk, and is removed at the end.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -24,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import certifi
 import httpx
 import numpy as np
+import psycopg
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from openproto_adapters.letta import Letta
@@ -153,7 +152,8 @@ def postgres(home: Path) -> Iterator[int]:
     private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "120"})
     dsn = private.start()
     try:
-        asyncio.run(_create_extension(dsn))
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         with _relay(keeper.Place(home).socket) as port:
             yield port
     finally:
@@ -287,14 +287,6 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.5)
     end = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
     raise RuntimeError(f"the server did not start within {START_WITHIN:g} s; the end of its log:\n{end}")
-
-
-async def _create_extension(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    finally:
-        await connection.close()
 
 
 def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
