@@ -45,7 +45,7 @@ class Hosted:
     says_when_to_return: bool = True  # whether its SDK passes on the Retry-After of a 429
     timeout: str = ""  # where the adapter says how long it waits for a byte, unless that is an option
     processes_later: bool = False  # whether a memory is queued or indexed at first
-    wait: object = None  # the value of `wait=` with which a write is processed when it returns, where there is one
+    wait: Any = None  # the value of `wait=` with which a write is processed when it returns, where there is one
     batch: tuple[str, int, int] = ("", 0, 0)
     """The route of a batch, and how many requests 60 memories of one user and 60 of another are."""
     statuses: Mapping[int, type[errors.OpenProtoError]] = field(default_factory=dict)

@@ -87,7 +87,12 @@ async def test_with_infer_an_add_waits_for_its_event(emulator: Mem0Platform) -> 
 async def test_another_users_memory_in_a_listing_is_an_error(emulator: Mem0Platform) -> None:
     async with client(emulator) as memory:
         record = await memory.add("tea", user_id="bob", idempotency_key="key")
-        foreign = {"id": record.id, "memory": "tea", "user_id": "bob", "created_at": "2026-01-01T00:00:00Z"}
+        foreign: dict[str, Any] = {
+            "id": record.id,
+            "memory": "tea",
+            "user_id": "bob",
+            "created_at": "2026-01-01T00:00:00Z",
+        }
         foreign["metadata"] = emulator.memories[record.id].versions[-1].metadata
         body = {"count": 1, "next": None, "previous": None, "results": [foreign]}
         emulator.faults.next(Status(200, body=body), path=LIST)
