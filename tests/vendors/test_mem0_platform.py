@@ -15,7 +15,7 @@ SEARCH, LIST = "/v3/memories/search/", "/v3/memories/"
 
 
 def client(emulator: Mem0Platform, **options: Any) -> AsyncMemory:
-    return AsyncMemory("mem0", retries=0, timeout=10, **emulator.provider_options(), **options)
+    return AsyncMemory("mem0", retries=0, **emulator.provider_options(), **options)
 
 
 async def test_a_repeated_text_is_another_memory(emulator: Mem0Platform) -> None:
