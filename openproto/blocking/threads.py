@@ -83,13 +83,17 @@ class Threads:
             call.give_up()
             del call  # an error's traceback holds this frame, and the call's outcome the error
 
-    def submit(self, function: Callable[[], R]) -> asyncio.Future[R]:
-        """Start what a call of this object does, and return its future; cancelling that gives the call up."""
+    def submit(self, function: Callable[[], R], then: Callable[[], None]) -> asyncio.Future[R]:
+        """Start what a call of this object does, and return its future; cancelling that gives the call up.
+
+        `then` is called once it is done or cancelled.
+        """
         call = self._begin(function)
 
         def ended(_: asyncio.Future[R]) -> None:
             self._calls.discard(call)
             call.abort.set()
+            then()
 
         call.outcome.add_done_callback(ended)
         return call.outcome

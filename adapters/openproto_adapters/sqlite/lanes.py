@@ -155,17 +155,16 @@ class Lane:
     def _start(self, work: Callable[[], T], job: Job, calls: Sequence[Job] = ()) -> asyncio.Future[T]:
         if self._is_closing:  # its connection may be closed by now, and no other is made
             raise closed_meanwhile()
-        future = self._threads.submit(work)
         jobs = {job, *calls}
-        self._running |= jobs
 
-        def ended(_: asyncio.Future[T]) -> None:
+        def ended() -> None:
             # Reached early only by a cancellation: the statement that runs for this job now stops.
             job.give_up()
             self._running -= jobs
             self._then()
 
-        future.add_done_callback(ended)
+        future = self._threads.submit(work, ended)
+        self._running |= jobs
         return future
 
     def _work(self, job: Job, function: Callable[[Connection], T]) -> T:
