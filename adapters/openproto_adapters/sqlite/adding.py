@@ -21,7 +21,7 @@ from openproto.stores.duplicates import decide
 from openproto.stores.indexer import IndexedInput
 from openproto_adapters.sqlite import statements, word_index
 from openproto_adapters.sqlite.lanes import Connection
-from openproto_adapters.sqlite.records import from_micros, pack_embedding, to_micros, to_record
+from openproto_adapters.sqlite.records import COLUMNS, from_micros, pack_embedding, to_micros, to_record
 from openproto_adapters.sqlite.selection import own, selection
 from openproto_adapters.sqlite.supersession import release, supersede
 
@@ -32,6 +32,8 @@ Asked: TypeAlias = tuple[New | OpenProtoError, Call]
 MOST_COMPARED = 40
 """How many words of a text find what may be the same; the texts themselves are compared afterwards."""
 
+HOLDING = f"""SELECT {COLUMNS} FROM {word_index.HOLDING} CROSS JOIN memories ON number = holding
+    WHERE {{where}} ORDER BY created_at DESC, id DESC"""
 INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
 
 LAST_CHANGE = "SELECT coalesce(max(seq), 0) FROM changes WHERE user_id = :user_id"
@@ -199,10 +201,11 @@ def _needs_no_look(new: New, call: Call) -> bool:
 def _candidates(db: Connection, new: New) -> list[MemoryRecord]:
     """Return the current records that hold the words of the input, newest first."""
     where, parameters = selection(Filters(user_id=new.item.user_id), datetime.now(UTC))
+    statement = statements.LIST
     if terms := word_index.terms_of(new.item.user_id, new.item.content)[: 8 * MOST_COMPARED]:
-        where += word_index.HOLDING
+        statement = HOLDING
         parameters |= {"terms": word_index.spelled(terms), "first": terms[:8]}
-    rows = db.execute(statements.LIST.format(where=where), parameters | {"limit": -1}).fetchall()
+    rows = db.execute(statement.format(where=where), parameters | {"limit": -1}).fetchall()
     return [own(to_record(row), new.item.user_id) for row in rows]
 
 

@@ -43,10 +43,10 @@ WAITING = """SELECT number, packed, CASE WHEN packed IS NULL THEN content END
     WHERE number > (SELECT indexed FROM store) AND +user_id = :user_id ORDER BY number"""
 NEXT = """SELECT number, packed, user_id, content FROM main.memories LEFT JOIN terms USING (number)
     WHERE number > (SELECT indexed FROM store) ORDER BY number LIMIT :most"""
-HOLDING = """ AND (number IN (SELECT rowid FROM words WHERE words MATCH :terms)
-    OR number > (SELECT indexed FROM store)
-        AND NOT EXISTS (SELECT 1 FROM terms t WHERE t.number = memories.number AND NOT instr(packed, :first)))"""
-"""The condition on rows that have all of the terms; of rows that wait, on those that may have."""
+HOLDING = """(SELECT rowid AS holding FROM words WHERE words MATCH :terms
+    UNION ALL SELECT number FROM main.memories LEFT JOIN terms USING (number)
+        WHERE number > (SELECT indexed FROM store) AND (packed IS NULL OR instr(packed, :first)))"""
+"""The numbers of the memories that have all of the terms; of those that wait, of all that may have."""
 
 _INDEX = "INSERT INTO words (rowid, terms) VALUES (?, ?)"
 _UNINDEX = "INSERT INTO words (words, rowid, terms) VALUES ('delete', ?, ?)"
