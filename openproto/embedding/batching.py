@@ -53,13 +53,10 @@ class Batcher:
 
         Only one batch of them stands in the queue at a time, so that a long list does not hold up other callers.
         """
-        return [vector for part in self._parts(texts) for vector in await self._part(part)]
+        return [vector for part in self._parts(texts) for vector in await self.part(part)]
 
-    async def vector(self, text: str) -> Vector:
-        """Return the vector of a text, or raise its error."""
-        return (await self._part([text]))[0]
-
-    def _part(self, texts: list[str]) -> Awaitable[list[Vector]]:
+    def part(self, texts: list[str]) -> Awaitable[list[Vector]]:
+        """Return the vectors of what is no more than a batch, or raise the first error."""
         if self._stopped:
             raise RuntimeError("the embedder is closed; make a new one")
         is_idle = not (self._waiting or self._workers or self._alone)

@@ -75,7 +75,7 @@ class Embeddings:
     async def embed_one(self, text: str) -> Vector:
         """Return the unit vector of `text`; that of a blank text is all zeros."""
         batcher = self._open_batcher()
-        return await batcher.vector(text) if text.strip() else zero_vector(self.dim)
+        return (await batcher.part([text]))[0] if text.strip() else zero_vector(self.dim)
 
     async def embed_many(self, texts: Iterable[str]) -> list[Vector]:
         """Return the unit vectors of `texts` in order, or raise the first error.

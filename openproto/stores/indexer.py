@@ -188,7 +188,8 @@ class Indexer(Generic[W]):
 
     async def index(self, keyed: KeyedInput) -> IndexedInput[W]:
         """Return `keyed` ready to be written."""
-        vector = await self.embed(keyed.item.content)
+        embeddings = self._embeddings
+        vector = await embeddings.embed_one(keyed.item.content) if embeddings else None
         if len(keyed.item.content) <= _SMALL:
             return self._indexed(keyed, vector)
         return await self._threads(self._indexed, keyed, vector)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 from openproto.embedding import Vector
@@ -59,8 +58,12 @@ class PackedWords(NamedTuple):
 def index_text(text: str) -> PackedWords:
     """Return the words of a memory's text."""
     found, begun = begun_words(text)
-    beginnings = chain.from_iterable(map(_PACKED_BEGINNINGS.__getitem__, begun))
-    return _pack_words([*map(_PACKED_PLACES.__getitem__, found), *beginnings])
+    joined = map(_PACKED_PLACES.__getitem__, found[len(begun) :])
+    packed = b"".join([*map(_PACKED_WITH_BEGINNINGS.__getitem__, begun), *joined])
+    if len(places := {*struct.unpack(f">{len(packed) // 4}i", packed)}) > MOST_WORDS:
+        return pack_words([*found, *prefixes(*begun)])
+    count = len(places)
+    return PackedWords(struct.pack(f">iii{count}i{4 * count}s", _PLACES, count, 0, *sorted(places), _ONES), None)
 
 
 def pack_words(words: Iterable[str]) -> PackedWords:
@@ -115,7 +118,8 @@ def _packed_place(term: int) -> bytes:
 
 
 _PACKED_PLACES = PerWord(lambda word: _packed_place(term(word)))
-_PACKED_BEGINNINGS = PerWord(lambda word: [*map(_PACKED_PLACES.__getitem__, prefixes(word))])
+# One object for each word, and not for each of its beginnings: most are far from the processor when they are needed.
+_PACKED_WITH_BEGINNINGS = PerWord(lambda word: b"".join(map(_PACKED_PLACES.__getitem__, (word, *prefixes(word)))))
 
 
 def _pack_places(places: Collection[bytes], values: bytes = _ONES) -> bytes:
