@@ -10,15 +10,13 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private.server import PrivatePostgres
-from openproto_conformance.emulators import Emulator
-
-AnyEmulator = TypeVar("AnyEmulator", bound=Emulator)
+from openproto_conformance.emulators.registry import emulator_class
 
 _HOME = "TESTS_OF_THIS_RUN"
 """The environment variable with the folder of the run's PostgreSQL; the first process of a run sets it."""
@@ -92,8 +90,8 @@ def folder(name: str) -> Path:
 
 
 @cache
-def emulator(kind: type[AnyEmulator]) -> AnyEmulator:
+def emulator(name: str) -> Any:
     """Return a running emulator."""
-    started = kind().start()
+    started = emulator_class(name)().start()
     atexit.register(started.stop)
     return started

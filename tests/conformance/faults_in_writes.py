@@ -9,20 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from saboteurs import (
-    Fault,
-    Real,
-    Spoil,
-    break_verb,
-    breaks,
-    broken,
-    changed,
-    each,
-    inbound,
-    kept,
-    spoil,
-    with_extensions,
-)
+from saboteurs import Fault, Spoil, break_verb, breaks, broken, changed, each, inbound, kept, spoil, with_extensions
 
 from openproto import ConflictError, MemoryInput, NotFoundError
 from openproto.provider import GeneratedKey, KeyedInput
@@ -80,7 +67,7 @@ async def batch_supersedes_anothers_memory(real: Any, items: Sequence[KeyedInput
 
 
 @breaks("update: histories_of_supersession")
-async def update_drops_what_it_superseded(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+async def update_drops_what_it_superseded(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     record = await real(ref, changes)
     if "supersedes" in changes.changes or not record.supersedes:
         return record
@@ -191,7 +178,7 @@ FIRST: dict[tuple[str, str], MemoryInput] = {}
 
 
 @breaks("add: histories_of_idempotency")
-async def keys_ignore_what_is_superseded(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
+async def keys_ignore_what_is_superseded(real: Any, item: MemoryInput, *, idempotency_key: str) -> Any:
     first = FIRST.setdefault((item.user_id, idempotency_key), item)
     if changed(first, supersedes=[]) == changed(item, supersedes=[]):
         try:

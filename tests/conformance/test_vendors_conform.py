@@ -21,25 +21,16 @@ import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
-from openproto_adapters.letta import Letta
 from openproto_adapters.mem0 import Mem0
 from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_adapters.memori import Memori
-from openproto_adapters.memorysync import MemorySync
-from openproto_adapters.memsy import Memsy
-from openproto_adapters.supermemory import Supermemory
 from openproto_conformance import ProviderSuite
-from openproto_conformance.emulators import Emulator
-from openproto_conformance.emulators.letta import Letta as LettaEmulator
-from openproto_conformance.emulators.mem0 import Mem0Platform as Mem0Emulator
-from openproto_conformance.emulators.memori import Memori as MemoriEmulator
-from openproto_conformance.emulators.memorysync import MemorySync as MemorySyncEmulator
-from openproto_conformance.emulators.memsy import Memsy as MemsyEmulator
-from openproto_conformance.emulators.supermemory import Supermemory as SupermemoryEmulator
+from openproto_conformance.emulators.registry import emulator_class
 
 from openproto import Provider
 from openproto.embedding import LocalEmbedder
 from openproto.layers.audit import Audited
+from openproto.registry import make_provider
 
 NOWHERE = "http://127.0.0.1:1"
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
@@ -69,13 +60,12 @@ class VendorSuite(ProviderSuite):
     """A provider over an emulator, with an audit journal for each case."""
 
     quick = True
-    kind: ClassVar[type[Emulator]]
-    adapter: ClassVar[Any]
+    kind: ClassVar[str]
     width: ClassVar[tuple[str, int]] = ("width", 8)
     """The option that says how many connections there are, and how many there are without `pooled`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        cls.secrets = (*cls.secrets, cls.kind.api_key)
+        cls.secrets = (*cls.secrets, emulator_class(cls.kind).api_key)
         super().__init_subclass__(**kwargs)
 
     @property
@@ -93,8 +83,7 @@ class VendorSuite(ProviderSuite):
         return Audited(self.alone(size), self.journal)
 
     def alone(self, size: int, **options: Any) -> Provider:
-        adapter: Provider = self.adapter(**{**self.emulator.provider_options(), self.width[0]: size, **options})
-        return adapter
+        return make_provider(self.kind, {**self.emulator.provider_options(), self.width[0]: size, **options})
 
     def stalled(self) -> AbstractContextManager[object] | None:
         return self.emulator.stalled()  # type: ignore[no-any-return]
@@ -104,22 +93,22 @@ class VendorSuite(ProviderSuite):
 
 
 class TestLetta(VendorSuite):
-    kind, adapter = LettaEmulator, Letta
+    kind = "letta"
 
 
 class TestSupermemory(VendorSuite):
-    kind, adapter = SupermemoryEmulator, Supermemory
+    kind = "supermemory"
 
 
 class TestMemorySync(VendorSuite):
-    kind, adapter = MemorySyncEmulator, MemorySync
+    kind = "memorysync"
     width = ("max_connections", 32)
 
 
 class TestMemsy(VendorSuite):
     """With a file for the records and the audit journal."""
 
-    kind, adapter = MemsyEmulator, Memsy
+    kind = "memsy"
     width = ("width", 16)
 
     def pooled(self, size: int) -> Provider:
@@ -187,7 +176,7 @@ class TestMem0Library(ProviderSuite):
 
 
 class TestMem0Platform(VendorSuite):
-    kind, adapter = Mem0Emulator, Mem0
+    kind = "mem0"
 
     @cached_property
     def journal(self) -> str:
@@ -210,14 +199,14 @@ class TestMem0OnPgvector(ProviderSuite):
 class TestMemoriOnSqlite(VendorSuite):
     """The embedding model is a stand-in made of the local embedder's vectors, since the real one is a download."""
 
-    kind, adapter = MemoriEmulator, Memori
+    kind = "memori"
 
     def unreachable(self) -> Provider:
         return Memori("/dev/null/memori.db", models=self.emulator.models)
 
 
 class TestMemoriOnPostgres(VendorSuite):
-    kind, adapter = MemoriEmulator, Memori
+    kind = "memori"
     secrets = ("correct-horse",)
 
     @property

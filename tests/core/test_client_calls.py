@@ -11,7 +11,7 @@ import pytest
 from fake_provider import CALLS, FakeProvider, Gate, hang, record
 from waiting import until
 
-from openproto import AsyncMemory, ConflictError, InvalidRequestError, Memory, MemoryInput, MemoryPage, MemoryRecord
+from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryInput, MemoryRecord
 from openproto.client import retry
 from openproto.errors import IngestionTimeoutError, NotFoundError, ProviderError, ProviderTimeoutError, RateLimitedError
 from openproto.errors import ProviderUnavailableError as Down
@@ -29,7 +29,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.promise(15)
-@pytest.mark.parametrize("verb", ["add", "get", "update", "delete", "list", "search", "context", "audit", "delete_all"])
+@pytest.mark.parametrize("verb", CALLS)
 async def test_a_verb_that_hangs_raises_provider_timeout_and_says_whether_it_may_have_written(verb: str) -> None:
     provider = FakeProvider(acts=[hang])
     async with AsyncMemory(provider, timeout=0.1) as memory:
@@ -167,25 +167,6 @@ async def test_a_call_that_waits_for_a_slot_is_bounded_by_the_timeout_and_never_
         await memory.get("m3")
 
 
-@pytest.mark.promise(31)
-async def test_each_item_has_its_own_outcome_in_order() -> None:
-    provider = FakeProvider(acts=[None, ConflictError("taken"), None])
-    items = [
-        {**TEA, "content": "a", "idempotency_key": "k1", "x_mem0": 1},
-        {**TEA, "idempotency_key": None, "x-mem0": 2},
-        *({**TEA, **wrong} for wrong in ({"content": ""}, {"colour": "red"}, {"idempotency_key": ""})),
-        MemoryInput(content="c", user_id="ada", scope="s"),
-    ]
-    async with AsyncMemory(provider) as memory:
-        found = await memory.add_many(item for item in items)
-        assert await memory.add_many([]) == []
-    assert [type(o) for o in found] == [MemoryRecord, ConflictError, *[InvalidRequestError] * 3, MemoryRecord]
-    assert [o.content for o in found if isinstance(o, MemoryRecord)] == ["a", "c"]
-    assert [item.extensions for item in provider.inputs] == [{"x-mem0": 1}, {"x-mem0": 2}, {}]
-    assert provider.inputs[2].scope == "s"
-    assert (provider.keys[0], len(set(provider.keys))) == ("k1", 3)
-
-
 class Batching(FakeProvider):
     """Takes a batch whole."""
 
@@ -197,12 +178,21 @@ class Batching(FakeProvider):
         return [record(content=keyed.item.content) for keyed in items]
 
 
+@pytest.mark.promise(31)
 async def test_a_long_list_is_written_in_batches_which_fail_alone_and_are_repeated() -> None:
     provider = Batching(acts=[None, ProviderError("broken"), Down("busy"), None])
+    items: list[Any] = [{**TEA, "content": f"n{n}" if n else ""} for n in range(2_500)]
+    items[1] |= {"idempotency_key": "k1", "x_mem0": 1}
+    items[2] |= {"idempotency_key": None, "x-mem0": 2}
+    items[3] = MemoryInput(content="n3", user_id="ada", scope="s")
     async with AsyncMemory(provider) as memory:
-        found = await memory.add_many({**TEA, "content": f"n{n}" if n else ""} for n in range(2_500))
+        found = await memory.add_many(item for item in items)
     assert [len(batch) for batch in provider.batches] == [999, 1000, 500, 500]
     assert provider.batches[2] == provider.batches[3]
+    one, two, three = provider.batches[0][:3]
+    extensions = [keyed.item.extensions for keyed in (one, two, three)]
+    assert (extensions, three.item.scope) == ([{"x-mem0": 1}, {"x-mem0": 2}, {}], "s")
+    assert (one.idempotency_key, len({keyed.idempotency_key for keyed in provider.batches[0]})) == ("k1", 999)
     kinds = [InvalidRequestError, *[MemoryRecord] * 999, *[ProviderError] * 1000, *[MemoryRecord] * 500]
     assert [type(outcome) for outcome in found] == kinds
     stored = [*range(1, 1000), *range(2000, 2500)]
@@ -220,15 +210,6 @@ async def test_one_query_for_many_users_answers_each_once_in_order_and_bounds_th
     assert provider.most_running <= 4
     asked = {(request.user_id, request.scope, request.limit) for request in provider.requests}
     assert asked == {(user, "work", 3) for user in users}
-
-
-async def test_delete_all_on_a_provider_without_its_own_deletes_page_by_page() -> None:
-    provider = FakeProvider()
-    provider.pages = [MemoryPage(items=[*map(record, ids)]) for ids in ("ab", "c", "")]
-    async with AsyncMemory(provider) as memory:
-        assert await memory.delete_all("ada", scope="s/*", tag="t") == 3
-    assert provider.calls.count("delete") == 3
-    assert (provider.requests[0].scope, provider.requests[0].tags) == ("s", ("t",))
 
 
 @pytest.mark.promise(33)
@@ -278,14 +259,15 @@ async def test_health_says_ok_or_why_not_in_bounded_time(provider: FakeProvider,
     await memory.aclose()
 
 
-@pytest.mark.promise(113)
+@pytest.mark.promise(113, 121)
 async def test_an_observer_gets_an_event_for_every_call_and_harms_none(caplog: pytest.LogCaptureFixture) -> None:
     def broken(event: CallEvent) -> None:
         raise RuntimeError("the dashboard is down")
 
+    caplog.set_level(logging.INFO, "openproto.calls")
     events: list[CallEvent] = []
     provider = FakeProvider(acts=[None, NotFoundError("gone")])
-    async with AsyncMemory(provider, app="notes", observers=[broken, events.append]) as m:
+    async with AsyncMemory(provider, app="notes", observers=[broken, events.append, log_calls()]) as m:
         await m.add("a secret", user_id="ada", scope="work")
         with pytest.raises(NotFoundError) as raised:
             await m.get("m1")
@@ -295,6 +277,10 @@ async def test_an_observer_gets_an_event_for_every_call_and_harms_none(caplog: p
     assert 0 <= added.seconds < 5
     assert "the dashboard is down" in caplog.text
     assert "secret" not in repr(events) + caplog.text
+    fine, failed = [line for line in caplog.records if line.name == "openproto.calls"]
+    assert (fine.levelno, failed.levelno) == (logging.INFO, logging.WARNING)
+    assert fine.getMessage().startswith("add on fake: ok in ")
+    assert f"(request {got.request_id})" in failed.getMessage()
 
 
 @pytest.mark.promise(74, 117)
@@ -321,17 +307,3 @@ async def test_stats_count_calls_retries_errors_cancellations_and_what_is_in_fli
     got = stats.verbs["get"]
     assert (stats.verbs["search"].calls, got.errors, got.retries) == (1, 2, 2)
     assert 0 <= got.p50 <= got.p95 <= got.longest
-
-
-@pytest.mark.promise(121)
-def test_the_logging_observer_logs_verb_provider_outcome_and_request(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "openproto.calls")
-    with Memory(FakeProvider(acts=[None, NotFoundError("gone")]), observers=[log_calls()]) as memory:
-        memory.add("a secret", user_id="ada")
-        with pytest.raises(NotFoundError) as raised:
-            memory.get("m1")
-    fine, failed = caplog.records
-    assert (fine.levelno, failed.levelno) == (logging.INFO, logging.WARNING)
-    assert fine.getMessage().startswith("add on fake: ok in ")
-    assert f"(request {raised.value.request_id})" in failed.getMessage()
-    assert "secret" not in caplog.text

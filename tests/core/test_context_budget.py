@@ -113,7 +113,7 @@ def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
             ["x" * 500, "likes milk"],
             100,
             "likes tea [m0]\nlikes milk [n1]",
-        ),  # not tried again
+        ),
         # What no search found follows, newest first, while the budget lasts.
         (
             ["likes tea"],

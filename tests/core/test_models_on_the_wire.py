@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -93,21 +94,12 @@ def test_a_record_of_valid_fields_is_the_one_that_validation_makes_and_cannot_be
             record.content = "milk"  # type: ignore[misc]
 
 
+PROTOCOL = (Path(__file__).parents[2] / "docs/protocol.md").read_text(encoding="utf-8")
 TABLE = {
-    "UnauthorizedError": ("unauthorized", "auth", 401),
-    "ScopeDeniedError": ("scope_denied", "auth", 403),
-    "NotFoundError": ("not_found", "not_found", 404),
-    "InvalidRequestError": ("invalid_request", "invalid", 400),
-    "UnsupportedCapabilityError": ("unsupported_capability", "invalid", 400),
-    "ConflictError": ("conflict", "invalid", 409),
-    "PayloadTooLargeError": ("payload_too_large", "invalid", 413),
-    "RateLimitedError": ("rate_limited", "rate_limited", 429),
-    "ProviderError": ("provider_error", "provider_error", 502),
-    "ProviderUnavailableError": ("provider_unavailable", "provider_error", 503),
-    "ProviderTimeoutError": ("provider_timeout", "provider_error", 504),
-    "IngestionTimeoutError": ("ingestion_timeout", "provider_error", 504),
-    "InternalError": ("internal_error", "provider_error", 500),
+    name: (code, int(status))
+    for name, code, status in re.findall(r"^\| `(\w+Error)`.*\| `(\w+)` \| (\d{3}) \|$", PROTOCOL, re.MULTILINE)
 }
+TYPES = {401: "auth", 403: "auth", 404: "not_found", 429: "rate_limited", **dict.fromkeys((400, 409, 413), "invalid")}
 
 
 def below(cls: type[OpenProtoError]) -> list[type[OpenProtoError]]:
@@ -121,9 +113,10 @@ CLASSES = {cls.__name__: cls for cls in below(OpenProtoError)}
 
 def test_the_classes_codes_families_and_statuses_are_those_of_the_protocol() -> None:
     errors = {name: cls("x") for name, cls in CLASSES.items()}
-    assert {name: (error.code, error.type, error.http_status) for name, error in errors.items()} == TABLE
+    assert {name: (error.code, error.http_status) for name, error in errors.items()} == TABLE
     assert sorted(error.code for error in errors.values()) == sorted(ERROR_CODES)
-    assert {kind for _, kind, _ in TABLE.values()} == set(get_args(ErrorType))
+    assert {error.type for error in errors.values()} == set(get_args(ErrorType))
+    assert all(error.type == TYPES.get(error.http_status, "provider_error") for error in errors.values())
 
 
 def test_the_classes_are_related_as_callers_catch_them_and_as_the_docstring_draws() -> None:
@@ -136,9 +129,7 @@ def test_the_classes_are_related_as_callers_catch_them_and_as_the_docstring_draw
     assert not issubclass(errors.UnknownProviderError, OpenProtoError)
     rows = re.findall(r"^    ((?:│   )*[├└]── )(\w+) +(\w+) +(\d{3})", errors.__doc__ or "", re.MULTILINE)
     drawn = {name: (len(lead) // 4, code, int(status)) for lead, name, code, status in rows}
-    assert drawn == {
-        name: (2 if name in below_provider else 1, code, status) for name, (code, _, status) in TABLE.items()
-    }
+    assert drawn == {name: (2 if name in below_provider else 1, *of_it) for name, of_it in TABLE.items()}
 
 
 def test_the_envelope_names_the_provider_and_the_request_where_they_are_known() -> None:

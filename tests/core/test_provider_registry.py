@@ -10,15 +10,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from openproto import AsyncMemory, Memory, UnknownProviderError
-from openproto.registry import (
-    CLIENT_OPTIONS,
-    make_provider,
-    missing_extra,
-    provider_class,
-    provider_names,
-    provider_options,
-)
+from openproto import AsyncMemory, Memory, UnknownProviderError, registry
+from openproto.registry import provider_class, provider_names
 
 Install: TypeAlias = Callable[..., None]
 
@@ -69,9 +62,12 @@ def test_an_unknown_option_is_a_type_error_that_names_the_nearest_and_all(wrong:
     options: dict[str, Any] = {wrong: 1}
     with pytest.raises(TypeError, match=f"unexpected option '{wrong}'; did you mean '{right}'") as caught:
         AsyncMemory("sqlite", **options)
-    assert all(option in str(caught.value) for option in (*provider_options(provider_class("sqlite")), *CLIENT_OPTIONS))
+    assert all(
+        option in str(caught.value)
+        for option in (*registry.provider_options(provider_class("sqlite")), *registry.CLIENT_OPTIONS)
+    )
     named = inspect.signature(AsyncMemory.__init__).parameters.keys() - {"self", "provider", "options"}
-    assert {*named, "audit_reads"} == set(CLIENT_OPTIONS)
+    assert {*named, "audit_reads"} == set(registry.CLIENT_OPTIONS)
 
 
 @pytest.mark.promise(80)
@@ -79,12 +75,12 @@ def test_a_third_partys_provider_is_found_by_its_name_and_takes_its_options(inst
     install(name="aardvark")
     assert provider_names() == sorted(provider_names())
     assert provider_names()[0] == "aardvark"
-    assert list(provider_options(provider_class("aardvark"))) == ["url", "timeout_ms"]
+    assert list(registry.provider_options(provider_class("aardvark"))) == ["url", "timeout_ms"]
     memory = AsyncMemory(provider="aardvark", url="http://x")
     assert memory._session.provider.url == "http://x"  # type: ignore[attr-defined]
     assert repr(Memory("aardvark", url="http://x")) == "<Memory provider='acme'>"
     with pytest.raises(TypeError, match="'url'"):
-        AsyncMemory(make_provider("aardvark", {}), url="u")
+        AsyncMemory(registry.make_provider("aardvark", {}), url="u")
 
 
 @pytest.mark.parametrize("module", ["acme_sdk_that_is_not_there", "acme_not_there.child", "json.not_there"])
@@ -97,7 +93,7 @@ def test_a_missing_package_is_named_also_if_it_is_needed_only_to_open(install: I
     with pytest.raises(ImportError, match="pip install 'acme_sdk_that_is_not_there'") as caught:
         provider_class("plain")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
-    assert str(missing_extra("postgres", "asyncpg")).endswith("pip install 'openproto[postgres]'")
+    assert str(registry.missing_extra("postgres", "asyncpg")).endswith("pip install 'openproto[postgres]'")
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,10 @@ from typing import Any, TypeAlias
 import pytest
 from raw_server import Handler, RawServer, Request, always, answer
 
+from openproto import errors
 from openproto.embedding import OpenAIEmbedder, openai_endpoint
-from openproto.errors import (
-    InvalidRequestError,
-    OpenProtoError,
-    PayloadTooLargeError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitedError,
-    UnauthorizedError,
-)
 
-Failure: TypeAlias = Callable[..., Awaitable[OpenProtoError]]
+Failure: TypeAlias = Callable[..., Awaitable[errors.OpenProtoError]]
 
 KEY = "sk-very-secret"
 TEXT = "the private words of Ann"
@@ -109,10 +100,10 @@ async def failure(server: Server, caplog: pytest.LogCaptureFixture) -> AsyncIter
     caplog.set_level(logging.DEBUG)
     async with opened(server) as ready:
 
-        async def of(rest: Handler, embedder: OpenAIEmbedder = ready) -> OpenProtoError:
+        async def of(rest: Handler, embedder: OpenAIEmbedder = ready) -> errors.OpenProtoError:
             server.rest = rest
             server.requests.clear()
-            with pytest.raises(OpenProtoError) as raised:
+            with pytest.raises(errors.OpenProtoError) as raised:
                 await embedder.embed([TEXT])
             shown = "".join(traceback.format_exception(raised.value)) + f"{raised.value!r} {embedder!r}" + caplog.text
             assert caplog.records
@@ -143,14 +134,14 @@ async def test_rows_are_ordered_by_their_index_if_they_have_one(server: Server, 
         assert [found[0] for found in await embedder.embed(["a", "bb", "ccc"])] == [1, 2, 3]
 
 
-STATUSES: dict[int, type[OpenProtoError]] = {
-    **dict.fromkeys((302, 404), ProviderError),
-    **dict.fromkeys((400, 422), InvalidRequestError),
-    **dict.fromkeys((401, 403), UnauthorizedError),
-    **dict.fromkeys((408, 504), ProviderTimeoutError),
-    413: PayloadTooLargeError,
-    429: RateLimitedError,
-    **dict.fromkeys((500, 503), ProviderUnavailableError),
+STATUSES: dict[int, type[errors.OpenProtoError]] = {
+    **dict.fromkeys((302, 404), errors.ProviderError),
+    **dict.fromkeys((400, 422), errors.InvalidRequestError),
+    **dict.fromkeys((401, 403), errors.UnauthorizedError),
+    **dict.fromkeys((408, 504), errors.ProviderTimeoutError),
+    413: errors.PayloadTooLargeError,
+    429: errors.RateLimitedError,
+    **dict.fromkeys((500, 503), errors.ProviderUnavailableError),
 }
 
 
@@ -174,7 +165,7 @@ async def test_a_malformed_answer_is_a_provider_error_and_not_repeated(server: S
     wrong: Any = (None, [1], [{"index": 0}], [row(1, 5)], [row(1, 0)] * 2, [], [row(1, 0), row(1, 1)])
     whole = ({"data": data} for data in wrong)
     for body in (b"", b"<html>busy</html>", b'{"data": [{"index": 0, "embed', {}, [], *whole):
-        assert type(await failure(gives(body))) is ProviderError
+        assert type(await failure(gives(body))) is errors.ProviderError
         assert len(server.bodies) == 1
 
 
@@ -194,14 +185,14 @@ async def test_passing_troubles_are_repeated(server: Server, broken: Handler, pa
 async def test_a_pause_beyond_the_deadline_is_not_begun(server: Server, failure: Failure) -> None:
     async with asyncio.timeout(5), opened(server, timeout=10) as embedder:
         error = await failure(gives(b"", 429, retry_after="60"), embedder)
-    assert isinstance(error, RateLimitedError)
+    assert isinstance(error, errors.RateLimitedError)
     assert (error.retry_after, len(server.bodies)) == (60, 1)
 
 
 async def test_the_deadline_is_for_the_whole_call_however_slowly_it_drips(server: Server, failure: Failure) -> None:
     async with asyncio.timeout(5), opened(server, timeout=0.3) as embedder:
         error = await failure(drips, embedder)
-    assert isinstance(error, ProviderTimeoutError)
+    assert isinstance(error, errors.ProviderTimeoutError)
     assert "0.3 s" in str(error)
 
 
@@ -211,7 +202,7 @@ async def test_the_callers_own_timeout_stays_the_callers_and_the_embedder_usable
         with pytest.raises(TimeoutError) as raised:
             async with asyncio.timeout(0.1):
                 await embedder.embed(["a"])
-        assert not isinstance(raised.value, OpenProtoError)
+        assert not isinstance(raised.value, errors.OpenProtoError)
         assert len(await embedder.embed(["a"])) == 1
 
 
@@ -230,7 +221,7 @@ async def test_an_unknown_dimension_is_asked_for_once_and_a_shorter_one_is_sent(
 
 async def test_a_model_that_cannot_shorten_does_not_open(server: Server) -> None:
     server.rest = gives({"data": [row(1, 0)]})
-    with pytest.raises(ProviderError, match="'acme' gives 4 dimensions, not the 3"):
+    with pytest.raises(errors.ProviderError, match="'acme' gives 4 dimensions, not the 3"):
         async with opened(server, "acme", dim=3):
             pass
 
@@ -248,7 +239,7 @@ async def test_of_a_text_that_is_too_long_the_beginning_is_embedded_unless_any_l
     server.script, refused = [*answers], answers[-1] is not rows
     async with opened(server) as embedder:
         if refused:
-            with pytest.raises(InvalidRequestError):
+            with pytest.raises(errors.InvalidRequestError):
                 await embedder.embed(["x" * length])
         else:
             assert (await embedder.embed(["x" * length]))[0][0] == asked[-1]
@@ -267,7 +258,7 @@ async def test_openai_wants_a_key_and_others_do_not(server: Server, monkeypatch:
         await embedder.embed(["a"])
     assert server.requests.pop().headers["authorization"] == f"Bearer {KEY}-2".encode()
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(UnauthorizedError, match="OPENAI_API_KEY"):
+    with pytest.raises(errors.UnauthorizedError, match="OPENAI_API_KEY"):
         await OpenAIEmbedder().open()
     async with opened(server) as embedder:
         await embedder.embed(["a"])
@@ -276,7 +267,7 @@ async def test_openai_wants_a_key_and_others_do_not(server: Server, monkeypatch:
 
 @pytest.mark.parametrize("key", [f"{KEY}\nX-Evil: 1", f"{KEY}é"])
 async def test_a_key_that_no_header_can_carry_is_refused_unquoted(key: str) -> None:
-    with pytest.raises(UnauthorizedError) as raised:
+    with pytest.raises(errors.UnauthorizedError) as raised:
         await OpenAIEmbedder(api_key=key).open()
     assert KEY not in "".join(traceback.format_exception(raised.value))
 

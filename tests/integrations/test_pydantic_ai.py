@@ -8,15 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from pydantic_ai_harness.memory import (
-    InMemoryStore,
-    MemoryConflictError,
-    MemoryOperation,
-    MemoryOperationConflictError,
-    MemoryStore,
-    MetadataMemoryStore,
-    SearchableMemoryStore,
-)
+from pydantic_ai_harness import memory as harness
 
 from openproto import AsyncMemory
 from openproto.integrations.pydantic_ai import OpenProtoMemoryStore
@@ -28,7 +20,7 @@ async def told(call: Any) -> Any:
     """Return what a call returns, without the versions, which are opaque, or the class of what it raises."""
     try:
         result = await call
-    except (ValueError, MemoryConflictError, MemoryOperationConflictError) as error:
+    except (ValueError, harness.MemoryConflictError, harness.MemoryOperationConflictError) as error:
         return type(error)
     if result is None or isinstance(result, list):
         return result
@@ -38,14 +30,16 @@ async def told(call: Any) -> Any:
 @pytest.mark.parametrize("seed", range(3))
 async def test_commands_end_as_in_the_harness_s_own_store(memory: AsyncMemory, seed: int) -> None:
     chance = random.Random(seed)
-    stores: list[Any] = [OpenProtoMemoryStore(memory, user_id="ada"), InMemoryStore()]
-    assert isinstance(stores[0], MemoryStore)
-    assert isinstance(stores[0], SearchableMemoryStore)
-    assert isinstance(stores[0], MetadataMemoryStore)
+    stores: list[Any] = [OpenProtoMemoryStore(memory, user_id="ada"), harness.InMemoryStore()]
+    assert isinstance(stores[0], harness.MemoryStore)
+    assert isinstance(stores[0], harness.SearchableMemoryStore)
+    assert isinstance(stores[0], harness.MetadataMemoryStore)
     for _ in range(150):
         path = chance.choice(PATHS if chance.random() < 0.2 else PATHS[:4])
         text = chance.choice(["", " \n", "coffee", "a\r\nb\n", "é" * 300])
-        operation = MemoryOperation(str(chance.randrange(40)), f"{path} {text}") if chance.random() < 0.5 else None
+        operation = (
+            harness.MemoryOperation(str(chance.randrange(40)), f"{path} {text}") if chance.random() < 0.5 else None
+        )
         command = chance.choice(["read", "write", "describe", "describe", "delete", "list", "done"])
         metadata, stale = chance.choice([None, {}, {"by": "Ada", "über": "é\n"}]), chance.random() < 0.2
         prefix, outcomes = chance.choice(["", "a/", "a", "a/b/", "nothing/"]), []
@@ -59,14 +53,14 @@ async def test_commands_end_as_in_the_harness_s_own_store(memory: AsyncMemory, s
                 "describe": partial(store.write_with_metadata, path, text, metadata=metadata, **change),
                 "delete": partial(store.delete, path, **change),
                 "list": partial(store.list_paths, prefix, limit=2),
-                "done": partial(store.get_operation, operation or MemoryOperation("none", "")),
+                "done": partial(store.get_operation, operation or harness.MemoryOperation("none", "")),
             }[command]
             outcomes.append(await told(call()))
         assert outcomes[0] == outcomes[1], (command, path, text, operation, stale, prefix, metadata)
 
 
 async def test_an_interrupted_write_is_not_repeated(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, operation = OpenProtoMemoryStore(memory, user_id="ada"), MemoryOperation("1", "f")
+    store, operation = OpenProtoMemoryStore(memory, user_id="ada"), harness.MemoryOperation("1", "f")
 
     async def interrupted(*_: Any, **__: Any) -> Any:
         raise asyncio.CancelledError

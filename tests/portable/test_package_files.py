@@ -14,15 +14,34 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from shelf import Shelf
+from dict_vendor import DictVendor
 
-from openproto import AsyncMemory, Provider, UnsupportedCapabilityError
+from openproto import AsyncMemory, MemoryRecord, Provider, UnsupportedCapabilityError
+from openproto.emulation import Stored
 from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
 from openproto.portable import encryption
 from openproto.portable.backup import back_up
 from openproto.portable.encryption import Encrypting, decrypted
 from openproto.portable.package import End, Manifest, PackageError, Writer, _sealed
 from openproto.portable.restore import Restoration, check
+
+
+class Shelf(DictVendor):
+    """The vendor that is a dictionary, with one of its own, and without snapshots."""
+
+    name = "shelf"
+    snapshot = Provider.snapshot
+    load = Provider.load
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    @property
+    def records(self) -> dict[str, MemoryRecord]:
+        """Return what is kept, without versions, which are new where a record is restored."""
+        kept = [Stored.from_text(row.metadata, row.text) for row in self.rows.values()]
+        return {stored.id: stored.shown.model_copy(update={"version": None}) for stored in kept}
+
 
 MANIFEST = Manifest(
     made_by="a test", provider="p", made_at="now", users="all", consistent=True, holds=[], lacks=[], model=None

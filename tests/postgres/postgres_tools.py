@@ -59,11 +59,32 @@ class Server:
         return f"postgresql://{user}{secret}@/{database}?host={host}&port={keeper.PORT}"
 
 
-class Database:
+class At:
+    """SQL next to a client."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    async def execute(self, *scripts: str) -> None:
+        async with connected(self.dsn) as connection:
+            for script in scripts:
+                await connection.execute(script)
+
+    async def sql(self, statement: str) -> list[asyncpg.Record]:
+        async with connected(self.dsn) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(statement)
+            return rows
+
+    async def value(self, statement: str) -> Any:
+        return (await self.sql(statement))[0][0]
+
+
+class Database(At):
     """A schema that does not exist yet, clients of it, and a look at the database next to them."""
 
     def __init__(self, server: Server, schema: str, name: str = "postgres") -> None:
-        self.server, self.schema, self.name, self.dsn = server, schema, name, server.dsn(name)
+        super().__init__(server.dsn(name))
+        self.server, self.schema, self.name = server, schema, name
 
     def options(self, **overrides: Any) -> dict[str, Any]:
         """Return what a client of the schema is made with; by text alone unless the test says otherwise."""
@@ -71,15 +92,6 @@ class Database:
 
     def client(self, **overrides: Any) -> AsyncMemory:
         return AsyncMemory("postgres", **self.options(**overrides))
-
-    async def execute(self, *scripts: str) -> None:
-        await execute(self.dsn, *scripts)
-
-    async def sql(self, statement: str) -> list[asyncpg.Record]:
-        return await sql(self.dsn, statement)
-
-    async def value(self, statement: str) -> Any:
-        return await value(self.dsn, statement)
 
     def grants(self, role: str) -> str:
         """Return the script that lets a role use the tables, and no more."""
@@ -125,22 +137,6 @@ def calls_of(memory: AsyncMemory, id: str, content: str) -> dict[str, Callable[[
         "get": lambda: memory.get(id),
         "delete_all": lambda: memory.delete_all("ada"),
     }
-
-
-async def execute(dsn: str, *scripts: str) -> None:
-    async with connected(dsn) as connection:
-        for script in scripts:
-            await connection.execute(script)
-
-
-async def sql(dsn: str, statement: str) -> list[asyncpg.Record]:
-    async with connected(dsn) as connection:
-        rows: list[asyncpg.Record] = await connection.fetch(statement)
-        return rows
-
-
-async def value(dsn: str, statement: str) -> Any:
-    return (await sql(dsn, statement))[0][0]
 
 
 @contextlib.asynccontextmanager

@@ -207,13 +207,6 @@ def test_an_interrupted_client_interrupts_no_other(home: Path, here: PrivatePost
     assert (ask(dsn, "select 1"), postmaster(home)) == (1, server)
 
 
-def test_a_client_killed_in_initdb_leaves_nothing(empty: Path) -> None:
-    with client(empty) as process:
-        until(lambda: (empty / "data.new").exists(), "initdb")
-        process.kill()
-    until(lambda: ended(empty), "the end of the server")
-
-
 def test_a_killed_keeper_is_replaced_and_a_terminated_one_stops_the_server(home: Path, here: PrivatePostgres) -> None:
     dsn = here.start()
     server = postmaster(home)
@@ -315,7 +308,11 @@ def test_a_path_too_long_for_a_socket(home: Path) -> None:
             folder.rmdir()
 
 
-def test_a_keeper_killed_in_initdb_leaves_a_half_that_is_swept_away(empty: Path) -> None:
+def test_a_client_killed_in_initdb_leaves_nothing_and_a_keeper_a_half_that_is_swept_away(empty: Path) -> None:
+    with client(empty) as process:
+        until(lambda: (empty / "data.new").exists(), "initdb")
+    until(lambda: ended(empty), "the end of the server")
+    shutil.rmtree(empty / "data", ignore_errors=True)
     with client(empty) as process:
         until(lambda: (empty / "data.new").exists(), "initdb")
         for pid in (process.pid, *processes("keeper.py", str(empty))):

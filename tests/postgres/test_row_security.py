@@ -10,7 +10,7 @@ import pytest
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.row_security import acting_for
 from openproto_adapters.postgres.schema import schema_script
-from postgres_tools import Database, execute, sql, value
+from postgres_tools import At, Database
 
 from openproto import AsyncMemory
 
@@ -28,7 +28,7 @@ async def test_it_is_on_where_that_is_allowed_and_said_to_hold_where_it_does(
     assert "row_security=False" in await state_of(url=db.dsn, schema=db.schema, row_security=False)
     await db.execute(db.grants(guest))
     assert "openproto schema" in await state_of(url=db.server.dsn(user=guest), schema=db.schema)
-    await execute(owner, schema_script(db.schema))
+    await At(owner).execute(schema_script(db.schema))
     assert "holds" in await state_of(url=db.server.dsn(user=guest), schema=db.schema)
     assert "holds" in await state_of(url=owner, schema=db.schema)
     assert "holds" in await state_of(url=owner, schema=db.schema, row_security=False)  # what is on stays on
@@ -43,7 +43,7 @@ async def test_a_statement_for_nobody_is_refused_and_an_operator_names_users_by_
         assert len((await memory.users()).items) == 6
     for table in ("memories", "audit"):
         with pytest.raises(asyncpg.RaiseError, match="does not say for which users"):
-            await sql(owner, f"SELECT * FROM {db.schema}.{table}")
+            await At(owner).sql(f"SELECT * FROM {db.schema}.{table}")
     count = f"SELECT count(*) FROM {db.schema}.memories"
     for setting, seen in ((acting_for("ada"), 1), (acting_for("ada", "*"), 2), ("*", 6), (acting_for(), 0)):
-        assert await value(f"{owner}&options=-c%20openproto.users%3D{quote(setting)}", count) == seen
+        assert await At(f"{owner}&options=-c%20openproto.users%3D{quote(setting)}").value(count) == seen

@@ -1,10 +1,12 @@
-"""The writes and searches of the sqlite provider, alone and together, where the file can be looked at."""
+"""The calls of the sqlite provider where the file can be looked at, alone, together, and cancelled."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -31,38 +33,29 @@ async def leave_on_disk(client: AsyncMemory, spare: int) -> None:
 
 
 @pytest.mark.parametrize("spare", [0, 2, 10])
-async def test_a_full_disk_is_a_typed_error_with_nothing_half_written(path: Path, spare: int) -> None:
+async def test_a_full_disk_is_a_typed_error_with_nothing_half_written_and_reads_work(path: Path, spare: int) -> None:
+    items = [{"content": f"{n} " + "many words " * 2_000, "user_id": "ada"} for n in range(50)]
     async with memory(path, audit_reads=False) as client:
-        old = await client.add("old", user_id="ada")
+        old, tea = [await client.add(text, user_id="ada") for text in ("old", "green tea")]
         await leave_on_disk(client, spare)
+        assert [type(outcome) for outcome in await client.add_many(items)] == [ProviderUnavailableError] * 50
+        with pytest.raises(ProviderUnavailableError, match="full") as caught:
+            await client.update(tea.id, content="z" * 100_000)
+        assert caught.value.retryable
+        assert check_consistent(path) == 2
         stored = 0
 
         async def add_until_full() -> None:
             nonlocal stored
-            for n in range(50):
-                await client.add(f"{n} " + "many words " * 2_000, user_id="ada", supersedes=[old.id])
+            for item in items:
+                await client.add(**item, supersedes=[old.id])
                 stored += 1
 
-        with pytest.raises(ProviderUnavailableError, match="full") as caught:
+        with pytest.raises(ProviderUnavailableError, match="full"):
             await add_until_full()
-        assert caught.value.retryable
-        assert check_consistent(path) == stored + 1
-        await leave_on_disk(client, 1000)
-        await client.add("new", user_id="ada")
-    assert check_consistent(path) == stored + 2
-
-
-async def test_on_a_full_disk_a_batch_or_update_is_stored_whole_or_not_at_all_and_reads_work(path: Path) -> None:
-    async with memory(path, audit_reads=False) as client:
-        added = await client.add("green tea", user_id="ada")
-        await leave_on_disk(client, 10)
-        items = [{"content": f"{n} " + "y" * 20_000, "user_id": "ada"} for n in range(20)]
-        assert [type(outcome) for outcome in await client.add_many(items)] == [ProviderUnavailableError] * 20
-        with pytest.raises(ProviderUnavailableError):
-            await client.update(added.id, content="z" * 100_000)
-        assert await client.get(added.id) == added
+        assert check_consistent(path) == stored + 2
+        assert await client.get(tea.id) == tea
         assert len(await client.search("tea", "ada")) == 1
-        assert check_consistent(path) == 1
         await leave_on_disk(client, 1000)
         assert all(isinstance(outcome, MemoryRecord) for outcome in await client.add_many(items))
 
@@ -270,3 +263,71 @@ async def test_searches_of_one_moment_share_a_trip_and_each_has_its_own_end(
         assert sizes[:2] == [3, 2]
     assert [type(each) for each in found[:2]] == [asyncio.CancelledError, ProviderError]
     assert [hits[0].memory.user_id for hits in found[2:] if isinstance(hits, list)] == ["bob", "ada"]
+
+
+INSERT = "INSERT INTO main.keys VALUES ('ada', 'k', 'm1', x'00')"
+COUNT = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT count(*) FROM n"
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[Database]:
+    """A database with one reader, so that one that stays busy would be missed."""
+    database = Database(path, readers=1, lock_timeout=60, synchronous="normal")
+    await database.open()
+    yield database
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ProviderUnavailableError):  # the test has closed it
+            await database.close()
+
+
+class Slow:
+    """A function over a connection that runs a statement without end, and sets events when it began and ended."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = threading.Event(), threading.Event()
+
+    def __call__(self, db: Connection) -> Any:
+        try:
+            self.began.set()
+            return db.execute(COUNT.format("1e12")).fetchone()
+        finally:
+            self.ended.set()
+
+
+@pytest.mark.promise(85)
+async def test_a_cancelled_query_is_interrupted_and_its_connection_serves_the_next(database: Database) -> None:
+    slow, waiting = Slow(), Slow()
+    reading = asyncio.create_task(database.read(slow))
+    await until(slow.began.is_set)
+    behind = asyncio.create_task(database.read(waiting))
+    await asyncio.sleep(0.05)
+    for task in (behind, reading):
+        task.cancel()
+        await asyncio.wait([task], timeout=20)  # the statement lasts longer
+        assert task.cancelled()
+    async with asyncio.timeout(10):
+        assert await database.read(lambda db: db.execute(COUNT.format(300_000)).fetchone()) == (300_000,)
+    assert (slow.ended.is_set(), waiting.began.is_set()) == (True, False)
+
+
+async def test_closing_interrupts_what_runs_and_raises_in_its_caller(database: Database) -> None:
+    slow = Slow()
+    running = asyncio.create_task(database.read(slow))
+    await until(slow.began.is_set)
+    async with asyncio.timeout(10):
+        await database.close()
+    with pytest.raises(ProviderUnavailableError, match="closed while this call was running"):
+        await running
+
+
+async def test_an_error_rolls_a_write_back_and_a_read_writes_nothing(database: Database) -> None:
+    def half(db: Connection) -> None:
+        db.execute(INSERT)
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        await database.write(half)
+    assert rows(database.path, "SELECT * FROM keys") == []
+    await database.write(lambda db: db.execute(INSERT))
+    await database.read(lambda db: db.execute("DELETE FROM main.keys"))
+    assert len(rows(database.path, "SELECT * FROM keys")) == 1

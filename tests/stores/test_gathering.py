@@ -117,40 +117,6 @@ async def test_what_waits_goes_together_without_the_cancelled(
     assert await contents(memory, "ada") == sorted(written)
 
 
-async def test_calls_cancelled_on_their_way_end_at_once_and_spoil_no_other(store: Any, memory: AsyncMemory) -> None:
-    records = [await memory.add(f"note {n}", user_id="ada", key=f"k{n}") for n in range(3)]
-    async with store.locked():
-        running = [
-            asyncio.create_task(call)
-            for record in records
-            for call in (
-                memory.add("new", user_id="ada"),
-                memory.update(record.id, user_id="ada", content="new"),
-                memory.put("new", user_id="ada", key=record.key or ""),
-                memory.delete(record.id, user_id="ada"),
-            )
-        ]
-        await asyncio.sleep(0.05)
-        for call in running:
-            call.cancel()
-        await asyncio.wait(running, timeout=5)
-        assert all(call.cancelled() for call in running)
-        await asyncio.sleep(0.5)  # as long as a cancelled statement may take
-        adds = [asyncio.create_task(memory.add(f"note {n}", user_id="ada")) for n in (3, 4, 5)]
-        await asyncio.sleep(0.05)
-        adds[1].cancel()
-        await asyncio.wait([adds[1]], timeout=5)
-        assert [call.done() for call in adds] == [False, True, False]
-    async with asyncio.timeout(10):
-        await asyncio.wait(adds)
-    assert await contents(memory, "ada") in (
-        [f"note {n}" for n in (0, 1, 2, 3, 5)],
-        [f"note {n}" for n in range(6)],  # a call among others is whole or absent
-    )
-    audit = [entry.memory_id or "" for entry in await memory.audit("ada")]
-    assert sorted(audit) == sorted([record.id async for record in memory.iter("ada")])
-
-
 async def test_two_gatherings_are_under_way_at_once_and_share_no_fate() -> None:
     sent: list[tuple[list[int], asyncio.Future[Any]]] = []
 

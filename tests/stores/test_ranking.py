@@ -146,20 +146,6 @@ def test_no_memory_has_more_than_all_of_the_words() -> None:
     assert max(coverage(3, [range(1), range(2)], [range(4), range(2)], (-1, -1)).values()) == 1.0
 
 
-async def test_a_changed_memory_is_ranked_by_its_new_words_alone(store: Any) -> None:
-    embedder = HashEmbedder(32)
-    async with store.client(embedder) as memory:
-        long = " ".join(f"word{n}" for n in range(100))
-        record = await memory.add(long, user_id="ada")
-        await memory.add("tea word7", user_id="ada")
-        formula = Formula(memory, embedder)
-        for content in ("coffee only", long):
-            await memory.update(record.id, content=content)
-            await formula.read()
-            for query in ("word99", "coffee", "tea"):
-                await formula.check(query)
-
-
 def turn(content: str, conversation: str, number: Any) -> dict[str, Any]:
     return {"content": content, "user_id": "ada", "x_openproto": {"conversation": conversation, "turn": number}}
 
