@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "openproto.cli"]
@@ -30,6 +33,12 @@ class Ended:
 
 
 Run: TypeAlias = Callable[..., Ended]
+
+
+def contents(path: Path) -> list[str]:
+    """Return what the memories of a file say, in their order."""
+    with closing(sqlite3.connect(path)) as db:
+        return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY created_at, id")]
 
 
 def interrupt(arguments: list[str], signal_: signal.Signals, ready: Callable[[], bool]) -> Ended:

@@ -14,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import Run, interrupt
+from commandline import Run, contents, interrupt
 from openproto_adapters.sqlite import Sqlite
 
 from openproto import ProviderUnavailableError, ScopeDeniedError
 from openproto.provider import Outcomes, Provider, RestoreOutcomes
 
 MANY = 3000
-
-
-def stored(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as db:
-        return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY created_at, id")]
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
@@ -194,11 +189,11 @@ def test_what_was_interrupted_goes_on_and_has_each_memory_once(
 
     def halfway() -> bool:
         with suppress(sqlite3.OperationalError):
-            return len(stored(environment)) >= 500
+            return len(contents(environment)) >= 500
         return False
 
     ended = interrupt(["import", str(lines)], signal_, halfway)
-    assert 500 <= len(stored(environment)) < MANY
+    assert 500 <= len(contents(environment)) < MANY
     if signal_ is signal.SIGINT:
         assert ended.status == 130
         assert "the same command stores nothing twice" in ended.err
@@ -207,7 +202,7 @@ def test_what_was_interrupted_goes_on_and_has_each_memory_once(
     again = cli("import", str(lines), "--json")
     assert again.json["stored"] + again.json["exists"] == MANY
     assert again.err == ""  # progress is for terminals
-    assert stored(environment) == [f"m{n}" for n in range(MANY)]
+    assert contents(environment) == [f"m{n}" for n in range(MANY)]
 
     file, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
     interrupt(["export", str(file)], signal.SIGKILL, lambda: part.exists() and part.stat().st_size > 100_000)

@@ -1,4 +1,4 @@
-"""What stands next to a store is held against the same model: a mirror, a fallback during an outage, and a backup."""
+"""What stands round a store or next to it conforms: an audit journal, a mirror, a fallback in an outage, a backup."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import lasting
 import pytest
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import bench
@@ -15,10 +16,13 @@ from openproto_conformance.histories.author import Author
 from openproto_conformance.histories.player import Player
 from openproto_conformance.histories.themes import THEMES
 from openproto_conformance.runner import suite_of
+from plain_sqlite import PlainSqlite
 from saboteurs import outcome_of
+from store_suites import SqliteSuite
 from waiting import until
 
 from openproto import AsyncMemory, Provider, ProviderUnavailableError
+from openproto.layers.audit import Audited
 from openproto.layers.failover import FailingOver
 from openproto.layers.mirror import Mirrored
 from openproto.layers.mirroring import journal
@@ -108,3 +112,42 @@ async def test_what_a_backup_brings_back_is_what_a_history_left(theme: Any, tmp_
         player.clients = [await desk.open(copy.fresh()) for _ in player.clients]
         player.history = tuple(step for step in history[-8:] if step.verb in ASKED_OF_THE_COPY)
         assert await player.play() is None
+
+
+@pytest.mark.everyday("audit", "cancellation", "lifecycle", faces=("async",), sync=("lifecycle",))
+class TestSqliteJournal(SqliteSuite):
+    @property
+    def journal(self) -> str:
+        return f"sqlite:///{self.path.with_name('audit.db')}"
+
+    def provider(self) -> Provider:
+        return Audited(PlainSqlite(self.path), self.journal)
+
+    def unreachable(self) -> Provider:
+        return Audited(PlainSqlite(self.path), "sqlite:////dev/null/audit.db")
+
+
+@pytest.mark.everyday("audit", "cancellation", faces=("async",))
+class TestPostgresJournal(TestSqliteJournal):
+    secrets = ("correct-horse",)
+
+    @property
+    def journal(self) -> str:
+        return f"{lasting.postgres_url('journals')}&schema=journal"
+
+    def unreachable(self) -> Provider:
+        return Audited(PlainSqlite(self.path), "postgresql://app:correct-horse@127.0.0.1:1/audit")
+
+
+@pytest.mark.everyday("basics", "cancellation", "lifecycle", faces=("async",))
+class TestMirrored(SqliteSuite):
+    """With a mirror and a fallback round it, a provider answers as it does alone."""
+
+    def provider(self) -> Provider:
+        other = self.path.with_name("other.db")
+        mirror = Mirrored(PlainSqlite(self.path), PlainSqlite(other), self.path.with_name("journal.db"), sample=1.0)
+        return FailingOver(mirror, PlainSqlite(other))
+
+    def unreachable(self) -> Provider:
+        wrong = Path("/dev/null/memory.db")
+        return FailingOver(Mirrored(PlainSqlite(wrong), PlainSqlite(wrong), wrong), PlainSqlite(wrong))

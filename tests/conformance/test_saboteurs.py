@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faults_beyond_verbs
-import faults_in_reads
-import faults_in_writes
+import faults_of_meaning
 import faults_under_way
 import pytest
 from _pytest.mark import ParameterSet
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from saboteurs import SABOTEURS, Saboteur, SuiteOf, catch
 
-MODULES = (faults_beyond_verbs, faults_in_reads, faults_in_writes, faults_under_way)
+MODULES = (faults_of_meaning, faults_under_way)
 """Each puts its providers among the saboteurs when it is imported."""
 
 EVERYDAY = 12
@@ -34,8 +32,8 @@ def test_a_saboteur_is_caught(saboteur: Saboteur, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_all_faults_of_meaning_at_once_fail_forty_cases(tmp_path: Path) -> None:
-    of_meaning = (faults_in_reads.__name__, faults_in_writes.__name__)
-    faults = [saboteur.provider for saboteur in SABOTEURS.values() if saboteur.provider.__module__ in of_meaning]
+    of_meaning = faults_of_meaning.__name__
+    faults = [saboteur.provider for saboteur in SABOTEURS.values() if saboteur.provider.__module__ == of_meaning]
     suite, run = SuiteOf(type("AllAtOnce", tuple(faults), {}), tmp_path), SuiteRun(quick=True)
     failed = {work.case.name for work in ALL_WORK if run.execute(suite, work).outcome == "failed"}
     assert len(failed) >= 40, failed

@@ -1,17 +1,21 @@
-"""Every limit of PROTOCOL section 1, held before any I/O, at its boundary and one beyond."""
+"""What a caller may give: every limit of the protocol at its boundary, and values that look like others."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import enum
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_provider import NOON, FakeProvider
 from hypothesis import given
 from hypothesis import strategies as st
 from openproto_conformance.cases.errors import INVALID
 
-from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemorySource
+from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord, MemorySource
+from openproto.fields import moment
 from openproto.requests import Filters, build
 
 
@@ -102,3 +106,160 @@ def test_a_path_is_stored_as_given_and_its_three_spellings_are_one_filter(path: 
     assert build(MemoryInput, content="tea", user_id="ada", scope=path).scope == path
     assert {build(Filters, user_id="ada", scope=f"{path}{end}").scope for end in ("", "/", "/*")} == {path}
     assert build(Filters, user_id="ada", scope="*").scope is None
+
+
+AT_NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class Text(str):
+    def __str__(self) -> str:
+        raise AssertionError("the subclass's own method was called")
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
+class Count(int):
+    pass
+
+
+class Clock(datetime):
+    def astimezone(self, tz: tzinfo | None = None) -> Clock:
+        raise AttributeError("value")
+
+
+class Broken(datetime):
+    @property
+    def year(self) -> int:
+        raise AttributeError("year")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+EAST = timezone(timedelta(hours=5, minutes=30))
+TEXTS = [str, Text, np.str_]
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_look_alikes_reach_the_provider_as_plain_types(turn: int) -> None:
+    text: Any = TEXTS[turn % 3]
+    moments: list[Any] = [AT_NOON, Clock(2026, 1, 31, 12, tzinfo=UTC), AT_NOON.isoformat(), AT_NOON.astimezone(EAST)]
+    fields: dict[str, Any] = {
+        "user_id": text("ada"),
+        "scope": text("a/b"),
+        "tags": [["x"], ("x",), [Text("x")]][turn % 3],
+        "valid_from": moments[turn],
+        "confidence": [0.5, np.float64(0.5), np.float32(0.5)][turn % 3],
+        "x_app": [{"n": 1, "c": "red"}, {Text("n"): Count(1), "c": Colour.RED}][turn % 2],
+    }
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        await memory.add(text("tea"), **fields)
+        await memory.list("ada", since=moments[turn], limit=[int, Count, np.int64][turn % 3](5))  # type: ignore[arg-type]
+    item, query = provider.requests
+    wanted = {"user_id": "ada", "scope": "a/b", "tags": ["x"], "valid_from": AT_NOON, "confidence": 0.5}
+    assert item.model_dump(exclude_defaults=True) == {"content": "tea", **wanted, "x-app": {"n": 1, "c": "red"}}
+    for value in (item.content, item.user_id, item.scope, *item.tags, *item.extensions["x-app"]):
+        assert type(value) is str
+    assert (type(item.valid_from), type(query.since), type(query.limit)) == (datetime, datetime, int)
+    assert (query.since, query.limit) == (AT_NOON, 5)
+
+
+def test_every_spelling_of_a_moment_means_the_same_everywhere() -> None:
+    for rest in (
+        *("T12:00:00Z", "t12:00:00z", " 12:00:00 +00:00", "T12:00Z", "T17:30:00+0530", "T14:00:00+02"),
+        *("T12:00:00-00:00", "T11:59:60Z", "T12:00:00.000000Z"),
+    ):
+        assert moment(f"2026-01-31{rest}") == AT_NOON
+    assert moment("2026-01-31T12:00:00.25Z") == AT_NOON.replace(microsecond=250000)
+    assert moment("2026-01-31T12:00:00,123456789Z") == AT_NOON.replace(microsecond=123456)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026-01-31T17+05:30", "2026-01-31T12:00:00", "2026-01-31", "2026-W05-6T12:00:00Z", "20260131T120000Z"),
+        *("2026-02-30T12:00:00Z", "2026-01-31T24:00:00Z", "2026-01-31T12:00:00+25:00", "9999-12-31T23:59:60Z"),
+        *("2026-01-31T12:00:00Z or later", "٢٠٢٦-01-31T12:00:00Z", "", 1738324800),
+    ],
+)
+def test_what_is_not_exactly_one_moment_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match=r"moment|does not exist"):
+        moment(text)
+
+
+async def test_an_item_that_is_not_a_memory_is_that_items_error_and_one_text_is_no_list() -> None:
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        for wrong in ("ada", b"ada", {"ada": 1}, 5, None, [1]):
+            whole: Any = wrong
+            with pytest.raises(InvalidRequestError, match=r"^user_ids"):
+                await memory.search_many(whole, "tea")
+            with pytest.raises(InvalidRequestError, match=r"^ids"):
+                await memory.wait_for_ingest(whole, "ada")
+            if whole != [1]:
+                with pytest.raises(InvalidRequestError, match=r"^items: "):
+                    await memory.add_many(whole)
+        assert provider.calls == []
+        good = {"content": "tea", "user_id": "ada"}
+        items: list[Any] = [good, "", [1], None, {1: 2}, {"user_id": "ada"}, {**good, "tags": "x"}]
+        stored, *refused = await memory.add_many(items)
+    assert isinstance(stored, MemoryRecord)
+    texts = [str(outcome) for outcome in refused if isinstance(outcome, InvalidRequestError)]
+    kinds = ["str", "list", "NoneType", "mapping with keys that are not strings"]
+    assert [text.partition(" and is a ")[2] for text in texts[:4]] == kinds
+    assert (texts[4], "brackets" in texts[5]) == ("content: is missing", True)
+
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "I like tea"}, {"type": "image_url", "image_url": {}}]},
+    {"role": "assistant", "content": None, "tool_calls": []},
+    {"role": "assistant", "content": "Noted."},
+]
+
+
+@pytest.mark.promise(101)
+async def test_messages_become_one_line_each_also_in_batches() -> None:
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        await memory.add(CHAT, user_id="ada")
+        await memory.add_many([{"content": CHAT, "user_id": "ada"}])
+    assert [item.content for item in provider.inputs] == ["system: Be brief.\nuser: I like tea\nassistant: Noted."] * 2
+
+
+async def test_message_objects_of_the_sdks_are_messages() -> None:
+    from anthropic.types import Message, TextBlock, Usage
+    from openai.types.chat import ChatCompletionMessage
+
+    usage = Usage(input_tokens=1, output_tokens=1)
+    blocks: list[Any] = [TextBlock(text="Noted.", type="text")]
+    claude = Message(id="m", content=blocks, model="c", role="assistant", type="message", usage=usage)
+    provider = FakeProvider()
+    async with AsyncMemory(provider) as memory:
+        said: list[Any] = [{"role": "user", "content": "hi"}, ChatCompletionMessage(role="assistant", content="Hello.")]
+        await memory.add(said, user_id="ada")
+        await memory.add(claude, user_id="ada")  # type: ignore[arg-type]
+    assert [item.content for item in provider.inputs] == ["user: hi\nassistant: Hello.", "assistant: Noted."]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *([], [{"role": "user", "content": ""}], [{"role": "user"}], [{"content": "no role"}], ["just text"]),
+        *([{"role": "user", "content": 3}], [{"role": 1, "content": "x"}], 3, None, [SimpleNamespace(content="x")]),
+    ],
+)
+async def test_what_is_not_a_list_of_messages_is_refused(content: Any) -> None:
+    with pytest.raises(InvalidRequestError):
+        await AsyncMemory(FakeProvider()).add(content, user_id="ada")
+
+
+async def test_metadata_is_pointed_to_extensions_and_what_cannot_be_read_is_named() -> None:
+    memory = AsyncMemory(FakeProvider())
+    with pytest.raises(TypeError, match=r"x_app=\{"):
+        await memory.add("tea", user_id="ada", metadata={"a": 1})
+    with pytest.raises(InvalidRequestError, match="since"):
+        await memory.list("ada", since=Broken(2026, 1, 1, tzinfo=UTC))

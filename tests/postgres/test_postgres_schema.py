@@ -1,4 +1,4 @@
-"""Opening: the tables are made once, and every reason why they cannot be is named."""
+"""Opening: the tables are made once, what hinders that is named, and row security is on where it may be."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import asyncpg
 import pytest
 from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres.citus.cluster import Cluster
 from openproto_adapters.postgres.migrate import migrate
+from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, users_of
 from openproto_adapters.postgres.schema import migrations, schema_script
-from postgres_tools import Database, connected, stored, until, whole_chain
+from postgres_tools import At, Database, connected, stored, until, whole_chain
 from toy_embedders import HashEmbedder
 
 from openproto import AsyncMemory, InvalidRequestError, OpenProtoError, ProviderError, ScopeDeniedError
@@ -161,3 +165,68 @@ def test_a_schema_name_that_needs_quotes_is_refused_before_connecting() -> None:
     for name in ("Upper", "has space", 'quo"te', "x; DROP TABLE y", "", "1st", "é", "x" * 64):
         with pytest.raises(ValueError, match="schema"):
             AsyncMemory("postgres", url="postgresql://nowhere.invalid/x", schema=name)
+
+
+async def state_of(**options: Any) -> str:
+    provider = Postgres(embedder="none", **options)
+    async with AsyncMemory(provider):
+        return (await provider.describe())["row security"]
+
+
+async def test_it_is_on_where_that_is_allowed_and_said_to_hold_where_it_does(
+    db: Database, owner: str, guest: str
+) -> None:
+    assert "off" in await state_of(url=owner, schema=db.schema, row_security=False)
+    assert "row_security=False" in await state_of(url=db.dsn, schema=db.schema, row_security=False)
+    await db.execute(db.grants(guest))
+    assert "openproto schema" in await state_of(url=db.server.dsn(user=guest), schema=db.schema)
+    await At(owner).execute(schema_script(db.schema))
+    assert "holds" in await state_of(url=db.server.dsn(user=guest), schema=db.schema)
+    assert "holds" in await state_of(url=owner, schema=db.schema)
+    assert "holds" in await state_of(url=owner, schema=db.schema, row_security=False)  # what is on stays on
+    assert "BYPASSRLS" in await state_of(url=db.dsn, schema=db.schema)
+
+
+async def test_a_statement_for_nobody_is_refused_and_an_operator_names_users_by_hand(db: Database, owner: str) -> None:
+    async with AsyncMemory("postgres", url=owner, schema=db.schema, embedder="none") as memory:
+        for user in ("ada", 'e"v\\e', "*", "{}", "NULL", "ünï, {x}"):
+            await memory.add("note", user_id=user)
+            assert [record.user_id async for record in memory.iter(user)] == [user]
+        assert len((await memory.users()).items) == 6
+    for table in ("memories", "audit"):
+        with pytest.raises(asyncpg.RaiseError, match="does not say for which users"):
+            await At(owner).sql(f"SELECT * FROM {db.schema}.{table}")
+    count = f"SELECT count(*) FROM {db.schema}.memories"
+    for setting, seen in ((acting_for("ada"), 1), (acting_for("ada", "*"), 2), ("*", 6), (acting_for(), 0)):
+        assert await At(f"{owner}&options=-c%20openproto.users%3D{quote(setting)}").value(count) == seen
+
+
+ALL = frozenset({"memories", "keys", "audit", "store"})
+
+
+def test_a_cluster_that_cannot_be_used_is_refused_with_what_to_do() -> None:
+    for cluster, said in (
+        (Cluster("11.3-1", "o", frozenset(), False), "Citus 11.3-1, .* Citus 12 or newer: install it on every server"),
+        (Cluster("15.0-1", "o", ALL - {"keys"}, True), "'o' are half distributed: keys is missing .* --distribute`"),
+        (Cluster("15.0-1", "o", ALL, False), r"half distributed: run\(\) is missing"),
+    ):
+        with pytest.raises(ProviderError, match=said):
+            cluster.check()
+    local = Cluster("15.0-1", "o", frozenset(), False)  # tables on one server are used like any others
+    local.check()
+    assert local.settings(10.0) == {}
+    assert "--distribute" in str(local)
+    assert Cluster("15.0-1", "o", ALL, True).settings(2.5)["citus.node_connection_timeout"] == "2500ms"
+
+
+def test_only_a_script_that_distributes_has_citus_in_it() -> None:
+    assert "create_distributed_table" in schema_script("o", distribute=True)
+    assert "FORCE ROW LEVEL" not in schema_script("o", distribute=True).replace("NO FORCE", "")
+    assert "citus" not in schema_script("o").lower()
+
+
+def test_whom_a_statement_acts_for_is_read_back() -> None:
+    users = ["ada", 'e"v\\e', "*", "{}", "NULL", "ünï, {x}", " ", "\\", '"', ",", "a\nb", "\u2028"]
+    for some in ([], *([user] for user in users), users):
+        assert users_of(acting_for(*some)) == some
+    assert users_of(EVERYBODY) == []

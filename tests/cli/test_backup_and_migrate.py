@@ -1,27 +1,32 @@
-"""`backup` and `restore` as commands: the documented ones, interrupted ones, and encrypted files."""
+"""`backup`, `restore`, and `migrate` as they are typed: the documented ones, interrupted ones, and what is refused."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
 import sqlite3
 import stat
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commandline import Run, interrupt
+from commandline import Run, contents, interrupt
 
 DOCUMENTATION = (Path(__file__).parents[2] / "docs/backup.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ openproto (.*)$", DOCUMENTATION, re.MULTILINE)
 
 
-@pytest.fixture
-def filled(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of two users, and a folder to write files in."""
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def filled(cli: Run, tmp_path: Path) -> Path:
+    """A store of two users, and a folder to write files in."""
     cli("add", "tea", "--key", "k")
     cli("add", "rain", "--user", "bob")
     return tmp_path
@@ -69,11 +74,6 @@ def test_an_encrypted_package_needs_its_passphrase(cli: Run, filled: Path, monke
     assert sorted(path.name for path in filled.glob("*.openproto*")) == ["a.openproto"]
 
 
-def rows(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as db:
-        return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY content")]
-
-
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
     cli: Run, filled: Path, signal_: signal.Signals
@@ -84,16 +84,71 @@ def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
 
     def begun() -> bool:
         with suppress(sqlite3.OperationalError):
-            return target.exists() and bool(rows(target))
+            return target.exists() and bool(contents(target))
         return False
 
     ended = interrupt(["restore", "a.openproto", "--path", str(target)], signal_, begun)
     assert signal_ is signal.SIGKILL or "the same command goes on from there" in ended.err
-    assert 0 < len(rows(target)) < 2002
+    assert 0 < len(contents(target)) < 2002
     assert cli("restore", "a.openproto", "--path", str(target)).status == 0
-    assert rows(target) == rows(filled / "memory.db")
+    assert sorted(contents(target)) == sorted(contents(filled / "memory.db"))
     ended = interrupt(["backup", "c.openproto"], signal_, (filled / "c.openproto.tmp").exists)
     assert not (filled / "c.openproto").exists()
     if signal_ is signal.SIGINT:
         assert "no file was written" in ended.err
         assert not (filled / "c.openproto.tmp").exists()
+
+
+def test_a_dry_run_counts_and_writes_nothing(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("add", "one", "-s", "a/b")
+    cli("add", "two", "-u", "bob")
+    cli("add", "kept", "--path", "there.db")
+    monkeypatch.setenv("OPENPROTO_FROM_PATH", str(tmp_path / "memory.db"))
+    command = ("migrate", "--from", "sqlite", "--to", "sqlite", "--to-option", "path=there.db")
+    told = cli(*command, "--dry-run", "--json")
+    by_user = {"ada": {"a/b": 1}, "bob": {"": 1}}
+    assert told.json["survey"] == {"users": 2, "records": 2, "by_user": by_user, "cannot_keep": {}}
+    assert len(contents(tmp_path / "there.db")) == 1
+    assert list(tmp_path.glob("openproto-migration*")) == []
+    moved = cli(*command, "--user", "bob")
+    assert moved.status == 0
+    assert "equal in every field: 1" in moved.out
+    assert cli("users", "--path", "there.db").out.split() == ["ada", "bob"]
+    assert json.loads((tmp_path / "openproto-migration.json").read_text())["brought"] == 1
+
+
+@pytest.mark.usefixtures("faulty")
+def test_what_cannot_be_done_is_refused_before_anything_is_written(cli: Run, tmp_path: Path) -> None:
+    cli("add", "one")
+    here = ("migrate", "--from", "sqlite", "--from-option", "path=memory.db")
+    same = cli(*here, "--to", "sqlite", "--to-option", f"path={tmp_path / 'memory.db'}")
+    assert (same.status, "same store" in same.err) == (2, True)
+    assert cli(*here).status == 2
+    assert cli(*here, "--to", "nothing").status == 2
+    silent = cli("migrate", "--from", "faulty", "--to", "sqlite", "--to-option", "path=there.db")
+    assert (silent.status, "--users-file" in silent.err) == (2, True)
+    lost = cli(*here, "--to", "faulty")
+    assert (lost.status, "created_at of 1 memory" in lost.out, "--lossy" in lost.err) == (6, True, True)
+    assert cli("migrate", "--undo", "none.json").status == 2
+    assert sorted(path.name for path in tmp_path.glob("*.json*")) == []
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_report_belongs_to_one_migration_and_keeps_no_secret(cli: Run, tmp_path: Path) -> None:
+    cli("add", "one")
+    (tmp_path / "ids").write_text("ada\n\n")
+    here = ("migrate", "--from", "sqlite", "--from-option", "path=memory.db", "--users-file", "ids")
+    assert cli(*here, "--to", "sqlite", "--to-option", "path=there.db").status == 0
+    other = cli(*here, "--to", "sqlite", "--to-option", "path=elsewhere.db")
+    assert (other.status, "another migration" in other.err) == (2, True)
+    report = tmp_path / "secret.json"
+    kept = cli(*here, "--to", "faulty", "--to-option", "api_key=hunter22", "--lossy", "--report", str(report))
+    assert kept.status != 0
+    assert "hunter22" not in kept.err + kept.out + (tmp_path / "secret.json.journal").read_text()
+    missing = cli("migrate", "--undo", str(report))
+    assert (missing.status, "api_key" in missing.err) == (2, True)
+    wrong = cli("migrate", "--undo", "openproto-migration.json", "--to-option", "path=memory.db")
+    assert (wrong.status, len(contents(tmp_path / "memory.db"))) == (2, 1)
+    undone = cli("migrate", "--undo", "openproto-migration.json")
+    assert (undone.status, undone.out) == (0, "1 memory removed\n")
+    assert len(contents(tmp_path / "there.db")) == 0
