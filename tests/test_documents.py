@@ -26,7 +26,7 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, DOCUMENTS, EXACT, FIGURES, RUNS
 from benchmarks.report import quoted
 from benchmarks.scaling import SEARCH_CPU_MS, Load, search_ms, simulate
-from openproto import AsyncMemory, Memory
+from openproto import AsyncMemory
 from openproto.embedding import Embedder
 from openproto.portable.formats import NAMES
 from openproto.registry import OWN, make_provider
@@ -34,29 +34,28 @@ from openproto.server import ServerSettings, create_app, running
 from openproto.server.keys import new_key
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+README, OPERATING, EMBEDDERS, MOVING, PROJECT = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/operating.md", "docs/embedders.md", "docs/moving.md", "pyproject.toml")
+)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 (PROVIDERS,) = [block for block in BLOCKS if "from_env" in block]
 (AROUND_LLM,) = [block for block in BLOCKS if "wrap(" in block]
-DOCS = ROOT / "docs"
-(EMBEDDERS,) = re.findall(r"```python\n(.*?)```", (DOCS / "embedders.md").read_text(encoding="utf-8"), re.DOTALL)
-MOVING = (DOCS / "moving.md").read_text(encoding="utf-8")
 FAKE_LLM = ROOT / "tests/llm/fake_llm.py"
-COMMANDS = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
 (SERVE,) = re.findall(r"^\$ (openproto serve .*)$", README, re.MULTILINE)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
-    return {**kept, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    return {**kept, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "PATH": f"{BIN}:{kept['PATH']}"}
 
 
 def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    program, *arguments = shlex.split(SERVE.replace("8080", str(port)))
-    command = [Path(sys.executable).with_name(program), *arguments]
+    command = shlex.split(SERVE.replace("8080", str(port)))
     with subprocess.Popen(command, env=home, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr
@@ -69,10 +68,9 @@ def test_the_server_starts_answers_and_ends(home: dict[str, str], tmp_path: Path
     assert server.returncode == 0
 
 
-def test_each_way_to_make_a_client_makes_one(home: dict[str, str], tmp_path: Path) -> None:
+def test_each_way_to_make_a_client_makes_one(home: dict[str, str], tmp_path: Path, run_python: Any) -> None:
     made = (f"print({line.partition('  #')[0]})" for line in PROVIDERS.strip().splitlines())
-    command = [sys.executable, "-W", "error", "-c", "\n".join(["from openproto import AsyncMemory", *made])]
-    ran = subprocess.run(command, env=home, cwd=tmp_path, capture_output=True, text=True)
+    ran = run_python("\n".join(["from openproto import AsyncMemory", *made]), env=home, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     names = ["sqlite", "sqlite", "postgres", "postgres", "passthrough", "mem0", "supermemory", "sqlite"]
     assert ran.stdout.splitlines() == [f"<AsyncMemory provider={name!r}>" for name in names]
@@ -98,29 +96,45 @@ def test_an_llm_client_remembers(home: dict[str, str]) -> None:
 
 def test_the_example_of_an_embedder_has_the_shape_of_one() -> None:
     names: dict[str, Any] = {"AsyncMemory": AsyncMemory}
-    exec(EMBEDDERS, names)
+    (program,) = re.findall(r"```python\n(.*?)```", EMBEDDERS, re.DOTALL)
+    exec(program, names)
     assert isinstance(names["FastEmbed"](), Embedder)
 
 
-def test_the_commands_work_one_after_the_other(home: dict[str, str], tmp_path: Path) -> None:
-    assert len(COMMANDS) >= 4
-    for command in COMMANDS:
-        program, *arguments = shlex.split(command)
-        program = str(Path(sys.executable).with_name(program))
-        ran = subprocess.run([program, *arguments], env=home, cwd=tmp_path, capture_output=True, text=True)
-        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
-    assert "Ada takes her coffee black" in (tmp_path / "memories.jsonl").read_text()
+def commands(blocks: list[str]) -> list[str]:
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
 
 
-def test_the_commands_about_moving_memories_work_one_after_the_other(home: dict[str, str], tmp_path: Path) -> None:
-    blocks = re.findall(r"<!-- run -->\n```console\n(.*?)```", MOVING, re.DOTALL)
-    commands = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    assert len(commands) >= 8
-    env = {**home, "OPENPROTO_EMBEDDER": "none", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for command in commands:
-        ran = subprocess.run(["sh", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True)
-        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
-    assert "Ada likes jazz" in (tmp_path / "ada.jsonl").read_text()
+COFFEE = "Ada takes her coffee black"
+OF_README = re.findall(r"^\$ (openproto (?!serve).*)$", README, re.MULTILINE)
+OF_MOVING = commands(re.findall(r"<!-- run -->\n```console\n(.*?)```", MOVING, re.DOTALL))
+OF_BACKUP = [
+    f"openproto add '{COFFEE}' --user ada",
+    *commands(re.findall(r"```console\n(\$ openproto backup.*?)```", OPERATING, re.DOTALL)),
+    "openproto list --path rehearsal.db --user ada > rehearsed",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "least", "file", "text", "options"),
+    [
+        (OF_README, 4, "memories.jsonl", COFFEE, {}),
+        (OF_MOVING, 8, "ada.jsonl", "Ada likes jazz", {"OPENPROTO_EMBEDDER": "none"}),
+        (OF_BACKUP, 4, "rehearsed", COFFEE, {"OPENPROTO_EMBEDDER": "none", "OPENPROTO_PATH": "memory.db"}),
+    ],
+    ids=["readme", "moving", "operating"],
+)
+def test_the_commands_work_one_after_the_other(
+    home: dict[str, str], tmp_path: Path, lines: list[str], least: int, file: str, text: str, options: dict[str, str]
+) -> None:
+    assert len(lines) >= least
+    for line in lines:
+        ran = subprocess.run(["sh", "-c", line], env=home | options, cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{line}\n{ran.stdout}\n{ran.stderr}"
+    assert text in (tmp_path / file).read_text()
+
+
+def test_the_page_about_moving_names_every_format() -> None:
     first_cells = re.findall(r"^\| ((?:`[a-z0-9-]+`(?:, )?)+) \|", MOVING, re.MULTILINE)
     named = re.findall(r"`([a-z0-9-]+)`", " ".join(first_cells))
     assert sorted(name for name in named if name != "--format") == sorted(NAMES)
@@ -201,17 +215,13 @@ def test_a_missing_package_is_named_with_its_extra(run_python: Callable[..., Any
     said = ran.stdout.splitlines()
     for line, extra in zip(said, EXTRAS, strict=True):
         assert f"pip install 'openproto[{extra}]'" in line, ran.stderr
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert set(EXTRAS) <= project["project"]["optional-dependencies"].keys()
+    assert set(EXTRAS) <= tomllib.loads(PROJECT)["project"]["optional-dependencies"].keys()
 
 
-PAGE = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
-PAGE_BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE_BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", OPERATING, re.MULTILINE | re.DOTALL)
 ENVIRONMENT, UNIT = (text for kind, text in PAGE_BLOCKS if kind == "ini")
 CONTAINER, NGINX = (text for kind, text in PAGE_BLOCKS if kind in ("dockerfile", "nginx"))
-(BACKUP,) = (text for kind, text in PAGE_BLOCKS if kind == "console" and "openproto backup" in text)
 HOST = "memory.example.com"
-BIN = Path(sys.executable).parent
 
 
 def test_a_server_takes_the_documented_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,25 +246,16 @@ def test_the_containers_health_check_fails_where_nothing_answers(tmp_path: Path)
     assert subprocess.run(asked, capture_output=True).returncode == 1
 
 
-def test_a_backup_is_made_looked_at_and_rehearsed(tmp_path: Path) -> None:
-    environment = {**os.environ, "OPENPROTO_PATH": str(tmp_path / "memory.db"), "OPENPROTO_EMBEDDER": "none"}
-    with Memory("sqlite", path=environment["OPENPROTO_PATH"], embedder="none") as memory:
-        memory.add("Ada takes her coffee black", user_id="ada")
-    for line in BACKUP.splitlines():
-        program, *arguments = shlex.split(line.removeprefix("$ "))
-        subprocess.run([BIN / program, *arguments], env=environment, cwd=tmp_path, check=True, capture_output=True)
-    with Memory("sqlite", path=tmp_path / "rehearsal.db", embedder="none") as memory:
-        assert [record.content for record in memory.list("ada")] == ["Ada takes her coffee black"]
-
-
 def test_what_the_page_says_to_look_for_is_what_the_code_says() -> None:
     sources = [*ROOT.glob("openproto/**/*.py"), *ROOT.glob("adapters/**/*.py")]
     said = re.sub(r"\"\n\s+f?\"", "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
-    (table,) = re.findall(r"^## What to do when\n(.*)", PAGE, re.MULTILINE | re.DOTALL)
+    (table,) = re.findall(r"^## What to do when\n(.*)", OPERATING, re.MULTILINE | re.DOTALL)
     quoted = re.findall(r"^\| \"(.*?)\"", table, re.MULTILINE)
     assert len(quoted) >= 6
     assert [text for text in quoted if text not in said] == []
-    figures = {name.removesuffix("_count").removesuffix("_bucket") for name in re.findall(r"openproto_call\w+", PAGE)}
+    figures = {
+        name.removesuffix("_count").removesuffix("_bucket") for name in re.findall(r"openproto_call\w+", OPERATING)
+    }
     assert figures == {"openproto_call_duration_seconds", "openproto_call_retries_total"}
     assert [name for name in figures if name.removesuffix("_total") not in said] == []
 
