@@ -183,17 +183,18 @@ async def test_gatherings_of_one_user_that_are_under_way_at_once_agree_on_keys_a
     assert (actions.count("add"), actions.count("update")) == (4 + 3 + 8 + 128, 64 - 3 + 64)
 
 
-async def test_puts_and_duplicates_at_once_leave_one_record_of_each(memory: AsyncMemory) -> None:
-    records = await asyncio.gather(*(memory.put(f"note {n}", user_id="ada", key="k") for n in range(200)))
-    assert len({record.id for record in records}) == 1
-    first = await memory.add("note one", user_id="ada")
-    skipped = await memory.add("Note  ONE.", user_id="ada", on_duplicate="skip")
-    assert skipped == first.model_copy(update={"duplicate_of": first.id})
-    assert sorted(entry.action for entry in await memory.audit("ada", memory_id=first.id)) == ["add", "add"]
-    words = ("skip", "supersede", "skip") * 4
-    await asyncio.gather(*(memory.add("note four", user_id="ada", on_duplicate=what) for what in words))
-    current = [record.content async for record in memory.iter("ada", as_of=datetime.now(UTC))]
-    assert (len(current), current.count("note four")) == (3, 1)
+async def test_puts_and_duplicates_at_once_leave_one_record_of_each(store: Any) -> None:
+    async with store.client() as memory:
+        records = await asyncio.gather(*(memory.put(f"note {n}", user_id="ada", key="k") for n in range(200)))
+        assert len({record.id for record in records}) == 1
+        first = await memory.add("note one", user_id="ada")
+        skipped = await memory.add("Note  ONE.", user_id="ada", on_duplicate="skip")
+        assert skipped == first.model_copy(update={"duplicate_of": first.id})
+        assert sorted(entry.action for entry in await memory.audit("ada", memory_id=first.id)) == ["add", "add"]
+        words = ("skip", "supersede", "skip") * 4
+        await asyncio.gather(*(memory.add("note four", user_id="ada", on_duplicate=what) for what in words))
+        current = [record.content async for record in memory.iter("ada", as_of=datetime.now(UTC))]
+        assert (len(current), current.count("note four")) == (3, 1)
 
 
 async def test_an_add_that_is_tried_again_is_written_once_and_not_after_its_deletion(memory: AsyncMemory) -> None:
