@@ -283,31 +283,23 @@ def chunks(index: Any = lambda n: 0, id: Any = lambda n: "r1") -> list[Any]:
     return [SimpleNamespace(id=id(n), choices=[SimpleNamespace(index=index(n), **each)]) for n, each in choices]
 
 
-@pytest.mark.parametrize(
-    "stream",
-    [
-        chunks(),
-        chunks(index=lambda n: None),
-        chunks(index=lambda n: n),
-        chunks(index=lambda n: 7),
-        chunks(id=lambda n: f"r{n}"),
-        chunks(id=lambda n: None),
-    ],
-    ids=["usual", "no-index", "growing-index", "another-index", "growing-id", "no-id"],
-)
-def test_a_stream_is_heard_whole_however_its_chunks_are_numbered(stream: list[Any]) -> None:
-    reply = Reply()
-    for chunk in stream:
+STREAMS = {
+    "usual": chunks(),
+    "no index": chunks(index=lambda n: None),
+    "growing index": chunks(index=lambda n: n),
+    "another index": chunks(index=lambda n: 7),
+    "growing id": chunks(id=lambda n: f"r{n}"),
+    "no id": chunks(id=lambda n: None),
+    "two choices": [each for pair in zip(chunks(), chunks(index=lambda n: 1), strict=True) for each in pair],
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_heard_whole_however_its_chunks_are_numbered_and_of_choices_the_first(name: str) -> None:
+    reply = Reply(choices=2) if name == "two choices" else Reply()
+    for chunk in STREAMS[name]:
         ChatCompletions().feed(chunk, reply)
     assert (reply.text, reply.complete) == ("You like tea.", True)
-
-
-def test_of_several_choices_that_were_asked_for_the_first_counts() -> None:
-    reply = Reply(choices=2)
-    for pair in zip(chunks(), chunks(index=lambda n: 1), strict=True):
-        for chunk in pair:
-            ChatCompletions().feed(chunk, reply)
-    assert reply.text == "You like tea."
 
 
 def test_what_people_did_not_write_is_left_out(gpt: OpenAI, memory: Memory, shelf: Shelf) -> None:

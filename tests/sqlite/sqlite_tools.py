@@ -21,14 +21,10 @@ def memory(path: Path, embedder: Any = "none", *, retries: int = 0, **options: A
     return AsyncMemory(provider, retries=retries)
 
 
-def provider_of(client: AsyncMemory) -> Sqlite:
+def database_of(client: AsyncMemory) -> Database:
     provider = client._session.provider
     assert isinstance(provider, Sqlite)
-    return provider
-
-
-def database_of(client: AsyncMemory) -> Database:
-    return provider_of(client)._db
+    return provider._db
 
 
 def rows(path: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
