@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from inspect import isawaitable
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Return as soon as `condition` holds; a TimeoutError where it does not within `seconds`."""
+    """Return as soon as `condition`, or what it awaits, holds; a TimeoutError where it does not within `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not (await held if isawaitable(held := condition()) else held):
             await asyncio.sleep(0.002)

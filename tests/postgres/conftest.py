@@ -6,7 +6,8 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from postgres_tools import Database, Server, tasks, until
+from postgres_tools import Database, Server, tasks
+from waiting import until
 
 from openproto import AsyncMemory
 
@@ -34,7 +35,7 @@ async def db(server: Server) -> AsyncIterator[Database]:
     async def clean() -> bool:
         return await made.connections() == 0 and tasks() <= before
 
-    await until(clean, "the end of every task and connection of the test", 5)
+    await until(clean, 5)
     await made.execute(f"DROP SCHEMA IF EXISTS {made.schema} CASCADE")
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import asyncpg
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private.server import PrivatePostgres
+from waiting import until
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 
@@ -115,7 +116,7 @@ class Database(At):
         async def as_many() -> bool:
             return await self.connections("state <> 'idle'") == count
 
-        await until(as_many, f"{count} statements in the server", 5)
+        await until(as_many, 5)
 
 
 def stored(outcome: MemoryRecord | OpenProtoError) -> MemoryRecord:
@@ -147,13 +148,6 @@ async def connected(dsn: str) -> AsyncIterator[Any]:
         yield connection
     finally:
         await connection.close()
-
-
-async def until(seen: Callable[[], Awaitable[bool]], what: str, seconds: float = LONG) -> None:
-    deadline = time.monotonic() + seconds
-    while not await seen():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        await asyncio.sleep(0.02)
 
 
 def tasks() -> set[asyncio.Task[Any]]:

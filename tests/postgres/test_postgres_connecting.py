@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_tools import Database, Server, connected, tasks, until, whole_chain
+from postgres_tools import Database, Server, connected, tasks, whole_chain
+from waiting import until
 
 from openproto import AsyncMemory, errors
 
@@ -45,7 +46,7 @@ async def locked(db: Database) -> AsyncIterator[str]:
     async def asks() -> bool:
         return isinstance(await error_of(url=db.server.dsn(user=role, password="")), errors.UnauthorizedError)
 
-    await until(asks, "the new pg_hba.conf")
+    await until(asks, 30)
     yield role
     hba.write_text(open_to_all)
     await db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}", "SELECT pg_reload_conf()")
@@ -272,13 +273,10 @@ async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_onc
         async def answers() -> bool:
             return (await memory.health()).status == "ok"
 
-        await until(answers, "the server's recovery")
+        await until(answers, 30)
         assert await memory.get(record.id) == record
 
-    async def only_before() -> bool:
-        return tasks() <= before
-
-    await until(only_before, "the end of every task of the clients", 0.5)
+    await until(lambda: tasks() <= before, 0.5)
 
 
 async def test_the_url_comes_from_the_environment_unless_given(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

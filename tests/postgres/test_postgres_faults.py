@@ -13,7 +13,8 @@ import pytest
 from openproto_adapters.postgres import Postgres, replica
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private import server as private
-from postgres_tools import CLIENTS, At, Database, calls_of, tasks, until, whole_chain
+from postgres_tools import CLIENTS, At, Database, calls_of, tasks, whole_chain
+from waiting import until
 
 from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 
@@ -158,11 +159,7 @@ async def test_a_cancelled_statement_ends_in_the_server_and_its_connection_serve
                     assert cancelled.cancelled(), verb
                 await db.running(0)
             assert (await memory.list("ada")).items == [record], verb
-
-        async def only_before() -> bool:
-            return tasks() <= before
-
-        await until(only_before, "the end of every task of the calls", 2)
+        await until(lambda: tasks() <= before, 2)
         assert await db.connections() == 1
 
 
@@ -213,7 +210,7 @@ async def test_a_call_cancelled_at_any_wakeup_leaves_nothing_open(
         # A fresh client each time: its connection has not seen the statement yet.
         async with db.client(pool_max=1, statement_cache_size=statement_cache_size, audit_reads=False) as memory:
             struck = await cancelled_at(asyncio.ensure_future(calls_of(memory, record.id, "new")[verb]()), wakeup)
-            await until(none, f"the end of the transaction after wakeup {wakeup}", 1)
+            await until(none, 1)
         wakeup += 1
     assert wakeup > 3
 
@@ -251,7 +248,7 @@ async def test_a_replica_serves_until_its_answers_are_old(
             return await standby.value("SELECT count(*) FROM pg_stat_wal_receiver") == 0
 
         record = await memory.add("likes tea", user_id="ada")
-        await until(lambda: shows(1), "the replica to follow")
+        await until(lambda: shows(1), 30)
         assert [result.memory.id for result in await memory.search("tea", "ada")] == [record.id]
         assert (await memory.context("tea", "ada")).citations
         assert "serves" in (await provider.describe())["replica"]
@@ -260,13 +257,13 @@ async def test_a_replica_serves_until_its_answers_are_old(
         await memory.add("likes milk", user_id="ada")
         assert (await memory.get(record.id, user_id="ada")).id == record.id  # which the primary answers
         with pytest.raises(ProviderUnavailableError, match=r"s behind its primary.*raise read_lag="):
-            await until(lambda: shows(2), "never")
+            await until(lambda: shows(2), 30)
         await standby.execute("SELECT pg_wal_replay_resume()")
         await asyncio.sleep(0.1)
-        await until(lambda: shows(2), "the replica to catch up")
+        await until(lambda: shows(2), 30)
 
         await standby.execute("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
-        await until(is_cut_off, "the replica to be cut off")
+        await until(is_cut_off, 30)
         with pytest.raises(ProviderUnavailableError, match=r"receives nothing.*primary_conninfo"):
             await memory.list("ada")
 

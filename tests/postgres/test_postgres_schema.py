@@ -16,8 +16,9 @@ from openproto_adapters.postgres.citus.cluster import Cluster
 from openproto_adapters.postgres.migrate import migrate
 from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, users_of
 from openproto_adapters.postgres.schema import migrations, schema_script
-from postgres_tools import At, Database, connected, stored, until, whole_chain
+from postgres_tools import At, Database, connected, stored, whole_chain
 from toy_embedders import HashEmbedder
+from waiting import until
 
 from openproto import AsyncMemory, InvalidRequestError, OpenProtoError, ProviderError, ScopeDeniedError
 
@@ -49,7 +50,7 @@ async def test_a_session_that_knew_the_schema_as_missing_works_once_another_has_
             await migrate(second, f"{db.schema}_warm")
             await first.execute(f"BEGIN; {schema_script(db.schema)}")
             migrating = asyncio.create_task(migrate(second, db.schema))
-            await until(waits, "the second to wait for the first")
+            await until(waits, 30)
             await first.execute("COMMIT")
             await migrating
     finally:
