@@ -445,9 +445,7 @@ async def replaces_what_is_superseded(real: Real, ref: RecordRef, changes: Memor
 FIRSTS: dict[Any, Any] = {}
 
 
-@breaks("add: idempotency")
-async def ignores_the_key(real: Real, item: MemoryInput, *, idempotency_key: str) -> Any:
-    return await real(item, idempotency_key=uuid.uuid4().hex)
+break_verb("add: idempotency", IgnoresTheKey=lambda real, item, **_: real(item, idempotency_key=uuid.uuid4().hex))
 
 
 @breaks("add: idempotency")
@@ -605,11 +603,6 @@ async def writes_in_two_steps(real: Any, item: MemoryInput, **key: str) -> Any:
     return await real.__self__.update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
 
 
-@breaks("add: cancellation")
-async def writes_afterwards(real: Any, item: MemoryInput, **key: str) -> Any:
-    return await asyncio.shield(asyncio.ensure_future(real(item, **key)))
-
-
 @breaks("update: cancellation")
 async def updates_in_two_steps(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     record = await real.__self__.get(ref)
@@ -666,7 +659,11 @@ def leaving_a_task(_: Any) -> BaseException:
     return asyncio.CancelledError()
 
 
-break_verb("add: cancellation", SwallowsACancellation=retrying(asyncio.CancelledError))
+break_verb(
+    "add: cancellation",
+    SwallowsACancellation=retrying(asyncio.CancelledError),
+    WritesAfterwards=lambda real, item, **key: asyncio.shield(asyncio.ensure_future(real(item, **key))),
+)
 break_verb(
     "get: cancellation",
     RenamesACancellation=Fault(
