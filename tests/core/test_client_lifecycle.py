@@ -22,10 +22,6 @@ CLOSED = r"^AsyncMemory is closed$"
 ELSEWHERE = r"^AsyncMemory is bound to a different event loop$"
 
 
-async def drive(awaitable: Any) -> Any:
-    return await awaitable
-
-
 @pytest.mark.promise(110)
 @pytest.mark.parametrize(
     ("act", "timeout", "error"),
@@ -139,7 +135,7 @@ def test_a_client_cannot_be_carried_to_another_run_and_does_not_keep_its_loop_al
     for _ in range(3):  # sooner or later a new loop has the old one's id()
         for verb in (memory.get("m1"), memory.__aenter__(), memory.aclose()):
             with pytest.raises(RuntimeError, match=ELSEWHERE):
-                asyncio.run(drive(verb))
+                asyncio.run(verb)
     with pytest.warns(ResourceWarning):
         memory.__del__()
     memory._session._closed = True

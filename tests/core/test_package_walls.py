@@ -60,16 +60,13 @@ def imported(module: str, *, at_runtime: bool) -> set[str]:
     path = modules()[module]
     source = path.read_text(encoding="utf-8")
     tree: ast.AST = ast.parse(source)
-    names = [*_imports(_Runtime().visit(tree) if at_runtime else tree, _package(module, path))]
+    package = module.split(".")[: None if path.name == "__init__.py" else -1]
+    names = [*_imports(_Runtime().visit(tree) if at_runtime else tree, package)]
     if not at_runtime:  # importlib.import_module("openproto_adapters.x") is an import too
         names += re.findall(r"[\"'](openproto_(?:adapters|conformance)[.\w]*)[\"']", source)
     # What is imported is a module, or stands in one.
     found = (name if name in modules() else name.rpartition(".")[0] for name in names)
     return {name for name in found if name in modules() and name != module}
-
-
-def _package(module: str, path: Path) -> list[str]:
-    return module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
 
 
 def _is_allowed(module: str, other: str) -> bool:

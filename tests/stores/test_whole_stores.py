@@ -26,7 +26,7 @@ from openproto.portable.bringing import Result
 from openproto.portable.encryption import decrypted
 from openproto.portable.journal import open_journal
 from openproto.portable.matching import Matching
-from openproto.portable.migrate import Migration, Undone, undo
+from openproto.portable.migrate import Migration, undo
 from openproto.portable.restore import Restoration
 from openproto.portable.surveying import HISTORY, survey, users_of
 from openproto.server import ServerSettings, create_app, running
@@ -236,12 +236,6 @@ async def moved(source: AsyncMemory, target: AsyncMemory, report: Path) -> Resul
         return await Migration(source, target, plan, journal, Matching("here")).run(quiet)
 
 
-async def undone(target: AsyncMemory, report: Path) -> Undone:
-    file, journal = open_journal(report, {})
-    with file:
-        return await undo(target, journal, Matching("here"), quiet)
-
-
 async def fill_users(memory: AsyncMemory) -> None:
     for user in USERS:
         old = await memory.add("Paris", user_id=user, scope="home", tags=["a", "b"], key="city", confidence=0.5)
@@ -350,7 +344,9 @@ async def test_undoing_leaves_what_was_there_and_what_was_changed(stores: list[A
         assert (await moved(here, there, tmp_path / "r")).brought == 16
         changed = (await there.list("eve")).items[0]
         await there.update(changed.id, content="changed there")
-        result = await undone(there, tmp_path / "r")
+        file, journal = open_journal(tmp_path / "r", {})
+        with file:
+            result = await undo(there, journal, Matching("here"), quiet)
         assert (result.removed, result.changed) == (15, [{"user_id": "eve", "id": changed.id}])
         assert [record.content for user in USERS for record in await there.list(user)] == ["mine", "changed there"]
         current = [record.id async for record in there.iter("ada", as_of=datetime.now(UTC))]
