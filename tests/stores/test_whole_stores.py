@@ -228,7 +228,6 @@ def quiet(done: int, total: int | None) -> None:
 
 
 async def moved(source: AsyncMemory, target: AsyncMemory, report: Path) -> Result:
-    """Do what one run of the command does, between two stores."""
     plan = await survey(source, target, await users_of(source), quiet)
     assert not plan.cannot_keep
     file, journal = open_journal(report, {})
@@ -251,7 +250,6 @@ async def fill_users(memory: AsyncMemory) -> None:
 
 
 async def shown(memory: AsyncMemory) -> dict[str, Any]:
-    """Return all that a reader can see of every user, at several moments."""
     found: dict[str, Any] = {}
     for user in await users_of(memory):
         records = [record async for record in memory.iter(user)]
@@ -398,6 +396,5 @@ async def test_a_store_of_an_earlier_version_is_upgraded_and_keeps_what_it_held(
 
 
 def test_each_earlier_schema_is_stored() -> None:
-    """That of the first sqlite schema, with more in it, is in `tests/sqlite`."""
-    names = [file.name.partition(".")[0] for file in STORED]
+    names = [file.name.partition(".")[0] for file in STORED]  # that of the first sqlite schema is in tests/sqlite
     assert names == ["postgres_1", "postgres_3", "sqlite_2", "sqlite_3", "sqlite_5"]
