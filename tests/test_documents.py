@@ -150,7 +150,6 @@ CLIENTS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.promise(84)
 def test_the_table_has_every_provider_of_the_project_and_how_its_calls_are_cancelled() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `openproto\[\w+\]` \|.*\| ([a-z, ]+) \|$", README, re.MULTILINE)
     assert {name for name, _ in rows} == OWN.keys()
@@ -175,7 +174,6 @@ def programs() -> Iterator[Any]:
                 yield pytest.param(found[2], id=f"{heading} {number}")
 
 
-@pytest.mark.promise(80)
 @pytest.mark.parametrize("program", list(programs()))
 def test_a_program_prints_what_its_comments_say(program: str, tmp_path: Path, run_python: Callable[..., Any]) -> None:
     assert sum("README" in str(each.id) for each in programs()) == 2, "both at the head of it"

@@ -103,7 +103,6 @@ def full_backlog() -> Iterator[str]:
             client.close()
 
 
-@pytest.mark.promise(14)
 @pytest.mark.parametrize("path", ["/hang", "/drip"])
 async def test_a_waiting_call_is_cut(server: RawServer, threads: Threads, http: httpx.Client, path: str) -> None:
     call = asyncio.create_task(threads(http.post, server.url + path))

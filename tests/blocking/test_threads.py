@@ -58,7 +58,6 @@ async def test_errors_reach_the_caller_and_stop_iteration_does_not_hang_it(threa
             await threads(next, iter(()))
 
 
-@pytest.mark.promise(86)
 async def test_cancelled_callers_return_at_once(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     gate = Gate()

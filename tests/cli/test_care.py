@@ -87,7 +87,6 @@ def test_providers_says_what_is_ready(cli: Run, terminal: Callable[..., str], mo
     assert row("postgres")[2] == "ready"
 
 
-@pytest.mark.promise(114)
 def test_doctor_finds_a_sound_backend_sound(cli: Run, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = cli("doctor", "--json")
     assert ended.status == 0
@@ -106,7 +105,6 @@ def test_doctor_finds_a_sound_backend_sound(cli: Run, environment: Path, monkeyp
     assert "pip install 'openproto[local]'" in without.out
 
 
-@pytest.mark.promise(114)
 @pytest.mark.usefixtures("faulty")
 def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None:
     ended = cli("doctor", "-p", "faulty", "-o", "code=provider_unavailable", "-o", "when=open", "--json")

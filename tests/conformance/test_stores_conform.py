@@ -7,13 +7,11 @@ from openproto_conformance.cases import AREAS
 from store_suites import PostgresSuite, SqliteSuite
 
 
-@pytest.mark.promise(21, 24, 27, 77, 82, 85, 87, 89, 98, 107, 111, 119)
 class TestSqlite(SqliteSuite):
     pass
 
 
 # What the sync face adds to a provider is another loop; the areas are tried on it in which that could matter.
 @pytest.mark.everyday(*(area.name for area in AREAS), faces=("async",), sync=("basics", "concurrency", "lifecycle"))
-@pytest.mark.promise(77, 85)
 class TestPostgres(PostgresSuite):
     pass

@@ -163,7 +163,6 @@ def test_the_seed_decides_what_is_found_and_how_it_is_shown(tmp_path: Path) -> N
     assert told(8) != first
 
 
-@pytest.mark.promise(92, 115)
 @pytest.mark.parametrize("outcome", ["passed", "failed"])
 def test_the_longest_stall_is_measured_and_judged(outcome: str, tmp_path: Path) -> None:
     provider = Sqlite if outcome == "passed" else SABOTEURS["BlocksTheLoop"].provider

@@ -138,7 +138,6 @@ class GatedEmbedder(LocalEmbedder):
         return super().embed(texts)
 
 
-@pytest.mark.promise(94, 96, 102, 103, 104, 105, 106, 108)
 class TestMem0Library(ProviderSuite):
     quick = True
     deviations: ClassVar[Mapping[str, str]] = {

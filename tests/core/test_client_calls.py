@@ -28,7 +28,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)
 
 
-@pytest.mark.promise(15)
 @pytest.mark.parametrize("verb", CALLS)
 async def test_a_verb_that_hangs_raises_provider_timeout_and_says_whether_it_may_have_written(verb: str) -> None:
     provider = FakeProvider(acts=[hang])
@@ -84,7 +83,6 @@ async def test_what_is_safe_to_repeat_is_repeated_with_the_same_key(verb: str, e
     assert (len(provider.keys), len(set(provider.keys))) == ((3, 1) if verb == "add" else (0, 0))
 
 
-@pytest.mark.promise(100)
 @pytest.mark.parametrize(
     ("verb", "retries", "errors"),
     [
@@ -105,7 +103,6 @@ async def test_the_last_error_is_raised_in_the_end(verb: str, retries: int, erro
     assert (caught.value, len(provider.calls)) == (errors[-1], len(errors))
 
 
-@pytest.mark.promise(100)
 async def test_waits_double_with_jitter_and_are_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, float]] = []
     monkeypatch.setattr(retry, "LONGEST_WAIT", 0.02)
@@ -118,7 +115,6 @@ async def test_waits_double_with_jitter_and_are_as_long_as_asked(monkeypatch: py
     assert drawn == [(0, bound) for bound in (0.001, 0.002, 0.004, 0.008, 0.016, 0.02, 0.02)]
 
 
-@pytest.mark.promise(17, 100)
 async def test_a_wait_between_attempts_ends_with_the_timeout_and_can_be_cancelled() -> None:
     provider = FakeProvider(acts=[RateLimitedError("slow down", retry_after=60)] * 2)
     async with AsyncMemory(provider, timeout=0.1) as memory, asyncio.timeout(30):
@@ -131,7 +127,6 @@ async def test_a_wait_between_attempts_ends_with_the_timeout_and_can_be_cancelle
     assert (call.cancelled(), provider.calls) == (True, ["get", "get"])
 
 
-@pytest.mark.promise(6, 88, 120)
 @pytest.mark.parametrize(("limit", "most"), [(None, 50), (3, 3)])
 async def test_as_many_calls_are_in_flight_as_allowed_and_no_more(limit: int | None, most: int) -> None:
     gate = Gate()
@@ -178,7 +173,6 @@ class Batching(FakeProvider):
         return [record(content=keyed.item.content) for keyed in items]
 
 
-@pytest.mark.promise(31)
 async def test_a_long_list_is_written_in_batches_which_fail_alone_and_are_repeated() -> None:
     provider = Batching(acts=[None, ProviderError("broken"), Down("busy"), None])
     items: list[Any] = [{**TEA, "content": f"n{n}" if n else ""} for n in range(2_500)]
@@ -199,7 +193,6 @@ async def test_a_long_list_is_written_in_batches_which_fail_alone_and_are_repeat
     assert [o.content for o in found if isinstance(o, MemoryRecord)] == [f"n{n}" for n in stored]
 
 
-@pytest.mark.promise(59)
 async def test_one_query_for_many_users_answers_each_once_in_order_and_bounds_the_searches() -> None:
     provider = FakeProvider()
     users = [f"user{number}" for number in range(30)]
@@ -212,7 +205,6 @@ async def test_one_query_for_many_users_answers_each_once_in_order_and_bounds_th
     assert asked == {(user, "work", 3) for user in users}
 
 
-@pytest.mark.promise(33)
 async def test_waiting_for_ingest_asks_until_every_memory_is_done_and_not_for_one_that_failed() -> None:
     provider = FakeProvider()
     provider.statuses = ["queued", "indexing", "done", "done", "queued", "failed"]
@@ -224,7 +216,6 @@ async def test_waiting_for_ingest_asks_until_every_memory_is_done_and_not_for_on
     assert len(provider.calls) == 6
 
 
-@pytest.mark.promise(33)
 @pytest.mark.parametrize(("client", "call"), [({}, {"timeout": 0.1}), ({"timeout": 0.1}, {})])
 async def test_waiting_for_ingest_ends_in_an_ingestion_timeout(client: Any, call: Any) -> None:
     provider = FakeProvider()
@@ -239,7 +230,6 @@ class Ill(FakeProvider):
         await self._act("verb", "health")
 
 
-@pytest.mark.promise(30)
 @pytest.mark.parametrize(
     ("provider", "detail"),
     [
@@ -259,7 +249,6 @@ async def test_health_says_ok_or_why_not_in_bounded_time(provider: FakeProvider,
     await memory.aclose()
 
 
-@pytest.mark.promise(113, 121)
 async def test_an_observer_gets_an_event_for_every_call_and_harms_none(caplog: pytest.LogCaptureFixture) -> None:
     def broken(event: CallEvent) -> None:
         raise RuntimeError("the dashboard is down")
@@ -283,7 +272,6 @@ async def test_an_observer_gets_an_event_for_every_call_and_harms_none(caplog: p
     assert f"(request {got.request_id})" in failed.getMessage()
 
 
-@pytest.mark.promise(74, 117)
 async def test_stats_count_calls_retries_errors_cancellations_and_what_is_in_flight() -> None:
     events: list[CallEvent] = []
     passing = [Down("down"), RateLimitedError("slow down", retry_after=0.01), None]

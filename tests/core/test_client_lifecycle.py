@@ -22,7 +22,6 @@ CLOSED = r"^AsyncMemory is closed$"
 ELSEWHERE = r"^AsyncMemory is bound to a different event loop$"
 
 
-@pytest.mark.promise(110)
 @pytest.mark.parametrize(
     ("act", "timeout", "error"),
     [
@@ -121,7 +120,6 @@ async def test_closing_stops_an_opening_that_hangs_and_its_caller_learns_that_th
     assert (provider.cancelled, provider.closes) == (["open"], 1)
 
 
-@pytest.mark.promise(83, 90)
 def test_a_client_cannot_be_carried_to_another_run_and_does_not_keep_its_loop_alive() -> None:
     memory = AsyncMemory(FakeProvider())
 
@@ -145,7 +143,6 @@ def test_a_client_cannot_be_carried_to_another_run_and_does_not_keep_its_loop_al
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
 
 
-@pytest.mark.promise(90)
 def test_all_clients_and_threads_share_one_daemon_thread() -> None:
     provider = FakeProvider(acts=[lambda: asyncio.sleep(0.01)] * 64)
     with Memory(provider) as memory, Memory(FakeProvider()) as other, ThreadPoolExecutor(16) as pool:
@@ -158,7 +155,6 @@ def test_all_clients_and_threads_share_one_daemon_thread() -> None:
     assert [thread.daemon for thread in threads] == [True]
 
 
-@pytest.mark.promise(12, 65)
 async def test_it_can_be_used_where_another_loop_runs_but_not_on_its_own_and_sees_the_callers_context() -> None:
     other, seen = Memory(FakeProvider()), []
 

@@ -31,7 +31,6 @@ class Gauge:
             self.running -= 1
 
 
-@pytest.mark.promise(13)
 async def test_results_come_in_order_and_at_most_the_limit_run_at_once() -> None:
     gauge, drawn = Gauge(), 0
 
@@ -55,7 +54,6 @@ async def test_the_first_failure_stops_the_others_and_is_raised() -> None:
     assert gauge.started < 20
 
 
-@pytest.mark.promise(99)
 async def test_with_return_exceptions_a_failure_takes_its_place_among_the_results() -> None:
     gauge = Gauge()
     calls = (gauge.call(number, fail=number == 2) for number in range(5))

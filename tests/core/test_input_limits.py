@@ -89,7 +89,6 @@ async def test_a_listing_with_a_page_size_out_of_range_is_refused() -> None:
     assert provider.opens == 0
 
 
-@pytest.mark.promise(110)
 @pytest.mark.parametrize("option", ["timeout", "close_timeout", "max_concurrency"])
 def test_a_bound_of_0_is_refused_when_the_client_is_made(option: str) -> None:
     with pytest.raises(ValueError, match=f"^{option} must be "):
@@ -221,7 +220,6 @@ CHAT = [
 ]
 
 
-@pytest.mark.promise(101)
 async def test_messages_become_one_line_each_also_in_batches() -> None:
     provider = FakeProvider()
     async with AsyncMemory(provider) as memory:

@@ -51,7 +51,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return into
 
 
-@pytest.mark.promise(110)
 @pytest.mark.parametrize(("wrong", "right"), [("sqlit", "sqlite"), ("postgress", "postgres"), ("Postgres", "postgres")])
 def test_a_near_miss_says_what_was_meant_and_a_far_one_what_is_installed(wrong: str, right: str) -> None:
     with pytest.raises(UnknownProviderError, match=f"no provider '{wrong}'; did you mean '{right}'"):
@@ -73,7 +72,6 @@ def test_an_unknown_option_is_a_type_error_that_names_the_nearest_and_all(wrong:
     assert {*named, "audit_reads"} == set(registry.CLIENT_OPTIONS)
 
 
-@pytest.mark.promise(80)
 def test_a_third_partys_provider_is_found_by_its_name_and_takes_its_options(install: Install) -> None:
     install(name="aardvark")
     assert provider_names() == sorted(provider_names())
@@ -164,7 +162,6 @@ def session(client: Any) -> Any:
     return client._memory._session if isinstance(client, Memory) else client._session
 
 
-@pytest.mark.promise(8, 29)
 @pytest.mark.parametrize("cls", [AsyncMemory, Memory])
 def test_variables_become_options_of_their_names_and_arguments_precede(
     cls: Any, monkeypatch: pytest.MonkeyPatch

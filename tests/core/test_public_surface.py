@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -105,7 +104,6 @@ def needed(requirements: list[str], seen: set[str]) -> set[str]:
     return seen
 
 
-@pytest.mark.promise(79)
 def test_the_base_install_is_asynchronous_and_the_extra_for_that_brings_nothing(
     run_python: Any, tmp_path: Path
 ) -> None:

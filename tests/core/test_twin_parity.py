@@ -26,7 +26,6 @@ NAMES = sorted(public(AsyncMemory) - {"aclose"})
 HELPERS = "add_many close delete_all from_env health iter put restore scopes search_many stats users wait_for_ingest"
 
 
-@pytest.mark.promise(1, 2, 23, 26, 28, 35, 41, 78)
 def test_both_clients_have_the_same_public_names_the_verbs_and_the_helpers() -> None:
     assert AsyncMemory.close is AsyncMemory.aclose
     assert public(Memory) == set(NAMES) == {*VERBS, *HELPERS.split()}
@@ -38,7 +37,6 @@ def parameters(cls: type, name: str) -> list[tuple[str, Any, Any, Any]]:
     return [(p.name, p.kind, p.default, hints.get(p.name)) for p in inspect.signature(method).parameters.values()]
 
 
-@pytest.mark.promise(1, 5, 26, 35, 41, 78, 92)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_has_the_same_parameters_result_and_documentation_and_only_one_is_awaited(name: str) -> None:
     assert parameters(AsyncMemory, name) == parameters(Memory, name)
@@ -55,7 +53,6 @@ def test_each_method_has_the_same_parameters_result_and_documentation_and_only_o
     assert not waits(getattr(Memory, name))
 
 
-@pytest.mark.promise(78)
 def test_the_classes_have_and_document_the_same_options_and_errors() -> None:
     assert parameters(AsyncMemory, "__init__") == parameters(Memory, "__init__")
     completed = inspect.signature(Memory)  # with the options of every installed provider, for a console
@@ -100,7 +97,6 @@ SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.promise(32, 91)
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_each_signature_is_that_of_the_protocol(name: str) -> None:
     found = [p for p in inspect.signature(getattr(Memory, name)).parameters.values() if p.name != "self"]
@@ -110,7 +106,6 @@ def test_each_signature_is_that_of_the_protocol(name: str) -> None:
     assert set(MemoryChanges.__annotations__) == {*FACTS.split(), "content"} - {"valid_from"}  # the keywords of update
 
 
-@pytest.mark.promise(22, 118)
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("from_env", "iter", "stats")])
 async def test_a_forgotten_await_is_named(name: str) -> None:
     memory = AsyncMemory(FakeProvider())

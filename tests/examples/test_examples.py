@@ -67,7 +67,6 @@ async def add(http: httpx.AsyncClient, name: str, user: str, text: str) -> httpx
     return await http.post(f"/{user}/notes", content=text)
 
 
-@pytest.mark.promise(18, 36, 38, 95, 40, 20, 122, 88)
 async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, name: str) -> None:
     added = await asyncio.gather(*(add(http, name, f"user{number % 5}", f"note {number}") for number in range(50)))
     assert {response.status_code for response in added} == {201}
@@ -76,7 +75,6 @@ async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, 
         assert sorted(found.json()) == sorted(f"note {number}" for number in range(user, 50, 5))
 
 
-@pytest.mark.promise(112)
 async def test_a_background_task_remembers_and_an_error_has_its_status(http: httpx.AsyncClient, name: str) -> None:
     assert (await http.post("/ada/visits", params={"page": "prices"})).status_code == 202
     async with asyncio.timeout(5):
@@ -111,7 +109,6 @@ async def test_an_export_streams_every_page(http: httpx.AsyncClient, name: str) 
     assert contents == [f"note {number}" for number in range(24, -1, -1)]
 
 
-@pytest.mark.promise(39, 20)
 def test_closing_the_application_closes_its_client(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = load(name)
     made: list[Any] = []
@@ -168,7 +165,6 @@ def run(environment: Environment, *command: str | Path) -> str:
     return done.stdout
 
 
-@pytest.mark.promise(53, 54, 58)
 @pytest.mark.parametrize("web", ["chat"], indirect=True)
 async def test_a_web_chat_remembers_each_of_many_users_at_once(web: httpx.AsyncClient) -> None:
     async def say(user: str, message: str) -> str:
@@ -183,7 +179,6 @@ async def test_a_web_chat_remembers_each_of_many_users_at_once(web: httpx.AsyncC
     assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
 
 
-@pytest.mark.promise(55)
 @pytest.mark.parametrize("web", ["chat_bearer"], indirect=True)
 async def test_a_web_chat_behind_tokens_keeps_its_users_apart(web: httpx.AsyncClient) -> None:
     ada, bob, eve = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob", "eve"))
@@ -195,7 +190,6 @@ async def test_a_web_chat_behind_tokens_keeps_its_users_apart(web: httpx.AsyncCl
     assert (await web.get("/memories", headers=bob)).json() == []
 
 
-@pytest.mark.promise(57)
 @pytest.mark.parametrize("web", ["chat_stream"], indirect=True)
 async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(web: httpx.AsyncClient) -> None:
     whole = await web.get("/chat/ada", params={"message": "I live in Oslo"})
@@ -210,7 +204,6 @@ async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(web: ht
     assert 1 <= reply["text"].count("word") < 200
 
 
-@pytest.mark.promise(59, 63, 109)
 def test_an_agent_with_tools_is_captured_once_and_a_worker_keeps_facts(environment: Environment) -> None:
     agent = ["You said: I live in Oslo. Do I need an umbrella?", "user: I live in Oslo."]
     assert sorted(run(environment, LLM / "agent_loop.py").splitlines()) == agent
@@ -238,7 +231,6 @@ asyncio.run(kernel())
 """
 
 
-@pytest.mark.promise(44, 75)
 def test_a_notebook_runs_inside_a_loop_and_tests_wait_for_memories(environment: Environment) -> None:
     said = run(environment, "-c", NOTEBOOK, LLM / "notebook.py").splitlines()
     assert said[:2] == ["You said: I take my coffee black", "stored: True"]
@@ -265,7 +257,6 @@ def says(provider: str, home: Path, **environment: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
-@pytest.mark.promise(8, 9, 10, 11, 33, 81)
 @pytest.mark.parametrize("provider", ["letta", "mem0", "memorysync", "memsy", "supermemory"])
 def test_the_quick_start_runs_as_it_stands_on_a_hosted_backend(provider: str, tmp_path: Path) -> None:
     with emulator_class(provider)() as vendor:
@@ -277,7 +268,6 @@ def test_the_quick_start_runs_as_it_stands_on_a_hosted_backend(provider: str, tm
         assert vendor.violations == []
 
 
-@pytest.mark.promise(93)
 def test_the_quick_start_runs_as_it_stands_on_a_file_in_its_own_process(tmp_path: Path) -> None:
     assert says("sqlite", tmp_path, **store(tmp_path)) == SAYS
 

@@ -272,7 +272,6 @@ async def run(name: str, each: Shape, around: Callable[[Any], Any] = lambda clie
     return result, llm
 
 
-@pytest.mark.promise(43, 46, 48, 52, 56)
 @pytest.mark.parametrize(("name", "each"), MATRIX, ids=lambda value: getattr(value, "name", value))
 async def test_each_shape_is_answered_as_without_memory_and_captured(name: str, each: Shape) -> None:
     expected, bare = await run(name, each)

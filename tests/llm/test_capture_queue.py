@@ -39,7 +39,6 @@ def release(shelf: Shelf) -> None:
     background_loop().call_soon_threadsafe(shelf.released.set)
 
 
-@pytest.mark.promise(61, 62, 73, 74)
 def test_a_full_queue_drops_and_counts_and_workers_and_batches_are_as_many_and_as_large_as_was_asked(
     shelf: Shelf, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,7 +77,6 @@ async def test_a_turn_without_room_waits_until_its_time_or_its_caller_ends(silen
     assert (queue.stats().stored, queue.stats().dropped) == (2, 3)
 
 
-@pytest.mark.promise(49, 71)
 async def test_flush_and_wait_return_whether_everything_was_stored(silent: Shelf) -> None:
     async with AsyncMemory(silent, retries=0) as memory:
         queue = CaptureQueue(memory, retries=0)
@@ -198,7 +196,6 @@ def test_a_child_process_has_another_queue(shelf: Shelf, memory: Memory) -> None
     assert queue.stats().stored == 2
 
 
-@pytest.mark.promise(60, 63, 66)
 def test_an_extractor_in_a_thread_makes_the_memories(shelf: Shelf, memory: Memory) -> None:
     request: ContextVar[str] = ContextVar("request", default="none")
     threads: set[tuple[str, str]] = set()
@@ -272,7 +269,6 @@ def test_settings_that_could_never_work_are_refused(memory: Memory, settings: An
         CaptureQueue(memory, **settings)
 
 
-@pytest.mark.promise(47, 58, 68)
 async def test_a_hundred_users_at_once_get_their_own_and_lose_nothing(llm: FakeLLM, async_gpt: AsyncOpenAI) -> None:
     who, where, names = ContextVar[str]("who"), ContextVar[str]("where"), [f"u{n}" for n in range(100)]
     shelf = Shelf(*((name, f"{name} keeps bees") for name in names))
@@ -313,7 +309,6 @@ async def test_time_in_which_the_callers_loop_is_busy_does_not_count(async_gpt: 
         assert CaptureQueue.of(memory).stats().recalled == 1
 
 
-@pytest.mark.promise(76)
 @pytest.mark.parametrize("kind", [Memory, AsyncMemory])
 async def test_a_backend_that_does_not_answer_holds_up_neither_the_calls_nor_the_loop(
     llm: FakeLLM, gpt: OpenAI, async_gpt: AsyncOpenAI, kind: type[Memory | AsyncMemory], shelf: Shelf

@@ -24,7 +24,6 @@ from openproto.integrations.llm.dialect import Reply
 from openproto.integrations.llm.openai import ChatCompletions
 
 
-@pytest.mark.promise(67)
 def test_a_transparent_proxy_and_never_a_patched_client(
     llm: FakeLLM, gpt: OpenAI, memory: Memory, shelf: Shelf
 ) -> None:
@@ -89,7 +88,6 @@ def test_memories_are_a_separate_block_of_data_that_cannot_be_left_from_inside(l
         assert "if a < b" in block
 
 
-@pytest.mark.promise(45, 64)
 async def test_sync_async_and_callers_on_any_loop_share_one_memory(llm: FakeLLM, gpt: OpenAI) -> None:
     async def elsewhere(memory: Memory) -> None:
         async with AsyncOpenAI(base_url=llm.openai_url, api_key="k") as client:
@@ -121,7 +119,6 @@ async def test_an_async_memory_serves_its_own_loop_and_says_so_elsewhere(llm: Fa
             await ask()
 
 
-@pytest.mark.promise(70)
 def test_a_memory_that_is_down_is_logged_once_a_minute_and_never_raised(
     llm: FakeLLM, gpt: OpenAI, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +211,6 @@ async def test_a_cancelled_reader_does_not_wait_for_room_in_the_queue(async_gpt:
         shelf.released.set()
 
 
-@pytest.mark.promise(69)
 def test_retries_honour_what_the_backend_asks_and_a_quota_shows_in_the_figures(gpt: OpenAI) -> None:
     with Memory(shelf := Shelf(), retries=0) as memory:
         queue = CaptureQueue(memory, retries=2, keep="both")

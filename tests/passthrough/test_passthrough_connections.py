@@ -20,7 +20,6 @@ PEM = Path(__file__).parent / "localhost.pem"
 KEY = "correct-horse-battery"
 
 
-@pytest.mark.promise(16)
 @pytest.mark.parametrize("where", ["head", "body", "opening"])
 async def test_a_drip_does_not_outlive_the_timeout(where: str) -> None:
     """Each byte comes soon enough for any timeout of a single read; the whole never would."""
@@ -42,7 +41,6 @@ async def test_a_drip_does_not_outlive_the_timeout(where: str) -> None:
         await until(lambda: server.open == 0)
 
 
-@pytest.mark.promise(18, 19, 122)
 async def test_calls_in_a_row_use_one_connection_until_it_was_idle_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert transport.KEEP_ALIVE < 5.0, "common servers close after 5 s"
     monkeypatch.setattr(transport, "KEEP_ALIVE", 0.2)
@@ -124,7 +122,6 @@ async def test_broken_answers_are_named(sent: bytes, resets: bool, kind: type[Pr
             await client.get("1")
 
 
-@pytest.mark.promise(110)
 async def test_where_no_server_can_be_is_named_at_entry() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -158,7 +155,6 @@ async def half(request: Request, writer: asyncio.StreamWriter) -> None:
     await never(request, writer)
 
 
-@pytest.mark.promise(14)
 @pytest.mark.parametrize("handle", [never, half], ids=["before the answer", "within the answer"])
 async def test_a_cancelled_call_is_cut_and_the_server_sees_it(handle: Any) -> None:
     async with RawServer(handle) as server, server.client(max_connections=2) as client:

@@ -221,7 +221,6 @@ def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
     return request.method, request.target, headers, request.body
 
 
-@pytest.mark.promise(1, 26)
 @pytest.mark.parametrize("name", CALLS)
 async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the_same(name: str) -> None:
     call, route, arriving, reply = CALLS[name]
@@ -244,7 +243,6 @@ async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the
     assert key == ("ключ 日本 100%" if name == "add" else "")
 
 
-@pytest.mark.promise(3, 4, 7, 25, 37)
 @pytest.mark.parametrize(("options", "sockets", "count"), [({}, 16, 250), ({"max_connections": 5}, 5, 1000)])
 async def test_hundreds_of_tasks_share_few_sockets(options: dict[str, int], sockets: int, count: int) -> None:
     running = most = 0

@@ -102,7 +102,6 @@ async def test_a_malformed_url_is_a_typed_error_that_keeps_the_password(url: str
         assert "url=" in (await error_of(url=url.format(secret), connect_timeout=2)).message
 
 
-@pytest.mark.promise(110)
 async def test_nobody_listening_is_unavailable_and_named(tmp_path: Path) -> None:
     for url, place in (
         (f"postgresql://postgres:hunter2@/x?host={tmp_path}", str(tmp_path)),

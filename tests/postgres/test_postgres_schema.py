@@ -58,7 +58,6 @@ async def test_a_session_that_knew_the_schema_as_missing_works_once_another_has_
     assert await db.value(f"SELECT count(*) FROM {db.schema}.migrations") == len(migrations())
 
 
-@pytest.mark.promise(51)
 async def test_opening_again_applies_no_migration_twice_and_a_newer_version_is_refused(db: Database) -> None:
     applied = f"SELECT version, applied_at FROM {db.schema}.migrations ORDER BY version"
     async with db.client() as memory:

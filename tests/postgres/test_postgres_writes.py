@@ -100,7 +100,6 @@ async def test_what_was_deleted_meanwhile_does_not_come_back(
     assert (await memory.list("ada")).items == [stored(kept)]
 
 
-@pytest.mark.promise(31)
 async def test_a_batch_is_one_statement(db: Database, memory: AsyncMemory) -> None:
     assert await memory.add_many([]) == []
     await memory.add_many([{"content": f"fact {n}", "user_id": "ada"} for n in range(50)])

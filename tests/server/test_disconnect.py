@@ -33,7 +33,6 @@ REQUESTS = {
 }
 
 
-@pytest.mark.promise(14)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_closing_the_connection_ends_the_query(serve: Serve, database: str, schema: str, method: str) -> None:
     memory = AsyncMemory("postgres", url=database, schema=schema, embedder="none")

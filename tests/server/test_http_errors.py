@@ -28,7 +28,6 @@ def nothing_is_stored(client: httpx.Client) -> bool:
     return bool(client.get("/memories", params={"user_id": "ada"}).json()["items"] == [])
 
 
-@pytest.mark.promise(112)
 def test_an_error_of_the_backend_keeps_its_code_type_status_and_message(serve: Serve) -> None:
     assert {kind.code for kind in KINDS} == set(ERROR_CODES)
     provider, app = scripted_app()

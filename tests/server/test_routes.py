@@ -84,7 +84,6 @@ def test_capabilities_are_the_backend_s_and_an_id_may_look_like_a_path(client: h
         assert "provider" in error_of(client.get(f"/memories/{id}"), 404, "not_found"), id
 
 
-@pytest.mark.promise(116)
 def test_health_answers_in_bounded_time(client: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/healthz").json() == {"status": "ok", "provider": "sqlite"}
     _, app = scripted_app(ProviderUnavailableError("the backend is not there"))

@@ -22,7 +22,6 @@ from openproto import AsyncMemory, Memory, NotFoundError, ProviderError, Provide
 OLD_SCHEMA = Path(__file__).with_name("schema_1.sql")
 
 
-@pytest.mark.promise(80)
 async def test_the_file_is_in_the_data_directory_private_and_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -294,7 +294,6 @@ class Slow:
             self.ended.set()
 
 
-@pytest.mark.promise(85)
 async def test_a_cancelled_query_is_interrupted_and_its_connection_serves_the_next(database: Database) -> None:
     slow, waiting = Slow(), Slow()
     reading = asyncio.create_task(database.read(slow))

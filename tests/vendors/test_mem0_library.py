@@ -128,7 +128,6 @@ async def test_a_damaged_memory_is_an_error_that_shows_nothing(folder: Path, mem
         assert SECRET not in str(caught.value)
 
 
-@pytest.mark.promise(97)
 async def test_texts_stay_in_no_log_and_no_history_by_default(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with AsyncMemory("mem0", path=folder) as memory:
@@ -184,7 +183,6 @@ async def test_without_an_embedder_it_says_both_ways_to_have_one(folder: Path, m
         await AsyncMemory("mem0", path=folder).list("ann")
 
 
-@pytest.mark.promise(97)
 def test_a_configuration_gets_what_mem0_would_choose_badly() -> None:
     path = Path("/data/mem0")
     default = complete({}, path, 256)

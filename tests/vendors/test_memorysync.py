@@ -81,7 +81,6 @@ async def test_half_an_add_is_one(
     assert [hit.memory for hit in await other.search("who has a cat", "ann")] == [changed]
 
 
-@pytest.mark.promise(9)
 async def test_a_text_kept_or_refused(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.facts = lambda text: []
     with pytest.raises(errors.InvalidRequestError, match="no_high_value_content"):
@@ -240,7 +239,6 @@ async def test_a_project_is_named_with_every_memory(emulator: Emulator, monkeypa
 # Connections
 
 
-@pytest.mark.promise(19)
 async def test_clients_for_many_users_share_connections(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST_CLIENTS", 3)
     shared = Connection(Options(emulator.api_key, emulator.url, None, 5.0, 4))
@@ -251,7 +249,6 @@ async def test_clients_for_many_users_share_connections(emulator: Emulator, monk
     await shared.close()
 
 
-@pytest.mark.promise(3)
 async def test_no_thread_is_left_once_a_client_is_open(emulator: Emulator) -> None:
     before = set(threading.enumerate())
     async with AsyncMemory(MemorySync(**emulator.provider_options())) as memory:
@@ -259,7 +256,6 @@ async def test_no_thread_is_left_once_a_client_is_open(emulator: Emulator) -> No
         await until(lambda: not set(threading.enumerate()) - before)
 
 
-@pytest.mark.promise(16)
 async def test_the_timeout_bounds_an_answer_that_comes_byte_by_byte(emulator: Emulator) -> None:
     async with AsyncMemory(MemorySync(**emulator.provider_options(), timeout=0.3), retries=0) as memory:
         emulator.faults.next(Drip(0.05), path="/memory/query")

@@ -56,7 +56,6 @@ async def found(memory: AsyncMemory, query: str) -> list[str]:
 # With a file
 
 
-@pytest.mark.promise(33)
 async def test_many_are_asked_for_together_and_once(memory: AsyncMemory, emulator: Emulator, path: Path) -> None:
     emulator.lag = 0.3
     record = await memory.add("Ann likes tea", user_id="ann")
@@ -151,7 +150,6 @@ async def test_a_file_that_cannot_be_used_is_named(emulator: Emulator, path: Pat
 # Without a file
 
 
-@pytest.mark.promise(34)
 async def test_what_memsy_cannot_do_is_refused_with_a_hint(plain: AsyncMemory, emulator: Emulator) -> None:
     declared = await plain.capabilities()
     assert set(declared.verbs) == {"add", "get", "search", "context", "capabilities"}
@@ -207,7 +205,6 @@ async def test_foreign_events_are_passed_over(plain: AsyncMemory, raw: AsyncMems
 # Isolation: Memsy's own calls reach the whole organization unless they name an actor
 
 
-@pytest.mark.promise(32)
 async def test_every_search_names_its_actor(
     memory: AsyncMemory, plain: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +244,6 @@ async def test_a_refused_write_is_its_error_and_leaves_nothing(memory: AsyncMemo
     assert (await memory.list("ann")).items == []
 
 
-@pytest.mark.promise(29, 30)
 async def test_health_needs_the_key(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await memory.health()).status == "ok"
     for path, status in (("/v1/health", 503), ("/v1/console/memories", 401)):

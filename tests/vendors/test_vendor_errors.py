@@ -85,7 +85,6 @@ async def test_a_failed_opening_says_why(hosted: Hosted, emulator: Any, tmp_path
         await provider.fresh().health()
 
 
-@pytest.mark.promise(8)
 async def test_the_environment_has_key_and_address(
     hosted: Hosted, emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

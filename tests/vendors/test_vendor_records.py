@@ -93,7 +93,6 @@ async def test_a_key_is_one_memory_for_all_processes(
             await other.add("tea", user_id="ann", tags=["x"], idempotency_key="key-1")
 
 
-@pytest.mark.promise(31)
 async def test_a_batch_is_few_requests_in_order(hosted: Hosted, memory: AsyncMemory, emulator: Any) -> None:
     route, first, second = hosted.batch
     items = [{"content": f"note {n}", "user_id": user} for user in ("ann", "bob") for n in range(60)]

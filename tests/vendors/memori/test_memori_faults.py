@@ -45,7 +45,6 @@ async def test_facts_without_a_vector_are_found_by_words(memory: AsyncMemory, me
     assert found == ["the cat sleeps on the sofa", "the parrot Kiwi sings", "the parrot Momo sings"]
 
 
-@pytest.mark.promise(67, 68, 72)
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
 async def test_the_width_bounds_threads_and_connections(where: str, database: Path, server: str, models: Path) -> None:
     width, names = 3, set[str]()
@@ -73,7 +72,6 @@ def connections(server: str) -> list[Any]:
         return other.execute(count).fetchall()
 
 
-@pytest.mark.promise(74)
 async def test_clients_share_one_engine(memory: AsyncMemory, tmp_path: Path, models: Path) -> None:
     provider: Any = memory._session.provider
     async with AsyncMemory(other := Memori(tmp_path / "other.db", models=models)):

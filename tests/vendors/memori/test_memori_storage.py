@@ -90,7 +90,6 @@ async def test_filters_are_taken_literally_and_before_the_ranking(memory: AsyncM
     assert [found.memory.scope for found in (*by_scope, *by_tag)] == ["a_c/d"] * 2
 
 
-@pytest.mark.promise(51)
 def test_tables_are_made_once_whoever_opens_them_at_the_same_time(database: Path, models: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as processes:
         outcomes = processes.starmap(_write, [(str(database), str(models), n) for n in range(4)])
@@ -108,7 +107,6 @@ def _write(database: str, models: str, n: int) -> str:
     return "stored"
 
 
-@pytest.mark.promise(50)
 @pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg"])
 async def test_a_url_of_postgresql_is_one_of_psycopg(driver: str, server: str, models: Path) -> None:
     async with AsyncMemory(Memori(server.replace("postgresql", driver, 1), models=models)) as memory:
