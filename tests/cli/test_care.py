@@ -22,6 +22,8 @@ from openproto.cli.benchmark.figures import marks
 from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.provider import ReindexProgress
 
+pytestmark = pytest.mark.usefixtures("faulty")
+
 
 def test_demo_leaves_nothing(cli: Run, tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -62,7 +64,6 @@ def test_demo_in_a_named_file_empties_it(
     assert contents(environment) == []
 
 
-@pytest.mark.usefixtures("faulty")
 def test_providers_says_what_is_ready(cli: Run, terminal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = {provider["name"]: provider for provider in cli("providers", "--json").json["providers"]}
     assert (found["sqlite"]["status"], found["postgres"]["status"]) == ("ready", "ready")
@@ -105,7 +106,6 @@ def test_doctor_finds_a_sound_backend_sound(cli: Run, environment: Path, monkeyp
     assert "pip install 'openproto[local]'" in without.out
 
 
-@pytest.mark.usefixtures("faulty")
 def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None:
     ended = cli("doctor", "-p", "faulty", "-o", "code=provider_unavailable", "-o", "when=open", "--json")
     assert ended.status == 5
@@ -165,7 +165,6 @@ def test_reindex_gives_a_store_its_vectors(cli: Run, monkeypatch: pytest.MonkeyP
     assert cli("capabilities", "--json").json["features"]["vector_search"] is False
 
 
-@pytest.mark.usefixtures("faulty")
 def test_what_a_provider_has_not_is_6(cli: Run) -> None:
     for command in (["reindex"], ["schema"], ["index", "--user", "ada"]):
         ended = cli(*command, "-p", "faulty", "--json")

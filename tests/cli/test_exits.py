@@ -27,6 +27,8 @@ from openproto.cli.exits import MEANINGS, Exit, exit_of
 from openproto.cli.redact import Redactor
 from openproto.errors import ErrorCode
 
+pytestmark = pytest.mark.usefixtures("faulty")
+
 STATUSES = {
     **dict.fromkeys(("provider_error", "internal_error"), 1),
     **dict.fromkeys(("invalid_request", "payload_too_large"), 2),
@@ -37,7 +39,6 @@ STATUSES = {
 }
 
 
-@pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("code", get_args(ErrorCode))
 def test_each_typed_error_ends_with_its_status(cli: Run, code: str) -> None:
     for when in ("open", "list"):
@@ -84,7 +85,7 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(cli: Run, line: str, said: str)
     assert as_json.error["code"] == "invalid_request"
 
 
-def test_a_missing_user_or_package_is_named(cli: Run, faulty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_user_or_package_is_named(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = cli("list", "-p", "broken")
     assert (ended.status, "pip install 'faulty[broken]'" in ended.err) == (7, True)
     monkeypatch.delenv("OPENPROTO_USER")
@@ -101,7 +102,6 @@ def test_without_the_extra_one_line_says_how_to_get_it(missing: str, run_python:
     assert ("pip install 'openproto[cli]'" in done.stderr, len(done.stderr.splitlines())) == (True, 1)
 
 
-@pytest.mark.usefixtures("faulty")
 def test_a_bug_is_1_without_traceback_or_content_unless_debug(cli: Run) -> None:
     command = ("list", "-p", "faulty", "-o", "code=bug")
     ended = cli(*command)
@@ -111,7 +111,6 @@ def test_a_bug_is_1_without_traceback_or_content_unless_debug(cli: Run) -> None:
     assert "Traceback" in cli(*command, "--debug").err
 
 
-@pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("extra", [[], ["--json"], ["--debug"]])
 def test_no_secret_is_ever_printed(cli: Run, extra: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["-p", "faulty", "-o", "code=unauthorized", "-o", "when=open", *extra]
@@ -183,14 +182,12 @@ def test_help_imports_no_backend_and_no_settings(run_python: Any) -> None:
     assert run_python(program, *heavy).stdout.splitlines()[-1] == "set()"
 
 
-@pytest.mark.usefixtures("faulty")
 def test_texts_become_what_the_constructor_wants(cli: Run) -> None:
     given = ["-o", "size=3", "-o", "ratio=0.5", "-o", "loud=yes", "-o", 'names=["a", "b"]']
     ended = cli("list", "-p", "faulty", "-o", "code=options", *given)
     assert "{'size': 3, 'ratio': 0.5, 'loud': True, 'names': ['a', 'b']}" in ended.err
 
 
-@pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("given", ["size=qqq", "loud=qqq", "ratio=qqq", "names=qqq", "when=qqq", "retries=qqq"])
 def test_a_value_of_another_type_is_refused_by_name_and_not_repeated(cli: Run, given: str) -> None:
     ended = cli("list", "-p", "faulty", "-o", given)
@@ -200,7 +197,6 @@ def test_a_value_of_another_type_is_refused_by_name_and_not_repeated(cli: Run, g
     assert value not in ended.err
 
 
-@pytest.mark.usefixtures("faulty")
 def test_unknown_options_and_bad_variables_are_named_and_an_option_wins_over_a_variable(
     cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
