@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -148,6 +149,56 @@ async def connected(dsn: str) -> AsyncIterator[Any]:
         yield connection
     finally:
         await connection.close()
+
+
+class Door:
+    """A TCP port in front of the server's socket; it loses the next question, or answer, when `loses` names it."""
+
+    loses = ""
+    lost = 0
+    then: Callable[[], Awaitable[object]] | None = None
+    """What is done before the client notices."""
+
+    @contextlib.asynccontextmanager
+    async def open(self, server: Server, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+        """Open it, with TLS where a context is given; yields its address."""
+        opened: set[asyncio.StreamWriter] = set()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                if tls is not None:
+                    await reader.readexactly(8)  # the request for TLS
+                    writer.write(b"S")
+                    await writer.start_tls(tls)
+                inner, out = await asyncio.open_unix_connection(server.place.socket)
+                opened.update({writer, out})
+                ways = (self._pass_on("question", reader, out), self._pass_on("answer", inner, writer))
+                await asyncio.gather(*ways)
+            except (OSError, asyncio.IncompleteReadError):
+                writer.close()
+
+        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+        yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        listener.close()
+        for writer in opened:
+            writer.close()
+        await listener.wait_closed()
+
+    async def _pass_on(self, what: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if self.loses == what:
+                    self.loses = ""
+                    self.lost += 1
+                    if self.then is not None:
+                        await self.then()
+                    break
+                writer.write(data)
+        writer.close()
+
+
+def through(address: str, options: str = "sslmode=disable") -> str:
+    return f"postgresql://postgres:hunter2@{address}/postgres?{options}"
 
 
 def tasks() -> set[asyncio.Task[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_tools import Database, Server, connected, tasks, whole_chain
+from postgres_tools import Database, Door, Server, connected, tasks, through, whole_chain
 from waiting import until
 
 from openproto import AsyncMemory, errors
@@ -143,48 +142,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@contextlib.asynccontextmanager
-async def door(server: Server, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
-    """A TCP port in front of the private server's socket, with TLS where a context is given; yields its address."""
-    opened: set[asyncio.StreamWriter] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if tls is not None:
-                await reader.readexactly(8)  # the request for TLS
-                writer.write(b"S")
-                await writer.start_tls(tls)
-            inner, out = await asyncio.open_unix_connection(server.place.socket)
-            opened.update({writer, out})
-            await asyncio.gather(pipe(reader, out), pipe(inner, writer))
-        except (OSError, asyncio.IncompleteReadError):
-            writer.close()
-
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    listener.close()
-    for writer in opened:
-        writer.close()
-    await listener.wait_closed()
-
-
-async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.close()
-
-
 @pytest.fixture
 async def secured(db: Database, certificate: Path) -> AsyncIterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    async with door(db.server, context) as address:
+    async with Door().open(db.server, context) as address:
         yield address
-
-
-def url(address: str, options: str) -> str:
-    return f"postgresql://postgres:hunter2@{address}/postgres?{options}"
 
 
 async def test_faults_of_tls_are_named_and_a_certificate_that_is_trusted_opens(
@@ -199,14 +162,14 @@ async def test_faults_of_tls_are_named_and_a_certificate_that_is_trusted_opens(
         (secured, f"sslmode=verify-ca&sslrootcert={other}", errors.ProviderError, (secured, "not trusted")),
         (secured, f"sslmode=require&sslrootcert={tmp_path}/no.crt", errors.InvalidRequestError, ("sslrootcert=",)),
     ):
-        error = await error_of(url=url(address, options))
+        error = await error_of(url=through(address, options))
         assert type(error) is kind
         assert all(word in error.message for word in words), error.message
-    async with door(db.server, None) as plain:
-        error = await error_of(url=url(plain, "sslmode=require"))
+    async with Door().open(db.server) as plain:
+        error = await error_of(url=through(plain, "sslmode=require"))
         assert type(error) is errors.ProviderError
         assert all(word in error.message for word in (plain, "speaks no TLS", "postgresql.conf"))
-    async with db.client(url=url(secured, f"sslmode=verify-ca&{trusted}")) as memory:
+    async with db.client(url=through(secured, f"sslmode=verify-ca&{trusted}")) as memory:
         assert (await memory.add("in", user_id="ada")).content == "in"
 
 
@@ -215,7 +178,7 @@ async def test_callers_who_give_up_leave_the_log_silent(
 ) -> None:
     caplog.set_level(logging.INFO)
     waits = random.Random(34)
-    async with db.client(url=url(secured, "sslmode=require"), pool_min=0, pool_max=4) as memory:
+    async with db.client(url=through(secured, "sslmode=require"), pool_min=0, pool_max=4) as memory:
         for _ in range(25):
             calls = [asyncio.create_task(memory.list("ada")) for _ in range(8)]
             await asyncio.sleep(waits.uniform(0, 0.02))

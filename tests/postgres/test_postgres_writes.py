@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from openproto_adapters.postgres.private import keeper
-from postgres_tools import Database, stored
+from postgres_tools import Database, Door, stored, through
 from toy_embedders import HashEmbedder
 
 from openproto import AsyncMemory, ConflictError
 
 
-class LossyProxy:
-    """Stands between a client and the server; loses the next question, or answer, when `loses` names it."""
-
-    loses = ""
-    lost = 0
-    then: Callable[[], Awaitable[object]] | None = None
-    """What is done before the client notices."""
-
-    @contextlib.asynccontextmanager
-    async def running(self, dsn: str, folder: Path) -> AsyncIterator[str]:
-        server = Path(parse_qs(urlsplit(dsn).query)["host"][0]) / f".s.PGSQL.{keeper.PORT}"
-
-        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            from_server, to_server = await asyncio.open_unix_connection(server)
-            ways = (self._pass_on("question", reader, to_server), self._pass_on("answer", from_server, writer))
-            await asyncio.wait([asyncio.create_task(way) for way in ways], return_when=asyncio.FIRST_COMPLETED)
-            for end in (writer, to_server):
-                end.close()
-
-        async with await asyncio.start_unix_server(relay, folder / server.name):
-            yield f"postgresql://postgres@/postgres?host={quote(str(folder))}&port={keeper.PORT}"
-
-    async def _pass_on(self, what: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(2**16):
-            if self.loses == what:
-                self.loses = ""
-                self.lost += 1
-                if self.then is not None:
-                    await self.then()
-                return
-            writer.write(data)
+@pytest.fixture
+def door() -> Door:
+    return Door()
 
 
 @pytest.fixture
-def proxy() -> LossyProxy:
-    return LossyProxy()
-
-
-@pytest.fixture
-async def memory(db: Database, proxy: LossyProxy, tmp_path_factory: Any) -> AsyncIterator[AsyncMemory]:
-    async with proxy.running(db.dsn, tmp_path_factory.mktemp("p")) as url, db.client(url=url, pool_max=1) as memory:
+async def memory(db: Database, door: Door) -> AsyncIterator[AsyncMemory]:
+    async with door.open(db.server) as address, db.client(url=through(address), pool_max=1) as memory:
         yield memory
 
 
@@ -69,34 +32,32 @@ async def prepare(memory: AsyncMemory) -> None:
 
 
 @pytest.mark.parametrize("loses", ["question", "answer"])
-async def test_what_is_asked_for_again_is_stored_once(memory: AsyncMemory, proxy: LossyProxy, loses: str) -> None:
+async def test_what_is_asked_for_again_is_stored_once(memory: AsyncMemory, door: Door, loses: str) -> None:
     items: list[dict[str, Any]] = [{"content": f"tea {n}", "user_id": "ada", "tags": ["t"]} for n in range(20)]
     items[-1]["idempotency_key"] = "k"
     await prepare(memory)
     await memory.add_many([{**item, "user_id": "bob"} for item in items])
-    proxy.loses = loses
+    door.loses = loses
     outcomes = await memory.add_many(items)
     await prepare(memory)
-    proxy.loses = loses
+    door.loses = loses
     record = await memory.add("tea", user_id="ada", tags=["t"], x_mem0={"n": 1})
-    assert proxy.lost == memory.stats().retries == 2
+    assert door.lost == memory.stats().retries == 2
     assert (await memory.list("ada")).items == [record, *(stored(outcome) for outcome in reversed(outcomes))]
     assert [entry.action for entry in await memory.audit("ada")].count("add") == 21
 
 
-async def test_what_was_deleted_meanwhile_does_not_come_back(
-    db: Database, memory: AsyncMemory, proxy: LossyProxy
-) -> None:
-    proxy.then = lambda: db.execute(f"DELETE FROM {db.schema}.memories WHERE content = 'gone'")
+async def test_what_was_deleted_meanwhile_does_not_come_back(db: Database, memory: AsyncMemory, door: Door) -> None:
+    door.then = lambda: db.execute(f"DELETE FROM {db.schema}.memories WHERE content = 'gone'")
     await prepare(memory)
-    proxy.loses = "answer"
+    door.loses = "answer"
     with pytest.raises(ConflictError, match="deleted"):
         await memory.add("gone", user_id="ada")
     await prepare(memory)
-    proxy.loses = "answer"
+    door.loses = "answer"
     kept, outcome = await memory.add_many([{"content": text, "user_id": "ada"} for text in ("kept", "gone")])
     assert isinstance(outcome, ConflictError)
-    assert proxy.lost == 2
+    assert door.lost == 2
     assert (await memory.list("ada")).items == [stored(kept)]
 
 
