@@ -34,7 +34,7 @@ async def leave_on_disk(client: AsyncMemory, spare: int) -> None:
 
 @pytest.mark.parametrize("spare", [0, 2, 10])
 async def test_a_full_disk_is_a_typed_error_with_nothing_half_written_and_reads_work(path: Path, spare: int) -> None:
-    items = [{"content": f"{n} " + "many words " * 2_000, "user_id": "ada"} for n in range(50)]
+    items: list[dict[str, Any]] = [{"content": f"{n} " + "many words " * 2_000, "user_id": "ada"} for n in range(50)]
     async with memory(path, audit_reads=False) as client:
         old, tea = [await client.add(text, user_id="ada") for text in ("old", "green tea")]
         await leave_on_disk(client, spare)
