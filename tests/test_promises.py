@@ -19,7 +19,7 @@ ROWS = [(int(number), where) for number, where in re.findall(r"^\| (\d+) \|.*\| 
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     nodes = ast.walk(ast.parse((TESTS / file).read_text(encoding="utf-8")))
     named = (node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef))
     return {name for name in named if name.lower().startswith("test")}
@@ -33,4 +33,4 @@ def test_every_promise_has_one_row() -> None:
 def test_a_promise_is_kept_by_tests_that_are_there(number: int, where: str) -> None:
     named = [name.split("::") for name in re.findall(r"`([^`]+)`", where)]
     assert bool(named) == (number not in NOT_PROMISED)
-    assert all(test in tests_of(file) for file, test in named), where
+    assert all(test in names_in(file) for file, test in named), where
