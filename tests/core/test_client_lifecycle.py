@@ -108,6 +108,18 @@ async def test_closing_waits_for_calls_that_run_in_the_background_when_it_is_can
     assert (closing.cancelled(), provider.cancelled, provider.closes) == (True, [], 1)
 
 
+async def test_a_call_that_outlives_its_client_still_has_its_deadline() -> None:
+    provider = FakeProvider(acts=[hang], closing=[hang])
+    memory = AsyncMemory(provider, timeout=0.3, close_timeout=0.1)
+    call = asyncio.create_task(memory.get("m1"))
+    await provider.started.wait()
+    async with asyncio.timeout(5):
+        await memory.aclose()
+        with pytest.raises(ProviderTimeoutError):
+            await call
+    assert provider.cancelled[0] == "close"
+
+
 async def test_closing_stops_an_opening_that_hangs_and_its_caller_learns_that_the_client_is_closed() -> None:
     provider = FakeProvider(opening=[hang])
     memory = AsyncMemory(provider)
