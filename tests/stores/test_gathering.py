@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,26 +97,36 @@ async def test_all_kinds_of_writes_go_together_and_fail_alone(
     assert max(trips) == {"sqlite": 16, "postgres": 3}[store.name]
 
 
-async def test_what_waits_goes_together_without_the_cancelled(
+async def test_what_waits_goes_together_without_the_cancelled_which_end_at_once(
     store: Any, memory: AsyncMemory, trips: list[int]
 ) -> None:
-    await memory.add("first", user_id="ada")
+    first = await memory.add("first", user_id="ada", key="k")
+    kinds: list[Callable[[], Awaitable[Any]]] = [
+        lambda: memory.add("not this", user_id="ada"),
+        lambda: memory.update(first.id, user_id="ada", content="not this"),
+        lambda: memory.put("not this", user_id="ada", key="k"),
+        lambda: memory.delete(first.id, user_id="ada"),
+    ]
     trips.clear()
     async with store.locked():
         running = []
         for n in range(2):  # on postgres the first goes by a connection of its own
             running.append(asyncio.create_task(memory.add(f"at once {n}", user_id="ada")))
             await asyncio.sleep(0.05)
-        adds = [asyncio.create_task(memory.add(f"note {n}", user_id="ada")) for n in range(20)]
+        calls = [memory.add(f"note {n}", user_id="ada") if n % 2 else kinds[n // 2 % 4]() for n in range(20)]
+        waiting = [asyncio.ensure_future(call) for call in calls]
         await asyncio.sleep(0.05)
-        for call in adds[::2]:
+        for call in waiting[::2]:
             call.cancel()
+        await asyncio.wait(waiting[::2], timeout=5)
+        assert [call.done() for call in waiting] == [True, False] * 10
     async with asyncio.timeout(10):
-        await asyncio.wait([*running, *adds])
-    assert [call.cancelled() for call in adds] == [True, False] * 10
+        await asyncio.wait([*running, *waiting])
+    assert [call.cancelled() for call in waiting] == [True, False] * 10
     assert (max(trips), sum(trips)) == {"sqlite": (11, 12), "postgres": (6, 11)}[store.name]
     written = ["first", "at once 0", "at once 1", *(f"note {n}" for n in range(1, 20, 2))]
     assert await contents(memory, "ada") == sorted(written)
+    assert {entry.action for entry in await memory.audit("ada")} == {"add"}
 
 
 async def test_two_gatherings_are_under_way_at_once_and_share_no_fate() -> None:
