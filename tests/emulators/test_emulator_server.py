@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -204,3 +205,19 @@ def test_faults_come_in_order_only_where_they_fit_and_always_until_they_are_lift
     plain.faults.always(Status(500))
     plain.faults.clear()
     assert client.get("/notes").status_code == 200
+
+
+async def test_what_hangs_goes_on_when_the_fault_is_lifted_unless_it_was_cancelled(plain: Notes) -> None:
+    headers = {"authorization": f"Bearer {plain.api_key}"}
+    async with httpx.AsyncClient(base_url=plain.url, headers=headers, trust_env=False) as client:
+        with plain.faults.always(Hang(), method="POST"):
+            calls = [asyncio.ensure_future(client.post("/notes", json=NEW)) for _ in range(2)]
+            await asyncio.to_thread(plain.counters.wait_for, lambda seen: seen.in_flight == 2)
+            assert (await client.get("/notes")).json() == []
+            calls[0].cancel()
+            await asyncio.to_thread(plain.counters.wait_for, lambda seen: seen.disconnects == 1)
+            assert plain.counters.exchanges[-1] == ("POST", "/notes", None)
+        assert (await calls[1]).status_code == 201
+    assert len(plain.notes) == 1
+    plain.counters.wait_for(lambda seen: seen.open == 0)
+    assert (plain.counters.requests, plain.counters.max_in_flight) == (3, 3)

@@ -1,16 +1,22 @@
-"""Every vendor's error statuses, options, failed openings, and its SDK: which one, and when it is imported."""
+"""Every vendor's error statuses, options, openings and endings, and its SDK: which one, and when it is imported."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
+import inspect
 import json
+import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 from hosted import HOSTED, STATUSES, Hosted
-from openproto_conformance.emulators import CloseConnection, ResetConnection, Status
+from openproto_adapters.mem0.quiet_import import import_mem0
+from openproto_conformance.emulators import CloseConnection, Hang, ResetConnection, Status
 
 from openproto import AsyncMemory, OpenProtoError, ProviderUnavailableError, RateLimitedError, UnauthorizedError
 from openproto.registry import make_provider, provider_class
@@ -85,6 +91,34 @@ async def test_a_failed_opening_says_why(hosted: Hosted, emulator: Any, tmp_path
         await provider.fresh().health()
 
 
+WIDTH = 4
+
+
+async def test_cancelled_and_closed_calls_hold_nothing(hosted: Hosted, emulator: Any, tmp_path: Path) -> None:
+    async def under_way(count: int) -> None:
+        await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.in_flight == count)
+
+    client = hosted.client(emulator, tmp_path, close_timeout=0.5, timeout=None, **{hosted.width: WIDTH})
+    await client.add("first", user_id="ann")
+    with emulator.faults.always(Hang(), method="POST"):
+        calls = [asyncio.create_task(client.add(f"note {n}", user_id="ann")) for n in range(50)]
+        calls += [asyncio.create_task(client.search("tea", "ann")) for n in range(50)]
+        await under_way(WIDTH)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        assert all(call.cancelled() for call in calls)
+        await under_way(0)
+        assert emulator.counters.max_in_flight == WIDTH
+        searches = [asyncio.create_task(client.search("tea", "ann")) for _ in range(WIDTH)]
+        await under_way(WIDTH)
+        await client.aclose()
+        await asyncio.wait(searches)
+        assert {type(call.exception()) for call in searches} == {ProviderUnavailableError}
+        await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.open == 0)
+    assert sum(thread.name.startswith(f"openproto-{hosted.name}") for thread in threading.enumerate()) <= WIDTH
+
+
 async def test_the_environment_has_key_and_address(
     hosted: Hosted, emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +167,7 @@ def test_options_that_mean_nothing_are_refused(name: str, options: dict[str, Any
     assert "kéy" not in str(caught.value)
 
 
+SIGNATURES = Path(__file__).parent / "signatures"
 UNOPENED: Mapping[str, dict[str, str]] = {
     "letta": {"api_key": "k"},
     "mem0": {},
@@ -151,6 +186,20 @@ for name, options in json.loads(sys.argv[1]).items():
     AsyncMemory(name, **options)
 print(*sys.modules)
 """
+
+
+def unqualified(text: str) -> str:
+    """Drop addresses, and the modules of types: one SDK renames httpx's when it is imported, and so for all others."""
+    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(\w+)", r"\1", re.sub(r" at 0x[0-9a-f]+", "", text))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(SIGNATURES.glob("*.json"))])
+def test_an_sdk_has_the_signatures_that_its_adapter_relies_on(name: str) -> None:
+    import_mem0()  # or its import writes and sends
+    expected: Mapping[str, str] = json.loads((SIGNATURES / f"{name}.json").read_text())
+    installed = {entry: unqualified(str(inspect.signature(resolve_name(entry)))) for entry in expected}
+    wanted = {entry: unqualified(text) for entry, text in expected.items()}
+    assert installed == wanted, f"the SDK has changed: try the adapter with it, then bring {name}.json up to date"
 
 
 @pytest.mark.parametrize("name", UNOPENED)
