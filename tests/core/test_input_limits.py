@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import itertools
+import pickle
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +15,10 @@ from fake_provider import NOON, FakeProvider
 from hypothesis import given
 from hypothesis import strategies as st
 from openproto_conformance.cases.errors import INVALID
+from pydantic import ValidationError
 
 from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord, MemorySource
+from openproto.client.inputs import keyed
 from openproto.fields import moment
 from openproto.requests import Filters, build
 
@@ -261,3 +265,23 @@ async def test_metadata_is_pointed_to_extensions_and_what_cannot_be_read_is_name
         await memory.add("tea", user_id="ada", metadata={"a": 1})
     with pytest.raises(InvalidRequestError, match="since"):
         await memory.list("ada", since=Broken(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("on_duplicate", ["keep", "skip", "never"])
+def test_a_content_and_a_user_alone_are_checked_and_made_as_by_validation(on_duplicate: str) -> None:
+    contents = ["tea", " t\n", "é", Text("tea"), "x" * 100_000, "x" * 100_001, "", " \n", "a\0b", "\ud800"]
+    users = ["ada", "é", "u" * 256, "u" * 257, "", "\t", "\0", "\ud800", 7, None]
+    for content, user_id in itertools.product(contents, users):
+        fields = {"content": content, "user_id": user_id, "on_duplicate": on_duplicate}
+        try:
+            validated = MemoryInput.model_validate(fields)
+        except ValidationError:
+            with pytest.raises(InvalidRequestError):
+                keyed(fields)
+            continue
+        made = keyed(fields).item
+        for same in (made, pickle.loads(pickle.dumps(made)), made.model_copy()):
+            assert list(same) == list(validated)
+            assert {type(same.content), type(same.user_id)} == {str}
+            assert (same.model_fields_set, same.extensions) == (validated.model_fields_set, {})
+            assert same.model_dump_json() == validated.model_dump_json()

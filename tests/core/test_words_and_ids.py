@@ -62,6 +62,15 @@ def test_ids_are_unique_across_threads() -> None:
     assert all(batch == sorted(batch) for batch in batches)
 
 
+def test_a_forked_process_does_not_draw_what_its_parent_draws(run_python: Any) -> None:
+    ended = run_python(
+        "import os; from openproto import ids; ids.new_id('ada'); read, write = os.pipe(); child = os.fork() == 0; "
+        "drawn = str(ids._bits(64)).encode(); os.write(write, drawn) and os._exit(0) if child else None; "
+        "print(os.read(read, 100) != drawn)"
+    )
+    assert ended.stdout.strip() == "True"
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Give the module a clock that takes its milliseconds from a list, and forget what it made before."""
