@@ -14,7 +14,7 @@ from openproto.emulation.provider import EmulatedProvider
 from openproto.emulation.recent import Recent
 from openproto.emulation.stored import Stored, made_at, owner_in
 from openproto.emulation.traits import NATIVE, Traits
-from openproto.emulation.vendor import Ranked, connect_in, connect_once
+from openproto.emulation.vendor import Ranked, connect_in, connect_once, first_owners
 from openproto.emulation.waiting import look_until
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "connect_once",
     "damaged",
     "deleted_since",
+    "first_owners",
     "is_current",
     "is_uuid",
     "look_until",

@@ -46,6 +46,10 @@ _places: Recent[tuple[str, str], tuple[str, str]] = Recent(_MOST_REMEMBERED)
 """Of restored memories, by store and id, the user and the vendor's id."""
 
 
+_rests: Recent[tuple[str, str], list[str]] = Recent(16, within=60.0)
+"""Of listings of users, by store and cursor, what was not on a page yet: a vendor may be asked for each user."""
+
+
 class Restoring(Vendor[B]):
     """A vendor on which records are restored, and found by the ids that they had."""
 
@@ -61,9 +65,14 @@ class Restoring(Vendor[B]):
 
     async def users(self, query: UsersQuery) -> UserPage:
         """Return the page out of all users that the vendor names."""
-        users = sorted(user for user in await self.owners() if user > (query.cursor or ""))
-        page = users[: query.limit]
-        return UserPage(items=page, next_cursor=page[-1] if len(users) > query.limit else None)
+        rest = _rests.get((self.store_name(), query.cursor or ""))
+        if rest is None or query.cursor is None:
+            rest = sorted(user for user in await self.owners() if user > (query.cursor or ""))
+        page, rest = rest[: query.limit], rest[query.limit :]
+        if not rest:
+            return UserPage(items=page)
+        _rests.put((self.store_name(), page[-1]), rest)
+        return UserPage(items=page, next_cursor=page[-1])
 
     async def restore(self, records: Sequence[MemoryRecord]) -> RestoreOutcomes:
         """Write the records, each in a request of its own, after one look through what their user has."""
@@ -99,8 +108,8 @@ class Restoring(Vendor[B]):
             found = await self.find(place, owner)
             if found is not None and found.origin == id:
                 return found
-        users = [user_id] if user_id is not None else await self.owners() if self.traits.lists_users else []
-        for user in users:
+        of_all = self.traits.lists_users and not self.traits.asks_of_each_user
+        for user in [user_id] if user_id is not None else await self.owners() if of_all else ():
             if (found := await self._returned(user, id)) is not None:
                 return found
         return None

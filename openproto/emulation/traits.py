@@ -45,6 +45,9 @@ class Traits:
     lists_users: bool = False
     """Whether `owners` returns whose memories there are."""
 
+    asks_of_each_user: bool = False
+    """Whether that takes a request for each user: then nothing is looked for among the memories of all users."""
+
     keys_outlive: Support = "none"
     """Whether an idempotency key is still known when its memory was deleted, and an old request brings nothing back."""
 

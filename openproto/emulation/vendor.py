@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar
@@ -17,7 +17,7 @@ from openproto.emulation.said import Said, said
 from openproto.emulation.stored import Stored
 from openproto.emulation.traits import Traits
 from openproto.errors import OpenProtoError
-from openproto.fanout import gather_all, shielded
+from openproto.fanout import gather_all, gather_bounded, shielded
 from openproto.models import MemoryRecord
 from openproto.provider import KeyedInput, Outcomes, Provider
 from openproto.requests import MemoryInput, SearchQuery
@@ -28,6 +28,8 @@ T = TypeVar("T")
 N = TypeVar("N", bound="Stored | MemoryRecord | OpenProtoError")
 
 _locks = KeyedLocks()
+
+_MOST_SCANS = 8
 
 _MOST_ASKED = 1_000
 """Characters of a new memory that the vendor's search is asked with, and how many hits are looked at."""
@@ -239,6 +241,18 @@ class Vendor(Provider, ABC, Generic[B]):
         self._finishing.discard(task)
         if not task.cancelled():
             task.exception()  # marks a failure as seen even when the caller has left
+
+
+async def first_owners(scans: Iterable[AsyncGenerator[Stored, None]]) -> Collection[str]:
+    """Return whose memories the scans yield, each those of one user; of one that yields nothing, nobody."""
+
+    async def first(scan: AsyncGenerator[Stored, None]) -> str | None:
+        async with aclosing(scan):
+            async for stored in scan:
+                return stored.record.user_id
+        return None
+
+    return {user for user in await gather_bounded(map(first, scans), limit=_MOST_SCANS) if user is not None}
 
 
 async def connect_in(threads: Threads, make: Callable[P, B], /, *args: P.args, **kwargs: P.kwargs) -> B:

@@ -78,6 +78,7 @@ def added(name: str) -> Any:
 MEM0: tuple[Step, ...] = (
     Ask("GET /v1/ping/", None, {"status": "ok"}),
     Ask("GET /v1/ping/", None, {"detail": "Unauthorized"}, 401, {"authorization": "Token wrong"}),
+    Ask("GET /v1/entities/", None, {"count": 0, "next": None, "results": [], "total_users": 0}),
     {"lag": 1.0},
     # There at once, and found later.
     Ask(ADD, says("likes tea", metadata={"mood": "calm"}, run_id="1"), added("$tea")),

@@ -104,10 +104,10 @@ class Api:
         self._passages = client.archives.passages.with_raw_response
         self._searches = client.passages.with_raw_response
 
-    async def find_archives(self, name: str | None, limit: int) -> list[Archive]:
+    async def find_archives(self, name: str | None, limit: int, after: str | None = None) -> list[Archive]:
         """Return the archives of that name, oldest first; of any name where it is None."""
-        named = {} if name is None else {"name": name}
-        found = await self._call(list[Archive], self._archives.list, order="asc", limit=limit, **named)
+        asked = {name: value for name, value in (("name", name), ("after", after)) if value is not None}
+        found = await self._call(list[Archive], self._archives.list, order="asc", limit=limit, **asked)
         return [archive for archive in found if name in (None, archive.name)]
 
     async def create_archive(self, name: str, description: str, embedding: str | None) -> Archive:

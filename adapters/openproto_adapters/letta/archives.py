@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Unpack
 
-from openproto.emulation import KeyedLocks, Recent, user_token
+from openproto.emulation import KeyedLocks, OwnedId, Recent, user_token
 from openproto.errors import NotFoundError
 from openproto_adapters.letta.api import PAGE, Api, Archive, Hit, NewPassage, Wanted
 
@@ -32,6 +32,15 @@ class Archives:
         archive = self._remembered.get(token) or await self._find(token)
         stated = archive.description if archive else None
         return stated if stated and user_token(stated) == token else None  # other programs may have changed it
+
+    async def tokens(self) -> set[str]:
+        """Return the tokens of the users who have an archive."""
+        names: set[str] = set()
+        after: str | None = None
+        while page := await self._api.find_archives(None, PAGE, after):
+            names |= {archive.name for archive in page}
+            after = page[-1].id
+        return {own.token for name in names if (own := OwnedId.read(name.removeprefix(_name("")))) is not None}
 
     async def search(self, token: str, **wanted: Unpack[Wanted]) -> list[Hit]:
         """Return what `Api.search` finds in the user's archive."""

@@ -7,7 +7,7 @@ API.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +25,7 @@ from openproto.emulation import (
     Traits,
     connect_in,
     deleted_since,
+    first_owners,
     made_at,
     no_such_memory,
     user_token,
@@ -110,6 +111,8 @@ class Letta(EmulatedProvider[_Backend]):
         removes_all=True,
         oldest=FIRST,
         most_of_one_moment=PAGE // 2,
+        lists_users=True,
+        asks_of_each_user=True,
     )
 
     def __init__(
@@ -233,12 +236,18 @@ class Letta(EmulatedProvider[_Backend]):
         await self.backend.archives.remove_all(user_token(user_id))
         return count
 
-    async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
-        token = user_token(user_id)
+    def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
+        return self._all(user_token(user_id), user_id, until)
+
+    async def owners(self) -> Collection[str]:
+        return await first_owners(self._all(token, None, None) for token in await self.backend.archives.tokens())
+
+    async def _all(self, token: str, owner: str | None, until: datetime | None) -> AsyncGenerator[Stored, None]:
+        owner = owner or await self.backend.archives.owner(token)
         fetch = partial(self.backend.archives.search, token)
         async with aclosing(newest_first(fetch, until)) as windows:
             async for hits in windows:
-                for stored in await self.backend.memories(hits, token, user_id):
+                for stored in await self.backend.memories(hits, token, owner):
                     yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:

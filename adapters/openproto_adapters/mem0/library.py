@@ -24,21 +24,10 @@ from openproto.fanout import shielded
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
 from openproto.stores.words import query_terms, terms
+from openproto_adapters.mem0 import rows
 from openproto_adapters.mem0.config import Config, check_names, complete, explained, local_path
 from openproto_adapters.mem0.errors import typed_errors
 from openproto_adapters.mem0.quiet_import import import_mem0
-from openproto_adapters.mem0.rows import (
-    KEY,
-    SCOPES,
-    TAGS,
-    agent_and_run,
-    answer_of,
-    entity,
-    first_of,
-    metadata_of,
-    nothing_inferred,
-    to_stored,
-)
 from openproto_adapters.mem0.shared_library import SharedLibrary, shared_library
 
 if TYPE_CHECKING:
@@ -58,7 +47,7 @@ class Library:
     """mem0's `Memory`; `embedder` is None where `config` has one of mem0's own."""
 
     cancellation: Cancellation = "detached"
-    traits = Traits(native=NATIVE, most_ranked=100_000)
+    traits = Traits(native=NATIVE, most_ranked=100_000, lists_users=True)
 
     def __init__(self, path: Path, config: Config, embedder: Embedder | None, *, infer: bool, width: int) -> None:
         self._path = path
@@ -94,27 +83,27 @@ class Library:
     async def create(self, item: MemoryInput, key: str) -> Stored:
         """Add the text as it is, or, with `infer`, what mem0's language model makes of it."""
         stored = Stored.new(item, key, id="")
-        metadata = metadata_of(stored)
+        metadata = rows.metadata_of(stored)
         if not self._infer:  # of several memories, mem0's own moments say which of them was the first
             metadata["created_at"] = stored.record.created_at.isoformat()
-        scope = {"user_id": entity(item.user_id), **agent_and_run(item.scope)}
+        scope = {"user_id": rows.entity(item.user_id), **rows.agent_and_run(item.scope)}
         message = {"role": "user", "content": item.content}
 
         def add(memory: Any) -> Rows:
             return [*memory.add([message], metadata=metadata, infer=self._infer, **scope)["results"]]
 
         if not (results := await self._call(add, item.content)):
-            raise nothing_inferred()
+            raise rows.nothing_inferred()
         return stored.changed(id=results[0]["id"], content=results[0]["memory"])
 
     async def find(self, id: str) -> Stored | None:
         """Return the memory of whatever user, because mem0 asks for none here."""
         if not is_uuid(id):
             return None
-        return to_stored(found) if (found := await self._call(lambda memory: memory.get(id))) else None
+        return rows.to_stored(found) if (found := await self._call(lambda memory: memory.get(id))) else None
 
     async def find_key(self, user_id: str, key: str) -> Stored | None:
-        return first_of(key, await self._all({"user_id": entity(user_id), KEY: user_token(key)}))
+        return rows.first_of(key, await self._all({"user_id": rows.entity(user_id), rows.KEY: user_token(key)}))
 
     async def replace(self, old: Stored, new: Stored) -> Stored:
         """Update the memory if it is still there: mem0 would bring a deleted one back."""
@@ -123,7 +112,7 @@ class Library:
         def update(memory: Any) -> None:
             if memory.get(id) is None:
                 raise no_such_memory()
-            memory.update(id, text=content, metadata=metadata_of(new))
+            memory.update(id, text=content, metadata=rows.metadata_of(new))
 
         await self._call(update, content)
         return new
@@ -140,11 +129,11 @@ class Library:
         return await self._call(delete)
 
     async def everything(self, user_id: str) -> list[Stored]:
-        return await self._all({"user_id": entity(user_id)})
+        return await self._all({"user_id": rows.entity(user_id)})
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Search mem0's store by meaning, and score hits by cosine and words: its own scores differ between queries."""
-        text, name = query.query.strip(), entity(query.user_id)
+        text, name = query.query.strip(), rows.entity(query.user_id)
         filters = {"user_id": name, **self._native_filters(query)}
         most = max(count + 1, _POOL)  # as many for every limit, so that a limit changes no order
 
@@ -160,7 +149,7 @@ class Library:
             chosen = nsmallest(count, scored, key=lambda hit: hit[:2])
             best = [hit for *_, hit in chosen]
             whole = store.client.retrieve(store.collection_name, [h.id for h in best]) if self._is_qdrant else best
-            own = {str(hit.id): to_stored(answer_of(str(hit.id), hit.payload), name) for hit in whole}
+            own = {str(hit.id): rows.to_stored(rows.answer_of(str(hit.id), hit.payload), name) for hit in whole}
             return Ranked([(its, -score) for score, id, _ in chosen if (its := own.get(id))], len(hits) <= count)
 
         return await self._call(search, text)
@@ -185,24 +174,36 @@ class Library:
             return {}
         # Memories of other programs have such a scope without the key.
         by_scope = query.scope is not None and query.scope.partition("/")[0] != "agent"
-        wanted = {SCOPES: query.scope if by_scope else None, TAGS: query.tags[0] if query.tags else None}
+        wanted = {rows.SCOPES: query.scope if by_scope else None, rows.TAGS: query.tags[0] if query.tags else None}
         return {name: value for name, value in wanted.items() if value is not None}
 
+    async def owners(self) -> set[str]:
+        """Return whose memories there are; `get_all` wants a user, and what is beneath it does not."""
+        listed = await self._listed(lambda memory, most: memory._get_all_from_vector_store({}, most, show_expired=True))
+        one_of_each = {row.get("user_id"): row for row in listed}
+        found = await self._threads(lambda: [rows.to_stored(row) for row in one_of_each.values()])
+        return {stored.record.user_id for stored in found if stored}
+
     async def _all(self, filters: dict[str, str]) -> list[Stored]:
+        listed = await self._listed(
+            lambda memory, most: memory.get_all(filters=filters, top_k=most, show_expired=True)["results"]
+        )
+
+        def read() -> list[Stored]:
+            found = (rows.to_stored(one, filters["user_id"]) for one in listed)
+            return [stored for stored in found if stored]
+
+        return await self._threads(read)
+
+    async def _listed(self, ask: Callable[[Any, int], Rows]) -> Rows:
         def list_all(memory: Any) -> Rows:
             """mem0 has no pages, only a limit: ask for more until there is no more."""
             limit = _LISTED_AT_FIRST
-            while True:
-                listed: Rows = memory.get_all(filters=filters, top_k=limit, show_expired=True)["results"]
-                if len(listed) < limit:
-                    return listed
+            while len(listed := ask(memory, limit)) >= limit:
                 limit *= 10
+            return listed
 
-        def read(listed: Rows) -> list[Stored]:
-            found = (to_stored(one, filters["user_id"]) for one in listed)
-            return [stored for stored in found if stored]
-
-        return await self._threads(read, await self._call(list_all))
+        return await self._call(list_all)
 
     async def _call(self, work: Callable[[Any], T], *texts: str) -> T:
         """Return `work(memory)`, with the vectors of `texts` at hand."""

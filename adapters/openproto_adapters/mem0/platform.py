@@ -7,8 +7,9 @@ is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from openproto.blocking.threads import Threads
 from openproto.emulation import (
@@ -18,6 +19,7 @@ from openproto.emulation import (
     Stored,
     Traits,
     api_key_of,
+    first_owners,
     is_uuid,
     look_until,
     reading,
@@ -51,7 +53,13 @@ class Platform:
     """mem0's `MemoryClient`, whose calls end when they are cancelled."""
 
     cancellation: Cancellation = "aborting"
-    traits = Traits(native=NATIVE | {"update", "async_ingestion"}, async_ingestion=True, removes_all=True)
+    traits = Traits(
+        native=NATIVE | {"update", "async_ingestion"},
+        async_ingestion=True,
+        removes_all=True,
+        lists_users=True,
+        asks_of_each_user=True,
+    )
 
     def __init__(self, api_key: str | None, base_url: str | None, *, infer: bool, width: int) -> None:
         self._api_key = api_key
@@ -146,6 +154,23 @@ class Platform:
     async def everything(self, user_id: str) -> list[Stored]:
         name = entity(user_id)
         return await self._all(name, {"user_id": name})
+
+    async def owners(self) -> Collection[str]:
+        """Return whose memories there are, of each of the platform's users by a memory: a name may be a token."""
+        names: set[str] = set()
+        answer = await self._call(self._client.users)
+        while True:
+            names |= {str(entity["id"]) for entity in _results(answer) if entity.get("type") == "user"}
+            if not answer.get("next"):
+                return await first_owners(map(self._first, names))
+            # Never to another server, whatever the link says: the key goes with the request.
+            answer = await self._get(f"/v1/entities/?{urlsplit(str(answer['next'])).query}")
+
+    async def _first(self, name: str) -> AsyncGenerator[Stored, None]:
+        page = {"filters": {"user_id": name}, "show_expired": True, "page": 1, "page_size": 1}
+        for row in _results(await self._call(self._client.get_all, **page)):
+            if stored := to_stored(row, name):
+                yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Search; what the index has not caught up with is read anew, and what was deleted is left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -132,6 +132,9 @@ class Mem0(EmulatedProvider[Library | Platform]):
         """Let the platform remove everything; of the library's stores only some could."""
         backend = self.backend
         return await (backend.remove_all(user_id) if isinstance(backend, Platform) else super().remove_all(user_id))
+
+    async def owners(self) -> Collection[str]:
+        return await self.backend.owners()
 
     async def check(self) -> None:
         await self.backend.health()

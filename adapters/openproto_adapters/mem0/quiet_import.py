@@ -9,7 +9,7 @@ from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from openproto.blocking.imports import large_import
+from openproto.blocking.imports import environment, large_import
 
 _LEVELS = {
     "mem0": logging.WARNING,  # at INFO it logs the texts of memories
@@ -27,13 +27,8 @@ def import_mem0() -> Any:
     """
     with _importing, TemporaryDirectory(prefix="openproto-mem0-") as scratch, large_import():
         wanted = {"MEM0_TELEMETRY": "false", "MEM0_DIR": scratch}
-        added = {name: value for name, value in wanted.items() if not os.environ.get(name)}
-        os.environ.update(added)
-        try:
+        with environment({name: value for name, value in wanted.items() if not os.environ.get(name)}):
             mem0 = import_module("mem0")
-        finally:
-            for name in added:
-                del os.environ[name]
         for name, level in _LEVELS.items():
             logger = logging.getLogger(name)
             if logger.level == logging.NOTSET:  # a level that the program has set itself stays

@@ -11,13 +11,13 @@ import os
 import struct
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from openproto.blocking.imports import environment
 from openproto.errors import ProviderError, ProviderUnavailableError
 
 Facts: TypeAlias = Sequence[tuple[int, bytes]]
@@ -54,7 +54,7 @@ class Engine:
         # Not through memori, which looks for this library in the working directory first.
         from memori_python import EngineHandle
 
-        with _environment(models):
+        with environment(_environment(models)):
             try:
                 self._handle = EngineHandle(None, self._vectors, self._contents, _refuse)
                 (probe,) = self._handle.embed_texts(["a"])
@@ -158,9 +158,8 @@ def _failed(error: Exception) -> ProviderError:
     return ProviderError(f"Memori's engine failed with {type(error).__name__}; report it")
 
 
-@contextmanager
-def _environment(models: Path) -> Iterator[None]:
-    """Tell the engine, which reads the environment alone, where the model is, and which ONNX Runtime to load.
+def _environment(models: Path) -> dict[str, str]:
+    """Return where the model is, and which ONNX Runtime to load, for the engine, which reads the environment alone.
 
     Memori would download one. An ONNX Runtime that the environment names already is the one. A recent one reports
     to its maker unless it is told not to when it is loaded.
@@ -168,16 +167,7 @@ def _environment(models: Path) -> Iterator[None]:
     wanted = {"FASTEMBED_CACHE_DIR": str(models), "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1")}
     if "ORT_DYLIB_PATH" not in os.environ:
         wanted["ORT_DYLIB_PATH"] = str(_runtime())
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return wanted
 
 
 def _runtime() -> Path:

@@ -15,22 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Select,
-    bindparam,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import sessionmaker
@@ -57,10 +42,10 @@ _building = threading.Lock()
 _MOST_IDS = 500
 
 # What Memori's own clean-up leaves of a memory on SQLite must not hold its key.
-_ORPHAN = delete(MEMORY).where(
-    MEMORY.c.entity_id == bindparam("owner"),
-    MEMORY.c.key == bindparam("token"),
-    ~select(FACT.c.id).where(FACT.c.uuid == MEMORY.c.uuid).exists(),
+_ORPHAN = sa.delete(MEMORY).where(
+    MEMORY.c.entity_id == sa.bindparam("owner"),
+    MEMORY.c.key == sa.bindparam("token"),
+    ~sa.select(FACT.c.id).where(FACT.c.uuid == MEMORY.c.uuid).exists(),
 )
 
 
@@ -74,9 +59,9 @@ class Mark(NamedTuple):
 class Store:
     """Memories in the database at `url`, for at most `threads` threads, with a connection for each."""
 
-    def __init__(self, url: URL, threads: int) -> None:
+    def __init__(self, url: sa.URL, threads: int) -> None:
         self._url = url
-        self._engine = create_engine(
+        self._engine = sa.create_engine(
             url,
             poolclass=QueuePool,
             pool_size=threads,
@@ -87,7 +72,7 @@ class Store:
             connect_args=_connect_args(url),
         )
         if url.get_backend_name() == "sqlite":
-            event.listen(self._engine, "connect", _prepare)
+            sa.event.listen(self._engine, "connect", _prepare)
         self._is_closed = False
 
     def open(self) -> None:
@@ -116,7 +101,7 @@ class Store:
     def ping(self) -> None:
         """Ask the database for nothing."""
         with self._transaction() as connection:
-            connection.execute(select(1))
+            connection.execute(sa.select(1))
 
     def insert(self, new: Sequence[Stored], vectors: Sequence[bytes]) -> bool:
         """Write new memories; False where one's user has another under the same key, and nothing was written."""
@@ -133,8 +118,10 @@ class Store:
                     mine = {"key": user_token(stored.idempotency_key), "created": to_micros(stored.record.created_at)}
                     memories.append({**place, **mine, **columns(stored)})
                 connection.execute(_ORPHAN, [{"owner": row["entity_id"], "token": row["key"]} for row in memories])
-                connection.execute(insert(FACT).values(num_times=1, date_last_time=func.current_timestamp()), facts)
-                connection.execute(insert(MEMORY), memories)
+                connection.execute(
+                    sa.insert(FACT).values(num_times=1, date_last_time=sa.func.current_timestamp()), facts
+                )
+                connection.execute(sa.insert(MEMORY), memories)
         except ConflictError:
             return False
         return True
@@ -152,35 +139,35 @@ class Store:
         """Write the memory anew; `vector` is None where the text stays as it was. NotFoundError where it is gone."""
         id = new.record.id
         with self._transaction() as connection:
-            text: dict[str, Any] = {"date_updated": func.current_timestamp()}
+            text: dict[str, Any] = {"date_updated": sa.func.current_timestamp()}
             if vector is not None:
                 content = new.record.content
                 text |= {"content": content, "content_embedding": vector, "uniq": uniq(id, content)}
             owner = connection.execute(
-                update(FACT).where(FACT.c.uuid == id).values(**text).returning(FACT.c.entity_id)
+                sa.update(FACT).where(FACT.c.uuid == id).values(**text).returning(FACT.c.entity_id)
             ).scalar_one_or_none()
             if owner is None:
                 raise no_such_memory()
             kept = columns(new)
-            if connection.execute(update(MEMORY).where(MEMORY.c.uuid == id).values(**kept)).rowcount == 0:
+            if connection.execute(sa.update(MEMORY).where(MEMORY.c.uuid == id).values(**kept)).rowcount == 0:
                 # Another program's memory becomes one of ours. It has no key, so its id stands for one.
                 mine = {"uuid": id, "entity_id": owner, "key": user_token(id)}
-                connection.execute(insert(MEMORY).values(**mine, created=to_micros(new.record.created_at), **kept))
+                connection.execute(sa.insert(MEMORY).values(**mine, created=to_micros(new.record.created_at), **kept))
 
     def remove(self, uuid: str) -> bool:
         """Remove the memory; False where it was gone."""
         with self._transaction() as connection:
-            return connection.execute(delete(FACT).where(FACT.c.uuid == uuid)).rowcount > 0
+            return connection.execute(sa.delete(FACT).where(FACT.c.uuid == uuid)).rowcount > 0
 
     def remove_all(self, user_id: str) -> int:
         """Remove every memory of the user and return how many there were."""
-        mine = select(ENTITY.c.id).where(ENTITY.c.external_id == entity(user_id)).scalar_subquery()
+        mine = sa.select(ENTITY.c.id).where(ENTITY.c.external_id == entity(user_id)).scalar_subquery()
         with self._transaction() as connection:
-            return connection.execute(delete(FACT).where(FACT.c.entity_id == mine)).rowcount
+            return connection.execute(sa.delete(FACT).where(FACT.c.entity_id == mine)).rowcount
 
     def owners(self) -> list[str]:
         """Return the users that have memories."""
-        wanted = select(ENTITY.c.external_id, func.min(MEMORY.c.envelope)).select_from(FACTS)
+        wanted = sa.select(ENTITY.c.external_id, sa.func.min(MEMORY.c.envelope)).select_from(FACTS)
         with self._transaction() as connection:
             rows = connection.execute(wanted.group_by(ENTITY.c.external_id)).all()
         return [owner_in(envelope) if envelope is not None else name for name, envelope in rows]
@@ -190,7 +177,7 @@ class Store:
         name = entity(user_id)
         wanted = ROWS.where(ENTITY.c.external_id == name)
         if after is not None:
-            wanted = wanted.where(tuple_(CREATED, FACT.c.uuid) < tuple_(*after))
+            wanted = wanted.where(sa.tuple_(CREATED, FACT.c.uuid) < sa.tuple_(*after))
         elif until is not None:
             wanted = wanted.where(CREATED <= to_micros(until))  # noqa: SIM300 - an expression, no constant
         with self._transaction() as connection:
@@ -214,7 +201,7 @@ class Store:
 
     def texts(self, numbers: Sequence[int]) -> Mapping[int, str]:
         """Return the texts of facts by their numbers."""
-        return {row.id: row.content for row in self._numbered(select(FACT.c.id, FACT.c.content), numbers)}
+        return {row.id: row.content for row in self._numbered(sa.select(FACT.c.id, FACT.c.content), numbers)}
 
     def memories(self, user_id: str, numbers: Sequence[int]) -> Mapping[int, Stored]:
         """Return the user's memories by the numbers of their facts."""
@@ -222,20 +209,20 @@ class Store:
         rows = self._numbered(ROWS, numbers)
         return {row.id: stored for row in rows if (stored := to_stored(row, name))}
 
-    def _numbered(self, wanted: Select[*tuple[Any, ...]], numbers: Sequence[int]) -> list[Any]:
+    def _numbered(self, wanted: sa.Select[*tuple[Any, ...]], numbers: Sequence[int]) -> list[Any]:
         rows: list[Any] = []
         with self._transaction() as connection:
             for start in range(0, len(numbers), _MOST_IDS):
                 rows += connection.execute(wanted.where(FACT.c.id.in_(numbers[start : start + _MOST_IDS])))
         return rows
 
-    def _one(self, wanted: Select[*tuple[Any, ...]], name: str | None = None) -> Stored | None:
+    def _one(self, wanted: sa.Select[*tuple[Any, ...]], name: str | None = None) -> Stored | None:
         with self._transaction() as connection:
             row = connection.execute(wanted).one_or_none()
         return to_stored(row, name) if row else None
 
-    def _owner(self, connection: Connection, name: str) -> int:
-        known = select(ENTITY.c.id).where(ENTITY.c.external_id == name)
+    def _owner(self, connection: sa.Connection, name: str) -> int:
+        known = sa.select(ENTITY.c.id).where(ENTITY.c.external_id == name)
         number: int | None = connection.scalar(known)
         if number is not None:
             return number
@@ -246,12 +233,12 @@ class Store:
         return made
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self) -> Iterator[sa.Connection]:
         with typed_errors(), self._connection() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self) -> Iterator[sa.Connection]:
         with self._engine.connect() as connection:
             try:
                 yield connection
@@ -276,7 +263,7 @@ class Store:
             finally:
                 storage.adapter.close()  # Memori would keep its session for life
             # A role that may not create tables may not even ask for one that is there.
-            if not inspect(connection).has_table(MEMORY.name):
+            if not sa.inspect(connection).has_table(MEMORY.name):
                 connection.execute(CreateTable(MEMORY, if_not_exists=True))
             connection.commit()
 
@@ -291,28 +278,28 @@ class _Silence:
     def notice(self, message: str, ident: int = 0, end: str | None = None) -> None: ...
 
 
-def _narrowed(filters: Filters, at: int) -> Select[*tuple[Any, ...]]:
+def _narrowed(filters: Filters, at: int) -> sa.Select[*tuple[Any, ...]]:
     """Return the facts that may pass, newest first; another program's have neither scope, nor tags, nor an end."""
     kept = MEMORY.c
     wanted = (
-        select(FACT.c.id, FACT.c.content_embedding)
+        sa.select(FACT.c.id, FACT.c.content_embedding)
         .select_from(FACTS)
         .where(
             ENTITY.c.external_id == entity(filters.user_id),
-            or_(kept.valid_from.is_(None), kept.valid_from <= at),
-            or_(kept.valid_to.is_(None), kept.valid_to > at),
-            or_(kept.superseded.is_(None), kept.superseded > at),
+            sa.or_(kept.valid_from.is_(None), kept.valid_from <= at),
+            sa.or_(kept.valid_to.is_(None), kept.valid_to > at),
+            sa.or_(kept.superseded.is_(None), kept.superseded > at),
         )
     )
     if filters.scope is not None:
         beneath = kept.scope.startswith(filters.scope + "/", autoescape=True)
-        wanted = wanted.where(or_(kept.scope == filters.scope, beneath))
+        wanted = wanted.where(sa.or_(kept.scope == filters.scope, beneath))
     for tag in filters.tags:
         wanted = wanted.where(kept.tags.contains(tag_text(tag), autoescape=True))
     return wanted.order_by(FACT.c.id.desc())
 
 
-def _connect_args(url: URL) -> dict[str, Any]:
+def _connect_args(url: sa.URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         # A transaction that writes takes its lock at once: one that began by reading could not wait for it.
         return {"timeout": _WAIT, "isolation_level": "IMMEDIATE"}

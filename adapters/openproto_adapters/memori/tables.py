@@ -8,75 +8,60 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    ForeignKey,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Select,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    cast,
-    extract,
-    func,
-    select,
-)
+import sqlalchemy as sa
 
-_metadata = MetaData()
+_metadata = sa.MetaData()
 
 # SQLite counts rows in its INTEGER alone, and a key that refers to one is best of the same type.
-_Number = BigInteger().with_variant(Integer(), "sqlite")
+_Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-ENTITY = Table(
+ENTITY = sa.Table(
     "memori_entity",
     _metadata,
-    Column("id", _Number, primary_key=True),
-    Column("uuid", String(36), nullable=False),
-    Column("external_id", String(100), nullable=False),
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("uuid", sa.String(36), nullable=False),
+    sa.Column("external_id", sa.String(100), nullable=False),
 )
 
-FACT = Table(
+FACT = sa.Table(
     "memori_entity_fact",
     _metadata,
-    Column("id", _Number, primary_key=True),
-    Column("uuid", String(36), nullable=False),
-    Column("entity_id", _Number, nullable=False),
-    Column("content", Text, nullable=False),
-    Column("content_embedding", LargeBinary, nullable=False),
-    Column("num_times", BigInteger, nullable=False),
-    Column("date_last_time", DateTime, nullable=False),
-    Column("date_created", DateTime, nullable=False),
-    Column("date_updated", DateTime),
-    Column("uniq", String(64), nullable=False),
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("uuid", sa.String(36), nullable=False),
+    sa.Column("entity_id", _Number, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("content_embedding", sa.LargeBinary, nullable=False),
+    sa.Column("num_times", sa.BigInteger, nullable=False),
+    sa.Column("date_last_time", sa.DateTime, nullable=False),
+    sa.Column("date_created", sa.DateTime, nullable=False),
+    sa.Column("date_updated", sa.DateTime),
+    sa.Column("uniq", sa.String(64), nullable=False),
 )
 
-MEMORY = Table(
+MEMORY = sa.Table(
     "openproto_memory",
     _metadata,
-    Column("uuid", String(36), ForeignKey(FACT.c.uuid, ondelete="CASCADE"), primary_key=True),
-    Column("entity_id", _Number, nullable=False),
-    Column("key", String(22), nullable=False, comment="a token of the idempotency key"),
-    Column("created", BigInteger, nullable=False, comment="microseconds since 1970, as all moments here"),
-    Column("scope", Text),
-    Column("tags", Text, nullable=False, comment="a JSON list"),
-    Column("valid_from", BigInteger),
-    Column("valid_to", BigInteger),
-    Column("superseded", BigInteger, comment="since when"),
-    Column("envelope", Text, nullable=False, comment="the record, but for its content, as JSON"),
-    UniqueConstraint("entity_id", "key", name="uk_openproto_memory_key"),
+    sa.Column("uuid", sa.String(36), sa.ForeignKey(FACT.c.uuid, ondelete="CASCADE"), primary_key=True),
+    sa.Column("entity_id", _Number, nullable=False),
+    sa.Column("key", sa.String(22), nullable=False, comment="a token of the idempotency key"),
+    sa.Column("created", sa.BigInteger, nullable=False, comment="microseconds since 1970, as all moments here"),
+    sa.Column("scope", sa.Text),
+    sa.Column("tags", sa.Text, nullable=False, comment="a JSON list"),
+    sa.Column("valid_from", sa.BigInteger),
+    sa.Column("valid_to", sa.BigInteger),
+    sa.Column("superseded", sa.BigInteger, comment="since when"),
+    sa.Column("envelope", sa.Text, nullable=False, comment="the record, but for its content, as JSON"),
+    sa.UniqueConstraint("entity_id", "key", name="uk_openproto_memory_key"),
 )
 
-CREATED = func.coalesce(MEMORY.c.created, cast(extract("epoch", FACT.c.date_created) * 1_000_000, BigInteger), 0)
+CREATED = sa.func.coalesce(
+    MEMORY.c.created, sa.cast(sa.extract("epoch", FACT.c.date_created) * 1_000_000, sa.BigInteger), 0
+)
 """When a fact was stored, to the second where another program wrote it."""
 
 FACTS = FACT.join(ENTITY, ENTITY.c.id == FACT.c.entity_id).outerjoin(MEMORY, MEMORY.c.uuid == FACT.c.uuid)
 
-ROWS: Select[*tuple[Any, ...]] = select(
+ROWS: sa.Select[*tuple[Any, ...]] = sa.select(
     FACT.c.id,
     FACT.c.uuid,
     FACT.c.content,

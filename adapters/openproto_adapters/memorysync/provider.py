@@ -34,19 +34,9 @@ from openproto.fields import check_seconds, check_whole
 from openproto.models import Cancellation
 from openproto.provider import KeyedInput, Outcomes
 from openproto.requests import MemoryInput, SearchQuery
+from openproto_adapters.memorysync import rows
 from openproto_adapters.memorysync.drafts import Draft, Outcome
 from openproto_adapters.memorysync.ids import VENDOR, RowId, name_of
-from openproto_adapters.memorysync.rows import (
-    Version,
-    handle_of,
-    merge_newest,
-    metadata_of,
-    name_tag,
-    newest,
-    rows_of,
-    tags_of,
-    wanted_tags,
-)
 
 if TYPE_CHECKING:
     from openproto_adapters.memorysync.api import Api
@@ -139,7 +129,7 @@ class MemorySync(EmulatedProvider[_Backend]):
         if own is None:
             return None
         row = await self.backend.api.get(own.token, self._moved.get(id) or own.first)
-        found = newest([row], own.token).get(own.name) if row is not None else None
+        found = rows.newest([row], own.token).get(own.name) if row is not None else None
         if row is None or (found is not None and found.is_replaced):
             found = await self._look_up(own.token, own.name)
         return found.stored if found is not None and found.stored.record.id == id else None
@@ -166,16 +156,16 @@ class MemorySync(EmulatedProvider[_Backend]):
         except (ConflictError, InvalidRequestError, RateLimitedError):
             await self._edit(old)  # nothing was written, and there is nothing to look for
             raise
-        written = await self._merged(replace(new, handle=handle_of(ids)))
-        await self.backend.api.forget(own.token, rows_of(old))
-        self._moved.put(old.record.id, rows_of(written)[0])
+        written = await self._merged(replace(new, handle=rows.handle_of(ids)))
+        await self.backend.api.forget(own.token, rows.numbers_of(old))
+        self._moved.put(old.record.id, rows.numbers_of(written)[0])
         return written
 
     async def remove(self, stored: Stored) -> bool:
         """Forget every row that has the memory's tag, and the rows that are known in any case."""
         own = RowId.of(stored.record.id)
-        deleted = await self.backend.api.forget_tagged(own.token, name_tag(own.name))
-        if left := set(rows_of(stored)) - deleted:
+        deleted = await self.backend.api.forget_tagged(own.token, rows.name_tag(own.name))
+        if left := set(rows.numbers_of(stored)) - deleted:
             deleted |= await self.backend.api.forget(own.token, left)
         return bool(deleted)
 
@@ -185,7 +175,7 @@ class MemorySync(EmulatedProvider[_Backend]):
         memories = [one.stored for one in (await self._everything(token)).values()]
         async with self._locked(*(stored.record.id for stored in memories)):
             deleted = await self.backend.api.forget_everything(token)
-        return sum(not deleted.isdisjoint(rows_of(stored)) for stored in memories)
+        return sum(not deleted.isdisjoint(rows.numbers_of(stored)) for stored in memories)
 
     async def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         """Yield the memories, in no particular order: of each only all rows together show the newest version."""
@@ -196,11 +186,11 @@ class MemorySync(EmulatedProvider[_Backend]):
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         """Return what MemorySync finds, with its scores: of nearness, age, importance, and use."""
         token = user_token(query.user_id)
-        hits = await self.backend.api.query(token, query.query, count, wanted_tags(query))
+        hits = await self.backend.api.query(token, query.query, count, rows.wanted_tags(query))
         if not hits.rows and self._is_over_plan:
             raise _over_plan()
         ranked: list[tuple[Stored, float]] = []
-        for name, hit in newest(hits.rows, token).items():
+        for name, hit in rows.newest(hits.rows, token).items():
             found = await self._look_up(token, name) if hit.is_replaced else hit
             if found is not None:
                 ranked.append((found.stored, hit.score))
@@ -220,7 +210,7 @@ class MemorySync(EmulatedProvider[_Backend]):
                     return self._same_input(await self._ingested(token, name, outcome.ids), item)
                 ids = outcome.rows()
                 placed = stored.changed(id=RowId(token, str(ids[0]), name).id)
-                return await self._merged(replace(placed, handle=handle_of(ids)))
+                return await self._merged(replace(placed, handle=rows.handle_of(ids)))
             except OpenProtoError as error:
                 return error
 
@@ -239,41 +229,44 @@ class MemorySync(EmulatedProvider[_Backend]):
         found = await self.find(RowId(token, str(ids[0]), name).id, None)
         if found is None:
             raise deleted_since()
-        is_cut_off = rows_of(found) == [ids[0]] and len(ids) > 1
-        return await self._merged(replace(found, handle=handle_of(ids))) if is_cut_off else found
+        is_cut_off = rows.numbers_of(found) == [ids[0]] and len(ids) > 1
+        return await self._merged(replace(found, handle=rows.handle_of(ids))) if is_cut_off else found
 
     async def _merged(self, stored: Stored) -> Stored:
         """Tell rows of one memory of each other, where MemorySync has made several of it."""
-        if len(rows_of(stored)) > 1:
+        if len(rows.numbers_of(stored)) > 1:
             await self._edit(stored)
         return stored
 
     async def _edit(self, stored: Stored, *, is_replaced: bool = False) -> None:
         own = RowId.of(stored.record.id)
-        tags, metadata = tags_of(stored.record, own.name), metadata_of(stored, own.name, is_replaced=is_replaced)
-        if not await self.backend.api.edit(own.token, rows_of(stored), tags, metadata):
+        tags, metadata = (
+            rows.tags_of(stored.record, own.name),
+            rows.metadata_of(stored, own.name, is_replaced=is_replaced),
+        )
+        if not await self.backend.api.edit(own.token, rows.numbers_of(stored), tags, metadata):
             raise no_such_memory()
 
-    async def _look_up(self, token: str, name: str) -> Version | None:
+    async def _look_up(self, token: str, name: str) -> rows.Version | None:
         """Return the newest version by the memory's name: as the index has it, or else out of all there is."""
         found = (await self._tagged(token, name)).get(name)
         if found is None or found.is_replaced:
             found = (await self._everything(token)).get(name)
         if found is not None:
-            self._moved.put(found.stored.record.id, rows_of(found.stored)[0])
+            self._moved.put(found.stored.record.id, rows.numbers_of(found.stored)[0])
         return found
 
-    async def _everything(self, token: str) -> dict[str, Version]:
-        found: dict[str, Version] = {}
+    async def _everything(self, token: str) -> dict[str, rows.Version]:
+        found: dict[str, rows.Version] = {}
         async with aclosing(self.backend.api.pages(token)) as pages:
-            async for rows in pages:
-                merge_newest(found, rows, token)
+            async for page in pages:
+                rows.merge_newest(found, page, token)
                 await asyncio.sleep(0)  # reading a page takes a few milliseconds
         return found
 
-    async def _tagged(self, token: str, name: str) -> dict[str, Version]:
-        tag = name_tag(name)
-        return newest((await self.backend.api.query(token, tag, self.traits.most_ranked, [tag])).rows, token)
+    async def _tagged(self, token: str, name: str) -> dict[str, rows.Version]:
+        tag = rows.name_tag(name)
+        return rows.newest((await self.backend.api.query(token, tag, self.traits.most_ranked, [tag])).rows, token)
 
 
 @large_import()

@@ -56,7 +56,7 @@ def merge_newest(found: dict[str, Version], rows: Iterable[Row], token: str) -> 
         found[name] = latest._replace(score=max(other.score, version.score))
 
 
-def rows_of(stored: Stored) -> list[int]:
+def numbers_of(stored: Stored) -> list[int]:
     """Return the numbers of the rows that a memory read or written here consists of."""
     return [int(number) for number in stored.handle.split()]
 
@@ -110,7 +110,7 @@ def _version(row: Row, token: str) -> Version:
 def _written(version: Version) -> tuple[datetime, int]:
     """Return by what versions are ordered; of rows of one version, the first stands for all."""
     record = version.stored.record
-    return record.updated_at or record.created_at, -rows_of(version.stored)[0]
+    return record.updated_at or record.created_at, -numbers_of(version.stored)[0]
 
 
 def _scope_tag(node: str) -> str:

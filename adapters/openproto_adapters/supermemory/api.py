@@ -104,8 +104,12 @@ class _DeletedNamespace(_Answer):
     documents: int = Field(alias="deletedDocumentsCount")
 
 
+class _Namespace(_Answer):
+    namespace: str
+
+
 class _Namespaces(_Answer):
-    namespaces: list[JsonValue]
+    namespaces: list[_Namespace]
 
 
 class Api:
@@ -206,9 +210,10 @@ class Api:
         except NotFoundError:
             return 0
 
-    async def ping(self) -> None:
-        """Ask for the namespaces, which needs a key that is accepted."""
-        await self._call(_Namespaces, self._namespaces, page=1, limit=1)
+    async def namespaces(self, page: int, limit: int) -> list[str]:
+        """Return a page of the namespaces, which needs a key that is accepted."""
+        found = await self._call(_Namespaces, self._namespaces, page=page, limit=limit)
+        return [entry.namespace for entry in found.namespaces]
 
     async def _call(self, answer: type[T], request: Request, *path: str, **asked: Any) -> T:
         return await self._threads(_answered, self._api_key, answer, request, *path, **asked)

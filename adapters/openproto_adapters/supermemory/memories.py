@@ -12,25 +12,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
-from openproto.emulation import Ranked, Recent, Stored, user_token
+from openproto.emulation import OwnedId, Ranked, Recent, Stored, user_token
 from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.models import Status
 from openproto.provider import Outcomes
 from openproto.requests import SearchQuery
-from openproto_adapters.supermemory.api import Api, Document, Hit, Metadata
-from openproto_adapters.supermemory.documents import (
-    accepted_status,
-    created,
-    created_between,
-    current_and_matching,
-    is_ours,
-    metadata_of,
-    new_document,
-    sent,
-    status_of,
-    text_of,
-    to_stored,
-)
+from openproto_adapters.supermemory import documents
+from openproto_adapters.supermemory.api import PAGE, Api, Document, Hit, Metadata
 from openproto_adapters.supermemory.ids import DocumentId, graves_of, namespace_of
 from openproto_adapters.supermemory.windows import newest_first
 
@@ -61,13 +49,15 @@ class Memories:
 
     async def write(self, stored: Stored) -> Stored:
         """Write a new memory and return it with its status."""
-        accepted = await self._api.add(DocumentId.of(stored.record.id).namespace, partial(new_document, stored))
+        accepted = await self._api.add(
+            DocumentId.of(stored.record.id).namespace, partial(documents.new_document, stored)
+        )
         return self._noted(stored, accepted.status)
 
     async def write_together(self, batch: Sequence[Stored]) -> Outcomes:
         """Write new memories of one user with one request; each has its own outcome."""
         namespace = DocumentId.of(batch[0].record.id).namespace
-        answers = await self._api.batch_add(namespace, lambda: [*map(new_document, batch)])
+        answers = await self._api.batch_add(namespace, lambda: [*map(documents.new_document, batch)])
         accepted = {answer.id: answer.status for answer in answers if answer.error is None}
         outcomes: Outcomes = []
         for stored in batch:
@@ -82,9 +72,9 @@ class Memories:
     async def change(self, old: Stored, new: Stored) -> Stored | None:
         """Give a memory new metadata, and new text only where that has changed; None where it is gone."""
         own, text = DocumentId.of(new.record.id), new.record.content
-        changed = sent(text) if text != old.record.content else None
+        changed = documents.sent(text) if text != old.record.content else None
         accepted = await self._once_there(
-            own, partial(self._api.update, own.namespace, own.document, changed, metadata_of(new))
+            own, partial(self._api.update, own.namespace, own.document, changed, documents.metadata_of(new))
         )
         if accepted is None:
             return None
@@ -98,13 +88,13 @@ class Memories:
         known = _recent.get((self.name, own.id))
         if document is None or isinstance(known, str):
             return known if isinstance(known, Stored) else None
-        if not is_ours(document.metadata):
+        if not documents.is_ours(document.metadata):
             return None
         written = known.record.content if known else None
-        text = text_of(document.metadata, document.content, written) or document.content
+        text = documents.text_of(document.metadata, document.content, written) or document.content
         if text is None:
             raise ProviderUnavailableError("Supermemory has not extracted this memory's text yet; try again soon")
-        stored = to_stored(own, document.metadata, text, status_of(document.system))
+        stored = documents.to_stored(own, document.metadata, text, documents.status_of(document.system))
         if known is not None and known is before and stored.record.status in ("done", "failed"):
             _recent.pop((self.name, own.id), known)
         return stored
@@ -141,19 +131,28 @@ class Memories:
         """Yield the memories of a user, newest first."""
 
         def fetch(start: int | None, end: int | None, page: int, order: str) -> Awaitable[list[Document]]:
-            return self._api.listing(namespace_of(token), created_between(start, end), page, order)
+            return self._api.listing(namespace_of(token), documents.created_between(start, end), page, order)
 
-        async with aclosing(newest_first(fetch, created(until) if until else None)) as windows:
+        async with aclosing(newest_first(fetch, documents.created(until) if until else None)) as windows:
             async for window in windows:
                 shown = await asyncio.gather(*(self._listed(token, document) for document in window))
                 found = [stored for stored in shown if stored is not None]
                 for stored in sorted(found, key=lambda stored: stored.record.created_at, reverse=True):
                     yield stored
 
+    async def tokens(self) -> set[str]:
+        """Return the tokens of the users who have a namespace."""
+        names: list[str] = []
+        number = 1
+        while page := await self._api.namespaces(number, PAGE):
+            names += page
+            number += 1
+        return {own.token for name in names if (own := OwnedId.read(name.removeprefix(namespace_of("")))) is not None}
+
     async def search(self, query: SearchQuery, count: int) -> Ranked:
         """Return what `count` passages and memories are of, each with the score of its best."""
         token = user_token(query.user_id)
-        filter = current_and_matching(query, query.as_of or datetime.now(UTC))
+        filter = documents.current_and_matching(query, query.as_of or datetime.now(UTC))
         hits = await self._api.search(namespace_of(token), query.query, filter, count)
         by_document: dict[str, list[Hit]] = {}
         for hit in hits:
@@ -165,7 +164,9 @@ class Memories:
         return Ranked(ranked, complete=len(hits) < count)
 
     async def _listed(self, token: str, document: Document) -> Stored | None:
-        return await self._shown(token, document.id, document.metadata, [document.content], status_of(document.system))
+        return await self._shown(
+            token, document.id, document.metadata, [document.content], documents.status_of(document.system)
+        )
 
     async def _found(self, token: str, id: str, hits: Sequence[Hit]) -> Stored | None:
         """Return the memory that hits are of: indexed, unless it was written just now."""
@@ -180,10 +181,10 @@ class Memories:
     ) -> Stored | None:
         """Return a memory from what Supermemory shows of it; got whole where its text is not among that."""
         own = DocumentId.read(DocumentId(token, id).id)
-        if own is None or not is_ours(metadata) or isinstance(_recent.get((self.name, own.id)), str):
+        if own is None or not documents.is_ours(metadata) or isinstance(_recent.get((self.name, own.id)), str):
             return None
-        text = text_of(metadata, *texts)
-        return await self.find(own) if text is None else to_stored(own, metadata, text, status)
+        text = documents.text_of(metadata, *texts)
+        return await self.find(own) if text is None else documents.to_stored(own, metadata, text, status)
 
     async def _once_there(self, own: DocumentId, attempt: Callable[[], Awaitable[T | None]]) -> T | None:
         """Return the first answer; a document that was added a moment ago may not be there yet."""
@@ -208,6 +209,6 @@ class Memories:
 
     def _noted(self, stored: Stored, status: str | None) -> Stored:
         """Return what has just been written, and remember it for as long as Supermemory may not know it yet."""
-        stored = stored.changed(status=accepted_status(status or "unknown"))
+        stored = stored.changed(status=documents.accepted_status(status or "unknown"))
         _recent.put((self.name, stored.record.id), stored)
         return stored

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
@@ -22,6 +22,7 @@ from openproto.emulation import (
     check_base_url,
     connect_in,
     deleted_since,
+    first_owners,
     no_such_memory,
     user_token,
 )
@@ -94,6 +95,8 @@ class Supermemory(EmulatedProvider[_Backend]):
         most_ranked=PAGE,
         removes_all=True,
         most_removed=PAGE,
+        lists_users=True,
+        asks_of_each_user=True,
     )
 
     def __init__(
@@ -136,7 +139,7 @@ class Supermemory(EmulatedProvider[_Backend]):
 
     async def check(self) -> None:
         """Ask for the namespaces, which needs an accepted key."""
-        await self.backend.api.ping()
+        await self.backend.api.namespaces(1, 1)
 
     async def describe(self) -> dict[str, str]:
         return {"server": self.backend.server, **await super().describe()}
@@ -190,6 +193,10 @@ class Supermemory(EmulatedProvider[_Backend]):
 
     def scan(self, user_id: str, until: datetime | None = None) -> AsyncGenerator[Stored, None]:
         return self.backend.memories.all(user_token(user_id), until)
+
+    async def owners(self) -> Collection[str]:
+        memories = self.backend.memories
+        return await first_owners(memories.all(token, None) for token in await memories.tokens())
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
         return await self.backend.memories.search(query, count)

@@ -19,6 +19,7 @@ from sqlalchemy import exc
 from waiting import until
 
 from openproto import AsyncMemory, errors
+from openproto.blocking.imports import environment
 
 
 async def test_users_and_texts_that_memori_takes_for_others_are_kept_apart(memory: AsyncMemory, sql: Any) -> None:
@@ -163,7 +164,7 @@ def memoris_search(database: Path, **asked: str) -> Any:
     storage: Any = Manager(config).start(sessionmaker(engine))
     config.storage = storage
     adapter: Any = RustCoreAdapter.maybe_create(config)
-    with native._environment(next(folder for folder in native._engines if folder)):
+    with environment(native._environment(next(folder for folder in native._engines if folder))):
         found = adapter.retrieve_facts(**asked, limit=5, dense_limit=1000)
     storage.adapter.close()
     engine.dispose()

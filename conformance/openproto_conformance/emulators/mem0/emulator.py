@@ -127,6 +127,22 @@ class Mem0Platform(Emulator):
         beside = {"count": len(found), "next": link(page + 1), "previous": link(page - 1)}
         return Answer(200, {**beside, "results": results})
 
+    @route("GET", "/v1/entities/")
+    def list_entities(self, request: Request) -> Answer:
+        """Return a page of whom memories are about. Assumed: also of whom none is left; named by the ids they have."""
+        seen: dict[tuple[str, str], Memory] = {}
+        for memory in self.memories.values():
+            for kind, id in memory.entities.items():
+                if id is not None:
+                    seen.setdefault((kind.removesuffix("_id"), id), memory)
+        size, page = PAGE_SIZE, int(request.first("page") or 1)
+        found = [_entity(kind, id, memory) for (kind, id), memory in seen.items()]
+        further = f"{self.url}/v1/entities/?page={page + 1}" if page * size < len(found) else None
+        before = f"{self.url}/v1/entities/?page={page - 1}" if page > 1 else None
+        beside = {"count": len(found), "next": further, "previous": before}
+        totals = {f"total_{name}s": sum(kind == name for kind, _ in seen) for name in ("user", "agent", "app", "run")}
+        return Answer(200, {**beside, "results": found[(page - 1) * size : page * size], **totals})
+
     @route("GET", "/v1/memories/{memory_id}/")
     def get(self, request: Request) -> Answer:
         """Return a memory, of whatever entity, expired or not."""
@@ -264,3 +280,8 @@ def _checked(id: str) -> str:
         return str(UUID(id))
     except ValueError:
         raise Refused(400, "memory_id should be a valid UUID") from None
+
+
+def _entity(kind: str, id: str, first: Memory) -> Json:
+    at = moment(first.versions[0].at)
+    return {"id": id, "name": id, "created_at": at, "updated_at": at, "owner": "org", "metadata": None, "type": kind}
