@@ -78,7 +78,6 @@ def added(name: str) -> Any:
 MEM0: tuple[Step, ...] = (
     Ask("GET /v1/ping/", None, {"status": "ok"}),
     Ask("GET /v1/ping/", None, {"detail": "Unauthorized"}, 401, {"authorization": "Token wrong"}),
-    Ask("GET /v1/entities/", None, {"count": 0, "next": None, "results": [], "total_users": 0}),
     {"lag": 1.0},
     # There at once, and found later.
     Ask(ADD, says("likes tea", metadata={"mood": "calm"}, run_id="1"), added("$tea")),
@@ -91,6 +90,7 @@ MEM0: tuple[Step, ...] = (
     Ask(ADD, says("likes tea", user_id="bob"), added("$bob")),
     Ask("DELETE /v1/memories/$again/"),
     Ask(ADD, says("likes tea"), added("$new")),
+    Ask("GET /v1/entities/?page=1", None, {"count": 3, "next": None, "total_users": 2, "total_runs": 1}),
     # What a model reads is pending first.
     Ask(ADD, says("likes rain", infer=True), {"status": "PENDING", "event_id": "$event"}),
     Ask("GET /v1/event/$event/", None, {"status": "PENDING", "results": []}),
