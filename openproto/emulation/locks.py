@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeAlias
+
+from openproto.blocking.forking import in_forked_child
 
 Name: TypeAlias = tuple[str, ...]
 _Turn: TypeAlias = "asyncio.Future[None]"
@@ -24,9 +25,7 @@ class KeyedLocks:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._held: dict[Name, deque[_Turn]] = {}
-        if hasattr(os, "register_at_fork"):
-            # The holders stay in the parent: in a child nobody would ever release what they hold.
-            os.register_at_fork(after_in_child=self._forget)
+        in_forked_child(self._forget)  # where the holders are not, and nobody would ever release what they hold
 
     @contextlib.asynccontextmanager
     async def hold(self, names: Iterable[Name]) -> AsyncIterator[None]:

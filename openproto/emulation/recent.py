@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
+
+from openproto.blocking.forking import in_forked_child
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -67,11 +68,8 @@ class Recent(Generic[K, V]):
 _all: WeakSet[Recent[Any, Any]] = WeakSet()
 
 
+@in_forked_child
 def _after_fork() -> None:
     # The thread that held a lock stays in the parent, and would never release it here.
     for recent in _all:
         recent._renew_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -180,8 +180,9 @@ class Library:
     async def owners(self) -> set[str]:
         """Return whose memories there are; `get_all` wants a user, and what is beneath it does not."""
         listed = await self._listed(lambda memory, most: memory._get_all_from_vector_store({}, most, show_expired=True))
-        one_of_each = {row.get("user_id"): row for row in listed}
-        found = await self._threads(lambda: [rows.to_stored(row) for row in one_of_each.values()])
+        found = await self._threads(
+            lambda: [*map(rows.to_stored, {row.get("user_id"): row for row in listed}.values())]
+        )
         return {stored.record.user_id for stored in found if stored}
 
     async def _all(self, filters: dict[str, str]) -> list[Stored]:

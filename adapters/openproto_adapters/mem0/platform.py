@@ -157,8 +157,7 @@ class Platform:
 
     async def owners(self) -> Collection[str]:
         """Return whose memories there are, of each of the platform's users by a memory: a name may be a token."""
-        names: set[str] = set()
-        answer = await self._call(self._client.users)
+        names, answer = set[str](), await self._call(self._client.users)
         while True:
             names |= {str(entity["id"]) for entity in _results(answer) if entity.get("type") == "user"}
             if not answer.get("next"):

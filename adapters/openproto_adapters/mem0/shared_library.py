@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from openproto.blocking.abort import current_abort
+from openproto.blocking.forking import in_forked_child
 from openproto.errors import ProviderError, ProviderUnavailableError
 
 
@@ -69,12 +70,9 @@ def shared_library(store: str, path: str) -> SharedLibrary:
         return _libraries.setdefault((store, where), SharedLibrary(shared=True))
 
 
+@in_forked_child
 def _forget() -> None:
     """Leave everything to the parent of this forked process, where the threads live that hold the locks."""
     global _guard
     _guard = threading.Lock()
     _libraries.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from openproto.blocking.forking import in_forked_child
 from openproto.blocking.imports import environment
 from openproto.errors import ProviderError, ProviderUnavailableError
 
@@ -180,12 +181,9 @@ def _runtime() -> Path:
     raise ImportError("memori needs ONNX Runtime: pip install 'openproto[memori]', or name one in ORT_DYLIB_PATH")
 
 
+@in_forked_child
 def _forget() -> None:
     """Leave a parent's engines to the parent: their threads do not exist in a child, and would be waited for."""
     global _engines, _loading
     _of_parents.append(_engines)
     _engines, _loading = {}, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

@@ -143,10 +143,8 @@ class Memories:
     async def tokens(self) -> set[str]:
         """Return the tokens of the users who have a namespace."""
         names: list[str] = []
-        number = 1
-        while page := await self._api.namespaces(number, PAGE):
+        while page := await self._api.namespaces(-(-len(names) // PAGE) + 1, PAGE):
             names += page
-            number += 1
         return {own.token for name in names if (own := OwnedId.read(name.removeprefix(namespace_of("")))) is not None}
 
     async def search(self, query: SearchQuery, count: int) -> Ranked:
