@@ -91,7 +91,6 @@ def folder(name: str) -> Path:
 
 @cache
 def emulator(name: str) -> Any:
-    """Return a running emulator."""
     started = emulator_class(name)().start()
     atexit.register(started.stop)
     return started

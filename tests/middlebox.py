@@ -69,7 +69,6 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 @contextlib.contextmanager
 def middlebox(upstream: str) -> Iterator[Middlebox]:
-    """Run a middlebox in a thread."""
     box = Middlebox(upstream)
     with start_blocking_portal() as portal:
         server = portal.call(asyncio.start_server, box.serve, "127.0.0.1", 0)

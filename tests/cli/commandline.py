@@ -36,7 +36,6 @@ Run: TypeAlias = Callable[..., Ended]
 
 
 def contents(path: Path) -> list[str]:
-    """Return what the memories of a file say, in their order."""
     with closing(sqlite3.connect(path)) as db:
         return [content for (content,) in db.execute("SELECT content FROM memories ORDER BY created_at, id")]
 

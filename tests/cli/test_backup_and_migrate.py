@@ -26,7 +26,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def filled(cli: Run, tmp_path: Path) -> Path:
-    """A store of two users, and a folder to write files in."""
     cli("add", "tea", "--key", "k")
     cli("add", "rain", "--user", "bob")
     return tmp_path

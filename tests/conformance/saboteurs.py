@@ -136,19 +136,16 @@ def each(spoilt: Spoil) -> Fault:
 
 
 def inbound(spoilt: Spoil) -> dict[str, Any]:
-    """Spoil every memory on its way in."""
     return {"add": Fault(spoilt), "add_many": each(spoilt)}
 
 
 def outbound(spoilt: Spoil) -> dict[str, Any]:
-    """Spoil every record on its way out."""
     one = Fault(tell=lambda record, _: spoilt(record))
     listed = Fault(tell=lambda page, _: changed(page, items=[spoilt(record) for record in page.items]))
     return {"add": one, "get": one, "list": listed}
 
 
 def declaring(spoilt: Spoil) -> dict[str, Any]:
-    """Declare something else than is done."""
     return {"capabilities": Fault(tell=lambda real, _: spoilt(real))}
 
 
@@ -178,7 +175,6 @@ def blocking(seconds: float) -> Fault:
 
 
 def logging_what(text: Spoil) -> Fault:
-    """Log what is private of an answer."""
     return Fault(tell=lambda answer, _: _log.debug("answered %r", text(answer)) or answer)
 
 
@@ -242,7 +238,6 @@ def catch(saboteur: Saboteur, folder: Path) -> str | None:
 
 
 def with_extensions(item: MemoryInput, most: int) -> MemoryInput:
-    """Return the input with so many of its extensions."""
     fields = {name: getattr(item, name) for name in type(item).model_fields}
     few = dict([*item.extensions.items()][:most])
     return MemoryInput.model_construct(item.model_fields_set - (item.extensions.keys() - few.keys()), **fields, **few)

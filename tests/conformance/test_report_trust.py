@@ -21,7 +21,6 @@ FEATURES = {feature: True for work in ALL_WORK for feature in work.case.features
 
 @pytest.fixture
 def green() -> Report:
-    """What a run writes in which every case passed."""
     cases = [Entry.of(result).model_copy(update={"outcome": "passed"}) for result in SuiteRun().results.values()]
     return Report(provider="acme", verbs=list(VERBS), features=FEATURES, cancellation="native", cases=cases)
 

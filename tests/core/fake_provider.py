@@ -27,7 +27,6 @@ CALLS: dict[str, Callable[[AsyncMemory], Any]] = {
     "audit": lambda m: m.audit("ada"),
     "delete_all": lambda m: m.delete_all("ada"),
 }
-"""Calls of a client, under their names."""
 
 
 class Gate:
@@ -42,7 +41,6 @@ class Gate:
 
 
 async def hang() -> None:
-    """Wait until cancelled."""
     await asyncio.Event().wait()
 
 

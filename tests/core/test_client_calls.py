@@ -163,8 +163,6 @@ async def test_a_call_that_waits_for_a_slot_is_bounded_by_the_timeout_and_never_
 
 
 class Batching(FakeProvider):
-    """Takes a batch whole."""
-
     batches: list[list[Any]]
 
     async def add_many(self, items: Any) -> Any:

@@ -22,7 +22,6 @@ Failure: TypeAlias = Callable[..., Awaitable[errors.OpenProtoError]]
 KEY = "sk-very-secret"
 TEXT = "the private words of Ann"
 KNOWN = "text-embedding-ada-002"
-"""A model whose dimension need not be asked for."""
 
 
 @pytest.fixture(autouse=True)

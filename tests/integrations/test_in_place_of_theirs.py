@@ -113,7 +113,6 @@ async def test_calls_of_one_moment_run_together_and_fail_alone(tmp_path: Path) -
 
 
 def letters(texts: Sequence[str]) -> list[list[float]]:
-    """Embed each text as the numbers of its letters."""
     return [[float(text.count(chr(letter))) for letter in range(97, 123)] for text in texts]
 
 

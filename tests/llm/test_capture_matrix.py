@@ -243,7 +243,6 @@ PLAIN = [(name, each) for name, each in MATRIX if each.name.endswith(("create", 
 
 
 def plain(value: Any) -> Any:
-    """Return models as what they hold, classes included."""
     if isinstance(value, BaseModel):
         return type(value).__name__, {name: plain(field) for name, field in value}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

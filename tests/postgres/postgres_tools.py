@@ -62,8 +62,6 @@ class Server:
 
 
 class At:
-    """SQL next to a client."""
-
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
 

@@ -55,14 +55,12 @@ def free(path: Path) -> bool:
 
 
 def processes(*parts: str) -> list[int]:
-    """The processes with all these words in their command line."""
     listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
     lines = [line.split(maxsplit=1) for line in listing.stdout.splitlines()]
     return [int(line[0]) for line in lines if len(line) == 2 and all(part in line[1] for part in parts)]
 
 
 def ended(home: Path) -> bool:
-    """Whether no process holds a lock or names the directory."""
     place = keeper.Place(home)
     return free(place.server) and free(place.keeper) and not processes(str(home))
 
@@ -81,7 +79,6 @@ def ask(dsn: str, *statements: str) -> Any:
 
 
 def new_directory() -> Path:
-    """Return a new directory in a place that the server's user may enter."""
     made = Path(tempfile.mkdtemp(prefix="op-", dir="/tmp")).resolve()
     made.chmod(0o755)
     return made

@@ -67,8 +67,6 @@ async def index(options: dict[str, Any], user: str = USER, *, drop: bool = False
 
 
 class Both:
-    """Searches both ways."""
-
     def __init__(self, provider: Postgres) -> None:
         self.provider, self.searching = provider, Searching(provider._fetch)
 

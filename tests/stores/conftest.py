@@ -21,8 +21,6 @@ from openproto.provider import ReindexProgress
 
 
 class SqliteStore:
-    """A file."""
-
     name = "sqlite"
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +33,6 @@ class SqliteStore:
         return AsyncMemory(self.provider(embedder, **options), retries=0)
 
     async def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement on a separate connection and return what it finds."""
         with closing(sqlite3.connect(self.path, timeout=10)) as db, db:
             return db.execute(statement).fetchall()
 
@@ -47,7 +44,6 @@ class SqliteStore:
             yield
 
     async def reindex(self, embedder: Any, report: Any = None) -> list[ReindexProgress]:
-        """Re-embed the store and return the reports of progress."""
         reports: list[ReindexProgress] = []
         provider = self.provider(embedder)
         try:
@@ -58,8 +54,6 @@ class SqliteStore:
 
 
 class PostgresStore(SqliteStore):
-    """A schema of a database."""
-
     name = "postgres"
 
     def __init__(self, url: str) -> None:
