@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from fake_provider import NOON
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import ProviderUnavailableError
 from openproto.stores import audit_buffer
@@ -58,8 +58,7 @@ async def test_entries_that_come_during_a_write_follow_however_it_ends(how: str)
     await store.asked.wait()
     buffer.record(ROWS[1])
     if how == "cancelled":
-        flushing.cancel()
-        await asyncio.wait([flushing])
+        assert await cancelled(flushing)
     store.go.set()
     (outcome,) = await asyncio.gather(flushing, return_exceptions=True)
     assert (outcome is None) == (how == "done")

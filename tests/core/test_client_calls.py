@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_provider import CALLS, FakeProvider, Gate, hang, record
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryInput, MemoryRecord
 from openproto.client import retry
@@ -122,9 +122,8 @@ async def test_a_wait_between_attempts_ends_with_the_timeout_and_can_be_cancelle
             await memory.get("m1")
         call = asyncio.create_task(memory.get("m1"))
         await until(lambda: len(provider.calls) == 2)
-        call.cancel()
-        await asyncio.wait([call])
-    assert (call.cancelled(), provider.calls) == (True, ["get", "get"])
+        assert await cancelled(call)
+    assert provider.calls == ["get", "get"]
 
 
 @pytest.mark.parametrize(("limit", "most"), [(None, 50), (3, 3)])
@@ -285,8 +284,7 @@ async def test_stats_count_calls_retries_errors_cancellations_and_what_is_in_fli
         hanging = asyncio.create_task(memory.list("ada"))
         await until(lambda: provider.calls[-1] == "list")
         assert memory.stats().in_flight == 1
-        hanging.cancel()
-        await asyncio.wait([hanging])
+        assert await cancelled(hanging)
         stats = memory.stats()
     assert (stats.calls, stats.errors, stats.cancelled, stats.in_flight, stats.retries) == (5, 2, 1, 0, 2)
     assert [event.retries for event in events] == [0, 2, 0, 0, 0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fake_provider import FakeProvider, Gate, hang, record
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import AsyncMemory, Memory, MemoryPage, ProviderTimeoutError, ProviderUnavailableError, UnauthorizedError
 
@@ -78,8 +78,7 @@ async def test_a_failed_opening_fails_all_who_wait_and_the_next_verb_tries_again
     gate.go.clear()
     given_up = asyncio.create_task(memory.get("m1"))  # nobody waits for the second failure
     await until(lambda: provider.opens == 2)
-    given_up.cancel()
-    await asyncio.wait([given_up])
+    assert await cancelled(given_up)
     gate.go.set()
     await until(lambda: memory._session._opening is None)
     await asyncio.sleep(0)
@@ -101,11 +100,10 @@ async def test_closing_waits_for_calls_that_run_in_the_background_when_it_is_can
     call_gate.go.set()
     assert (await call).id == "m1"
     await close_gate.reached.wait()
-    closing.cancel()
-    await asyncio.wait([closing])
+    assert await cancelled(closing)
     close_gate.go.set()
     await asyncio.sleep(0.01)
-    assert (closing.cancelled(), provider.cancelled, provider.closes) == (True, [], 1)
+    assert (provider.cancelled, provider.closes) == ([], 1)
 
 
 async def test_a_call_that_outlives_its_client_still_has_its_deadline() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import until
+from waiting import cancelled, until
 
 from openproto.embedding import Embedder, Embeddings
 from openproto.embedding.vectors import unit_vectors
@@ -177,11 +177,7 @@ async def test_a_cancelled_caller_disturbs_nobody_and_its_waiting_text_is_droppe
     async with running(plain) as embeddings:
         first = await hold(plain, embeddings)
         keep, drop, also = await start(*map(embeddings.embed_one, ("keep", "drop", "also")))
-        drop.cancel()
-        first.cancel()
-        await asyncio.wait([drop, first])
-        assert drop.cancelled()
-        assert first.cancelled()
+        assert await cancelled(drop, first)
         plain.go.set()
         assert (await keep).tolist() == (await also).tolist() == [1.0, 0.0]
     assert plain.batches == [["first"], ["keep", "also"]]
@@ -193,12 +189,8 @@ async def test_an_async_batch_is_cancelled_only_when_its_last_caller_is() -> Non
         embedder.go.clear()
         alone, one, other = (asyncio.create_task(embeddings.embed_one(text)) for text in ("x", "a", "b"))
         await until(lambda: len(embedder.batches) == 2)
-        one.cancel()
-        await asyncio.wait([one])
-        assert embedder.cancelled == 0
-        alone.cancel()
-        await asyncio.wait([alone])
-        assert (alone.cancelled(), embedder.cancelled) == (True, 1)
+        assert (await cancelled(one), embedder.cancelled) == (True, 0)
+        assert (await cancelled(alone), embedder.cancelled) == (True, 1)
         embedder.go.set()
         assert (await other).tolist() == (await embeddings.embed_one("y")).tolist() == [0.0, 1.0]
     assert embedder.batches == [["x"], ["a", "b"], ["y"]]

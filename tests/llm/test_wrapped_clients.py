@@ -17,6 +17,7 @@ from fake_llm import FakeLLM, say
 from openai import AsyncOpenAI, OpenAI
 from openai.resources.chat import Completions
 from remembering_shelf import KNOWN, Shelf
+from waiting import cancelled
 
 from openproto import AsyncMemory, InvalidRequestError, Memory, ProviderUnavailableError, RateLimitedError
 from openproto.integrations.llm import CaptureQueue, Turn, faults, wrap
@@ -178,9 +179,7 @@ async def test_a_cancelled_stream_is_closed_and_captured_as_partial(llm: FakeLLM
     async with AsyncMemory(shelf) as memory:
         reading = asyncio.create_task(read(wrap(async_gpt, CaptureQueue(memory, keep="both"), user_id="ada")))
         await begun.wait()
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
+        assert await cancelled(reading)
         assert await CaptureQueue.of(memory).flush(5)
         assert await asyncio.to_thread(llm.disconnected.wait, 5), "the model goes on"
     (reply,) = [record for record in shelf.kept.values() if "assistant" in record.tags]
@@ -204,9 +203,7 @@ async def test_a_cancelled_reader_does_not_wait_for_room_in_the_queue(async_gpt:
 
         reading = asyncio.create_task(read())
         await asyncio.sleep(0.01)
-        reading.cancel()
-        await asyncio.wait([reading], timeout=5)
-        assert reading.cancelled()
+        assert await cancelled(reading)
         assert queue.stats().dropped == 1
         shelf.released.set()
 

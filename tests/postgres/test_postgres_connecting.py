@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from postgres_tools import Database, Door, Server, connected, tasks, through, whole_chain
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import AsyncMemory, errors
 
@@ -182,9 +182,7 @@ async def test_callers_who_give_up_leave_the_log_silent(
         for _ in range(25):
             calls = [asyncio.create_task(memory.list("ada")) for _ in range(8)]
             await asyncio.sleep(waits.uniform(0, 0.02))
-            for call in calls:
-                call.cancel()
-            await asyncio.wait(calls)
+            await cancelled(*calls)
             await memory._session.provider._pool._pool.expire_connections()  # type: ignore[attr-defined]
         await memory.list("ada")
     gc.collect()

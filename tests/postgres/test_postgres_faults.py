@@ -14,7 +14,7 @@ from openproto_adapters.postgres import Postgres, replica
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private import server as private
 from postgres_tools import CLIENTS, At, Database, calls_of, tasks, whole_chain
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
 
@@ -153,10 +153,8 @@ async def test_a_cancelled_statement_ends_in_the_server_and_its_connection_serve
                 await db.running(1)
                 calls.append(asyncio.create_task(memory.list("ada")))
                 await asyncio.sleep(0.01)
-                for cancelled in reversed(calls):
-                    cancelled.cancel()
-                    await asyncio.wait([cancelled], timeout=5)  # the lock would be waited for without end
-                    assert cancelled.cancelled(), verb
+                for running in reversed(calls):
+                    assert await cancelled(running, seconds=5), verb  # the lock would be waited for without end
                 await db.running(0)
             assert (await memory.list("ada")).items == [record], verb
         await until(lambda: tasks() <= before, 2)
@@ -184,8 +182,7 @@ async def cancelled_at(call: asyncio.Future[Any], wakeup: int) -> bool:
         if waiter is not None and waiter.done():
             seen += 1
             if seen == wakeup:
-                call.cancel()
-                await asyncio.wait([call])
+                await cancelled(call)
                 return True
         await asyncio.sleep(0)
     return False

@@ -18,6 +18,7 @@ from openproto_adapters.postgres import Postgres, queries
 from openproto_adapters.postgres.private import keeper
 from openproto_conformance import ProviderSuite
 from postgres_tools import LONG, At, Database, Server, connected
+from waiting import cancelled
 
 from openproto import AsyncMemory, MemoryRecord, Provider, ProviderError
 
@@ -140,9 +141,7 @@ async def test_a_storm_of_cancellations_hits_no_other_client(behind: MakeBehind,
         for _ in range(15):
             await asyncio.gather(*(one() for _ in range(10)))
         assert calls
-        working.cancel()
-        await asyncio.wait([working])
-        assert working.cancelled()
+        assert await cancelled(working)
         found = await asyncio.gather(*(memory.list("ada") for _ in range(2 * pool_max)))
         assert all(len(page.items) == 30 for page in found)
 

@@ -16,7 +16,7 @@ from openproto_adapters.sqlite import adding, provider, statements, word_index
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Call, Connection
 from sqlite_tools import check_consistent, database_of, indexed, memory, rows
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
 from openproto.provider import Outcomes
@@ -224,9 +224,7 @@ async def test_gets_cancelled_while_they_wait_for_a_lock_end(
             patch.setattr(statements, "get_each", waits)
             running = [asyncio.create_task(client.get(record.id)) for _ in range(5)]
             await until(lambda: len(lane._running) == (2 if first_goes_alone else 6))
-            for call in running:
-                call.cancel()
-            await asyncio.wait(running, timeout=5)
+            await cancelled(*running, seconds=5)
             await until(lambda: not lane._running)
         async with asyncio.timeout(5):
             assert await client.get(record.id) == record
@@ -301,9 +299,7 @@ async def test_a_cancelled_query_is_interrupted_and_its_connection_serves_the_ne
     behind = asyncio.create_task(database.read(waiting))
     await asyncio.sleep(0.05)
     for task in (behind, reading):
-        task.cancel()
-        await asyncio.wait([task], timeout=20)  # the statement lasts longer
-        assert task.cancelled()
+        assert await cancelled(task)  # the statement lasts longer than this waits
     async with asyncio.timeout(10):
         assert await database.read(lambda db: db.execute(COUNT.format(300_000)).fetchone()) == (300_000,)
     assert (slow.ended.is_set(), waiting.began.is_set()) == (True, False)

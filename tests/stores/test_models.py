@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openproto_adapters.sqlite.reindexing import BATCH
 from toy_embedders import HashEmbedder
-from waiting import until
+from waiting import cancelled, until
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError, PayloadTooLargeError, ProviderError
 from openproto.provider import ReindexProgress
@@ -120,8 +120,7 @@ async def test_an_add_that_is_cancelled_while_it_is_embedded_stores_nothing(stor
         embedder.go.clear()
         adding = asyncio.create_task(client.add("tea", user_id="ada"))
         await until(embedder.busy.is_set)
-        adding.cancel()
-        await asyncio.wait([adding])
+        assert await cancelled(adding)
         embedder.go.set()
         await client.add("milk", user_id="ada")
     assert await store.rows("SELECT content FROM memories") == [("milk",)]

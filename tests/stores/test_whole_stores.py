@@ -7,7 +7,6 @@ import gzip
 import json
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.sqlite import Sqlite
 from toy_embedders import HashEmbedder
+from waiting import cancelled
 
 from openproto import AsyncMemory, ConflictError, Provider
 from openproto.portable.backup import back_up
@@ -183,9 +183,7 @@ async def test_a_package_is_of_one_moment_whatever_is_written_meanwhile(store: A
         while wrote < 3:
             await asyncio.sleep(0)
         package = await saved(store)
-        writer.cancel()
-        with suppress(asyncio.CancelledError):
-            await writer
+        assert await cancelled(writer)
     assert wrote > 5
     async with store.client() as memory:
         for user in (await memory.users(limit=500)).items:
