@@ -183,7 +183,7 @@ class Audited(Layer):
             await self.inner.delete(RecordRef(id=record.id, user_id=record.user_id))
         except NotFoundError:  # somebody else was faster
             return False
-        writes.record(audit_row(record.user_id, memory_id=record.id))
+        writes.record(audit_row(record.user_id, memory_id=record.id, scope=record.scope))
         return True
 
     async def get(self, ref: RecordRef) -> MemoryRecord:

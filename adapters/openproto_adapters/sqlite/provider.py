@@ -225,7 +225,7 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> None:
             gone = statements.delete(db, ref)
-            statements.write_audit(db, [audit_row(gone.user_id, memory_id=gone.id)])
+            statements.write_audit(db, [audit_row(gone.user_id, memory_id=gone.id, scope=gone.scope)])
 
         await self._change(write)
 
@@ -234,7 +234,8 @@ class Sqlite(Provider):
 
         def write(db: Connection) -> int:
             gone = statements.delete_all(db, filters)
-            statements.write_audit(db, [audit_row(filters.user_id, memory_id=id) for id in gone])
+            entries = [audit_row(filters.user_id, memory_id=id, scope=scope) for id, scope in gone]
+            statements.write_audit(db, entries)
             return len(gone)
 
         return await self._db.write_alone(write) if self._db.exists else 0

@@ -52,7 +52,7 @@ STARTS_NO_MORE = """, valid_from = CASE WHEN starts_by_handover THEN NULL ELSE v
 
 DELETE = """DELETE FROM main.memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
     RETURNING number, user_id"""
-DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id"
+DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id, scope"
 
 LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC, id DESC LIMIT :limit"
 
@@ -167,13 +167,13 @@ def delete(db: Connection, ref: RecordRef) -> MemoryRecord:
     return record
 
 
-def delete_all(db: Connection, filters: Filters) -> list[str]:
-    """Remove the records that the filters select, and return the id of each."""
+def delete_all(db: Connection, filters: Filters) -> list[tuple[str, str | None]]:
+    """Remove the records that the filters select, and return the id and the scope of each."""
     db.act_for(filters.user_id)
     where, parameters = selection(filters, None)
     gone = db.execute(DELETE_ALL.format(where=where), parameters).fetchall()
     _forget(db, [row[:2] for row in gone], filters.user_id)
-    return [id for *_, id in gone]
+    return [(id, scope) for *_, id, scope in gone]
 
 
 def list_page(db: Connection, query: ListQuery) -> MemoryPage:

@@ -19,6 +19,8 @@ class Deed(NamedTuple):
     user_id: str
     memory_id: str | None = None
     scope: str | None = None
+    app: str | None = None
+    """The one that the input of a write names."""
     call: int = 0
     """Which call it was part of: what one call did to several records has no order."""
 
@@ -49,6 +51,11 @@ def audit_faults(
     written = [deed for deed in due if deed.action in WRITES]
     writes = [(deed.action, deed.memory_id) for deed in written]
     recorded = [(entry.action, entry.memory_id) for entry in entries if entry.action in WRITES]
+    told = {(deed.action, deed.memory_id, deed.scope, deed.app) for deed in (*written, *skips)}
+    told |= {(deed.action, deed.memory_id, None, None) for deed in written if deed.action == "delete"}
+    for entry in entries:
+        if entry.action in WRITES and (entry.action, entry.memory_id, entry.scope, entry.app) not in told:
+            faults.append(f"{entry.action}: its scope {entry.scope!r} or app {entry.app!r} is not the memory's")
     may = Counter((deed.action, deed.memory_id) for deed in skips if deed.user_id == user_id)
     wrong: object = Counter(recorded) - Counter(writes) - may
     if in_order and not may:

@@ -79,7 +79,7 @@ class Model:
         )
         twins = self._twins(fields) if on_duplicate != "keep" else []
         if on_duplicate == "skip" and twins and fields["key"] is None and not fields["supersedes"]:
-            self.skips.append(Deed("add", fields["user_id"], twins[0]))
+            self.skips.append(Deed("add", fields["user_id"], twins[0], fields["scope"], _app(fields)))
             return twins[0]
         if on_duplicate == "supersede":
             fields["supersedes"] = list(dict.fromkeys([*fields["supersedes"], *twins]))
@@ -89,7 +89,7 @@ class Model:
         self._take_over(record, fields["supersedes"], record["created_at"])
         if idempotency_key is not None:
             self._used[fields["user_id"], idempotency_key] = (asked, id)
-        self._wrote("add", record)
+        self._wrote("add", record, _app(record))
         return id
 
     def update(
@@ -140,7 +140,7 @@ class Model:
         known.clear()
         known.update({**fields, **kept, **_decided(assigned, CHANGING)})
         self._take_over(known, fields["supersedes"], known["updated_at"] or known["created_at"])
-        self._wrote("update", known)
+        self._wrote("update", known, _app(known))
         return str(known["id"])
 
     def delete(self, id: str, *, user_id: str | None = None, if_version: str | None = None) -> None:
@@ -181,7 +181,7 @@ class Model:
         began = len(self.writes)
         for record in self.records.values():
             self._stir([record["id"]])
-            self.writes.append(Deed("add", record["user_id"], record["id"]))
+            self.writes.append(Deed("add", record["user_id"], record["id"], record["scope"]))
         self.were_one_call(began)
 
     def were_one_call(self, began: int) -> None:
@@ -318,12 +318,17 @@ class Model:
         fields = {name: getattr(record, name) for name in type(record).model_fields if name != "superseded_by"}
         self.records[record.id] = {**fields, **record.extensions}
         self.stirred[record.id] = ("version",)
-        self.writes.append(Deed("add", record.user_id, record.id))
+        self.writes.append(Deed("add", record.user_id, record.id, record.scope))
 
-    def _wrote(self, verb: str, record: Stored) -> None:
+    def _wrote(self, verb: str, record: Stored, app: str | None = None) -> None:
         if verb != "delete":
             self.latest = max(self.latest, record["updated_at"] or record["created_at"])
-        self.writes.append(Deed(verb, record["user_id"], record["id"], call=len(self.writes)))
+        self.writes.append(Deed(verb, record["user_id"], record["id"], record["scope"], app=app, call=len(self.writes)))
+
+
+def _app(fields: Stored) -> str | None:
+    """Return the app that an input names as its source."""
+    return fields["source"].app if fields["source"] else None
 
 
 def _check_not_itself(id: Any, supersedes: Iterable[str]) -> None:
