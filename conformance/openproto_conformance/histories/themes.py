@@ -157,10 +157,10 @@ THEMES = (
         "The audit log holds each write once, newest first, under every filter and limit.",
         "`audit`: an entry for each memory written; the limit comes after the other conditions",
         {
-            "add": 4, "add_many": 2, "update": 2, "put": 4, "delete": 2, "delete_all": 1, "list": 4, "get": 1,
+            "add": 4, "add_many": 2, "update": 2, "put": 4, "delete": 2, "delete_all": 2, "list": 4, "get": 1,
             "audit": 6,
         },
-        fields=("tags", "scope", "idempotency", "key"),
+        fields=("tags", "scope", "source", "idempotency", "key"),
         crowd=60,
         verbs=("add", "list", "audit"),
     ),
