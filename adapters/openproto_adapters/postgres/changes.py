@@ -7,7 +7,6 @@ fragments; `Arguments.fill` and `changing` put them in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from openproto.requests import MemoryInput, MemoryUpdate
 from openproto.stores.compact_json import to_json
@@ -136,7 +135,7 @@ def assign_content(arguments: Arguments, content: str, new: IndexedText[PackedWo
     arguments.assign_expression("next_embedding", "NULL")
 
 
-def assign_changes(arguments: Arguments, changes: MemoryUpdate, supersedes: Sequence[UUID], *, clears: bool) -> None:
+def assign_changes(arguments: Arguments, changes: MemoryUpdate, supersedes: Sequence[str], *, clears: bool) -> None:
     """Assign what an update names, but for the content."""
     values = changes.changes
     for column, kind in _PLAIN_CHANGES.items():

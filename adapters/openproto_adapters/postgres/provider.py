@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -143,7 +143,7 @@ class Postgres(Store):
         """Apply the changes; new content is embedded and indexed."""
         ref = await self._with_user(ref)
         values = changes.changes
-        supersedes = [to_uuid(id) for id in values.get("supersedes") or ()]
+        supersedes = values.get("supersedes") or ()
         clears = "supersedes" in values and values["supersedes"] is None
         where = self._changing(to_uuid(ref.id), ref.user_id, supersedes, ref.if_version)
         assign_changes(where, changes, supersedes, clears=clears)
@@ -165,7 +165,8 @@ class Postgres(Store):
         is_alone = not item.supersedes  # which most are; that the record there is too is found out
         while True:
             if if_version != "absent":
-                where = self._changing(None, item.user_id, [to_uuid(id) for id in item.supersedes], if_version)
+                app = item.source.app if item.source else None
+                where = self._changing(None, item.user_id, item.supersedes, if_version, app)
                 assign_all(where, item, content)
                 if is_alone:
                     target = (key_hash(item.key), item.key)
@@ -314,10 +315,15 @@ class Postgres(Store):
             return error
 
     def _changing(
-        self, id: UUID | None, user_id: str | None, supersedes: Sequence[UUID], if_version: str | None
+        self,
+        id: UUID | None,
+        user_id: str | None,
+        supersedes: Iterable[str],
+        if_version: str | None,
+        app: str | None = None,
     ) -> Arguments:
-        call = current_call.get()
-        return Arguments(self._index.model, id, user_id, supersedes, call.app, call.request_id, if_version)
+        call, old = current_call.get(), [to_uuid(id) for id in supersedes]
+        return Arguments(self._index.model, id, user_id, old, app or call.app, call.request_id, if_version)
 
     async def _is_absent(self, item: MemoryInput, if_version: str | None) -> bool:
         """Return whether there is no record of the item's key, or raise why it cannot be replaced."""
