@@ -32,6 +32,7 @@ from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_
 
 W = TypeVar("W")
 
+_BARE = frozenset({"content", "user_id", "on_duplicate"})
 _AT_ONCE = 50
 """Records that are made before the event loop gets its turn."""
 
@@ -153,14 +154,14 @@ def pack_batch(batch: Sequence[Entry[PackedWords]], calls: Iterable[Call]) -> Ba
     items = [new.item for new in news]
     vectors = [new.vector for new in news if new.vector is not None]
     columns = (
-        [call.app for _, call in writable],
+        _told([call.app for _, call in writable]),
         [call.request_id for _, call in writable],
         inputs_to_json(items),
         [new.id for new in news],
-        [to_json(item.extensions) if item.model_extra else None for item in items],
+        _told([to_json(item.extensions) if item.model_extra else None for item in items]),
         [new.words.first for new in news],
-        [new.words.others for new in news],
-        pack_halfvecs(vectors) if vectors else [None] * len(items),
+        _told([new.words.others for new in news]),
+        pack_halfvecs(vectors) if vectors else [],
     )
     users = frozenset(item.user_id for item in items)
     if all(needs_no_note(new) for new in news):
@@ -171,6 +172,11 @@ def pack_batch(batch: Sequence[Entry[PackedWords]], calls: Iterable[Call]) -> Ba
         [key_hash(item.key) for item in items],
     )
     return Batch(entries, columns, keys, users)
+
+
+def _told(column: list[Any]) -> list[Any]:
+    """Return the column, empty where there is nothing in it: PostgreSQL fills it up, and asyncpg looks at each None."""
+    return [] if column.count(None) == len(column) else column
 
 
 def needs_no_note(new: IndexedInput[PackedWords]) -> bool:
@@ -257,13 +263,15 @@ def _pack_one(new: IndexedInput[PackedWords], call: Call) -> tuple[Any, ...]:
 
 def _writable(new: Entry[PackedWords]) -> Entry[PackedWords]:
     """Return `new`, or the error of an item that supersedes what cannot exist."""
-    if isinstance(new, IndexedInput) and any(not is_uuid(id) for id in new.item.supersedes):
+    if isinstance(new, IndexedInput) and not all(map(is_uuid, new.item.supersedes)):
         return NotFoundError("supersedes: no such memory")
     return new
 
 
 def inputs_to_json(items: Sequence[MemoryInput]) -> str:
     """Return the fields of inputs whose length varies, as one JSON document."""
+    if all(item.model_fields_set <= _BARE for item in items):  # in a fraction of the time
+        return to_json([{"content": item.content, "user_id": item.user_id} for item in items])
     return _items().dump_json([*items]).decode()
 
 
