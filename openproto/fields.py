@@ -25,6 +25,7 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_CONTENT_LENGTH = 100_000
 MAX_LABEL_LENGTH = 256
+MAX_ID_LENGTH = 512
 MAX_JSON_DEPTH = 100
 MAX_INTEGER_BITS = 4096
 MAX_SCOPE_LENGTH = 512
@@ -116,7 +117,7 @@ def texts(name: str, values: Iterable[str]) -> list[str]:
 
 
 def is_text(value: Any, most: int) -> bool:
-    """Say whether `value` is what `Content` or `Label` take, at most so long, and as it is."""
+    """Say whether `value` is what `Content`, `Label`, or `RecordId` take, at most so long, and as it is."""
     if type(value) is not str or len(value) > most:
         return False
     try:
@@ -126,7 +127,7 @@ def is_text(value: Any, most: int) -> bool:
     return True
 
 
-def of_valid(model: type[M], fields: dict[str, Any], extra: dict[str, Any], given: set[str]) -> M:
+def of_valid(model: type[M], fields: dict[str, Any], extra: dict[str, Any] | None, given: set[str]) -> M:
     """Return what validating would, of all the model's fields, in order, whose values are known to be valid.
 
     For what is made by the thousand. `given` names the fields that were given; many may share it, for none changes it.
@@ -256,7 +257,7 @@ _PATTERN = Field(json_schema_extra={"pattern": r"^[^\x00]*\S[^\x00]*$"})
 Content = Annotated[str, StringConstraints(max_length=MAX_CONTENT_LENGTH), _TEXT, _PATTERN]
 Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH), _TEXT, _PATTERN]
 UserId = Label
-RecordId = Annotated[str, StringConstraints(max_length=512), _TEXT, _PATTERN]
+RecordId = Annotated[str, StringConstraints(max_length=MAX_ID_LENGTH), _TEXT, _PATTERN]
 RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]
 Tag = Annotated[str, StringConstraints(max_length=128), _TEXT, _PATTERN]
 Tags = Annotated[list[Tag], Field(max_length=64), BeforeValidator(_listed)]

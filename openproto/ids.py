@@ -94,9 +94,9 @@ def moment_of(id: str) -> datetime | None:
 
 
 def unique_token(bits: int) -> str:
-    """Return `bits` random bits in hexadecimal: a name that nothing else has, and no secret.
+    """Return `bits` random bits, whole bytes, in hexadecimal: a name that nothing else has, and no secret.
 
     Of this process's generator, which is seeded by the system and anew after a fork: asking the system each time costs
     a call that gives the interpreter's lock away.
     """
-    return f"{random.getrandbits(bits):0{bits // 4}x}"
+    return _bits(bits).to_bytes(bits // 8).hex()

@@ -103,7 +103,7 @@ class AsyncVerbs:
             return await self._session.call("get", lambda p: p.get_by_key(named), repeatable=True, needs="key")
         if id is None:
             raise InvalidRequestError("get takes an id, or key= with user_id=, and was given neither")
-        ref = build(RecordRef, id=id, user_id=user_id)
+        ref = inputs.record_ref(id, user_id)
         return await self._session.call("get", lambda p: p.get(ref), repeatable=True, memory_id=ref.id)
 
     async def update(

@@ -9,14 +9,15 @@ from typing import Any
 
 from openproto.client.messages import as_content
 from openproto.errors import InvalidRequestError, OpenProtoError
-from openproto.fields import MAX_CONTENT_LENGTH, MAX_LABEL_LENGTH, is_text, of_valid
+from openproto.fields import MAX_CONTENT_LENGTH, MAX_ID_LENGTH, MAX_LABEL_LENGTH, is_text, of_valid
 from openproto.models import OnDuplicate
 from openproto.provider import KeyedInput, generated_key
-from openproto.requests import IdempotencyKey, MemoryInput, build
+from openproto.requests import IdempotencyKey, MemoryInput, RecordRef, build
 
 _PLAIN = frozenset(MemoryInput.model_fields)
 _NAMES = _PLAIN | {"idempotency_key"}
 _BARE = {"content", "user_id", "on_duplicate"}
+_REF = {"id", "user_id"}
 _OPTIONAL = _PLAIN - {"content", "user_id"}
 _AT_ONCE = 250  # validated without giving way: a few milliseconds of the loop's time
 
@@ -46,6 +47,13 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> Keye
     given = {name: value for name, value in fields.items() if value is not None or name not in _OPTIONAL}
     item = _bare(given) or build(MemoryInput, **given)
     return KeyedInput(item, idempotency_key or generated_key(item.user_id))
+
+
+def record_ref(id: str, user_id: str | None) -> RecordRef:
+    """Validate which record is meant."""
+    if not is_text(id, MAX_ID_LENGTH) or not (user_id is None or is_text(user_id, MAX_LABEL_LENGTH)):
+        return build(RecordRef, id=id, user_id=user_id)
+    return of_valid(RecordRef, {"id": id, "user_id": user_id, "if_version": None}, None, _REF)  # as in `_bare`
 
 
 async def validated(

@@ -18,9 +18,9 @@ from openproto_conformance.cases.errors import INVALID
 from pydantic import ValidationError
 
 from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord, MemorySource
-from openproto.client.inputs import keyed
+from openproto.client.inputs import keyed, record_ref
 from openproto.fields import moment
-from openproto.requests import Filters, build
+from openproto.requests import Filters, RecordRef, build
 
 
 async def ask(verb: str, fields: dict[str, Any]) -> FakeProvider:
@@ -285,3 +285,19 @@ def test_a_content_and_a_user_alone_are_checked_and_made_as_by_validation(on_dup
             assert {type(same.content), type(same.user_id)} == {str}
             assert (same.model_fields_set, same.extensions) == (validated.model_fields_set, {})
             assert same.model_dump_json() == validated.model_dump_json()
+
+
+def test_which_record_is_meant_is_checked_and_made_as_by_validation() -> None:
+    ids = ["m1", "é", Text("m1"), "i" * 512, "i" * 513, "", " ", "\0", "\ud800", 7, None]
+    users = ["ada", Text("ada"), "u" * 256, "u" * 257, "", "\ud800", 7, None]
+    for id, user_id in itertools.product(ids, users):
+        try:
+            validated = RecordRef.model_validate({"id": id, "user_id": user_id})
+        except ValidationError:
+            with pytest.raises(InvalidRequestError):
+                record_ref(id, user_id)  # type: ignore[arg-type]
+            continue
+        made = record_ref(id, user_id)  # type: ignore[arg-type]
+        for same in (made, pickle.loads(pickle.dumps(made)), made.model_copy()):
+            assert (list(same), same.model_fields_set) == (list(validated), validated.model_fields_set)
+            assert same == validated
