@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openproto_adapters.postgres.connecting import Connector
 from postgres_tools import Database, Door, Server, connected, tasks, through, whole_chain
 from waiting import cancelled, until
 
@@ -188,23 +187,6 @@ async def test_callers_who_give_up_leave_the_log_silent(
         await memory.list("ada")
     gc.collect()
     await asyncio.sleep(0)
-    assert caplog.records == []
-
-
-async def test_a_connection_that_fails_when_nobody_waits_for_it_any_more_is_no_message(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.1)
-        writer.close()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1") as server:
-        port, connector = server.sockets[0].getsockname()[1], Connector()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(connector(f"postgresql://ada@127.0.0.1:{port}/notes?sslmode=disable"), 0.05)
-        await asyncio.sleep(0.2)
-        del connector
-        gc.collect()
     assert caplog.records == []
 
 

@@ -31,9 +31,7 @@ class Connector:
 
     async def __call__(self, *args: Any, **options: Any) -> asyncpg.Connection:
         """Return a connection as `asyncpg.connect` does."""
-        if (opening := self._take()) is None:
-            opening = asyncio.create_task(asyncpg.connect(*args, **options), name="openproto-connect")
-            opening.add_done_callback(_failure)  # which is seen then, also where nobody waits any more
+        opening = self._take() or asyncio.create_task(asyncpg.connect(*args, **options), name="openproto-connect")
         try:
             return await shielded(opening)
         except asyncio.CancelledError:
