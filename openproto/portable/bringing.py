@@ -19,8 +19,8 @@ from openproto import (
     PayloadTooLargeError,
     UnsupportedCapabilityError,
 )
-from openproto.models import Origins, StoredRecord
-from openproto.portable.histories import restored
+from openproto.models import Origins, StoredRecord, UserPart
+from openproto.portable.histories import Loader
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
 
@@ -72,6 +72,7 @@ class Way:
     """Where records are brought, and how."""
 
     target: AsyncMemory
+    loader: Loader
     journal: Journal
     matching: Matching
     restores: bool
@@ -87,6 +88,7 @@ class Writer:
 
     def __init__(self, way: Way, user: str, there: Mapping[str, Found]) -> None:
         self._target = way.target
+        self._loader = way.loader
         self._journal = way.journal
         self._matching = way.matching
         self._restores = way.restores
@@ -141,7 +143,7 @@ class Writer:
         histories = [stored for stored, _ in batch.values()]
         records = [stored.record for stored in histories]
         if self._restores:
-            outcomes = await restored(self._target, self._user, histories)
+            outcomes = await self._loader.load(UserPart(self._user, histories))
             refusals = {record.id: each.error for record, each in zip(records, outcomes, strict=True) if each.error}
             for record in records:
                 if record.id not in refusals:

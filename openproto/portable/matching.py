@@ -56,9 +56,13 @@ class Matching:
     def own(self, record: MemoryRecord) -> bytes:
         """Return the first of a record's digests."""
         # Making the JSON form of a whole record takes longer than all else here.
-        wire = record.to_wire() if record.source or record.valid_from or record.valid_to else vars(record)
-        extensions = self.origins.extensions_of(record) if record.model_extra else None
-        return _digest([*(wire.get(name) or None for name in self._own), extensions or None])
+        if record.source or record.valid_from or record.valid_to or record.model_extra:
+            wire = record.to_wire()
+            return _digest(
+                [*(wire.get(name) or None for name in self._own), self.origins.extensions_of(record) or None]
+            )
+        fields = vars(record)
+        return _digest([*[fields[name] or None for name in self._own], None])
 
     def marks(self, stored: StoredRecord, origins: Mapping[str, str]) -> Marks:
         """Return the record's digests; `origins` has the source's ids of the target's records that have others."""

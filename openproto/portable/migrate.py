@@ -15,12 +15,11 @@ from typing import NamedTuple
 from openproto import AsyncMemory, ConflictError, MemoryRecord, NotFoundError, gather_bounded
 from openproto.models import StoredRecord
 from openproto.portable.bringing import BATCH, FAULTS, Found, Result, Way, Writer
-from openproto.portable.histories import histories
+from openproto.portable.histories import USERS_AT_ONCE, Loader, histories
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
 from openproto.portable.surveying import HISTORY, PAGE, Show, Survey
 
-_USERS_AT_ONCE = 4
 _REMOVALS_AT_ONCE = 8
 
 _MOST_SEARCHES = 20
@@ -58,11 +57,12 @@ class Migration:
         self._matching = matching
         self.result = Result()
         self._done = 0
-        self._way = Way(target, journal, matching, plan.restores, plan.unkept, anew or not plan.restores, self.result)
+        is_anew = anew or not plan.restores
+        self._way = Way(target, Loader(target), journal, matching, plan.restores, plan.unkept, is_anew, self.result)
 
     async def run(self, show: Show) -> Result:
         """Bring and compare every user's records, those of a few users at once."""
-        await gather_bounded((self._move(user, show) for user in self._plan.users), limit=_USERS_AT_ONCE)
+        await gather_bounded((self._move(user, show) for user in self._plan.users), limit=USERS_AT_ONCE)
         return self.result
 
     async def _move(self, user: str, show: Show) -> None:
@@ -88,7 +88,7 @@ class Migration:
         for id, wanted in unequal.items():
             if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
                 await self._tell(user, id, wanted.marks, there.get(id), origins)
-        await gather_bounded((self._compare_search(user, query) for query in queries), limit=_USERS_AT_ONCE)
+        await gather_bounded((self._compare_search(user, query) for query in queries), limit=USERS_AT_ONCE)
 
     async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
         """Return what the target has of the user by the ids of the source, and which of these are not its own."""

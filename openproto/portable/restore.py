@@ -159,7 +159,7 @@ class Restoration:
         if records and not self._include_deleted:
             gone = await _deleted(self._memory, part.user_id, [record.id for record in records])
         kept = [stored for stored in part.records if stored.record.id not in gone]
-        outcomes = iter(await restored(self._memory, part.user_id, kept))
+        outcomes = iter(await restored(self._memory, [UserPart(part.user_id, kept)]))
         return [
             RestoreOutcome(id=record.id, user_id=record.user_id, outcome="deleted")
             if record.id in gone
