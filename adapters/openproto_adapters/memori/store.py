@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import sessionmaker
@@ -72,7 +73,7 @@ class Store:
             connect_args=_connect_args(url),
         )
         if url.get_backend_name() == "sqlite":
-            sa.event.listen(self._engine, "connect", _prepare)
+            event.listen(self._engine, "connect", _prepare)
         self._is_closed = False
 
     def open(self) -> None:
