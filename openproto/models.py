@@ -290,12 +290,15 @@ class Snapshot(Protocol):
 
     def users(self) -> AsyncIterator[str]:
         """Return the ids of all users of whom the store holds anything, in order."""
+        ...
 
     def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records of a user, oldest first, some at a time."""
+        ...
 
     def parts(self, user_id: str) -> AsyncIterator[UserPart]:
         """Return all that the store holds of a user, in parts: records and audit entries oldest first."""
+        ...
 
 
 class Features(Result):
