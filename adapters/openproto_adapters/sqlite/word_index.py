@@ -118,7 +118,9 @@ def extend(db: Connection) -> bool:
     rows = db.execute(NEXT, {"most": MOST_WAITING}).fetchall()
     made = {number: terms_of(user_id, content) for number, packed, user_id, content in rows if packed is None}
     db.executemany(_KEEP, made.items())
-    db.executemany(_INDEX, [(number, spelled(made.get(number, packed))) for number, packed, *_ in rows])
+    db.executemany(
+        _INDEX, [(number, spelled(made[number] if packed is None else packed)) for number, packed, *_ in rows]
+    )
     if rows:
         db.execute("UPDATE store SET indexed = ?", (rows[-1][0],))
     db.should_index = len(rows) == MOST_WAITING
