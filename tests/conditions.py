@@ -18,6 +18,7 @@ from openproto_adapters.postgres import snapshot as postgres_snapshot
 from openproto_adapters.sqlite import adding, searching, selection, snapshot, statements, supersession, user_rows
 from openproto_adapters.sqlite import restoring as sqlite_restoring
 from openproto_adapters.sqlite import word_index as sqlite_words
+from pydantic_core import to_json
 
 from openproto import AsyncMemory, MemoryInput, MemoryRecord
 
@@ -74,6 +75,11 @@ def take_out_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [*sys.modules.values()]:
         if module.__name__.startswith("openproto_adapters.") and hasattr(module, "check_owner"):
             monkeypatch.setattr(module, "check_owner", lambda *_: None)
+
+
+def told_by(answer: object) -> str:
+    """Return all that an answer holds; its repr has neither contents nor the records of a page."""
+    return to_json(answer, fallback=repr).decode()
 
 
 def attempts(

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conditions import CONDITIONS, attempts, take_out, take_out_checks
+from conditions import CONDITIONS, attempts, take_out, take_out_checks, told_by
 from openproto_conformance.checks import ensure
 from parts import postgres, served
 
@@ -62,14 +62,14 @@ async def _without(
                     way, client = chance.choice([("directly", memory), ("over HTTP", far)])
                     call = chance.choice(attempts(client, "eve", one, chance.choice(others)))
                     try:
-                        answer = repr(await call())
+                        answer = told_by(await call())
                     except OpenProtoError:
                         answer = ""
                     seen[way, bool(answer)] += 1
                     where = f"{store}, {condition[1]} {condition[2]}, call {number} {way}"
-                    ensure("'ada'" not in answer, f"{where}: another user's record came out")
+                    ensure('"ada"' not in answer, f"{where}: another user's record came out")
                     if "refused" not in answer:  # a restoration repeats the id that it refuses
-                        ensure(not any(f"id='{id}'" in answer for id in ids), f"{where}: an id came out")
+                        ensure(not any(f'id":"{id}"' in answer for id in ids), f"{where}: an id came out")
                 after = [record async for record in memory.iter("ada")]
                 ensure(after == before, f"{condition}: ada's memories changed")
                 await memory.delete_all("eve")

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conditions import CONDITIONS, attempts, take_out, take_out_checks
+from conditions import CONDITIONS, attempts, take_out, take_out_checks, told_by
 from openproto_adapters.postgres import gets, provider, queries, together
 from openproto_adapters.sqlite import lanes, selection, statements
 
@@ -50,14 +50,14 @@ async def probe(memory: AsyncMemory, victim: str = "ada", eve: str = "eve") -> i
     calls = [lambda: held_of(memory, eve), lambda: load(memory, taken), *attempts(memory, eve, ada, other)]
     for call in calls:
         try:
-            answer = repr(await call())
+            answer = told_by(await call())
         except OpenProtoError as error:
             withheld += isinstance(error, ProviderError)
             continue
         withheld += "withheld" in answer
         # Eve's own words may come out, never Ada's record, key, or entries.
-        assert "refused" in answer or not any(f"id='{id}'" in answer for id in both), answer
-        assert f"user_id='{victim}'" not in answer
+        assert "refused" in answer or not any(f'id":"{id}"' in answer for id in both), answer
+        assert f'"user_id":"{victim}"' not in answer
     if withheld == 0:
         assert [record async for record in memory.iter(victim)] == before
     return withheld
