@@ -198,7 +198,9 @@ def spare() -> Iterator[Server]:
     running.remove()
 
 
-async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_once_it_is_back(spare: Server) -> None:
+async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_once_it_is_back(
+    spare: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     def client(**options: Any) -> AsyncMemory:
         return AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0, **options)
 
@@ -237,6 +239,7 @@ async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_onc
         assert await memory.get(record.id) == record
 
     await until(lambda: tasks() <= before, 0.5)
+    assert not [each for each in caplog.records if each.name.startswith("asyncpg")]
 
 
 async def test_the_url_comes_from_the_environment_unless_given(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

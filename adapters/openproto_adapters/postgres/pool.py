@@ -255,12 +255,20 @@ async def _create(
             unsettled.discard(pid)
             await connection.execute("ROLLBACK")
 
-    return await asyncpg.create_pool(
+    pool = await asyncpg.create_pool(
         url,
-        min_size=options.minimum,
+        min_size=0,  # what is lost is opened anew by who needs it: asyncpg would try before, and log each failure
         max_size=options.maximum,
         **_arguments(options, settings),
         init=prepare,
         reset=settle,
         connect=connector,
     )
+    try:
+        first = await asyncio.gather(*(pool.acquire() for _ in range(options.minimum)))
+        for connection in first:
+            await pool.release(connection)
+    except BaseException:
+        pool.terminate()
+        raise
+    return pool
