@@ -304,7 +304,7 @@ class Player(Reader):
         if not records:
             return
         got = await outcome_of(client.restore(records))
-        for record in records:
+        for record in records if self._declared.features.async_ingestion else ():
             await self._indexed(client, await outcome_of(client.get(record.id)))
         wanted = self.model.restore(records)
         if (faults := compare.outcome_faults(got, wanted)) is None:
