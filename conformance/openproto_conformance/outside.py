@@ -26,7 +26,6 @@ CREDENTIALS = re.compile(r"://[^\s:/?#@]*:(?!\*+@)[^\s/@]+@")
 
 _SECRET_NAME = re.compile(r"key|token|password|secret|credential", re.IGNORECASE)
 _SHORTEST = 6  # anything shorter stands in ordinary words too
-_SQLITE = b"SQLite format 3\0"
 _SQLITE_URL = re.compile(r"sqlite:(?:///)?")
 _NOBODY = "127.0.0.1:1"
 _NOWHERE = "/dev/null/nowhere"
@@ -94,9 +93,13 @@ def _database(value: object) -> Path | None:
         return None
     path = Path(_SQLITE_URL.sub("", str(value)))
     try:
-        with path.open("rb") as file:
-            return path.resolve() if file.read(len(_SQLITE)) == _SQLITE else None
-    except (OSError, ValueError):
+        if not path.is_file():
+            return None
+        # By SQLite itself: whoever opens and closes the file next to it takes the locks of its connections away.
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            has_tables = database.execute("PRAGMA schema_version").fetchone() != (0,)
+        return path.resolve() if has_tables else None
+    except (OSError, ValueError, sqlite3.Error):
         return None
 
 

@@ -80,8 +80,7 @@ class SqliteThread:
             return function(connection)
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.touch(mode=0o600)  # who wrote what is nobody else's business
+        make_private_file(self._path)  # who wrote what is nobody else's business
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
         connection.execute("PRAGMA synchronous = full")
         connection.execute("PRAGMA secure_delete = on")  # what is removed is overwritten
@@ -91,6 +90,17 @@ class SqliteThread:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def make_private_file(path: Path) -> None:
+    """Create a missing file, which only this user may read, with its folder; raise OSError where that is impossible.
+
+    One that exists is not opened: closing it would end every lock that this process holds on it, as POSIX has it, and
+    SQLite's other connections would go on without theirs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.touch(mode=0o600, exist_ok=False)
 
 
 def file_error(error: sqlite3.Error | OSError, *, what: str, option: str) -> OpenProtoError:

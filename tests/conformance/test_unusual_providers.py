@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
-from openproto_adapters.sqlite import Sqlite, statements
+from openproto_adapters.sqlite import Sqlite, lanes, statements
 from openproto_conformance.report import Report
 from openproto_conformance.runner import run
 from openproto_conformance.verify import read_reports
@@ -295,3 +297,15 @@ def test_one_process_goes_on_where_the_other_cannot(name: str, tmp_path: Path) -
     _, report = tried(name, tmp_path, "--processes", "2", "--only", "basics")
     assert report.tally.keys() == {"passed", "missing"}, report.to_markdown()
     assert all(entry.outcome == "passed" for entry in report.cases if entry.area == "basics")
+
+
+@pytest.mark.parametrize("steps", [3, 40, 300])
+def test_a_storm_whose_every_statement_can_be_interrupted_leaves_whole_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr(lanes, "_STEPS_BETWEEN_LOOKS", steps)
+    suite = SuiteOf(Sqlite, tmp_path)
+    assert outcome_of(suite, "a_pool_of_five_survives_a_storm") == "passed"
+    with closing(sqlite3.connect(suite.path)) as file:
+        file.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite import adding, provider, statements, word_index
+from openproto_adapters.sqlite import adding, lanes, provider, statements, word_index
 from openproto_adapters.sqlite.database import Database
 from openproto_adapters.sqlite.lanes import Call, Connection
 from sqlite_tools import check_consistent, database_of, indexed, memory, rows
@@ -313,6 +313,26 @@ async def test_closing_interrupts_what_runs_and_raises_in_its_caller(database: D
         await database.close()
     with pytest.raises(ProviderUnavailableError, match="closed while this call was running"):
         await running
+
+
+async def test_what_a_call_wrote_is_taken_back_though_it_is_given_up_meanwhile(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_STEPS_BETWEEN_LOOKS", 1)
+
+    def half(db: Connection) -> None:
+        db.execute(INSERT)
+        db.job.give_up()
+        raise KeyError("bug")
+
+    def whole(key: str) -> Callable[[Connection], Any]:
+        return lambda db: db.execute(INSERT.replace("'k'", f"'{key}'"))
+
+    await database.read(lambda db: db.job.give_up())
+    writes = [database.write(function) for function in (whole("before"), half, whole("behind"))]
+    assert sum(isinstance(each, BaseException) for each in await asyncio.gather(*writes, return_exceptions=True)) == 1
+    keys = await database.read(lambda db: db.execute("SELECT idempotency_key FROM main.keys").fetchall())
+    assert keys == [("before",), ("behind",)]
 
 
 async def test_an_error_rolls_a_write_back_and_a_read_writes_nothing(database: Database) -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateTable
 
 from openproto.blocking.imports import large_import
+from openproto.blocking.sqlite import make_private_file
 from openproto.emulation import Stored, no_such_memory, owner_in, user_token
 from openproto.errors import ConflictError, ProviderError
 from openproto.requests import Filters
@@ -80,9 +81,7 @@ class Store:
         """Make the tables that are missing, Memori's by Memori itself."""
         if self._url.get_backend_name() == "sqlite" and self._url.database:
             try:
-                path = Path(self._url.database)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch(mode=0o600)  # memories are private
+                make_private_file(Path(self._url.database))
             except OSError as error:
                 raise ProviderError(f"the file in url= cannot be created: {error.strerror}") from error
         with typed_errors(), _building:

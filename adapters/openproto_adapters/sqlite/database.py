@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
+from openproto.blocking.sqlite import make_private_file
 from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.stores.gathering import MOST, Gatherer
 from openproto_adapters.sqlite.errors import CLOSED, typed_error
@@ -101,7 +102,7 @@ class Database:
 
         def begin(connection: Connection) -> None:
             self._check_identity("nothing was read")
-            connection.execute("BEGIN")
+            connection.control("BEGIN")
             self._when_free(connection, lambda c: c.execute("SELECT 1 FROM store").fetchall())
 
         try:
@@ -184,7 +185,7 @@ class Database:
         while not is_committed and len(failed) < len(calls):
             connection.work_for(job)
             try:
-                self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
+                self._when_free(connection, lambda c: c.control("BEGIN IMMEDIATE"))
             except sqlite3.Error as error:  # another process has the lock: each need not wait for that again
                 return [typed_error(error) for _ in calls]
             try:
@@ -201,10 +202,10 @@ class Database:
                                 break
                 if is_committed := connection.in_transaction:
                     connection.work_for(job)
-                    connection.execute("COMMIT" if len(failed) < len(calls) else "ROLLBACK")
+                    connection.control("COMMIT" if len(failed) < len(calls) else "ROLLBACK")
             except BaseException:
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    connection.control("ROLLBACK")
                 raise
         self._indexing.is_due = connection.should_index
         self._check_identity("what this call wrote is not in the file at that path")
@@ -264,9 +265,7 @@ class Database:
 
     def _make_file(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Memories are private: only this user may read the file (SQLite gives its companions the same mode).
-            self.path.touch(mode=0o600)
+            make_private_file(self.path)  # and SQLite gives its companions the same mode
         except OSError as error:
             raise ProviderError(f"{self.path} cannot be created: {error.strerror}; choose another path=") from error
 
@@ -319,13 +318,13 @@ class Database:
         check_version(self.path, version)
         if version < SCHEMA_VERSION:
             self._when_free(connection, lambda c: c.execute("PRAGMA journal_mode = wal"))
-            self._when_free(connection, lambda c: c.execute("BEGIN IMMEDIATE"))
+            self._when_free(connection, lambda c: c.control("BEGIN IMMEDIATE"))
             try:
                 upgrade(connection)
-                connection.execute("COMMIT")
+                connection.control("COMMIT")
             except BaseException:
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    connection.control("ROLLBACK")
                 raise
 
     def _check_identity(self, what: str) -> None:
@@ -356,11 +355,11 @@ class Database:
 
 
 def _snapshot(connection: Connection, function: Callable[[Connection], T]) -> T:
-    connection.execute("BEGIN")
+    connection.control("BEGIN")
     try:
         return function(connection)
     finally:
-        connection.execute("ROLLBACK")
+        connection.control("ROLLBACK")
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
@@ -379,16 +378,16 @@ def _answers(unit: Sequence[Call], connection: Connection, *, saved: bool = Fals
     if not wanted:
         return [ProviderUnavailableError(CLOSED) for _ in unit]
     if saved:
-        connection.execute("SAVEPOINT part")
+        connection.control("SAVEPOINT part")
     try:
         answers = iter(unit[0].run(connection, wanted))
     except BaseException:
         if saved and connection.in_transaction:
-            connection.execute("ROLLBACK TO part")
-            connection.execute("RELEASE part")
+            connection.control("ROLLBACK TO part")
+            connection.control("RELEASE part")
         raise
     if saved:
-        connection.execute("RELEASE part")
+        connection.control("RELEASE part")
     return [next(answers) if call in wanted else ProviderUnavailableError(CLOSED) for call in unit]
 
 

@@ -44,5 +44,6 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
 def typed_error(error: sqlite3.Error) -> OpenProtoError:
     """Return the protocol's error for SQLite's, by its result code."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    kind, text = _ERRORS.get(code, (ProviderError, f"SQLite failed with result code {code}"))
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    kind, text = _ERRORS.get(code, (ProviderError, f"SQLite failed ({name}), and nothing was written"))
     return kind(text, provider="sqlite")

@@ -86,12 +86,23 @@ class Connection(sqlite3.Connection):
         """Serve `job` from now on, for no user yet."""
         self.job = job
         self._acting_user = ()
-        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
+        self._look_at(job)
+
+    def control(self, statement: str) -> None:
+        """Begin, save, or end a transaction, which nothing interrupts: SQLite says it failed when it was done."""
+        self.set_progress_handler(None, 0)
+        try:
+            self.execute(statement)
+        finally:
+            self._look_at(self.job)
 
     def secure(self) -> None:
         """Show and change only rows of the user that this connection acts for."""
         self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
         secure_rows(self)
+
+    def _look_at(self, job: Job) -> None:
+        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Insert rows, given as columns of the same length.

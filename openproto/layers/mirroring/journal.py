@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from openproto.blocking.sqlite import SqliteThread, file_error
+from openproto.blocking.sqlite import SqliteThread, file_error, make_private_file
 from openproto.blocking.threads import Threads
 from openproto.errors import OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.fanout import shielded
@@ -324,9 +324,8 @@ def _locked(path: Path) -> sqlite3.Connection | None:
 
     A lock of SQLite's on a file next to the journal: the system releases it with the process, on every platform.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(path.name + ".lock")
-    file.touch(mode=0o600)
+    make_private_file(file)
     lock = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=0)
     try:
         lock.execute("BEGIN EXCLUSIVE")
