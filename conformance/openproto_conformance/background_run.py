@@ -86,9 +86,11 @@ class BackgroundRun:
             return
         while self._run.problem is None and (piece := self._take()) is not None:
             result = helper.execute(piece)
-            if result is not None:
-                tell(self._run.note(result))
-            self._give_back(*[piece] * (result is None))
+            if result is None:  # its process has ended
+                self._give_back(piece)
+                return
+            tell(self._run.note(result))
+            self._give_back()
 
     def _take(self, *, wait: bool = False) -> Work | None:
         """Return the next piece; with `wait` also one that a helper gives back because it ended."""
