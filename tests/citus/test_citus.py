@@ -140,7 +140,8 @@ async def test_a_thousand_cancellations_leave_no_lock_and_nothing_prepared_on_an
         await connection.close()
 
 
-async def test_shards_move_while_their_users_write_and_read(memory: AsyncMemory) -> None:
+@pytest.mark.parametrize("mode", ["block_writes", "force_logical"])
+async def test_shards_move_while_their_users_write_and_read(memory: AsyncMemory, mode: str) -> None:
     user = USERS[0]
     acknowledged: list[str] = []
     done = asyncio.Event()
@@ -157,9 +158,7 @@ async def test_shards_move_while_their_users_write_and_read(memory: AsyncMemory)
             shard, node = await worker_of(user)
             ((host, port),) = await rows(ports + "= $1", node)
             ((to, to_port), *_) = await rows(ports + "<> $1", node)
-            await execute(
-                f"SELECT citus_move_shard_placement({shard}, '{host}', {port}, '{to}', {to_port}, 'block_writes')"
-            )
+            await execute(f"SELECT citus_move_shard_placement({shard}, '{host}', {port}, '{to}', {to_port}, '{mode}')")
             assert (await worker_of(user))[1] != node
         done.set()
 

@@ -64,12 +64,10 @@ def typed_error(error: Exception) -> OpenProtoError:
         return ConflictError("the database has another row in this place; try again")
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
+        name = getattr(cause, "sqlite_errorname", type(cause).__name__)
+        unknown = (ProviderError, f"SQLite failed with {name}; look at the file in url=")
         # The low byte is the error, the others say more about it.
-        known = _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
-        if known is None:
-            name = getattr(cause, "sqlite_errorname", type(cause).__name__)
-            return ProviderError(f"SQLite failed with {name}; look at the file in url=")
-        kind, text = known
+        kind, text = _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, unknown)
         return kind(text)
     state = getattr(cause, "sqlstate", None)
     for code in (state, state[:2]) if state else ():

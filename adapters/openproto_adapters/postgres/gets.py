@@ -30,7 +30,8 @@ JOIN {{schema}}.memories m ON m.id = item.id
 async def get_alone(fetch: Fetch, ref: RecordRef) -> MemoryRecord:
     """Return the record."""
     user_id = ref.user_id
-    rows = await fetch(acting_for_owner(user_id), queries.GET, ref.id, user_id) if is_uuid(ref.id) else ()
+    asked = (queries.GET, ref.id) if user_id is None else (queries.GET_OF_USER, ref.id, user_id)
+    rows = await fetch(acting_for_owner(user_id), *asked) if is_uuid(ref.id) else ()
     return own_record(rows, user_id)
 
 

@@ -102,7 +102,8 @@ LEFT JOIN {{schema}}.keys ON keys.user_id = $1 AND keys.idempotency_key = $2
 LEFT JOIN {{schema}}.memories m ON m.id = coalesce(keys.memory_id, $3) AND m.user_id = $1
 """
 
-GET = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE m.id = $1 AND m.user_id = coalesce($2, m.user_id)"
+GET = f"SELECT {RECORD} FROM {{schema}}.memories m WHERE m.id = $1"
+GET_OF_USER = f"{GET} AND m.user_id = $2"
 
 OWN = "m.user_id = {}"
 
