@@ -45,5 +45,6 @@ def typed_error(error: sqlite3.Error) -> OpenProtoError:
     """Return the protocol's error for SQLite's, by its result code."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    kind, text = _ERRORS.get(code, (ProviderError, f"SQLite failed ({name}), and nothing was written"))
+    unknown = (ProviderError, f"SQLite failed ({name}): nothing was written; look at the file at path=")
+    kind, text = _ERRORS.get(code, unknown)
     return kind(text, provider="sqlite")

@@ -89,7 +89,7 @@ class Connection(sqlite3.Connection):
         self._look_at(job)
 
     def control(self, statement: str) -> None:
-        """Begin, save, or end a transaction, which nothing interrupts: SQLite says it failed when it was done."""
+        """Begin, save, or end a transaction, which nothing interrupts: whether it was done would not be known."""
         self.set_progress_handler(None, 0)
         try:
             self.execute(statement)
@@ -100,9 +100,6 @@ class Connection(sqlite3.Connection):
         """Show and change only rows of the user that this connection acts for."""
         self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
         secure_rows(self)
-
-    def _look_at(self, job: Job) -> None:
-        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Insert rows, given as columns of the same length.
@@ -116,6 +113,9 @@ class Connection(sqlite3.Connection):
     def act_for(self, user_id: str | None) -> None:
         """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""
         self._acting_user = (user_id,)
+
+    def _look_at(self, job: Job) -> None:
+        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
 
 
 class Lane:
