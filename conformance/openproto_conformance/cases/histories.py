@@ -10,10 +10,11 @@ from openproto_conformance.case import Area
 from openproto_conformance.checks import Violation
 from openproto_conformance.faces import FACES, Face
 from openproto_conformance.histories import values
-from openproto_conformance.histories.author import Author, Theme
+from openproto_conformance.histories.author import Author
 from openproto_conformance.histories.player import Difference, Player
 from openproto_conformance.histories.shrink import shortest
 from openproto_conformance.histories.steps import History, program
+from openproto_conformance.histories.theme import Theme
 from openproto_conformance.histories.themes import THEMES
 
 area = Area("histories")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeAlias
 
 from openproto import Capabilities
-from openproto.models import Verb
-from openproto_conformance.case import Feature
 from openproto_conformance.histories import values
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
+from openproto_conformance.histories.theme import Theme
 
 READ_BACK_EVERY = 12
 ASKED_AGAIN = 4
@@ -30,30 +28,6 @@ _VERBS = {
     "at once": "add",
     "cancelled": "add",
 }
-
-
-@dataclass(frozen=True)
-class Theme:
-    """What a history is about: which steps how often, which fields, how many users and clients."""
-
-    name: str
-    sentence: str
-    hint: str
-    steps: Mapping[str, int]
-    fields: tuple[str, ...] = ("scope", "tags", "source", "confidence", "validity", "extensions")
-    filters: tuple[str, ...] = ("scope", "tag")
-    verbs: tuple[Verb, ...] = ("add", "get", "list")
-    features: tuple[Feature, ...] = ()
-    needs: str | None = None
-    """An operation without which there is nothing to try."""
-    users: int = 2
-    clients: int = 2
-    long: bool = False
-    crowd: int = 0
-    """How many plain records there are from the start, beyond what a page or a default limit holds."""
-    share: float = 1.0
-    """How long its histories are beside those of other themes."""
-    unicode_users: bool = False
 
 
 @dataclass
@@ -82,6 +56,8 @@ class Author:
                 self._append("read back", {})
         for used in self.keyed[-ASKED_AGAIN:]:
             self._append("add", self.nearly(used))
+        if "version" in self.theme.fields and self.supports("version"):
+            self._stale()
         self._append("reopen", {})
         for kind in filter(self.has, ("scopes", "users", "audit")):
             self._append(kind, getattr(self, kind)())
@@ -187,11 +163,15 @@ class Author:
         """Create or replace the record of one of a few keys."""
         arguments = self.add(keyed=False)
         arguments.pop("on_duplicate", None)
-        puts = (step.arguments for step in self.steps if step.verb == "put")
-        used = [earlier["key"] for earlier in puts if earlier["user_id"] == arguments["user_id"]]
-        arguments["key"] = self.random.choice([*used, values.key(self.random)])
-        if self.random.random() < 0.3:
-            arguments["if_version"] = self.random.choice(("absent", "stale", VersionOf(self.any()[0])))
+        bearing = [step for step in self.steps if step.verb in ("add", "put") and "key" in step.arguments]
+        mine = [step for step in bearing if step.arguments["user_id"] == arguments["user_id"]]
+        earlier = self.random.choice([*mine, *mine, None])
+        arguments["key"] = values.key(self.random) if earlier is None else earlier.arguments["key"]
+        if earlier is not None and self.random.random() < 0.25:
+            arguments["content"] = earlier.arguments["content"]  # and other fields
+        if self.random.random() < 0.4:
+            known = [] if earlier is None else 3 * [VersionOf(Made(earlier.number))]
+            arguments["if_version"] = self.random.choice(("absent", "stale", VersionOf(self.any()[0]), *known))
         return arguments
 
     def delete(self) -> dict[str, Any]:
@@ -262,6 +242,14 @@ class Author:
         return arguments
 
     # Steps of several calls
+
+    def _stale(self) -> None:
+        """Writes of a version that no record has, with the user and without: none of them may happen."""
+        for verb, changes in (("update", {"content": "never written"}), ("delete", {})):
+            for named in (True, False) if self.has(verb) else ():
+                made, owner = self.any()
+                whose = {"user_id": User(owner)} if named else {}
+                self._append(verb, {"id": made, "if_version": "stale", **changes, **whose})
 
     def _add(self) -> None:
         self._append("add", self.add())
@@ -362,15 +350,19 @@ class Author:
     def filters(self, likely: float = 0.4) -> dict[str, Any]:
         """Return a scope, tags, both, or neither."""
         filters: dict[str, Any] = {}
+        known = self.random.choice([step.arguments for step in self.steps if step.verb in ("add", "put")])
         scopes = self.capabilities.features.scopes != "none"
         if scopes and "scope" in self.theme.filters and self.random.random() < likely:
-            filters["scope"] = values.scope(self.random) + self.random.choice(values.FILTER_ENDINGS)
+            scope = known.get("scope") if self.random.random() < 0.5 else None
+            filters["scope"] = (scope or values.scope(self.random)) + self.random.choice(values.FILTER_ENDINGS)
             if self.random.random() < 0.1:
                 filters["scope"] = "*"
         if "tag" in self.theme.filters and self.random.random() < likely:
-            filters["tag"] = values.tags(self.random)[0]
-            if self.random.random() < 0.5:
-                filters["tag"] = self.random.sample(values.TAGS[: values.FEW], 2)
+            tags = known.get("tags") if self.random.random() < 0.5 else None
+            tags = list(dict.fromkeys(tags or values.TAGS[: values.FEW]))
+            filters["tag"] = self.random.choice(tags)
+            if len(tags) > 1 and self.random.random() < 0.5:
+                filters["tag"] = self.random.sample(tags, 2)
         return filters
 
     def narrowed(self) -> dict[str, Any]:

@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import product
 from typing import Any
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
 from openproto.context import estimate_tokens
 from openproto_conformance.bench import RETURN_WITHIN, Bench
-from openproto_conformance.histories import compare, values
-from openproto_conformance.histories.questions import common_filters, nodes_cut_short, telling_filters
-from openproto_conformance.histories.reading import Differs, Reader, names_of, outcome_of, value_of
+from openproto_conformance.histories import compare
+from openproto_conformance.histories.read_back import ReadBack
+from openproto_conformance.histories.reading import Differs, names_of, outcome_of, value_of
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
 from openproto_conformance.model import Model, ranking
 from openproto_conformance.model.auditing import Deed, audit_faults
@@ -27,14 +26,7 @@ from openproto_conformance.probe import strike_once
 WATCHED = 1.0
 """Seconds for which nothing that was cancelled may happen any more."""
 
-GETS_AT_ONCE = 16
-MOST_AT_MOMENTS = 2
-"""Users whose records of a moment are read back."""
-MOST_FILTERED = 2, 1  # in a quick run: most records are the first one's
-
 _ID_ARGUMENTS = frozenset({"since", "until"})
-FEW = 3
-"""Records on a page, so that a filter must hold from the second page on too."""
 NOWHERE = "no-such-id"
 
 
@@ -55,7 +47,7 @@ class Difference:
         return f"step {self.step.number}, {self.call}: {'; '.join(self.faults)}"
 
 
-class Player(Reader):
+class Player(ReadBack):
     """Plays histories for fresh users on a few clients that stay open from one to the next."""
 
     def __init__(self, bench: Bench, clients: list[AsyncMemory], suffixes: Sequence[str], history: History) -> None:
@@ -65,7 +57,6 @@ class Player(Reader):
         self._made: dict[Made, str] = {}
         self._cancelled = False
         self._raced = False
-        self._read_up_to = 0
         self._patience = bench.backend.patience
 
     async def play(self) -> Difference | None:
@@ -91,62 +82,17 @@ class Player(Reader):
 
     # Steps that are no single call
 
+    async def _play_read_back(self, step: Step) -> None:
+        if self._cancelled:
+            await asyncio.sleep(WATCHED)
+            self._cancelled = False
+        read = self.read_everything if step is self.history[-1] else self.read_new
+        await read(self.clients, step.number)
+
     async def _play_reopen(self, step: Step) -> None:
         client = step.client % len(self.clients)
         await self.clients[client].close()
         self.clients[client] = await self.bench.open()
-
-    async def _play_read_back(self, step: Step) -> None:
-        """Read through every verb: at the end from each client, before that what is new since, from one."""
-        if self._cancelled:
-            await asyncio.sleep(WATCHED)
-            self._cancelled = False
-        at_the_end = step is self.history[-1]
-        client = self.clients[step.number % len(self.clients)]
-        new = self.model.writes[self._read_up_to :]
-        self._read_up_to = len(self.model.writes)
-        written = {deed.memory_id for deed in new if deed.memory_id is not None} | self.model.stirred.keys()
-        users = [user for user in self.users if at_the_end or any(deed.user_id == user for deed in new)]
-        if "list" in self._declared.verbs:
-            await self._list_each(self.clients if at_the_end else [client], users, step.number)
-        ids = [*self.model.records]
-        some = set(ids[:: 1 + len(ids) // GETS_AT_ONCE]) if at_the_end else set()
-        asked = [id for id in ids if id in written | some] + sorted(written & self.model.deleted)
-        each = self.bench.size(1, 1 + len(asked) // GETS_AT_ONCE)  # quick: some through each client, all through one
-        await asyncio.gather(*(self._get_each(c, asked if c is client else asked[::each]) for c in self.clients))
-        if "search" in self._declared.verbs:
-            for user in users:
-                await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100})
-        most = self.bench.size(*MOST_FILTERED) if at_the_end and "list" in self._declared.verbs else 0
-        for user in self.users[:most]:
-            await self._ask_with_filters(client, user, step.number)
-
-    async def _list_each(self, readers: Sequence[AsyncMemory], users: Sequence[str], number: int) -> None:
-        for reader, user in product(readers, users):
-            await self._compare_list(reader, {"user_id": user, "limit": 500})
-        for n, user in enumerate(users[:MOST_AT_MOMENTS] if self._declared.features.temporal else ()):
-            moment = values.MOMENTS[(number + n) % len(values.MOMENTS)]
-            await self._compare_list(readers[0], {"user_id": user, "limit": 500, "as_of": moment})
-
-    async def _get_each(self, client: AsyncMemory, ids: Sequence[str]) -> None:
-        for some in (ids[start : start + GETS_AT_ONCE] for start in range(0, len(ids), GETS_AT_ONCE)):
-            answers = await asyncio.gather(*(outcome_of(client.get(id)) for id in some))
-            for id, got in zip(some, answers, strict=True):
-                self._compare("get(id)", got, value_of(partial(self.model.get, id)))
-
-    async def _ask_with_filters(self, client: AsyncMemory, user: str, start: int) -> None:
-        for prefix in nodes_cut_short(self.model, user, self._declared):
-            await self._compare_list(client, {"user_id": user, "limit": FEW, "scope": prefix})
-            if self._declared.x_openproto.support.get("scopes", "none") != "none":
-                got = await outcome_of(client.scopes(user, prefix=prefix))
-                self._check_equal("scopes(prefix)", got, partial(self.model.scopes, user, prefix=prefix))
-        asked = (*telling_filters(self.model, user, self._declared, start), *common_filters(self.model, user))
-        for number, filters in enumerate(asked, start):
-            await self._compare_list(client, {"user_id": user, "limit": FEW, **filters})
-            if "search" in self._declared.verbs and "since" not in filters:
-                await self._compare_search(client, {"query": "number", "user_id": user, "limit": 100, **filters})
-                if number % self.bench.size(1, 2) == 0:
-                    await self._compare_best(client, {"user_id": user, "limit": 100, **filters})
 
     async def _play_at_once(self, step: Step) -> None:
         if step.parts and step.parts[0].verb == "update":
@@ -350,13 +296,6 @@ class Player(Reader):
                 after = self.model.records[wanted]
                 if before and got.version in earlier and any(before.get(n) != after.get(n) for n in CHANGEABLE):
                     self._differ(what, ["version: one that the record had before the change"])
-
-    def _check_equal(self, what: str, got: Any, wanted: Callable[[], Any]) -> None:
-        due = value_of(wanted)
-        faults = compare.outcome_faults(got, due)
-        if faults is None:
-            faults = [] if got == due else [f"the answer: wanted {due}, got {got}"]
-        self._differ(what, faults)
 
     # From steps to calls
 

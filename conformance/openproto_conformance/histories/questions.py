@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, islice, product
+from itertools import combinations, islice, permutations, product
 from typing import Any, TypeAlias
 
 from openproto import Capabilities
@@ -30,13 +30,15 @@ def telling_filters(model: Model, user: str, declared: Capabilities, start: int)
 
 
 def common_filters(model: Model, user: str) -> Iterator[Filters]:
-    """Yield the scope that most records of the user share, the tag, and the two tags."""
+    """Yield the scope that most records of the user share, the tag, and two tags, the first of which more have."""
     mine = [record for record in model.records.values() if record["user_id"] == user]
     scopes = Counter(record["scope"] for record in mine if record["scope"] is not None)
-    tags = Counter(tag for record in mine for tag in {*record["tags"]}).most_common(2)
+    tags = Counter(tag for record in mine for tag in {*record["tags"]})
+    pairs = Counter(pair for record in mine for pair in permutations(dict.fromkeys(record["tags"][:MOST_VALUES]), 2))
     yield from ({"scope": scope} for scope, _ in scopes.most_common(1))
-    yield from ({"tag": tag} for tag, _ in tags[:1])
-    yield from ({"tag": [tag for tag, _ in tags]} for _ in tags[1:])
+    yield from ({"tag": tag} for tag, _ in tags.most_common(1))
+    both = sorted(pairs, key=lambda pair: (tags[pair[0]] - pairs[pair], pairs[pair]), reverse=True)
+    yield from ({"tag": [*pair]} for pair in both[:1])
 
 
 def nodes_cut_short(model: Model, user: str, declared: Capabilities) -> list[str]:

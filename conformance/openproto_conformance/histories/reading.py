@@ -136,8 +136,8 @@ class Reader:
         self._reads.append((client, deed))
 
     def _missed(self, query: str, found: list[str], allowed: list[str], limit: int) -> list[str]:
-        """A memory that holds the very word asked for is found, where there is room for all of them."""
-        if not query.isascii() or not query.isalpha() or len(allowed) > limit:
+        """A memory that holds the very word asked for is found, where there is room for one more."""
+        if not query.isascii() or not query.isalpha() or len(found) >= limit:
             return []
         contents = {id: self.model.records[id]["content"] for id in allowed}
         holds = [id for id, content in contents.items() if len(content) < PLAIN_LENGTH and query in content.split()]
@@ -157,6 +157,13 @@ class Reader:
                 self._last_seen[got.id] = got
                 if getattr(got, "version", None):
                     self.model.versions.setdefault(got.id, set()).add(got.version)
+        self._differ(what, faults)
+
+    def _check_equal(self, what: str, got: Any, wanted: Callable[[], Any]) -> None:
+        due = value_of(wanted)
+        faults = compare.outcome_faults(got, due)
+        if faults is None:
+            faults = [] if got == due else [f"the answer: wanted {due}, got {got}"]
         self._differ(what, faults)
 
     def _is_as_before(self, got: MemoryRecord) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openproto_conformance.histories.author import Theme
+from openproto_conformance.histories.theme import Theme
 
 _READS = {"get": 2, "list": 3, "search": 2, "context": 1}
 _WHOLE = ("scope", "tags", "source", "confidence", "validity", "extensions")
@@ -37,7 +37,7 @@ THEMES = (
         "A newer record takes over from older ones at one moment, whatever is updated, cleared, or deleted around it.",
         "handovers: the moment is the successor's valid_from or the write that named it; the earliest counts",
         {
-            "add": 4, "add_many": 2, "update": 7, "put": 5, "delete": 1, "delete_all": 1, "list": 4, "search": 2,
+            "add": 4, "add_many": 2, "update": 7, "put": 7, "delete": 1, "delete_all": 2, "list": 3, "search": 1,
             "reopen": 1,
         },
         fields=("supersedes", "validity", "tags"),

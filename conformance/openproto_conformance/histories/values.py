@@ -134,6 +134,7 @@ JSON_VALUES: tuple[Any, ...] = (
     {"b": 1, "a": {"n": None, "t": True, "i": 1, "f": 1.0}, "": "empty key"},
     {"ключ": "значение", 'quote"d': "é", "a.b": 1, "$set": {"x": 1}},
 )
+OBJECTS: tuple[Any, ...] = tuple(value for value in JSON_VALUES if isinstance(value, dict))
 CONFIDENCES: tuple[Any, ...] = (0, 1, 0.0, 1.0, 0.5, 0.1, 0.30000000000000004, 5e-324, 0.9999999999999999)
 SOURCES: tuple[dict[str, str], ...] = (
     {"app": "notebook"},
@@ -177,9 +178,9 @@ def key(random: Random) -> str:
 
 
 def extensions(random: Random) -> dict[str, Any]:
-    """Return extensions of JSON of every kind; now and then more than a dozen."""
-    names = range(14) if random.random() < 0.15 else random.sample(range(5), random.randrange(1, 4))
-    return {f"x-note{n}": random.choice(JSON_VALUES) for n in names}
+    """Return extensions of JSON of every kind, the first of them an object; now and then more than a dozen."""
+    names = range(14) if random.random() < 0.15 else random.sample(range(4), random.randrange(1, 4))
+    return {f"x-note{n}": random.choice(JSON_VALUES if n else OBJECTS) for n in names}
 
 
 def moment(random: Random) -> datetime:
