@@ -232,7 +232,8 @@ async def test_a_probe_strikes_at_each_await_and_sees_a_cancellation_swallowed(h
 async def test_a_probe_has_patience_until_it_strikes_and_none_from_then_on(
     how: Strike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "PATIENCE", 0.1)
+    monkeypatch.setattr(probe, "REACHED_WITHIN", 0.1)
+    monkeypatch.setattr(probe, "ENDED_WITHIN", 0.1)
 
     async def slow() -> None:
         await asyncio.sleep(0.2)
@@ -244,7 +245,7 @@ async def test_a_probe_has_patience_until_it_strikes_and_none_from_then_on(
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.2)
 
-    with pytest.raises(Violation, match=r"did not end in 0\.1 s"):
+    with pytest.raises(Violation, match=r"did not come so far in 0\.1 s"):
         await strike_once(slow, 2, how)
     assert (await strike_once(slow, 2, how, patience=10.0)).happened
     with pytest.raises(Violation, match=r"did not end in 0\.1 s"):

@@ -157,7 +157,7 @@ def content(random: Random, longest: int, *, long: bool = False) -> str:
     if random.random() < 0.5:
         return plain
     text = random.choice(TEXTS if random.random() < 0.5 else CLEANED)
-    return text if random.random() < 0.5 else f"{text} {plain}"
+    return text if random.random() < 0.5 else f"{text} {plain} {random.choice(TEXTS)}"
 
 
 def tags(random: Random) -> list[str]:
