@@ -59,8 +59,10 @@ class Author:
         if "version" in self.theme.fields and self.supports("version"):
             self._stale()
         self._append("reopen", {})
-        for kind in filter(self.has, ("scopes", "users", "audit")):
+        for kind in filter(self.has, ("scopes", "users")):
             self._append(kind, getattr(self, kind)())
+        if self.has("audit"):
+            self._append("audit", {"user_id": User(0), "limit": 1000})
         self._append("read back", {})
         return tuple(self.steps)
 
@@ -314,7 +316,7 @@ class Author:
 
     def some(self, name: str, chance: float) -> bool:
         """Whether a field that the theme is about stands in this step; of few fields, each more often."""
-        chance = chance if len(self.theme.fields) > 2 else max(chance, 0.8)
+        chance = max(chance, 1.6 / len(self.theme.fields))
         if name == "supersedes" and not self.capabilities.features.supports_supersession:
             return False
         return name in self.theme.fields and self.random.random() < chance

@@ -50,6 +50,8 @@ class ReadBack(Reader):
         if "list" in self._declared.verbs:
             for user in self.users[: self.bench.size(*MOST_FILTERED)]:
                 await self._ask_with_filters(client, user, number)
+                if "delete" in self._declared.verbs:
+                    await self._delete_with_filters(client, user, number)
 
     def _written(self) -> set[str]:
         new = self.model.writes[self._read_up_to :]
@@ -109,3 +111,11 @@ class ReadBack(Reader):
                     await self._compare_best(client, most)
                 else:
                     await self._compare_search(client, {"query": "number", **most})
+
+    async def _delete_with_filters(self, client: AsyncMemory, user: str, start: int) -> None:
+        """Delete under a scope and a tag, each of which leaves something alone."""
+        for filters in telling_filters(self.model, user, self._declared, start):
+            if filters.keys() == {"scope", "tag"}:
+                got = await outcome_of(client.delete_all(user, **filters))
+                self._check_equal("delete_all(scope, tag)", got, partial(self.model.delete_all, user, **filters))
+                await self._compare_list(client, {"user_id": user, "limit": 500})

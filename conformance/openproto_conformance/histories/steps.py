@@ -134,7 +134,7 @@ def _lines(step: Step) -> list[str]:
             f"    clients[{step.client}] = client()",
         ]
     if step.verb == "read back":
-        return ["    # everything is read back: list, get, search"]
+        return ["    # everything is read back: list, get, search; at the end delete_all"]
     if step.verb == "cancelled":
         call = step.parts[0]
         return [f"    # cancelled at its suspension {step.arguments['at']}:", *_lines(call)]
