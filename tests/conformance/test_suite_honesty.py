@@ -114,7 +114,8 @@ def test_a_backend_that_is_slow_wants_patience(
     monkeypatch.setattr(bench, "CALL_WITHIN", 0.1)
     provider = Slow(tmp_path / "m.db", embedder="none")
     report = run(lambda: copy.copy(provider), only=["ingestion"], quick=True, patience=patience)
-    assert ("failed" in report.tally) == failed, report.to_markdown()
+    given_up = "failed" in report.tally or report.problem is not None  # on a busy machine it does not even open in time
+    assert given_up == failed, report.to_markdown()
 
 
 def test_reads_may_be_slow_where_nobody_writes_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
