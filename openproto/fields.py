@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
@@ -25,7 +25,8 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_CONTENT_LENGTH = 100_000
 MAX_LABEL_LENGTH = 256
-MAX_ID_LENGTH = 512
+MAX_TAG_LENGTH, MAX_TAGS = 128, 64
+MAX_ID_LENGTH = MAX_KEY_LENGTH = 512
 MAX_JSON_DEPTH = 100
 MAX_INTEGER_BITS = 4096
 MAX_SCOPE_LENGTH = 512
@@ -125,6 +126,27 @@ def is_text(value: Any, most: int) -> bool:
     except ValueError:
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def is_scope(value: str) -> bool:
+    """Say the same of a plain text and `ScopePath`; many records share one."""
+    try:
+        return is_text(value, MAX_SCOPE_LENGTH) and bool(_path(value))
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def is_label(value: str) -> bool:
+    """Say the same of a plain text and `Label`, which names of users are."""
+    return is_text(value, MAX_LABEL_LENGTH)
+
+
+@lru_cache(maxsize=4096)
+def is_tag(value: str) -> bool:
+    """Say the same of a plain text and `Tag`."""
+    return is_text(value, MAX_TAG_LENGTH)
 
 
 def of_valid(model: type[M], fields: dict[str, Any], extra: dict[str, Any] | None, given: set[str]) -> M:
@@ -259,10 +281,10 @@ Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH), _TEXT, _P
 UserId = Label
 RecordId = Annotated[str, StringConstraints(max_length=MAX_ID_LENGTH), _TEXT, _PATTERN]
 RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]
-Tag = Annotated[str, StringConstraints(max_length=128), _TEXT, _PATTERN]
-Tags = Annotated[list[Tag], Field(max_length=64), BeforeValidator(_listed)]
-TagFilter = Annotated[tuple[Tag, ...], Field(max_length=64), BeforeValidator(_wanted_tags)]
-Key = Annotated[str, StringConstraints(max_length=512), _TEXT, _PATTERN]
+Tag = Annotated[str, StringConstraints(max_length=MAX_TAG_LENGTH), _TEXT, _PATTERN]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), BeforeValidator(_listed)]
+TagFilter = Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS), BeforeValidator(_wanted_tags)]
+Key = Annotated[str, StringConstraints(max_length=MAX_KEY_LENGTH), _TEXT, _PATTERN]
 Version = Annotated[str, StringConstraints(max_length=64), _TEXT, _PATTERN]
 ScopePath = Annotated[
     str,

@@ -292,6 +292,10 @@ class Snapshot(Protocol):
         """Return the ids of all users of whom the store holds anything, in order."""
         ...
 
+    async def counts(self, user_id: str) -> Mapping[str | None, int]:
+        """Return how many records a user has in each scope, and in none."""
+        ...
+
     def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records of a user, oldest first, some at a time."""
         ...

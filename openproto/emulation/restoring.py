@@ -7,7 +7,7 @@ is made of the id; where a key outlives its memory, restoring once more takes th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -272,6 +272,10 @@ class _Shown:
             raise self._vendor.unsupported("users")
         for user in sorted(await self._vendor.owners()):
             yield user
+
+    async def counts(self, user_id: str) -> Mapping[str | None, int]:
+        """Return how many records the user has in each scope."""
+        return Counter([stored.record.scope async for records in self.records(user_id) for stored in records])
 
     async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the user's records."""

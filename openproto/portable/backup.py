@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -91,6 +92,10 @@ class _Listed:
             if page.next_cursor is None:
                 return
             page = await self._memory.users(cursor=page.next_cursor)
+
+    async def counts(self, user_id: str) -> Mapping[str | None, int]:
+        """Return how many records the user has in each scope."""
+        return Counter([stored.record.scope async for records in self.records(user_id) for stored in records])
 
     async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records."""

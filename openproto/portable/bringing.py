@@ -1,13 +1,13 @@
-"""Writing one user's records to where they are moved to, and what became of them."""
+"""Writing the records of a few users to where they are moved to, and what became of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from openproto import (
     AsyncMemory,
@@ -20,11 +20,14 @@ from openproto import (
     UnsupportedCapabilityError,
 )
 from openproto.models import Origins, StoredRecord, UserPart
-from openproto.portable.histories import Loader
+from openproto.portable.histories import restored
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
 
-BATCH = 250
+UserAndId: TypeAlias = tuple[str, str]
+"""Two users' records may have the same id."""
+
+_BATCH = 1000
 
 FAULTS = (ConflictError, InvalidRequestError, NotFoundError, PayloadTooLargeError, UnsupportedCapabilityError)
 """What may be wrong with one record; any other error is the backend's, and the next record would meet it too."""
@@ -40,6 +43,8 @@ class Found(NamedTuple):
 
     id: str
     marks: Marks
+    own: bytes = b""
+    """What a journal keeps of it."""
 
 
 @dataclass(slots=True)
@@ -53,7 +58,7 @@ class Result:
     """How many records the target has, equal in every field."""
     ids: dict[str, dict[str, str]] = field(default_factory=dict)
     """By user, the new id of each record that could not keep its own."""
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By user and scope, how many these are."""
     faults: Counter[str] = field(default_factory=Counter)
     listed: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +77,6 @@ class Way:
     """Where records are brought, and how."""
 
     target: AsyncMemory
-    loader: Loader
     journal: Journal
     matching: Matching
     restores: bool
@@ -84,75 +88,73 @@ class Way:
 
 
 class Writer:
-    """Writes one user's records, in batches, each noted in the journal before."""
+    """Writes records of users, in batches, each noted in the journal before; `ids` are those of what is there."""
 
-    def __init__(self, way: Way, user: str, there: Mapping[str, Found]) -> None:
-        self._target = way.target
-        self._loader = way.loader
-        self._journal = way.journal
-        self._matching = way.matching
-        self._restores = way.restores
-        self._unkept = way.unkept
-        self._anew = way.anew
-        self._result = way.result
-        self._user = user
-        self._ids = {origin: found.id for origin, found in there.items()}
-        self._batch: dict[str, tuple[StoredRecord, bytes]] = {}
+    def __init__(self, way: Way, ids: dict[UserAndId, str]) -> None:
+        self._way = way
+        self._ids = ids
+        self._batch: dict[UserAndId, tuple[StoredRecord, bytes]] = {}
         self._unlinked: list[MemoryRecord] = []
-        self._renewed: set[str] = set()
-        self._has_written = False
-        self.refused: set[str] = set()
+        self._renewed: set[UserAndId] = set()
+        self.refused: set[UserAndId] = set()
 
-    async def add(self, stored: StoredRecord, digest: bytes) -> None:
-        """Write the record, now or with others."""
+    def must_flush_for(self, record: MemoryRecord) -> bool:
+        """Say whether what waits must be written before the record is added."""
+        is_named = not self._way.restores and any((record.user_id, id) in self._batch for id in record.supersedes)
+        return len(self._batch) >= _BATCH or is_named
+
+    def add(self, stored: StoredRecord) -> None:
+        """Write the record with others, when they are flushed."""
         record = stored.record
-        if len(self._batch) >= BATCH or (not self._restores and self._batch.keys() & set(record.supersedes)):
-            await self._flush()
-        self._batch[record.id] = stored, digest
+        self._batch[record.user_id, record.id] = stored, self._way.matching.own(record)
 
-    async def renew(self, stored: StoredRecord, digest: bytes, found: Found) -> None:
+    async def renew(self, stored: StoredRecord, found: Found) -> None:
         """Write the record in place of what an earlier run brought."""
         record = stored.record
-        self._journal.note(self._user, {record.id: digest})
+        self._way.journal.note({record.user_id: {record.id: self._way.matching.own(record)}})
         with suppress(NotFoundError):
-            await self._target.delete(found.id, user_id=self._user)
-        self._renewed.add(record.id)
-        await self.add(stored, digest)
+            await self._way.target.delete(found.id, user_id=record.user_id)
+        self._renewed.add((record.user_id, record.id))
+        if self.must_flush_for(record):
+            await self.flush()
+        self.add(stored)
 
     def link_later(self, record: MemoryRecord) -> None:
         """Name what the record supersedes when all of it is there."""
         self._unlinked.append(record)
 
-    async def end(self) -> bool:
-        """Write what is left and return whether anything was written."""
-        await self._flush()
+    async def end(self) -> None:
+        """Write what is left."""
+        await self.flush()
         for record in self._unlinked:
-            ids = [self._ids[id] for id in record.supersedes if id in self._ids]
-            if ids and record.id in self._ids:
-                self._has_written = True
+            id, named = self._ids.get((record.user_id, record.id)), self._named(record)
+            if named and id is not None:
                 with suppress(*FAULTS):  # the comparison tells it
-                    await self._target.update(self._ids[record.id], user_id=self._user, supersedes=ids)
-        return self._has_written
+                    await self._way.target.update(id, user_id=record.user_id, supersedes=named)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """Write what waits."""
         batch, self._batch = self._batch, {}
         if not batch:
             return
-        self._has_written = True
-        self._journal.note(self._user, {id: digest for id, (_, digest) in batch.items()})
-        histories = [stored for stored, _ in batch.values()]
-        records = [stored.record for stored in histories]
-        if self._restores:
-            outcomes = await self._loader.load(UserPart(self._user, histories))
-            refusals = {record.id: each.error for record, each in zip(records, outcomes, strict=True) if each.error}
-            for record in records:
-                if record.id not in refusals:
+        parts: dict[str, list[StoredRecord]] = {}
+        brings: dict[str, dict[str, bytes]] = {}
+        for (user, id), (stored, digest) in batch.items():
+            parts.setdefault(user, []).append(stored)
+            brings.setdefault(user, {})[id] = digest
+        self._way.journal.note(brings)
+        records = [stored.record for part in parts.values() for stored in part]
+        if self._way.restores:
+            outcomes = await restored(self._way.target, [UserPart(user, part) for user, part in parts.items()])
+            refusals = {n: outcome.error or "" for n, outcome in enumerate(outcomes) if outcome.outcome == "refused"}
+            for number, record in enumerate(records):
+                if number not in refusals:
                     self._has_brought(record, record.id)
-                elif not self._anew:
-                    self._refuse(record, refusals[record.id] or "")
-            records = [record for record in records if record.id in refusals and self._anew]
-        items = [self._item(record, batch[record.id][1]) for record in records]
-        for record, added in zip(records, await self._target.add_many(items), strict=True):
+                elif not self._way.anew:
+                    self._refuse(record, refusals[number])
+            records = [records[number] for number in refusals if self._way.anew]
+        items = [self._item(record, brings[record.user_id][record.id]) for record in records]
+        for record, added in zip(records, await self._way.target.add_many(items), strict=True):
             if isinstance(added, FAULTS):
                 self._refuse(record, added.message)
             elif isinstance(added, OpenProtoError):
@@ -161,25 +163,28 @@ class Writer:
                 self._has_brought(record, added.id)
 
     def _has_brought(self, record: MemoryRecord, id: str) -> None:
-        self._ids[record.id] = id
-        if record.id in self._renewed:
-            self._result.renewed += 1
+        self._ids[record.user_id, record.id] = id
+        if (record.user_id, record.id) in self._renewed:
+            self._way.result.renewed += 1
         else:
-            self._result.brought += 1
+            self._way.result.brought += 1
 
     def _refuse(self, record: MemoryRecord, why: str) -> None:
-        self.refused.add(record.id)
-        self._result.fault("refused", self._user, record.id, error=why)
+        self.refused.add((record.user_id, record.id))
+        self._way.result.fault("refused", record.user_id, record.id, error=why)
+
+    def _named(self, record: MemoryRecord) -> list[str]:
+        return [self._ids[record.user_id, id] for id in record.supersedes if (record.user_id, id) in self._ids]
 
     def _item(self, record: MemoryRecord, digest: bytes) -> dict[str, Any]:
-        ids = [self._ids[id] for id in record.supersedes if id in self._ids]
-        if len(ids) < len(record.supersedes):
+        way, named = self._way, self._named(record)
+        if len(named) < len(record.supersedes):
             self._unlinked.append(record)
         key = blake2b(f"{record.id}:{digest.hex()}".encode(), digest_size=16).hexdigest()
         return {
-            **{name: getattr(record, name) for name in _COPIED if name not in self._unkept},
+            **{name: getattr(record, name) for name in _COPIED if name not in way.unkept},
             **record.extensions,
-            "supersedes": ids if "supersedes" not in self._unkept else [],
-            "idempotency_key": f"migrate:{self._journal.token}:{key}",
-            Origins.EXTENSION: self._matching.origins.note(record),
+            "supersedes": named if "supersedes" not in way.unkept else [],
+            "idempotency_key": f"migrate:{way.journal.token}:{key}",
+            Origins.EXTENSION: way.matching.origins.note(record),
         }

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
 
 from openproto import AsyncMemory, MemoryRecord, Provider, UnsupportedCapabilityError
-from openproto.models import RestoreOutcome, StoredRecord, UserPart
+from openproto.models import MemoryPage, RestoreOutcome, StoredRecord, UserPart
 from openproto.portable.spool import Spool, open_private
 
 PAGE = 500
-USERS_AT_ONCE = 4
-_STORE_LOADS = 2
+
+
+class Histories(Protocol):
+    """What a store holds of each user."""
+
+    def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
+        """Return the records of a user, some at a time."""
+        ...
 
 
 def keeps_histories(memory: AsyncMemory) -> bool:
@@ -23,26 +30,16 @@ def keeps_histories(memory: AsyncMemory) -> bool:
     return True
 
 
-async def histories(memory: AsyncMemory, user: str, *, oldest_first: bool) -> AsyncGenerator[StoredRecord, None]:
-    """Yield a user's records: out of a snapshot where the provider has one, otherwise as listed, or turned round."""
+@asynccontextmanager
+async def histories(memory: AsyncMemory, *, vectors: bool, oldest_first: bool) -> AsyncIterator[Histories]:
+    """Return what reads a snapshot where the provider has one, otherwise what is listed, or that turned round."""
     try:
-        opening = memory._session.provider.snapshot(vectors=True)
+        opening = memory._session.provider.snapshot(vectors=vectors)
     except UnsupportedCapabilityError:
-        if not oldest_first:
-            async for record in memory.iter(user, page_size=PAGE):
-                yield StoredRecord(record=record)
-            return
-        with open_private(None) as file:
-            spool = Spool(file, {})
-            async for record in memory.iter(user, page_size=PAGE):
-                spool.add(record)
-            for line in spool.oldest_first():
-                yield StoredRecord(record=MemoryRecord.model_validate_json(line))
+        yield _Listed(memory, oldest_first=oldest_first)
         return
     async with opening as snapshot:
-        async for records in snapshot.records(user):
-            for stored in records:
-                yield stored
+        yield snapshot
 
 
 async def restored(memory: AsyncMemory, parts: Sequence[UserPart]) -> Sequence[RestoreOutcome]:
@@ -61,42 +58,25 @@ async def restored(memory: AsyncMemory, parts: Sequence[UserPart]) -> Sequence[R
         return [outcome for each in records for outcome in await memory.restore(each)]
 
 
-class Loader:
-    """Restores what several users have ready at the same moment together: a store waits for the disk once for all."""
+class _Listed:
+    """What verbs return."""
 
-    def __init__(self, target: AsyncMemory) -> None:
-        self._target = target
-        self._slots: asyncio.Semaphore | None = None
-        self._waiting: list[tuple[UserPart, asyncio.Future[Sequence[RestoreOutcome]]]] = []
+    def __init__(self, memory: AsyncMemory, *, oldest_first: bool) -> None:
+        self._memory = memory
+        self._oldest_first = oldest_first
 
-    async def load(self, part: UserPart) -> Sequence[RestoreOutcome]:
-        """Restore the records and return what became of each."""
-        if self._slots is None:
-            native = (await self._target.capabilities()).x_openproto.support.get("restore") == "native"
-            # A vendor takes one user after the other: there is nothing to be had together.
-            self._slots = self._slots or asyncio.Semaphore(_STORE_LOADS if native else USERS_AT_ONCE)
-        mine: asyncio.Future[Sequence[RestoreOutcome]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((part, mine))
-        async with self._slots:
-            batch, self._waiting = self._waiting, []
-            if batch:
-                await self._load(batch)
-        return await mine
-
-    async def _load(self, batch: Sequence[tuple[UserPart, asyncio.Future[Sequence[RestoreOutcome]]]]) -> None:
-        waiting = [(part, future) for part, future in batch if not future.done()]
-        try:
-            outcomes = iter(await restored(self._target, [part for part, _ in waiting]))
-        except BaseException as error:
-            for _, future in waiting:
-                if isinstance(error, Exception) and not future.done():
-                    future.set_exception(error)
-                else:
-                    future.cancel()
-            if not isinstance(error, Exception):
-                raise
+    async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
+        if not self._oldest_first:
+            async for page in self._pages(user_id):
+                yield [StoredRecord(record=record) for record in page.items]
             return
-        for part, future in waiting:
-            found = [next(outcomes) for _ in part.records]
-            if not future.done():
-                future.set_result(found)
+        with open_private(None) as file:
+            spool = Spool(file, {})
+            async for page in self._pages(user_id):
+                for record in page.items:
+                    spool.add(record)
+            for line in spool.oldest_first():
+                yield [StoredRecord(record=MemoryRecord.model_validate_json(line))]
+
+    def _pages(self, user_id: str) -> AsyncIterator[MemoryPage]:
+        return self._memory._pages(user_id, limit=PAGE)

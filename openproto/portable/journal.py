@@ -24,7 +24,7 @@ class Journal:
         self._file = file
         self.token = os.urandom(8).hex()
         """Makes the idempotency keys of this migration different from those of an earlier one that was undone."""
-        self.brought: dict[str, dict[str, set[bytes]]] = {}
+        self.brought: dict[str, dict[str, tuple[bytes, ...]]] = {}
         """By user and original id, the digests of all that was to be written."""
         first = file.readline()
         if not first.endswith(b"\n"):
@@ -43,10 +43,15 @@ class Journal:
             end = file.tell()
         file.seek(end)  # a kill may have left half a line, which is written over
 
-    def note(self, user: str, digests: Mapping[str, bytes]) -> None:
-        """Write down, for good, that these records are about to be written."""
-        self._take(user, digests)
-        self._write({"user": user, "brings": {id: digest.hex() for id, digest in digests.items()}})
+    def note(self, brings: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Write down, for good, that these records of each user are about to be written."""
+        for user, digests in brings.items():
+            self._take(user, digests)
+        lines = [
+            {"user": user, "brings": {id: digest.hex() for id, digest in digests.items()}}
+            for user, digests in brings.items()
+        ]
+        self._write(*lines)
 
     def has_brought(self, user: str, id: str, digest: bytes) -> bool:
         """Say whether a record of the target is as it was brought."""
@@ -55,10 +60,10 @@ class Journal:
     def _take(self, user: str, digests: Mapping[str, bytes]) -> None:
         known = self.brought.setdefault(user, {})
         for id, digest in digests.items():
-            known.setdefault(id, set()).add(digest)
+            known[id] = (*known.get(id, ()), digest)
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
+    def _write(self, *lines: Mapping[str, Any]) -> None:
+        self._file.write(b"".join([json.dumps(line).encode() + b"\n" for line in lines]))
         self._file.truncate()
         self._file.flush()
         os.fsync(self._file.fileno())

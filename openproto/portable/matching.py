@@ -6,8 +6,10 @@ A record is known by its id, or where it could not keep that by its origin.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from openproto import MemoryRecord
@@ -19,19 +21,22 @@ _MOMENTS = ("created_at", "updated_at")
 """All that is compared; `embedding_model`, `status`, and `version` are each store's own."""
 
 
+_VALIDITY = ("valid_from", "valid_to")
+_LONGEST_HELD = 200  # characters
+
 _encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class Marks(NamedTuple):
-    """Digests by which records are compared without being held."""
+    """What records are compared by; a long text is held as its digest."""
 
-    own: bytes
-    """Of what only a change of the record itself changes, but for what it supersedes. A journal keeps this one."""
-    supersedes: bytes
-    superseded_by: bytes
-    moments: bytes
-    history: bytes | None
-    """Of the moments of supersession; None where they are not known."""
+    own: tuple[Any, ...]
+    """What only a change of the record itself changes, but for what it supersedes."""
+    supersedes: Sequence[str]
+    superseded_by: str | None
+    moments: tuple[datetime, datetime | None]
+    history: Any
+    """The moments of supersession; None where they are not known."""
 
     def says_the_same(self, other: Marks, *, anew: bool) -> bool:
         """Say whether nothing differs; a record that was added `anew` has other moments."""
@@ -51,33 +56,40 @@ class Matching:
     def __init__(self, source: str, unkept: Collection[str] = ()) -> None:
         self.origins = Origins(source)
         self._own = [name for name in _OWN if name not in unkept]  # and the extensions
+        self._taken: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*self._own)
         self._has_links = "supersedes" not in unkept
 
     def own(self, record: MemoryRecord) -> bytes:
-        """Return the first of a record's digests."""
-        # Making the JSON form of a whole record takes longer than all else here.
-        if record.source or record.valid_from or record.valid_to or record.model_extra:
-            wire = record.to_wire()
-            return _digest(
-                [*(wire.get(name) or None for name in self._own), self.origins.extensions_of(record) or None]
-            )
+        """Return the digest that a journal keeps of what only a change of the record itself changes."""
         fields = vars(record)
-        return _digest([*[fields[name] or None for name in self._own], None])
+        if record.source or record.valid_from or record.valid_to:
+            spelled = {name: _spelled(moment) for name in _VALIDITY if (moment := fields[name]) is not None}
+            fields = {**fields, **spelled, "source": record.source and record.source.to_wire()}
+        extensions = self.origins.extensions_of(record) if record.model_extra else None
+        return _digest([*[fields[name] or None for name in self._own], extensions or None])
 
     def marks(self, stored: StoredRecord, origins: Mapping[str, str]) -> Marks:
-        """Return the record's digests; `origins` has the source's ids of the target's records that have others."""
+        """Return what the record is compared by; `origins` has the source's ids of what has others at the target."""
         record = stored.record
-        supersedes = superseded_by = b""
+        fields = vars(record)
+        if record.source is not None or record.confidence == 0:  # what says nothing may come back as what is absent
+            source = (*vars(record.source).values(), record.source.model_extra or None) if record.source else ()
+            says = any(value is not None for value in source)
+            fields = {**fields, "source": source if says else None, "confidence": record.confidence or None}
+        own = self._taken(fields)
+        if len(record.content) > _LONGEST_HELD:
+            own = (_digest(own[0]), *own[1:])
+        if record.model_extra and (extensions := self.origins.extensions_of(record)):
+            own = (*own, _encode(extensions))  # which tells 1 from 1.0 and True
+        supersedes: Sequence[str] = ()
+        superseded_by = None
         if self._has_links and (record.supersedes or record.superseded_by):
-            supersedes = ",".join(sorted(origins.get(id, id) for id in record.supersedes)).encode()
-            superseded_by = origins.get(record.superseded_by or "", record.superseded_by or "").encode()
-        updated = record.updated_at.timestamp() if record.updated_at else None
-        moments = f"{record.created_at.timestamp():f} {updated}".encode()
+            supersedes = sorted(origins.get(id, id) for id in record.supersedes)
+            superseded_by = origins.get(record.superseded_by or "", record.superseded_by)
         history = None
         if stored.handovers is not None:
-            begins = stored.begins if record.supersedes else None
-            history = repr([begins, *stored.handovers]).encode() if begins or stored.handovers else b""
-        return Marks(self.own(record), supersedes, superseded_by, moments, history)
+            history = (stored.begins if supersedes else None, stored.handovers)
+        return Marks(own, supersedes, superseded_by, (record.created_at, record.updated_at), history)
 
     def different(self, one: MemoryRecord, other: MemoryRecord, origins: Mapping[str, str]) -> list[str]:
         """Return the names of the fields in which a record of the source differs from that of the target."""
@@ -92,6 +104,11 @@ class Matching:
         wire["supersedes"] = sorted(origins.get(id, id) for id in record.supersedes)
         wire["superseded_by"] = origins.get(record.superseded_by or "", record.superseded_by)
         return wire
+
+
+def _spelled(moment: datetime) -> str:
+    """Return what the record's JSON form says; making that of the whole record takes longer than all else here."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _digest(value: Any) -> bytes:

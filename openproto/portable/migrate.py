@@ -2,29 +2,38 @@
 
 A record goes across as it is where the target restores. Elsewhere it is added anew, oldest first, under an idempotency
 key, and what it supersedes is named by the new ids; the extension `x-migrated` then says of what it was made.
+
+Of a store, each statement, each snapshot, and each wait for the disk are for several users: those of one turn.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from openproto import AsyncMemory, ConflictError, MemoryRecord, NotFoundError, gather_bounded
 from openproto.models import StoredRecord
-from openproto.portable.bringing import BATCH, FAULTS, Found, Result, Way, Writer
-from openproto.portable.histories import USERS_AT_ONCE, Loader, histories
+from openproto.portable.bringing import FAULTS, Found, Result, UserAndId, Way, Writer
+from openproto.portable.histories import Histories, histories
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
 from openproto.portable.surveying import HISTORY, PAGE, Show, Survey
+
+_IN_A_TURN = 1000
+"""Records of a turn's users, but for the last one's."""
+_TURNS_AT_ONCE, _USERS_AT_ONCE = 3, 4
 
 _REMOVALS_AT_ONCE = 8
 
 _MOST_SEARCHES = 20
 _LONGEST_QUERY = 200
 _TOP = 5
+
+
+_Held: TypeAlias = tuple[str, Mapping[str, str], Sequence[StoredRecord]]
+"""A user, the ids at the source of what has others at the target, and some of the user's records."""
 
 
 class _Wanted(NamedTuple):
@@ -58,55 +67,115 @@ class Migration:
         self.result = Result()
         self._done = 0
         is_anew = anew or not plan.restores
-        self._way = Way(target, Loader(target), journal, matching, plan.restores, plan.unkept, is_anew, self.result)
+        self._way = Way(target, journal, matching, plan.restores, plan.unkept, is_anew, self.result)
 
     async def run(self, show: Show) -> Result:
-        """Bring and compare every user's records, those of a few users at once."""
-        await gather_bounded((self._move(user, show) for user in self._plan.users), limit=USERS_AT_ONCE)
+        """Bring and compare every user's records."""
+        native = (await self._target.capabilities()).x_openproto.support.get("restore") == "native"
+        # A vendor takes one user after the other: there is nothing to be had together.
+        most, at_once = (_IN_A_TURN, _TURNS_AT_ONCE) if native else (1, _USERS_AT_ONCE)
+        await gather_bounded((self._move(users, show) for users in self._turns(most)), limit=at_once)
         return self.result
 
-    async def _move(self, user: str, show: Show) -> None:
+    def _turns(self, most: int) -> Iterator[Sequence[str]]:
+        users: list[str] = []
+        records = 0
+        for user, scopes in self._plan.users.items():
+            users.append(user)
+            records += max(1, scopes.total())
+            if records >= most:
+                yield users
+                users, records = [], 0
+        if users:
+            yield users
+
+    async def _move(self, users: Sequence[str], show: Show) -> None:
+        there = await self._there(users)
+        writer = Writer(self._way, {(user, id): found.id for user in users for id, found in there[user].items()})
+        unequal: dict[str, dict[str, _Wanted]] = {}
+        queries: list[tuple[str, str]] = []
+        async with histories(self._source, vectors=True, oldest_first=self._way.anew) as source:
+            for user in users:
+                unequal[user] = await self._bring_all(source, user, there[user], writer, queries, show)
+        await writer.end()
+        await self._verify({user: its for user, its in unequal.items() if its}, writer.refused)
+        await gather_bounded((self._compare_search(*query) for query in queries), limit=_USERS_AT_ONCE)
+
+    async def _bring_all(
+        self,
+        source: Histories,
+        user: str,
+        there: Mapping[str, Found],
+        writer: Writer,
+        queries: list[tuple[str, str]],
+        show: Show,
+    ) -> dict[str, _Wanted]:
+        """Bring what the target lacks of a user's, and return all that is not there as it is to be."""
         stride = max(1, self._plan.records // _MOST_SEARCHES)
         unequal: dict[str, _Wanted] = {}
-        queries: list[str] = []
-        there, origins = await self._there(user)
-        writer = Writer(self._way, user, there)
-        async with aclosing(histories(self._source, user, oldest_first=self._way.anew)) as found:
-            async for stored in found:
+        async for records in source.records(user):
+            for stored in records:
                 record = stored.record
                 wanted = _Wanted(self._matching.marks(stored, {}), record.scope)
-                if not self._is_equal(user, record.id, wanted, there):
+                found = there.get(record.id)
+                if found is None:
                     unequal[record.id] = wanted
-                    await self._bring(stored, wanted.marks, there, writer)
+                    if writer.must_flush_for(record):
+                        await writer.flush()
+                    writer.add(stored)
+                elif not self._is_equal(user, record.id, wanted, found):
+                    unequal[record.id] = wanted
+                    await self._renew(stored, wanted.marks, found, writer)
                 if self._done % stride == 0:
-                    queries.append(record.content[:_LONGEST_QUERY])
+                    queries.append((user, record.content[:_LONGEST_QUERY]))
                 self._done += 1
-                if self._done % BATCH == 0:
-                    show(self._done, self._plan.records)
-        if await writer.end():
-            there, origins = await self._there(user)
-        for id, wanted in unequal.items():
-            if not self._is_equal(user, id, wanted, there) and id not in writer.refused:
-                await self._tell(user, id, wanted.marks, there.get(id), origins)
-        await gather_bounded((self._compare_search(user, query) for query in queries), limit=USERS_AT_ONCE)
+            show(self._done, self._plan.records)
+        return unequal
 
-    async def _there(self, user: str) -> tuple[dict[str, Found], dict[str, str]]:
-        """Return what the target has of the user by the ids of the source, and which of these are not its own."""
-        origins: dict[str, str] = {}
+    async def _held(self, users: Iterable[str]) -> AsyncGenerator[_Held, None]:
+        """Yield what the target has of each user."""
+        origins: dict[str, dict[str, str]] = {user: {} for user in users}
         if self._way.anew:  # first, because what a record supersedes may be listed after it
-            async for record in self._target.iter(user, page_size=PAGE):
-                if (origin := self._matching.origins.id_of(record)) != record.id:
-                    origins[record.id] = origin
-        there: dict[str, Found] = {}
-        async with aclosing(histories(self._target, user, oldest_first=False)) as held:
-            async for stored in held:
-                id = stored.record.id
-                there[origins.get(id, id)] = Found(id, self._matching.marks(stored, origins))
-        return there, origins
+            for user, its in origins.items():
+                async for record in self._target.iter(user, page_size=PAGE):
+                    if (origin := self._matching.origins.id_of(record)) != record.id:
+                        its[record.id] = origin
+        async with histories(self._target, vectors=False, oldest_first=False) as target:
+            for user, its in origins.items():
+                async for records in target.records(user):
+                    yield user, its, records
 
-    def _is_equal(self, user: str, id: str, wanted: _Wanted, there: Mapping[str, Found]) -> bool:
+    async def _there(self, users: Sequence[str]) -> dict[str, dict[str, Found]]:
+        """Return what the target has of each user, by the ids of the source."""
+        there: dict[str, dict[str, Found]] = {user: {} for user in users}
+        async with aclosing(self._held(users)) as held:
+            async for user, origins, records in held:
+                for stored in records:
+                    id = stored.record.id
+                    marks, own = self._matching.marks(stored, origins), self._matching.own(stored.record)
+                    there[user][origins.get(id, id)] = Found(id, marks, own)
+        return there
+
+    async def _verify(self, unequal: Mapping[str, dict[str, _Wanted]], refused: Collection[UserAndId]) -> None:
+        """Read back what was not there before, and tell what is not as it is to be."""
+        left: dict[UserAndId, tuple[Found, Mapping[str, str]]] = {}
+        async with aclosing(self._held(unequal)) as held:
+            async for user, origins, records in held:
+                for stored in records:
+                    id = origins.get(stored.record.id, stored.record.id)
+                    if (wanted := unequal[user].get(id)) is not None:
+                        found = Found(stored.record.id, self._matching.marks(stored, origins))
+                        if self._is_equal(user, id, wanted, found):
+                            del unequal[user][id]
+                        else:
+                            left[user, id] = found, origins
+        for user, others in unequal.items():
+            for id, wanted in others.items():
+                if (user, id) not in refused:
+                    await self._tell(user, id, wanted.marks, *left.get((user, id), (None, {})))
+
+    def _is_equal(self, user: str, id: str, wanted: _Wanted, found: Found | None) -> bool:
         """Say whether the target has the record as it is to be, and count it where it does."""
-        found = there.get(id)
         if found is None or not wanted.marks.says_the_same(found.marks, anew=found.id != id):
             return False
         self._count(user, wanted.scope)
@@ -114,18 +183,15 @@ class Migration:
             self.result.ids.setdefault(user, {})[id] = found.id
         return True
 
-    async def _bring(self, stored: StoredRecord, wanted: Marks, there: Mapping[str, Found], writer: Writer) -> None:
-        """Write what the target lacks, and what an earlier run brought and the source has changed since."""
+    async def _renew(self, stored: StoredRecord, wanted: Marks, found: Found, writer: Writer) -> None:
+        """Write what an earlier run brought and the source has changed since."""
         record = stored.record
-        found = there.get(record.id)
-        if found is None:
-            await writer.add(stored, wanted.own)
-        elif wanted[:2] == found.marks[:2] and not self._way.restores:
+        if wanted[:2] == found.marks[:2] and not self._way.restores:
             return  # added anew, what others say of it follows from them
-        elif found.id != record.id and wanted.own == found.marks.own:
+        if found.id != record.id and wanted.own == found.marks.own:
             writer.link_later(record)  # an earlier run was interrupted before it could
-        elif self._journal.has_brought(record.user_id, record.id, found.marks.own):
-            await writer.renew(stored, wanted.own, found)
+        elif self._journal.has_brought(record.user_id, record.id, found.own):
+            await writer.renew(stored, found)
 
     async def _tell(self, user: str, id: str, wanted: Marks, found: Found | None, origins: Mapping[str, str]) -> None:
         """Say how a record differs; its marks only say that it does."""
@@ -147,7 +213,7 @@ class Migration:
 
     def _count(self, user: str, scope: str | None) -> None:
         self.result.equal += 1
-        self.result.counts.setdefault(user, Counter())[scope or ""] += 1
+        self.result.counts[user][scope or ""] += 1
 
     async def _compare_search(self, user: str, query: str) -> None:
         try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeAlias
 
 from openproto import AsyncMemory, Capabilities, MemoryRecord, gather_bounded
+from openproto.models import Features
 from openproto.portable.histories import keeps_histories
 
 Show: TypeAlias = Callable[[int, int | None], None]
@@ -54,8 +56,9 @@ async def users_of(memory: AsyncMemory) -> list[str]:
 
 
 async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str], show: Show) -> Survey:
-    """Read everything that is to be moved, and write nothing."""
+    """Read everything that is to be moved, or count it where nothing of it can be lost; write nothing."""
     losses = _Losses(await target.capabilities(), keeps_histories(source) and keeps_histories(target))
+    counts_only = losses.none_of((await source.capabilities()).features)
     found = Survey(losses.restores, losses.unkept)
     done = 0
 
@@ -77,6 +80,13 @@ async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str],
             found.cannot_keep[HISTORY] += gone
 
     found.users = {user: Counter() for user in users}
+    if counts_only:
+        async with source._session.provider.snapshot(vectors=False) as snapshot:
+            for user, scopes in found.users.items():
+                scopes.update(await snapshot.counts(user))
+                done += scopes.total()
+                show(done, None)
+        return found
     await gather_bounded((read(user) for user in found.users), limit=_USERS_AT_ONCE)
     return found
 
@@ -96,6 +106,11 @@ class _Losses:
         self.unkept = [name for name, is_kept in keeps.items() if not is_kept]
         self.of_history = "supersedes" not in self.unkept and not (self.restores and has_histories)
         """Whether moments of supersession are lost."""
+
+    def none_of(self, source: Features) -> bool:
+        """Say whether nothing that such a source can hold would be lost."""
+        fits = self._longest is None or (source.max_content_length or inf) <= self._longest
+        return self.restores and fits and not self.unkept and not self.of_history
 
     def of(self, record: MemoryRecord) -> Iterable[str]:
         """Yield the names of the fields that would be lost."""

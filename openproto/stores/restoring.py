@@ -6,15 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import TypeAlias, TypeVar
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any, TypeAlias, TypeVar
 
 from openproto.embedding import Vector
-from openproto.errors import OpenProtoError
+from openproto.errors import InvalidRequestError, OpenProtoError
+from openproto.fields import (
+    MAX_CONTENT_LENGTH,
+    MAX_KEY_LENGTH,
+    MAX_TAGS,
+    is_label,
+    is_scope,
+    is_tag,
+    is_text,
+    of_valid,
+)
 from openproto.ids import is_uuid, moment_of
 from openproto.models import MemoryRecord, Restored, RestoreOutcome, StoredRecord
 from openproto.provider import GeneratedKey, KeyedInput
-from openproto.requests import MemoryInput, RecordRef, build
+from openproto.requests import MemoryInput, RecordRef, SourceInput, build
 from openproto.stores.indexer import IndexedBatch, Indexer
 
 W = TypeVar("W")
@@ -25,7 +36,14 @@ Handovers: TypeAlias = list[tuple[str, datetime]]
 _UNIT = 0.01
 """How far the length of a vector may be from one after it was kept in half precision."""
 
-_COPIED = ("content", "user_id", "scope", "tags", "confidence", "valid_from", "valid_to", "supersedes", "key")
+_PLAIN_DEPTH, _LARGE = 20, 2**63
+
+_REQUIRED = ("content", "user_id")
+_COPIED = (
+    *_REQUIRED,
+    *("scope", "tags", "source", "confidence", "valid_from", "valid_to", "supersedes", "key"),
+)
+"""The fields of an input that a record has, in their order."""
 
 
 async def index_records(
@@ -70,7 +88,7 @@ def to_settle(records: Iterable[StoredRecord]) -> set[str]:
 
 def outcome_of(record: MemoryRecord, outcome: Restored) -> RestoreOutcome:
     """Return the outcome of a record."""
-    return RestoreOutcome(id=record.id, user_id=record.user_id, outcome=outcome)
+    return RestoreOutcome.of_valid({"id": record.id, "user_id": record.user_id, "outcome": outcome, "error": None}, {})
 
 
 def refused(record: MemoryRecord, error: OpenProtoError) -> RestoreOutcome:
@@ -122,11 +140,66 @@ def _vector(data: bytes | None, dim: int | None) -> Vector | None:
 
 def input_of(record: MemoryRecord) -> KeyedInput | OpenProtoError:
     """Return what `add` would have made the record of, under its own id as the key, or why it cannot be written."""
+    if is_uuid(record.id) and (valid := _valid_input(record)) is not None:
+        return KeyedInput(valid, GeneratedKey(record.id))
     fields = {name: value for name in _COPIED if (value := getattr(record, name)) not in (None, [])}
     try:
-        if not is_uuid(record.id):  # most are UUIDs, which need no other check
-            build(RecordRef, id=record.id)
-        item = build(MemoryInput, **fields, source=record.source, **record.extensions)
+        build(RecordRef, id=record.id)
+        item = build(MemoryInput, **fields, **record.extensions)
     except OpenProtoError as error:
         return error
     return KeyedInput(item, GeneratedKey(record.id))
+
+
+def _valid_input(record: MemoryRecord) -> MemoryInput | None:
+    """Return the same of a record whose fields are as validating would leave them, as nearly all are; else None.
+
+    Pydantic, which says what is wrong with it, takes several times as long.
+    """
+    had = vars(record)
+    fields = {name: had[name] for name in _COPIED}
+    content, user_id, scope, tags, source, confidence, valid_from, valid_to, supersedes, key = fields.values()
+    given = {name for name, value in fields.items() if value is not None and value != []}
+    extensions = record.extensions if record.model_extra else {}
+    if not (is_text(content, MAX_CONTENT_LENGTH) and type(user_id) is str and is_label(user_id)):
+        return None
+    if (len(given) > len(_REQUIRED) or extensions) and not (
+        (scope is None or (type(scope) is str and is_scope(scope)))
+        and len(tags) <= MAX_TAGS
+        and all(type(tag) is str and is_tag(tag) for tag in tags)
+        and (confidence is None or (type(confidence) is float and 0 <= confidence <= 1))
+        and (valid_from is None or _is_plain(valid_from))
+        and (valid_to is None or _is_plain(valid_to))
+        and (valid_from is None or valid_to is None or valid_from < valid_to)
+        and all(map(is_uuid, supersedes))
+        and len({*supersedes}) == len(supersedes)
+        and (key is None or is_text(key, MAX_KEY_LENGTH))
+        and all(map(_is_plain_json, extensions.values()))
+    ):
+        return None
+    if source is not None:
+        try:
+            fields["source"] = build(SourceInput, **source.model_dump())
+        except InvalidRequestError:
+            return None
+    fields["on_duplicate"] = "keep"
+    return of_valid(MemoryInput, fields, extensions, given | extensions.keys() if extensions else given)
+
+
+def _is_plain_json(value: Any, depth: int = 0) -> bool:
+    """Say whether the value is what JSON can hold, and none of it is rare."""
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii()) and "\0" not in value
+    if kind is dict:
+        return depth < _PLAIN_DEPTH and all(
+            type(name) is str and _is_plain_json(name) and _is_plain_json(part, depth + 1)
+            for name, part in value.items()
+        )
+    if kind is list:
+        return depth < _PLAIN_DEPTH and all(_is_plain_json(part, depth + 1) for part in value)
+    return kind is bool or (kind is int and -_LARGE < value < _LARGE) or (kind is float and isfinite(value))
+
+
+def _is_plain(moment: datetime) -> bool:
+    return type(moment) is datetime and moment.tzinfo is UTC

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from openproto_conformance.cases.errors import INVALID
 from pydantic import ValidationError
 
-from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord, MemorySource
+from openproto import AsyncMemory, InvalidRequestError, MemoryInput, MemoryRecord, MemorySource, OpenProtoError
 from openproto.client.inputs import keyed, record_ref
 from openproto.fields import moment
 from openproto.requests import Filters, RecordRef, build
+from openproto.stores import restoring
 
 
 async def ask(verb: str, fields: dict[str, Any]) -> FakeProvider:
@@ -285,6 +286,56 @@ def test_a_content_and_a_user_alone_are_checked_and_made_as_by_validation(on_dup
             assert {type(same.content), type(same.user_id)} == {str}
             assert (same.model_fields_set, same.extensions) == (validated.model_fields_set, {})
             assert same.model_dump_json() == validated.model_dump_json()
+
+
+ID = "01890a5d-ac96-8774-bcce-b302099a8057"
+LATER = NOON + timedelta(days=1)
+RESTORED: dict[str, list[Any]] = {
+    "content": ["tea", " t\n", "é", Text("tea"), "x" * 100_001, "", " \n", "a\0b", "\ud800"],
+    "user_id": ["é", "u" * 256, "u" * 257, "", 7],
+    "scope": [None, "a/b c", "s" * 512, "s" * 513, "a//b", "a/*", "", Text("a"), "\ud800"],
+    "tags": [MANY, [*MANY, "t"], ["t" * 128], ["t" * 129], [" "], [Text("t")], ["t", "t"], [7]],
+    "source": [MemorySource(app="a", type="explicit"), MemorySource(type="odd"), MemorySource(more=1), MemorySource()],
+    "confidence": [0.0, 1.0, 1.5, float("nan"), True, "0.5"],
+    "valid_from": [NOON, NOON.replace(tzinfo=None), NOON.astimezone(timezone(timedelta(hours=2))), Clock.now(UTC)],
+    "valid_to": [LATER, NOON, NOON - timedelta(1)],
+    "supersedes": [[ID], [ID, ID], ["m1"], [""]],
+    "key": ["k" * 512, "k" * 513, "", Text("k")],
+    "id": ["m1", "i" * 513, ""],
+    "x-app": [
+        {"a": [1, 2.5, None, "é", True, {}]},
+        deep(100),
+        deep(101),
+        None,
+        float("inf"),
+        2**4096,
+        "\0",
+        Text("é"),
+        {1: 2},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RESTORED)
+def test_what_is_restored_is_checked_and_made_as_by_validation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in RESTORED[name]:
+        record = MemoryRecord.model_validate({"id": ID, "content": "tea", "user_id": "ada", "created_at": NOON})
+        (record.model_extra or {} if name == "x-app" else vars(record))[name] = value
+        if name == "valid_to":
+            vars(record)["valid_from"] = NOON
+        made = restoring.input_of(record)
+        with monkeypatch.context() as patched:
+            patched.setattr(restoring, "_valid_input", lambda record: None)
+            validated = restoring.input_of(record)
+        if isinstance(made, InvalidRequestError):
+            assert (type(made), made.message) == (type(validated), getattr(validated, "message", ""))
+            continue
+        assert not isinstance(made, OpenProtoError)
+        assert not isinstance(validated, OpenProtoError)
+        assert (list(made.item), made.idempotency_key) == (list(validated.item), validated.idempotency_key)
+        assert [*map(type, vars(made.item).values())] == [*map(type, vars(validated.item).values())]
+        assert made.item.model_fields_set == validated.item.model_fields_set
+        assert made.item.model_dump_json() == validated.item.model_dump_json()
 
 
 def test_which_record_is_meant_is_checked_and_made_as_by_validation() -> None:

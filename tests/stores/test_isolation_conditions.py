@@ -31,7 +31,9 @@ def statements_are_made_anew() -> Iterator[None]:
 
 async def held_of(memory: AsyncMemory, user_id: str) -> list[UserPart]:
     async with memory._session.provider.snapshot(vectors=False) as snapshot:
-        return [part async for part in snapshot.parts(user_id)]
+        parts = [part async for part in snapshot.parts(user_id)]
+        assert sum((await snapshot.counts(user_id)).values()) == sum(len(part.records) for part in parts)
+        return parts
 
 
 async def load(memory: AsyncMemory, record: MemoryRecord) -> RestoreOutcomes:

@@ -20,7 +20,7 @@ from openproto_adapters.sqlite import Sqlite
 from toy_embedders import HashEmbedder
 from waiting import cancelled
 
-from openproto import AsyncMemory, ConflictError, Provider
+from openproto import AsyncMemory, ConflictError, MemoryRecord, Provider
 from openproto.portable.backup import back_up
 from openproto.portable.bringing import Result
 from openproto.portable.encryption import decrypted
@@ -260,6 +260,15 @@ async def test_what_went_there_and_back_is_what_it_was(stores: list[Any], tmp_pa
         assert (again.brought, again.renewed, again.equal) == (0, 0, 12)
         assert again.counts["ada"] == {"a/b": 1, "": 5}
         assert again.searches["same best hit"] == again.searches["asked"] > 0
+
+
+def test_a_journal_is_read_by_every_later_version() -> None:
+    made = {"id": "i", "content": "note \U0001f642\n", "user_id": "ada", "created_at": FUTURE, "scope": "a/b"}
+    more = {"tags": ["t", "ü"], "source": {"app": "notes"}, "confidence": 0.25, "valid_from": FUTURE + TICK, "key": "k"}
+    record = MemoryRecord.model_validate({**made, **more, "x-app": {"b": [1, 2.5, None], "a": 10**30}})
+    assert Matching("here").own(record).hex() == "f35b2e6adf04b9c4d1604baeb75dadfb"
+    bare = record.model_copy(update={"source": None, "valid_from": None})
+    assert Matching("here", ["key"]).own(bare).hex() == "01ffd57127c5a3586ca2dbdf642f92bc"
 
 
 async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any], tmp_path: Path) -> None:

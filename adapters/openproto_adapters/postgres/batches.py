@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
-
-from pydantic import TypeAdapter
 
 from openproto.errors import NotFoundError, OpenProtoError
 from openproto.fanout import gather_all
@@ -33,6 +30,7 @@ from openproto_adapters.postgres.vectors import PackedWords, pack_halfvec, pack_
 W = TypeVar("W")
 
 _BARE = frozenset({"content", "user_id", "on_duplicate"})
+_MOMENTS = frozenset({"valid_from", "valid_to"})
 _AT_ONCE = 50
 """Records that are made before the event loop gets its turn."""
 
@@ -154,13 +152,13 @@ def pack_batch(batch: Sequence[Entry[PackedWords]], calls: Iterable[Call]) -> Ba
     items = [new.item for new in news]
     vectors = [new.vector for new in news if new.vector is not None]
     columns = (
-        _told([call.app for _, call in writable]),
+        told([call.app for _, call in writable]),
         [call.request_id for _, call in writable],
         inputs_to_json(items),
         [new.id for new in news],
-        _told([to_json(item.extensions) if item.model_extra else None for item in items]),
+        told([to_json(item.extensions) if item.model_extra else None for item in items]),
         [new.words.first for new in news],
-        _told([new.words.others for new in news]),
+        told([new.words.others for new in news]),
         pack_halfvecs(vectors) if vectors else [],
     )
     users = frozenset(item.user_id for item in items)
@@ -174,7 +172,7 @@ def pack_batch(batch: Sequence[Entry[PackedWords]], calls: Iterable[Call]) -> Ba
     return Batch(entries, columns, keys, users)
 
 
-def _told(column: list[Any]) -> list[Any]:
+def told(column: list[Any]) -> list[Any]:
     """Return the column, empty where there is nothing in it: PostgreSQL fills it up, and asyncpg looks at each None."""
     return [] if column.count(None) == len(column) else column
 
@@ -272,9 +270,14 @@ def inputs_to_json(items: Sequence[MemoryInput]) -> str:
     """Return the fields of inputs whose length varies, as one JSON document."""
     if all(item.model_fields_set <= _BARE for item in items):  # in a fraction of the time
         return to_json([{"content": item.content, "user_id": item.user_id} for item in items])
-    return _items().dump_json([*items]).decode()
+    return to_json([_told_fields(vars(item)) for item in items])
 
 
-@cache
-def _items() -> TypeAdapter[list[MemoryInput]]:
-    return TypeAdapter(list[MemoryInput])
+def _told_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an input as JSON has them, without those that are absent."""
+    told = {name: value for name, value in fields.items() if value or value == 0}
+    if (source := told.get("source")) is not None:
+        told["source"] = source.model_dump()
+    for name in told.keys() & _MOMENTS:
+        told[name] = told[name].isoformat()
+    return told

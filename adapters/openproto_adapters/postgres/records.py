@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -12,6 +11,7 @@ from uuid import UUID
 from openproto.errors import NotFoundError, ProviderError
 from openproto.ids import parse_id
 from openproto.models import MemoryRecord, MemorySource
+from openproto.stores.compact_json import from_json
 from openproto.stores.indexer import IndexedInput
 
 COLUMNS = (
@@ -93,7 +93,7 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
             "created_at": _aware(created_at),
             "scope": scope,
             "tags": tags,
-            "source": MemorySource(**json.loads(source)) if source else None,
+            "source": MemorySource(**from_json(source)) if source else None,
             "confidence": confidence,
             "valid_from": None if starts_by_handover or valid_from is None else _aware(valid_from),
             "valid_to": valid_to and _aware(valid_to),
@@ -106,5 +106,5 @@ def to_record(row: Iterable[Any]) -> MemoryRecord:
             "version": version_of(id, revision),
             "duplicate_of": None,
         },
-        json.loads(extensions) if extensions else {},
+        from_json(extensions) if extensions else {},
     )

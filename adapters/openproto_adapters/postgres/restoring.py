@@ -13,7 +13,7 @@ from openproto.provider import RestoreOutcomes
 from openproto.stores.compact_json import to_json
 from openproto.stores.indexer import IndexedBatch, IndexedInput
 from openproto.stores.restoring import outcome_of, refused, settled, to_settle
-from openproto_adapters.postgres.batches import inputs_to_json
+from openproto_adapters.postgres.batches import inputs_to_json, told
 from openproto_adapters.postgres.records import check_owner, key_hash
 from openproto_adapters.postgres.row_security import EVERYBODY, Acting, acting_for
 from openproto_adapters.postgres.vectors import PackedWords, pack_halfvecs
@@ -29,12 +29,12 @@ WITH item AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         json_to_recordset($2::json) AS (user_id text, content text, scope text, tags text[], source json,
             confidence double precision, valid_from timestamptz, valid_to timestamptz, supersedes uuid[], key text),
-        json_to_recordset($3::json) AS (successors uuid[], handovers timestamptz[]),
-        unnest($4::uuid[]), unnest($5::json[]), unnest($6::{vector}.sparsevec[]), unnest($7::{vector}.sparsevec[]),
-        unnest($8::{vector}.halfvec[]), unnest($9::bytea[]), unnest($10::timestamptz[]), unnest($11::timestamptz[]),
-        unnest($12::timestamptz[])
+        json_to_recordset($3::json) AS (id uuid, created_at timestamptz, updated_at timestamptz, begins timestamptz,
+            successors uuid[], handovers timestamptz[]),
+        unnest($4::json[]), unnest($5::{vector}.sparsevec[]), unnest($6::{vector}.sparsevec[]),
+        unnest($7::{vector}.halfvec[]), unnest($8::bytea[])
     ) WITH ORDINALITY AS item (user_id, content, scope, tags, source, confidence, valid_from, valid_to, supersedes, key,
-        successors, handovers, id, extensions, words, more_words, embedding, key_hash, created_at, updated_at, begins,
+        id, created_at, updated_at, begins, successors, handovers, extensions, words, more_words, embedding, key_hash,
         position)
 ), new AS (
     INSERT INTO {schema}.memories (id, user_id, content, scope, tags, source, confidence, valid_from, valid_to,
@@ -55,7 +55,7 @@ WITH item AS MATERIALIZED (
     RETURNING id, user_id, scope
 ), audited AS (
     INSERT INTO {schema}.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT user_id, clock_timestamp(), $13, 'add', id::text, scope, $14 FROM new
+    SELECT user_id, clock_timestamp(), $9, 'add', id::text, scope, $10 FROM new
 )
 SELECT id::text FROM new
 """
@@ -136,7 +136,7 @@ async def restore(
             outcomes[number] = outcome_of(stored.record, "deleted")
         elif isinstance(new, OpenProtoError):
             outcomes[number] = refused(stored.record, new)
-        elif any(not is_uuid(id) for id in _ids(stored)):
+        elif not is_uuid(stored.record.id) or not all(map(is_uuid, _named_by(stored))):
             error = InvalidRequestError("id: this store keeps only UUIDs; add() makes one")
             outcomes[number] = refused(stored.record, error)
         else:
@@ -209,12 +209,11 @@ async def _parts_apart(fetch: Fetch, writable: Mapping[str, _Writable]) -> Itera
     return [(acting_for(user_id), part) for user_id, part in parts.items()]
 
 
-def _ids(stored: StoredRecord) -> Iterable[str]:
-    record = stored.record
-    yield from (record.id, *record.supersedes)
-    if record.superseded_by is not None:
-        yield record.superseded_by
-    yield from (id for id, _ in stored.handovers or ())
+def _named_by(stored: StoredRecord) -> Sequence[str]:
+    by = stored.record.superseded_by
+    if by is None and not stored.record.supersedes and not stored.handovers:
+        return ()
+    return [*stored.record.supersedes, *([] if by is None else [by]), *[id for id, _ in stored.handovers or ()]]
 
 
 def _left_alone(record: MemoryRecord, owners: Mapping[str, Collection[str]]) -> RestoreOutcome:
@@ -231,26 +230,27 @@ def _columns(writable: Sequence[_Writable]) -> tuple[Any, ...]:
     vectors = [new.vector for _, new in writable if new.vector is not None]
     return (
         inputs_to_json(items),
-        to_json([_handovers(stored) for stored, _ in writable]),
-        [stored.record.id for stored, _ in writable],
-        [to_json(item.extensions) if item.model_extra else None for item in items],
+        to_json([_kept(stored) for stored, _ in writable]),
+        told([to_json(item.extensions) if item.model_extra else None for item in items]),
         [new.words.first for _, new in writable],
-        [new.words.others for _, new in writable],
-        pack_halfvecs(vectors) if vectors else [None] * len(items),
-        [key_hash(item.key) for item in items],
-        [stored.record.created_at for stored, _ in writable],
-        [stored.record.updated_at for stored, _ in writable],
-        [stored.begins or (stored.record.created_at if stored.record.supersedes else None) for stored, _ in writable],
+        told([new.words.others for _, new in writable]),
+        pack_halfvecs(vectors) if vectors else [],
+        told([key_hash(item.key) for item in items]),
     )
 
 
-def _handovers(stored: StoredRecord) -> dict[str, Any]:
-    if not stored.handovers:
-        return {}
-    return {
-        "successors": [id for id, _ in stored.handovers],
-        "handovers": [moment.isoformat() for _, moment in stored.handovers],
-    }
+def _kept(stored: StoredRecord) -> dict[str, Any]:
+    """Return what no input has of a record."""
+    record = stored.record
+    kept: dict[str, Any] = {"id": record.id, "created_at": record.created_at.isoformat()}
+    if record.updated_at is not None:
+        kept["updated_at"] = record.updated_at.isoformat()
+    if stored.begins is not None or record.supersedes:
+        kept["begins"] = (stored.begins or record.created_at).isoformat()
+    if stored.handovers:
+        kept["successors"] = [id for id, _ in stored.handovers]
+        kept["handovers"] = [moment.isoformat() for _, moment in stored.handovers]
+    return kept
 
 
 async def _settle_all(fetch: Fetch, written: Mapping[str, StoredRecord]) -> None:

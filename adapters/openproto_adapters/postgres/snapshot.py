@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
@@ -26,6 +26,11 @@ RECORDS = f"""
 SELECT {RECORD}, m.user_id, CASE WHEN m.starts_by_handover THEN m.valid_from END AS begins, m.successors, m.handovers,
     CASE WHEN $2::boolean THEN m.embedding END AS embedding
 FROM {{schema}}.memories m WHERE m.user_id = $1 ORDER BY m.created_at, m.id
+"""
+
+SCOPES = """
+SELECT m.user_id, m.scope, count(*) FROM {schema}.memories m
+WHERE m.user_id = $1 AND $2::boolean IS NOT NULL GROUP BY m.user_id, m.scope
 """
 
 KEYS = """
@@ -56,6 +61,10 @@ class PostgresSnapshot:
         while (found := await self._connection.fetchval(*self._queries.operator(NEXT_USER, after))) is not None:
             after = str(found)
             yield after
+
+    async def counts(self, user_id: str) -> Mapping[str | None, int]:
+        """Return how many records the user has in each scope."""
+        return {scope: count async for rows in self._rows(SCOPES, user_id) for _, scope, count in rows}
 
     async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records of a user, oldest first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, overload
@@ -10,11 +9,12 @@ from typing import Any, overload
 from openproto.embedding import Vector
 from openproto.models import MemoryRecord, MemorySource
 from openproto.stores import moments
+from openproto.stores.compact_json import from_json
 
 COLUMNS = """id, content, user_id, created_at, scope, tags, source, confidence, valid_from, valid_to, supersedes,
     superseded_by, extensions, updated_at, key, version, starts_by_handover, (SELECT model FROM store)"""
 
-_NO_LIST, _NO_OBJECT = "[]", "{}"
+NO_LIST, _NO_OBJECT = "[]", "{}"
 """What most columns of JSON hold, which need not be parsed."""
 
 
@@ -58,12 +58,12 @@ def to_record(row: Sequence[Any]) -> MemoryRecord:
             "user_id": user_id,
             "created_at": moments.from_micros(created_at),
             "scope": scope,
-            "tags": [] if tags == _NO_LIST else json.loads(tags),
-            "source": MemorySource(**json.loads(source)) if source else None,
+            "tags": [] if tags == NO_LIST else from_json(tags),
+            "source": MemorySource(**from_json(source)) if source else None,
             "confidence": confidence,
             "valid_from": None if starts_by_handover else from_micros(valid_from),
             "valid_to": from_micros(valid_to),
-            "supersedes": [] if supersedes == _NO_LIST else json.loads(supersedes),
+            "supersedes": [] if supersedes == NO_LIST else from_json(supersedes),
             "superseded_by": superseded_by,
             "embedding_model": embedding_model,
             "updated_at": from_micros(updated_at),
@@ -72,5 +72,5 @@ def to_record(row: Sequence[Any]) -> MemoryRecord:
             "version": version,
             "duplicate_of": None,
         },
-        {} if extensions == _NO_OBJECT else json.loads(extensions),
+        {} if extensions == _NO_OBJECT else from_json(extensions),
     )

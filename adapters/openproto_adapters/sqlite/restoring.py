@@ -55,6 +55,7 @@ def restore(
     """Write the records, but those whose ids are `deleted`; then settle who supersedes whom."""
     there = _There(db, [stored.record for stored in records])
     outcomes: list[RestoreOutcome] = []
+    versions = iter(new_versions(len(records)))
     rows: list[tuple[IndexedInput[None], Sequence[Any]]] = []
     for stored, new in zip(records, batch, strict=True):
         record = stored.record
@@ -65,10 +66,10 @@ def restore(
         elif (found := there.outcome(record)) is not None:
             outcomes.append(found)
         else:
-            begins, created_at = to_micros(stored.begins or record.created_at), to_micros(record.created_at)
-            (version,) = new_versions(1)
+            created_at = to_micros(record.created_at)
+            begins = to_micros(stored.begins) if stored.begins else created_at
             updated_at = to_micros(record.updated_at)
-            fields = fields_of(new, begins, version=version, created_at=created_at, updated_at=updated_at)
+            fields = fields_of(new, begins, version=next(versions), created_at=created_at, updated_at=updated_at)
             rows.append((new, fields))
             outcomes.append(outcome_of(record, "restored"))
     if rows:

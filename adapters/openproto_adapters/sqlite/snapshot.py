@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from sqlite3 import Cursor
 from typing import Any, TypeAlias
 
 from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
+from openproto.stores.compact_json import from_json
 from openproto_adapters.sqlite.lanes import Connection
-from openproto_adapters.sqlite.records import COLUMNS, from_micros, to_record
+from openproto_adapters.sqlite.records import COLUMNS, NO_LIST, from_micros, to_record
 from openproto_adapters.sqlite.selection import check_owner
 
 Run: TypeAlias = Callable[[Callable[[Connection], Any]], Awaitable[Any]]
@@ -23,6 +24,8 @@ NEXT_USER = """SELECT min(user_id) FROM (
 
 RECORDS = f"""SELECT {COLUMNS}, valid_from, handovers, CASE WHEN :vectors THEN embedding END FROM memories
     WHERE user_id = :user_id ORDER BY created_at, id"""
+
+SCOPES = "SELECT user_id, scope, count(*) FROM memories WHERE user_id = :user_id GROUP BY user_id, scope"
 
 # The key that a client makes for a call is the record's id, and only that call's retries ever repeat it.
 KEYS = """SELECT user_id, idempotency_key, memory_id, fingerprint FROM keys
@@ -54,6 +57,10 @@ class SqliteSnapshot:
         while (user := await self._run(next_user)) is not None:
             found["after"] = user
             yield user
+
+    async def counts(self, user_id: str) -> Mapping[str | None, int]:
+        """Return how many records the user has in each scope."""
+        return {scope: count async for rows in self._rows(SCOPES, user_id, owner=0) for _, scope, count in rows}
 
     async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records of a user, oldest first."""
@@ -94,11 +101,15 @@ def _stored(row: tuple[Any, ...]) -> StoredRecord:
         {
             "record": record,
             "begins": from_micros(valid_from) if record.valid_from is None else None,
-            "handovers": [(by, from_micros(int(moment))) for by, moment in json.loads(handovers)],
+            "handovers": _moments(handovers) if handovers != NO_LIST else [],
             "vector": vector,
         },
         {},
     )
+
+
+def _moments(handovers: str) -> list[tuple[str, datetime]]:
+    return [(by, from_micros(int(moment))) for by, moment in from_json(handovers)]
 
 
 def _entry(row: tuple[Any, ...]) -> AuditEntry:
