@@ -21,8 +21,8 @@ from remembering_shelf import Shelf
 from waiting import cancelled
 
 from openproto import AsyncMemory, Memory, MemoryInput, ProviderError
-from openproto.client.loop import background_loop
-from openproto.integrations.llm import CaptureQueue, Turn, wrap
+from openproto.client.loop import background_loop, run
+from openproto.integrations.llm import CaptureQueue, Turn, capture, wrap
 
 
 def turns(count: int) -> Iterator[Turn]:
@@ -57,6 +57,34 @@ def test_a_full_queue_drops_and_counts_and_workers_and_batches_are_as_many_and_a
     assert (shelf.most_in_flight, max(shelf.batches)) == (12, 5)
     assert (stats.waiting, stats.in_flight) == (0, 0)
     assert caplog.messages == ["memory: a captured turn was dropped because the queue is full"]
+
+
+def test_turns_that_come_while_a_batch_is_stored_are_the_next_one_unless_they_fill_one_or_it_takes_long(
+    silent: Shelf, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(count: int) -> None:
+        for turn in turns(count):
+            queue.put(turn)
+            run(asyncio.sleep(0))  # the queue sees each before the next comes
+
+    monkeypatch.setattr(capture, "TOGETHER_SECONDS", 60)
+    queue = CaptureQueue(memory, batch_size=5)
+    put(1)
+    put(5)
+    while silent.in_flight < 2:
+        time.sleep(0.001)
+    put(3)
+    release(silent)
+    assert queue.wait(10)
+    assert silent.batches == [1, 5, 3]
+    silent.released.clear()
+    monkeypatch.setattr(capture, "TOGETHER_SECONDS", 0.01)
+    queue = CaptureQueue(memory)
+    put(2)
+    while silent.in_flight < 2:
+        time.sleep(0.001)
+    release(silent)
+    assert queue.close()
 
 
 async def test_a_turn_without_room_waits_until_its_time_or_its_caller_ends(silent: Shelf, memory: Memory) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from postgres_tools import Database, Door, stored, through
 from toy_embedders import HashEmbedder
@@ -65,6 +66,34 @@ async def test_a_batch_is_one_statement(db: Database, memory: AsyncMemory) -> No
     assert await memory.add_many([]) == []
     await memory.add_many([{"content": f"fact {n}", "user_id": "ada"} for n in range(50)])
     assert await db.value(f"SELECT count(DISTINCT xmin::text) FROM {db.schema}.memories") == 1
+
+
+async def test_a_context_is_one_statement_where_the_search_finds_all(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def counting(self: asyncpg.Connection, sql: str, *args: Any) -> Any:
+        asked.extend([sql] if "INSERT" not in sql else ())
+        return await fetch(self, sql, *args)
+
+    async with db.client(token_counter=lambda text: len(text.split())) as memory:
+
+        async def lines(query: str) -> tuple[int, int]:
+            """Return how many lines the context has, for which ten candidates are looked at, and the statements."""
+            asked.clear()
+            return len((await memory.context(query, "ada", token_budget=100)).citations), len(asked)
+
+        await memory.add_many([{"content": f"red {n}", "user_id": "ada"} for n in range(9)])
+        await memory.context("red", "ada")  # looks for the users that have an index
+        monkeypatch.setattr(asyncpg.Connection, "fetch", counting)
+        assert await lines("red") == (9, 1)
+        await memory.add("blue", user_id="ada")
+        assert await lines("red") == (10, 2), "what is no hit is listed"
+        assert await lines("blue red") == (10, 1)
+        await memory.add("blue red", user_id="ada")
+        assert await lines("blue red") == (11, 3), "there are more hits than were asked for, and two pages"
 
 
 async def test_writers_that_supersede_the_same_records_in_opposite_order_do_not_deadlock(db: Database) -> None:

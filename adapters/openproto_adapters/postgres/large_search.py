@@ -173,23 +173,32 @@ class Searching:
         self._large: frozenset[str] = frozenset()
         self._looked = float("-inf")
 
-    async def best(self, query: SearchQuery, indexer: Indexer[PackedWords]) -> Sequence[Sequence[Any]]:
-        """Return rows of the best records, as `searching.hits` takes them."""
+    async def best(
+        self, query: SearchQuery, indexer: Indexer[PackedWords], *, counted: bool = False
+    ) -> tuple[Sequence[Sequence[Any]], bool]:
+        """Return rows of the best records, as `searching.hits` takes them, and whether they are known to be all.
+
+        They never are unless they were `counted`.
+        """
         indexed = await indexer.index_query(query.query)
         if await self._is_large(query.user_id):
             found = await self.by_index(query, indexed, indexer)
             if found is not None:
-                return found
-        return await self.exact(query, indexed, indexer)
+                return found, False
+        rows = await self.exact(query, indexed, indexer, counted=counted)
+        if not (counted and rows):
+            return rows, False
+        return [columns for *columns, _ in rows], rows[0][-1] == len(rows)
 
     async def exact(
-        self, query: SearchQuery, indexed: IndexedQuery, indexer: Indexer[PackedWords]
+        self, query: SearchQuery, indexed: IndexedQuery, indexer: Indexer[PackedWords], *, counted: bool = False
     ) -> Sequence[Sequence[Any]]:
         """Return the best of all of the user's memories."""
         where, _ = _arguments(query, indexed, indexer)
         where.add_filters(query, user=False)
         where.add_current(query.as_of)
-        return await self._read(acting_for(query.user_id), where.fill(exact(explained=query.explain)), *where.values)
+        statement = where.fill(exact(explained=query.explain, counted=counted))
+        return await self._read(acting_for(query.user_id), statement, *where.values)
 
     async def by_index(
         self, query: SearchQuery, indexed: IndexedQuery, indexer: Indexer[PackedWords]

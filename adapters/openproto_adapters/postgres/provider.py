@@ -239,13 +239,26 @@ class Postgres(Store):
 
     async def search(self, query: SearchQuery) -> SearchResults:
         """Return the best current records: exact over all of the user's memories."""
-        found = await self._search(query)
+        found, _ = await self._search(query)
         self._record_read(query.user_id, scope=query.scope)
         return found
 
     async def context(self, query: ContextQuery, count_tokens: TokenCounter) -> ContextBlock:
-        """Return the block; the search and the listing behind it are one entry in the audit log."""
-        block = await fill_context(query, count_tokens, self._search, self._list)
+        """Return the block; the search and the listing behind it are one entry in the audit log.
+
+        Of a user with few memories the search finds all, and nothing is left to be listed.
+        """
+        is_all = False
+
+        async def search(wanted: SearchQuery) -> SearchResults:
+            nonlocal is_all
+            found, is_all = await self._search(wanted, counted=True)
+            return found
+
+        async def newest(wanted: ListQuery) -> MemoryPage:
+            return MemoryPage(items=[]) if is_all else await self._list(wanted)
+
+        block = await fill_context(query, count_tokens, search, newest)
         self._record_read(query.user_id, scope=query.scope)
         return block
 
@@ -284,14 +297,14 @@ class Postgres(Store):
         cursor = encode_cursor(query, items[-1].created_at, items[-1].id) if more else None
         return MemoryPage(items=items, next_cursor=cursor)
 
-    async def _search(self, query: SearchQuery) -> SearchResults:
-        rows = await self._searching.best(query, self._index)
+    async def _search(self, query: SearchQuery, *, counted: bool = False) -> tuple[SearchResults, bool]:
+        rows, is_all = await self._searching.best(query, self._index, counted=counted)
         if not rows:
             await self._check_model()
         return [
             SearchResult(memory=own_record([columns], query.user_id), score=min(score, 1.0), parts=parts)
             for columns, score, parts in hits(rows, self._index.weights.text_weight, explained=query.explain)
-        ]
+        ], is_all
 
     async def _added_before(self, new: IndexedInput[PackedWords]) -> MemoryRecord:
         """Return what the key wrote before, or raise why nothing was written."""

@@ -90,15 +90,17 @@ WITH {CENTERED}, rest AS MATERIALIZED (
     WHERE score > 0 AND score >= $9 AND {STORE_FITS}
     ORDER BY score DESC, id DESC LIMIT $10
 )
-SELECT {RECORD}, score<told> FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
+SELECT {RECORD}, score<told><counted> FROM best JOIN {{schema}}.memories m ON m.id = best.id AND m.user_id = $2
 ORDER BY score DESC, m.id DESC
 """
+# How many records there are to find, as far as it takes to know whether there are more than the limit.
+_COUNTED = ", (SELECT count(*) FROM (SELECT FROM mine WHERE eligible LIMIT $10 + 1) AS counted)"
 
 
 @cache
-def exact(*, explained: bool) -> str:
-    """Return the statement of an exact search."""
-    return explaining(_SEARCH, explained=explained)
+def exact(*, explained: bool, counted: bool = False) -> str:
+    """Return the statement of an exact search, with one more column that `counted` asks for."""
+    return explaining(_SEARCH.replace("<counted>", _COUNTED if counted else ""), explained=explained)
 
 
 def explaining(statement: str, *, explained: bool) -> str:

@@ -22,8 +22,8 @@ class Backlog:
         self._without_room: deque[Job] = deque()
         self._unsettled: set[Job] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def admit(self, turn: Turn, *, may_wait: bool) -> Job | None:
         """Return the turn's job, admitted or, where it `may_wait`, waiting to be; None when there is no room."""

@@ -35,6 +35,13 @@ Policy: TypeAlias = Literal["drop", "wait"]
 GATHER_SECONDS = 0.5
 """How long an extractor of batches waits for more turns before it takes those that there are."""
 
+TOGETHER_SECONDS = 0.05
+"""How long turns wait for the batch that is being stored, to be the next together, before another worker takes them.
+
+A batch of one costs the backend as much as one of ten, and a hundred calls that end one by one would make it busy with
+sixty of them while it is asked for what the other calls recall.
+"""
+
 EXIT_TIMEOUT = 5.0
 """Seconds that all queues together may take to store what is left when the interpreter exits."""
 
@@ -234,6 +241,7 @@ class CaptureQueue:
         self._left: SimpleQueue[Turn] = SimpleQueue()
         self._taking_in = threading.Lock()
         self._workers: set[asyncio.Task[None]] = set()
+        self._at_work = 0
         self._storing.start_afresh()
         self.home.client._session.companions.append(self)
 
@@ -289,7 +297,10 @@ class CaptureQueue:
         while self._backlog:
             if self._gathers:
                 await asyncio.sleep(GATHER_SECONDS)
+            elif self._at_work and len(self._backlog) < self._batch_size:
+                await asyncio.sleep(TOGETHER_SECONDS)
             jobs = self._backlog.take(self._batch_size)
+            self._at_work += 1
             try:
                 await self._storing.store(jobs)
             except asyncio.CancelledError:
@@ -298,6 +309,7 @@ class CaptureQueue:
             except Exception as error:  # whatever it is, the turns to come must still be stored
                 self.report("a turn could not be stored", error)
             finally:
+                self._at_work -= 1
                 for job in jobs:
                     self._backlog.settle(job, job.verdict)
 
