@@ -8,8 +8,9 @@ Of a store, each statement, each snapshot, and each wait for the disk are for se
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -24,6 +25,7 @@ from openproto.portable.surveying import HISTORY, PAGE, Show, Survey
 _IN_A_TURN = 1000
 """Records of a turn's users, but for the last one's."""
 _TURNS_AT_ONCE, _USERS_AT_ONCE = 3, 4
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 _REMOVALS_AT_ONCE = 8
 
@@ -74,7 +76,8 @@ class Migration:
         native = (await self._target.capabilities()).x_openproto.support.get("restore") == "native"
         # A vendor takes one user after the other: there is nothing to be had together.
         most, at_once = (_IN_A_TURN, _TURNS_AT_ONCE) if native else (1, _USERS_AT_ONCE)
-        await gather_bounded((self._move(users, show) for users in self._turns(most)), limit=at_once)
+        with _collecting_rarely():
+            await gather_bounded((self._move(users, show) for users in self._turns(most)), limit=at_once)
         return self.result
 
     def _turns(self, most: int) -> Iterator[Sequence[str]]:
@@ -226,6 +229,17 @@ class Migration:
         self.result.searches["asked"] += 1
         self.result.searches["same best hit"] += here[:1] == across[:1]
         self.result.searches["same hits"] += set(here) == set(across)
+
+
+@contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """Let Python look for cycles less often: each look goes through all records under way, and finds none."""
+    often, *rest = gc.get_threshold()
+    gc.set_threshold(often and max(often, _OBJECTS_BETWEEN_COLLECTIONS), *rest)
+    try:
+        yield
+    finally:
+        gc.set_threshold(often, *rest)
 
 
 @dataclass(slots=True)
