@@ -96,7 +96,7 @@ class Matching:
         here, there = self._fields(one, {}), self._fields(other, origins)
         links = _LINKS if self._has_links else ()
         names = (*self._own, "extensions", *links, *(_MOMENTS if self.origins.id_of(other) == other.id else ()))
-        return [name for name in names if (here.get(name) or None) != (there.get(name) or None)]
+        return [name for name in names if _encode(here.get(name) or None) != _encode(there.get(name) or None)]
 
     def _fields(self, record: MemoryRecord, origins: Mapping[str, str]) -> dict[str, Any]:
         wire = record.to_wire()

@@ -100,13 +100,14 @@ def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
 
 def test_a_dry_run_counts_and_writes_nothing(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("add", "one", "-s", "a/b")
+    cli("add", "one more")
     cli("add", "two", "-u", "bob")
     cli("add", "kept", "--path", "there.db")
     monkeypatch.setenv("OPENPROTO_FROM_PATH", str(tmp_path / "memory.db"))
     command = ("migrate", "--from", "sqlite", "--to", "sqlite", "--to-option", "path=there.db")
     told = cli(*command, "--dry-run", "--json")
-    by_user = {"ada": {"a/b": 1}, "bob": {"": 1}}
-    assert told.json["survey"] == {"users": 2, "records": 2, "by_user": by_user, "cannot_keep": {}}
+    by_user = {"ada": {"": 1, "a/b": 1}, "bob": {"": 1}}
+    assert told.json["survey"] == {"users": 2, "records": 3, "by_user": by_user, "cannot_keep": {}}
     assert len(contents(tmp_path / "there.db")) == 1
     assert list(tmp_path.glob("openproto-migration*")) == []
     moved = cli(*command, "--user", "bob")

@@ -41,7 +41,7 @@ async def fill(memory: AsyncMemory) -> None:
         "scope": "a/b",
         "tags": ["t", "ü"],
         "source": {"app": "notes", "type": "explicit", "ref": "r"},
-        "confidence": 0.25,
+        "confidence": 0.0,
         "valid_from": datetime(2020, 1, 1, tzinfo=UTC),
         "valid_to": FUTURE,
         "x_app": {"b": [1, 2.5, None, "\u2028"], "a": 10**30},
@@ -269,6 +269,14 @@ def test_a_journal_is_read_by_every_later_version() -> None:
     assert Matching("here").own(record).hex() == "f35b2e6adf04b9c4d1604baeb75dadfb"
     bare = record.model_copy(update={"source": None, "valid_from": None})
     assert Matching("here", ["key"]).own(bare).hex() == "01ffd57127c5a3586ca2dbdf642f92bc"
+
+
+async def test_what_only_json_tells_apart_is_different(stores: list[Any], tmp_path: Path) -> None:
+    async with stores[0].client() as here, stores[1].client() as there:
+        one = await here.add("tea", user_id="ada", x_app=1)
+        await there.restore([one.model_copy(update={"x-app": True})])
+        told = await moved(here, there, tmp_path / "r")
+        assert [each["fields"] for each in told.listed] == [["extensions"]]
 
 
 async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any], tmp_path: Path) -> None:
