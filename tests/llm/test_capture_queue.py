@@ -23,6 +23,8 @@ from waiting import cancelled
 from openproto import AsyncMemory, Memory, MemoryInput, ProviderError
 from openproto.client.loop import background_loop, run
 from openproto.integrations.llm import CaptureQueue, Turn, capture, wrap
+from openproto.integrations.llm.identity import Owner
+from openproto.integrations.llm.recall import Recall
 
 
 def turns(count: int) -> Iterator[Turn]:
@@ -323,6 +325,20 @@ async def test_a_hundred_users_at_once_get_their_own_and_lose_nothing(llm: FakeL
     for request in llm.requests:
         said = request.json["messages"][-1]["content"]
         assert f"{said[5:].partition(',')[0]} keeps bees" in request.memories[0]
+
+
+async def test_recalls_whose_callers_have_left_leave_room_for_the_next(shelf: Shelf) -> None:
+    shelf.search_seconds = 0.002
+    async with AsyncMemory(shelf) as memory:
+        recall = Recall(CaptureQueue(memory), timeout=0.3, token_budget=100)
+        for turn in range(20):
+            owners = [Owner(user_id=f"user {n}") for n in range(100)]
+            asking = [asyncio.create_task(recall.ablock(owner, "coffee")) for owner in owners]
+            await asyncio.sleep(0.005 + turn / 2000)
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+        assert "black" in (await recall.ablock(Owner(user_id="ada"), "coffee") or "")
 
 
 async def test_time_in_which_the_callers_loop_is_busy_does_not_count(async_gpt: AsyncOpenAI, shelf: Shelf) -> None:

@@ -107,15 +107,18 @@ class Recall:
                 self._under_way.pop(question, None)
 
     async def _in_turn(self, question: _Question) -> ContextBlock:
-        await self._patiently(self._slots.acquire(), others_count=True)
+        # A slot that was given in the turn in which its caller was cancelled would else be lost for good.
+        turn = asyncio.ensure_future(self._slots.acquire())
         try:
+            await self._patiently(turn, others_count=True)
             found = await self._patiently(
                 self._queue.home.client.context(
                     question.query, question.user_id, scope=question.scope, token_budget=self._token_budget
                 )
             )
         finally:
-            self._slots.release()
+            if turn.done() and not turn.cancelled():
+                self._slots.release()
         self._ended += 1
         return found
 
