@@ -13,8 +13,9 @@ import pytest
 from cluster_tools import coordinator, drop_around, execute, workers
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.postgres.schema import schema_script
+from toy_embedders import HashEmbedder
 
-from openproto import AsyncMemory, ProviderError, ProviderUnavailableError
+from openproto import AsyncMemory, NotFoundError, ProviderError, ProviderUnavailableError
 
 pytestmark = pytest.mark.citus
 
@@ -41,7 +42,7 @@ async def memory() -> AsyncIterator[AsyncMemory]:
 
 
 def client(**options: Any) -> AsyncMemory:
-    return AsyncMemory("postgres", url=coordinator(), schema=SCHEMA, embedder="none", **options)
+    return AsyncMemory("postgres", **{"url": coordinator(), "schema": SCHEMA, "embedder": "none", **options})
 
 
 async def rows(sql: str, *args: Any) -> list[Any]:
@@ -75,6 +76,16 @@ async def test_a_fresh_schema_is_distributed_and_tables_in_use_are_by_the_script
         assert await rows(DISTRIBUTED) == SPREAD
         assert await after.get(kept.id, user_id=USERS[0]) == kept
         assert [entry.memory_id for entry in await after.audit(USERS[0]) if entry.action == "add"] == [kept.id]
+
+
+async def test_a_record_names_the_stores_model_from_the_first_on() -> None:
+    async with client(embedder=HashEmbedder()) as one, client(embedder=HashEmbedder()) as other:
+        with pytest.raises(NotFoundError):
+            await other.get("00000000-0000-7000-8000-000000000000", user_id=USERS[0])
+        added = await one.add("likes tea", user_id=USERS[0])
+        assert added.embedding_model == HashEmbedder().model
+        assert await other.get(added.id, user_id=USERS[0]) == added
+        assert (await other.list(USERS[0])).items == [added]
 
 
 async def test_half_distributed_tables_are_refused_until_the_script_has_done_the_rest() -> None:

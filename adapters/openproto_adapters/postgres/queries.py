@@ -21,7 +21,8 @@ from openproto_adapters.postgres.row_security import EVERYBODY, Acting, name_use
 MASK_BITS = 20
 
 # Every vector of a store is of the store's model, so a record need not remember its own.
-RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), "(SELECT model FROM {schema}.store) AS embedding_model"])
+MODEL = "(SELECT model FROM {schema}.store)"
+RECORD = ", ".join([*(f"m.{column}" for column in COLUMNS), f"{MODEL} AS embedding_model"])
 
 # The store's model is compared inside each statement that reads or writes vectors: a re-embedding may have switched
 # it since this process opened.

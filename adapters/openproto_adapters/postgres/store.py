@@ -223,7 +223,7 @@ class Store(Provider):
         if is_distributed:
             module = importlib.import_module("openproto_adapters.postgres.citus.shards")
             self._queries = module.ClusterQueries(self._schema, vector)
-            self._shards = module.Shards(self._queries)
+            self._shards = module.Shards(self._queries, lambda: self._index.model)
             # Who waits for a worker must not keep others waiting.
             self._gets = partial(get_alone, self._fetch)
             self._together.gathers = False
