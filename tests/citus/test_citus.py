@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from cluster_tools import coordinator, drop_around, execute, workers
 from openproto_adapters.postgres import Postgres
+from openproto_adapters.postgres.citus import shards
 from openproto_adapters.postgres.schema import schema_script
 from toy_embedders import HashEmbedder
 
@@ -78,14 +79,17 @@ async def test_a_fresh_schema_is_distributed_and_tables_in_use_are_by_the_script
         assert [entry.memory_id for entry in await after.audit(USERS[0]) if entry.action == "add"] == [kept.id]
 
 
-async def test_a_record_names_the_stores_model_from_the_first_on() -> None:
-    async with client(embedder=HashEmbedder()) as one, client(embedder=HashEmbedder()) as other:
-        with pytest.raises(NotFoundError):
-            await other.get("00000000-0000-7000-8000-000000000000", user_id=USERS[0])
-        added = await one.add("likes tea", user_id=USERS[0])
-        assert added.embedding_model == HashEmbedder().model
-        assert await other.get(added.id, user_id=USERS[0]) == added
-        assert (await other.list(USERS[0])).items == [added]
+async def test_a_record_names_the_model_of_the_store_where_there_was_none_a_moment_ago(
+    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_MODEL_HOLDS", 600.0)
+    with pytest.raises(NotFoundError):
+        await memory.get("00000000-0000-7000-8000-000000000000", user_id=USERS[0])
+    async with client(embedder=HashEmbedder()) as other:
+        added = await other.add("likes tea", user_id=USERS[0])
+    assert added.embedding_model == HashEmbedder().model
+    assert await memory.get(added.id, user_id=USERS[0]) == added
+    assert (await memory.list(USERS[0])).items == [added]
 
 
 async def test_half_distributed_tables_are_refused_until_the_script_has_done_the_rest() -> None:

@@ -83,13 +83,12 @@ class Shards:
         users = users_of(acting)
         try:
             if template.startswith(_ROUTED):
-                template = template.replace(queries.MODEL, f"${len(args) + 1}::text")
-                args = (*args, await self._stored_model(connection))
-            elif len(users) == 1:
-                call = self._calls.get(template) or await self._learn(connection, template)
-                return await self._patiently(connection, call, *args, users[0])
-            rows: Sequence[Any] = await connection.fetch(self._queries.sql(template), *args)
-            return rows
+                return await self._read(connection, template, *args)
+            if len(users) != 1:
+                rows: Sequence[Any] = await connection.fetch(self._queries.sql(template), *args)
+                return rows
+            call = self._calls.get(template) or await self._learn(connection, template)
+            return await self._patiently(connection, call, *args, users[0])
         except asyncpg.PostgresConnectionError as error:
             if connection.is_closed():
                 raise
@@ -98,15 +97,6 @@ class Shards:
                 "SELECT * FROM citus_check_cluster_node_health() on the coordinator; users on other workers are served",
                 provider="postgres",
             ) from error
-
-    async def _stored_model(self, connection: Any) -> str | None:
-        now, own = time.monotonic(), self._own_model()
-        if now - self._model_seen_at < _MODEL_HOLDS:
-            return own
-        stored: str | None = await connection.fetchval(self._queries.sql(_MODEL))
-        if stored == own:
-            self._model_seen_at = now
-        return stored
 
     async def has_memories(self, pool: Pool) -> bool:
         """Say whether any user has a memory, which every worker must be asked."""
@@ -129,6 +119,18 @@ class Shards:
 
         parts = await gather_all(*map(part, of_user.values()))
         return [outcome for _, outcome in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
+
+    async def _read(self, connection: Any, template: str, *args: Any) -> Sequence[Any]:
+        """Read from the table of memories alone, the model of the store given."""
+        now, model = time.monotonic(), self._own_model()
+        if is_news := now - self._model_seen_at > _MODEL_HOLDS:
+            stored = await connection.fetchval(self._queries.sql(_MODEL))
+            model, is_news = stored, stored == model
+        statement = self._queries.sql(template.replace(queries.MODEL, f"${len(args) + 1}::text"))
+        rows: Sequence[Any] = await connection.fetch(statement, *args, model)
+        if rows and is_news:  # an empty store takes the model of whoever comes first
+            self._model_seen_at = now
+        return rows
 
     async def _patiently(self, connection: Any, call: str, *args: Any) -> Sequence[Any]:
         waits = iter(() if connection.is_in_transaction() else _WAITS)
