@@ -109,7 +109,11 @@ def shares(query: QueryTerms, texts: Sequence[Collection[int]]) -> dict[int, flo
 
 
 def nearness(cosine: float) -> float:
-    """Return a cosine as a share of 1: what is near keeps its cosine almost, and nothing is without any."""
+    """Return a cosine as a share of 1: what is near keeps its cosine almost, and nothing is without any.
+
+    Vectors in half precision may be longer than 1, and the cosine of one with itself as well.
+    """
+    cosine = min(cosine, 1.0)
     return FLOOR + max((1 - FLOOR) * cosine, FLOOR * cosine)
 
 

@@ -80,7 +80,7 @@ def coverage(
 
 def near(cosine: NDArray[np.float32], has_vector: Flags) -> Floats:
     """Return what `ranking.nearness` does, and 0 where there is no vector."""
-    wide = cosine.astype(np.float64)
+    wide = np.minimum(cosine.astype(np.float64), 1.0)
     nearness: Floats = np.where(has_vector, FLOOR + np.maximum((1 - FLOOR) * wide, FLOOR * wide), 0.0)
     return nearness
 

@@ -26,7 +26,7 @@ from openproto_adapters.postgres.queries import RECORD, STORE_FITS
 #
 # The planner takes a user of whom it knows little for one row, and would go over all memories for each memory. It can
 # only hash a FULL JOIN (which coalesce keeps one), and looks up what OFFSET 0 fences by the condition inside.
-NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * cosine, {FLOOR} * cosine)"
+NEARNESS = f"{FLOOR} + greatest({1 - FLOOR} * least(cosine, 1), {FLOOR} * cosine)"
 CENTERED = f"""recent AS (
     SELECT m.embedding FROM {{schema}}.memories m WHERE m.user_id = $2 AND $7
     ORDER BY m.created_at DESC, m.id DESC LIMIT {CENTERING_SAMPLE}
