@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
+from openproto_adapters.sqlite import statements
 from saboteurs import Fault, Real, break_verb, breaks, changed
 
 from openproto import ConflictError, MemoryInput, NotFoundError
 from openproto.models import PutResult
+from openproto.provider import KeyedInput
 from openproto.requests import Filters, KeyRef, ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
 break_verb(
@@ -74,3 +77,37 @@ async def what_deleted_successors_replaced_is_current_again(real: Any, filters: 
 async def the_second_tag_comes_after_the_limit(real: Real, query: SearchQuery) -> Any:
     hits = await real(changed(query, tags=query.tags[:1]))
     return [hit for hit in hits if set(query.tags) <= set(hit.memory.tags)]
+
+
+@breaks("delete_all: histories_of_deletes, histories_of_filters")
+async def any_of_the_tags_is_enough_in_a_scope(real: Real, filters: Filters) -> Any:
+    if filters.scope is None or not filters.tags:
+        return await real(filters)
+    return sum([await real(changed(filters, tags=(tag,))) for tag in filters.tags])
+
+
+@breaks("delete: histories_of_deletes")
+async def another_users_version_is_compared(real: Any, ref: RecordRef) -> None:
+    record = await real.__self__._db.get(statements.get_each, RecordRef(id=ref.id))  # which leaves no entry
+    if ref.if_version not in (None, record.version):
+        raise ConflictError("if_version: the record has another one")
+    await real(ref)
+
+
+@breaks("update: histories_of_updates")
+async def clearing_an_extension_clears_what_begins_alike(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    before = (await real.__self__._db.get(statements.get_each, ref)).extensions
+    cleared = tuple(name for name, value in changes.extensions.items() if value is None)
+    alike = {name: None for name in before if name.startswith(cleared)} if cleared else {}
+    return await real(ref, changed(changes, **(alike | changes.extensions)))
+
+
+@breaks("add_many: histories_of_duplicates")
+async def a_batch_does_not_see_itself(real: Real, items: Sequence[KeyedInput]) -> Any:
+    said: set[tuple[str, str | None, str]] = set()
+    asked: list[KeyedInput] = []
+    for item, key in items:
+        says = (item.user_id, item.scope, item.content)
+        asked.append(KeyedInput(changed(item, on_duplicate="keep") if says in said else item, key))
+        said.add(says)
+    return await real(asked)

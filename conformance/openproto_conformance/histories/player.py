@@ -7,18 +7,16 @@ import contextlib
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError
-from openproto.context import estimate_tokens
 from openproto_conformance.bench import RETURN_WITHIN, Bench
 from openproto_conformance.histories import compare
 from openproto_conformance.histories.read_back import ReadBack
 from openproto_conformance.histories.reading import Differs, names_of, outcome_of, value_of
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf
-from openproto_conformance.model import Model, ranking
+from openproto_conformance.model import Model
 from openproto_conformance.model.auditing import Deed, audit_faults
 from openproto_conformance.model.inputs import CHANGEABLE
 from openproto_conformance.probe import strike_once
@@ -26,7 +24,7 @@ from openproto_conformance.probe import strike_once
 WATCHED = 1.0
 """Seconds for which nothing that was cancelled may happen any more."""
 
-_ID_ARGUMENTS = frozenset({"since", "until"})
+_ID_ARGUMENTS = frozenset({"since", "until", "as_of"})
 NOWHERE = "no-such-id"
 
 
@@ -110,6 +108,8 @@ class Player(ReadBack):
         answers = await self._together(step.parts)
         for part, arguments, got in sorted(answers, key=lambda answer: isinstance(answer[-1], BaseException)):
             self._check_written(part, arguments, got, number=step.number)
+            if part.verb == "put" and isinstance(got, MemoryRecord):  # of several that were written, which came last?
+                self.model.stirred[got.id] = ("version", "updated_at")
 
     async def _together(self, parts: Sequence[Step]) -> list[tuple[Step, dict[str, Any], Any]]:
         """Make the calls at once and return each with its arguments and its answer, once that is indexed."""
@@ -211,25 +211,7 @@ class Player(ReadBack):
         await self._compare_search(self._client(step), self._resolved(step.arguments))
 
     async def _play_context(self, step: Step) -> None:
-        arguments = self._resolved(step.arguments)
-        query, budget, user = arguments.pop("query"), arguments.pop("token_budget"), arguments.pop("user_id")
-        only = arguments.pop("relevant_only", False)
-        client = self._client(step)
-        got = await outcome_of(client.context(query, user, token_budget=budget, relevant_only=only, **arguments))
-        what = f"context({names_of(step.arguments)})"
-        now = datetime.now(UTC)
-        wanted = value_of(lambda: ranking.eligible(self.model, user, now, **arguments))
-        if (faults := compare.outcome_faults(got, wanted)) is None:
-            # What fills the budget is listed by the caller's clock, not by the store's.
-            listed = self.model.list(user, **{"as_of": now, **arguments})
-            allowed = [self.model.record(id) for id in dict.fromkeys([*wanted, *listed])]
-            fills = self._declared.x_openproto.support.get("put") is not None and "list" in self._declared.verbs
-            due = [record for record in allowed if record.id in wanted and record.id in listed]
-            told = due if fills and not only else []
-            faults = ranking.context_faults(got, allowed, told, budget, estimate_tokens)
-            hits = await client.search(query, user, limit=100, **arguments)
-            faults += ranking.filling_faults(got, {hit.memory.id for hit in hits}, allowed, relevant_only=only)
-        self._differ(what, faults)
+        await self._compare_context(self._client(step), self._resolved(step.arguments))
 
     async def _play_scopes(self, step: Step) -> None:
         call, arguments = self._call(step)
@@ -266,12 +248,14 @@ class Player(ReadBack):
         user, limit = arguments.pop("user_id"), arguments.pop("limit")
         client = self._client(step)
         done = [*self.model.writes, *(deed for asker, deed in self._reads if asker is client)]
+        if app := arguments.get("app"):
+            done = [deed for deed in done if deed.app == app]
         got = await outcome_of(client.audit(user, limit=limit, **arguments))
         if (faults := compare.outcome_faults(got, [])) is None:
             faults = audit_faults(
                 got,
                 done,
-                self.model.skips,
+                [deed for deed in self.model.skips if app in (None, deed.app)],
                 user_id=user,
                 memory_id=arguments.get("memory_id"),
                 limit=limit,
@@ -322,7 +306,8 @@ class Player(ReadBack):
             return getattr(seen, "version", None) or "stale"
         if isinstance(value, Copies):
             seen_records = (self._last_seen.get(self._made.get(made, NOWHERE)) for made in value.made)
-            return [r for r in seen_records if r and self.model.handovers.stand_in(r, self.model.records)]
+            copies = [r for r in seen_records if r and self.model.handovers.stand_in(r, self.model.records)]
+            return copies + [record.model_copy(update=value.more) for record in copies[:1] if value.more]
         if name == "supersedes" and isinstance(value, list):
             return [self._value_of("id", made) for made in value]
         return value

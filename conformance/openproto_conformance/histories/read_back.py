@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from openproto import AsyncMemory
-from openproto_conformance.histories import values
+from openproto_conformance.histories import compare, values
 from openproto_conformance.histories.questions import common_filters, nodes_cut_short, telling_filters
 from openproto_conformance.histories.reading import Reader, names_of, outcome_of, value_of
 
@@ -50,8 +50,18 @@ class ReadBack(Reader):
         if "list" in self._declared.verbs:
             for user in self.users[: self.bench.size(*MOST_FILTERED)]:
                 await self._ask_with_filters(client, user, number)
-                if "delete" in self._declared.verbs:
-                    await self._delete_with_filters(client, user, number)
+                await self._delete_with_filters(client, user)
+
+    async def _delete_with_filters(self, client: AsyncMemory, user: str) -> None:
+        """The last of all, for nothing is to be read any more: of a scope what has two tags, one tag, and any."""
+        found = [filters for filters in common_filters(self.model, user) if "scope" in filters]
+        both = [filters for filters in found if "tag" in filters]
+        asked = [*({**filters, "tag": [filters["tag"], "no such tag"]} for filters in both), *both, *found]
+        for filters in asked if "delete" in self._declared.verbs else ():
+            got = await outcome_of(client.delete_all(user, **filters))
+            self._check_equal(f"delete_all({names_of(filters)})", got, partial(self.model.delete_all, user, **filters))
+        if "delete" in self._declared.verbs and found:
+            await self._compare_list(client, {"user_id": user, "limit": 500})
 
     def _written(self) -> set[str]:
         new = self.model.writes[self._read_up_to :]
@@ -63,8 +73,15 @@ class ReadBack(Reader):
         for reader, user in product(readers, users):
             await self._compare_list(reader, {"user_id": user, "limit": 500})
         for n, user in enumerate(users[:MOST_AT_MOMENTS] if self._declared.features.temporal else ()):
-            moment = values.MOMENTS[(number + n) % len(values.MOMENTS)]
-            await self._compare_list(readers[0], {"user_id": user, "limit": 500, "as_of": moment})
+            moments = [values.MOMENTS[(number + n) % len(values.MOMENTS)]]
+            # Of several handovers the earliest counts, and of what was released none does: the last moment before each.
+            handed = [when for old, when in self.model.handovers.dated() if self._owner(old) == user]
+            moments += [handed[0 if number % 2 else number % len(handed)] - values.TICK] if handed else []
+            for moment in moments:
+                await self._compare_list(readers[0], {"user_id": user, "limit": 500, "as_of": moment})
+
+    def _owner(self, id: str) -> object:
+        return self.model.records.get(id, {}).get("user_id")
 
     async def _get_all(
         self, clients: Sequence[AsyncMemory], client: AsyncMemory, ids: Sequence[str], written: set[str]
@@ -80,9 +97,24 @@ class ReadBack(Reader):
 
     async def _get_of_others(self, client: AsyncMemory) -> None:
         """One record of each user, asked for as each of the others."""
-        one_of_each = {record["user_id"]: id for id, record in self.model.records.items()}
+        begun = sorted(self.model.records.values(), key=lambda record: record["valid_from"] is not None)
+        one_of_each = {record["user_id"]: record["id"] for record in begun}
         pairs = product(one_of_each.items(), self.users)
-        await self._get_each(client, [{"id": id, "user_id": user} for (owner, id), user in pairs if user != owner])
+        foreign = [{"id": id, "user_id": user} for (owner, id), user in pairs if user != owner]
+        await self._get_each(client, foreign)
+        await self._change_of_others(client, foreign[:2])
+
+    async def _change_of_others(self, client: AsyncMemory, foreign: Sequence[dict[str, Any]]) -> None:
+        """What else is wrong with a change of another user's record is not told: it is as unknown as a missing one."""
+        has_versions = self._declared.x_openproto.support.get("version", "none") != "none"
+        stale = {"if_version": "stale"} if has_versions else {}
+        earliest = {"valid_to": values.MOMENTS[0]} if self._declared.features.temporal else {"content": "taken over"}
+        for named, (verb, changes) in product(foreign, (("update", earliest), ("delete", {}))):
+            if verb in self._declared.verbs:
+                arguments = {**named, **stale, **changes}
+                got = await outcome_of(getattr(client, verb)(**arguments))
+                wanted = value_of(partial(getattr(self.model, verb), **arguments))
+                self._differ(f"{verb}({names_of(arguments)})", compare.outcome_faults(got, wanted) or [])
 
     async def _get_each(self, client: AsyncMemory, asked: Sequence[dict[str, Any]]) -> None:
         for some in (asked[start : start + GETS_AT_ONCE] for start in range(0, len(asked), GETS_AT_ONCE)):
@@ -100,22 +132,18 @@ class ReadBack(Reader):
             if self._declared.x_openproto.support.get("scopes", "none") != "none":
                 got = await outcome_of(client.scopes(user, prefix=prefix))
                 self._check_equal("scopes(prefix)", got, partial(self.model.scopes, user, prefix=prefix))
-        asked = (*telling_filters(self.model, user, self._declared, start), *common_filters(self.model, user))
-        for number, filters in enumerate(asked, start):
+        telling = [*telling_filters(self.model, user, self._declared, start)]
+        for number, filters in enumerate((*telling, *common_filters(self.model, user)), start):
             await self._compare_list(client, {"user_id": user, "limit": FEW, **filters})
             if "search" in self._declared.verbs and "since" not in filters:
                 # One is enough to see a filter that comes after the limit.
-                await self._compare_search(client, {"query": "number", "user_id": user, "limit": 1, **filters})
+                if "as_of" in filters or filters not in telling:
+                    await self._compare_search(client, {"query": "number", "user_id": user, "limit": 1, **filters})
                 most = {"user_id": user, "limit": 100, **filters}
                 if number % self.bench.size(1, 2) == 0:
                     await self._compare_best(client, most)
+                elif "context" in self._declared.verbs:
+                    question = {"query": "number", "user_id": user, "token_budget": 5_000}
+                    await self._compare_context(client, {**question, **filters})
                 else:
                     await self._compare_search(client, {"query": "number", **most})
-
-    async def _delete_with_filters(self, client: AsyncMemory, user: str, start: int) -> None:
-        """Delete under a scope and a tag, each of which leaves something alone."""
-        for filters in telling_filters(self.model, user, self._declared, start):
-            if filters.keys() == {"scope", "tag"}:
-                got = await outcome_of(client.delete_all(user, **filters))
-                self._check_equal("delete_all(scope, tag)", got, partial(self.model.delete_all, user, **filters))
-                await self._compare_list(client, {"user_id": user, "limit": 500})

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from openproto import AsyncMemory, MemoryRecord, OpenProtoError, SearchResult
+from openproto.context import estimate_tokens
 from openproto_conformance.bench import Bench
 from openproto_conformance.histories import compare
 from openproto_conformance.histories.values import WORDS
@@ -73,12 +74,15 @@ class Reader:
     ) -> None:
         """A cursor is good for the question that it came from, and for no other."""
         others: list[dict[str, Any]] = [{**arguments, "user_id": other} for other in self.users if other != user][:1]
-        others.append({**arguments, "user_id": user, "tag": "another tag"})
+        tags = arguments.get("tag") or []
+        more = [*([tags] if isinstance(tags, str) else tags), "another tag"]
+        others.append({**arguments, "user_id": user, "tag": more})
         if self._declared.features.scopes != "none":
             others.append({**arguments, "user_id": user, "scope": "another/scope"})
         if self._declared.features.temporal:
             others.append({**arguments, "user_id": user, "as_of": datetime(1815, 6, 18, tzinfo=UTC)})
         others.append({**arguments, "user_id": user, "since": datetime(1815, 6, 18, tzinfo=UTC)})
+        others.append({**arguments, "user_id": user, "until": datetime(2815, 6, 18, tzinfo=UTC)})
         self._tried += 1
         for other in others[self._tried % len(others) :][:2]:
             got = await outcome_of(client.list(limit=limit, cursor=cursor, **other))
@@ -129,6 +133,25 @@ class Reader:
         arguments = {"query": " ".join(("number", *WORDS)), **arguments}
         if (best := await self._compare_search(client, arguments)) is not None:
             await self._compare_search(client, {**arguments, "min_score": best})
+
+    async def _compare_context(self, client: AsyncMemory, arguments: dict[str, Any]) -> None:
+        what, arguments = f"context({names_of(arguments)})", dict(arguments)
+        query, budget, user = arguments.pop("query"), arguments.pop("token_budget"), arguments.pop("user_id")
+        only = arguments.pop("relevant_only", False)
+        got = await outcome_of(client.context(query, user, token_budget=budget, relevant_only=only, **arguments))
+        now = datetime.now(UTC)
+        wanted = value_of(lambda: ranking.eligible(self.model, user, now, **arguments))
+        if (faults := compare.outcome_faults(got, wanted)) is None:
+            # What fills the budget is listed by the caller's clock, not by the store's.
+            listed = self.model.list(user, **{"as_of": now, **arguments})
+            allowed = [self.model.record(id) for id in dict.fromkeys([*wanted, *listed])]
+            fills = self._declared.x_openproto.support.get("put") is not None and "list" in self._declared.verbs
+            due = [record for record in allowed if record.id in wanted and record.id in listed]
+            told = due if fills and not only else []
+            faults = ranking.context_faults(got, allowed, told, budget, estimate_tokens)
+            hits = await client.search(query, user, limit=100, **arguments)
+            faults += ranking.filling_faults(got, {hit.memory.id for hit in hits}, allowed, relevant_only=only)
+        self._differ(what, faults)
 
     def _has_read(self, client: AsyncMemory, verb: str, arguments: dict[str, Any]) -> None:
         scope = arguments.get("scope")

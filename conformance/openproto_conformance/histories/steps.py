@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -52,9 +52,13 @@ class Copies:
     """Records as they were last seen, deleted ones among them: what `restore` writes."""
 
     made: tuple[Made, ...]
+    more: Mapping[str, str] = field(default_factory=dict)
+    """What is another in one more copy of the first, where anything is."""
 
     def __repr__(self) -> str:
-        return f"[last_seen[id] for id in {list(self.made)!r}]"
+        copies = f"last_seen[id] for id in {list(self.made)!r}"
+        changed = f", last_seen[{self.made[0]!r}].model_copy(update={self.more!r})" if self.more and self.made else ""
+        return f"[*({copies}){changed}]"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class Step:
 
 
 History: TypeAlias = tuple[Step, ...]
+
+
+def made_of(steps: Sequence[Step], fields: dict[str, Any]) -> Made:
+    """Return the record that an `add`, or an item of a batch, makes of these very arguments."""
+    items = ((step, step.arguments.get("items", [step.arguments])) for step in steps)
+    return next(Made(step.number, n) for step, some in items for n, item in enumerate(some) if item is fields)
+
 
 _HEAD = """import asyncio
 import datetime

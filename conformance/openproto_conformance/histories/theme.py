@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from openproto import Capabilities
 from openproto.models import Verb
 from openproto_conformance.case import Feature
 
@@ -31,3 +32,20 @@ class Theme:
     share: float = 1.0
     """How long its histories are beside those of other themes."""
     unicode_users: bool = False
+
+
+_NEEDS = {"put": "put", "scopes": "scopes", "users": "users", "restore": "restore"}
+_VERBS = {
+    **dict.fromkeys(("add_many", "put", "restore", "race", "at once", "cancelled"), "add"),
+    "delete_all": "delete",
+    **dict.fromkeys(("scopes", "users"), "list"),
+}
+
+
+def declares(capabilities: Capabilities, kind: str) -> bool:
+    """Whether a provider declares what a kind of step needs."""
+    support = capabilities.x_openproto.support
+    if kind in _NEEDS and support.get(_NEEDS[kind], "none") == "none":
+        return False
+    verb = _VERBS.get(kind, kind)
+    return verb == "reopen" or verb in capabilities.verbs

@@ -179,8 +179,19 @@ def key(random: Random) -> str:
 
 def extensions(random: Random) -> dict[str, Any]:
     """Return extensions of JSON of every kind, the first of them an object; now and then more than a dozen."""
-    names = range(14) if random.random() < 0.15 else random.sample(range(4), random.randrange(1, 4))
+    names = range(14) if random.random() < 0.15 else random.sample((0, 1, 10, 11), random.randrange(1, 4))
     return {f"x-note{n}": random.choice(JSON_VALUES if n else OBJECTS) for n in names}
+
+
+def another(value: Any) -> Any:
+    """Return nearly the value: one entry more in an object, another last one in a list, a moment or a letter later."""
+    if isinstance(value, dict):
+        return value | {"ref": "another"}
+    if isinstance(value, list):
+        return [*value[:-1], "another"]
+    if isinstance(value, datetime):
+        return value + TICK
+    return f"{value}x" if isinstance(value, str) else [value]
 
 
 def moment(random: Random) -> datetime:
@@ -189,8 +200,9 @@ def moment(random: Random) -> datetime:
 
 
 def interval(random: Random) -> dict[str, datetime]:
-    """Return a beginning, an end, or both, in order."""
-    begins, ends = sorted(random.sample(MOMENTS, 2))
+    """Return a beginning, an end, or both, in order; now and then nothing of it has come yet."""
+    first = random.choice((*range(len(MOMENTS) - 1), len(MOMENTS) - 2, len(MOMENTS) - 2))
+    begins, ends = MOMENTS[first], random.choice(MOMENTS[first + 1 :])
     both = {"valid_from": begins, "valid_to": ends}
     if random.random() < 0.2:
         both["valid_to"] = begins + TICK

@@ -52,7 +52,9 @@ def audit_faults(
     writes = [(deed.action, deed.memory_id) for deed in written]
     recorded = [(entry.action, entry.memory_id) for entry in entries if entry.action in WRITES]
     told = {(deed.action, deed.memory_id, deed.scope, deed.app) for deed in (*written, *skips)}
-    told |= {(deed.action, deed.memory_id, None, None) for deed in written if deed.action == "delete"}
+    # What wrote nothing is recorded as a read is: by the id of what it found.
+    bare = (*(deed for deed in written if deed.action == "delete"), *skips)
+    told |= {(deed.action, deed.memory_id, None, None) for deed in bare}
     for entry in entries:
         if entry.action in WRITES and (entry.action, entry.memory_id, entry.scope, entry.app) not in told:
             faults.append(f"{entry.action}: its scope {entry.scope!r} or app {entry.app!r} is not the memory's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +51,12 @@ class Handovers:
     def ended(self, old: str) -> datetime | None:
         """Return when `old` ceased to be current: of several handovers, the earliest counts."""
         return min((handover.moment for handover in self._written if handover.old == old), default=None)
+
+    def dated(self) -> list[tuple[str, datetime]]:
+        """Return who was handed over at a moment that its successor named, and when: whoever was most often, first."""
+        often = Counter(handover.old for handover in self._written)
+        dated = [(handover.old, handover.moment) for handover in self._written if not handover.open_ended]
+        return sorted(dated, key=lambda each: (often[each[0]], each[1]), reverse=True)
 
     def begun(self, new: str) -> datetime | None:
         """Return when a successor without `valid_from` begins to be current: with what it wrote first."""

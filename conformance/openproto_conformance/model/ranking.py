@@ -73,6 +73,9 @@ def context_faults(
         faults.append(f"{count(block.text)} tokens for a budget of {token_budget}")
     if len(set(ids)) < len(ids):
         faults.append("one memory is cited twice")
+    told = [one_line(by_id[id].content) for id in {*ids} if id in by_id]
+    if len(set(told)) < len(told):
+        faults.append("one text stands there twice")
     if any(later.score > earlier.score for earlier, later in pairwise(block.citations)):
         faults.append("scores that rise")
     if len(lines) != len(ids) or not all(line.endswith(f"[{id}]") for line, id in zip(lines, ids, strict=False)):
