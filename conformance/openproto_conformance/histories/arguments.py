@@ -207,7 +207,7 @@ class Arguments:
         gone = [made for made, _ in self.gone()]
         chosen = [self.any()[0] for _ in range(self.random.choice((1, 2, 4)))]
         chosen += self.random.sample(gone, min(len(gone), self.random.randrange(3)))
-        more = self.random.choice(({}, {}, {"content": "another text"}, {"user_id": "nobody"}))
+        more = self.random.choice(({}, {}, {"content": "another text"}, {"user_id": "another"}))
         return {"records": Copies(tuple(dict.fromkeys(chosen)), more)}
 
     def audit(self) -> dict[str, Any]:

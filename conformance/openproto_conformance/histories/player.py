@@ -106,10 +106,14 @@ class Player(ReadBack):
         """Whichever call came first, the others must be answered as if they had come after it."""
         self._raced = True
         answers = await self._together(step.parts)
+        put: set[str] = set()
         for part, arguments, got in sorted(answers, key=lambda answer: isinstance(answer[-1], BaseException)):
             self._check_written(part, arguments, got, number=step.number)
-            if part.verb == "put" and isinstance(got, MemoryRecord):  # of several that were written, which came last?
-                self.model.stirred[got.id] = ("version", "updated_at")
+            if part.verb == "put" and isinstance(got, MemoryRecord):
+                put.add(got.id)
+        for id in put:  # of several that were written, which came last?
+            self.model.stirred[id] = ("version", "updated_at")
+            self._compare("get(id)", await outcome_of(self._client(step).get(id)), id)
 
     async def _together(self, parts: Sequence[Step]) -> list[tuple[Step, dict[str, Any], Any]]:
         """Make the calls at once and return each with its arguments and its answer, once that is indexed."""
@@ -224,8 +228,9 @@ class Player(ReadBack):
         while page.next_cursor is not None:
             page = await client.users(limit=limit, cursor=page.next_cursor)
             found += page.items
-        known = [user for user in found if user in self.users]
-        self._differ("users", compare.ids_faults(known, sorted(self.model.users())))
+        wanted = sorted(self.model.users())
+        known = [user for user in found if user in self.users or user in wanted]
+        self._differ("users", compare.ids_faults(known, wanted))
 
     async def _play_restore(self, step: Step) -> None:
         client, records = self._client(step), self._resolved(step.arguments)["records"]
@@ -307,7 +312,10 @@ class Player(ReadBack):
         if isinstance(value, Copies):
             seen_records = (self._last_seen.get(self._made.get(made, NOWHERE)) for made in value.made)
             copies = [r for r in seen_records if r and self.model.handovers.stand_in(r, self.model.records)]
-            return copies + [record.model_copy(update=value.more) for record in copies[:1] if value.more]
+            more = dict(value.more)
+            if "user_id" in more:  # of this history alone, for where the first is refused this one is not
+                more["user_id"] = f"{self.users[0]} {more['user_id']}"
+            return copies + [record.model_copy(update=more) for record in copies[:1] if more]
         if name == "supersedes" and isinstance(value, list):
             return [self._value_of("id", made) for made in value]
         return value

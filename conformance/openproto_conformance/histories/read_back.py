@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from openproto import AsyncMemory
@@ -17,6 +18,8 @@ GETS_AT_ONCE = 16
 MOST_AT_MOMENTS = 2
 """Users whose records of a moment are read back."""
 MOST_FILTERED = 2, 1  # in a quick run: most records are the first one's
+MOST_HANDOVERS = 12, 5
+APART = timedelta(microseconds=100)
 FEW = 3
 """Records on a page, so that a filter must hold from the second page on too."""
 
@@ -49,6 +52,7 @@ class ReadBack(Reader):
         await self._search_each(client, self.users)
         if "list" in self._declared.verbs:
             for user in self.users[: self.bench.size(*MOST_FILTERED)]:
+                await self._list_around_handovers(client, user)
                 await self._ask_with_filters(client, user, number)
                 await self._delete_with_filters(client, user)
 
@@ -79,6 +83,16 @@ class ReadBack(Reader):
             moments += [handed[0 if number % 2 else number % len(handed)] - values.TICK] if handed else []
             for moment in moments:
                 await self._compare_list(readers[0], {"user_id": user, "limit": 500, "as_of": moment})
+
+    async def _list_around_handovers(self, client: AsyncMemory, user: str) -> None:
+        """Between the writes before and after each: what was current then must not have changed since."""
+        handed = [when for old, when in self.model.handovers.moments() if self._owner(old) == user]
+        mine = [record for record in self.model.records.values() if record["user_id"] == user]
+        writes = sorted({*handed, *(record["updated_at"] or record["created_at"] for record in mine)})
+        between = [before + (after - before) / 2 for before, after in pairwise(writes) if after - before > APART]
+        for when in handed[: self.bench.size(*MOST_HANDOVERS)] if self._declared.features.temporal else ():
+            for moment in [*[m for m in between if m < when][-1:], *[m for m in between if m > when][:1]]:
+                await self._compare_list(client, {"user_id": user, "limit": 500, "as_of": moment})
 
     def _owner(self, id: str) -> object:
         return self.model.records.get(id, {}).get("user_id")
@@ -140,10 +154,11 @@ class ReadBack(Reader):
                 if "as_of" in filters or filters not in telling:
                     await self._compare_search(client, {"query": "number", "user_id": user, "limit": 1, **filters})
                 most = {"user_id": user, "limit": 100, **filters}
-                if number % self.bench.size(1, 2) == 0:
+                in_turn = self.bench.size(2, number % 2)  # a quick run asks one of the two
+                if in_turn != 1:
                     await self._compare_best(client, most)
-                elif "context" in self._declared.verbs:
+                if in_turn != 0 and "context" in self._declared.verbs:
                     question = {"query": "number", "user_id": user, "token_budget": 5_000}
                     await self._compare_context(client, {**question, **filters})
-                else:
+                elif in_turn != 0:
                     await self._compare_search(client, {"query": "number", **most})

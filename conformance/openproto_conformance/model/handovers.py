@@ -58,6 +58,10 @@ class Handovers:
         dated = [(handover.old, handover.moment) for handover in self._written if not handover.open_ended]
         return sorted(dated, key=lambda each: (often[each[0]], each[1]), reverse=True)
 
+    def moments(self) -> list[tuple[str, datetime]]:
+        """Return who was handed over, and when, the latest first."""
+        return [(handover.old, handover.moment) for handover in reversed(self._written)]
+
     def begun(self, new: str) -> datetime | None:
         """Return when a successor without `valid_from` begins to be current: with what it wrote first."""
         moments = (handover.moment for handover in self._written if handover.new == new and handover.open_ended)
