@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openproto_conformance.histories.arguments import Arguments
-from openproto_conformance.histories.steps import History, Made, Step, User, VersionOf, made_of
+from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf, made_of
 
 READ_BACK_EVERY = 12
 ASKED_AGAIN = 4
@@ -35,6 +35,8 @@ class Author(Arguments):
                 self._append("add", dict(used))
         if "version" in self.theme.fields and self.supports("version"):
             self._stale()
+        if "restore" in kinds:
+            self._append("restore", {"records": Copies(tuple(dict.fromkeys(made for made, _ in self.gone())))})
         self._append("reopen", {})
         if "users" in kinds and "delete_all" in kinds:
             self._append("delete_all", {"user_id": User(self.random.randrange(self.theme.users))})
