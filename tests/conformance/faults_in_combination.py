@@ -39,7 +39,7 @@ async def a_key_leads_to_no_superseded_record(real: Real, ref: KeyRef) -> Any:
 @breaks("put: histories_of_keys")
 async def the_same_content_is_not_put_again(real: Any, item: MemoryInput, *, if_version: str | None) -> Any:
     with contextlib.suppress(NotFoundError):
-        record = await real.__self__.get_by_key(KeyRef(user_id=item.user_id, key=item.key))
+        record = await real.__self__.get_by_key(KeyRef(user_id=item.user_id, key=item.key or ""))
         if record.content == item.content and if_version is None:
             return PutResult(record=record, created=False)
     return await real(item, if_version=if_version)

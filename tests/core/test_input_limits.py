@@ -295,7 +295,12 @@ RESTORED: dict[str, list[Any]] = {
     "user_id": ["é", "u" * 256, "u" * 257, "", 7],
     "scope": [None, "a/b c", "s" * 512, "s" * 513, "a//b", "a/*", "", Text("a"), "\ud800"],
     "tags": [MANY, [*MANY, "t"], ["t" * 128], ["t" * 129], [" "], [Text("t")], ["t", "t"], [7]],
-    "source": [MemorySource(app="a", type="explicit"), MemorySource(type="odd"), MemorySource(more=1), MemorySource()],
+    "source": [
+        MemorySource(app="a", type="explicit"),
+        MemorySource(type="odd"),
+        MemorySource.model_validate({"more": 1}),
+        MemorySource(),
+    ],
     "confidence": [0.0, 1.0, 1.5, float("nan"), True, "0.5"],
     "valid_from": [NOON, NOON.replace(tzinfo=None), NOON.astimezone(timezone(timedelta(hours=2))), Clock.now(UTC)],
     "valid_to": [LATER, NOON, NOON - timedelta(1)],

@@ -275,7 +275,8 @@ def inputs_to_json(items: Sequence[MemoryInput]) -> str:
 
 def _told_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an input as JSON has them, without those that are absent."""
-    told = {name: value for name, value in fields.items() if value or value == 0}
+    told: dict[str, Any] = {}
+    told.update((name, value) for name, value in fields.items() if value or value == 0)
     if (source := told.get("source")) is not None:
         told["source"] = source.model_dump()
     for name in told.keys() & _MOMENTS:

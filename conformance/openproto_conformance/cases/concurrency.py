@@ -38,12 +38,12 @@ async def updates_at_once_lose_nothing(bench: Bench) -> None:
         got = await bench.client.get(record.id)
         fields = (got.content, got.scope, got.tags, got.confidence)
         equal(fields, (f"coffee {round}", scope.get("scope"), ["a", "b"], 0.75), "the fields after updates at once")
+    record = await bench.client.add("tea", user_id=user)
     if bench.capabilities.features.supports_supersession:
         old = [(await bench.client.add(f"tea {n}", user_id=user)).id for n in range(8)]
         await asyncio.gather(*(bench.client.update(record.id, supersedes=[id]) for id in old))
         got = await bench.client.get(record.id)
         equal(sorted(got.supersedes), sorted(old), "what is superseded after updates at once")
-    record = await bench.client.add("tea", user_id=user)
     pairs: list[Any] = [{"content": f"text {n}", "tags": [f"tag {n}"]} for n in range(20)]
     await asyncio.gather(*(bench.client.update(record.id, **pair) for pair in pairs))
     got = await bench.client.get(record.id)
