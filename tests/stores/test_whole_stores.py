@@ -166,6 +166,16 @@ async def test_what_was_deleted_on_purpose_comes_back_only_when_asked_for(store:
     assert b'{"user":"nobody"}\n{"user_end":{"records":0,"keys":0,"audit":0}}\n' in only
 
 
+async def test_an_id_that_one_user_cannot_have_another_one_may(store: Any) -> None:
+    async with store.client() as memory:
+        await memory.put("tea", user_id="ada", key="k")
+        record = await memory.add("coffee", user_id="bob")
+        await memory.delete(record.id)
+        outcomes = await memory.restore([record.model_copy(update={"user_id": "ada", "key": "k"}), record])
+        assert [outcome.outcome for outcome in outcomes] == ["refused", "restored"]
+        assert (await memory.get(record.id)).user_id == "bob"
+
+
 async def test_a_package_is_of_one_moment_whatever_is_written_meanwhile(store: Any) -> None:
     async with store.client() as memory:
         for n in range(60):

@@ -146,6 +146,15 @@ async def restore(
         if part:
             fresh |= {row[0] for row in await fetch(acting, INSERT, model, *_columns(part), *caller)}
     written = {id: stored for id, (stored, _) in writable.items() if id in fresh}
+    # What stood in the way of the first of an id need not stand in the way of the next one.
+    again = [
+        number
+        for number, stored in enumerate(records)
+        if number not in outcomes and stored.record.id not in fresh and _differs(stored, writable[stored.record.id][0])
+    ]
+    if again:
+        rest = [records[number] for number in again], [batch[number] for number in again]
+        outcomes |= zip(again, await restore(fetch, *rest, model, caller, deleted, apart=apart), strict=True)
     owners: dict[str, set[str]] = {}
     for id, owner in await fetch(EVERYBODY, OWNERS, [*writable]) if len(outcomes) + len(written) < len(records) else ():
         owners.setdefault(id, set()).add(owner)
@@ -207,6 +216,10 @@ async def _parts_apart(fetch: Fetch, writable: Mapping[str, _Writable]) -> Itera
         if owners.get(id, stored.record.user_id) == stored.record.user_id:
             parts.setdefault(stored.record.user_id, []).append((stored, new))
     return [(acting_for(user_id), part) for user_id, part in parts.items()]
+
+
+def _differs(stored: StoredRecord, first: StoredRecord) -> bool:
+    return (stored.record.user_id, stored.record.key) != (first.record.user_id, first.record.key)
 
 
 def _named_by(stored: StoredRecord) -> Sequence[str]:
