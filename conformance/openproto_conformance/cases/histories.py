@@ -22,7 +22,7 @@ area = Area("histories")
 HISTORIES, QUICK = 10, 5
 SYNC_HISTORIES, SYNC_QUICK = 4, 1
 """Fewer on the other face: the store behind it is the same, and what the face itself does shows in any of them."""
-STEPS, QUICK_STEPS = 36, 22
+STEPS, QUICK_STEPS, SYNC_QUICK_STEPS = 36, 22, 12
 AT_ONCE = 5
 """Histories that are played at once, because what one of them waits for costs the others nothing; those that mostly
 wait are shorter, twice as many, and all at once."""
@@ -34,7 +34,7 @@ async def _try(bench: Bench, theme: Theme) -> None:
         if bench.capabilities.x_openproto.support.get(operation, "none") == "none":
             return
     sizes = (HISTORIES, QUICK) if bench.face == "async" else (SYNC_HISTORIES, SYNC_QUICK)
-    count, length = bench.size(*sizes), bench.size(STEPS, QUICK_STEPS)
+    count, length = bench.size(*sizes), bench.size(STEPS, QUICK_STEPS if bench.face == "async" else SYNC_QUICK_STEPS)
     length = int(length * theme.share)
     at_once = AT_ONCE
     if "cancelled" in theme.steps:
