@@ -36,6 +36,11 @@ class Author(Arguments):
         if "version" in self.theme.fields and self.supports("version"):
             self._stale()
         if "restore" in kinds:
+            self._append("add", {"content": "changed, deleted, and restored", "user_id": User(0)})
+            made, _ = self.made[-1]
+            for verb, changes in (("update", {"confidence": 0.5}), ("delete", {})):
+                if self.has(verb):
+                    self._append(verb, {"id": made, **changes})
             self._append("restore", {"records": Copies(tuple(dict.fromkeys(made for made, _ in self.gone())))})
         self._append("reopen", {})
         if "users" in kinds and "delete_all" in kinds:
