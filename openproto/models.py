@@ -6,6 +6,7 @@ are absent are None, or an empty list, in Python, and are left out of JSON. Date
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -293,8 +294,8 @@ class Snapshot(Protocol):
         ...
 
     async def counts(self, user_id: str) -> Mapping[str | None, int]:
-        """Return how many records a user has in each scope, and in none."""
-        ...
+        """Return how many records a user has in each scope, and in none; a store that can count need not read them."""
+        return Counter([stored.record.scope async for records in self.records(user_id) for stored in records])
 
     def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records of a user, oldest first, some at a time."""

@@ -7,7 +7,7 @@ is made of the id; where a key outlives its memory, restoring once more takes th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -257,7 +257,7 @@ class Restoring(Vendor[B]):
                 await self.replace(old, old.marked(tuple(marks)))
 
 
-class _Shown:
+class _Shown(Snapshot):
     """What a vendor holds, with the handovers of records, and the idempotency keys of those that are there."""
 
     def __init__(self, vendor: Restoring[Any]) -> None:
@@ -272,10 +272,6 @@ class _Shown:
             raise self._vendor.unsupported("users")
         for user in sorted(await self._vendor.owners()):
             yield user
-
-    async def counts(self, user_id: str) -> Mapping[str | None, int]:
-        """Return how many records the user has in each scope."""
-        return Counter([stored.record.scope async for records in self.records(user_id) for stored in records])
 
     async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the user's records."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -74,7 +73,7 @@ async def _listing(memory: AsyncMemory) -> AsyncIterator[Snapshot]:
     yield _Listed(memory)
 
 
-class _Listed:
+class _Listed(Snapshot):
     """What the verbs give, each page as of the moment when it was asked for."""
 
     def __init__(self, memory: AsyncMemory) -> None:
@@ -92,10 +91,6 @@ class _Listed:
             if page.next_cursor is None:
                 return
             page = await self._memory.users(cursor=page.next_cursor)
-
-    async def counts(self, user_id: str) -> Mapping[str | None, int]:
-        """Return how many records the user has in each scope."""
-        return Counter([stored.record.scope async for records in self.records(user_id) for stored in records])
 
     async def records(self, user_id: str) -> AsyncIterator[Sequence[StoredRecord]]:
         """Return the records."""

@@ -32,9 +32,8 @@ class ReadBack(Reader):
     async def read_new(self, clients: Sequence[AsyncMemory], number: int) -> None:
         """Read through one client for the users of whom something was written; the ids of it through each."""
         client, written = clients[number % len(clients)], self._written()
-        users = [
-            user for user in self.users if any(deed.user_id == user for deed in self.model.writes[self._read_up_to :])
-        ]
+        writers = {deed.user_id for deed in self.model.writes[self._read_up_to :]}
+        users = [user for user in self.users if user in writers]
         self._read_up_to = len(self.model.writes)
         await self._list_each([client], users, number)
         await self._get_all(clients, client, [id for id in self.model.records if id in written], written)
