@@ -98,8 +98,8 @@ _CHARACTERS = _Characters()
 
 
 def split_unicode(text: str) -> list[str]:
-    """Return the words of any text, in order and in lower case, runs of unspaced scripts whole."""
-    return unicodedata.normalize("NFKC", text.casefold()).translate(_CHARACTERS).split()
+    """Return the words of any text, each once, in order and in lower case, runs of unspaced scripts whole."""
+    return list(dict.fromkeys(unicodedata.normalize("NFKC", text.casefold()).translate(_CHARACTERS).split()))
 
 
 def add_forms(word: str, forms: Forms) -> None:

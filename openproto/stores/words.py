@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -103,7 +103,10 @@ def query_terms(query: str) -> QueryTerms:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of `text` in order, normalised but not stemmed, and behind them their variants."""
+    """Return the words of `text` in order, normalised but not stemmed, and behind them their variants.
+
+    One that is not in ASCII alone may stand there once for all its places.
+    """
     found, begun = begun_words(text)
     return [*found, *prefixes(*begun)]
 
@@ -113,8 +116,9 @@ def begun_words(text: str) -> tuple[list[str], list[str]]:
     if text.isascii():
         main = _ascii_words(text)
         return [*main, *joined(text)], main if _ENGLISH.isdisjoint(main) else []
-    forms = _forms(text)
-    singles = chain.from_iterable(map(parts, split_unicode(text)))
+    found = split_unicode(text)
+    forms = _forms(text, found)
+    singles = chain.from_iterable(map(parts, found))
     return [*forms.main, *forms.exact, *(variant for variant, _ in forms.loose), *singles], []
 
 
@@ -123,12 +127,13 @@ def plain_words(text: str) -> list[str]:
     return _forms(text).main
 
 
-def _forms(text: str) -> Forms:
+def _forms(text: str, found: Sequence[str] | None = None) -> Forms:
+    """Return the forms of a text, whose words are `found`, where they are known and it is not ASCII."""
     if text.isascii():
         forms = Forms(_ascii_words(text), joined(text), [])
     else:
         forms = Forms([], joined(unicodedata.normalize("NFC", text)), [])
-        for word in split_unicode(text):
+        for word in split_unicode(text) if found is None else found:
             if word.isascii():
                 forms.main.append(word)
             else:
