@@ -157,7 +157,7 @@ THEMES = (
         "The audit log holds each write once, newest first, under every filter and limit.",
         "`audit`: an entry for each memory written; the limit comes after the other conditions",
         {
-            "add": 4, "add_many": 2, "update": 2, "put": 4, "delete": 2, "delete_all": 2, "list": 3, "search": 1,
+            "add": 4, "add_many": 2, "update": 2, "put": 4, "delete": 2, "delete_all": 2, "list": 5, "search": 1,
             "get": 1, "audit": 6,
         },
         fields=("tags", "scope", "source", "idempotency", "key"),

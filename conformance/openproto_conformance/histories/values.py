@@ -54,10 +54,10 @@ TEXTS = (
     "x-note: {}",
 )
 CLEANED = (
-    " blanks at both ends  ",
+    " blanks at both ends of a cafe\u0301  ",
     "\ttabs\tand line ends\r\n",
     " a blank before",
-    "a line end after\n",
+    "a line end after an a\u0308\n",
     "cafe\u0301, a\u0308, n\u0303",
     '  {"z":1,"a":2}',
     "[1,2, 3]",
