@@ -166,14 +166,16 @@ async def test_what_was_deleted_on_purpose_comes_back_only_when_asked_for(store:
     assert b'{"user":"nobody"}\n{"user_end":{"records":0,"keys":0,"audit":0}}\n' in only
 
 
-async def test_an_id_that_one_user_cannot_have_another_one_may(store: Any) -> None:
+@pytest.mark.parametrize("next_one", ["ada", "bob"])
+async def test_an_id_that_one_record_cannot_have_the_next_one_may(store: Any, next_one: str) -> None:
     async with store.client() as memory:
         await memory.put("tea", user_id="ada", key="k")
-        record = await memory.add("coffee", user_id="bob")
+        record = await memory.add("coffee", user_id=next_one)
         await memory.delete(record.id)
         outcomes = await memory.restore([record.model_copy(update={"user_id": "ada", "key": "k"}), record])
         assert [outcome.outcome for outcome in outcomes] == ["refused", "restored"]
-        assert (await memory.get(record.id)).user_id == "bob"
+        assert str(outcomes[0].error).startswith("key: ")
+        assert (await memory.get(record.id)).user_id == next_one
 
 
 async def test_a_package_is_of_one_moment_whatever_is_written_meanwhile(store: Any) -> None:

@@ -147,21 +147,22 @@ async def restore(
             fresh |= {row[0] for row in await fetch(acting, INSERT, model, *_columns(part), *caller)}
     written = {id: stored for id, (stored, _) in writable.items() if id in fresh}
     # What stood in the way of the first of an id need not stand in the way of the next one.
+    left = [number for number in range(len(records)) if number not in outcomes]
     again = [
         number
-        for number, stored in enumerate(records)
-        if number not in outcomes and stored.record.id not in fresh and _differs(stored, writable[stored.record.id][0])
+        for number in left
+        if (id := records[number].record.id) not in fresh and _differs(records[number], writable[id][0])
     ]
-    if again:
+    owners: dict[str, set[str]] = {}
+    for id, owner in await fetch(EVERYBODY, OWNERS, [*writable]) if len(written) < len(left) else ():
+        owners.setdefault(id, set()).add(owner)
+    for number in left:
+        stored = records[number]
+        is_new = written.get(stored.record.id) is stored
+        outcomes[number] = outcome_of(stored.record, "restored") if is_new else _left_alone(stored.record, owners)
+    if again:  # now that it is told of the first ones why they were left alone
         rest = [records[number] for number in again], [batch[number] for number in again]
         outcomes |= zip(again, await restore(fetch, *rest, model, caller, deleted, apart=apart), strict=True)
-    owners: dict[str, set[str]] = {}
-    for id, owner in await fetch(EVERYBODY, OWNERS, [*writable]) if len(outcomes) + len(written) < len(records) else ():
-        owners.setdefault(id, set()).add(owner)
-    for number, stored in enumerate(records):
-        if number not in outcomes:
-            is_new = written.get(stored.record.id) is stored
-            outcomes[number] = outcome_of(stored.record, "restored") if is_new else _left_alone(stored.record, owners)
     await _settle_all(fetch, written)
     return [outcomes[number] for number in range(len(records))]
 
