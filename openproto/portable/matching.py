@@ -46,6 +46,11 @@ class Marks(NamedTuple):
         """Say whether the moments of supersession are the same, as far as both are known."""
         return None in (self.history, other.history) or self.history == other.history
 
+    def successors(self) -> set[str]:
+        """Return the ids of those that took over from the record, as far as they are known."""
+        handovers = self.history[1] if self.history is not None else ()
+        return {id for id in (self.superseded_by, *(id for id, _ in handovers)) if id is not None}
+
 
 class Matching:
     """Compares the records of a target with those of a source, which is named by its provider.

@@ -194,7 +194,10 @@ class Migration:
         if found.id != record.id and wanted.own == found.marks.own:
             writer.link_later(record)  # an earlier run was interrupted before it could
         elif self._journal.has_brought(record.user_id, record.id, found.own):
-            await writer.renew(stored, found)
+            # What took over from it at the target, where that was not brought, is a change made there.
+            brought = self._journal.brought[record.user_id].keys()
+            if found.marks.successors() <= wanted.successors() | brought:
+                await writer.renew(stored, found)
 
     async def _tell(self, user: str, id: str, wanted: Marks, found: Found | None, origins: Mapping[str, str]) -> None:
         """Say how a record differs; its marks only say that it does."""

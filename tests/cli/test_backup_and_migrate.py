@@ -130,6 +130,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(cli: Run, tmp
     lost = cli(*here, "--to", "faulty")
     assert (lost.status, "created_at of 1 memory" in lost.out, "--lossy" in lost.err) == (6, True, True)
     assert cli("migrate", "--undo", "none.json").status == 2
+    for content, why in ((b"\n", "names no user"), (b"\xff", "UTF-8")):
+        (tmp_path / "ids").write_bytes(content)
+        unnamed = cli(*here, "--to", "sqlite", "--to-option", "path=there.db", "--users-file", "ids")
+        assert (unnamed.status, why in unnamed.err) == (2, True)
     assert sorted(path.name for path in tmp_path.glob("*.json*")) == []
 
 

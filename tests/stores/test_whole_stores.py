@@ -294,17 +294,22 @@ async def test_what_only_json_tells_apart_is_different(stores: list[Any], tmp_pa
 async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any], tmp_path: Path) -> None:
     async with stores[0].client() as here, stores[1].client() as there:
         await fill(here)
+        rum = await here.add("rum", user_id="bob")
         await moved(here, there, tmp_path / "r")
         changed = (await here.list("ada")).items[0]
         await here.update(changed.id, content="said anew")
         new = await here.add("Bergen", user_id="bob", supersedes=[(await here.get(user_id="bob", key="k")).id])
-        kept = (await there.list("bob")).items[0]
+        kept = (await there.list("bob")).items[1]
         await there.update(kept.id, content="changed there")
+        gin = await there.add("gin", user_id="bob", supersedes=[rum.id])
+        await there.delete(gin.id)
         second = await moved(here, there, tmp_path / "r")
-        assert (second.brought, second.renewed, dict(second.faults)) == (1, 2, {"different": 1})
-        assert second.listed == [
-            {"what": "different", "user_id": "bob", "id": kept.id, "fields": ["content", "updated_at"]}
-        ]
+        assert (second.brought, second.renewed, dict(second.faults)) == (1, 2, {"different": 2})
+        assert {each["id"]: each["fields"] for each in second.listed} == {
+            kept.id: ["content", "updated_at"],
+            rum.id: ["superseded_by", HISTORY],
+        }
+        assert (await there.get(rum.id)).superseded_by == gin.id
         assert (await there.get(changed.id)).content == "said anew"
         assert (await there.get(user_id="bob", key="k")).superseded_by == new.id
 

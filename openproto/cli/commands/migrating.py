@@ -145,8 +145,14 @@ def _given(which: str, options: list[str] | None) -> dict[str, str]:
 
 
 def _named(users: list[str] | None, file: Path | None) -> list[str]:
-    lines = file.read_text(encoding="utf-8-sig").splitlines() if file is not None else []
-    return list(dict.fromkeys([*(users or []), *(line.strip() for line in lines if line.strip())]))
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file is not None else []
+    except UnicodeDecodeError:
+        raise Misuse(f"{file} is not a text in UTF-8", "write an id on each line") from None
+    named = list(dict.fromkeys([*(users or []), *(line.strip() for line in lines if line.strip())]))
+    if file is not None and not named:  # which must not come to mean everybody
+        raise Misuse(f"{file} names no user", "write an id on each line")
+    return named
 
 
 async def _users(memory: AsyncMemory, provider: str) -> list[str]:
