@@ -50,7 +50,7 @@ from openproto.requests import (
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.duplicates import decide, plain
 from openproto.stores.ranking import shares
-from openproto.stores.words import query_terms, terms
+from openproto.stores.words import query_terms, term_set
 
 
 class EmulatedProvider(Restoring[B]):
@@ -369,7 +369,7 @@ class EmulatedProvider(Restoring[B]):
     async def _by_words(self, query: SearchQuery, at: datetime, seen: set[str], below: float) -> SearchResults:
         """Return what the vendor's search could not reach, by the share of the query's words it holds."""
         records: list[MemoryRecord] = []
-        found: list[set[int]] = []
+        found: list[frozenset[int]] = []
         wanted = query_terms(query.query)
         known = {*wanted.terms, *wanted.variants}
         async with aclosing(self.scan(query.user_id)) as memories:
@@ -378,7 +378,7 @@ class EmulatedProvider(Restoring[B]):
                 if record.id in seen or not matches(stored, query) or not is_current(stored, at):
                     continue
                 records.append(record)
-                found.append(known.intersection(terms(record.content)))
+                found.append(term_set(record.content).intersection(known))
                 await asyncio.sleep(0)  # splitting a long text takes a while
         scores = shares(wanted, found)
         return [hit_of(query, records[number], "words", share * below) for number, share in scores.items()]

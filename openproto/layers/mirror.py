@@ -118,10 +118,8 @@ class Mirrored(Layer):
         return result
 
     async def delete(self, ref: RecordRef) -> None:
-        """Delete through the primary; a record without its user is looked up where ids may differ at the mirror."""
-        owner = ref.user_id
-        if owner is None and (self._applier is None or not self._applier.keeps_ids):
-            owner = await self._owner(ref)
+        """Delete through the primary; a record without its user is looked up, since another may have the id next."""
+        owner = ref.user_id or await self._owner(ref)
         async with self._noted([Reference("record", owner, ref.id)]):
             await self.inner.delete(ref)
 

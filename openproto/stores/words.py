@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -30,6 +31,8 @@ _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for c
 
 MAX_QUERY_TERMS = 40
 _MOST_KNOWN_WORDS = 65_536
+_MOST_KNOWN_TEXTS = 4_096
+_LONGEST_KNOWN_TEXT = 500
 
 _ENGLISH = frozenset(
     """
@@ -69,6 +72,18 @@ def terms(text: str) -> list[int]:
     """Return the distinct terms of `text` and of the variants of its words."""
     packed = packed_terms(text)
     return list(dict.fromkeys(struct.unpack(f">{len(packed) // 8}Q", packed)))
+
+
+def term_set(text: str) -> frozenset[int]:
+    """Return the terms of `text` as a set, kept for short texts: who ranks here meets the same ones in every search."""
+    return (_known_terms if len(text) <= _LONGEST_KNOWN_TEXT else _term_set)(text)
+
+
+def _term_set(text: str) -> frozenset[int]:
+    return frozenset(terms(text))
+
+
+_known_terms = lru_cache(_MOST_KNOWN_TEXTS)(_term_set)
 
 
 def packed_terms(text: str) -> bytes:

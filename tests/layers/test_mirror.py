@@ -173,6 +173,21 @@ async def test_what_a_record_released_before_it_was_deleted_is_current_at_the_mi
         assert [record.content async for record in memory.iter("ann", as_of=datetime.now(UTC))] == ["tea"]
 
 
+@kinds
+async def test_what_comes_back_as_another_users_is_no_longer_the_first_ones_at_the_mirror(
+    kind: str, tmp_path: Path
+) -> None:
+    pair = Pair(tmp_path, kind)
+    async with pair.client() as memory:
+        record = await memory.add("tea", user_id="ann")
+        await pair.caught_up()
+    async with pair.client(Faulty(pair.mirror, down)) as memory:
+        await memory.delete(record.id)
+        await memory.restore([record.model_copy(update={"user_id": "bob"})])
+    await pair.catch_up()
+    assert [await pair.same(user) for user in ("ann", "bob")] == [0, 1]
+
+
 async def test_a_key_is_free_though_what_bears_it_at_the_mirror_was_removed_by_another_client(pair: Pair) -> None:
     async with pair.client() as memory:
         old = await memory.add("tea", user_id="ann", key="drink")

@@ -27,7 +27,7 @@ from openproto.errors import (
 from openproto.fanout import gather_bounded
 from openproto.layers.mirroring.calls import bounded, pages
 from openproto.layers.mirroring.journal import Entry, MirrorJournal, Reference
-from openproto.layers.mirroring.targets import Restoring, Target, target
+from openproto.layers.mirroring.targets import Target, target
 from openproto.models import MemoryRecord
 from openproto.provider import Provider
 from openproto.requests import KeyRef, RecordRef
@@ -105,11 +105,6 @@ class Applier:
                 _log.warning(text, self._journal.backlog)
             await self._mirror.close()
 
-    @property
-    def keeps_ids(self) -> bool:
-        """Whether records have the primary's ids at the mirror; not known before the mirror was opened once."""
-        return isinstance(self._target, Restoring)
-
     def sample(self, record: MemoryRecord) -> None:
         """Compare a record that was read, unless the mirror is behind."""
         if not self._journal.backlog:
@@ -186,6 +181,9 @@ class Applier:
             if entry.kind == "user" or (found := await self._id(entry)) is None:
                 users[user or ""] = None
             else:
+                if user is not None and ids.get(found) not in (None, user):
+                    # It was deleted, and restored for another user, whom the mirror would refuse it before.
+                    await self._transfer(target, {found: ids.pop(found)})
                 ids[found] = user or ids.get(found)
         await self._transfer(target, ids)
         for user in users:
