@@ -99,7 +99,9 @@ _CHARACTERS = _Characters()
 
 def split_unicode(text: str) -> list[str]:
     """Return the words of any text, each once, in order and in lower case, runs of unspaced scripts whole."""
-    return list(dict.fromkeys(unicodedata.normalize("NFKC", text.casefold()).translate(_CHARACTERS).split()))
+    # Once before as well: 𝓐, № and ℃ become capitals. The letters of ™ would be taken for the end of the word.
+    folded = unicodedata.normalize("NFKC", text.replace("™", " ")).casefold()
+    return list(dict.fromkeys(unicodedata.normalize("NFKC", folded).translate(_CHARACTERS).split()))
 
 
 def add_forms(word: str, forms: Forms) -> None:

@@ -56,6 +56,7 @@ def test_words_that_differ_in_meaning_are_not_one(one: str, other: str) -> None:
         ("version 3.2", "3.2"), ("v1.2.3-rc1", "1.2.3"), ("write to ada@example.org", "ada@example.org"),
         ("in notes_2024.txt", "notes_2024.txt"), ("getUserName", "get user name"), ("user_id", "userId"),
         ("e-mail", "email"), ("👩‍💻 at work", "👩"), ("❤️", "❤"), ("ＴＥＡ", "tea"), ("می‌خواهم", "میخواهم"),
+        ("𝓗𝓮𝓵𝓵𝓸", "hello"), ("Lego™ bricks", "lego"), ("№5", "no5"),
     ],
 )  # fmt: skip
 def test_a_word_is_found_however_it_is_written(written: str, asked: str) -> None:

@@ -149,10 +149,10 @@ def _named(users: list[str] | None, file: Path | None) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").splitlines() if file is not None else []
     except UnicodeDecodeError:
         raise Misuse(f"{file} is not a text in UTF-8", "write an id on each line") from None
-    named = list(dict.fromkeys([*(users or []), *(line.strip() for line in lines if line.strip())]))
+    named = [*(users or []), *(line.strip() for line in lines if line.strip())]
     if file is not None and not named:  # which must not come to mean everybody
         raise Misuse(f"{file} names no user", "write an id on each line")
-    return named
+    return list(dict.fromkeys(named))
 
 
 async def _users(memory: AsyncMemory, provider: str) -> list[str]:
