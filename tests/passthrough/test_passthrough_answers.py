@@ -171,20 +171,6 @@ async def test_a_cursor_that_leads_to_itself_does_not_go_round_for_ever() -> Non
     assert (type(error), "no end" in error.message) == (errors.ProviderError, True)
 
 
-async def test_what_a_newer_server_adds_is_kept() -> None:
-    record = {**RECORD, "mood": {"calm": True}, "status": "dreaming", "source": {"type": "guessed", "by": "x"}}
-    entry = {**ENTRY, "user_id": "ann", "action": "dream", "mood": "calm"}
-
-    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
-        return answer({"entries": [entry]} if "audit" in request.target else record)
-
-    async with RawServer(handle) as server, server.client() as client:
-        assert (await client.get("1")).to_wire() == record
-        assert [found.action for found in await client.audit("ann")] == ["dream"]
-    async with RawServer(always(answer(BOB))) as server, server.client() as client:
-        assert (await client.get("1")).user_id == "bob"  # any user was asked for
-
-
 async def test_an_answer_may_be_compressed_but_not_broken() -> None:
     reply = answer(gzip.compress(b'{"items": [], "padding": "%b"}' % (b"x" * 10**6)), content_encoding="gzip")
     async with RawServer(always(reply)) as server, server.client() as client:

@@ -13,7 +13,7 @@ import pytest
 from openproto_adapters.postgres import Postgres, replica
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private import server as private
-from postgres_tools import CLIENTS, At, Database, calls_of, tasks, whole_chain
+from postgres_tools import CLIENTS, At, Database, calls_of, whole_chain
 from waiting import cancelled, until
 
 from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
@@ -141,24 +141,6 @@ async def test_dropped_tables_and_odd_constraints_are_typed_errors_that_repeat_n
         assert (await memory.health()).status == "unavailable"
     async with db.client() as memory:
         assert (await memory.add("new", user_id="ada")).content == "new"
-
-
-async def test_a_cancelled_statement_ends_in_the_server_and_its_connection_serves_the_next(db: Database) -> None:
-    async with db.client(pool_max=1) as memory:
-        record = await memory.add("kept", user_id="ada")
-        before = tasks()
-        for verb, call in calls_of(memory, record.id, "kept").items():
-            async with db.stuck():
-                calls = [asyncio.ensure_future(call())]
-                await db.running(1)
-                calls.append(asyncio.create_task(memory.list("ada")))
-                await asyncio.sleep(0.01)
-                for running in reversed(calls):
-                    assert await cancelled(running, seconds=5), verb  # the lock would be waited for without end
-                await db.running(0)
-            assert (await memory.list("ada")).items == [record], verb
-        await until(lambda: tasks() <= before, 2)
-        assert await db.connections() == 1
 
 
 async def test_closing_while_a_statement_is_stuck_is_bounded_and_ends_it(db: Database) -> None:

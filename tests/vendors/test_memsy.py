@@ -226,24 +226,6 @@ async def test_every_search_names_its_actor(
             await client.search("note", "ann")
 
 
-# Calls and their errors
-
-
-async def test_a_refused_write_is_its_error_and_leaves_nothing(memory: AsyncMemory, emulator: Emulator) -> None:
-    for status, body, kind in (
-        (403, {"message": "Forbidden"}, errors.UnauthorizedError),
-        (403, {"detail": {"error": "seat_required", "message": "the secret"}}, errors.ScopeDeniedError),
-        (409, {"detail": {"error": "seat_limit_reached", "message": "the secret"}}, errors.ScopeDeniedError),
-        (400, {"detail": {"error": "org_id_not_allowed", "message": "the secret"}}, errors.InvalidRequestError),
-    ):
-        emulator.faults.next(Status(status, body=body), path="/v1/ingest")
-        with pytest.raises(errors.OpenProtoError) as caught:
-            await memory.add("the secret", user_id="ann")
-        assert (type(caught.value), caught.value.retryable, emulator.events) == (kind, False, {})
-        assert "secret" not in str(caught.value)
-    assert (await memory.list("ann")).items == []
-
-
 async def test_health_needs_the_key(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await memory.health()).status == "ok"
     for path, status in (("/v1/health", 503), ("/v1/console/memories", 401)):

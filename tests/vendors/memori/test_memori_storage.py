@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import multiprocessing
-import sqlite3
 import stat
-from contextlib import closing
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 from openproto_adapters.memori import Memori, store
 
-from openproto import AsyncMemory, ConflictError, Memory, NotFoundError, OpenProtoError, ProviderError
+from openproto import AsyncMemory, ConflictError, NotFoundError, OpenProtoError, ProviderError
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -82,29 +81,18 @@ async def test_every_fact_is_ranked_however_many(memory: AsyncMemory, monkeypatc
     assert found[0].memory.content == "Our cat sleeps on the sofa"
 
 
-async def test_filters_are_taken_literally_and_before_the_ranking(memory: AsyncMemory) -> None:
-    for scope, tag, until in (("a_c/d", 'say "hi" 100%', None), ("abc/d", "hi", None), ("a_c", "hi", WHEN)):
-        await memory.add("a note", user_id="ann", scope=scope, tags=[tag], valid_to=until)
-    by_scope = await memory.search("note", "ann", scope="a_c")
-    by_tag = await memory.search("note", "ann", tag='say "hi" 100%')
-    assert [found.memory.scope for found in (*by_scope, *by_tag)] == ["a_c/d"] * 2
+async def test_tables_are_made_once_whoever_opens_them_at_the_same_time(
+    database: Path, models: Path, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(n: int) -> None:
+        async with AsyncMemory(Memori(database, models=models)) as memory:
+            await memory.add(f"note {n}", user_id="ann")
 
-
-def test_tables_are_made_once_whoever_opens_them_at_the_same_time(database: Path, models: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as processes:
-        outcomes = processes.starmap(_write, [(str(database), str(models), n) for n in range(4)])
-    assert outcomes == ["stored"] * 4
-    with Memory(Memori(database, models=models)) as memory:
-        assert len(memory.list("ann").items) == 4
-    with closing(sqlite3.connect(database)) as other:
-        assert other.execute("SELECT count(*) FROM memori_schema_version").fetchall() == [(1,)]
-    assert stat.S_IMODE(database.stat().st_mode) == 0o600
-
-
-def _write(database: str, models: str, n: int) -> str:
-    with Memory(Memori(database, models=models)) as memory:
-        memory.add(f"note {n}", user_id="ann")
-    return "stored"
+    monkeypatch.setattr(store, "_building", nullcontext())  # which keeps the clients of one process apart
+    await asyncio.gather(*(write(n) for n in range(4)))
+    assert sql("SELECT count(*) FROM openproto_memory") == [(4,)]
+    assert sql("SELECT count(*) FROM memori_schema_version") == [(1,)]
+    assert stat.S_IMODE((await asyncio.to_thread(database.stat)).st_mode) == 0o600
 
 
 @pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg"])
