@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from openproto_adapters.mem0.config import complete, local_path
 from openproto_adapters.mem0.shared_library import SharedLibrary, shared_library
 from waiting import until
 
-from openproto import AsyncMemory, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
+from openproto import AsyncMemory, Memory, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
 from openproto.embedding import LocalEmbedder
 
 EXPIRED = 450
@@ -251,6 +252,9 @@ async def test_a_wrong_configuration_is_refused(folder: Path, config: dict[str, 
     assert "k-secret" not in str(caught.value)
 
 
+ADDS = 400
+
+
 class Constant:
     model = "constant"
 
@@ -259,6 +263,32 @@ class Constant:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         return [[1.0] * self.dim for _ in texts]
+
+
+async def test_after_400_adds_from_many_threads_clients_and_loops_every_memory_is_found(folder: Path) -> None:
+    def add_from_threads() -> None:
+        with Memory("mem0", path=folder) as memory, ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda n: memory.add(f"thread note {n}", user_id=f"user {n % 16}"), range(ADDS // 2)))
+
+    async def add_from_a_loop(name: str) -> None:
+        async with AsyncMemory("mem0", path=folder) as memory:
+            adds = (memory.add(f"{name} note {n}", user_id=f"user {n % 16}") for n in range(ADDS // 4))
+            await asyncio.gather(*adds)
+
+    await asyncio.gather(
+        asyncio.to_thread(add_from_threads),
+        add_from_a_loop("here"),
+        asyncio.to_thread(lambda: asyncio.run(add_from_a_loop("there"))),
+    )
+    # Opened anew: what is read has been written.
+    async with AsyncMemory("mem0", path=folder) as memory:
+        contents = [record.content for user in range(16) async for record in memory.iter(f"user {user}", page_size=500)]
+        wanted = [f"thread note {n}" for n in range(ADDS // 2)]
+        wanted += [f"{name} note {n}" for name in ("here", "there") for n in range(ADDS // 4)]
+        assert sorted(contents) == sorted(wanted)
+        for n in range(0, ADDS // 4, 20):
+            hits = await memory.search(f"here note {n}", f"user {n % 16}", limit=5)
+            assert f"here note {n}" in [hit.memory.content for hit in hits]
 
 
 async def test_clients_of_one_process_and_one_configuration_share_a_store(folder: Path, run_python: Any) -> None:

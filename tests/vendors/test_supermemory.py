@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from itertools import count
 from typing import Any
@@ -116,6 +117,21 @@ async def test_windows_of_time_hold_everything_also_what_is_made_in_one_moment()
     assert sorted(int(one.id) for one in seen) == [*range(650)]
     assert [one.metadata["openproto_created"] for one in seen[:250]] == [90] * 250
     assert next(asked) < 50
+
+
+async def test_filters_come_before_the_limit_and_weak_hits_stay(memory: AsyncMemory, emulator: Emulator) -> None:
+    now = datetime.now(UTC)
+    stale = [{"content": f"green tea {n}", "valid_to": now - timedelta(days=n + 1)} for n in range(120)]
+    await memory.add_many([{"user_id": "ann", **item} for item in stale])
+    (old,) = await indexed(memory, "green tea and milk")
+    (current,) = await indexed(memory, "something else altogether", supersedes=[old.id])
+    before = emulator.counters.by_route[SEARCH]
+    assert [hit.memory.id for hit in await memory.search("green tea", "ann", limit=5)] == [current.id]
+    assert emulator.counters.by_route[SEARCH] == before + 1
+    assert emulator.counters.by_route["POST /ns/{namespace}/list/{type}"] == 0
+    back = await memory.search("green tea", "ann", limit=100, as_of=now - timedelta(days=20, hours=1))
+    stayed = {old.content, current.content}
+    assert {hit.memory.content for hit in back} - stayed == {f"green tea {n}" for n in range(20)}
 
 
 # What is not indexed yet

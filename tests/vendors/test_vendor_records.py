@@ -63,12 +63,6 @@ async def test_a_vendor_gets_the_last_field(store: AsyncMemory, memory: AsyncMem
     assert (dict(plan.cannot_keep), result.brought, result.equal, dict(result.faults)) == ({}, 3, 3, {})
     assert (result.ids, await shown(memory)) == ({}, before)
     assert await memory.get(old.id) == await memory.get(user_id="ada", key="city")
-    await memory.delete(tea.id, user_id="ada")
-    tea = await store.get(tea.id)
-    assert [each.outcome for each in await memory.restore([tea, tea])] == ["restored", "exists"]
-    assert [each.outcome for each in await memory.restore([await store.get(old.id)])] == ["exists"]
-    (foreign,) = await memory.restore([tea.model_copy(update={"user_id": "bob"})])
-    assert (foreign.outcome, foreign.error) == ("refused", "id: a record of another user has it; add() makes a new one")
 
 
 @pytest.mark.parametrize("everything", [False, True])
