@@ -161,35 +161,11 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str, dict[str, Any], bytes]] = {
         {**ANN, **FILTERS, "limit": "7", "cursor": "c=", **dict.fromkeys(("since", "until", "as_of"), f"{TIME}+00:00")},
         answer({"items": [MINE], "next_cursor": None}),
     ),
-    "list everything": (
-        lambda m: m.list("a&b", scope="*"),
-        "GET /memories",
-        {**ANN, "limit": "50"},
-        answer({"items": []}),
-    ),
     "search": (
         lambda m: m.search("my diagnosis", "a&b", limit=3, min_score=0.25, **FILTERS),
         "POST /memories/search",
         {**ANN, **FILTERS, "q": "my diagnosis", "limit": 3, "min_score": 0.25, "as_of": f"{TIME}Z"},
         answer({"results": [{"memory": MINE, "score": 0.5}]}),
-    ),
-    "context": (
-        lambda m: m.context("tea", "a&b", token_budget=7, **FILTERS),
-        "POST /context",
-        {**ANN, **FILTERS, "query": "tea", "token_budget": 7, "as_of": f"{TIME}Z"},
-        answer({"text": "", "citations": [], "token_count": 0}),
-    ),
-    "audit": (
-        lambda m: m.audit("a&b", app="notes", memory_id="1", since=MOMENT, limit=9),
-        "GET /audit",
-        {**ANN, "app": "notes", "memory_id": "1", "since": f"{TIME}+00:00", "limit": "9"},
-        answer({"entries": []}),
-    ),
-    "add_many": (
-        lambda m: m.add_many([{"content": "tea", "user_id": "a&b", "idempotency_key": "k"}]),
-        "POST /memories/batch",
-        {"items": [{"content": "tea", "user_id": "a&b", "idempotency_key": "k"}]},
-        answer({"outcomes": [{"status": 201, "memory": MINE}]}, 207),
     ),
     "delete_all": (
         lambda m: m.delete_all("a&b", scope="x/+ y", tag="50%"),
@@ -199,7 +175,7 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str, dict[str, Any], bytes]] = {
     ),
     "health": (lambda m: m.health(), "GET /healthz", {}, answer({"status": "ok"})),
 }
-"""What is called, the route and what arrives with it, and the answer."""
+"""What is called, the route and what arrives with it, and the answer: of each way to make a request, one."""
 
 
 def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
