@@ -7,6 +7,7 @@ since.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -83,9 +84,16 @@ def read_header(line: bytes) -> dict[str, Any]:
 
 
 def open_journal(report: Path, header: Mapping[str, Any]) -> tuple[BinaryIO, Journal]:
-    """Return the open journal of a report, made where it is missing; the caller closes the file."""
+    """Return the open journal of a report, made where it is missing and locked until the caller closes the file."""
     file = open_private(journal_path(report))
     try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Each would write over the other's lines, and an undo would not know what these had said.
+            raise InvalidRequestError(
+                "another migration is writing this report now; wait for its end, or name another file with --report"
+            ) from None
         return file, Journal(file, header)
     except BaseException:
         file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shlex
@@ -145,6 +146,10 @@ def test_a_report_belongs_to_one_migration_and_keeps_no_secret(cli: Run, tmp_pat
     assert cli(*here, "--to", "sqlite", "--to-option", "path=there.db").status == 0
     other = cli(*here, "--to", "sqlite", "--to-option", "path=elsewhere.db")
     assert (other.status, "another migration" in other.err) == (2, True)
+    with (tmp_path / "openproto-migration.json.journal").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        busy = cli(*here, "--to", "sqlite", "--to-option", "path=there.db")
+    assert (busy.status, "is writing this report now" in busy.err) == (2, True)
     report = tmp_path / "secret.json"
     kept = cli(*here, "--to", "faulty", "--to-option", "api_key=hunter22", "--lossy", "--report", str(report))
     assert kept.status != 0
