@@ -140,6 +140,8 @@ def _vector(data: bytes | None, dim: int | None) -> Vector | None:
 
 def input_of(record: MemoryRecord) -> KeyedInput | OpenProtoError:
     """Return what `add` would have made the record of, under its own id as the key, or why it cannot be written."""
+    if record.id in record.supersedes:
+        return InvalidRequestError("supersedes: a record cannot supersede itself")
     if is_uuid(record.id) and (valid := _valid_input(record)) is not None:
         return KeyedInput(valid, GeneratedKey(record.id))
     fields = {name: value for name in _COPIED if (value := getattr(record, name)) not in (None, [])}

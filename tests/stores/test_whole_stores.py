@@ -172,9 +172,10 @@ async def test_an_id_that_one_record_cannot_have_the_next_one_may(store: Any, ne
         await memory.put("tea", user_id="ada", key="k")
         record = await memory.add("coffee", user_id=next_one)
         await memory.delete(record.id)
-        outcomes = await memory.restore([record.model_copy(update={"user_id": "ada", "key": "k"}), record])
-        assert [outcome.outcome for outcome in outcomes] == ["refused", "restored"]
-        assert str(outcomes[0].error).startswith("key: ")
+        others = {"user_id": "ada", "key": "k"}, {"supersedes": [record.id]}
+        outcomes = await memory.restore([*[record.model_copy(update=other) for other in others], record])
+        assert [outcome.outcome for outcome in outcomes] == ["refused", "refused", "restored"]
+        assert [str(outcome.error).partition(":")[0] for outcome in outcomes[:2]] == ["key", "supersedes"]
         assert (await memory.get(record.id)).user_id == next_one
 
 
