@@ -116,16 +116,6 @@ async def test_a_call_that_sends_what_nobody_reads_is_cut(threads: Threads, http
         await cut(asyncio.create_task(threads(http.post, url, content=bytes(50_000_000))), threads, lambda: True, 0.2)
 
 
-async def test_a_reused_connection_is_cut(server: RawServer, threads: Threads, http: httpx.Client) -> None:
-    for _ in range(3):
-        assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-    assert server.connections == 1, "the connection was not kept alive"
-    call = asyncio.create_task(threads(http.get, server.url + "/hang"))
-    await cut(call, threads, asked(server, "/hang"))
-    assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-    assert server.connections == 2
-
-
 async def test_connecting_is_cut(server: RawServer, threads: Threads, http: httpx.Client) -> None:
     with full_backlog() as url:
         await cut(asyncio.create_task(threads(http.get, url)), threads, lambda: True, 0.1)

@@ -46,18 +46,6 @@ async def test_an_entry_that_fails_or_hangs_closes_the_client(act: Any, timeout:
     assert provider.cancelled == (["open"] if act is hang else [])
 
 
-async def test_a_first_caller_that_runs_out_of_time_leaves_the_opening_to_the_next() -> None:
-    gate = Gate()
-    provider = FakeProvider(opening=[gate])
-    memory = AsyncMemory(provider, timeout=0.05)
-    with pytest.raises(ProviderTimeoutError):
-        await memory.get("m1")
-    gate.go.set()
-    await memory.get("m1")
-    assert provider.opens == 1
-    await memory.aclose()
-
-
 async def test_a_failed_opening_fails_all_who_wait_and_the_next_verb_tries_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

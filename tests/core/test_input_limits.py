@@ -40,35 +40,22 @@ def deep(levels: int) -> Any:
 
 
 MANY = [f"t{n}" for n in range(64)]
-AT_THE_LIMIT: dict[str, list[dict[str, Any]]] = {
-    "add": [
-        {"content": "x" * 100_000, "user_id": "u" * 256, "scope": "s" * 512, "tags": MANY},
-        {"content": "é" * 100_000, "tags": ["t" * 128], "idempotency_key": "k" * 256},
-        {"content": " \n leading and trailing \t", "scope": "a/b c/_%?[", "tags": [], "confidence": 0.0},
-        {"confidence": 1, "source": MemorySource(app="a", type="explicit"), "supersedes": ["m1", "m2"]},
-        {"x_mem0": deep(100), "valid_from": NOON, "valid_to": NOON + timedelta(microseconds=1)},
-        {"valid_from": datetime.min.replace(tzinfo=UTC), "valid_to": datetime.max.replace(tzinfo=UTC)},
-    ],
-    "update": [
-        {"content": "x" * 100_000, "tags": MANY},
-        dict.fromkeys(("scope", "tags", "confidence", "valid_to", "supersedes")),
-    ],
-    "list": [{"limit": 1}, {"limit": 500}],
-    "search": [
-        {"limit": 1, "min_score": 0.0, "query": "q" * 100_000},
-        {"limit": 100, "min_score": 1.0, "tag": "t" * 128},
-    ],
-    "context": [{"token_budget": 1}, {"token_budget": 1_000_000}],
-    "audit": [{"limit": 1}, {"limit": 1000}],
-    "get": [{"id": "i" * 512}],
-}
 
 
-@pytest.mark.parametrize("verb", AT_THE_LIMIT)
-async def test_values_at_their_limits_are_accepted(verb: str) -> None:
-    for fields in AT_THE_LIMIT[verb]:
-        provider = await ask(verb, fields)
-        assert provider.calls[0] == ("search" if verb == "context" else verb)
+@pytest.mark.parametrize(
+    ("verb", "fields"),
+    [
+        ("add", {"scope": "s" * 512, "idempotency_key": "k" * 256, "x_mem0": deep(100)}),
+        ("add", {"content": " \n blanks \t", "valid_from": NOON, "valid_to": NOON + timedelta(microseconds=1)}),
+        ("add", {"valid_from": datetime.min.replace(tzinfo=UTC), "valid_to": datetime.max.replace(tzinfo=UTC)}),
+        ("search", {"query": "q" * 100_000, "tag": "t" * 128}),
+        ("context", {"token_budget": 1_000_000}),
+        ("get", {"id": "i" * 512}),
+    ],
+)
+async def test_the_largest_values_that_the_suite_does_not_try_are_accepted(verb: str, fields: dict[str, Any]) -> None:
+    provider = await ask(verb, fields)
+    assert provider.calls[0] == ("search" if verb == "context" else verb)
 
 
 @pytest.mark.parametrize("end", ["", "é", "a b", "a\n", "a/b", "a" * 128, "-a", "a\0b", "a\udfffb"])

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -235,6 +235,18 @@ USERS = ("ada", "bob")
 PAST, FAR = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
+@pytest.fixture
+async def here(stores: list[Any]) -> AsyncIterator[AsyncMemory]:
+    async with stores[0].client() as client:
+        yield client
+
+
+@pytest.fixture
+async def there(stores: list[Any]) -> AsyncIterator[AsyncMemory]:
+    async with stores[1].client() as client:
+        yield client
+
+
 def quiet(done: int, total: int | None) -> None:
     pass
 
@@ -259,9 +271,9 @@ async def shown(memory: AsyncMemory) -> dict[str, Any]:
     return found
 
 
-async def test_what_went_there_and_back_is_what_it_was(stores: list[Any], tmp_path: Path) -> None:
+async def test_what_went_there_and_back_is_what_it_was(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
     last = AsyncMemory("sqlite", path=tmp_path / "last.db", embedder="none")
-    async with stores[0].client() as here, stores[1].client() as there, last as back:
+    async with last as back:
         await fill(here)
         before = await shown(here)
         first = await moved(here, there, tmp_path / "there")
@@ -284,54 +296,55 @@ def test_a_journal_is_read_by_every_later_version() -> None:
     assert Matching("here", ["key"]).own(bare).hex() == "01ffd57127c5a3586ca2dbdf642f92bc"
 
 
-async def test_what_only_json_tells_apart_is_different(stores: list[Any], tmp_path: Path) -> None:
-    async with stores[0].client() as here, stores[1].client() as there:
-        one = await here.add("tea", user_id="ada", x_app=1)
-        await there.restore([one.model_copy(update={"x-app": True})])
-        told = await moved(here, there, tmp_path / "r")
-        assert [each["fields"] for each in told.listed] == [["extensions"]]
+async def test_what_only_json_tells_apart_is_different(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
+    one = await here.add("tea", user_id="ada", x_app=1)
+    await there.restore([one.model_copy(update={"x-app": True})])
+    told = await moved(here, there, tmp_path / "r")
+    assert [each["fields"] for each in told.listed] == [["extensions"]]
 
 
-async def test_a_second_pass_brings_what_was_written_meanwhile(stores: list[Any], tmp_path: Path) -> None:
-    async with stores[0].client() as here, stores[1].client() as there:
-        await fill(here)
-        rum = await here.add("rum", user_id="bob")
-        await moved(here, there, tmp_path / "r")
-        changed = (await here.list("ada")).items[0]
-        await here.update(changed.id, content="said anew")
-        new = await here.add("Bergen", user_id="bob", supersedes=[(await here.get(user_id="bob", key="k")).id])
-        kept = (await there.list("bob")).items[1]
-        await there.update(kept.id, content="changed there")
-        gin = await there.add("gin", user_id="bob", supersedes=[rum.id])
-        await there.delete(gin.id)
-        second = await moved(here, there, tmp_path / "r")
-        assert (second.brought, second.renewed, dict(second.faults)) == (1, 2, {"different": 2})
-        assert {each["id"]: each["fields"] for each in second.listed} == {
-            kept.id: ["content", "updated_at"],
-            rum.id: ["superseded_by", HISTORY],
-        }
-        assert (await there.get(rum.id)).superseded_by == gin.id
-        assert (await there.get(changed.id)).content == "said anew"
-        assert (await there.get(user_id="bob", key="k")).superseded_by == new.id
+async def test_a_second_pass_brings_what_was_written_meanwhile(
+    here: AsyncMemory, there: AsyncMemory, tmp_path: Path
+) -> None:
+    await fill(here)
+    rum = await here.add("rum", user_id="bob")
+    await moved(here, there, tmp_path / "r")
+    changed = (await here.list("ada")).items[0]
+    await here.update(changed.id, content="said anew")
+    new = await here.add("Bergen", user_id="bob", supersedes=[(await here.get(user_id="bob", key="k")).id])
+    kept = (await there.list("bob")).items[1]
+    await there.update(kept.id, content="changed there")
+    gin = await there.add("gin", user_id="bob", supersedes=[rum.id])
+    await there.delete(gin.id)
+    second = await moved(here, there, tmp_path / "r")
+    assert (second.brought, second.renewed, dict(second.faults)) == (1, 2, {"different": 2})
+    assert {each["id"]: each["fields"] for each in second.listed} == {
+        kept.id: ["content", "updated_at"],
+        rum.id: ["superseded_by", HISTORY],
+    }
+    assert (await there.get(rum.id)).superseded_by == gin.id
+    assert (await there.get(changed.id)).content == "said anew"
+    assert (await there.get(user_id="bob", key="k")).superseded_by == new.id
 
 
-async def test_a_second_pass_brings_moments_of_which_no_field_tells(stores: list[Any], tmp_path: Path) -> None:
-    async with stores[0].client() as here, stores[1].client() as there:
-        tea = await here.add("tea", user_id="ada", scope="a")
-        rum = await here.add("rum", user_id="ada")
-        gin = await here.add("gin", user_id="ada", supersedes=[rum.id])
-        await here.update(gin.id, content="more gin")
-        await moved(here, there, tmp_path / "r")
-        await here.update(tea.id, scope="a")
-        await here.update(gin.id, supersedes=None)
-        await here.update(gin.id, supersedes=[rum.id])  # from this moment on
-        second = await moved(here, there, tmp_path / "r")
-        assert (second.brought, second.renewed, dict(second.faults)) == (0, 3, {})
-        assert await shown(there) == await shown(here)
-        moment = gin.created_at + timedelta(microseconds=1)
-        current = {record.id async for record in there.iter("ada", as_of=moment)}
-        assert current == {tea.id, rum.id}
-        assert not (await moved(here, there, tmp_path / "r")).renewed
+async def test_a_second_pass_brings_moments_of_which_no_field_tells(
+    here: AsyncMemory, there: AsyncMemory, tmp_path: Path
+) -> None:
+    tea = await here.add("tea", user_id="ada", scope="a")
+    rum = await here.add("rum", user_id="ada")
+    gin = await here.add("gin", user_id="ada", supersedes=[rum.id])
+    await here.update(gin.id, content="more gin")
+    await moved(here, there, tmp_path / "r")
+    await here.update(tea.id, scope="a")
+    await here.update(gin.id, supersedes=None)
+    await here.update(gin.id, supersedes=[rum.id])  # from this moment on
+    second = await moved(here, there, tmp_path / "r")
+    assert (second.brought, second.renewed, dict(second.faults)) == (0, 3, {})
+    assert await shown(there) == await shown(here)
+    moment = gin.created_at + timedelta(microseconds=1)
+    current = {record.id async for record in there.iter("ada", as_of=moment)}
+    assert current == {tea.id, rum.id}
+    assert not (await moved(here, there, tmp_path / "r")).renewed
 
 
 async def test_moments_that_do_not_go_over_http_are_counted_before_anything_is_written(tmp_path: Path) -> None:
@@ -353,23 +366,24 @@ async def test_moments_that_do_not_go_over_http_are_counted_before_anything_is_w
                 assert not (await survey(beneath, there, ["ada"], quiet)).cannot_keep
 
 
-async def test_undoing_leaves_what_was_there_and_what_was_changed(stores: list[Any], tmp_path: Path) -> None:
-    async with stores[0].client() as here, stores[1].client() as there:
-        mine = await there.add("mine", user_id="ada")
-        await here.restore([mine])
-        await fill(here)
-        successor = await here.add("yours", user_id="ada", supersedes=[mine.id])
-        assert (await moved(here, there, tmp_path / "r")).brought == 13
-        changed = (await there.list("bob")).items[0]
-        await there.update(changed.id, content="changed there")
-        file, journal = open_journal(tmp_path / "r", {})
-        with file:
-            result = await undo(there, journal, Matching("here"), quiet)
-        assert (result.removed, result.changed) == (12, [{"user_id": "bob", "id": changed.id}])
-        assert [record.content for user in USERS for record in await there.list(user)] == ["mine", "changed there"]
-        current = [record.id async for record in there.iter("ada", as_of=datetime.now(UTC))]
-        assert current == [mine.id]
-        assert successor.id not in current
+async def test_undoing_leaves_what_was_there_and_what_was_changed(
+    here: AsyncMemory, there: AsyncMemory, tmp_path: Path
+) -> None:
+    mine = await there.add("mine", user_id="ada")
+    await here.restore([mine])
+    await fill(here)
+    successor = await here.add("yours", user_id="ada", supersedes=[mine.id])
+    assert (await moved(here, there, tmp_path / "r")).brought == 13
+    changed = (await there.list("bob")).items[0]
+    await there.update(changed.id, content="changed there")
+    file, journal = open_journal(tmp_path / "r", {})
+    with file:
+        result = await undo(there, journal, Matching("here"), quiet)
+    assert (result.removed, result.changed) == (12, [{"user_id": "bob", "id": changed.id}])
+    assert [record.content for user in USERS for record in await there.list(user)] == ["mine", "changed there"]
+    current = [record.id async for record in there.iter("ada", as_of=datetime.now(UTC))]
+    assert current == [mine.id]
+    assert successor.id not in current
 
 
 STORED = sorted(Path(__file__).with_name("stored").glob("*.gz"))
