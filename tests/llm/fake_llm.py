@@ -49,7 +49,6 @@ class FakeLLM:
         self.disconnected = threading.Event()
         self.pause_between_chunks = 0.0
         self.fail_next = 0
-        self.usage_chunk = False
         self.extract: Callable[[Json], Json] | None = None
         self.ids = itertools.count(1)
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -105,8 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif not body.get("stream"):
             self._answer(whole)
         elif "chat" in self.path:
-            without_choices = [(None, {**events[-1][1], "choices": []})] if llm.usage_chunk else []
-            self._stream([*events, *without_choices, (None, "[DONE]")])
+            usage = [(None, {**events[-1][1], "choices": []})] if body.get("stream_options") else []
+            self._stream([*events, *usage, (None, "[DONE]")])
         else:
             self._stream(events)
 

@@ -156,22 +156,13 @@ def test_a_turn_is_stored_once_however_often_it_comes_whatever_the_response_ids(
     assert shelf.contents("bob") == ["I like tea"]
 
 
-def test_streams_keep_what_they_are_and_their_options(llm: FakeLLM, gpt: OpenAI, memory: Memory) -> None:
-    llm.usage_chunk = True
-    stream = say(wrap(gpt, memory, user_id="ada"), "hello", stream=True)
-    assert isinstance(stream, openai.Stream)
-    assert stream.response.status_code == 200
-    assert list(stream)[-1].choices == [], "a chunk without choices is the caller's to see, and harms nobody"
-    assert "stream_options" not in llm.requests[0].json
-    assert CaptureQueue.of(memory).wait(5)
-
-
 async def test_a_cancelled_stream_is_closed_and_captured_as_partial(llm: FakeLLM, async_gpt: AsyncOpenAI) -> None:
     llm.pause_between_chunks = 0.05
     shelf, begun = Shelf(), asyncio.Event()
 
     async def read(client: AsyncOpenAI) -> None:
         async with await say(client, "word " * 50, stream=True) as stream:
+            assert isinstance(stream, openai.AsyncStream)
             async for chunk in stream:
                 if chunk.choices[0].delta.content == "said: ":
                     begun.set()
