@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import ProviderSuite
 
 from openproto import Provider
+
+
+@contextlib.contextmanager
+def locked(path: Path, mode: str = "normal") -> Iterator[None]:
+    """Hold the write lock of a file, as another process may; with `mode` "exclusive" have it for oneself."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute(f"PRAGMA locking_mode = {mode}")
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 class SqliteSuite(ProviderSuite):
@@ -31,12 +41,8 @@ class SqliteSuite(ProviderSuite):
     def provider(self) -> Provider:
         return self.kind(self.path, embedder="none")
 
-    @contextlib.contextmanager
-    def stalled(self) -> Iterator[None]:
-        """Take the write lock of the file, as another process may."""
-        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
+    def stalled(self) -> AbstractContextManager[None]:
+        return locked(self.path)
 
     def unreachable(self) -> Provider:
         return self.kind("/dev/null/memory.db", embedder="none")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +15,7 @@ import asyncpg
 import lasting
 import pytest
 from plain_sqlite import PlainSqlite
+from store_suites import locked
 
 from openproto import AsyncMemory, Provider, ProviderUnavailableError, ScopeDeniedError, UnauthorizedError, registry
 from openproto.client import settings
@@ -47,13 +46,6 @@ def made(file: Path) -> Made:
 
 def in_postgres() -> str:
     return f"{lasting.postgres_url('audit_journal')}&schema=t_{os.urandom(6).hex()}"
-
-
-@contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
 
 
 async def actions(memory: AsyncMemory) -> list[tuple[str, str | None]]:

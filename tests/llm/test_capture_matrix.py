@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ import anthropic
 import openai
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
-from fake_llm import MEMORIES, FakeLLM
+from fake_llm import MEMORIES, FakeLLM, Received
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from remembering_shelf import KNOWN, Shelf
@@ -261,34 +262,37 @@ def without_memories(body: bytes) -> Any:
     return {name: value for name, value in request.items() if value or name not in ("system", "instructions")}
 
 
-async def run(name: str, each: Shape, around: Callable[[Any], Any] = lambda client: client) -> tuple[Any, FakeLLM]:
+async def run(
+    llm: FakeLLM, name: str, each: Shape, around: Callable[[Any], Any] = lambda client: client
+) -> tuple[Any, list[Received]]:
+    """Return what the call gave, and what the model was asked, which answers as if it were the first time."""
+    llm.ids, llm.requests = itertools.count(1), []
     sdk, http = CLIENTS[name]
-    with FakeLLM() as llm:
-        base_url = llm.openai_url if "OpenAI" in name else llm.url
-        client = sdk(base_url=base_url, api_key="k", http_client=http(verify=False))
-        result = plain(await each.run(around(client)))
-        await got(client.close())
-    return result, llm
+    base_url = llm.openai_url if "OpenAI" in name else llm.url
+    client = sdk(base_url=base_url, api_key="k", http_client=http(verify=False))
+    result = plain(await each.run(around(client)))
+    await got(client.close())
+    return result, llm.requests
 
 
 @pytest.mark.parametrize(("name", "each"), MATRIX, ids=lambda value: getattr(value, "name", value))
-async def test_each_shape_is_answered_as_without_memory_and_captured(name: str, each: Shape) -> None:
-    expected, bare = await run(name, each)
+async def test_each_shape_is_answered_as_without_memory_and_captured(llm: FakeLLM, name: str, each: Shape) -> None:
+    expected, bare = await run(llm, name, each)
     given = copy.deepcopy([CHAT, RESPONSE, MESSAGE, CACHED])
 
     shelf = Shelf(KNOWN)
     queue = CaptureQueue(memory := (AsyncMemory if "Async" in name else Memory)(shelf), keep="both")
-    result, llm = await run(name, each, lambda client: wrap(client, queue, user_id="ada"))
+    result, asked = await run(llm, name, each, lambda client: wrap(client, queue, user_id="ada"))
     assert await queue.flush(5)
     stats = queue.stats()
     await got(memory.close())
 
     assert result == expected
     assert given == [CHAT, RESPONSE, MESSAGE, CACHED], "the caller's arguments are its own"
-    assert [without_memories(r.body) for r in llm.requests] == [without_memories(r.body) for r in bare.requests]
+    assert [without_memories(r.body) for r in asked] == [without_memories(r.body) for r in bare]
     recalls = each.name != "responses_tool_result"  # where the user's words stand in an earlier request
-    assert [len(r.memories) for r in llm.requests] == [int(recalls)]
-    assert not recalls or KNOWN[1] in llm.requests[0].memories[0]
+    assert [len(r.memories) for r in asked] == [int(recalls)]
+    assert not recalls or KNOWN[1] in asked[0].memories[0]
     assert shelf.contents("ada") == [text for text in (each.user, each.reply) if text]
     replies = [record for record in shelf.kept.values() if "assistant" in record.tags]
     assert [("partial" in record.tags) for record in replies] == [each.partial] * bool(each.reply)
@@ -296,9 +300,9 @@ async def test_each_shape_is_answered_as_without_memory_and_captured(name: str, 
 
 
 @pytest.mark.parametrize(("name", "each"), PLAIN, ids=lambda value: getattr(value, "name", value))
-async def test_without_recall_the_very_same_bytes_are_sent(name: str, each: Shape) -> None:
-    _, bare = await run(name, each)
+async def test_without_recall_the_very_same_bytes_are_sent(llm: FakeLLM, name: str, each: Shape) -> None:
+    _, bare = await run(llm, name, each)
     memory = (AsyncMemory if "Async" in name else Memory)(Shelf(KNOWN))
-    _, llm = await run(name, each, lambda client: wrap(client, memory, user_id="ada", recall=False))
+    _, asked = await run(llm, name, each, lambda client: wrap(client, memory, user_id="ada", recall=False))
     await got(memory.close())
-    assert [(r.path, r.body) for r in llm.requests] == [(r.path, r.body) for r in bare.requests]
+    assert asked == bare

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,6 @@ def database_of(client: AsyncMemory) -> Database:
 def rows(path: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path, timeout=10)) as db, db:
         return db.execute(statement, parameters).fetchall()
-
-
-@contextmanager
-def locked(path: Path, mode: str = "normal") -> Iterator[None]:
-    """Hold the write lock in another connection, or with `mode` "exclusive" have the file for itself."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as other:
-        other.execute(f"PRAGMA locking_mode = {mode}")
-        other.execute("BEGIN IMMEDIATE")
-        yield
 
 
 def indexed(path: Path) -> set[tuple[int, str]]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION
-from sqlite_tools import check_consistent, database_of, locked, memory, rows
+from sqlite_tools import check_consistent, database_of, memory, rows
+from store_suites import locked
 
 from openproto import AsyncMemory, Memory, NotFoundError, ProviderError, ProviderUnavailableError
 

@@ -15,6 +15,7 @@ import lasting
 import pytest
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.sqlite import Sqlite
+from store_suites import locked as sqlite_locked
 
 from openproto import AsyncMemory
 from openproto.provider import ReindexProgress
@@ -39,8 +40,7 @@ class SqliteStore:
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
         """Let every write of a client wait until the block is left."""
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE")
+        with sqlite_locked(self.path):
             yield
 
     async def reindex(self, embedder: Any, report: Any = None) -> list[ReindexProgress]:
