@@ -167,6 +167,12 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str, dict[str, Any], bytes]] = {
         {**ANN, **FILTERS, "q": "my diagnosis", "limit": 3, "min_score": 0.25, "as_of": f"{TIME}Z"},
         answer({"results": [{"memory": MINE, "score": 0.5}]}),
     ),
+    "context": (
+        lambda m: m.context("tea", "a&b", token_budget=7, **FILTERS),
+        "POST /context",
+        {**ANN, **FILTERS, "query": "tea", "token_budget": 7, "as_of": f"{TIME}Z"},
+        answer({"text": "", "citations": [], "token_count": 0}),
+    ),
     "delete_all": (
         lambda m: m.delete_all("a&b", scope="x/+ y", tag="50%"),
         "DELETE /memories",

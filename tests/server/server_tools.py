@@ -61,7 +61,7 @@ class Scripted(Provider):
 
 def scripted_app(error: BaseException | None = None) -> tuple[Scripted, Any]:
     provider = Scripted(error)
-    return provider, create_app(AsyncMemory(provider, retries=0, timeout=None), ServerSettings())
+    return provider, create_app(AsyncMemory(provider, retries=0, timeout=2 * LONG), ServerSettings())
 
 
 def connect(url: str | httpx.URL) -> socket.socket:

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from hosted import Hosted
 
-from openproto import AsyncMemory, ConflictError, IngestionTimeoutError, MemoryRecord, UnsupportedCapabilityError
+from openproto import AsyncMemory, ConflictError, IngestionTimeoutError, MemoryRecord
 from openproto.emulation import Recent
 from openproto.portable.bringing import Result
 from openproto.portable.journal import open_journal
@@ -127,26 +127,3 @@ async def test_a_write_can_wait_until_it_is_processed(hosted: Hosted, emulator: 
             emulator.lag = 60.0
             with pytest.raises(TimeoutError):  # which cancels it at once
                 await asyncio.wait_for(memory.add("tea", user_id="ann"), 0.5)
-
-
-async def test_the_users_are_those_who_have_memories(memory: AsyncMemory, other: AsyncMemory) -> None:
-    if (await memory.capabilities()).x_openproto.support["users"] == "none":
-        with pytest.raises(UnsupportedCapabilityError, match="'memorysync' does not support 'users'"):
-            await memory.users()
-        return
-    users = sorted(["ann", "*", "../bob", "ünñ ser", "e@example.com", "openproto:x"])
-    for user in users:
-        await memory.add("tea", user_id=user, scope="agent/7/run/1")
-    for record in [await memory.add("rum", user_id="gone"), await memory.add("gin", user_id="gone")]:
-        await memory.delete(record.id, user_id="gone")
-
-    async def pages() -> list[list[str]]:
-        page = await other.users(limit=4)
-        found = [page.items]
-        while page.next_cursor is not None:
-            page = await other.users(limit=4, cursor=page.next_cursor)
-            found.append(page.items)
-        return found
-
-    await asyncio.sleep(0.2)  # which is more than vendors lag behind here
-    assert await pages() == [users[:4], users[4:]]
