@@ -77,7 +77,10 @@ async def test_a_hundred_memories_are_deleted_with_one_request(memory: AsyncMemo
 async def test_delete_all_frees_keys(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memories, "_recent", Recent(0))  # as if another process had written it
     first = await memory.add("tea", user_id="ann", idempotency_key="key-1")
+    assert (await memory.add("tea", user_id="ann", idempotency_key="key-1")).id == first.id
     await memory.delete(first.id)
+    with pytest.raises(errors.ConflictError, match="deleted"):
+        await memory.add("tea", user_id="ann", idempotency_key="key-1")
     await memory.add("other", user_id="ann")
     assert await memory.delete_all("ann") == 1
     assert not emulator.namespaces.keys() & {ANN, graves_of(user_token("ann"))}

@@ -12,8 +12,7 @@ from unittest.mock import Mock
 import pytest
 from hosted import Hosted
 
-from openproto import AsyncMemory, ConflictError, IngestionTimeoutError, MemoryRecord
-from openproto.emulation import Recent
+from openproto import AsyncMemory, IngestionTimeoutError, MemoryRecord
 from openproto.portable.bringing import Result
 from openproto.portable.journal import open_journal
 from openproto.portable.matching import Matching
@@ -63,28 +62,6 @@ async def test_a_vendor_gets_the_last_field(store: AsyncMemory, memory: AsyncMem
     assert (dict(plan.cannot_keep), result.brought, result.equal, dict(result.faults)) == ({}, 3, 3, {})
     assert (result.ids, await shown(memory)) == ({}, before)
     assert await memory.get(old.id) == await memory.get(user_id="ada", key="city")
-
-
-@pytest.mark.parametrize("everything", [False, True])
-async def test_a_key_is_one_memory_for_all_processes(
-    memory: AsyncMemory, other: AsyncMemory, emulator: Any, monkeypatch: pytest.MonkeyPatch, everything: bool
-) -> None:
-    monkeypatch.setattr("openproto_adapters.supermemory.memories._recent", Recent(0))  # which its clients share
-    emulator.lag = 0.0
-    first = await memory.add("tea", user_id="ann", tags=["x"], idempotency_key="key-1")
-    again = await other.add("tea", user_id="ann", tags=["x"], idempotency_key="key-1")
-    assert (again.id, again.created_at) == (first.id, first.created_at)
-    with pytest.raises(ConflictError):
-        await other.add("coffee", user_id="ann", tags=["x"], idempotency_key="key-1")
-    await memory.update(first.id, content="green tea")
-    assert (await other.add("tea", user_id="ann", tags=["x"], idempotency_key="key-1")).content == "green tea"
-    deleting = memory.delete_all("ann", tag="x") if everything else memory.delete(first.id)
-    await deleting
-    if (await memory.capabilities()).x_openproto.support["keys_outlive"] == "none":
-        assert (await other.add("tea", user_id="ann", tags=["x"], idempotency_key="key-1")).content == "tea"
-    else:
-        with pytest.raises(ConflictError, match="deleted"):
-            await other.add("tea", user_id="ann", tags=["x"], idempotency_key="key-1")
 
 
 async def test_a_batch_is_few_requests_in_order(hosted: Hosted, memory: AsyncMemory, emulator: Any) -> None:

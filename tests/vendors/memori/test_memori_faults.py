@@ -22,7 +22,7 @@ from openproto import AsyncMemory, errors
 from openproto.blocking.imports import environment
 
 
-async def test_users_and_texts_that_memori_takes_for_others_are_kept_apart(memory: AsyncMemory, sql: Any) -> None:
+async def test_users_that_memori_takes_for_others_are_kept_apart(memory: AsyncMemory, sql: Any) -> None:
     await memory.add("Alice's cat is called Momo", user_id="alice")  # the first entity, and so number 1
     for user in ("1", "12345", "١٢", " alice", "alice ", "a" * 101, "openproto:x"):
         await memory.add("my own dog", user_id=user)
@@ -31,10 +31,6 @@ async def test_users_and_texts_that_memori_takes_for_others_are_kept_apart(memor
     names = [name for (name,) in sql("SELECT external_id FROM memori_entity")]
     assert names[0] == "alice"
     assert all(name.startswith("openproto:") and len(name) <= 100 and name != "openproto:x" for name in names[1:])
-    texts = "我喜欢咖啡|我住在北京|Я люблю чай|I like C++|I like C#|I like C|I like C|\u200b\u200b".split("|")
-    for text in texts:
-        await memory.add(text, user_id="ann")
-    assert sorted(record.content for record in (await memory.list("ann")).items) == sorted(texts)
     assert {length for (length,) in sql("SELECT length(content_embedding) FROM memori_entity_fact")} == {4 * 384}
 
 
