@@ -26,6 +26,7 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, DOCUMENTS, EXACT, FIGURES, RUNS
 from benchmarks.report import quoted
 from benchmarks.scaling import SEARCH_CPU_MS, Load, search_ms, simulate
+from mutations.__main__ import read_table
 from openproto import AsyncMemory
 from openproto.embedding import Embedder
 from openproto.portable.formats import NAMES
@@ -356,3 +357,10 @@ def test_the_simulator_repeats_itself_and_queues_what_is_too_much_for_the_cores(
     for size, cost in SEARCH_CPU_MS:
         assert search_ms(size) == pytest.approx(cost)
         assert search_ms(size * 0.9) < search_ms(size) < search_ms(size * 1.1)
+
+
+def test_each_fault_that_the_tests_must_notice_can_still_be_made() -> None:
+    faults = [fault for table in ("table.toml", "suite.toml") for fault in read_table(table)]
+    stale = [fault for fault in faults if (ROOT / fault["file"]).read_text("utf-8").count(fault["old"]) != 1]
+    assert faults
+    assert not stale
