@@ -31,7 +31,7 @@ _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for c
 
 MAX_QUERY_TERMS = 40
 _MOST_KNOWN_WORDS = 65_536
-_MOST_KNOWN_TEXTS = 4_096
+_MOST_KNOWN_TEXTS = 1_024
 _LONGEST_KNOWN_TEXT = 500
 
 _ENGLISH = frozenset(

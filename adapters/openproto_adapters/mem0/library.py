@@ -23,7 +23,7 @@ from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.fanout import shielded
 from openproto.models import Cancellation
 from openproto.requests import MAX_SEARCH_LIMIT, MemoryInput, SearchQuery
-from openproto.stores.words import query_terms, terms
+from openproto.stores.words import query_terms, term_set
 from openproto_adapters.mem0 import rows
 from openproto_adapters.mem0.config import Config, check_names, complete, explained, local_path
 from openproto_adapters.mem0.errors import typed_errors
@@ -156,7 +156,7 @@ class Library:
 
     def _score(self, wanted: set[int], hit: Any) -> float:
         weight = self._embeddings.text_weight if self._embeddings else DEFAULT_TEXT_WEIGHT
-        share = len(wanted.intersection(terms(hit.payload["data"]))) / len(wanted) if wanted else 0.0
+        share = len(wanted.intersection(term_set(hit.payload["data"]))) / len(wanted) if wanted else 0.0
         # The last digits of a cosine differ from call to call, and with them the order of equal ones.
         return round((float(hit.score) + weight * share) / (1 + weight), _DIGITS)
 
