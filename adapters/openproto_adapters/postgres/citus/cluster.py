@@ -59,8 +59,8 @@ class Cluster(NamedTuple):
         if not self.is_distributed:
             return {}
         return {
-            # Citus plans a statement for the user that it is about; hardly one can be planned for all values.
-            "plan_cache_mode": "force_custom_plan",
+            # Hardly a statement can be planned for all users; the few that can, such as a get, keep their plan.
+            "plan_cache_mode": "auto",
             # Moments go to the workers as text.
             "datestyle": "ISO",
             # How long to wait for a lock counts on the workers too.
