@@ -84,7 +84,7 @@ check: $(READY)  ## ruff, mypy --strict, and pyright over everything
 check-http: $(READY)  ## ten thousand invented requests against the server's own OpenAPI
 	@$(BIN)/python tests/server/schemathesis_run.py
 
-check-hard: $(READY)  ## kills, network faults, storms, and a soak of half an hour; writes docs/reliability.md
+check-hard: $(READY)  ## kills, network faults, storms, probes, and a soak of half an hour; writes docs/reliability.md
 	@$(BIN)/python tests/hard --write
 
 check-letta: $(READY)  ## install, start, and certify a real Letta server, in an environment of its own

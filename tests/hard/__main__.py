@@ -23,6 +23,7 @@ from openproto_conformance.checks import ensure
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests" / folder) for folder in ("", "layers", "postgres", "server")]
 
+import isolation  # noqa: E402
 import killing  # noqa: E402
 import mirroring  # noqa: E402
 import moving  # noqa: E402
@@ -53,7 +54,9 @@ PARTS: dict[str, Part] = {
     "moving": Part(moving.moving, 100_000, "after a migration and back, every field and answer is the same"),
     "schemathesis": Part(schemathesis, 50_000, "every answer is as its OpenAPI says"),
     "soak": Part(parts.soak, 1_800, f"less than {parts.SOAK_LIMIT} kB an operation"),
+    "isolation": Part(isolation.isolation, 100_000, "without any one condition the database shows nothing foreign"),
     "kills": Part(killing.kills, 130, "no acknowledged memory is lost or doubled"),
+    "probes": Part(parts.probes, 100_000, "an answer or a typed error"),
     "network": Part(parts.network, 5_000, "an answer or a typed error, in bounded time"),
     "versions": Part(parts.versions, 10_000, "the history of each key is linearizable"),
     "storm": Part(parts.storm, 45_000, "the client works afterwards, no task is left"),

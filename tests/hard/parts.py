@@ -7,10 +7,12 @@ import fcntl
 import gc
 import os
 import random
+import string
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import linear_regression
 from typing import Any
@@ -20,7 +22,7 @@ from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance.checks import ensure
 
-from openproto import AsyncMemory, OpenProtoError, gather_bounded
+from openproto import AsyncMemory, MemoryRecord, OpenProtoError, gather_bounded
 from openproto.server import ServerSettings, create_app, running
 
 CALL_BOUND = 20.0
@@ -190,6 +192,82 @@ async def storm(chance: random.Random, cancellations: int) -> str:
                     await _one_call(memory, chance)
             ensure(asyncio.all_tasks() <= before, "a task was left behind")
     return f"{cancellations // 100 * 100:,} cancelled calls on two providers"
+
+
+# -- random probes ----------------------------------------------------------------------------------------------------
+
+
+def _value(chance: random.Random, depth: int = 0) -> Any:
+    texts = ["", " ", "ada", "a/b", "a/*", "\0", "\ud800", "é" * 300, "2026-01-31T12:00Z", "x" * 600]
+    kinds: list[Callable[[], Any]] = [
+        lambda: chance.choice(texts),
+        lambda: "".join(chance.choices(string.printable, k=chance.randrange(20))),
+        lambda: chance.choice([None, True, 0, -1, 2**70, 0.5, float("nan"), b"x", object, ...]),
+        lambda: datetime(2026, 1, 1, tzinfo=chance.choice([UTC, None])) + timedelta(days=chance.randrange(900)),
+        lambda: [_value(chance, depth + 1) for _ in range(chance.randrange(4))],
+        lambda: {chance.choice(texts): _value(chance, depth + 1) for _ in range(chance.randrange(4))},
+    ]
+    return chance.choice(kinds if depth < 3 else kinds[:3])()
+
+
+PROBES: dict[str, tuple[str, ...]] = {
+    "add": ("content", "user_id", "scope", "tags", "source", "confidence", "valid_from", "valid_to", "x_app"),
+    "get": ("id", "user_id", "key"),
+    "update": ("id", "user_id", "content", "scope", "tags", "confidence", "valid_to", "source", "x_app"),
+    "delete": ("id", "user_id"),
+    "list": ("user_id", "scope", "tag", "since", "until", "as_of", "limit", "cursor"),
+    "search": ("query", "user_id", "scope", "tag", "as_of", "limit", "min_score"),
+    "context": ("query", "user_id", "scope", "tag", "as_of", "token_budget"),
+    "audit": ("user_id", "app", "memory_id", "since", "limit"),
+    "add_many": ("items",),
+}
+
+
+GOOD: dict[str, Any] = {
+    "content": "likes tea",
+    "scope": "kitchen/shelf",
+    "tags": ["hot"],
+    "tag": "hot",
+    "source": {"app": "notes"},
+    "confidence": 0.5,
+    "x_app": {"a": [1]},
+    "query": "tea",
+    "limit": 5,
+    "token_budget": 100,
+    "as_of": datetime(2026, 12, 1, tzinfo=UTC),
+    "items": [{"content": "likes milk", "user_id": "ada"}],
+}
+
+
+async def probes(chance: random.Random, calls: int) -> str:
+    right = refused = 0
+    with folder() as home:
+        async with sqlite(home / "m.db") as memory:
+            id = (await memory.add("likes tea", user_id="ada")).id
+            for _ in range(calls):
+                verb = chance.choice(list(PROBES))
+                given = {name: _value(chance) for name in PROBES[verb] if chance.random() < 0.6}
+                if chance.random() < 0.7:  # most values are good, and one or two are not
+                    odd = chance.choices(PROBES[verb], k=chance.randrange(3))
+                    good = {name: GOOD[name] for name in PROBES[verb] if name in GOOD and chance.random() < 0.7}
+                    given = good | {name: given[name] for name in odd if name in given}
+                    given |= {"id": id} if "id" in PROBES[verb] and "key" not in given else {}
+                if "user_id" in PROBES[verb] and chance.random() < 0.8:
+                    given["user_id"] = chance.choice(["ada", "bob"])
+                try:
+                    call: Awaitable[Any] = getattr(memory, verb)(**given)
+                    found = await asyncio.wait_for(call, CALL_BOUND)
+                    right += 1
+                    id = found.id if isinstance(found, MemoryRecord) else id
+                    if isinstance(found, MemoryRecord) and given.get("user_id") is not None:
+                        ensure(found.user_id == given["user_id"], "another user's memory came out")
+                except OpenProtoError as error:
+                    refused += 1
+                    ensure(error.message.strip(), "an error says nothing")
+                except TypeError as error:
+                    ensure("argument" in str(error), f"{verb} ended in {error!r}")
+                    refused += 1
+    return f"{calls:,} calls, {right:,} answered, {refused:,} refused"
 
 
 # -- soak -------------------------------------------------------------------------------------------------------------
