@@ -62,15 +62,6 @@ def test_a_batch_has_an_outcome_for_each_of_at_most_500_items_in_order(client: h
     assert len(client.post("/memories/batch", json={"items": many[1:]}).json()["outcomes"]) == 500
 
 
-def test_audit_entries_carry_the_request_s_id_and_the_sender_s_app(client: httpx.Client) -> None:
-    headers: Any = {"X-Request-Id": "req-1.a_B", "X-OMP-App": "éditeur".encode()}
-    made = client.post("/memories", json={"content": "tea", "user_id": "ada"}, headers=headers)
-    assert made.headers["x-request-id"] == "req-1.a_B"
-    wanted = {"user_id": "ada", "app": "éditeur", "memory_id": made.json()["id"], "since": made.json()["created_at"]}
-    (entry,) = client.get("/audit", params={**wanted, "limit": "10"}).json()["entries"]
-    assert (entry["action"], entry["memory_id"], entry["request_id"]) == ("add", made.json()["id"], "req-1.a_B")
-
-
 @pytest.mark.parametrize("given", ["", "a b", "é", "a" * 65, "{}"])
 def test_a_request_id_of_another_form_is_replaced(client: httpx.Client, given: str) -> None:
     answer = client.get("/capabilities", headers=[(b"X-Request-Id", given.encode())])

@@ -74,7 +74,6 @@ except ValueError:
         (["--rate-limit", "many"], "rate_limit: "),
         (["--rate-limit", "0/minute"], "rate_limit: "),
         (["--cors-origin", "app.example"], "cors_origins.0: "),
-        (["--allowed-host", "memory.example:443"], "allowed_hosts.0: "),
         (["--log-level", "loud"], "log_level: "),
         (["--log-format", "nonsense"], "log_format: "),
         (["--metrics", "everywhere"], "metrics: must be a port, or an address and a port"),

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from hosted import Hosted
 
-from openproto import AsyncMemory, IngestionTimeoutError, MemoryRecord
+from openproto import AsyncMemory, MemoryRecord
 from openproto.portable.bringing import Result
 from openproto.portable.journal import open_journal
 from openproto.portable.matching import Matching
@@ -73,23 +73,6 @@ async def test_a_batch_is_few_requests_in_order(hosted: Hosted, memory: AsyncMem
     if route:
         assert emulator.counters.by_route[route] == first + second
         assert emulator.counters.by_route[hosted.adds] in (0, first + second)
-
-
-async def test_a_memory_is_not_done_before_its_vendor_is(hosted: Hosted, memory: AsyncMemory, emulator: Any) -> None:
-    emulator.lag = 60.0
-    record = await memory.add("tea", user_id="ann")
-    assert (record.status == "done") == (not hosted.processes_later)
-    assert (await memory.get(record.id)).status == record.status
-    if hosted.name != "mem0":  # whose listing does not look at the index
-        assert [one.status for one in (await memory.list("ann")).items] == [record.status]
-    if hosted.processes_later:
-        with pytest.raises(IngestionTimeoutError):
-            await memory.wait_for_ingest([record.id], "ann", timeout=0.2)
-    emulator.lag = 0.1
-    later = await memory.add("milk", user_id="ann")
-    (done,) = await memory.wait_for_ingest([later.id], "ann", timeout=10)
-    assert done.status == "done"
-    assert "milk" in [hit.memory.content for hit in await memory.search("milk", "ann")]
 
 
 async def test_a_write_can_wait_until_it_is_processed(hosted: Hosted, emulator: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 from openproto_adapters.memori import Memori, store
 
-from openproto import AsyncMemory, ConflictError, NotFoundError, OpenProtoError, ProviderError
+from openproto import AsyncMemory, ConflictError, NotFoundError, ProviderError
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -140,15 +140,3 @@ async def test_an_engines_answer_must_be_a_ranking(database: Path, models: Path,
         provider._backend = provider.backend._replace(engine=engine)
         with pytest.raises(ProviderError, match="Memori's engine answered"):
             await memory.search("note", "ann")
-
-
-async def test_a_file_that_could_not_be_opened_once_can_be_later(tmp_path: Path, models: Path) -> None:
-    (tmp_path / "memori.db").mkdir()
-    provider = Memori(tmp_path / "memori.db", models=models)
-    with pytest.raises(OpenProtoError):
-        await provider.open()
-    with pytest.raises(RuntimeError, match="is not open"):
-        await provider.health()
-    (tmp_path / "memori.db").rmdir()
-    async with AsyncMemory(provider) as memory:
-        assert (await memory.put("tea", user_id="ann", key="drink")).key == "drink"
