@@ -272,7 +272,7 @@ async def test_use_before_open_and_after_close_is_a_runtime_error() -> None:
             await use
 
 
-async def test_close_fails_everyone_who_waits_leaves_no_task_and_does_not_wait_for_a_stuck_thread() -> None:
+async def test_close_fails_everyone_who_waits_also_for_a_stuck_thread_and_leaves_no_task() -> None:
     embedder, stuck = Async(), Plain()
     embeddings, plain = Embeddings(embedder), Embeddings(stuck)
     await embeddings.open()
@@ -281,12 +281,14 @@ async def test_close_fails_everyone_who_waits_leaves_no_task_and_does_not_wait_f
     calls = [*await start(embeddings.embed_one("running")), await hold(stuck, plain)]
     await until(lambda: embedder.batches)
     calls += await start(embeddings.embed_many([f"{n}" for n in range(30)]))
-    await embeddings.aclose()
-    await plain.aclose()
+    closing = asyncio.gather(embeddings.aclose(), plain.aclose())
     for call in calls:
         with pytest.raises(RuntimeError, match="stopped before this text"):
             await asyncio.wait_for(call, 5)
-    stuck.go.set()
+    assert stuck.calls == ["open"]
+    stuck.go.set()  # in whose thread the embedder is closed
+    await closing
+    assert stuck.calls == ["open", "close"]
     assert embedder.cancelled >= 1
     assert embedder.calls == ["open", "close"]
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -176,7 +176,8 @@ async def test_an_id_that_one_record_cannot_have_the_next_one_may(store: Any, ne
         outcomes = await memory.restore([*[record.model_copy(update=other) for other in others], record])
         assert [outcome.outcome for outcome in outcomes] == ["refused", "refused", "restored"]
         assert [str(outcome.error).partition(":")[0] for outcome in outcomes[:2]] == ["key", "supersedes"]
-        assert (await memory.get(record.id)).user_id == next_one
+        there = await memory.get(record.id)
+        assert (there.user_id, there.version == record.version) == (next_one, False)
 
 
 async def test_a_package_is_of_one_moment_whatever_is_written_meanwhile(store: Any) -> None:
