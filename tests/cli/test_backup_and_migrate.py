@@ -135,6 +135,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(cli: Run, tmp
         (tmp_path / "ids").write_bytes(content)
         unnamed = cli(*here, "--to", "sqlite", "--to-option", "path=there.db", "--users-file", "ids")
         assert (unnamed.status, why in unnamed.err) == (2, True)
+    elsewhere = cli(*here[:-1], "path=mistyped.db", "--to", "sqlite", "--to-option", "path=there.db", "--dry-run")
+    assert (elsewhere.status, "nobody has memories" in elsewhere.err, "mistyped.db" in elsewhere.err) == (0, True, True)
     assert sorted(path.name for path in tmp_path.glob("*.json*")) == []
 
 

@@ -86,6 +86,8 @@ async def migrate(
         raise Misuse("--from and --to are the same store", "name the one to bring the memories to with --to-option")
     async with call.client(here.target) as from_, call.client(there.target) as to:
         users = _named(user, users_file) or await _users(from_, here.target.name)
+        if not users:
+            call.out.warn(f"nobody has memories in {_place(here.shown)}: is it the store that you mean?")
         with call.out.progress("reading") as bar:
             plan = await survey(from_, to, users, bar)
         told: dict[str, Any] = {"from": here.shown, "to": there.shown, "survey": _survey(plan)}
