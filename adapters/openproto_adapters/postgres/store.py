@@ -224,8 +224,9 @@ class Store(Provider):
             module = importlib.import_module("openproto_adapters.postgres.citus.shards")
             self._queries = module.ClusterQueries(self._schema, vector)
             self._shards = module.Shards(self._queries, lambda: self._index.model)
-            # Who waits for a worker must not keep others waiting.
-            self._gets = partial(get_alone, self._fetch)
+            # Who waits for a worker must not keep others waiting; who names no user waits for all of them.
+            alone, together = partial(get_alone, self._fetch), self._gets
+            self._gets = lambda ref: (together if ref.user_id is None else alone)(ref)
             self._together.gathers = False
 
     async def _start_private(self, threads: Threads) -> str:
