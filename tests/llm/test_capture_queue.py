@@ -22,9 +22,8 @@ from waiting import cancelled
 
 from openproto import AsyncMemory, Memory, MemoryInput, ProviderError
 from openproto.client.loop import background_loop, run
-from openproto.integrations.llm import CaptureQueue, Turn, capture, wrap
+from openproto.integrations.llm import CaptureQueue, Turn, capture, recall, wrap
 from openproto.integrations.llm.identity import Owner
-from openproto.integrations.llm.recall import Recall
 
 
 def turns(count: int) -> Iterator[Turn]:
@@ -330,15 +329,27 @@ async def test_a_hundred_users_at_once_get_their_own_and_lose_nothing(llm: FakeL
 async def test_recalls_whose_callers_have_left_leave_room_for_the_next(shelf: Shelf) -> None:
     shelf.search_seconds = 0.002
     async with AsyncMemory(shelf) as memory:
-        recall = Recall(CaptureQueue(memory), timeout=0.3, token_budget=100)
+        asked = recall.Recall(CaptureQueue(memory), timeout=0.3, token_budget=100)
         for turn in range(20):
             owners = [Owner(user_id=f"user {n}") for n in range(100)]
-            asking = [asyncio.create_task(recall.ablock(owner, "coffee")) for owner in owners]
+            asking = [asyncio.create_task(asked.ablock(owner, "coffee")) for owner in owners]
             await asyncio.sleep(0.005 + turn / 2000)
             for task in asking:
                 task.cancel()
             await asyncio.wait(asking)
-        assert "black" in (await recall.ablock(Owner(user_id="ada"), "coffee") or "")
+        assert "black" in (await asked.ablock(Owner(user_id="ada"), "coffee") or "")
+
+
+@pytest.mark.parametrize(("seconds", "at_once"), [(60.0, 2), (0.0, recall.AT_ONCE)])
+async def test_few_recalls_begin_at_once_and_those_that_take_long_make_room(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, seconds: float, at_once: int
+) -> None:
+    monkeypatch.setattr(recall, "_BEGINNING", seconds)
+    shelf.search_seconds = 0.1
+    async with AsyncMemory(shelf) as memory:
+        asked = recall.Recall(CaptureQueue(memory), timeout=30.0, token_budget=100)
+        await asyncio.gather(*(asked.ablock(Owner(user_id=f"user {n}"), "coffee") for n in range(10)))
+    assert shelf.most_searching == at_once
 
 
 async def test_time_in_which_the_callers_loop_is_busy_does_not_count(async_gpt: AsyncOpenAI, shelf: Shelf) -> None:

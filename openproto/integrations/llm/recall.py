@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +22,10 @@ MAX_QUERY = 4_000
 
 AT_ONCE = 8
 """Recalls that a memory works on at once. The clock of the others starts when it is their turn."""
+_BEGIN_AT_ONCE = 2
+"""Recalls that begin at once: a store nearby answers all of them in the same turns of the loop, which they hold up."""
+_BEGINNING = 0.05
+"""Seconds after which a recall counts as begun, for then it waits for something else than the loop."""
 
 _TICK = 0.02
 _OUTER_PATIENCE = 20
@@ -55,7 +60,7 @@ class Recall:
         self._timeout = timeout
         self._token_budget = token_budget
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots, self._beginnings = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(_BEGIN_AT_ONCE)
         self._under_way: dict[_Question, _UnderWay] = {}
         self._ended = 0
 
@@ -92,7 +97,8 @@ class Recall:
     async def _answer(self, question: _Question) -> ContextBlock:
         """Answer the question, or join the callers that ask the same; it is cancelled once nobody waits."""
         if self._loop is not (loop := asyncio.get_running_loop()):
-            self._loop, self._slots, self._under_way = loop, asyncio.Semaphore(AT_ONCE), {}
+            self._loop, self._under_way = loop, {}
+            self._slots, self._beginnings = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(_BEGIN_AT_ONCE)
         shared = self._under_way.get(question)
         if shared is None:
             shared = self._under_way[question] = _UnderWay(loop.create_task(self._in_turn(question)))
@@ -111,16 +117,33 @@ class Recall:
         turn = asyncio.ensure_future(self._slots.acquire())
         try:
             await self._patiently(turn, others_count=True)
-            found = await self._patiently(
-                self._queue.home.client.context(
-                    question.query, question.user_id, scope=question.scope, token_budget=self._token_budget
+            async with self._beginning():
+                found = await self._patiently(
+                    self._queue.home.client.context(
+                        question.query, question.user_id, scope=question.scope, token_budget=self._token_budget
+                    )
                 )
-            )
         finally:
             if turn.done() and not turn.cancelled():
                 self._slots.release()
         self._ended += 1
         return found
+
+    @asynccontextmanager
+    async def _beginning(self) -> AsyncIterator[None]:
+        """Be one of the few that begin, until the block or its first moments are over."""
+        await self._beginnings.acquire()
+
+        def begun() -> None:
+            if not timer.cancelled():
+                timer.cancel()
+                self._beginnings.release()
+
+        timer = asyncio.get_running_loop().call_later(_BEGINNING, begun)
+        try:
+            yield
+        finally:
+            begun()
 
     async def _patiently(self, work: Awaitable[T], *, others_count: bool = False) -> T:
         """Return what `work` does, or raise TimeoutError after `timeout` seconds in which the loop was free to go on.
