@@ -54,7 +54,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Mark as `full` the cases outside of what a suite's `everyday` mark names; `make test` leaves those out.
 
-    It names areas, `faces` where not both are tried, and with `sync` the areas in which both are all the same.
+    It names areas and cases, `faces` where not both are tried, and with `sync` the areas in which both are all the same.
 
     What is full, or installs packages, may take longer than other tests before it counts as hanging.
     """
@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         if chosen := item.get_closest_marker("everyday"):
             work: Any = item.callspec.params["openproto_work"]
             faces = FACES if work.case.area in chosen.kwargs.get("sync", ()) else chosen.kwargs.get("faces", FACES)
-            if work.case.area not in chosen.args or work.face not in faces:
+            if not {work.case.area, work.case.name}.intersection(chosen.args) or work.face not in faces:
                 item.add_marker("full")
         if item.get_closest_marker("full") or item.get_closest_marker("installs"):
             item.add_marker(pytest.mark.timeout(LONGEST))

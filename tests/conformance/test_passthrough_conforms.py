@@ -45,7 +45,8 @@ def serve(**options: str) -> str:
 
 
 @pytest.mark.everyday(
-    *("basics", "cancellation", "errors", "every verb", "fidelity", "filters", "idempotency", "lifecycle"),
+    *("audit", "basics", "cancellation", "errors", "every verb", "fidelity", "filters", "idempotency", "lifecycle"),
+    "ten_thousand_records_come_once_each",
     faces=("async",),
     sync=("lifecycle",),
 )

@@ -35,7 +35,11 @@ from openproto.registry import make_provider
 NOWHERE = "http://127.0.0.1:1"
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
-pytestmark = pytest.mark.everyday("cancellation", "errors", "isolation", faces=("async",))
+pytestmark = pytest.mark.everyday(
+    *("cancellation", "errors", "idempotency", "ingestion", "isolation"),
+    *("histories_of_searches", "histories_of_users", "ingestion_is_as_declared"),
+    faces=("async",),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
