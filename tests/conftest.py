@@ -54,7 +54,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Mark as `full` the cases outside of what a suite's `everyday` mark names; `make test` leaves those out.
 
-    It names areas and cases, `faces` where not both are tried, and with `sync` the areas in which both are all the same.
+    It names areas and cases, `faces` where not both are tried, and with `sync` the areas in which both are after all.
 
     What is full, or installs packages, may take longer than other tests before it counts as hanging.
     """
