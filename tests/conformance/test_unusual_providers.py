@@ -9,9 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ from openproto_conformance.verify import read_reports
 from saboteurs import SuiteOf, changed, outcome_of
 
 from openproto import Capabilities, MemoryInput, MemoryPage, MemoryRecord, Provider
-from openproto.provider import SearchResults
-from openproto.requests import ListQuery, RecordRef, SearchQuery
+from openproto.provider import KeyedInput, Outcomes, SearchResults
+from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
 
 TRIED = (
     "histories_of_searches",
@@ -54,8 +54,44 @@ class EveryCallTakes30ms(Sqlite):
         return await super().search(query)
 
 
-class OnlyLists(Provider):
-    """The least that there may be, with the base class's `add_many`; Memsy alone, among the vendors, only searches."""
+class IngestsASecondLate(Sqlite):
+    """What was written can be searched for a second later."""
+
+    def is_late(self, record: MemoryRecord) -> bool:
+        return datetime.now(UTC) - (record.updated_at or record.created_at) < timedelta(seconds=1)
+
+    def told(self, record: MemoryRecord) -> MemoryRecord:
+        told: MemoryRecord = changed(record, status="indexing") if self.is_late(record) else record
+        return told
+
+    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
+        return self.told(await super().add(item, idempotency_key=idempotency_key))
+
+    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
+        outcomes = await super().add_many(items)
+        return [self.told(outcome) if isinstance(outcome, MemoryRecord) else outcome for outcome in outcomes]
+
+    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
+        return self.told(await super().update(ref, changes))
+
+    async def get(self, ref: RecordRef) -> MemoryRecord:
+        return self.told(await super().get(ref))
+
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return [hit for hit in await super().search(query) if not self.is_late(hit.memory)]
+
+    async def capabilities(self) -> Capabilities:
+        real = await super().capabilities()
+        support = {**real.x_openproto.support, "async_ingestion": "native"}
+        details = changed(real.x_openproto, support=support)
+        declared: Capabilities = changed(
+            real, features=changed(real.features, async_ingestion=True), x_openproto=details
+        )
+        return declared
+
+
+class FewVerbs(Provider):
+    """The least that there may be, with the base class's `add_many`; subclasses have `list` or `search` as well."""
 
     name = "few"
     cancellation = "native"
@@ -78,14 +114,21 @@ class OnlyLists(Provider):
     async def delete(self, ref: RecordRef) -> None:
         await self.store.delete(ref)
 
+    async def capabilities(self) -> Capabilities:
+        features = (await self.store.capabilities()).features
+        without = {"keyword_search": "search" in self.verbs, "vector_search": False, "supports_audit": False}
+        declared: Capabilities = changed(await super().capabilities(), features=changed(features, **without))
+        return declared
+
+
+class OnlyLists(FewVerbs):
     async def list(self, query: ListQuery) -> MemoryPage:
         return await self.store.list(query)
 
-    async def capabilities(self) -> Capabilities:
-        features = (await self.store.capabilities()).features
-        without = {"keyword_search": False, "vector_search": False, "supports_audit": False}
-        declared: Capabilities = changed(await super().capabilities(), features=changed(features, **without))
-        return declared
+
+class OnlySearches(FewVerbs):
+    async def search(self, query: SearchQuery) -> SearchResults:
+        return await self.store.search(changed(query, explain=False))
 
 
 def random_ids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +155,9 @@ def clock_off_by(seconds: float) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 @pytest.mark.parametrize("name", TRIED)
-@pytest.mark.parametrize("provider", [EveryScoreIsEqual, EveryCallTakes30ms])
+@pytest.mark.parametrize(
+    "provider", [EveryScoreIsEqual, EveryCallTakes30ms, pytest.param(IngestsASecondLate, marks=pytest.mark.full)]
+)
 def test_an_unusual_provider_conforms(provider: type[Sqlite], name: str, tmp_path: Path) -> None:
     assert outcome_of(SuiteOf(provider, tmp_path), name) == "passed"
 
@@ -120,8 +165,9 @@ def test_an_unusual_provider_conforms(provider: type[Sqlite], name: str, tmp_pat
 @pytest.mark.parametrize(
     "only", [["capabilities", "context", "histories_of_contexts", "search"], pytest.param([], marks=pytest.mark.full)]
 )
-def test_a_provider_of_few_verbs_conforms(only: list[str], tmp_path: Path) -> None:
-    report = run(lambda: OnlyLists(tmp_path / "memory.db"), only=only, quick=True)
+@pytest.mark.parametrize("provider", [OnlyLists, OnlySearches])
+def test_a_provider_of_few_verbs_conforms(provider: type[FewVerbs], only: list[str], tmp_path: Path) -> None:
+    report = run(lambda: provider(tmp_path / "memory.db"), only=only, quick=True)
     assert report.verdict == ("incomplete" if only else "conforms"), report.to_markdown()
     assert report.tally.keys() >= {"passed", "refused"}
 

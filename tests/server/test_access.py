@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from server_tools import Serve, error_of
 
 from openproto.server import ServerSettings
-from openproto.server.keys import ApiKey, new_key
+from openproto.server.keys import ApiKey, find_key, new_key, read_keys
 
 ADA, ADAS = new_key("ada", ["ada"])
 PAIR, PAIRS = new_key("pair", ["bob", "eve"])
@@ -110,6 +111,13 @@ def test_a_key_that_may_only_read_writes_nothing(guarded: httpx.Client) -> None:
     assert [each["id"] for each in guarded.get("/memories", headers=bearer(ADA)).json()["items"]] == [id]
 
 
+def test_a_record_supersedes_none_of_another_user(guarded: httpx.Client) -> None:
+    theirs = add(guarded, "bob")
+    body = {"content": "mine", "user_id": "ada", "supersedes": [theirs]}
+    error_of(guarded.post("/memories", json=body, headers=bearer(ADA)), 404, "not_found")
+    assert "superseded_by" not in guarded.get(f"/memories/{theirs}", headers=bearer(ROOT)).json()
+
+
 EVERYBODY = {"ada", "bob", "eve"}
 
 
@@ -162,6 +170,20 @@ def test_a_key_of_one_user_need_not_name_the_user(guarded: httpx.Client) -> None
     for key, user_id in ((one, "ada"), (as_eve, "eve")):
         made = guarded.post("/memories/batch", json={"items": [{"content": "tea"}]}, headers=key).json()["outcomes"]
         assert made[0]["memory"]["user_id"] == user_id
+
+
+def test_only_hashes_of_keys_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, written = tmp_path / "keys.json", json.dumps([ADAS.model_dump()])
+    file.write_text(written)
+    assert ADA not in written
+    assert len(ADA) >= 40
+    assert find_key(read_keys(file), ADA.encode()) == ADAS
+    assert find_key(read_keys(file), ADAS.sha256.encode()) is None
+    settings = ServerSettings(keys_file=file)
+    assert settings.keys == [ADAS]
+    assert ADA not in repr(settings)
+    monkeypatch.setenv("OPENPROTO_SERVER_KEYS", written)
+    assert ServerSettings().keys == [ADAS]
 
 
 @pytest.mark.parametrize("broken", ["{", "{}", "[1]", '[{"name": "n", "sha256": "secret", "users": "*"}]', "[]"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openproto_conformance.emulators import Status
 from openproto_conformance.emulators.mem0 import Mem0Platform
 
 from openproto import AsyncMemory, errors
@@ -15,6 +16,20 @@ SEARCH, LIST = "/v3/memories/search/", "/v3/memories/"
 
 def client(emulator: Mem0Platform, **options: Any) -> AsyncMemory:
     return AsyncMemory("mem0", retries=0, **emulator.provider_options(), **options)
+
+
+async def test_a_repeated_text_is_another_memory(emulator: Mem0Platform) -> None:
+    async with client(emulator) as memory:
+        records = [await memory.add("tea", user_id="ann", tags=[str(n)]) for n in range(3)]
+        assert len({record.id for record in records}) == 3
+        done = await memory.wait_for_ingest([record.id for record in records], "ann")
+        assert {record.content for record in done} == {"tea"}
+        assert {hit.memory.content for hit in await memory.search("tea", "ann")} == {"tea"}
+        await memory.update(records[1].id, content="coffee")
+        # In the platform's own eyes the repeats have a mark at their end.
+        texts = sorted(one.text for one in emulator.memories.values())
+        assert texts[:2] == ["coffee", "tea"]
+        assert texts[2].startswith("tea\n\n[repeated: ")
 
 
 async def test_one_search_shows_a_hundred_memories_that_are_waited_for(emulator: Mem0Platform) -> None:
@@ -29,6 +44,18 @@ async def test_one_search_shows_a_hundred_memories_that_are_waited_for(emulator:
         assert (await memory.get(elsewhere.id)).status == "done"
 
 
+async def test_a_search_shows_neither_what_was_updated_nor_what_was_deleted_meanwhile(emulator: Mem0Platform) -> None:
+    emulator.lag = 0
+    async with client(emulator) as memory:
+        updated, deleted = [await memory.add(f"tea {n}", user_id="ann") for n in range(2)]
+        emulator.lag = 60  # from here on the index stands still: it shows what has been there for two minutes
+        for one in emulator.memories.values():
+            one.versions[0] = one.versions[0]._replace(at=one.versions[0].at - 120)
+        await memory.update(updated.id, content="coffee")
+        await memory.delete(deleted.id)
+        assert [hit.memory.content for hit in await memory.search("tea", "ann")] == ["coffee"]
+
+
 async def test_deleting_everything_waits_until_the_platform_has_done_so(emulator: Mem0Platform) -> None:
     emulator.lag = 0.3
     async with client(emulator) as memory:
@@ -38,6 +65,8 @@ async def test_deleting_everything_waits_until_the_platform_has_done_so(emulator
         assert (await memory.list("ann")).items == []
         assert [one.id for one in (await memory.list("bob")).items] == [other.id]
         assert await memory.delete_all("*") == 0
+        await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(230)])
+        assert len([record async for record in memory.iter("ann")]) == 230
         emulator.events_fail = True
         with pytest.raises(errors.ProviderError, match="failed to carry it out"):
             await memory.delete_all("bob")
@@ -53,6 +82,22 @@ async def test_with_infer_an_add_waits_for_its_event(emulator: Mem0Platform) -> 
         emulator.events_fail = True
         with pytest.raises(errors.ProviderError, match="failed to carry it out"):
             await memory.add("I like coffee", user_id="ann")
+
+
+async def test_another_users_memory_in_a_listing_is_an_error(emulator: Mem0Platform) -> None:
+    async with client(emulator) as memory:
+        record = await memory.add("tea", user_id="bob", idempotency_key="key")
+        foreign: dict[str, Any] = {
+            "id": record.id,
+            "memory": "tea",
+            "user_id": "bob",
+            "created_at": "2026-01-01T00:00:00Z",
+        }
+        foreign["metadata"] = emulator.memories[record.id].versions[-1].metadata
+        body = {"count": 1, "next": None, "previous": None, "results": [foreign]}
+        emulator.faults.next(Status(200, body=body), path=LIST)
+        with pytest.raises(errors.ProviderError, match="another user's memory"):
+            await memory.add("tea", user_id="ann", idempotency_key="key")
 
 
 async def test_a_path_wins_over_a_key(emulator: Mem0Platform, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
