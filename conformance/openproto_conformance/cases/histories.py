@@ -22,7 +22,7 @@ area = Area("histories")
 HISTORIES, QUICK = 10, 5
 SYNC_HISTORIES, SYNC_QUICK = 4, 1
 """Fewer on the other face: the store behind it is the same, and what the face itself does shows in any of them."""
-STEPS, QUICK_STEPS, SYNC_QUICK_STEPS = 36, 20, 12
+STEPS, QUICK_STEPS, SYNC_QUICK_STEPS = 36, 18, 12
 AT_ONCE = 5
 """Histories that are played at once, because what one of them waits for costs the others nothing; those that mostly
 wait are shorter, twice as many, and all at once."""

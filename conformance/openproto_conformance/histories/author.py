@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from openproto_conformance.histories import values
 from openproto_conformance.histories.arguments import Arguments
 from openproto_conformance.histories.steps import Copies, History, Made, Step, User, VersionOf, made_of
 
@@ -48,6 +49,8 @@ class Author(Arguments):
         for kind in filter(self.has, ("scopes", "users")):
             self._append(kind, getattr(self, kind)())
         if self.has("audit"):
+            if "audit" in kinds and self.has("list") and self.capabilities.features.scopes != "none":
+                self._append("list", {"user_id": User(0), "scope": values.SCOPES[0], "limit": 50})
             self._append("audit", {"user_id": User(0), "limit": 1000})
         self._append("read back", {})
         return tuple(self.steps)
