@@ -132,12 +132,13 @@ class Recall:
     @asynccontextmanager
     async def _beginning(self) -> AsyncIterator[None]:
         """Be one of the few that begin, until the block or its first moments are over."""
-        await self._beginnings.acquire()
+        beginnings = self._beginnings  # of this loop: another one has its own
+        await beginnings.acquire()
 
         def begun() -> None:
             if not timer.cancelled():
                 timer.cancel()
-                self._beginnings.release()
+                beginnings.release()
 
         timer = asyncio.get_running_loop().call_later(_BEGINNING, begun)
         try:
