@@ -10,7 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkstemp
 from typing import Any, TypeAlias
 
 import httpx
@@ -94,20 +97,26 @@ def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]
 class Process:
     def __init__(self, *arguments: str, command: list[str] = COMMAND, **environment: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
+        log, self._log = mkstemp()
         self.process = subprocess.Popen(
             [*command, "--port", "0", *arguments],
             env={**kept, "OPENPROTO_EMBEDDER": "none", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
         )
+        os.close(log)
         self._ends = False
-        assert self.process.stderr is not None
-        self.first_line = self.process.stderr.readline()
+        while "\n" not in self._logged() and self.process.poll() is None:
+            time.sleep(0.01)
+        self.first_line = self._logged().partition("\n")[0]
         found = re.search(r"http://\S+?:\d+", self.first_line)
         if found is None:
             raise AssertionError(self.first_line + self.stop())
         self.url = found[0]
+
+    def said(self) -> str:
+        """Return what the server has logged by now, after its first line."""
+        return self._logged().partition("\n")[2]
 
     def terminate(self, sent: signal.Signals = signal.SIGTERM) -> None:
         self._ends = True
@@ -117,8 +126,13 @@ class Process:
         """End the server in order, unless it is ending already; return what it logged after its first line."""
         if not self._ends:
             self.terminate()
-        return self.process.communicate(timeout=LONG)[1]
+        self.process.wait(LONG)
+        return self.said()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        os.unlink(self._log)
+
+    def _logged(self) -> str:
+        return Path(self._log).read_text()

@@ -1,7 +1,7 @@
 """The hosted platform, through mem0's own client.
 
-A memory counts as indexed once a search shows it as it was last written, and a queued deletion is over when its event
-is.
+A memory counts as indexed once a search shows its text: all else is read anew when it is found. A queued deletion is
+over when its event is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from openproto.emulation import (
     user_token,
 )
 from openproto.errors import ProviderError
-from openproto.fanout import gather_all
 from openproto.http_status import unexpected_response
 from openproto.models import Cancellation
 from openproto.requests import MemoryInput, SearchQuery
@@ -126,7 +125,9 @@ class Platform:
     async def replace(self, old: Stored, new: Stored) -> Stored:
         id = new.record.id  # and the text unmarked: only adding drops repeats
         await self._call(self._client.update, id, text=new.record.content, metadata=metadata_of(new))
-        return self._index.written(new)
+        if new.record.content != old.record.content:
+            return self._index.written(new)
+        return new.changed(status="indexing" if self._index.awaits(id) else "done")
 
     async def remove(self, stored: Stored) -> bool:
         from mem0.exceptions import MemoryNotFoundError
@@ -172,24 +173,23 @@ class Platform:
                 yield stored
 
     async def rank(self, query: SearchQuery, count: int) -> Ranked:
-        """Search; what the index has not caught up with is read anew, and what was deleted is left out."""
+        """Search, and read what is found as it is now: the index may not know yet what another client has written."""
         name = entity(query.user_id)
         results = await self._search({"user_id": name}, query.query, count)
         shown = await self._read(name, results)
-
-        async def current(stored: Stored) -> Stored | None:
-            if not self._index.may_be_stale(stored.record.id):
-                return stored
-            found = await self.find(stored.record.id)
-            return found and found.changed(status="indexing")
-
+        ids = [one.record.id for one in shown]
+        listed = await self._all(name, {"AND": [{"user_id": name}, {"memory_ids": ids}]}) if ids else []
+        now = {one.record.id: one for one in listed}
         scores = [float(result.get("score") or 0.0) for result in results]
-        now = await gather_all(*map(current, shown))
-        hits = [(stored, score) for stored, score in zip(now, scores, strict=True) if stored]
+        hits = [
+            (there if there.record.content == one.record.content else there.changed(status="indexing"), score)
+            for one, score in zip(shown, scores, strict=True)
+            if (there := now.get(one.record.id))
+        ]
         return Ranked(hits, complete=len(results) < count)
 
     async def status(self, stored: Stored) -> str:
-        """Return whether a search shows the memory as it is: "done" or "indexing"."""
+        """Return whether a search shows the memory's text: "done" or "indexing"."""
         record, name = stored.record, entity(stored.record.user_id)
         if not self._index.awaits(record.id):
             return "done"
@@ -287,11 +287,10 @@ class Platform:
 
 
 class _Index:
-    """What this client has written and removed of late, which a search may not show yet."""
+    """What this client has written of late, which a search may not show yet."""
 
     def __init__(self) -> None:
         self._written: Recent[str, Stored] = Recent(_MOST_AWAITED, within=_INDEXED_WITHIN)
-        self._removed: Recent[str, bool] = Recent(_MOST_AWAITED, within=_INDEXED_WITHIN)
 
     def written(self, stored: Stored) -> Stored:
         """Note what was written, and return it as it is then."""
@@ -301,12 +300,11 @@ class _Index:
     def removed(self, id: str) -> None:
         """Note that a memory was deleted."""
         self._written.pop(id)
-        self._removed.put(id, True)
 
     def shows(self, stored: Stored) -> None:
-        """Note that a search shows a memory like this."""
+        """Note that a search shows a memory with this text."""
         written = self._written.get(stored.record.id)
-        if written and written.record.content == stored.record.content and written.to_text() == stored.to_text():
+        if written and written.record.content == stored.record.content:
             self._written.pop(stored.record.id)
 
     def awaits(self, id: str) -> bool:
@@ -318,10 +316,6 @@ class _Index:
         user_id = stored.record.user_id
         written = self._written.items()
         return [id for id, one in written if one.record.user_id == user_id and id != stored.record.id]
-
-    def may_be_stale(self, id: str) -> bool:
-        """Return whether a search may show an old state of a memory."""
-        return self._removed.get(id) is not None or self.awaits(id)
 
 
 def _results(answer: Any) -> list[dict[str, Any]]:
