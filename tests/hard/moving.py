@@ -24,7 +24,8 @@ MIGRATE = (sys.executable, "-m", "openproto.cli", "migrate", "--json")
 RECORDS_OF_A_USER, RECORDS_OF_A_KILL = 200, 2_000
 LONGEST_RUN = 3_600.0
 KILL_WITHIN, RECORDS_IN_A_SECOND = 8.0, 6_000
-"""A kill comes at any moment of these seconds, and of those in which the command reads and brings that much."""
+"""A kill comes at any moment of these seconds, and of those in which the command reads and brings that much: rather
+soon, for each run goes on where the one before was killed."""
 USERS_COMPARED_AT_ONCE = 4
 
 
@@ -68,7 +69,7 @@ async def _move(source: Store, target: Store, report: Path, users: list[str], ch
     async with client(source) as memory, meanwhile(lambda: _write(memory, users, chance, written)):
         longest, killed = KILL_WITHIN + kills * RECORDS_OF_A_KILL / RECORDS_IN_A_SECOND, 0
         while killed < kills:
-            seconds = chance.uniform(0.5, longest)
+            seconds = chance.triangular(0.5, longest, 0.5)
             if await asyncio.to_thread(_run, source, target, report, seconds) is None:
                 killed += 1
             else:

@@ -29,6 +29,8 @@ CALL_BOUND = 20.0
 """Seconds that any call may take, faults and a busy machine included."""
 SOAK_LIMIT = 0.05
 """Kilobytes an operation by which memory may grow once it is warm; what was found and ended was ten times that."""
+SOAK_PACE = 60
+"""Operations a second: half an hour is for what grows with time, and other parts want the cores."""
 
 
 @contextmanager
@@ -285,6 +287,7 @@ async def soak(chance: random.Random, seconds: int) -> str:
                 if len((await memory.list(user, limit=500)).items) > 100:
                     await memory.delete_all(user)  # so that what is stored does not grow either
             operations += 200
+            await asyncio.sleep(started + operations / SOAK_PACE - time.monotonic())
             if elapsed > seconds / 3:
                 gc.collect()
                 samples.append((operations, _resident()))
