@@ -10,9 +10,11 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "openproto nee
 # One more than the cores of a small machine: a test of processes, servers, and deadlines waits for a third of its time.
 WORKERS ?= 3
 READY := $(VENV)/.ready
+# Nothing is compiled ahead: most of it is never imported, and what is, is compiled then.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-mutations test-pgbouncer test-citus test-operating test-ui test-installs test-pythons check check-hard check-http check-letta bench docs constraints clean
+.PHONY: help demo test test-full test-mutations test-pgbouncer test-citus test-operating test-ui test-installs test-pythons check check-ruff check-mypy check-pyright check-hard check-http check-letta bench docs constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,8 +22,8 @@ help:  ## list the targets
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[all]'
+	$(BIN)/python $(INSTALL) --upgrade pip
+	$(BIN)/python $(INSTALL) --group dev --editable '.[all]'
 	@touch $@
 
 demo:  ## store, search, and build a context: on sqlite, then on a real PostgreSQL
@@ -32,7 +34,7 @@ demo:  ## store, search, and build a context: on sqlite, then on a real PostgreS
 	@$(DEMO)/bin/openproto demo --provider postgres
 
 # An environment of the demonstration's own, with nothing for development. The pip of $(PYTHON) installs into it, where
-# there is one: a pip inside would be a third of the time. Nothing is compiled ahead that the demonstration may not import.
+# there is one: a pip inside would be a third of the time.
 DEMO_PIP = $$(test -x $(DEMO)/bin/pip && echo $(DEMO_PYTHON) -m pip || echo $(PYTHON) -m pip --python $(DEMO_PYTHON)) \
 	install --no-compile --disable-pip-version-check --constraint constraints.txt
 
@@ -63,7 +65,7 @@ test-citus: $(READY)  ## run the tests that want a Citus cluster: OPENPROTO_TEST
 	@$(BIN)/python -m pytest -m citus
 
 test-operating: $(READY)  ## run the tests that want nginx, systemd, zsh, and fish
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group operating
+	@$(BIN)/python $(INSTALL) --group operating
 	@$(BIN)/python -m pytest -m operating
 
 test-ui: $(READY)  ## look at the inspector in a Chromium, which the system must have (Debian: chromium, npm); pictures in .ui
@@ -75,10 +77,16 @@ test-installs: $(READY)  ## install each vendor's extra by itself, and all of th
 test-pythons:  ## run the core, both stores, and the suite on each other Python from 3.11 to 3.14 that is found
 	@$(PYTHON) tests/on_pythons.py $(SHORT)
 
-check: $(READY)  ## ruff, mypy --strict, and pyright over everything
+check: check-ruff check-mypy check-pyright  ## ruff, mypy --strict, and pyright over everything; -j2 runs two at once
+
+check-ruff: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+check-mypy: $(READY)
 	$(BIN)/mypy
+
+check-pyright: $(READY)
 	$(BIN)/pyright
 
 check-http: $(READY)  ## ten thousand invented requests against the server's own OpenAPI
@@ -92,8 +100,8 @@ check-letta: $(READY)  ## install, start, and certify a real Letta server, in an
 
 $(PEERS)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --clear $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
-	@$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --group peers --editable '.[embedded,sqlite]'
+	@$(PEERS)/bin/python $(INSTALL) --upgrade pip
+	@$(PEERS)/bin/python $(INSTALL) --group peers --editable '.[embedded,sqlite]'
 	@touch $@
 
 bench: $(READY) $(PEERS)/.ready  ## measure the figures side by side, next to peers; writes benchmarks/figures.json and its table
@@ -101,8 +109,8 @@ bench: $(READY) $(PEERS)/.ready  ## measure the figures side by side, next to pe
 
 $(DOCS)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --clear $(DOCS)
-	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
-	@$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --group docs
+	@$(DOCS)/bin/python $(INSTALL) --upgrade pip
+	@$(DOCS)/bin/python $(INSTALL) --group docs
 	@touch $@
 
 docs: $(DOCS)/.ready  ## build the site of the documents in .site, with each link checked

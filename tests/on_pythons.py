@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +42,9 @@ def install(python: Path, minor: int) -> Path:
     inside = ROOT / f".venv-3.{minor}/bin/python"
     if not inside.exists():
         subprocess.run([python, "-m", "venv", inside.parents[1]], check=True)
-    pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
-    subprocess.run([*pip, "--upgrade", "pip"], check=True, cwd=ROOT)
-    subprocess.run([*pip, "--group", "on-pythons", "--editable", f".[{EXTRAS}]"], check=True, cwd=ROOT)
+    pip = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    for wanted in (["--upgrade", "pip"], ["--group", "on-pythons", "--editable", f".[{EXTRAS}]"]):
+        subprocess.run([*pip, "--constraint", "constraints.txt", *wanted], check=True, cwd=ROOT)
     return inside
 
 
@@ -52,12 +53,14 @@ def main(arguments: list[str]) -> int:
     chosen = SHORT if "--short" in arguments else FULL
     failed: list[str] = []
     found = {minor: find(minor) for minor in MINORS if minor != sys.version_info[1]}
-    for minor, python in found.items():
-        if python is None:
-            print(f"Python 3.{minor} is not on this machine and is not tried", flush=True)
-            continue
-        print(f"Python 3.{minor}: {python}", flush=True)
-        command = [install(python, minor), "-m", "pytest", "-q", "-n", "3", "--dist", "loadscope"]
+    there = {minor: python for minor, python in found.items() if python is not None}
+    for minor in sorted(found.keys() - there.keys()):
+        print(f"Python 3.{minor} is not on this machine and is not tried", flush=True)
+    with ThreadPoolExecutor() as pool:
+        installed = dict(zip(there, pool.map(install, there.values(), there), strict=True))
+    for minor, python in installed.items():
+        print(f"Python 3.{minor}: {there[minor]}", flush=True)
+        command = [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadscope"]
         wanted = ["--openproto-quick", "-m", "not pgbouncer and not operating and not installs and not full", *WITHOUT]
         if subprocess.run([*command, *wanted, *chosen], cwd=ROOT).returncode:
             failed.append(f"3.{minor}")
