@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         installed = dict(zip(there, pool.map(install, there.values(), there), strict=True))
     for minor, python in installed.items():
         print(f"Python 3.{minor}: {there[minor]}", flush=True)
-        command = [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadscope"]
+        command = [str(python), "-m", "pytest", "-q", "-n", "3", "--dist", "loadscope"]
         wanted = ["--openproto-quick", "-m", "not pgbouncer and not operating and not installs and not full", *WITHOUT]
         if subprocess.run([*command, *wanted, *chosen], cwd=ROOT).returncode:
             failed.append(f"3.{minor}")
