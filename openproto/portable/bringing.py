@@ -45,6 +45,7 @@ class Found(NamedTuple):
     marks: Marks
     own: bytes = b""
     """What a journal keeps of it."""
+    version: str | None = None
 
 
 @dataclass(slots=True)
@@ -113,7 +114,8 @@ class Writer:
         record = stored.record
         self._way.journal.note({record.user_id: {record.id: self._way.matching.own(record)}})
         with suppress(NotFoundError):
-            await self._way.target.delete(found.id, user_id=record.user_id)
+            if not await self._removed(record.user_id, found):
+                return
         self._renewed.add((record.user_id, record.id))
         if self.must_flush_for(record):
             await self.flush()
@@ -161,6 +163,19 @@ class Writer:
                 raise added
             else:
                 self._has_brought(record, added.id)
+
+    async def _removed(self, user: str, found: Found) -> bool:
+        """Remove a record that is as it was found, but for what others say of it; False where somebody changed it."""
+        target, version = self._way.target, found.version
+        while True:
+            try:
+                await target.delete(found.id, user_id=user, if_version=version)
+                return True
+            except ConflictError:
+                record = await target.get(found.id, user_id=user)
+                if self._way.matching.own(record) != found.own:
+                    return False
+                version = record.version
 
     def _has_brought(self, record: MemoryRecord, id: str) -> None:
         self._ids[record.user_id, record.id] = id

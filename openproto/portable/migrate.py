@@ -20,7 +20,7 @@ from openproto.portable.bringing import FAULTS, Found, Result, UserAndId, Way, W
 from openproto.portable.histories import Histories, histories
 from openproto.portable.journal import Journal
 from openproto.portable.matching import Marks, Matching
-from openproto.portable.surveying import HISTORY, PAGE, Show, Survey
+from openproto.portable.surveying import HISTORY, PAGE, Show, Survey, has_versions
 
 _IN_A_TURN = 1000
 """Records of a turn's users, but for the last one's."""
@@ -156,7 +156,8 @@ class Migration:
                 for stored in records:
                     id = stored.record.id
                     marks, own = self._matching.marks(stored, origins), self._matching.own(stored.record)
-                    there[user][origins.get(id, id)] = Found(id, marks, own)
+                    version = stored.record.version if self._plan.has_versions else None
+                    there[user][origins.get(id, id)] = Found(id, marks, own, version)
         return there
 
     async def _verify(self, unequal: Mapping[str, dict[str, _Wanted]], refused: Collection[UserAndId]) -> None:
@@ -255,8 +256,7 @@ class Undone:
 
 async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: Show) -> Undone:
     """Remove what the migration brought and nobody has changed since."""
-    support = (await target.capabilities()).x_openproto.support
-    has_versions = support.get("version", "none") != "none"
+    versions = has_versions(await target.capabilities())
     result = Undone()
     total = sum(len(each) for each in journal.brought.values())
 
@@ -265,7 +265,7 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
             record = await target.get(id, user_id=user)
             is_as_brought = journal.has_brought(user, matching.origins.id_of(record), matching.own(record))
             if is_as_brought:
-                await _remove(target, record, has_versions)
+                await _remove(target, record, versions)
         except NotFoundError:
             return  # somebody else was faster
         except ConflictError:
@@ -286,10 +286,10 @@ async def undo(target: AsyncMemory, journal: Journal, matching: Matching, show: 
     return result
 
 
-async def _remove(target: AsyncMemory, record: MemoryRecord, has_versions: bool) -> None:
-    version = record.version if has_versions else None
+async def _remove(target: AsyncMemory, record: MemoryRecord, versions: bool) -> None:
+    version = record.version if versions else None
     if record.supersedes:
         # What it superseded and was there before is current again; deleting alone would leave that outdated.
         record = await target.update(record.id, user_id=record.user_id, if_version=version, supersedes=None)
-        version = record.version if has_versions else None
+        version = record.version if versions else None
     await target.delete(record.id, user_id=record.user_id, if_version=version)

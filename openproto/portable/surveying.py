@@ -32,6 +32,7 @@ class Survey:
 
     restores: bool
     """Whether the target takes records as they are."""
+    has_versions: bool
     unkept: list[str]
     """For what the target has no place at all."""
     users: dict[str, Counter[str | None]] = field(default_factory=dict)
@@ -55,11 +56,17 @@ async def users_of(memory: AsyncMemory) -> list[str]:
     return users
 
 
+def has_versions(target: Capabilities) -> bool:
+    """Return whether a record is changed only if it is as it was read, where that is asked for."""
+    return target.x_openproto.support.get("version", "none") != "none"
+
+
 async def survey(source: AsyncMemory, target: AsyncMemory, users: Iterable[str], show: Show) -> Survey:
     """Read everything that is to be moved, or count it where nothing of it can be lost; write nothing."""
-    losses = _Losses(await target.capabilities(), keeps_histories(source) and keeps_histories(target))
+    declared = await target.capabilities()
+    losses = _Losses(declared, keeps_histories(source) and keeps_histories(target))
     counts_only = losses.none_of((await source.capabilities()).features)
-    found = Survey(losses.restores, losses.unkept)
+    found = Survey(losses.restores, has_versions(declared), losses.unkept)
     done = 0
 
     async def read(user: str) -> None:

@@ -18,7 +18,10 @@ from openproto.provider import current_call
 _log = logging.getLogger(__name__)
 
 FLUSH_EVERY = 0.5
+ENOUGH = 1_000
+"""How many entries are written at once, without waiting for more."""
 MOST_WAITING = 10_000
+LOSSES_TOLD_EVERY = 10.0
 
 
 class AuditRow(NamedTuple):
@@ -57,6 +60,9 @@ class AuditBuffer:
         self._taken = self._settled = 0  # how many entries ever came, and how many of them wait no more
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._was_refused = False
+        self._dropped = 0  # of which nothing was logged yet
+        self._silent_until = 0.0
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -64,13 +70,17 @@ class AuditBuffer:
         """Take an entry; when the store has refused many, the oldest are given up and the loss is logged."""
         self._waiting.append(row)
         self._taken += 1
-        self._wake_later()
+        self._wake()
         if len(self._waiting) > MOST_WAITING:
             lost = len(self._waiting) - MOST_WAITING
             del self._waiting[:lost]
             self._settled += lost
-            text = "audit: the store does not take %s entries; %d of the oldest were dropped"
-            _log.log(self._loss_level, text, self._of, lost)
+            self._dropped += lost
+            if (now := self._loop.time()) >= self._silent_until:
+                self._silent_until = now + LOSSES_TOLD_EVERY
+                text = "audit: the store does not take %s entries; %d of the oldest were dropped"
+                _log.log(self._loss_level, text, self._of, self._dropped)
+                self._dropped = 0
 
     async def flush(self) -> None:
         """Write whatever waits now, and nothing that comes later: under a steady load that would never end.
@@ -94,8 +104,10 @@ class AuditBuffer:
         except OpenProtoError as error:
             # Closing must not fail for the sake of entries, least of all while another error is on its way.
             reason = error.message
+        else:
+            reason = "they came faster than the store took them"
         finally:
-            if lost := self._taken - self._settled:
+            if lost := self._taken - self._settled + self._dropped:
                 _log.log(self._loss_level, "audit: %d %s entries were lost at closing: %s", lost, self._of, reason)
 
     async def _write_waiting(self) -> None:
@@ -107,9 +119,12 @@ class AuditBuffer:
             raise
         self._settled += len(rows)
 
-    def _wake_later(self) -> None:
-        if self._timer is None and self._writing is None and not self._closed:
-            self._timer = self._loop.call_later(FLUSH_EVERY, self._write_now)
+    def _wake(self) -> None:
+        if self._writing is None and not self._closed:
+            if len(self._waiting) >= ENOUGH and not self._was_refused:
+                self._write_now()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(FLUSH_EVERY, self._write_now)
 
     def _write_now(self) -> asyncio.Task[None]:
         if self._timer is not None:
@@ -124,8 +139,10 @@ class AuditBuffer:
     def _written(self, task: asyncio.Task[None]) -> None:
         if self._writing is task:
             self._writing = None
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        self._was_refused = task.cancelled() or error is not None
+        if error is not None:
             # Whatever it is, the entries to come must still be recorded.
             _log.debug("audit: %s entries wait for the store: %s", self._of, type(error).__name__)
         if self._waiting:
-            self._wake_later()
+            self._wake()

@@ -146,6 +146,12 @@ break_verb(
     RestoreForgetsTheSuccessor=Fault(lambda records: [changed(r, superseded_by=None) for r in records]),
     RestoreForgetsTheUpdate=Fault(lambda records: [changed(r, updated_at=None) for r in records]),
 )
+break_verb(
+    "restore: a_record_cannot_supersede_itself",
+    RestoreDropsASupersessionOfItself=Fault(
+        lambda records: [changed(r, supersedes=[id for id in r.supersedes if id != r.id]) for r in records]
+    ),
+)
 
 
 @breaks("scopes: histories_of_scopes")

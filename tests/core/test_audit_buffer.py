@@ -66,17 +66,45 @@ async def test_entries_that_come_during_a_write_follow_however_it_ends(how: str)
     assert store.rows == ROWS[:2]
 
 
-async def test_a_busy_store_costs_bounded_memory(
+async def test_a_busy_store_costs_bounded_memory_and_a_line_in_a_while(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audit_buffer, "MOST_WAITING", 3)
+    monkeypatch.setattr(audit_buffer, "MOST_WAITING", 2)
     store = Store()
     buffer = AuditBuffer(store)
     for row in ROWS:
         buffer.record(row)
     await buffer.close()
-    assert store.rows == ROWS[2:]
-    assert "1 of the oldest were dropped" in caplog.text
+    assert store.rows == ROWS[3:]
+    assert [record.message.partition("entries")[2] for record in caplog.records] == [
+        "; 1 of the oldest were dropped",
+        " were lost at closing: they came faster than the store took them",
+    ]
+    assert "2 read entries were lost" in caplog.text
+
+
+async def test_many_entries_are_written_at_once_unless_the_store_has_just_refused_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit_buffer, "FLUSH_EVERY", 60.0)
+    monkeypatch.setattr(audit_buffer, "ENOUGH", 2)
+    store = Store()
+    store.refusals = [ProviderUnavailableError("locked")]
+    buffer = AuditBuffer(store)
+    for row in ROWS[:2]:
+        buffer.record(row)
+    await until(lambda: not store.refusals)
+    for _ in range(3):
+        await asyncio.sleep(0)
+        buffer.record(ROWS[2])
+    assert not store.rows
+    await buffer.flush()
+    written = len(store.rows)
+    for row in ROWS[3:]:
+        buffer.record(row)
+    await until(lambda: len(store.rows) > written)
+    assert store.rows[-2:] == ROWS[3:]
+    await buffer.close()
 
 
 async def test_flushing_ends_though_entries_keep_coming() -> None:

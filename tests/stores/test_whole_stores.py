@@ -328,6 +328,31 @@ async def test_a_second_pass_brings_what_was_written_meanwhile(
     assert (await there.get(user_id="bob", key="k")).superseded_by == new.id
 
 
+async def test_what_is_changed_there_when_it_is_to_be_renewed_stays(
+    here: AsyncMemory, there: AsyncMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tea, rum = [await here.add(text, user_id="ada") for text in ("tea", "rum")]
+    await moved(here, there, tmp_path / "r")
+    for each in (tea, rum):
+        await here.update(each.id, content=f"more {each.content}")
+    delete, meanwhile = (
+        there.delete,
+        {
+            tea.id: lambda: there.update(tea.id, content="changed there"),
+            rum.id: lambda: there.add("gin", user_id="ada", supersedes=[rum.id]),  # which itself stays as it was
+        },
+    )
+
+    async def late(id: str, **options: Any) -> None:
+        if id in meanwhile:
+            await meanwhile.pop(id)()
+        await delete(id, **options)
+
+    monkeypatch.setattr(there, "delete", late)
+    assert (await moved(here, there, tmp_path / "r")).renewed == 1
+    assert [(await there.get(each.id)).content for each in (tea, rum)] == ["changed there", "more rum"]
+
+
 async def test_a_second_pass_brings_moments_of_which_no_field_tells(
     here: AsyncMemory, there: AsyncMemory, tmp_path: Path
 ) -> None:

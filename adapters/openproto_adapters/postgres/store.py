@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -129,16 +129,16 @@ class Store(Provider):
             replica, self._replica = self._replica, None
             private, self._private = self._private, None
             threads, self._starting = self._starting, None
-            if pool is not None:
-                await pool.close()
-            if replica is not None:
-                await replica.close()
-            if indexer is not None:
-                await indexer.close()
-            if threads is not None:
-                if private is not None:
-                    await threads(private.stop)
-                threads.close()
+            async with AsyncExitStack() as closing:  # from the last on; none keeps another open, whatever becomes of it
+                if indexer is not None:  # an embedder's own code may hang
+                    closing.push_async_callback(indexer.close)
+                if threads is not None:
+                    closing.callback(threads.close)
+                    if private is not None:
+                        closing.push_async_callback(threads, private.stop)
+                for connections in (replica, pool):
+                    if connections is not None:
+                        closing.push_async_callback(connections.close)
 
     async def capabilities(self) -> Capabilities:
         """Return what this database can do with the embedder."""

@@ -144,10 +144,12 @@ class Sqlite(Provider):
             indexer, self._indexer = self._indexer, None
             self._search_cache = None
             database, self._database = self._database, None
-            if indexer is not None:
-                await indexer.close()
-            if database is not None:
-                await database.close()
+            try:
+                if database is not None:
+                    await database.close()
+            finally:
+                if indexer is not None:  # the last, for an embedder's own code may hang
+                    await indexer.close()
 
     async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
         """Store the memory; its audit entry and what it supersedes are part of the same transaction."""

@@ -126,10 +126,16 @@ async def an_update_appends_to_what_is_superseded(bench: Bench) -> None:
 
 @area.case("add", "list", "update", features=FEATURES, hint="a record that supersedes itself: invalid_request")
 async def a_record_cannot_supersede_itself(bench: Bench) -> None:
-    """A record that names itself in `supersedes` is invalid_request and stays as it was."""
+    """A record that names itself in `supersedes` is invalid_request and stays as it was; restored, it is refused."""
     record = await bench.add("tea", user_id=bench.user())
     await raises(InvalidRequestError, bench.client.update, record.id, supersedes=[record.id])
     equal(await bench.inventory(bench.user()), [record], "the user's records after the refusal")
+    support = bench.capabilities.x_openproto.support
+    if "delete" in bench.capabilities.verbs and support.get("restore", "none") != "none":
+        await bench.client.delete(record.id)
+        (told,) = await bench.client.restore([record.model_copy(update={"supersedes": [record.id]})])
+        equal(told.outcome, "refused", "what became of the restored record")
+        equal(await bench.inventory(bench.user()), [], "the user's records after a refused restore")
 
 
 @area.case(

@@ -169,7 +169,7 @@ class Model:
             if known is not None:
                 outcome = "exists" if known["user_id"] == record.user_id else "refused"
             else:
-                outcome = "refused" if taken else "restored"
+                outcome = "refused" if taken or record.id in record.supersedes else "restored"
             if outcome == "restored":
                 self._bring_back(record)
             outcomes.append(RestoreOutcome(id=record.id, user_id=record.user_id, outcome=outcome))
