@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -21,7 +21,7 @@ from openproto.emulation.restoring import Restoring, name_of
 from openproto.emulation.stored import Stored, fingerprint_of, new_version
 from openproto.emulation.vendor import B
 from openproto.emulation.waiting import look_until
-from openproto.errors import ConflictError, InvalidRequestError, OpenProtoError
+from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
 from openproto.fanout import gather_all, gather_bounded
 from openproto.models import (
     OPERATIONS,
@@ -216,12 +216,14 @@ class EmulatedProvider(Restoring[B]):
 
     async def processed(self, record: MemoryRecord) -> MemoryRecord:
         """Return the record once the vendor has processed it, or after the seconds that a write may wait for that."""
-        return await look_until(
-            lambda shown: shown.status not in ("queued", "indexing"),
-            lambda: self.get(RecordRef(id=record.id, user_id=record.user_id)),
-            record,
-            within=self.traits.processing_seconds,
-        )
+        with suppress(NotFoundError):  # written it was, whoever deletes it meanwhile
+            return await look_until(
+                lambda shown: shown.status not in ("queued", "indexing"),
+                lambda: self.get(RecordRef(id=record.id, user_id=record.user_id)),
+                record,
+                within=self.traits.processing_seconds,
+            )
+        return record
 
     # The parts of a write.
 
@@ -262,7 +264,7 @@ class EmulatedProvider(Restoring[B]):
                 touched = [found.id, *found.record.supersedes] if found else []
                 async with self._locked(*touched, *item.supersedes):
                     old = await self.find(found.record.id, user_id) if found else None
-                    if found and (old is None or old.record.supersedes != found.record.supersedes):
+                    if found and old and old.record.supersedes != found.record.supersedes:
                         continue  # changed before its locks were held
                     _check_version(old, if_version)
                     if old is None:
@@ -356,7 +358,8 @@ class EmulatedProvider(Restoring[B]):
             record = new.record
             since = record.valid_from or record.updated_at or record.created_at
             for superseded in old:
-                await self.replace(superseded, superseded.superseded_by(new.id, since))
+                with suppress(NotFoundError):  # deleted by another process since it was read
+                    await self.replace(superseded, superseded.superseded_by(new.id, since))
         return new
 
     def _same_input(self, before: Stored, item: MemoryInput) -> Stored:

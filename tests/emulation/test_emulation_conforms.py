@@ -59,6 +59,8 @@ class Faltering(DictVendor):
             await self.hold.wait()
         if self.fail_replace:
             raise ProviderUnavailableError("the vendor is down")
+        if old.record.id not in self.rows:
+            raise NotFoundError("no such memory")
         return await super().replace(old, new)
 
 
@@ -82,6 +84,31 @@ async def test_marks_are_made_although_the_caller_was_cancelled_between() -> Non
         vendor.hold.set()
         await until(lambda: not vendor._finishing)
         assert (await memory.get(old)).superseded_by is not None
+
+
+async def test_a_successor_is_written_although_another_process_deletes_its_predecessor_meanwhile() -> None:
+    vendor = Faltering({})
+    async with AsyncMemory(vendor) as memory:
+        old, adding = await hanging(memory, vendor)
+        del vendor.rows[old]
+        assert vendor.hold
+        vendor.hold.set()
+        added = await adding
+        assert (added.content, added.supersedes) == ("coffee", [old])
+        assert (await memory.update(added.id, supersedes=None)).supersedes == []
+
+
+async def test_a_key_is_free_although_a_listing_still_shows_whom_another_process_has_deleted() -> None:
+    class Lagging(DictVendor):
+        async def find_named(self, user_id: str, key: str) -> Stored | None:
+            return listed
+
+    vendor, listed = Lagging({}), None
+    async with AsyncMemory(vendor, timeout=5) as memory:
+        first = await memory.put("tea", user_id="ada", key="drink")
+        listed = await vendor.find(first.id, "ada")
+        vendor.rows.clear()
+        assert (await memory.put("coffee", user_id="ada", key="drink")).id != first.id
 
 
 async def test_a_write_that_hangs_is_given_up_after_its_caller_left() -> None:

@@ -86,6 +86,23 @@ async def test_a_server_without_extensions_is_served_by_the_protocols_own_routes
     assert tried == (["POST /memories/batch"] if b"x-openproto" in minimal.capabilities else [])
 
 
+async def test_a_404_on_the_way_takes_nothing_from_what_a_server_declares() -> None:
+    lost = [answer({"detail": "Not Found"}, 404)]
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> bytes:
+        if request.route == "POST /memories/search" and lost:
+            return lost.pop()
+        return answer({"results": []}) if "search" in request.target else answer({**RECORD, "key": "k"})
+
+    declared = answer({**CAPABILITIES, "x-openproto": {"support": {"key": "native", "put": "native"}}})
+    async with RawServer(handle, capabilities=declared) as server, server.client() as client:
+        for _ in range(2):
+            assert await client.search("tea", "ann") == []
+        assert (await client.put("tea", user_id="ann", key="k")).key == "k"
+    searches = ["POST /memories/search", "GET /memories/search", "POST /memories/search"]
+    assert [request.route for request in server.requests] == [*searches, "PUT /memories"]
+
+
 async def test_nothing_but_the_declared_extensions_deletes_by_filter() -> None:
     """A DELETE of /memories may mean anything to a server that never promised what it means."""
     plain = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import httpx
 import pytest
 from letta_client import Letta as Sdk
-from openproto_adapters.letta import Letta
-from openproto_conformance.emulators import Refused, Status
+from openproto_adapters.letta import Letta, archives
+from openproto_conformance.emulators import Refused, Request, Status
 from openproto_conformance.emulators.letta import Letta as Emulator
 from openproto_conformance.emulators.letta.store import Archive, Passage
 
@@ -76,6 +77,24 @@ async def test_the_oldest_archive_counts(memory: AsyncMemory, other: AsyncMemory
     assert await contents(memory) == ["milk"]
 
 
+async def test_users_are_named_while_archives_go(
+    memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "PAGE", 2)
+    for user in ("ann", "bob", "carl"):
+        await memory.add("tea", user_id=user)
+    pages, list_archives = count(), emulator.list_archives
+
+    def deleting(request: Request) -> Any:
+        shown = list_archives(request)
+        if next(pages) == 0:
+            del emulator.archives[archive_of(emulator, "bob").id]
+        return shown
+
+    monkeypatch.setattr(emulator, "list_archives", deleting)
+    assert (await memory.users()).items == ["ann", "carl"]
+
+
 async def test_of_two_versions_the_newer_counts_until_a_write(memory: AsyncMemory, emulator: Emulator) -> None:
     record = await memory.add("old", user_id="ann", tags=["a", "b"])
     archive = archive_of(emulator)
@@ -104,6 +123,30 @@ async def test_no_update_revives(memory: AsyncMemory, emulator: Emulator, monkey
     with pytest.raises(NotFoundError):
         await memory.update(record.id, content="coffee")
     assert archive_of(emulator).passages == {}
+
+
+@pytest.mark.parametrize(("overtaken_in", "stays"), [("replace", "coffee"), ("_write", "milk")])
+async def test_of_updates_at_one_moment_one_stays(
+    memory: AsyncMemory,
+    other: AsyncMemory,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    overtaken_in: str,
+    stays: str,
+) -> None:
+    record = await memory.add("tea", user_id="ann")
+    provider: Any = memory._session.provider
+    go_on = getattr(provider, overtaken_in)
+
+    async def overtaken(*args: Any) -> Any:
+        await other.update(record.id, content="milk")
+        return await go_on(*args)
+
+    monkeypatch.setattr(other._session.provider, "store_name", lambda: "another process")
+    monkeypatch.setattr(provider, overtaken_in, overtaken)
+    await memory.update(record.id, content="coffee")
+    assert [passage.text for passage in archive_of(emulator).passages.values()] == [stays]
+    assert [hit.memory.content for hit in await other.search("coffee or milk", "ann")] == [stays]
 
 
 @pytest.mark.parametrize("status", [404, 400])
@@ -164,6 +207,9 @@ async def test_another_process_with_the_key_gets_the_memory(
     again = await other.add("tea", user_id="ann", idempotency_key="key-1")
     assert again.model_copy(update={"version": record.version}) == record
     assert len(memories_of(archive)) == 1
+    await memory.delete(record.id)
+    with pytest.raises(ConflictError, match="deleted since"):
+        await other.add("tea", user_id="ann", idempotency_key="key-1")
 
 
 async def test_a_foreign_passage(memory: AsyncMemory, other: AsyncMemory, emulator: Emulator, raw: Sdk) -> None:

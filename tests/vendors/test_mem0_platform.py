@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openproto_conformance.emulators import Status
+from openproto_adapters.mem0 import platform
+from openproto_conformance.emulators import Answer, Request, Status
 from openproto_conformance.emulators.mem0 import Mem0Platform
 
 from openproto import AsyncMemory, errors
@@ -70,6 +72,26 @@ async def test_deleting_everything_waits_until_the_platform_has_done_so(emulator
         emulator.events_fail = True
         with pytest.raises(errors.ProviderError, match="failed to carry it out"):
             await memory.delete_all("bob")
+
+
+async def test_a_listing_is_whole_while_others_write(emulator: Mem0Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "_PAGE", 2)
+    pages, list_memories = count(), emulator.list_memories
+
+    def writing(request: Request) -> Answer:
+        page, shown = next(pages), list_memories(request)
+        if page == 0:
+            emulator._remove(newest, emulator.now())
+        elif page == 1:
+            emulator._create("new", newest.entities, {"messages": []}, emulator.now())
+        return shown
+
+    async with client(emulator) as memory:
+        await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(6)])
+        newest = max(emulator.memories.values(), key=lambda one: one.versions[0].at)
+        monkeypatch.setattr(emulator, "list_memories", writing)
+        found = {record.content for record in (await memory.list("ann")).items}
+        assert found == {one.text for one in emulator.memories.values() if one.gone_at is None}
 
 
 async def test_with_infer_an_add_waits_for_its_event(emulator: Mem0Platform) -> None:

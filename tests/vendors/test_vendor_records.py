@@ -61,7 +61,7 @@ async def test_a_vendor_gets_the_last_field(store: AsyncMemory, memory: AsyncMem
         return
     assert (dict(plan.cannot_keep), result.brought, result.equal, dict(result.faults)) == ({}, 3, 3, {})
     assert (result.ids, await shown(memory)) == ({}, before)
-    assert await memory.get(old.id) == await memory.get(user_id="ada", key="city")
+    assert await memory.wait_for_ingest([old.id], "ada") == [await memory.get(user_id="ada", key="city")]
 
 
 async def test_a_batch_is_few_requests_in_order(hosted: Hosted, memory: AsyncMemory, emulator: Any) -> None:
@@ -75,7 +75,9 @@ async def test_a_batch_is_few_requests_in_order(hosted: Hosted, memory: AsyncMem
         assert emulator.counters.by_route[hosted.adds] in (0, first + second)
 
 
-async def test_a_write_can_wait_until_it_is_processed(hosted: Hosted, emulator: Any, tmp_path: Path) -> None:
+async def test_a_write_can_wait_until_it_is_processed(
+    hosted: Hosted, other: AsyncMemory, emulator: Any, tmp_path: Path
+) -> None:
     emulator.lag = 0.1
     async with hosted.client(emulator, tmp_path, **({"wait": hosted.wait} if hosted.wait else {})) as memory:
         record = await memory.add("one", user_id="ann")
@@ -84,6 +86,25 @@ async def test_a_write_can_wait_until_it_is_processed(hosted: Hosted, emulator: 
         at_once = bool(hosted.wait) or not hosted.processes_later
         assert [getattr(one, "status", one) == "done" for one in (record, *several, changed)] == [at_once] * 4
         if hosted.wait:
+            emulator.lag = 0.5
+            adding = asyncio.create_task(memory.add("milk", user_id="bob"))
+            while not (found := (await other.list("bob")).items):
+                await asyncio.sleep(0.01)
+            await other.delete(found[0].id)
+            assert (await adding).content == "milk"
             emulator.lag = 60.0
             with pytest.raises(TimeoutError):  # which cancels it at once
                 await asyncio.wait_for(memory.add("tea", user_id="ann"), 0.5)
+
+
+async def test_a_memory_is_done_when_a_search_shows_it_whoever_wrote_it(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Any
+) -> None:
+    emulator.lag = 0.3
+    record = await memory.add("tea", user_id="ann")
+    for content, asked in (("tea", other), ("green tea", memory), ("black tea", other)):
+        if content != record.content:
+            record = await other.update(record.id, content=content)
+        (done,) = await asked.wait_for_ingest([record.id], "ann", timeout=5)
+        assert [hit.memory for hit in await asked.search("tea", "ann")] == [done]
+        assert done.content == content

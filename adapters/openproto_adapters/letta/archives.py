@@ -37,9 +37,12 @@ class Archives:
         """Return the tokens of the users who have an archive."""
         names: set[str] = set()
         after: str | None = None
-        while page := await self._api.find_archives(None, PAGE, after):
-            names |= {archive.name for archive in page}
-            after = page[-1].id
+        try:
+            while page := await self._api.find_archives(None, PAGE, after):
+                names |= {archive.name for archive in page}
+                after = page[-1].id
+        except NotFoundError:  # another process has deleted the archive after which to go on
+            return await self.tokens()
         return {own.token for name in names if (own := OwnedId.read(name.removeprefix(_name("")))) is not None}
 
     async def search(self, token: str, **wanted: Unpack[Wanted]) -> list[Hit]:

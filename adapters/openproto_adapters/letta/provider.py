@@ -164,6 +164,8 @@ class Letta(EmulatedProvider[_Backend]):
             claim = await self.backend.keys.claim(item.user_id, key, _claim(stored))
             if claim.fingerprint != stored.fingerprint:
                 raise ConflictError("idempotency_key: was used before with another input; use a new key")
+            if claim.deleted:
+                raise deleted_since()
             if claim.memory_id != stored.record.id:  # another process was faster, or an earlier attempt was cut off
                 if (before := await self.find(claim.memory_id, item.user_id)) is not None:
                     return before
@@ -212,8 +214,10 @@ class Letta(EmulatedProvider[_Backend]):
         written = await self._write(new, max(self._clock.tick(), copies.version + 1))
         if not await self._delete(old, copies.ids):
             left = await self.find(old.record.id, old.record.user_id)
-            if left is not None and left.handle == written.handle:
-                await self._delete(written, Copies.of(written).ids)
+            is_alone = left is not None and left.handle == written.handle
+            if left is not None:  # with another process's new version the newest stays, and else none
+                await self._delete(left, Copies.of(left).ids[0 if is_alone else 1 :])
+            if is_alone:
                 raise no_such_memory()
         return written
 

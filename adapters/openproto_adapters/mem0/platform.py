@@ -1,13 +1,14 @@
 """The hosted platform, through mem0's own client.
 
-A memory counts as indexed once a search shows its text: all else is read anew when it is found. A queued deletion is
-over when its event is.
+A memory counts as indexed once a search shows its text, whoever wrote it: all else is read anew when it is found. A
+queued deletion is over when its event is.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -127,7 +128,7 @@ class Platform:
         await self._call(self._client.update, id, text=new.record.content, metadata=metadata_of(new))
         if new.record.content != old.record.content:
             return self._index.written(new)
-        return new.changed(status="indexing" if self._index.awaits(id) else "done")
+        return new.changed(status="indexing" if self._index.awaits(old) else "done")
 
     async def remove(self, stored: Stored) -> bool:
         from mem0.exceptions import MemoryNotFoundError
@@ -139,18 +140,13 @@ class Platform:
                 return False
             return True
 
-        self._index.removed(stored.record.id)
         return await self._call(delete)
 
     async def remove_all(self, user_id: str) -> int:
         """Delete everything that the user has, and wait until it is done."""
-        ids = [stored.record.id for stored in await self.everything(user_id)]
-        if ids:
-            answer = await self._call(self._client.delete_all, user_id=entity(user_id))
-            for id in ids:
-                self._index.removed(id)
-            await self._event(answer)
-        return len(ids)
+        if count := len(await self.everything(user_id)):
+            await self._event(await self._call(self._client.delete_all, user_id=entity(user_id)))
+        return count
 
     async def everything(self, user_id: str) -> list[Stored]:
         name = entity(user_id)
@@ -191,14 +187,14 @@ class Platform:
     async def status(self, stored: Stored) -> str:
         """Return whether a search shows the memory's text: "done" or "indexing"."""
         record, name = stored.record, entity(stored.record.user_id)
-        if not self._index.awaits(record.id):
+        if not self._index.awaits(stored):
             return "done"
         async with self._looking:  # one at a time: one search shows many of those that are waited for
-            if self._index.awaits(record.id):
-                ids = [record.id, *self._index.awaited_with(stored)][:_LOOKED_FOR]
+            if self._index.awaits(stored):
+                ids = [record.id, *self._index.awaited(record.user_id)][:_LOOKED_FOR]
                 filters = {"AND": [{"user_id": name}, {"memory_ids": ids}]}
                 await self._read(name, await self._search(filters, record.content, len(ids)))
-        return "indexing" if self._index.awaits(record.id) else "done"
+        return "indexing" if self._index.awaits(stored) else "done"
 
     async def health(self) -> None:
         """Ask the platform whether the key is still good, as its client does when it is made."""
@@ -251,7 +247,7 @@ class Platform:
                 found |= {one.record.id: one for one in stored if one}
                 counts.append(int(answer.get("count") or 0))
             # A page begins where the one before it ended, so that a deletion moves memories past its edge.
-            if counts[-1] >= counts[0]:
+            if counts == sorted(counts):
                 return [*found.values()]
 
     async def _event(self, answer: Any) -> Any:
@@ -287,35 +283,36 @@ class Platform:
 
 
 class _Index:
-    """What this client has written of late, which a search may not show yet."""
+    """Which memories have a new text, whoever wrote it, and whether a search has shown that."""
 
     def __init__(self) -> None:
-        self._written: Recent[str, Stored] = Recent(_MOST_AWAITED, within=_INDEXED_WITHIN)
+        self._new: Recent[str, tuple[Stored, bool]] = Recent(_MOST_AWAITED, within=_INDEXED_WITHIN)
 
     def written(self, stored: Stored) -> Stored:
         """Note what was written, and return it as it is then."""
-        self._written.put(stored.record.id, stored)
+        self._new.put(stored.record.id, (stored, False))
         return stored.changed(status="indexing")
-
-    def removed(self, id: str) -> None:
-        """Note that a memory was deleted."""
-        self._written.pop(id)
 
     def shows(self, stored: Stored) -> None:
         """Note that a search shows a memory with this text."""
-        written = self._written.get(stored.record.id)
-        if written and written.record.content == stored.record.content:
-            self._written.pop(stored.record.id)
+        new = self._new.get(stored.record.id)
+        if new and new[0].record.content == stored.record.content:
+            self._new.put(stored.record.id, (stored, True))
 
-    def awaits(self, id: str) -> bool:
-        """Return whether no search has shown yet what was written."""
-        return self._written.get(id) is not None
+    def awaits(self, stored: Stored) -> bool:
+        """Return whether no search has shown this text yet, where it was written here, or is of late."""
+        new = self._new.get(stored.record.id)
+        if new and new[0].record.content == stored.record.content:
+            return not new[1]
+        since = stored.record.updated_at or stored.record.created_at  # by another client's clock
+        if is_new := abs((datetime.now(UTC) - since).total_seconds()) < _INDEXED_WITHIN:
+            self.written(stored)
+        return is_new
 
-    def awaited_with(self, stored: Stored) -> list[str]:
-        """Return which other memories of the same user no search has shown yet, oldest first."""
-        user_id = stored.record.user_id
-        written = self._written.items()
-        return [id for id, one in written if one.record.user_id == user_id and id != stored.record.id]
+    def awaited(self, user_id: str) -> list[str]:
+        """Return which of the user's memories no search has shown yet, newest first: old ones may be gone."""
+        new = self._new.items()[::-1]
+        return [id for id, (stored, shown) in new if not shown and stored.record.user_id == user_id]
 
 
 def _results(answer: Any) -> list[dict[str, Any]]:

@@ -159,8 +159,8 @@ class Api:
                 offset = max(0, offset - PAGE)
                 continue
             news = {id: row for id, row in page if id not in seen}
-            if not news:
-                return  # not where a page is short: the server may have a lower limit
+            if not news and len(page) < 2:
+                return  # not where a page is short, for the server may have a lower limit, nor where rows moved down
             # A listing may show ids and texts alone.
             fetched = await gather_all(*(self.get(token, id) for id, row in news.items() if row is None))
             yield [row for row in (*news.values(), *fetched) if row is not None]

@@ -187,7 +187,8 @@ class MemorySync(EmulatedProvider[_Backend]):
         """Return what MemorySync finds, with its scores: of nearness, age, importance, and use."""
         token = user_token(query.user_id)
         hits = await self.backend.api.query(token, query.query, count, rows.wanted_tags(query))
-        if not hits.rows and self._is_over_plan:
+        self._is_over_plan = self._is_over_plan and hits.is_bare  # or else the plan has been raised
+        if self._is_over_plan:
             raise _over_plan()
         ranked: list[tuple[Stored, float]] = []
         for name, hit in rows.newest(hits.rows, token).items():

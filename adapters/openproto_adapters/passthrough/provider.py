@@ -336,7 +336,8 @@ class Passthrough(Provider):
             return None
         reply = await self._exchange(request)
         if reply.status in (404, 405):
-            self._extended = False
+            # A server that says of its operations how they stand has the route: the 404 is of something on the way.
+            self._extended = self._knows_operations
             return None
         return self._successful(request, reply)
 
