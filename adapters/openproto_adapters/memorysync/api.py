@@ -159,7 +159,7 @@ class Api:
                 offset = max(0, offset - PAGE)
                 continue
             news = {id: row for id, row in page if id not in seen}
-            if not news and len(page) < 2:
+            if not news and (len(page) < 2 or offset > len(seen) + 10 * PAGE):  # or the server knows no offset
                 return  # not where a page is short, for the server may have a lower limit, nor where rows moved down
             # A listing may show ids and texts alone.
             fetched = await gather_all(*(self.get(token, id) for id, row in news.items() if row is None))
