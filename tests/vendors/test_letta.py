@@ -94,6 +94,13 @@ async def test_users_are_named_while_archives_go(
     monkeypatch.setattr(emulator, "list_archives", deleting)
     assert (await memory.users()).items == ["ann", "carl"]
 
+    def missing(request: Request) -> Any:
+        raise Refused(404, "no such route")
+
+    monkeypatch.setattr(emulator, "list_archives", missing)
+    with pytest.raises(NotFoundError):
+        await memory.users()
+
 
 async def test_of_two_versions_the_newer_counts_until_a_write(memory: AsyncMemory, emulator: Emulator) -> None:
     record = await memory.add("old", user_id="ann", tags=["a", "b"])

@@ -41,8 +41,10 @@ class Archives:
             while page := await self._api.find_archives(None, PAGE, after):
                 names |= {archive.name for archive in page}
                 after = page[-1].id
-        except NotFoundError:  # another process has deleted the archive after which to go on
-            return await self.tokens()
+        except NotFoundError:
+            if after is None:
+                raise
+            return await self.tokens()  # another process has deleted the archive after which to go on
         return {own.token for name in names if (own := OwnedId.read(name.removeprefix(_name("")))) is not None}
 
     async def search(self, token: str, **wanted: Unpack[Wanted]) -> list[Hit]:
@@ -59,8 +61,7 @@ class Archives:
     async def write(self, user_id: str, *passages: NewPassage) -> list[str]:
         """Write passages into the user's archive, which is created if need be, and return their ids."""
         token = user_token(user_id)
-        remembered = self._remembered.get(token)
-        if remembered is not None:
+        if (remembered := self._remembered.get(token)) is not None:
             try:
                 return await self._api.create_passages(remembered, passages)
             except NotFoundError:
