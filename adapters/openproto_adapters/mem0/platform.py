@@ -311,8 +311,7 @@ class _Index:
 
     def awaited(self, user_id: str) -> list[str]:
         """Return which of the user's memories no search has shown yet, newest first: old ones may be gone."""
-        new = self._new.items()[::-1]
-        return [id for id, (stored, shown) in new if not shown and stored.record.user_id == user_id]
+        return [id for id, (one, shown) in self._new.items()[::-1] if not shown and one.record.user_id == user_id]
 
 
 def _results(answer: Any) -> list[dict[str, Any]]:

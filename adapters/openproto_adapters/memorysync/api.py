@@ -150,8 +150,7 @@ class Api:
             for start in range(0, len(everything), PAGE):
                 yield everything[start : start + PAGE]
             return
-        seen: set[int] = set()
-        offset = 0
+        seen, offset = set[int](), 0
         while True:
             page = await self._page(self._tenant, token, offset)
             if offset and not any(id in seen for id, _ in page[:1]):
@@ -159,8 +158,10 @@ class Api:
                 offset = max(0, offset - PAGE)
                 continue
             news = {id: row for id, row in page if id not in seen}
-            if not news and (len(page) < 2 or offset > len(seen) + 10 * PAGE):  # or the server knows no offset
+            if not news and len(page) < 2:
                 return  # not where a page is short, for the server may have a lower limit, nor where rows moved down
+            if offset > len(seen) + 10 * PAGE:
+                raise unexpected_response(VENDOR)  # it knows no offset, and what is left cannot be listed
             # A listing may show ids and texts alone.
             fetched = await gather_all(*(self.get(token, id) for id, row in news.items() if row is None))
             yield [row for row in (*news.values(), *fetched) if row is not None]
