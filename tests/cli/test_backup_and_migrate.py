@@ -75,9 +75,7 @@ def test_an_encrypted_package_needs_its_passphrase(cli: Run, filled: Path, monke
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_restore_goes_on_and_a_backup_leaves_nothing(
-    cli: Run, filled: Path, signal_: signal.Signals
-) -> None:
+def test_an_interrupted_restore_goes_on_and_no_backup_stays(cli: Run, filled: Path, signal_: signal.Signals) -> None:
     (filled / "lines").write_text("".join(f'{{"content": "m{n:05}", "user_id": "u{n % 50}"}}\n' for n in range(2000)))
     assert (cli("import", "lines").status, cli("backup", "a.openproto").status) == (0, 0)
     target = filled / "b.db"

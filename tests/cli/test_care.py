@@ -52,9 +52,7 @@ memory.close()
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_demo_in_a_named_file_empties_it(
-    cli: Run, environment: Path, fails: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_empties_a_named_file(cli: Run, environment: Path, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def context(*_: object) -> None:
         raise ProviderError("no context today")
 
@@ -124,9 +122,7 @@ def test_doctor_stops_at_what_fails_with_its_status_and_remedy(cli: Run) -> None
 
 
 @pytest.mark.parametrize("verb", ["get", "search", "delete"])
-def test_doctor_cleans_up_or_says_what_it_left(
-    cli: Run, environment: Path, verb: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_cleans_up_or_says_so(cli: Run, environment: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> Any:
         if verb == "search":
             return []

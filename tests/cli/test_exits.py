@@ -61,6 +61,8 @@ def test_help_documents_every_status(cli: Run) -> None:
     assert set(MEANINGS) == set(Exit)
     assert cli().out == shown.out
     assert cli("--version").out == f"openproto {version}\n"
+    for command, absent in (("providers", "--provider"), ("keys list", "--timeout"), ("doctor", "--user")):
+        assert absent not in cli(*command.split(), "--help").out.split()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_help_documents_every_status(cli: Run) -> None:
         *(("list --url x", "unexpected option 'url'"), ("list -o no-equals-sign", "name=value")),
         *(("list -o embedder=nonsense", "no embedder 'nonsense'"), ("list --path :memory:", "path")),
         *(("list --cursor forged", "cursor"), ("add ' '", "blank"), ("delete", "either one ID, or --all")),
-        *(("delete --all", "--yes"), ("update some-id", "nothing to change")),
+        *(("delete --all", "--yes"), ("reindex --embedder none", "--yes"), ("update some-id", "nothing to change")),
         *(("update some-id --clear content", "cannot be emptied"), ("import /no/such/file", "No such file")),
     ],
 )
@@ -197,9 +199,7 @@ def test_a_value_of_another_type_is_refused_by_name_and_not_repeated(cli: Run, g
     assert value not in ended.err
 
 
-def test_unknown_options_and_bad_variables_are_named_and_an_option_wins_over_a_variable(
-    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_are_named_and_win_over_variables(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = cli("list", "-p", "faulty", "-o", "sise=3")
     assert (ended.status, "did you mean 'size'" in ended.err, "api_key" in ended.err) == (2, True, True)
     assert cli("list", "-o", "retries=0", "-o", "close_timeout=1.5", "-o", "app=me").status == 0

@@ -67,7 +67,7 @@ def test_what_was_exported_is_the_same_in_another_store(cli: Run, tmp_path: Path
     assert cli(*for_eve).out == "0 memories stored, 3 there already\n"
 
 
-def test_a_store_that_cannot_restore_gets_new_memories_in_the_old_order(
+def test_a_store_that_cannot_restore_gets_new_memories(
     cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def restore(self: Provider, records: Any) -> RestoreOutcomes:

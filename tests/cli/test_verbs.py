@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -168,12 +167,3 @@ def test_restore_writes_what_export_wrote(cli: Run, tmp_path: Path) -> None:
     assert (ended.status, ended.json) == (1, {"restored": 0, "exists": 2, "deleted": 0, "refused": 2})
     assert "line 3: id: a record of another user" in ended.err
     assert "line 4: is not an exported memory" in ended.err
-
-
-def test_what_destroys_asks_first(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    for destroying in (["delete", "--all"], ["reindex", "--embedder", "none"]):
-        ended = cli(*destroying)
-        assert (ended.status, "--yes" in ended.err) == (2, True)
-    for command, absent in (("providers", "--provider"), ("keys list", "--timeout"), ("doctor", "--user")):
-        assert absent not in cli(*command.split(), "--help").out.split()

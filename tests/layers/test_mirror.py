@@ -105,7 +105,7 @@ async def test_nothing_is_lost_and_nothing_twice_when_the_process_is_killed(star
     assert await pair.same(*(f"user{n}" for n in range(4))) > 20
 
 
-async def test_calls_go_on_while_the_mirror_hangs_and_closing_leaves_the_rest_for_later(
+async def test_calls_go_on_while_it_hangs(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("openproto.layers.mirror.CLOSING_SECONDS", 0.05)
@@ -174,9 +174,7 @@ async def test_what_a_record_released_before_it_was_deleted_is_current_at_the_mi
 
 
 @kinds
-async def test_what_comes_back_as_another_users_is_no_longer_the_first_ones_at_the_mirror(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_what_comes_back_as_anothers_is_no_longer_the_first_ones(kind: str, tmp_path: Path) -> None:
     pair = Pair(tmp_path, kind)
     async with pair.client() as memory:
         record = await memory.add("tea", user_id="ann")

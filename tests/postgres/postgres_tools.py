@@ -175,8 +175,8 @@ class Door:
             except (OSError, asyncio.IncompleteReadError):
                 writer.close()
 
-        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-        yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        listener = await asyncio.start_server(serve, "127.0.0.2", 0)
+        yield f"127.0.0.2:{listener.sockets[0].getsockname()[1]}"
         listener.close()
         for writer in opened:
             writer.close()

@@ -9,12 +9,12 @@ import os
 import random
 import signal
 import ssl
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from postgres_tools import Database, Door, Server, connected, tasks, through, whole_chain
 from waiting import cancelled, until
@@ -23,6 +23,8 @@ from openproto import AsyncMemory, errors
 
 PASSWORD = "correct-horse/battery@staple"
 WRONG = "Tr0ub4dor&3:#wrong"
+CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
+"""Of 127.0.0.1, which is not where a `Door` is."""
 
 
 async def error_of(**options: Any) -> errors.OpenProtoError:
@@ -34,8 +36,7 @@ async def error_of(**options: Any) -> errors.OpenProtoError:
     return caught.value
 
 
-@pytest.fixture
-async def locked(db: Database) -> AsyncIterator[str]:
+async def test_the_right_password_opens_and_a_wrong_one_is_unauthorized_and_kept_secret(db: Database) -> None:
     role = f"locked_{db.schema}"
     hba = db.server.place.data / "pg_hba.conf"
     open_to_all = hba.read_text()
@@ -46,24 +47,18 @@ async def locked(db: Database) -> AsyncIterator[str]:
         return isinstance(await error_of(url=db.server.dsn(user=role, password="")), errors.UnauthorizedError)
 
     await until(asks, 30)
-    yield role
-    hba.write_text(open_to_all)
-    await db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}", "SELECT pg_reload_conf()")
-
-
-async def test_the_right_password_opens_and_a_wrong_one_is_unauthorized_and_kept_secret(
-    db: Database, locked: str
-) -> None:
-    async with db.client(url=db.server.dsn(user=locked, password=PASSWORD)) as memory:
+    async with db.client(url=db.server.dsn(user=role, password=PASSWORD)) as memory:
         await memory.add("in", user_id="ada")
     for password in (WRONG, None):
-        memory = db.client(url=db.server.dsn(user=locked, password=password))
+        memory = db.client(url=db.server.dsn(user=role, password=password))
         with pytest.raises(errors.UnauthorizedError, match="password") as caught:
             await memory.add("private thought", user_id="ada")
         await memory.aclose()
         shown = whole_chain(caught.value) + repr(memory) + str(caught.value.to_envelope())
         assert "private thought" not in shown
         assert WRONG not in shown
+    hba.write_text(open_to_all)
+    await db.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}", "SELECT pg_reload_conf()")
 
 
 async def test_each_refusal_of_the_server_has_its_error(db: Database) -> None:
@@ -115,7 +110,7 @@ async def test_nobody_listening_is_unavailable_and_named(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("says", "kind"), [(b"", errors.ProviderUnavailableError), (b"HTTP/1.1 400 X\r\n\r\n", errors.ProviderError)]
 )
-async def test_what_is_silent_or_no_postgresql_is_a_typed_error(
+async def test_silence_and_nonsense_are_typed_errors(
     tmp_path: Path, says: bytes, kind: type[errors.ProviderError]
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,37 +124,23 @@ async def test_what_is_silent_or_no_postgresql_is_a_typed_error(
     assert says or "0.3 s" in error.message
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for another host, its key in the same file."""
-    made = tmp_path_factory.mktemp("tls") / "server.pem"
-    subprocess.run(
-        ["openssl", "req", "-new", "-x509", "-nodes", "-days", "2", "-subj", "/CN=elsewhere.example",
-         "-addext", "subjectAltName=DNS:elsewhere.example", "-keyout", made, "-out", made.with_suffix(".crt")],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    made.write_text(made.read_text() + made.with_suffix(".crt").read_text())
-    return made
-
-
 @pytest.fixture
-async def secured(db: Database, certificate: Path) -> AsyncIterator[str]:
+async def secured(db: Database) -> AsyncIterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    context.load_cert_chain(CERTIFICATE)
     async with Door().open(db.server, context) as address:
         yield address
 
 
-async def test_faults_of_tls_are_named_and_a_certificate_that_is_trusted_opens(
-    db: Database, secured: str, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_each_fault_of_tls_is_named(
+    db: Database, secured: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    trusted = f"sslrootcert={certificate.with_suffix('.crt')}"
-    other = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
+    trusted = f"sslrootcert={CERTIFICATE}"
     for address, options, kind, words in (
         (secured, "sslmode=verify-full", errors.InvalidRequestError, ("no root certificate", "sslrootcert=")),
         (secured, f"sslmode=verify-full&{trusted}", errors.ProviderError, (secured, "certificate", "mismatch")),
-        (secured, f"sslmode=verify-ca&sslrootcert={other}", errors.ProviderError, (secured, "not trusted")),
+        (secured, f"sslmode=verify-ca&sslrootcert={certifi.where()}", errors.ProviderError, (secured, "not trusted")),
         (secured, f"sslmode=require&sslrootcert={tmp_path}/no.crt", errors.InvalidRequestError, ("sslrootcert=",)),
     ):
         error = await error_of(url=through(address, options))
@@ -173,9 +154,7 @@ async def test_faults_of_tls_are_named_and_a_certificate_that_is_trusted_opens(
         assert (await memory.add("in", user_id="ada")).content == "in"
 
 
-async def test_callers_who_give_up_leave_the_log_silent(
-    db: Database, secured: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_who_gives_up_leaves_the_log_silent(db: Database, secured: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     waits = random.Random(34)
     async with db.client(url=through(secured, "sslmode=require"), pool_min=0, pool_max=4) as memory:
@@ -198,9 +177,7 @@ def spare() -> Iterator[Server]:
     running.remove()
 
 
-async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_once_it_is_back(
-    spare: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_clients_work_once_a_stopped_server_is_back(spare: Server, caplog: pytest.LogCaptureFixture) -> None:
     def client(**options: Any) -> AsyncMemory:
         return AsyncMemory("postgres", url=spare.dsn(), embedder="none", retries=0, **options)
 
@@ -240,15 +217,6 @@ async def test_a_server_that_stops_or_is_killed_fails_calls_and_clients_work_onc
 
     await until(lambda: tasks() <= before, 0.5)
     assert not [each for each in caplog.records if each.name.startswith("asyncpg")]
-
-
-async def test_the_url_comes_from_the_environment_unless_given(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENPROTO_URL", "postgresql://postgres@/nowhere?host=/nowhere")
-    async with db.client() as memory:
-        await memory.add("hello", user_id="ada")
-    monkeypatch.setenv("OPENPROTO_URL", db.dsn)
-    async with AsyncMemory("postgres", schema=db.schema, embedder="none") as memory:
-        assert len(await memory.list("ada")) == 1
 
 
 async def test_without_url_and_embedded_server_the_ways_to_get_one_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

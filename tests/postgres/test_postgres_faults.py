@@ -1,8 +1,9 @@
-"""A database that fails midway, calls that are given up, a replica that lags: typed errors, nothing half done."""
+"""A database that fails midway, lost answers, calls that are given up, writers at once, the largest, a replica."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +14,18 @@ import pytest
 from openproto_adapters.postgres import Postgres, replica
 from openproto_adapters.postgres.private import keeper
 from openproto_adapters.postgres.private import server as private
-from postgres_tools import CLIENTS, At, Database, calls_of, whole_chain
+from postgres_tools import CLIENTS, At, Database, Door, calls_of, stored, through, whole_chain
+from toy_embedders import HashEmbedder
 from waiting import cancelled, until
 
-from openproto import AsyncMemory, OpenProtoError, ProviderError, ProviderTimeoutError, ProviderUnavailableError
+from openproto import (
+    AsyncMemory,
+    ConflictError,
+    OpenProtoError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
 
 SECRET = "the private thought of ada"
 
@@ -47,6 +56,10 @@ async def test_a_connection_killed_in_the_middle_is_a_typed_error_and_the_next_c
                 error = await failing
                 assert (type(error), SECRET in whole_chain(error)) == (ProviderUnavailableError, False)
             assert (await memory.list("ada")).items == [kept]
+        provider: Any = memory._session.provider
+        async with provider.snapshot(vectors=False) as snapshot:
+            assert [user async for user in snapshot.users()] == ["ada"]
+        assert (await memory.list("ada")).items == [kept]  # the only connection is back
 
 
 async def test_a_connection_killed_while_idle_costs_no_call(db: Database, memory: AsyncMemory) -> None:
@@ -58,18 +71,6 @@ async def test_a_connection_killed_while_idle_costs_no_call(db: Database, memory
         await terminate_all(db)
         await asyncio.sleep(pause)
         await memory.add("more", user_id="ada")
-
-
-async def test_the_only_connection_serves_what_comes_next_at_hand_or_waited_for(db: Database) -> None:
-    async with db.client(pool_min=1, pool_max=1, acquire_timeout=5.0) as memory:
-        await memory.add("a note", user_id="ada")
-        pages = await asyncio.gather(*(memory.list("ada") for _ in range(20)))
-        assert [len(page.items) for page in pages] == [1] * 20
-        await memory.list("ada")
-        provider: Any = memory._session.provider
-        async with provider.snapshot(vectors=False) as snapshot:
-            assert [user async for user in snapshot.users()] == ["ada"]
-        assert len((await memory.list("ada")).items) == 1
 
 
 async def test_an_exhausted_pool_and_a_statement_timeout_of_the_server_are_typed_errors(db: Database) -> None:
@@ -124,8 +125,8 @@ async def test_a_full_disk_is_a_typed_error_and_no_part_of_the_write_stays(db: D
             assert SECRET not in whole_chain(error)
         assert (await memory.list("ada")).items == [old]
         await db.execute(f"DROP TRIGGER full_disk ON {db.schema}.audit")
-        stored = await memory.add(SECRET, user_id="ada", supersedes=[old.id], idempotency_key="k2")
-        assert (await memory.get(old.id)).superseded_by == stored.id
+        again = await memory.add(SECRET, user_id="ada", supersedes=[old.id], idempotency_key="k2")
+        assert (await memory.get(old.id)).superseded_by == again.id
         assert [entry.action for entry in await memory.audit("ada")] == ["add", "add"]
 
 
@@ -171,9 +172,7 @@ async def cancelled_at(call: asyncio.Future[Any], wakeup: int) -> bool:
 
 
 @pytest.mark.parametrize(("verb", "statement_cache_size"), [("get", 0), ("add", 0), ("search", 100), ("update", 100)])
-async def test_a_call_cancelled_at_any_wakeup_leaves_nothing_open(
-    db: Database, verb: str, statement_cache_size: int
-) -> None:
+async def test_a_call_cancelled_at_any_wakeup_is_over(db: Database, verb: str, statement_cache_size: int) -> None:
     # asyncpg parses a statement in one round trip and runs it in the next; in between the server's transaction is
     # open, with locks on the tables, and behind PgBouncer the server's connection is not free for others.
     open_ = f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND state <> 'idle'"
@@ -213,9 +212,7 @@ async def standby(db: Database, memory: AsyncMemory) -> AsyncIterator[At]:
     await asyncio.to_thread(run, "pg_ctl", "-m", "immediate", "stop")
 
 
-async def test_a_replica_serves_until_its_answers_are_old(
-    db: Database, standby: At, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replica_serves_until_it_is_behind(db: Database, standby: At, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "CHECK_EVERY", -1.0)
     provider = Postgres(db.dsn, schema=db.schema, embedder="none", read_url=standby.dsn, read_lag=0.05)
     async with AsyncMemory(provider, retries=0) as memory:
@@ -263,3 +260,117 @@ async def test_a_read_url_that_leads_elsewhere_is_named(db: Database, tmp_path: 
         with pytest.raises(kind, match=says):
             async with db.client(read_url=url, retries=0):
                 pass
+
+
+@pytest.fixture
+async def lossy(db: Database) -> AsyncIterator[tuple[AsyncMemory, Door]]:
+    """A client with one connection, through a door that can lose what passes."""
+    door = Door()
+    async with door.open(db.server) as address, db.client(url=through(address), pool_max=1) as memory:
+        yield memory, door
+
+
+async def prepare(memory: AsyncMemory) -> None:
+    """Let the connection prepare both statements: what is lost next is the answer to one that was carried out."""
+    await memory.add("first", user_id="bob")
+    await memory.add_many([{"content": "first", "user_id": "bob"}])
+
+
+@pytest.mark.parametrize("loses", ["question", "answer"])
+async def test_what_is_asked_for_again_is_stored_once(lossy: tuple[AsyncMemory, Door], loses: str) -> None:
+    memory, door = lossy
+    items: list[dict[str, Any]] = [{"content": f"tea {n}", "user_id": "ada", "tags": ["t"]} for n in range(20)]
+    items[-1]["idempotency_key"] = "k"
+    await prepare(memory)
+    await memory.add_many([{**item, "user_id": "bob"} for item in items])
+    door.loses = loses
+    outcomes = await memory.add_many(items)
+    await prepare(memory)
+    door.loses = loses
+    record = await memory.add("tea", user_id="ada", tags=["t"], x_mem0={"n": 1})
+    assert door.lost == memory.stats().retries == 2
+    assert (await memory.list("ada")).items == [record, *(stored(outcome) for outcome in reversed(outcomes))]
+    assert [entry.action for entry in await memory.audit("ada")].count("add") == 21
+
+
+async def test_what_was_deleted_meanwhile_stays_deleted(db: Database, lossy: tuple[AsyncMemory, Door]) -> None:
+    memory, door = lossy
+    door.then = lambda: db.execute(f"DELETE FROM {db.schema}.memories WHERE content = 'gone'")
+    await prepare(memory)
+    door.loses = "answer"
+    kept, outcome = await memory.add_many([{"content": text, "user_id": "ada"} for text in ("kept", "gone")])
+    assert isinstance(outcome, ConflictError)
+    assert door.lost == 1
+    assert (await memory.list("ada")).items == [stored(kept)]
+
+
+async def test_a_batch_is_one_statement(db: Database, memory: AsyncMemory) -> None:
+    assert await memory.add_many([]) == []
+    await memory.add_many([{"content": f"fact {n}", "user_id": "ada"} for n in range(50)])
+    assert await db.value(f"SELECT count(DISTINCT xmin::text) FROM {db.schema}.memories") == 1
+
+
+async def test_writers_that_supersede_the_same_records_in_opposite_order_do_not_deadlock(db: Database) -> None:
+    async with db.client(pool_max=8, retries=0) as memory:
+        ids = [(await memory.add(f"old {n}", user_id="ada")).id for n in range(20)]
+        heir = await memory.add("heir", user_id="ada")
+        for n in range(8):
+            await asyncio.gather(
+                *(memory.add("new", user_id="ada", supersedes=ids if n % 2 else ids[::-1]) for n in range(8)),
+                memory.add_many([{"content": "b", "user_id": "ada", "supersedes": [id]} for id in ids]),
+                memory.add_many([{"content": "b", "user_id": "ada", "supersedes": [id]} for id in ids[::-1]]),
+                *(memory.update(heir.id, supersedes=[id]) for id in ids[n::8]),
+            )
+        assert sorted((await memory.get(heir.id)).supersedes) == sorted(ids)
+        outcomes = await memory.add_many([{"content": "b", "user_id": "ada", "supersedes": ids}])
+        assert stored(outcomes[0]).supersedes == ids
+
+
+def vocabulary(count: int) -> list[str]:
+    """Distinct words that no stemmer folds into each other and no compression shortens much."""
+    rng = random.Random(count)
+    words = ("".join(rng.choices("bcdfghklmnpqrtvwxz0123456789", k=5)) for _ in range(count + 500))
+    return list(dict.fromkeys(words))[:count]
+
+
+@pytest.mark.parametrize("dim", [512, 513, 2001])
+async def test_the_widest_record_of_the_widest_user_is_stored_found_and_deleted(db: Database, dim: int) -> None:
+    rng = random.Random(dim)
+    user = "".join(chr(rng.randrange(0x10000, 0x20000)) for _ in range(256))
+    everything: dict[str, Any] = {
+        "scope": "/".join(["ÿ" * 51] * 9),
+        "tags": [f"{n}" + "\U0001f9e0" * 120 for n in range(64)],
+        "source": {"app": "\U0001f9e0" * 256, "type": "imported", "ref": "\U0001f9e0" * 256},
+        "confidence": 1.0,
+    }
+    words = vocabulary(80)
+    async with db.client(embedder=HashEmbedder(dim)) as memory:
+        key = "\U0001f511" * 256
+        record = await memory.add(" ".join(words), user_id=user, idempotency_key=key, **everything)
+        (batched,) = await memory.add_many([{"content": " ".join(words[::-1]), "user_id": user, **everything}])
+        changed = await memory.update(record.id, content=" ".join(words[:70]))
+        assert changed.tags == everything["tags"]
+        assert (await memory.search(words[75], user))[0].memory.id == stored(batched).id
+        found = await memory.search(words[69], user, scope=everything["scope"], tag=everything["tags"][63])
+        assert {result.memory.id for result in found} == {record.id, stored(batched).id}
+        assert (await memory.audit(user))[-1].app == everything["source"]["app"]
+        await memory.delete(record.id, user_id=user)
+
+
+async def test_a_text_of_the_longest_length_is_found_by_any_of_its_first_words(db: Database) -> None:
+    words = vocabulary(16_600)
+    content = " ".join(words)
+    content += "." * (100_000 - len(content))
+    async with db.client() as memory:
+        record = await memory.add(content, user_id="ada")
+        stored((await memory.add_many([{"content": content, "user_id": "bob"}]))[0])
+        assert (await memory.get(record.id)).content == content
+        for user in ("ada", "bob"):
+            for place in (0, 59, 60, 61, 5_000, 15_999):
+                (found,) = await memory.search(words[place], user)
+                assert found.score == pytest.approx(1.0)
+            assert len(await memory.search(" ".join(words[:5_000]), user)) == 1
+        assert await memory.search("absentword", "ada") == []
+        await memory.update(record.id, content="short now")
+        assert await memory.search(words[5_000], "ada") == []
+        assert len(await memory.search("short", "ada")) == 1

@@ -146,7 +146,7 @@ async def test_a_storm_of_cancellations_hits_no_other_client(behind: MakeBehind,
         assert all(len(page.items) == 30 for page in found)
 
 
-async def test_users_are_kept_apart_by_the_policies_alone_and_no_setting_leaks_into_the_sessions_of_others(
+async def test_users_and_sessions_are_kept_apart(
     behind: MakeBehind, bouncer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secured = f"postgresql://bouncer_2@/secured?host={bouncer}&port=6432"

@@ -173,9 +173,7 @@ async def state_of(**options: Any) -> str:
         return (await provider.describe())["row security"]
 
 
-async def test_it_is_on_where_that_is_allowed_and_said_to_hold_where_it_does(
-    db: Database, owner: str, guest: str
-) -> None:
+async def test_it_is_on_where_allowed_and_said_to_hold_where_it_does(db: Database, owner: str, guest: str) -> None:
     assert "off" in await state_of(url=owner, schema=db.schema, row_security=False)
     assert "row_security=False" in await state_of(url=db.dsn, schema=db.schema, row_security=False)
     await db.execute(db.grants(guest))

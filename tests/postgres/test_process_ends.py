@@ -101,7 +101,7 @@ def options(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.full)], ids=["some", "every"])
 @pytest.mark.parametrize("provider", SAMPLES)
 def test_processes_end_in_silence_in_time_and_without_loss(
-    provider: str, every: bool, options: dict[str, dict[str, Any]], run_python: Any
+    provider: str, every: bool, options: Any, run_python: Any
 ) -> None:
     for number, (closes, face, fork, end) in enumerate(product(CLOSERS, ("sync", "async"), (False, True), CODES)):
         if face == "async" and closes != CLOSERS[0]:  # `asyncio.run` closes it before any handler runs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,14 +72,3 @@ def start() -> Iterator[Start]:
     yield run
     for process in started:
         process.kill()
-
-
-@pytest.fixture
-def database(request: pytest.FixtureRequest) -> str:
-    """The DSN of a PostgreSQL database that only this module uses."""
-    return lasting.postgres_url(request.path.stem)
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"t_{uuid.uuid4().hex[:12]}"

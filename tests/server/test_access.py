@@ -111,13 +111,6 @@ def test_a_key_that_may_only_read_writes_nothing(guarded: httpx.Client) -> None:
     assert [each["id"] for each in guarded.get("/memories", headers=bearer(ADA)).json()["items"]] == [id]
 
 
-def test_a_record_supersedes_none_of_another_user(guarded: httpx.Client) -> None:
-    theirs = add(guarded, "bob")
-    body = {"content": "mine", "user_id": "ada", "supersedes": [theirs]}
-    error_of(guarded.post("/memories", json=body, headers=bearer(ADA)), 404, "not_found")
-    assert "superseded_by" not in guarded.get(f"/memories/{theirs}", headers=bearer(ROOT)).json()
-
-
 EVERYBODY = {"ada", "bob", "eve"}
 
 

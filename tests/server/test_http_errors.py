@@ -95,21 +95,12 @@ def test_a_body_must_be_declared_as_json(client: httpx.Client) -> None:
         assert client.post("/memories", content=body, headers={"Content-Type": right}).status_code == 201
 
 
-BAD_MEMORIES: list[dict[str, Any]] = [
-    *({"valid_from": moment} for moment in ("2024-01-01T00:00:00", "2024-01-01", 1704067200, "2024-02-30T00:00:00Z")),
-    *({"content": content} for content in ("", 5, None, "c" * 100_001, f"{MARKER}\0")),
-    *({name: 1} for name in ("unknown", "scope", "x-", "x_note", "tags", "source", "supersedes", "id", "created_at")),
-    *({name: ["ada"]} for name in ("user_id", "confidence", "source", "idempotency_key")),
-    *({"confidence": number} for number in ("0.5", 1.1, True)),
-    {"tags": [MARKER, 5]},
-]
-"""Every rule of the values is tried in tests/core; here are those of JSON, and one of each kind."""
-
-
-@pytest.mark.parametrize("fields", BAD_MEMORIES, ids=lambda fields: json.dumps(fields)[:40])
-def test_a_bad_memory_is_refused_without_its_words(client: httpx.Client, fields: dict[str, Any]) -> None:
-    error = error_of(client.post("/memories", json={**MEMORY, **fields}), 400, "invalid_request")
-    assert MARKER not in error["message"]
+def test_a_bad_memory_is_refused_without_its_words(client: httpx.Client) -> None:
+    """Every rule of the values is tried in tests/core; here are those of JSON."""
+    bad: list[dict[str, Any]] = [{"valid_from": 17040672}, {"confidence": "0.5"}, {"unknown": 1}, {"tags": [MARKER, 5]}]
+    for fields in (*bad, {"content": f"{MARKER}\0"}, {"content": None}, {"confidence": True}, {"source": ["ada"]}):
+        error = error_of(client.post("/memories", json={**MEMORY, **fields}), 400, "invalid_request")
+        assert MARKER not in error["message"]
     assert nothing_is_stored(client)
 
 

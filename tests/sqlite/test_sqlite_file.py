@@ -23,9 +23,7 @@ from openproto import AsyncMemory, Memory, NotFoundError, ProviderError, Provide
 OLD_SCHEMA = Path(__file__).with_name("schema_1.sql")
 
 
-async def test_the_file_is_in_the_data_directory_private_and_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_file_is_in_the_data_folder_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("HOME", "/nowhere")
     folder = tmp_path / "data" / "openproto"

@@ -12,13 +12,13 @@ from threading import Event
 from typing import Any
 
 import pytest
-from openproto_adapters.sqlite import adding, lanes, provider, statements, word_index
+from openproto_adapters.sqlite import adding, lanes, statements, word_index
 from openproto_adapters.sqlite.database import Database
-from openproto_adapters.sqlite.lanes import Call, Connection
+from openproto_adapters.sqlite.lanes import Connection
 from sqlite_tools import check_consistent, database_of, indexed, memory, rows
 from waiting import cancelled, until
 
-from openproto import AsyncMemory, MemoryRecord, ProviderError, ProviderUnavailableError
+from openproto import AsyncMemory, MemoryRecord, ProviderUnavailableError
 from openproto.provider import Outcomes
 
 
@@ -72,9 +72,7 @@ async def test_deleting_leaves_no_words_behind_and_the_words_of_two_users_are_di
     assert indexed(path) == {*rows(path, "SELECT * FROM memories")} == set()
 
 
-async def test_memories_that_wait_for_the_index_are_as_others_and_once_they_are_many_go_into_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_waits_for_the_index_is_found_and_goes_into_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def found(client: AsyncMemory) -> list[str]:
         return sorted(hit.memory.content for hit in await client.search("green", "ada") if hit.score == 1)
 
@@ -107,9 +105,7 @@ async def test_memories_that_wait_for_the_index_are_as_others_and_once_they_are_
     assert check_consistent(path) == 1
 
 
-async def test_a_search_brings_into_the_index_what_a_process_that_ended_left_waiting(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_search_indexes_what_an_ended_process_left_waiting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with memory(path) as client:
         await client.add_many([{"content": f"green {n}", "user_id": "ada"} for n in range(5)])
     monkeypatch.setattr(word_index, "_MOST_READ", 3)
@@ -120,9 +116,7 @@ async def test_a_search_brings_into_the_index_what_a_process_that_ended_left_wai
     assert check_consistent(path) == 5
 
 
-async def test_writes_index_what_waits_themselves_where_it_is_too_much_for_whoever_searches_next(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_writes_index_what_is_too_much_for_the_next_search(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word_index, "_REST_SECONDS", 60.0)
     monkeypatch.setattr(word_index, "MOST_WAITING", 2)
     monkeypatch.setattr(word_index, "MOST_LEFT", 3)
@@ -160,28 +154,7 @@ async def test_a_call_cancelled_among_others_is_interrupted_and_they_are_written
     assert check_consistent(path) == 7
 
 
-async def test_what_is_refused_together_is_tried_one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    together = Database._write_together
-
-    def refused(self: Database, calls: Sequence[Call], connection: Connection) -> list[Any]:
-        sizes.append(len(calls))
-        outcomes = together(self, calls, connection)
-        if len(calls) > 1:
-            raise sqlite3.OperationalError("too much at once")
-        return outcomes
-
-    monkeypatch.setattr(Database, "_write_together", refused)
-    async with memory(path, audit_reads=False) as client:
-        database = database_of(client)
-        found = await asyncio.gather(*(database.write(lambda db, n=n: n) for n in range(3)))  # type: ignore[misc]
-    assert found == [0, 1, 2]
-    assert sizes == [3, 1, 1, 1]
-
-
-async def test_adds_of_one_moment_are_one_batch_and_where_that_is_refused_each_is_written_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_adds_of_one_moment_are_one_batch_or_written_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     refuses: list[str] = []
     add_many = adding.add_many
@@ -208,7 +181,7 @@ async def test_adds_of_one_moment_are_one_batch_and_where_that_is_refused_each_i
 
 
 @pytest.mark.parametrize("first_goes_alone", [True, False])
-async def test_gets_cancelled_while_they_wait_for_a_lock_end(
+async def test_gets_cancelled_while_locked_end(
     path: Path, monkeypatch: pytest.MonkeyPatch, first_goes_alone: bool
 ) -> None:
     def waits(*_: object) -> None:
@@ -228,39 +201,6 @@ async def test_gets_cancelled_while_they_wait_for_a_lock_end(
             await until(lambda: not lane._running)
         async with asyncio.timeout(5):
             assert await client.get(record.id) == record
-
-
-async def test_searches_of_one_moment_share_a_trip_and_each_has_its_own_end(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    together, search = Database._search_together, provider.search
-
-    def watched(self: Database, calls: Sequence[Call], connection: Connection) -> list[Any]:
-        sizes.append(len(calls))
-        return together(self, calls, connection)
-
-    def fails(db: Connection, query: Any, *rest: Any) -> Any:
-        if query.query == "fails":
-            db.execute("SELECT nothing FROM nowhere")
-        return search(db, query, *rest)
-
-    monkeypatch.setattr(Database, "_search_together", watched)
-    monkeypatch.setattr(provider, "search", fails)
-    async with memory(path) as client:
-        for user in ("ada", "bob"):
-            await client.add(f"tea of {user}", user_id=user)
-        asked = [("tea", "ada"), ("fails", "ada"), ("tea", "bob"), ("tea", "ada")]
-        calls = [asyncio.create_task(client.search(*each)) for each in asked]
-        await asyncio.sleep(0)
-        calls[0].cancel()
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        assert sizes == [3]
-        database_of(client)._searches.most = 2
-        await asyncio.gather(*(client.search("tea", "ada") for _ in range(3)))
-        assert sizes[:2] == [3, 2]
-    assert [type(each) for each in found[:2]] == [asyncio.CancelledError, ProviderError]
-    assert [hits[0].memory.user_id for hits in found[2:] if isinstance(hits, list)] == ["bob", "ada"]
 
 
 INSERT = "INSERT INTO main.keys VALUES ('ada', 'k', 'm1', x'00')"
@@ -315,7 +255,7 @@ async def test_closing_interrupts_what_runs_and_raises_in_its_caller(database: D
         await running
 
 
-async def test_what_a_call_wrote_is_taken_back_though_it_is_given_up_meanwhile(
+async def test_what_a_call_wrote_is_taken_back_though_given_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "_STEPS_BETWEEN_LOOKS", 1)

@@ -108,9 +108,7 @@ async def test_without_a_condition_nothing_foreign_comes_out(
     ],
     indirect=["store"],
 )
-async def test_the_probe_sees_a_leak(
-    store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
-) -> None:
+async def test_the_probe_sees_leaks(store: Any, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
     take_out(monkeypatch, module, name, 0)
     take_out_checks(monkeypatch)
     async with without_policies(store) as memory:
@@ -118,9 +116,7 @@ async def test_the_probe_sees_a_leak(
             assert await probe(memory) == 0
 
 
-async def test_with_all_conditions_nothing_is_withheld_but_what_acts_for_nobody(
-    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_acts_for_nobody_alone_is_withheld(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await probe(memory) == 0
     added = await memory.add("note", user_id="ada")
     with monkeypatch.context() as patched:

@@ -38,9 +38,7 @@ async def add_one(store: Any, embedder: Any) -> None:
         ("none", HashEmbedder(4, "two"), ["text alone", "'two' (4 dimensions)"]),
     ],
 )
-async def test_another_embedder_is_refused_with_the_remedy(
-    store: Any, first: Any, second: Any, names: list[str]
-) -> None:
+async def test_another_embedder_is_refused_with_a_remedy(store: Any, first: Any, second: Any, names: list[str]) -> None:
     await add_one(store, first)
     with pytest.raises(ProviderError) as caught:
         async with store.client(second):

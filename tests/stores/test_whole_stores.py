@@ -304,9 +304,7 @@ async def test_what_only_json_tells_apart_is_different(here: AsyncMemory, there:
     assert [each["fields"] for each in told.listed] == [["extensions"]]
 
 
-async def test_a_second_pass_brings_what_was_written_meanwhile(
-    here: AsyncMemory, there: AsyncMemory, tmp_path: Path
-) -> None:
+async def test_a_second_pass_brings_later_writes(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
     await fill(here)
     rum = await here.add("rum", user_id="bob")
     await moved(here, there, tmp_path / "r")
@@ -353,9 +351,7 @@ async def test_what_is_changed_there_when_it_is_to_be_renewed_stays(
     assert [(await there.get(each.id)).content for each in (tea, rum)] == ["changed there", "more rum"]
 
 
-async def test_a_second_pass_brings_moments_of_which_no_field_tells(
-    here: AsyncMemory, there: AsyncMemory, tmp_path: Path
-) -> None:
+async def test_a_second_pass_brings_mere_moments(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
     tea = await here.add("tea", user_id="ada", scope="a")
     rum = await here.add("rum", user_id="ada")
     gin = await here.add("gin", user_id="ada", supersedes=[rum.id])
@@ -392,9 +388,7 @@ async def test_moments_that_do_not_go_over_http_are_counted_before_anything_is_w
                 assert not (await survey(beneath, there, ["ada"], quiet)).cannot_keep
 
 
-async def test_undoing_leaves_what_was_there_and_what_was_changed(
-    here: AsyncMemory, there: AsyncMemory, tmp_path: Path
-) -> None:
+async def test_undoing_leaves_what_was_there_or_changed(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
     mine = await there.add("mine", user_id="ada")
     await here.restore([mine])
     await fill(here)
