@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from openproto_adapters.passthrough import wire
@@ -50,12 +48,7 @@ class RawServer:
     opens is served here, unless `capabilities` is empty."""
 
     def __init__(
-        self,
-        handle: Handler,
-        *,
-        capabilities: bytes | None = None,
-        key_check: Handler | None = None,
-        tls: ssl.SSLContext | None = None,
+        self, handle: Handler, *, capabilities: bytes | None = None, key_check: Handler | None = None, tls: Any = None
     ) -> None:
         self._handle = handle
         self.capabilities = answer(CAPABILITIES) if capabilities is None else capabilities
@@ -71,9 +64,7 @@ class RawServer:
         self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for task in self._serving:
             task.cancel()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import lasting
+import psycopg
 from openproto_adapters.postgres import Postgres
 from openproto_adapters.sqlite import Sqlite
 from openproto_conformance import ProviderSuite
@@ -44,9 +41,6 @@ class SqliteSuite(ProviderSuite):
     def stalled(self) -> AbstractContextManager[None]:
         return locked(self.path)
 
-    def unreachable(self) -> Provider:
-        return self.kind("/dev/null/memory.db", embedder="none")
-
 
 class PostgresSuite(ProviderSuite):
     """Text alone, in one database for each class."""
@@ -65,22 +59,10 @@ class PostgresSuite(ProviderSuite):
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        """Lock the table against writers, from connections and a loop that the suite does not see."""
-        with ThreadPoolExecutor(1) as thread:
-            runner = asyncio.Runner()
-            others = thread.submit(runner.run, self.lock_table()).result()
-            try:
-                yield
-            finally:
-                for other in others:
-                    thread.submit(runner.run, other.close()).result()
-                thread.submit(runner.close).result()
-
-    async def lock_table(self) -> list[Any]:
-        """Return connections that hold the locks."""
-        connection = await asyncpg.connect(self.url)
-        await connection.execute("BEGIN; LOCK TABLE openproto.memories IN SHARE MODE")
-        return [connection]
+        """Lock the table against writers."""
+        with psycopg.connect(self.url) as other:
+            other.execute("LOCK TABLE openproto.memories IN SHARE MODE")
+            yield
 
     def unreachable(self) -> Provider:
         return Postgres("postgresql://app:correct-horse@127.0.0.1:1/memory", embedder="none", connect_timeout=2.0)

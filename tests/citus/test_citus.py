@@ -79,9 +79,7 @@ async def test_a_fresh_schema_is_distributed_and_tables_in_use_are_by_the_script
         assert [entry.memory_id for entry in await after.audit(USERS[0]) if entry.action == "add"] == [kept.id]
 
 
-async def test_a_record_names_the_model_of_the_store_where_there_was_none_a_moment_ago(
-    memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_record_names_the_model_that_came_later(memory: AsyncMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "_MODEL_HOLDS", 600.0)
     with pytest.raises(NotFoundError):
         await memory.get("00000000-0000-7000-8000-000000000000", user_id=USERS[0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
-import asyncpg
+import psycopg
 import pytest
 from cluster_tools import coordinator, drop_around, workers
 from openproto_adapters.postgres import Postgres
@@ -15,6 +17,11 @@ from store_suites import PostgresSuite
 from openproto import Provider
 
 pytestmark = pytest.mark.citus
+
+SHARDS = (
+    "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = %s::text::regnamespace "
+    "AND relkind = 'r' AND relname ~ '^memories_[0-9]+$'"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,16 +39,13 @@ class TestCitus(PostgresSuite):
     def pooled(self, size: int) -> Provider:
         return Postgres(coordinator(), schema=self.schema, embedder="none", pool_max=size)
 
-    async def lock_table(self) -> list[Any]:
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
         """Lock the shards, each on its worker."""
-        others = []
-        shards_of = (
-            "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = $1::text::regnamespace "
-            "AND relkind = 'r' AND relname ~ '^memories_[0-9]+$'"
-        )
-        settings = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
-        for url in await workers():
-            others.append(await asyncpg.connect(url, server_settings=settings))
-            shards = await others[-1].fetchval(shards_of, self.schema)
-            await others[-1].execute(f"BEGIN; LOCK TABLE {shards} IN SHARE MODE")
-        return others
+        options = "-c citus.override_table_visibility=off -c citus.enable_manual_changes_to_shards=on"
+        with contextlib.ExitStack() as others, ThreadPoolExecutor(1) as thread:
+            for url in thread.submit(asyncio.run, workers()).result():
+                other = others.enter_context(psycopg.connect(url, options=options))
+                ((shards,),) = other.execute(SHARDS, [self.schema])
+                other.execute(f"LOCK TABLE {shards} IN SHARE MODE".encode())
+            yield

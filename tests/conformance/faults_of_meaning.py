@@ -24,6 +24,7 @@ from saboteurs import (
     each,
     inbound,
     kept,
+    retrying,
     spoil,
     with_extensions,
 )
@@ -132,16 +133,10 @@ async def as_of_is_applied_after_the_limit(real: Real, query: ListQuery) -> Any:
 
 def forgiving(name: str) -> Real:
     """Take cursors that were made for another value of a filter."""
-
-    async def call(real: Real, query: ListQuery) -> Any:
-        try:
-            return await real(query)
-        except InvalidRequestError:
-            if query.cursor is None or getattr(query, name) is None:
-                raise
-            return await real(changed(query, cursor=None))
-
-    return call
+    begins_again = {"cursor": None}
+    return retrying(
+        InvalidRequestError, lambda query: changed(query, **(begins_again if getattr(query, name) is not None else {}))
+    )
 
 
 break_verb(

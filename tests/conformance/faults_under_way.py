@@ -1,4 +1,4 @@
-"""Broken providers whose faults show in calls at once, cancelled, on the loop, or in logs, or lie beyond the verbs."""
+"""Broken providers whose faults show in calls at once, on the loop, in logs, or where two things come together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from openproto_adapters.sqlite import statements
 from saboteurs import (
     Fault,
     Real,
@@ -16,14 +17,17 @@ from saboteurs import (
     breaks,
     broken,
     changed,
-    kept,
+    keeping_a_slot,
     logging_what,
+    records_of,
     started,
+    throw,
 )
 
-from openproto import ConflictError, MemoryInput, MemoryPage, MemoryRecord, ProviderUnavailableError
-from openproto.provider import count_scopes, current_call
-from openproto.requests import Filters, ListQuery, MemoryUpdate, RecordRef, ScopesQuery
+from openproto import ConflictError, MemoryInput, MemoryRecord, NotFoundError, ProviderUnavailableError
+from openproto.models import PutResult
+from openproto.provider import KeyedInput, count_scopes, current_call
+from openproto.requests import Filters, KeyRef, MemoryUpdate, RecordRef, ScopesQuery
 
 for _verb in ("context", "audit", "update"):
     _answers: Any = {f"{_verb.title()}AnswersAnother": answering_another(0.001)}
@@ -104,23 +108,11 @@ broken(
 )
 
 
-async def waiting_for_a_slot(real: Real, ref: RecordRef) -> Any:
-    async with asyncio.timeout(1.0), kept(real, "slots", asyncio.Semaphore(3)):
-        return await real(ref)
-
-
-async def keeping_a_slot(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
-    slots = kept(real, "slots", asyncio.Semaphore(3))
-    async with asyncio.timeout(1.0):
-        await slots.acquire()
-    record = await real(ref, changes)
-    slots.release()
-    return record
-
-
-broken("AFailedUpdateKeepsItsSlot: every_error_gives_its_slot_back", get=waiting_for_a_slot, update=keeping_a_slot)
-
-
+broken(
+    "AFailedUpdateKeepsItsSlot: every_error_gives_its_slot_back",
+    get=keeping_a_slot(),
+    update=keeping_a_slot(BaseException),
+)
 break_verb(
     "users: histories_of_users",
     UsersSkipOneBetweenPages=Fault(tell=lambda page, query: changed(page, items=page.items[bool(query.cursor) :])),
@@ -160,13 +152,16 @@ async def scopes_count_what_begins_alike(real: Real, query: ScopesQuery) -> Any:
     return count_scopes([(c.scope, c.records) for c in every if c.scope.startswith(query.prefix or "")], query.depth)
 
 
-@breaks("delete_all: histories_of_deletes, histories_of_supersession")
-async def emptying_releases_what_was_superseded(real: Any, filters: Filters) -> Any:
-    query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500)
-    for record in (await real.__self__.list(query)).items:
+async def releasing(real: Any, filters: Filters) -> Any:
+    for record in await records_of(real, filters):
         if record.supersedes:
-            await real.__self__.update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
+            with contextlib.suppress(ConflictError, NotFoundError):
+                await real.__self__.update(RecordRef(id=record.id), MemoryUpdate(supersedes=None))
     return await real(filters)
+
+
+break_verb("delete_all: histories_of_supersession", WhatDeletedSuccessorsReplacedIsCurrentAgain=releasing)
+break_verb("delete_all: histories_of_deletes, histories_of_supersession", EmptyingReleasesWhatWasSuperseded=releasing)
 
 
 @breaks("restore: histories_of_restoring")
@@ -176,14 +171,6 @@ async def restore_drops_a_key_in_use(real: Real, records: Sequence[MemoryRecord]
         if outcome.outcome == "refused" and record.key is not None:
             (outcomes[n],) = await real([changed(record, key=None)])
     return outcomes
-
-
-def reversed_for_contexts(page: MemoryPage, query: ListQuery) -> Any:
-    return changed(page, items=page.items[::-1]) if current_call.get().verb == "context" else page
-
-
-def in_any_order(page: MemoryPage, query: ListQuery) -> Any:
-    return changed(page, items=sorted(page.items, key=lambda record: (-record.created_at.timestamp(), record.id)))
 
 
 def without_empty_tags(new: MemoryUpdate) -> MemoryUpdate:
@@ -196,9 +183,110 @@ noting_puts = Fault(lambda item: PUTS.add(current_call.get().request_id) or item
 calling_them_adds = Fault(
     tell=lambda entries, _: [changed(e, action="add") if e.request_id in PUTS else e for e in entries]
 )
-break_verb("_list: histories_of_contexts", ContextFillsWithTheOldest=Fault(tell=reversed_for_contexts))
-break_verb("list: records_of_one_moment_are_paged_by_id", OneMomentIsInAnyOrder=Fault(tell=in_any_order))
+break_verb(
+    "_list: histories_of_contexts",
+    ContextFillsWithTheOldest=Fault(
+        tell=lambda page, _: changed(page, items=page.items[:: -1 if current_call.get().verb == "context" else 1])
+    ),
+)
+break_verb(
+    "list: records_of_one_moment_are_paged_by_id",
+    OneMomentIsInAnyOrder=Fault(
+        tell=lambda page, _: changed(page, items=sorted(page.items, key=lambda r: (-r.created_at.timestamp(), r.id)))
+    ),
+)
 break_verb(
     "update: histories_of_updates, histories_of_supersession", AnEmptyListOfTagsChangesNothing=Fault(without_empty_tags)
 )
 broken("ReplacingIsAuditedAsAdding: histories_of_audits", put=noting_puts, audit=calling_them_adds)
+break_verb(
+    "delete: histories_of_keys, histories_of_updates",
+    AStaleVersionCountsOnlyBesideAUser=Fault(lambda ref: ref if ref.user_id else changed(ref, if_version=None)),
+)
+
+
+break_verb(
+    "get: histories_of_users",
+    UserIdsHaveNoCaseBesideAnId=Fault(
+        lambda ref: changed(ref, user_id=None),
+        lambda r, ref: (
+            r
+            if (ref.user_id or r.user_id).casefold() == r.user_id.casefold()
+            else throw(NotFoundError("no such memory"))
+        ),
+    ),
+)
+break_verb(
+    "get_by_key: histories_of_supersession",
+    AKeyLeadsToNoSupersededRecord=Fault(
+        tell=lambda record, _: throw(NotFoundError("no such memory")) if record.superseded_by else record
+    ),
+)
+break_verb(
+    "search: histories_of_filters",
+    TheSecondTagComesAfterTheLimit=Fault(
+        lambda query: changed(query, tags=query.tags[:1]),
+        lambda hits, query: [hit for hit in hits if set(query.tags) <= set(hit.memory.tags)],
+    ),
+)
+
+
+@breaks("put: histories_of_keys")
+async def the_same_content_is_not_put_again(real: Any, item: MemoryInput, *, if_version: str | None) -> Any:
+    with contextlib.suppress(NotFoundError):
+        record = await real.__self__.get_by_key(KeyRef(user_id=item.user_id, key=item.key or ""))
+        if record.content == item.content and if_version is None:
+            return PutResult(record=record, created=False)
+    return await real(item, if_version=if_version)
+
+
+@breaks("put: histories_of_keys")
+async def a_put_of_a_version_is_a_new_record(real: Any, item: MemoryInput, *, if_version: str | None) -> Any:
+    put = await real(item, if_version=if_version)
+    moment = put.record.updated_at or put.record.created_at
+    return changed(put, record=changed(put.record, created_at=moment)) if if_version else put
+
+
+@breaks("update: histories_of_updates")
+async def objects_are_merged(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    before = (await real.__self__.get(changed(ref, if_version=None))).extensions
+    both = {
+        name: {**before[name], **value}
+        for name, value in changes.extensions.items()
+        if isinstance(value, dict) and isinstance(before.get(name), dict)
+    }
+    return await real(ref, changed(changes, **both))
+
+
+@breaks("delete_all: histories_of_deletes, histories_of_filters")
+async def any_of_the_tags_is_enough_in_a_scope(real: Real, filters: Filters) -> Any:
+    if filters.scope is None or not filters.tags:
+        return await real(filters)
+    return sum([await real(changed(filters, tags=(tag,))) for tag in filters.tags])
+
+
+@breaks("delete: histories_of_deletes")
+async def another_users_version_is_compared(real: Any, ref: RecordRef) -> None:
+    record = await real.__self__._db.get(statements.get_each, RecordRef(id=ref.id))  # which leaves no entry
+    if ref.if_version not in (None, record.version):
+        raise ConflictError("if_version: the record has another one")
+    await real(ref)
+
+
+@breaks("update: histories_of_updates")
+async def clearing_an_extension_clears_what_begins_alike(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
+    before = (await real.__self__._db.get(statements.get_each, ref)).extensions
+    cleared = tuple(name for name, value in changes.extensions.items() if value is None)
+    alike = {name: None for name in before if name.startswith(cleared)} if cleared else {}
+    return await real(ref, changed(changes, **(alike | changes.extensions)))
+
+
+@breaks("add_many: histories_of_duplicates")
+async def a_batch_does_not_see_itself(real: Real, items: Sequence[KeyedInput]) -> Any:
+    said: set[tuple[str, str | None, str]] = set()
+    asked: list[KeyedInput] = []
+    for item, key in items:
+        says = (item.user_id, item.scope, item.content)
+        asked.append(KeyedInput(changed(item, on_duplicate="keep") if says in said else item, key))
+        said.add(says)
+    return await real(asked)

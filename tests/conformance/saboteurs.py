@@ -78,12 +78,11 @@ class Fault(NamedTuple):
     """What it answers upon those errors, or raises."""
 
 
-def broken(named: str, module: str | None = None, **verbs: Any) -> None:
-    """Make a saboteur, `named` "Name: area, case", in which each of those verbs has a fault.
+def breaking(name: str = "Broken", **verbs: Any) -> Any:
+    """Return a provider in which each of those verbs has a fault.
 
     What is no Fault stands in for the verb, and is given the real method, whose `__self__` is the provider.
     """
-    name, _, names = named.partition(": ")
 
     def method(verb: str, fault: Any) -> Any:
         async def call(self: Sqlite, *given: Any, **options: Any) -> Any:
@@ -101,9 +100,15 @@ def broken(named: str, module: str | None = None, **verbs: Any) -> None:
 
         return call
 
-    methods = {verb: method(verb, fault) for verb, fault in verbs.items()}
-    cls: Any = type(name, (Sqlite,), {**methods, "__module__": module or sys._getframe(1).f_globals["__name__"]})
-    caught_by(names)(cls)
+    cls: Any = type(name, (Sqlite,), {verb: method(verb, fault) for verb, fault in verbs.items()})
+    return cls
+
+
+def broken(named: str, module: str | None = None, **verbs: Any) -> None:
+    """Make a saboteur, `named` "Name: area, case", in which each of those verbs has a fault."""
+    name, _, names = named.partition(": ")
+    cls = caught_by(names)(breaking(name, **verbs))
+    cls.__module__ = module or sys._getframe(1).f_globals["__name__"]
 
 
 def break_verb(where: str, **faults: Any) -> None:
@@ -164,6 +169,49 @@ def throw(error: Exception) -> Any:
     raise error
 
 
+def only(keeps: Callable[[MemoryRecord, Any], Any], ask: Spoil = lambda query: query) -> Fault:
+    """Leave out of each page what is not to be kept."""
+    return Fault(ask, lambda page, query: changed(page, items=[r for r in page.items if keeps(r, query)]))
+
+
+def writing_first(part: Callable[[MemoryUpdate], dict[str, Any]]) -> Real:
+    """Return an `update` that does a part of its work before all of it."""
+
+    async def call(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
+        if first := part(changes):
+            await real(ref, MemoryUpdate(**first))
+        return await real(ref, changes)
+
+    return call
+
+
+async def records_of(real: Any, filters: Filters) -> list[MemoryRecord]:
+    """Return the first page of what `delete_all` is to delete."""
+    query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500)
+    return list((await real.__self__.list(query)).items)
+
+
+def keeping_a_slot(*upon: type[BaseException]) -> Real:
+    """Return a method that has one of three slots during a call, and does not give it back upon those errors."""
+
+    async def call(real: Real, *given: Any) -> Any:
+        slots = kept(real, "slots", asyncio.Semaphore(3))
+        try:
+            await asyncio.wait_for(slots.acquire(), 1.0)
+        except TimeoutError:
+            raise errors.ProviderUnavailableError("no connection was free within 1 s") from None
+        try:
+            answer = await real(*given)
+        except BaseException as error:
+            if not isinstance(error, upon):
+                slots.release()
+            raise
+        slots.release()
+        return answer
+
+    return call
+
+
 def started(seconds: float, value: Any = None) -> Any:
     """Return the value, and leave a thread behind for a while."""
     threading.Thread(target=threading.Event().wait, args=(seconds,), daemon=True, name="poller").start()
@@ -186,6 +234,16 @@ def retrying(upon: type[BaseException], ask: Spoil = lambda request: request) ->
             return await real(request, **options)
         except upon:
             return await real(ask(request), **options)
+
+    return call
+
+
+def delaying(seconds: float) -> Real:
+    """Return a method that takes so long."""
+
+    async def call(real: Real, *given: Any, **options: Any) -> Any:
+        await asyncio.sleep(seconds)
+        return await real(*given, **options)
 
     return call
 
@@ -245,11 +303,10 @@ def with_extensions(item: MemoryInput, most: int) -> MemoryInput:
 
 @breaks("delete_all: basics")
 async def empties_one_page(real: Any, filters: Filters) -> int:
-    query = ListQuery(user_id=filters.user_id, scope=filters.scope, tags=filters.tags, limit=500)
-    page = await real.__self__.list(query)
-    for record in page.items:
+    records = await records_of(real, filters)
+    for record in records:
         await real.__self__.delete(RecordRef(id=record.id))
-    return len(page.items)
+    return len(records)
 
 
 @breaks("update: basics")
@@ -287,20 +344,16 @@ spoil(
 )
 
 
-def selecting(selects: Callable[[ListQuery, MemoryRecord], Any], **nothing: Any) -> Real:
+def selecting(selects: Callable[[ListQuery, MemoryRecord], Any], **nothing: Any) -> Fault:
     """Return a `list` that asks for everything without one filter, and applies that in its own way."""
     ((name, absent),) = nothing.items()
-
-    async def call(real: Real, query: ListQuery) -> Any:
-        if getattr(query, name) == absent:
-            return await real(query)
-        page = await real(changed(query, limit=500, **nothing))
-        return changed(page, items=[record for record in page.items if selects(query, record)])
-
-    return call
+    return only(
+        lambda record, query: getattr(query, name) == absent or selects(query, record),
+        lambda query: query if getattr(query, name) == absent else changed(query, limit=500, **nothing),
+    )
 
 
-def selecting_scopes(selects: Callable[[str, str], Any]) -> Real:
+def selecting_scopes(selects: Callable[[str, str], Any]) -> Fault:
     return selecting(lambda query, record: record.scope and selects(str(query.scope), record.scope), scope=None)
 
 
@@ -312,10 +365,7 @@ break_verb(
     PrefixWithoutASlash=selecting_scopes(lambda asked, scope: scope.startswith(asked)),
     ScopeMatchesTheNodeOnly=selecting_scopes(lambda asked, scope: scope == asked),
     ScopesIgnoreCase=selecting_scopes(lambda asked, scope: f"{scope}/".casefold().startswith(f"{asked}/".casefold())),
-    FiltersAfterTheLimit=Fault(
-        lambda query: changed(query, tags=()),
-        lambda page, query: changed(page, items=[r for r in page.items if set(query.tags) <= set(r.tags)]),
-    ),
+    FiltersAfterTheLimit=only(lambda r, query: set(query.tags) <= set(r.tags), lambda query: changed(query, tags=())),
     SinceIsExclusive=Fault(lambda query: changed(query, since=query.since and query.since + TICK)),
     TagIsASubstring=selecting(lambda query, record: query.tags[0] in ",".join(record.tags), tags=()),
 )
@@ -411,36 +461,31 @@ break_verb("search: time", IgnoresAsOf=Fault(lambda query: changed(query, as_of=
 break_verb(
     "list: time",
     TheEndIsIncluded=Fault(lambda query: changed(query, as_of=query.as_of and query.as_of - TICK)),
-    ListHidesTheExpired=Fault(
-        tell=lambda page, query: changed(page, items=[r for r in page.items if query.as_of or r.valid_to is None])
-    ),
+    ListHidesTheExpired=only(lambda record, query: query.as_of or record.valid_to is None),
 )
 
 
-@breaks("add: supersession")
-async def forgets_to_mark(real: Real, item: MemoryInput, **key: str) -> Any:
-    return changed(await real(changed(item, supersedes=[]), **key), supersedes=item.supersedes)
+async def adding_in_two_steps(real: Any, item: MemoryInput, **key: str) -> Any:
+    bare = await real(changed(item, supersedes=[]), **key)
+    if not item.supersedes:
+        return bare
+    return await real.__self__.update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
 
 
-@breaks("add: supersession")
-async def checks_after_writing(real: Any, item: MemoryInput, **key: str) -> Any:
-    record = await real(changed(item, supersedes=[]), **key)
-    for old in item.supersedes:
-        record = await real.__self__.update(RecordRef(id=record.id), MemoryUpdate(supersedes=[old]))
-    return record
-
-
-@breaks("update: supersession")
-async def replaces_what_is_superseded(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
-    if changes.supersedes:
-        await real(ref, MemoryUpdate(supersedes=None))
-    return await real(ref, changes)
-
-
-FIRSTS: dict[Any, Any] = {}
-
-
+break_verb("add: cancellation", WritesInTwoSteps=adding_in_two_steps)
+break_verb(
+    "add: supersession",
+    ForgetsToMark=Fault(
+        lambda item: changed(item, supersedes=[]), lambda record, item: changed(record, supersedes=item.supersedes)
+    ),
+    ChecksAfterWriting=adding_in_two_steps,
+)
+break_verb(
+    "update: supersession",
+    ReplacesWhatIsSuperseded=writing_first(lambda changes: {"supersedes": None} if changes.supersedes else {}),
+)
 break_verb("add: idempotency", IgnoresTheKey=lambda real, item, **_: real(item, idempotency_key=uuid.uuid4().hex))
+FIRSTS: dict[Any, Any] = {}
 
 
 @breaks("add: idempotency")
@@ -467,10 +512,7 @@ async def keys_are_everybodys(real: Any, item: MemoryInput, *, idempotency_key: 
     return FIRSTS[idempotency_key]
 
 
-@breaks("list: isolation")
-async def trims_user_ids(real: Real, query: ListQuery) -> Any:
-    page, trimmed = await real(query), query.user_id.strip()
-    return page if trimmed == query.user_id else await real(changed(query, user_id=trimmed))
+break_verb("list: isolation", TrimsUserIds=Fault(lambda query: changed(query, user_id=query.user_id.strip())))
 
 
 @breaks("get: isolation")
@@ -498,13 +540,10 @@ noting_users = Fault(lambda item: SEEN.add(item.user_id) or item)
 broken("SearchShowsANeighbour: isolation", add=noting_users, search=showing_neighbours)
 
 
-@breaks("update: errors")
-async def validates_after_writing(real: Real, ref: RecordRef, changes: MemoryUpdate) -> Any:
-    if changes.content:
-        await real(ref, MemoryUpdate(content=changes.content))
-    return await real(ref, changes)
-
-
+break_verb(
+    "update: errors",
+    ValidatesAfterWriting=writing_first(lambda changes: {"content": changes.content} if changes.content else {}),
+)
 break_verb(
     "add: errors, every verb",
     LogsTheContent=logging_what(lambda record: record.content),
@@ -565,12 +604,11 @@ break_verb(
 )
 
 
-@breaks("get: lifecycle")
-async def keeps_the_loop_in_a_fork(real: Real, ref: RecordRef) -> Any:
-    PROCESSES.add(os.getpid())
-    if len(PROCESSES) > 1:
-        raise errors.ProviderError("the connection belongs to another process")
-    return await real(ref)
+FORKED = errors.ProviderError("the connection belongs to another process")
+break_verb(
+    "get: lifecycle",
+    KeepsTheLoopInAFork=Fault(lambda ref: throw(FORKED) if PROCESSES.add(os.getpid()) or len(PROCESSES) > 1 else ref),
+)
 
 
 @breaks("update: concurrency")
@@ -588,14 +626,6 @@ async def locking(real: Any, *given: Any, **options: Any) -> Any:
 broken("OneLockForAll: concurrency", add=locking, get=locking)
 break_verb("add: every verb", AThreadForEachCall=Fault(lambda item: started(0.3, item)))
 break_verb("add: concurrency, every verb", MixesUpResults=answering_another(0.002), BlocksTheLoop=blocking(0.03))
-
-
-@breaks("add: cancellation")
-async def writes_in_two_steps(real: Any, item: MemoryInput, **key: str) -> Any:
-    bare = await real(changed(item, supersedes=[]), **key)
-    if not item.supersedes:
-        return bare
-    return await real.__self__.update(RecordRef(id=bare.id), MemoryUpdate(supersedes=item.supersedes))
 
 
 @breaks("update: cancellation")
@@ -633,20 +663,7 @@ async def keeps_a_lock(real: Any, ref: RecordRef, changes: MemoryUpdate) -> Any:
     return record
 
 
-@breaks("get: cancellation")
-async def loses_a_slot(real: Any, ref: RecordRef) -> Any:
-    slots = kept(real, "slots", asyncio.Semaphore(3))
-    try:
-        await asyncio.wait_for(slots.acquire(), 1.0)
-    except TimeoutError:
-        raise errors.ProviderUnavailableError("no connection was free within 1 s") from None
-    try:
-        record = await real(ref)
-    except Exception:
-        slots.release()
-        raise
-    slots.release()
-    return record
+break_verb("get: cancellation", LosesASlot=keeping_a_slot(asyncio.CancelledError))
 
 
 def leaving_a_task(_: Any) -> BaseException:

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-W", "error", "-m", "openproto.cli", "conformance"]
 SMALL = ("embedder=none", "synchronous=normal", "--only", "ingestion", "--quick", "--patience", "20")
 TRIED = 6
-
 
 Ended: TypeAlias = "subprocess.CompletedProcess[str]"
 
@@ -51,16 +51,9 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     return call
 
 
-@pytest.fixture
-def silent_server() -> Iterator[int]:
-    """A port that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        yield server.getsockname()[1]
-
-
-def run(*arguments: str, cwd: Path | None = None) -> Ended:
+def run(*arguments: str) -> Ended:
     """Try a part of the suite in another process, where no thread that an earlier test left can end meanwhile."""
-    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd)
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=120)
 
 
 def test_a_part_of_the_suite_is_incomplete_and_1() -> None:
@@ -93,9 +86,8 @@ def test_threads_of_the_program_that_calls_it_may_run_on(cli: Callable[..., Ende
 def test_a_failing_case_says_where_to_look() -> None:
     ended = run("sqlite", *SMALL, "--deviation", "what_was_added_is_found[async]=ACME-12")
     assert ended.returncode == 1
-    assert "✗ what_was_added_is_found[async] failed:" in ended.stdout
-    assert "remove the entry" in ended.stdout
-    assert "look at: the time between" in ended.stdout
+    for said in ("✗ what_was_added_is_found[async] failed:", "remove the entry", "look at: the time between"):
+        assert said in ended.stdout
     assert ended.stdout.splitlines()[-1].startswith("sqlite: fails")
     assert run("sqlite", *SMALL, "--markdown").stdout.startswith("**sqlite**: incomplete")
 
@@ -147,9 +139,10 @@ def test_a_missing_package_is_7(run_python: Any) -> None:
 
 
 @pytest.mark.parametrize("option", ["connect_timeout=1", "connect_timeout=60"])
-def test_a_half_open_backend_ends_in_bounded_time(silent_server: int, option: str) -> None:
-    url = f"url=postgresql://me:correct-horse@127.0.0.1:{silent_server}/db"
-    done = run("postgres", url, "embedder=none", option, "--report", "report.json")
+def test_a_half_open_backend_ends_in_bounded_time(option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:  # which accepts connections and never answers
+        url = f"url=postgresql://me:correct-horse@127.0.0.1:{silent.getsockname()[1]}/db"
+        done = run("postgres", url, "embedder=none", option, "--report", "report.json")
     assert done.returncode == 1, done.stderr
     assert "problem: the provider could not be opened" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("postgres: fails")
@@ -170,9 +163,7 @@ def test_an_interrupt_is_130_and_what_was_not_tried_is_missing(sent: signal.Sign
     os.kill(process.pid, sent)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
-    assert "interrupted" in err
-    assert "Traceback" not in err
-    assert "cases were not tried" in out
+    assert ("interrupted" in err, "Traceback" in err, "cases were not tried" in out) == (True, False, True)
     (report,) = read_reports(Path("report.json"))
     assert report.exit_status == 1
     assert report.tally["missing"] > len(ALL_WORK) / 2
@@ -194,38 +185,24 @@ def test_on_a_terminal_there_is_a_bar_and_a_table() -> None:
     assert "not kept" in shown.decode()
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("reports")
-    run("sqlite", *SMALL, "--report", "a.json", cwd=folder)
-    shutil.copy(folder / "a.json", folder / "b.json")
-    return str(folder / "a.json"), str(folder / "b.json")
-
-
-def test_the_matrix_of_reports_is_printed_or_written_between_its_markers(
-    cli: Callable[..., Ended], reports: tuple[str, str]
-) -> None:
-    document = Path("README.md")
+def test_the_matrix_of_reports_is_printed_or_written_between_its_markers(cli: Callable[..., Ended]) -> None:
+    run("sqlite", *SMALL, "--report", "a.json")
+    shutil.copy("a.json", "b.json")
+    document, reports = Path("README.md"), ("a.json", "b.json")
     document.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     ended = cli("matrix", *reports)
     assert ended.returncode == 1, "the status of the worst report"
     assert "| ingestion | ✓ 6/6 | ✓ 6/6 |" in ended.stdout
     assert cli("matrix", *reports, "--write", "README.md").stdout == ""
     text = document.read_text()
-    assert text.startswith(f"before\n{START}\n| ")
-    assert text.endswith(f"|\n{END}\nafter\n")
+    assert re.fullmatch(rf"before\n{START}\n\| .*\|\n{END}\nafter\n", text, re.DOTALL)
     assert "old" not in text
     cli("matrix", *reports, "--write", "README.md")
     assert document.read_text() == text
-
-
-@pytest.mark.parametrize("text", ["", START, f"{END}{START}", f"{START}{END}{START}"])
-def test_a_document_without_markers_is_left_alone(
-    cli: Callable[..., Ended], reports: tuple[str, str], text: str
-) -> None:
-    Path("README.md").write_text(text)
-    assert cli("matrix", *reports, "--write", "README.md").returncode == 2
-    assert Path("README.md").read_text() == text
+    for wrong in ("", START, f"{END}{START}", f"{START}{END}{START}"):
+        document.write_text(wrong)
+        assert cli("matrix", *reports, "--write", "README.md").returncode == 2
+        assert document.read_text() == wrong, "a document without the markers is left alone"
 
 
 def test_a_broken_plugin_breaks_no_command(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from openproto_conformance.histories.player import Player
 from openproto_conformance.histories.themes import THEMES
 from openproto_conformance.runner import suite_of
 from plain_sqlite import PlainSqlite
-from saboteurs import outcome_of
+from saboteurs import Fault, breaking, outcome_of, throw
 from store_suites import SqliteSuite
 from waiting import until
 
@@ -50,9 +50,7 @@ async def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_histories_on_a_mirrored_store_are_the_models_on_both_sides(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_histories_are_the_models_on_both_sides(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "UNSURE_SECONDS", 0.05)
     monkeypatch.setattr(journal, "APPEND_SECONDS", 30.0)  # ten clients write to it at once, however busy the machine is
     monkeypatch.setattr(bench, "CLOSE_WITHIN", 30.0)
@@ -71,27 +69,15 @@ def test_histories_on_a_mirrored_store_are_the_models_on_both_sides(
     asyncio.run(catch_up())
 
 
-class IsDownForReads(Sqlite):
-    """Writes, and has no answer to any read."""
-
-
-async def down(*_: object) -> None:
-    raise ProviderUnavailableError("down")
-
-
-for verb in ("get", "get_by_key", "list", "search", "context", "scopes", "users", "audit"):
-    setattr(IsDownForReads, verb, down)
+DOWN = Fault(lambda request: throw(ProviderUnavailableError("down")))
+READS = ("get", "get_by_key", "list", "search", "context", "scopes", "users", "audit")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_histories_are_the_models_while_the_fallback_answers(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_histories_are_the_models_on_a_fallback(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "memory.db"
-    primary = IsDownForReads(path, embedder="none", synchronous="normal")
-    monkeypatch.setattr(
-        FailingOver, "_marked", lambda self, answer: answer
-    )  # that answers are marked is tried elsewhere
+    primary = breaking(**dict.fromkeys(READS, DOWN))(path, embedder="none", synchronous="normal")
+    monkeypatch.setattr(FailingOver, "_marked", lambda _, answer: answer)  # that they are marked is tried elsewhere
     assert outcome_on(FailingOver(primary, plain(path)), name) == "passed"
 
 

@@ -51,8 +51,6 @@ def serve(**options: str) -> str:
     sync=("lifecycle",),
 )
 class TestPassthroughToSqlite(SqliteSuite):
-    secrets = (KEY,)
-
     def provider(self) -> Provider:
         return self.pooled(16)
 
@@ -60,20 +58,12 @@ class TestPassthroughToSqlite(SqliteSuite):
         url = serve(provider="sqlite", path=str(self.path), embedder="none")
         return Passthrough(url, api_key=KEY, max_connections=size)
 
-    def unreachable(self) -> Provider:
-        return Passthrough("http://127.0.0.1:1", api_key=KEY)
-
 
 @pytest.mark.everyday("cancellation", "errors", faces=("async",))
 class TestPassthroughToPostgres(PostgresSuite):
-    secrets = (KEY,)
-
     def provider(self) -> Provider:
         return self.pooled(16)
 
     def pooled(self, size: int) -> Provider:
         url = serve(provider="postgres", url=self.url, embedder="none")
         return Passthrough(url, api_key=KEY, max_connections=size)
-
-    def unreachable(self) -> Provider:
-        return Passthrough("http://127.0.0.1:1", api_key=KEY)

@@ -99,7 +99,7 @@ def test_a_changed_report_is_refused(edit: str, path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "said"),
     [
         ("", "does not hold JSON"),
         ("{", "does not hold JSON"),
@@ -113,12 +113,10 @@ def test_a_changed_report_is_refused(edit: str, path: Path, capsys: pytest.Captu
         ('{"reports": [{"suite": {"work": 5, "version": {}}}]}', "run the suite again"),
     ],
 )
-def test_what_is_not_a_report_is_refused(
-    text: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_report_is_refused(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    assert sentence in refused(path, capsys)
+    assert said in refused(path, capsys)
 
 
 def test_a_report_in_another_layout_is_the_same_report(path: Path, green: Report) -> None:

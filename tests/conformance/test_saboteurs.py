@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faults_in_combination
 import faults_of_meaning
 import faults_under_way
 import pytest
@@ -12,7 +11,7 @@ from _pytest.mark import ParameterSet
 from openproto_conformance.execute import ALL_WORK, SuiteRun
 from saboteurs import SABOTEURS, Saboteur, SuiteOf, catch
 
-MODULES = (faults_in_combination, faults_of_meaning, faults_under_way)
+MODULES = (faults_of_meaning, faults_under_way)
 """Each puts its providers among the saboteurs when it is imported."""
 
 EVERYDAY = 12

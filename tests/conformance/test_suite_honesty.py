@@ -26,10 +26,9 @@ from openproto_conformance.outcome import Result
 from openproto_conformance.probe import STRIKES, Strike, strike_once
 from openproto_conformance.report import schema
 from openproto_conformance.runner import suite_of
-from saboteurs import SABOTEURS, SuiteOf
+from saboteurs import SABOTEURS, SuiteOf, breaking, delaying, only, throw
 
-from openproto import MemoryInput, MemoryPage, MemoryRecord, Provider, ProviderUnavailableError
-from openproto.requests import ListQuery, RecordRef
+from openproto import MemoryRecord, Provider, ProviderUnavailableError
 
 CASE = "a_backend_that_answers_is_healthy"
 
@@ -61,24 +60,17 @@ def test_a_provider_of_nothing_does_not_conform() -> None:
 
 
 def test_a_declared_failure_deviates(tmp_path: Path) -> None:
-    class Forgetful(Sqlite):
-        async def health(self) -> None:
-            raise ProviderUnavailableError("not today")
-
-    report = run(lambda: Forgetful(tmp_path / "m.db", embedder="none"), only=["basics"], deviations={CASE: "ACME-12"})
+    unwell = breaking(health=lambda real: throw(ProviderUnavailableError("not today")))
+    report = run(lambda: unwell(tmp_path / "m.db", embedder="none"), only=["basics"], deviations={CASE: "ACME-12"})
     assert report.tally["deviated"] == 2
     assert "failed" not in report.tally
 
 
 def test_a_backend_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class HalfOpen(Sqlite):
-        async def list(self, query: ListQuery) -> MemoryPage:
-            await asyncio.Event().wait()
-            raise AssertionError
-
+    half_open = breaking(list=lambda real, query: asyncio.Event().wait())
     monkeypatch.setattr(bench, "CALL_WITHIN", 1.0)
     started = time.monotonic()
-    report = run(lambda: HalfOpen(tmp_path / "m.db", embedder="none"), only=["paging"], quick=True, patience=2.0)
+    report = run(lambda: half_open(tmp_path / "m.db", embedder="none"), only=["paging"], quick=True, patience=2.0)
     assert time.monotonic() - started >= 3 * 1.0 * 2.0
     assert (report.verdict, report.exit_status) == ("fails", 1)
     assert report.problem is not None
@@ -106,27 +98,18 @@ def test_which_hangs_count_depends_on_no_order_of_ending(order: list[int]) -> No
 def test_a_backend_that_is_slow_wants_patience(
     patience: float, failed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Slow(Sqlite):
-        async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-            await asyncio.sleep(0.12)
-            return await super().add(item, idempotency_key=idempotency_key)
-
     monkeypatch.setattr(bench, "CALL_WITHIN", 0.1)
-    provider = Slow(tmp_path / "m.db", embedder="none")
+    provider = breaking(add=delaying(0.12))(tmp_path / "m.db", embedder="none")
     report = run(lambda: copy.copy(provider), only=["ingestion"], quick=True, patience=patience)
     given_up = "failed" in report.tally or report.problem is not None  # on a busy machine it does not even open in time
     assert given_up == failed, report.to_markdown()
 
 
 def test_reads_may_be_slow_where_nobody_writes_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class SlowReads(Sqlite):
-        async def get(self, ref: RecordRef) -> MemoryRecord:
-            await asyncio.sleep(concurrency.READ_WITHIN / concurrency.READS)
-            return await super().get(ref)
-
+    slow = breaking(get=delaying(concurrency.READ_WITHIN / concurrency.READS))
     monkeypatch.setattr(concurrency, "READ_WITHIN", 0.2)
     case = "one_slow_call_starves_no_other[async]"
-    report = run(lambda: SlowReads(tmp_path / "m.db", embedder="none"), only=[case], quick=True)
+    report = run(lambda: slow(tmp_path / "m.db", embedder="none"), only=[case], quick=True)
     assert report.tally["passed"] == 1, report.to_markdown()
 
 
@@ -148,13 +131,9 @@ def test_two_runs_with_one_seed_give_one_report(sqlite: Callable[[], Provider]) 
 
 
 def test_the_seed_decides_what_is_found_and_how_it_is_shown(tmp_path: Path) -> None:
-    class Forgetful(Sqlite):
-        async def list(self, query: ListQuery) -> MemoryPage:
-            page = await super().list(query)
-            return page.model_copy(update={"items": [record for record in page.items if len(record.tags) != 2]})
-
     def told(seed: int) -> list[str]:
-        provider = functools.partial(Forgetful, tmp_path / "m.db", embedder="none")
+        forgetful = breaking(list=only(lambda record, query: len(record.tags) != 2))
+        provider = functools.partial(forgetful, tmp_path / "m.db", embedder="none")
         report = run(provider, only=["histories_of_adds"], quick=True, seed=seed)
         return [entry.detail for entry in report.cases if entry.outcome == "failed"]
 
@@ -230,7 +209,7 @@ async def test_a_probe_strikes_at_each_await_and_sees_a_cancellation_swallowed(h
 
 
 @pytest.mark.parametrize("how", STRIKES)
-async def test_a_probe_has_patience_until_it_strikes_and_none_from_then_on(
+async def test_a_probe_has_patience_until_it_strikes_and_none_after(
     how: Strike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "REACHED_WITHIN", 0.1)
@@ -265,9 +244,7 @@ def test_a_difference_shows_what_differs_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("at", [1, 99], ids=["before it is sent", "after it ended"])
-async def test_a_cancelled_update_that_changes_nothing_may_have_an_audit_entry(
-    at: int, sqlite: Callable[[], Provider]
-) -> None:
+async def test_a_cancelled_update_of_nothing_may_have_an_audit_entry(at: int, sqlite: Callable[[], Provider]) -> None:
     changes_nothing = Step(1, "update", {"id": Made(0), "scope": None})
     history = (
         Step(0, "add", {"user_id": User(0), "content": "likes tea"}),

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openproto_adapters.sqlite import Sqlite, lanes, statements
 from openproto_conformance.report import Report
 from openproto_conformance.runner import run
 from openproto_conformance.verify import read_reports
-from saboteurs import SuiteOf, changed, outcome_of
+from saboteurs import Fault, Real, SuiteOf, breaking, changed, claiming, declaring, delaying, outcome_of
 
-from openproto import Capabilities, MemoryInput, MemoryPage, MemoryRecord, Provider
-from openproto.provider import KeyedInput, Outcomes, SearchResults
-from openproto.requests import ListQuery, MemoryUpdate, RecordRef, SearchQuery
+from openproto import MemoryRecord, Provider
+from openproto.provider import SearchResults
+from openproto.requests import SearchQuery
 
 TRIED = (
     "histories_of_searches",
@@ -34,60 +34,38 @@ TRIED = (
 )
 
 
-class EveryScoreIsEqual(Sqlite):
-    async def search(self, query: SearchQuery) -> SearchResults:
-        hits = await super().search(changed(query, min_score=None))
-        return [changed(hit, score=1.0, parts={"backend": 1.0} if query.explain else None) for hit in hits]
+async def scoring_equally(real: Real, query: SearchQuery) -> SearchResults:
+    hits = await real(changed(query, min_score=None))
+    return [changed(hit, score=1.0, parts={"backend": 1.0} if query.explain else None) for hit in hits]
 
 
-class EveryCallTakes30ms(Sqlite):
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        await asyncio.sleep(0.03)
-        return await super().get(ref)
-
-    async def list(self, query: ListQuery) -> MemoryPage:
-        await asyncio.sleep(0.03)
-        return await super().list(query)
-
-    async def search(self, query: SearchQuery) -> SearchResults:
-        await asyncio.sleep(0.03)
-        return await super().search(query)
+EVERY_SCORE_IS_EQUAL = breaking("EveryScoreIsEqual", search=scoring_equally)
+EVERY_READ_TAKES_30_MS = breaking("EveryReadTakes30ms", **dict.fromkeys(("get", "list", "search"), delaying(0.03)))
 
 
-class IngestsASecondLate(Sqlite):
-    """What was written can be searched for a second later."""
+def is_late(record: MemoryRecord) -> bool:
+    return datetime.now(UTC) - (record.updated_at or record.created_at) < timedelta(seconds=1)
 
-    def is_late(self, record: MemoryRecord) -> bool:
-        return datetime.now(UTC) - (record.updated_at or record.created_at) < timedelta(seconds=1)
 
-    def told(self, record: MemoryRecord) -> MemoryRecord:
-        told: MemoryRecord = changed(record, status="indexing") if self.is_late(record) else record
-        return told
+def told(outcome: Any, _: object = None) -> Any:
+    late = isinstance(outcome, MemoryRecord) and is_late(outcome)
+    return changed(outcome, status="indexing") if late else outcome
 
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return self.told(await super().add(item, idempotency_key=idempotency_key))
 
-    async def add_many(self, items: Sequence[KeyedInput]) -> Outcomes:
-        outcomes = await super().add_many(items)
-        return [self.told(outcome) if isinstance(outcome, MemoryRecord) else outcome for outcome in outcomes]
+INGESTS_A_SECOND_LATE = breaking(
+    "IngestsASecondLate",
+    **dict.fromkeys(("add", "update", "get"), Fault(tell=told)),
+    add_many=Fault(tell=lambda outcomes, _: [*map(told, outcomes)]),
+    search=Fault(tell=lambda hits, _: [hit for hit in hits if not is_late(hit.memory)]),
+    **declaring(claiming(async_ingestion=True)),
+)
 
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        return self.told(await super().update(ref, changes))
 
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        return self.told(await super().get(ref))
+def passed_on(verb: str) -> Any:
+    async def call(self: FewVerbs, *given: Any, **options: Any) -> Any:
+        return await getattr(self.store, verb)(*given, **options)
 
-    async def search(self, query: SearchQuery) -> SearchResults:
-        return [hit for hit in await super().search(query) if not self.is_late(hit.memory)]
-
-    async def capabilities(self) -> Capabilities:
-        real = await super().capabilities()
-        support = {**real.x_openproto.support, "async_ingestion": "native"}
-        details = changed(real.x_openproto, support=support)
-        declared: Capabilities = changed(
-            real, features=changed(real.features, async_ingestion=True), x_openproto=details
-        )
-        return declared
+    return call
 
 
 class FewVerbs(Provider):
@@ -95,35 +73,19 @@ class FewVerbs(Provider):
 
     name = "few"
     cancellation = "native"
+    open, close, add, get, delete = map(passed_on, ("open", "close", "add", "get", "delete"))
 
     def __init__(self, path: Path) -> None:
         self.store = Sqlite(path, embedder="none")
 
-    async def open(self) -> None:
-        await self.store.open()
-
-    async def close(self) -> None:
-        await self.store.close()
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        return await self.store.add(item, idempotency_key=idempotency_key)
-
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        return await self.store.get(ref)
-
-    async def delete(self, ref: RecordRef) -> None:
-        await self.store.delete(ref)
-
-    async def capabilities(self) -> Capabilities:
+    async def capabilities(self) -> Any:
         features = (await self.store.capabilities()).features
         without = {"keyword_search": "search" in self.verbs, "vector_search": False, "supports_audit": False}
-        declared: Capabilities = changed(await super().capabilities(), features=changed(features, **without))
-        return declared
+        return changed(await super().capabilities(), features=changed(features, **without))
 
 
 class OnlyLists(FewVerbs):
-    async def list(self, query: ListQuery) -> MemoryPage:
-        return await self.store.list(query)
+    list = passed_on("list")
 
 
 class OnlySearches(FewVerbs):
@@ -156,7 +118,8 @@ def clock_off_by(seconds: float) -> Callable[[pytest.MonkeyPatch], None]:
 
 @pytest.mark.parametrize("name", TRIED)
 @pytest.mark.parametrize(
-    "provider", [EveryScoreIsEqual, EveryCallTakes30ms, pytest.param(IngestsASecondLate, marks=pytest.mark.full)]
+    "provider",
+    [EVERY_SCORE_IS_EQUAL, EVERY_READ_TAKES_30_MS, pytest.param(INGESTS_A_SECOND_LATE, marks=pytest.mark.full)],
 )
 def test_an_unusual_provider_conforms(provider: type[Sqlite], name: str, tmp_path: Path) -> None:
     assert outcome_of(SuiteOf(provider, tmp_path), name) == "passed"
@@ -187,81 +150,55 @@ MODULE = """
 import asyncio, multiprocessing, os, sys, threading, time
 from openproto_adapters.sqlite import Sqlite
 
-class Store(Sqlite):
+class Bad(Sqlite):
     def __init__(self, path=None):
         super().__init__(path, embedder="none")
 
-class HangsInOpen(Store):
-    async def open(self):
-        await asyncio.Event().wait()
-
-class BlocksInOpen(Store):
-    async def open(self):
-        time.sleep(3600)
-
-class RaisesInItsConstructor(Sqlite):
-    def __init__(self, path=None):
-        raise LookupError("where is it?")
-
-class RefusesEveryValue(Sqlite):
-    def __init__(self, path=None):
-        raise ValueError("no value is right")
-
-class ExitsInOpen(Store):
-    async def open(self):
-        sys.exit(3)
-
-class Exits(Store):
-    async def health(self):
-        sys.exit(3)
-
-class Prints(Store):
-    async def health(self):
-        print("hello from the provider")
-
-class StartsAThread(Store):
-    async def open(self):
+    def start_a_thread(self):
         threading.Thread(target=time.sleep, args=(3600,), name="immortal", daemon=False).start()
-        await super().open()
 
-class HangsInGet(Store):
-    async def get(self, ref):
-        await asyncio.Event().wait()
+    def in_a_helper(self):
+        return multiprocessing.parent_process() is not None
 
-class DiesInAHelper(Store):
-    async def get(self, ref):
-        if multiprocessing.parent_process() is not None:
-            os._exit(5)
-        return await super().get(ref)
-
-class RefusesASecondStore(Store):
-    async def open(self):
-        if multiprocessing.parent_process() is not None:
-            raise RuntimeError("there can be one")
-        await super().open()
-"""
-
+    """
+NO_OPENING = "could not be opened: "
 BAD = {
-    "HangsInOpen": "could not be opened: ProviderTimeoutError: opening on 'sqlite' did not finish within",
-    "BlocksInOpen": "could not be opened: the event loop was blocked",
-    "RaisesInItsConstructor": "could not be opened: LookupError: where is it?",
-    "RefusesEveryValue": "could not be opened: ValueError: no value is right",
-    "ExitsInOpen": "could not be opened: the provider raised SystemExit(3)",
-    "Exits": "ended the loop of every Memory",
-    "Prints": "text on stdout, 24 characters that begin with 'hello from the provider",
-    "StartsAThread": "thread 'immortal'",
-    "HangsInGet": "'get' on 'sqlite' did not finish within 3 s; nothing was changed. Raise timeout=, or look at the "
-    "backend's load: 3 calls had ended",
+    "HangsInOpen": (
+        "async def open(self): await asyncio.Event().wait()",
+        f"{NO_OPENING}ProviderTimeoutError: opening on 'sqlite' did not finish within",
+    ),
+    "BlocksInOpen": ("async def open(self): time.sleep(3600)", f"{NO_OPENING}the event loop was blocked"),
+    "RaisesInItsConstructor": (
+        "def __init__(self, path=None): raise LookupError('where is it?')",
+        f"{NO_OPENING}LookupError: where is it?",
+    ),
+    "RefusesEveryValue": ("def __init__(self, path=None): raise ValueError('none')", f"{NO_OPENING}ValueError: none"),
+    "ExitsInOpen": ("async def open(self): sys.exit(3)", f"{NO_OPENING}the provider raised SystemExit(3)"),
+    "Exits": ("async def health(self): sys.exit(3)", "ended the loop of every Memory"),
+    "Prints": (
+        "async def health(self): print('hello from the provider')",
+        "text on stdout, 24 characters that begin with 'hello from the provider",
+    ),
+    "StartsAThread": ("async def open(self): self.start_a_thread(); await super().open()", "thread 'immortal'"),
+    "HangsInGet": (
+        "async def get(self, ref): await asyncio.Event().wait()",
+        "'get' on 'sqlite' did not finish within 3 s; nothing was changed. Raise timeout=, or look at the backend's "
+        "load: 3 calls had ended",
+    ),
+}
+BAD_IN_A_HELPER = {
+    "Dies": "async def get(self, ref): return os._exit(5) if self.in_a_helper() else await super().get(ref)",
+    "RefusesASecondStore": "async def open(self): return 1 / 0 if self.in_a_helper() else await super().open()",
 }
 
 
-def tried(name: str, folder: Path, *options: str) -> tuple[str, Report]:
-    """Return what trying a few cases on a provider prints, and the report."""
-    (folder / "bad_provider.py").write_text(MODULE)
+def tried(method: str, folder: Path, *options: str) -> tuple[str, Report]:
+    """Return what trying a few cases on a provider with that method prints, and the report."""
+    (folder / "bad_provider.py").write_text(MODULE + method)
     info = folder / "bad_provider-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad_provider\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[openproto.providers]\nbad = bad_provider:{name}\n")
+    (info / "entry_points.txt").write_text("[openproto.providers]\nbad = bad_provider:Bad\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
     patches = (
@@ -285,22 +222,23 @@ def tried(name: str, folder: Path, *options: str) -> tuple[str, Report]:
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_is_reported_as_that(name: str, tmp_path: Path) -> None:
-    printed, report = tried(name, tmp_path)
+    method, said = BAD[name]
+    printed, report = tried(method, tmp_path)
     assert report.verdict == "fails", report.to_markdown()
     texts = [report.problem or "", *(entry.detail for entry in report.cases)]
-    assert any(BAD[name] in text for text in texts), report.to_markdown()
+    assert any(said in text for text in texts), report.to_markdown()
     assert printed.startswith('{"reports"'), "what the provider prints is not in the output"
 
 
-@pytest.mark.parametrize("name", ["DiesInAHelper", "RefusesASecondStore"])
+@pytest.mark.parametrize("name", BAD_IN_A_HELPER)
 def test_one_process_goes_on_where_the_other_cannot(name: str, tmp_path: Path) -> None:
-    _, report = tried(name, tmp_path, "--processes", "2", "--only", "basics")
+    _, report = tried(BAD_IN_A_HELPER[name], tmp_path, "--processes", "2", "--only", "basics")
     assert report.tally.keys() == {"passed", "missing"}, report.to_markdown()
     assert all(entry.outcome == "passed" for entry in report.cases if entry.area == "basics")
 
 
 @pytest.mark.parametrize("steps", [3, 40, 300])
-def test_a_storm_whose_every_statement_can_be_interrupted_leaves_whole_records(
+def test_interrupted_statements_leave_whole_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     monkeypatch.setattr(lanes, "_STEPS_BETWEEN_LOOKS", steps)

@@ -25,14 +25,12 @@ from openproto_adapters.mem0 import Mem0
 from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_adapters.memori import Memori
 from openproto_conformance import ProviderSuite
-from openproto_conformance.emulators.registry import emulator_class
 
 from openproto import Provider
 from openproto.embedding import LocalEmbedder
 from openproto.layers.audit import Audited
 from openproto.registry import make_provider
 
-NOWHERE = "http://127.0.0.1:1"
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
 pytestmark = pytest.mark.everyday(
@@ -68,10 +66,6 @@ class VendorSuite(ProviderSuite):
     width: ClassVar[tuple[str, int]] = ("width", 8)
     """The option that says how many connections there are, and how many there are without `pooled`."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        cls.secrets = (*cls.secrets, emulator_class(cls.kind).api_key)
-        super().__init_subclass__(**kwargs)
-
     @property
     def emulator(self) -> Any:
         return lasting.emulator(self.kind)
@@ -91,9 +85,6 @@ class VendorSuite(ProviderSuite):
 
     def stalled(self) -> AbstractContextManager[object] | None:
         return self.emulator.stalled()  # type: ignore[no-any-return]
-
-    def unreachable(self) -> Provider:
-        return self.alone(self.width[1], base_url=f"{NOWHERE}/v1")
 
 
 class TestLetta(VendorSuite):
@@ -174,9 +165,6 @@ class TestMem0Library(ProviderSuite):
         finally:
             self.gate.set()
 
-    def unreachable(self) -> Provider:
-        return Mem0("/dev/null/store")
-
 
 class TestMem0Platform(VendorSuite):
     kind = "mem0"
@@ -204,9 +192,6 @@ class TestMemoriOnSqlite(VendorSuite):
 
     kind = "memori"
 
-    def unreachable(self) -> Provider:
-        return Memori("/dev/null/memori.db", models=self.emulator.models)
-
 
 class TestMemoriOnPostgres(VendorSuite):
     kind = "memori"
@@ -225,7 +210,6 @@ class TestMemoriOnPostgres(VendorSuite):
         with psycopg.connect(self.url) as other:
             other.execute("LOCK TABLE memori_entity_fact IN SHARE MODE")
             yield
-            other.rollback()
 
     def unreachable(self) -> Provider:
         return Memori("postgresql://app:correct-horse@127.0.0.1:1/memory", models=self.emulator.models)

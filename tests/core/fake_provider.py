@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from openproto import AsyncMemory, AuditEntry, MemoryPage, MemoryRecord, Provider, SearchResult
+from openproto import AsyncMemory, MemoryInput, MemoryPage, MemoryRecord, Provider, SearchResult
 from openproto.models import Cancellation
 from openproto.provider import Call, current_call
-from openproto.requests import AuditQuery, ListQuery, MemoryInput, MemoryUpdate, RecordRef, SearchQuery
 
 Act: TypeAlias = BaseException | Callable[[], Awaitable[None]] | None
 
@@ -48,6 +47,17 @@ def record(id: str = "m1", content: str = "likes tea", **fields: Any) -> MemoryR
     return MemoryRecord(**{"id": id, "content": content, "user_id": "ada", "created_at": NOON, **fields})
 
 
+def answering(name: str, answer: Callable[[Any, Any], Any]) -> Any:
+    """Return a method that notes what it is asked, does an act, and answers."""
+
+    async def call(self: FakeProvider, *given: Any, **key: str) -> Any:
+        self.keys += key.values()
+        await self._verb(name, given[-1])
+        return answer(self, given[0])
+
+    return call
+
+
 class FakeProvider(Provider):
     """Each opening and each verb does the next act of its script: nothing, raise, or await."""
 
@@ -59,7 +69,6 @@ class FakeProvider(Provider):
         self.opens = self.closes = self.running = self.most_running = 0
         self.calls: list[str] = []
         self.keys: list[str] = []
-        self.inputs: list[MemoryInput] = []
         self.requests: list[Any] = []
         self.contexts: list[Call] = []
         self.cancelled: list[str] = []
@@ -75,34 +84,17 @@ class FakeProvider(Provider):
         self.closes += 1
         await self._act("close", "close")
 
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        self.keys.append(idempotency_key)
-        self.inputs.append(item)
-        await self._verb("add", item)
-        return record(content=item.content, user_id=item.user_id, scope=item.scope)
+    add = answering("add", lambda self, item: record(content=item.content, user_id=item.user_id, scope=item.scope))
+    get = answering("get", lambda self, ref: record(ref.id, status=self.statuses.pop(0) if self.statuses else "done"))
+    update = answering("update", lambda self, ref: record(ref.id))
+    delete = answering("delete", lambda self, ref: None)
+    list = answering("list", lambda self, query: self.pages.pop(0) if self.pages else MemoryPage(items=[]))
+    search = answering("search", lambda self, query: [SearchResult(memory=record(), score=0.5)])
+    audit = answering("audit", lambda self, query: [])
 
-    async def get(self, ref: RecordRef) -> MemoryRecord:
-        await self._verb("get", ref)
-        return record(ref.id, status=self.statuses.pop(0) if self.statuses else "done")
-
-    async def update(self, ref: RecordRef, changes: MemoryUpdate) -> MemoryRecord:
-        await self._verb("update", changes)
-        return record(ref.id)
-
-    async def delete(self, ref: RecordRef) -> None:
-        await self._verb("delete", ref)
-
-    async def list(self, query: ListQuery) -> MemoryPage:
-        await self._verb("list", query)
-        return self.pages.pop(0) if self.pages else MemoryPage(items=[])
-
-    async def search(self, query: SearchQuery) -> list[SearchResult]:  # type: ignore[valid-type]
-        await self._verb("search", query)
-        return [SearchResult(memory=record(), score=0.5)]
-
-    async def audit(self, query: AuditQuery) -> list[AuditEntry]:  # type: ignore[valid-type]
-        await self._verb("audit", query)
-        return []
+    @property
+    def inputs(self) -> Sequence[MemoryInput]:
+        return [request for request in self.requests if isinstance(request, MemoryInput)]
 
     async def _verb(self, name: str, request: Any) -> None:
         self.calls.append(name)

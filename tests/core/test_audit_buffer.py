@@ -32,7 +32,7 @@ class Store:
 
 
 @pytest.mark.parametrize("refusals", [[], [ProviderUnavailableError("locked")] * 2, [KeyError("bug")]])
-async def test_entries_are_written_in_the_background_again_where_the_store_refuses_or_has_a_bug(
+async def test_entries_are_written_after_refusals(
     refusals: list[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert audit_buffer.FLUSH_EVERY < 1  # a read is recorded within a second
@@ -66,9 +66,7 @@ async def test_entries_that_come_during_a_write_follow_however_it_ends(how: str)
     assert store.rows == ROWS[:2]
 
 
-async def test_a_busy_store_costs_bounded_memory_and_a_line_in_a_while(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_busy_store_loses_the_oldest(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(audit_buffer, "MOST_WAITING", 2)
     store = Store()
     buffer = AuditBuffer(store)
@@ -83,9 +81,7 @@ async def test_a_busy_store_costs_bounded_memory_and_a_line_in_a_while(
     assert "2 read entries were lost" in caplog.text
 
 
-async def test_many_entries_are_written_at_once_unless_the_store_has_just_refused_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_many_entries_are_written_at_once_unless_they_were_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_buffer, "FLUSH_EVERY", 60.0)
     monkeypatch.setattr(audit_buffer, "ENOUGH", 2)
     store = Store()

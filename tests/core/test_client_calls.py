@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from fake_provider import CALLS, FakeProvider, Gate, hang, record
+from fake_provider import CALLS, FakeProvider, Gate, answering, hang, record
 from waiting import cancelled, until
 
 from openproto import AsyncMemory, ConflictError, InvalidRequestError, MemoryInput, MemoryRecord
@@ -162,12 +162,7 @@ async def test_a_call_that_waits_for_a_slot_is_bounded_by_the_timeout_and_never_
 
 
 class Batching(FakeProvider):
-    batches: list[list[Any]]
-
-    async def add_many(self, items: Any) -> Any:
-        self.batches = [*getattr(self, "batches", []), list(items)]
-        await self._verb("add", None)
-        return [record(content=keyed.item.content) for keyed in items]
+    add_many = answering("add_many", lambda self, items: [record(content=keyed.item.content) for keyed in items])
 
 
 async def test_a_long_list_is_written_in_batches_which_fail_alone_and_are_repeated() -> None:
@@ -178,12 +173,13 @@ async def test_a_long_list_is_written_in_batches_which_fail_alone_and_are_repeat
     items[3] = MemoryInput(content="n3", user_id="ada", scope="s")
     async with AsyncMemory(provider) as memory:
         found = await memory.add_many(item for item in items)
-    assert [len(batch) for batch in provider.batches] == [999, 1000, 500, 500]
-    assert provider.batches[2] == provider.batches[3]
-    one, two, three = provider.batches[0][:3]
+    batches = provider.requests
+    assert [len(batch) for batch in batches] == [999, 1000, 500, 500]
+    assert batches[2] == batches[3]
+    one, two, three = batches[0][:3]
     extensions = [keyed.item.extensions for keyed in (one, two, three)]
     assert (extensions, three.item.scope) == ([{"x-mem0": 1}, {"x-mem0": 2}, {}], "s")
-    assert (one.idempotency_key, len({keyed.idempotency_key for keyed in provider.batches[0]})) == ("k1", 999)
+    assert (one.idempotency_key, len({keyed.idempotency_key for keyed in batches[0]})) == ("k1", 999)
     kinds = [InvalidRequestError, *[MemoryRecord] * 999, *[ProviderError] * 1000, *[MemoryRecord] * 500]
     assert [type(outcome) for outcome in found] == kinds
     stored = [*range(1, 1000), *range(2000, 2500)]

@@ -46,9 +46,7 @@ async def test_an_entry_that_fails_or_hangs_closes_the_client(act: Any, timeout:
     assert provider.cancelled == (["open"] if act is hang else [])
 
 
-async def test_a_failed_opening_fails_all_who_wait_and_the_next_verb_tries_again(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_failed_opening_fails_all_who_wait_and_the_next_tries_again(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
 
     async def fail() -> None:

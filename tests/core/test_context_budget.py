@@ -108,12 +108,7 @@ def test_a_turn_stands_behind_what_it_answers_within_the_budget() -> None:
         (["allergic"], [], 9, ""),
         (["我 allergic"], [], 9, "我 [m0]"),
         ([" ".join("abcdefghijklmnop")], [], 24, "a b c d e f g h i j [m0]"),  # as many words as fit
-        (
-            ["likes tea", "x" * 500],
-            ["x" * 500, "likes milk"],
-            100,
-            "likes tea [m0]\nlikes milk [n1]",
-        ),
+        (["likes tea", "x" * 500], ["x" * 500, "likes milk"], 100, "likes tea [m0]\nlikes milk [n1]"),
         # What no search found follows, newest first, while the budget lasts.
         (
             ["likes tea"],
@@ -136,9 +131,7 @@ def test_the_block_holds_what_fits(found: list[str], newest: list[str], budget: 
     ("options", "budget", "tokens", "limit"),
     [({"token_counter": by_words}, 3, 3, 10), ({}, 4, 4, 10), ({}, 500, 4, 50), ({}, 100_000, 4, 100)],
 )
-async def test_the_client_counts_or_estimates_and_asks_for_more_candidates_with_a_larger_budget(
-    options: Any, budget: int, tokens: int, limit: int
-) -> None:
+async def test_a_client_counts_or_estimates_tokens(options: Any, budget: int, tokens: int, limit: int) -> None:
     sizes = {"": 0, "a": 1, "abcd": 1, "abcde": 2, "日本": 2, "🙂🙂": 2}  # four bytes a token, rounded up
     assert {text: estimate_tokens(text) for text in sizes} == sizes
     provider = FakeProvider()

@@ -59,9 +59,7 @@ def test_the_signatures_are_read() -> None:
 
 
 @pytest.mark.parametrize(("make", "name", "kind", "others"), FOUND)
-def test_what_is_no_such_number_is_refused(
-    make: Callable[..., Any], name: str, kind: str, others: dict[str, Any]
-) -> None:
+def test_what_is_no_number_is_refused(make: Callable[..., Any], name: str, kind: str, others: dict[str, Any]) -> None:
     default = inspect.signature(make).parameters[name].default
     assert default is None or isinstance(default, int | float)
     for value in NO_WHOLE_NUMBERS if kind == "int" else NO_SECONDS:

@@ -17,12 +17,11 @@ from openproto.client import settings
 from openproto.registry import provider_class, provider_names
 
 Install: TypeAlias = Callable[..., None]
-
 GOOD = """
 from openproto import Provider
 class Acme(Provider):
     name = "acme"
-    requires = {requires}
+    requires = ()
     def __init__(self, url=None, *, timeout_ms=10): self.url = url
 """
 
@@ -32,20 +31,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Install a distribution with the extra `acme`, its entry point, and its module, as pip would."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def into(
-        source: str = GOOD,
-        *,
-        distribution: str = "acme",
-        module: str = "acme_memory",
-        name: str = "acme",
-        requires: str = "()",
-    ) -> None:
-        info = tmp_path / f"{distribution}_memory-1.0.dist-info"
+    def into(source: str = GOOD, *, by: str = "acme", module: str = "acme_memory", name: str = "acme") -> None:
+        info = tmp_path / f"{by}_memory-1.0.dist-info"
         info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {distribution}-memory\nVersion: 1.0\nProvides-Extra: acme\n"
+        metadata = f"Metadata-Version: 2.1\nName: {by}-memory\nVersion: 1.0\nProvides-Extra: acme\n"
         info.joinpath("METADATA").write_text(metadata)
         info.joinpath("entry_points.txt").write_text(f"[openproto.providers]\n{name} = {module}:Acme\n")
-        tmp_path.joinpath(f"{module}.py").write_text(source.replace("{requires}", requires))
+        tmp_path.joinpath(f"{module}.py").write_text(source)
         monkeypatch.delitem(sys.modules, module, raising=False)
 
     return into
@@ -86,11 +78,11 @@ def test_a_third_partys_provider_is_found_by_its_name_and_takes_its_options(inst
 
 @pytest.mark.parametrize("module", ["acme_sdk_that_is_not_there", "acme_not_there.child", "json.not_there"])
 def test_a_missing_package_is_named_also_if_it_is_needed_only_to_open(install: Install, module: str) -> None:
-    install(requires=f"('json', {module!r})")
+    install(GOOD.replace("()", f"('json', {module!r})"))
     with pytest.raises(ImportError) as caught:
         AsyncMemory("acme")
     assert str(caught.value) == f"provider 'acme' needs {module!r}: pip install 'acme-memory[acme]'"
-    install("import acme_sdk_that_is_not_there", name="plain", distribution="plain", module="plain_memory")
+    install("import acme_sdk_that_is_not_there", by="plain", module="plain_memory", name="plain")
     with pytest.raises(ImportError, match="pip install 'acme_sdk_that_is_not_there'") as caught:
         provider_class("plain")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
@@ -106,9 +98,7 @@ def test_a_missing_package_is_named_also_if_it_is_needed_only_to_open(install: I
         ("class Acme: pass", TypeError, "'acme'.*not a Provider"),
     ],
 )
-def test_a_broken_adapter_raises_its_own_error(
-    install: Install, source: str, error: type[Exception], text: str
-) -> None:
+def test_a_broken_adapter_raises_its_own_error(install: Install, source: str, error: Any, text: str) -> None:
     install(source)
     with pytest.raises(error, match=text) as caught:
         provider_class("acme")
@@ -116,10 +106,10 @@ def test_a_broken_adapter_raises_its_own_error(
 
 
 def test_two_distributions_may_register_one_name_only_for_one_class(install: Install) -> None:
-    install(distribution="one")
-    install(distribution="two")
+    install(by="one")
+    install(by="two")
     assert provider_class("acme").name == "acme"
-    install(distribution="three", module="another")
+    install(by="three", module="another")
     with pytest.raises(UnknownProviderError, match="'acme' is registered by both "):
         provider_class("acme")
 
@@ -132,14 +122,7 @@ class Taker(Provider):
     """Takes every option that a variable of the environment can set."""
 
     def __init__(
-        self,
-        *,
-        url: str = "",
-        base_url: str = "",
-        api_key: str = "",
-        path: str = "",
-        embedder: str = "",
-        schema: str = "",
+        self, *, url: Any = 0, base_url: Any = 0, api_key: Any = 0, path: Any = 0, embedder: Any = 0, schema: Any = 0
     ) -> None:
         self.given = {name: value for name, value in locals().items() if name in OPTIONS and value}
 
@@ -163,9 +146,7 @@ def session(client: Any) -> Any:
 
 
 @pytest.mark.parametrize("cls", [AsyncMemory, Memory])
-def test_variables_become_options_of_their_names_and_arguments_precede(
-    cls: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_become_options_and_arguments_precede(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PROVIDER", "TIMEOUT"):
         monkeypatch.setenv(f"OPENPROTO_{name}", "")  # which is as if it were not set
     client = cls.from_env()

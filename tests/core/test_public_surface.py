@@ -104,9 +104,7 @@ def needed(requirements: list[str], seen: set[str]) -> set[str]:
     return seen
 
 
-def test_the_base_install_is_asynchronous_and_the_extra_for_that_brings_nothing(
-    run_python: Any, tmp_path: Path
-) -> None:
+def test_the_base_install_is_asynchronous_and_its_extra_brings_nothing(run_python: Any, tmp_path: Path) -> None:
     assert EXTRAS["async"] == []
     base = needed(PROJECT["dependencies"], {"openproto"})
     installed = packages_distributions().items()

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from fake_provider import FakeProvider
 
 from openproto import AsyncMemory, Memory, MemoryChanges
 from openproto.models import VERBS
@@ -104,15 +103,3 @@ def test_each_signature_is_that_of_the_protocol(name: str) -> None:
     keyword = {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
     assert (list(positional.items()), keyword) == (list(SIGNATURES[name][0].items()), SIGNATURES[name][1])
     assert set(MemoryChanges.__annotations__) == {*FACTS.split(), "content"} - {"valid_from"}  # the keywords of update
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("from_env", "iter", "stats")])
-async def test_a_forgotten_await_is_named(name: str) -> None:
-    memory = AsyncMemory(FakeProvider())
-    _, *required = [
-        p for p in inspect.signature(getattr(AsyncMemory, name)).parameters.values() if p.default is REQUIRED
-    ]
-    arguments = {p.name: "x" for p in required if p.kind is not p.VAR_KEYWORD}
-    # The name has the class that the verb stands in: AsyncVerbs.add.
-    with pytest.warns(RuntimeWarning, match=f"coroutine '{getattr(AsyncMemory, name).__qualname__}' was never awaited"):
-        getattr(memory, name)(**arguments)

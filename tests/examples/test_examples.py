@@ -11,7 +11,6 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -43,9 +42,10 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture(params=["fastapi_notes", "starlette_notes"])
 def name(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    for variable, value in store(tmp_path).items():
-        monkeypatch.setenv(variable, value)
     found: str = request.param
+    values = store(tmp_path) if found.endswith("_notes") else request.getfixturevalue("environment")
+    for variable, value in values.items():
+        monkeypatch.setenv(variable, value)
     return found
 
 
@@ -57,7 +57,7 @@ def app(name: str) -> Any:
 @pytest.fixture
 async def http(app: Any) -> AsyncIterator[httpx.AsyncClient]:
     with running(app) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             yield client
 
 
@@ -77,10 +77,7 @@ async def test_one_client_serves_many_requests_at_once(http: httpx.AsyncClient, 
 
 async def test_a_background_task_remembers_and_an_error_has_its_status(http: httpx.AsyncClient, name: str) -> None:
     assert (await http.post("/ada/visits", params={"page": "prices"})).status_code == 202
-    async with asyncio.timeout(5):
-        while not (found := (await http.get("/ada/notes", params={"q": "prices"})).json()):
-            await asyncio.sleep(0.02)
-    assert found == ["visited prices"]
+    await eventually(http, "/ada/notes", lambda found: found == ["visited prices"], params={"q": "prices"})
     refused = await add(http, name, "ada", " ")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
 
@@ -138,22 +135,9 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
         model.kill()
 
 
-@pytest.fixture
-async def web(
-    request: pytest.FixtureRequest, environment: Environment, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of the example that a test's parameter names, which runs under a real server."""
-    monkeypatch.syspath_prepend(WEB)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with running(import_module(request.param).app) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            yield client
-
-
-async def eventually(web: httpx.AsyncClient, path: str, reached: Callable[[Any], bool], **options: Any) -> Any:
+async def eventually(http: httpx.AsyncClient, path: str, reached: Callable[[Any], bool], **options: Any) -> Any:
     async with asyncio.timeout(20):
-        while not reached(found := (await web.get(path, **options)).json()):
+        while not reached(found := (await http.get(path, **options)).json()):
             await asyncio.sleep(0.02)
     return found
 
@@ -165,40 +149,40 @@ def run(environment: Environment, *command: str | Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("web", ["chat"], indirect=True)
-async def test_a_web_chat_remembers_each_of_many_users_at_once(web: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("name", ["chat"], indirect=True)
+async def test_a_web_chat_remembers_each_of_many_users_at_once(http: httpx.AsyncClient) -> None:
     async def say(user: str, message: str) -> str:
-        answer = await web.post(f"/chat/{user}", json={"message": message})
+        answer = await http.post(f"/chat/{user}", json={"message": message})
         return str(answer.raise_for_status().json())
 
     users = [f"user{n}" for n in range(30)]
     said = await asyncio.gather(*(say(user, f"My name is {user}") for user in users))
     assert said == [f"You said: My name is {user}" for user in users]
-    await eventually(web, "/stats", lambda counts: counts["stored"] >= 30)
+    await eventually(http, "/stats", lambda counts: counts["stored"] >= 30)
     answers = await asyncio.gather(*(say(user, "Do you remember my name?") for user in users))
     assert [set(re.findall(r"user\d+", answer)) for answer in answers] == [{user} for user in users]
 
 
-@pytest.mark.parametrize("web", ["chat_bearer"], indirect=True)
-async def test_a_web_chat_behind_tokens_keeps_its_users_apart(web: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("name", ["chat_bearer"], indirect=True)
+async def test_a_web_chat_behind_tokens_keeps_its_users_apart(http: httpx.AsyncClient) -> None:
     ada, bob, eve = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob", "eve"))
     for stranger in ({}, eve):
-        assert (await web.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
-    answer = await web.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
+        assert (await http.post("/chat", json={"message": "hi"}, headers=stranger)).status_code == 401
+    answer = await http.post("/chat", json={"message": "I live in Oslo"}, headers=ada)
     assert answer.json() == "You said: I live in Oslo"
-    await eventually(web, "/memories", lambda kept: kept == ["I live in Oslo"], headers=ada)
-    assert (await web.get("/memories", headers=bob)).json() == []
+    await eventually(http, "/memories", lambda kept: kept == ["I live in Oslo"], headers=ada)
+    assert (await http.get("/memories", headers=bob)).json() == []
 
 
-@pytest.mark.parametrize("web", ["chat_stream"], indirect=True)
-async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(web: httpx.AsyncClient) -> None:
-    whole = await web.get("/chat/ada", params={"message": "I live in Oslo"})
+@pytest.mark.parametrize("name", ["chat_stream"], indirect=True)
+async def test_a_web_stream_that_is_left_is_remembered_as_far_as_it_came(http: httpx.AsyncClient) -> None:
+    whole = await http.get("/chat/ada", params={"message": "I live in Oslo"})
     assert "".join(re.findall(r'data: "(.*)"', whole.text)) == "You said: I live in Oslo"
-    async with web.stream("GET", "/chat/bob", params={"message": "word " * 200}) as left:
+    async with http.stream("GET", "/chat/bob", params={"message": "word " * 200}) as left:
         async for line in left.aiter_lines():
             if "word" in line:
                 break
-    kept = await eventually(web, "/memories/bob", lambda found: len(found) == 2)
+    kept = await eventually(http, "/memories/bob", lambda found: len(found) == 2)
     (reply,) = [memory for memory in kept if "assistant" in memory["tags"]]
     assert reply["tags"] == ["assistant", "partial"]
     assert 1 <= reply["text"].count("word") < 200

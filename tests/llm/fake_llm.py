@@ -43,38 +43,28 @@ class Received(NamedTuple):
         return MEMORIES.findall(json.dumps(self.json, ensure_ascii=False).replace("\\n", "\n"))
 
 
-class FakeLLM:
+class FakeLLM(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.openai_url = f"{self.url}/v1"
         self.requests: list[Received] = []
         self.disconnected = threading.Event()
         self.pause_between_chunks = 0.0
         self.fail_next = 0
         self.extract: Callable[[Json], Json] | None = None
         self.ids = itertools.count(1)
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.llm = self
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    @property
-    def openai_url(self) -> str:
-        return f"{self.url}/v1"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-    llm: FakeLLM
+        self.shutdown()
+        self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that go away are what some tests are about."""
@@ -83,13 +73,13 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]  # only this server uses this handler
+    server: FakeLLM  # pyright: ignore[reportIncompatibleVariableOverride]  # only this server uses this handler
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
     def do_POST(self) -> None:
-        llm = self.server.llm
+        llm = self.server
         received = Received(self.path, self.rfile.read(int(self.headers["Content-Length"])))
         llm.requests.append(received)
         if llm.fail_next:
@@ -127,10 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
                 data = event if isinstance(event, str) else json.dumps(event)
                 raw = f"{f'event: {name}' + chr(10) if name else ''}data: {data}\n\n".encode()
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
-                time.sleep(self.server.llm.pause_between_chunks)
+                time.sleep(self.server.pause_between_chunks)
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
-            self.server.llm.disconnected.set()
+            self.server.disconnected.set()
             self.close_connection = True
 
 

@@ -41,9 +41,7 @@ def release(shelf: Shelf) -> None:
     background_loop().call_soon_threadsafe(shelf.released.set)
 
 
-def test_a_full_queue_drops_and_counts_and_workers_and_batches_are_as_many_and_as_large_as_was_asked(
-    shelf: Shelf, memory: Memory, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_queue_drops_and_keeps_bounds(shelf: Shelf, memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
     shelf.add_seconds = 0.02
     with CaptureQueue(memory, maxsize=100, max_workers=12, batch_size=5) as queue:
         taken = Counter(queue.put(turn) for turn in turns(300))
@@ -60,9 +58,7 @@ def test_a_full_queue_drops_and_counts_and_workers_and_batches_are_as_many_and_a
     assert caplog.messages == ["memory: a captured turn was dropped because the queue is full"]
 
 
-def test_turns_that_come_while_a_batch_is_stored_are_the_next_one_unless_they_fill_one_or_it_takes_long(
-    silent: Shelf, memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_turns_meanwhile_are_the_next_batch(silent: Shelf, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     def put(count: int) -> None:
         for turn in turns(count):
             queue.put(turn)
@@ -124,15 +120,11 @@ async def test_flush_and_wait_return_whether_everything_was_stored(silent: Shelf
 
 
 @pytest.mark.parametrize("kind", [Memory, AsyncMemory])
-async def test_closing_the_memory_first_stores_what_was_captured(
-    kind: type[Memory | AsyncMemory], async_gpt: AsyncOpenAI, shelf: Shelf
-) -> None:
+async def test_closing_the_memory_stores_the_rest(kind: Any, async_gpt: AsyncOpenAI, shelf: Shelf) -> None:
     shelf.add_seconds = 0.05
     memory = kind(shelf)
     await say(wrap(async_gpt, memory, user_id="ada", recall=False), "remember me")
-    closing = memory.close()
-    if closing is not None:
-        await closing
+    await (memory.close() or asyncio.sleep(0))
     assert shelf.contents("ada") == ["remember me"]
     assert CaptureQueue.of(memory).stats().stored == 0, "the closed one is not used again"
 
@@ -397,9 +389,7 @@ async def test_equal_questions_at_once_are_asked_once(async_gpt: AsyncOpenAI, sh
     assert len(shelf.queries) == 1
 
 
-async def test_calls_at_once_are_sent_in_different_turns_of_the_loop(
-    async_gpt: AsyncOpenAI, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_are_sent_one_a_turn(async_gpt: AsyncOpenAI, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.search_seconds = 0.05  # so that recalls end together
     turn, sent_in = 0, list[int]()
 

@@ -25,9 +25,7 @@ from openproto.integrations.llm.dialect import Reply
 from openproto.integrations.llm.openai import ChatCompletions
 
 
-def test_a_transparent_proxy_and_never_a_patched_client(
-    llm: FakeLLM, gpt: OpenAI, memory: Memory, shelf: Shelf
-) -> None:
+def test_a_transparent_proxy_and_no_patched_client(llm: FakeLLM, gpt: OpenAI, memory: Memory, shelf: Shelf) -> None:
     before = dict(vars(gpt))
     ada, bob = wrap(gpt, memory, user_id="ada"), wrap(gpt, memory, user_id="bob")
     assert isinstance(ada, OpenAI)
@@ -58,9 +56,7 @@ def test_a_transparent_proxy_and_never_a_patched_client(
     [ContextVar("nobody"), lambda: None, "", "  ", "x" * 257],
     ids=["variable", "function", "empty", "blank", "long"],
 )
-def test_without_a_user_the_call_is_refused_before_the_llm_is_asked(
-    llm: FakeLLM, gpt: OpenAI, memory: Memory, shelf: Shelf, nobody: Any
-) -> None:
+def test_without_a_user_a_call_is_refused(llm: FakeLLM, gpt: OpenAI, memory: Memory, shelf: Shelf, nobody: Any) -> None:
     chat: Any = wrap(gpt, memory, user_id=nobody).chat.completions
     for ask in (chat.create, chat.parse, chat.stream):
         with pytest.raises(

@@ -15,10 +15,9 @@ from openproto import (
     ProviderError,
     UnauthorizedError,
 )
-from openproto_conformance import outside
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
-from openproto_conformance.cases.every_verb import log_lines
+from openproto_conformance.cases.every_verb import check_secrets, log_lines
 from openproto_conformance.checks import Violation, ensure, equal, raises
 from openproto_conformance.spy import spy_on
 
@@ -238,7 +237,7 @@ async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
     make = await bench.unreachable()
     if make is None:
         for secret in (repr(bench.client), repr(bench.backend.provider())):
-            _check_secrets(bench, secret)
+            check_secrets(bench, secret)
         return
     provider = make()
     with log_lines() as lines:
@@ -246,18 +245,12 @@ async def an_unreachable_backend_is_told_in_words(bench: Bench) -> None:
         error = await raises(OpenProtoError, client.capabilities)
     ensure(isinstance(error, ProviderError | UnauthorizedError), f"{type(error).__name__} does not say unreachable")
     for text in (str(error), repr(error), repr(error.to_envelope()), repr(client), repr(provider), *lines):
-        _check_secrets(bench, text)
+        check_secrets(bench, text)
     health = await bench.build(make(), timeout=10.0).health()
     equal(health.status, "unavailable", "the health of a backend that cannot be reached")
-    _check_secrets(bench, repr(health))
+    check_secrets(bench, repr(health))
 
 
 def _check_error(error: OpenProtoError, code: str, type: str, status: int) -> None:
     equal((error.code, error.type, error.http_status), (code, type, status), "code, type, and status")
     ensure(not error.retryable, f"{code} must not be retryable")
-
-
-def _check_secrets(bench: Bench, text: str) -> None:
-    for secret in {*bench.backend.secrets, *outside.secrets_of(bench.provider_of(bench.client))}:
-        ensure(secret not in text, "a message, a log line, or a repr holds one of the provider's secrets")
-    ensure(not outside.CREDENTIALS.search(text), "a message, a log line, or a repr holds a URL with a password")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from openproto import OpenProtoError
+from openproto_conformance import outside
 from openproto_conformance.bench import Bench
 from openproto_conformance.case import Area
 from openproto_conformance.checks import Violation, ensure, equal
@@ -112,8 +113,14 @@ async def nothing_private_is_told_by_any_verb(bench: Bench) -> None:
         check_untold([repr(client), repr(bench.provider_of(client))], "a repr tells")
         await client.close()
     check_untold(lines, "closing logs")
-    for secret in bench.backend.secrets:
-        ensure(not any(secret in line for line in lines), "a log line holds one of the provider's secrets")
+    check_secrets(bench, "\n".join(lines))
+
+
+def check_secrets(bench: Bench, text: str) -> None:
+    """Find fault with a text that holds a secret of the provider, or a URL with a password."""
+    for secret in {*bench.backend.secrets, *outside.secrets_of(bench.provider_of(bench.client))}:
+        ensure(secret not in text, "a message, a log line, or a repr holds one of the provider's secrets")
+    ensure(not outside.CREDENTIALS.search(text), "a message, a log line, or a repr holds a URL with a password")
 
 
 @area.case("add", "get", hint="what a call holds while it fails: release it in a finally, whatever was raised")
