@@ -96,7 +96,7 @@ check-hard: $(READY)  ## kills, network faults, storms, probes, and a soak of ha
 	@$(BIN)/python tests/hard --write
 
 check-letta: $(READY)  ## install, start, and certify a real Letta server, in an environment of its own
-	@$(BIN)/python tests/vendors/letta/real_server.py
+	@PYTHONPATH=tests $(BIN)/python tests/vendors/letta/real_server.py
 
 $(PEERS)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv --clear $(PEERS)

@@ -27,11 +27,12 @@ _DUPLICATES = (psycopg.errors.DuplicateDatabase, psycopg.errors.DuplicateObject,
 """What another process that makes the same first leaves to this one."""
 
 
-def begin_run() -> None:
-    """Choose the folder of PostgreSQL: in /tmp, where the user that runs the server may enter it."""
+def begin_run() -> Path:
+    """Choose and return the folder of PostgreSQL: in /tmp, where the user that runs the server may enter it."""
     home = Path(tempfile.mkdtemp(prefix="op-tests-", dir="/tmp")).resolve()
     home.chmod(0o755)
     os.environ[_HOME] = str(home)
+    return home
 
 
 def end_run() -> None:

@@ -117,15 +117,24 @@ async def test_a_missing_package_names_the_extra_and_one_without_the_weights_say
     await embeddings.aclose()
 
 
-def test_tokens_are_counted_without_loading_the_weights(run_python: Any) -> None:
+IMPORTED = """
+import sys
+from openproto.embedding import *
+resolve_embedder("auto"), resolve_embedder("openai/m"), resolve_embedder("local/minilm")
+assert not {"httpx", "tokenizers", "onnxruntime"} & {*sys.modules}
+assert count_tokens("one two three") >= 3
+print([name for name in ("httpx", "numpy", "safetensors", "requests", "wordllama") if name in sys.modules])
+"""
+
+
+def test_tokens_are_counted_without_loading_the_weights_and_embedders_named_without_a_library(
+    run_python: Any,
+) -> None:
     assert count_tokens("") == 0
     assert count_tokens("tea") == 1
     assert 5 <= count_tokens("Ann likes green tea in the morning.") <= 12
     assert count_tokens("🦊" * 1000) > 1000
-    ended = run_python(
-        "import sys; from openproto.embedding import count_tokens; assert count_tokens('one two three') >= 3\n"
-        "print([name for name in ('numpy', 'safetensors', 'requests', 'wordllama') if name in sys.modules])"
-    )
+    ended = run_python(IMPORTED)
     assert ended.stdout.strip() == "[]", ended.stderr
 
 
@@ -218,19 +227,20 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "kind"),
-    [(None, type(None)), ("none", type(None)), ("local", LocalEmbedder), ("local/minilm", MiniLMEmbedder)],
+    [
+        *((None, type(None)), ("none", type(None)), ("local", LocalEmbedder), ("local/minilm", MiniLMEmbedder)),
+        ("auto", LocalEmbedder),
+    ],
 )
-def test_each_name_becomes_its_embedder_and_an_object_passes_through(spec: str | None, kind: type) -> None:
+def test_each_name_becomes_its_embedder_and_an_object_passes_through(
+    spec: str | None, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = resolve_embedder(spec)
     assert isinstance(found, kind)
     assert resolve_embedder(found) is found
     assert found is None or isinstance(found, Embedder)
-
-
-@pytest.mark.parametrize(("installed", "kind"), [(True, LocalEmbedder), (False, type(None))])
-def test_auto_is_local_where_it_is_installed(installed: bool, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "is_installed", lambda: installed)
-    assert isinstance(resolve_embedder("auto"), kind)
+    monkeypatch.setattr(resolve, "is_installed", lambda: False)
+    assert resolve_embedder("auto") is None
 
 
 @pytest.mark.parametrize(
@@ -256,13 +266,3 @@ def test_openai_takes_any_model_and_server(spec: str, model: str, monkeypatch: p
 def test_anything_else_is_refused_with_the_choices(spec: object) -> None:
     with pytest.raises(ValueError, match=r"'auto', 'local', 'none', 'openai/<model>', 'local/minilm'.*pip install"):
         resolve_embedder(spec)  # type: ignore[arg-type]  # that is the point
-
-
-def test_importing_and_resolving_import_no_library(run_python: Any) -> None:
-    ended = run_python(
-        "import sys; from openproto.embedding import *\n"
-        "resolve_embedder('auto'), resolve_embedder('openai/m'), resolve_embedder('local/minilm')\n"
-        "names = ('httpx', 'wordllama', 'numpy', 'tokenizers', 'onnxruntime')\n"
-        "print([name for name in names if name in sys.modules])"
-    )
-    assert ended.stdout.strip() == "[]", ended.stderr

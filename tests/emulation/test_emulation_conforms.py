@@ -73,19 +73,6 @@ async def hanging(memory: AsyncMemory, vendor: Faltering) -> tuple[str, asyncio.
     return old.id, adding
 
 
-async def test_marks_are_made_although_the_caller_was_cancelled_between() -> None:
-    vendor = Faltering({})
-    async with AsyncMemory(vendor) as memory:
-        old, adding = await hanging(memory, vendor)
-        adding.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await adding
-        assert vendor.hold
-        vendor.hold.set()
-        await until(lambda: not vendor._finishing)
-        assert (await memory.get(old)).superseded_by is not None
-
-
 async def test_a_successor_is_written_although_another_process_deletes_its_predecessor_meanwhile() -> None:
     vendor = Faltering({})
     async with AsyncMemory(vendor) as memory:

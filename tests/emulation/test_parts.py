@@ -1,4 +1,4 @@
-"""The small parts that adapters share: locks, what is forgotten, whose an id is, and an answer of another shape."""
+"""The small parts that adapters share: locks, what is forgotten, and an answer of another shape."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import asyncio
 import contextlib
 import os
 import random
-import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import ClassVar
 
 import pytest
 
 from openproto import ProviderError
-from openproto.emulation import TOKEN, KeyedLocks, OwnedId, Recent, reading, user_token
+from openproto.emulation import KeyedLocks, Recent, reading
 from openproto.http_status import error_of, read_retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class NoteId(OwnedId):
-    pattern: ClassVar[re.Pattern[str]] = re.compile(TOKEN + r"/(?P<note>[0-9]+)")
-
-    note: str
 
 
 def test_what_was_not_used_for_longest_is_forgotten_first() -> None:
@@ -37,15 +27,6 @@ def test_what_was_not_used_for_longest_is_forgotten_first() -> None:
     recent.pop("c", 4)
     recent.pop("a")
     assert [recent.get(key) for key in "abc"] == [None, None, 3]
-
-
-def test_an_id_is_read_for_its_own_user_alone() -> None:
-    id = f"{user_token('ann')}/7"
-    assert NoteId.read(id) == NoteId.read(id, "ann") == NoteId(user_token("ann"), "7")
-    assert NoteId.read(id, "bob") is None
-    assert NoteId.read("../7") is None
-    with pytest.raises(ValueError, match="this provider has made"):
-        NoteId.of("7")
 
 
 @pytest.mark.parametrize("fault", [AttributeError, KeyError, TypeError, ValueError])

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 from openproto_conformance.emulators import Answer, Emulator, Problem, Refused, Request, route
-
-from openproto import MemoryRecord, Provider
-from openproto.requests import MemoryInput
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 20}}
 _NOTE = {"$ref": "#/components/schemas/Note"}
@@ -103,16 +98,3 @@ class Notes(Emulator):
     @route("GET", "/health", public=True, undocumented="every service has one")
     def health(self, request: Request) -> Answer:
         return Answer(200, {"ok": True})
-
-
-class NotesProvider(Provider):
-    name = "notes"
-
-    def __init__(self, url: str, api_key: str) -> None:
-        self._url, self._api_key = url, api_key
-
-    async def add(self, item: MemoryInput, *, idempotency_key: str) -> MemoryRecord:
-        headers = {"authorization": f"Bearer {self._api_key}"}
-        async with httpx.AsyncClient(base_url=self._url, headers=headers, trust_env=False, verify=False) as client:
-            note = (await client.post("/notes", json={"text": item.content})).json()
-        return MemoryRecord(id=note["id"], content=note["text"], user_id=item.user_id, created_at=datetime.now(UTC))

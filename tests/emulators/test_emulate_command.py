@@ -11,9 +11,9 @@ from typing import Any, get_args
 import httpx
 import openproto_conformance.emulators.registry as emulators
 import pytest
-from notes_emulator import Notes, document
-from openproto_conformance.emulators import Answer, Fault
-from openproto_conformance.emulators.document import VARIABLE
+from notes_emulator import Notes
+from openproto_conformance.emulators import Fault
+from openproto_conformance.emulators.memsy import Memsy
 from openproto_conformance.verify import read_reports
 
 from openproto.cli import main
@@ -56,43 +56,29 @@ def test_wrong_usage_is_2(plain: Notes, capsys: pytest.CaptureFixture[str], argu
 
 
 @pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "site/notes-1.dist-info"
-    info.mkdir(parents=True)
-    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1\n")
-    info.joinpath("entry_points.txt").write_text("[openproto.providers]\nnotes = notes_emulator:NotesProvider\n")
-    monkeypatch.syspath_prepend(str(info.parent))
-    monkeypatch.setattr(emulators, "emulator_class", lambda name: Notes)
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    tmp_path.joinpath("notes-openapi.json").write_text(json.dumps(document()))
+def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return the exit status of the suite on an emulator, its report, and what was said."""
     monkeypatch.chdir(tmp_path)
 
+    def run(name: str) -> tuple[int, Any, str]:
+        status = main(["conformance", name, "--emulated", "--quick", "--only", "ingestion", "--report", "r.json"])
+        (report,) = read_reports(Path("r.json"))
+        return status, report, capsys.readouterr().err
 
-@pytest.mark.usefixtures("registered")
-def test_the_suite_on_an_emulator(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    status = main(["conformance", "notes", "--emulated", "--quick", "--only", "capabilities", "--report", "r.json"])
-    said = capsys.readouterr()
-    assert (status, said.err.count("broke")) == (1, 0), said.err
-    (report,) = read_reports(Path("r.json"))
-    assert report.problem is None
-    assert "audit" in report.verbs
-    outcomes = {entry.case: entry.outcome for entry in report.cases}
-    assert outcomes["the_content_limit_is_as_declared"] == "passed", "Notes can add, and little else"
-    wrong = type("Wrong", (Notes,), {"create": lambda self, request: Answer(201, {"id": 1})})
-    monkeypatch.setattr(emulators, "emulator_class", lambda name: wrong)
-    assert main(["conformance", "notes", "--emulated", "--quick", "--only", "capabilities"]) == 1
-    assert "the notes emulator broke the vendor's document: POST /notes: 201: " in capsys.readouterr().err
+    return run
 
 
 @pytest.mark.parametrize("name", emulators.EMULATORS)
-def test_the_suite_tries_nine_verbs_of_each_vendor(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    main(["conformance", name, "--emulated", "--quick", "--only", "ingestion", "--report", "r.json"])
-    (report,) = read_reports(Path("r.json"))
-    assert (report.problem, len(report.verbs)) == (None, 9), capsys.readouterr().err
+def test_the_suite_tries_nine_verbs_of_each_vendor(name: str, tried: Any) -> None:
+    _, report, said = tried(name)
+    assert (report.problem, len(report.verbs), "broke" in said) == (None, 9, False), said
     assert {entry.outcome for entry in report.cases if entry.area == "ingestion"} <= {"passed", "refused"}
+
+
+def test_an_emulator_that_is_wrong_fails_the_suite(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulators, "emulator_class", lambda name: type("Wrong", (Memsy,), {"ingest": lambda *_: 1 / 0}))
+    status, _, said = tried("memsy")
+    assert (status, "the memsy emulator broke the vendor's document: POST /v1/ingest: " in said) == (1, True), said
 
 
 def test_the_program_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:

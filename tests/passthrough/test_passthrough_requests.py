@@ -20,6 +20,7 @@ from waiting import until
 from openproto import AsyncMemory, Memory, NotFoundError, OpenProtoError, PayloadTooLargeError
 from openproto.errors import UnsupportedCapabilityError
 
+KEY = "ключ 日本 100%"
 NASTY = [
     *"../capabilities ../../etc/passwd a/b a?user_id=bob a#b %2F %2e%2e a&b=c+d ünï/日本 a\\b a;b a:b@c ... //".split(),
     *("a b", " a ", "a\r\nX-Evil: 1", "'\"<>|^`{}[]", "\x7f"),
@@ -132,56 +133,44 @@ async def test_the_capabilities_are_the_servers_asked_for_once() -> None:
 
 
 MOMENT = datetime(2026, 1, 31, 14, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
-TIME = "2026-01-31T12:00:00.123456"
 FILTERS: dict[str, Any] = {"scope": "x/+ y", "tag": "50%", "as_of": MOMENT}
 WHOLE: dict[str, Any] = {"content": "tea 🍵\n", "user_id": "a&b", "scope": "kitchen/shelf", "tags": ["a", "b"]}
-WHOLE |= {"source": {"app": "notebook", "type": "explicit"}, "confidence": 0.1, "supersedes": ["0"]}
-ANN = {"user_id": "a&b"}
-DEEP = {"deep": [{"n": 2**60}]}
-MINE: dict[str, Any] = {**RECORD, "user_id": "a&b"}
+WHOLE |= {"source": {"app": "notebook", "type": "explicit"}, "confidence": 0.1, "valid_from": MOMENT}
 
-CALLS: dict[str, tuple[Callable[[Any], Any], str, dict[str, Any], bytes]] = {
-    "add": (
-        lambda m: m.add(**WHOLE, valid_from=MOMENT, x_note=DEEP, idempotency_key="ключ 日本 100%"),
-        "POST /memories",
-        {**WHOLE, "valid_from": f"{TIME}Z", "x-note": DEEP},
-        answer(MINE, 201),
+CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "POST /memories": (
+        lambda m: m.add(**WHOLE, supersedes=["0"], x_note={"n": 2**60}, idempotency_key=KEY),
+        "content user_id scope tags source confidence valid_from supersedes x-note",
     ),
-    "get": (lambda m: m.get("1", user_id="a&b"), "GET /memories/1", ANN, answer(MINE)),
-    "update": (
+    "GET /memories/1": (lambda m: m.get("1", user_id="a&b"), "user_id"),
+    "PATCH /memories/1": (
         lambda m: m.update("1", user_id="a&b", scope=None, tags=[], valid_to=MOMENT),
-        "PATCH /memories/1",
-        {**ANN, "scope": None, "tags": [], "valid_to": f"{TIME}Z"},
-        answer(MINE),
+        "user_id scope tags valid_to",
     ),
-    "delete": (lambda m: m.delete("1", user_id="a&b"), "DELETE /memories/1", ANN, answer(b"", 204)),
-    "list": (
+    "DELETE /memories/1": (lambda m: m.delete("1", user_id="a&b"), "user_id"),
+    "GET /memories": (
         lambda m: m.list("a&b", since=MOMENT, until=MOMENT, limit=7, cursor="c=", **FILTERS),
-        "GET /memories",
-        {**ANN, **FILTERS, "limit": "7", "cursor": "c=", **dict.fromkeys(("since", "until", "as_of"), f"{TIME}+00:00")},
-        answer({"items": [MINE], "next_cursor": None}),
+        "user_id scope tag as_of since until limit cursor",
     ),
-    "search": (
+    "POST /memories/search": (
         lambda m: m.search("my diagnosis", "a&b", limit=3, min_score=0.25, **FILTERS),
-        "POST /memories/search",
-        {**ANN, **FILTERS, "q": "my diagnosis", "limit": 3, "min_score": 0.25, "as_of": f"{TIME}Z"},
-        answer({"results": [{"memory": MINE, "score": 0.5}]}),
+        "user_id scope tag as_of q limit min_score",
     ),
-    "context": (
+    "POST /context": (
         lambda m: m.context("tea", "a&b", token_budget=7, **FILTERS),
-        "POST /context",
-        {**ANN, **FILTERS, "query": "tea", "token_budget": 7, "as_of": f"{TIME}Z"},
-        answer({"text": "", "citations": [], "token_count": 0}),
+        "user_id scope tag as_of query token_budget",
     ),
-    "delete_all": (
-        lambda m: m.delete_all("a&b", scope="x/+ y", tag="50%"),
-        "DELETE /memories",
-        {**ANN, "scope": "x/+ y", "tag": "50%"},
-        answer({"deleted": 3}),
-    ),
-    "health": (lambda m: m.health(), "GET /healthz", {}, answer({"status": "ok"})),
+    "DELETE /memories": (lambda m: m.delete_all("a&b", scope="x/+ y", tag="50%"), "user_id scope tag"),
+    "GET /healthz": (lambda m: m.health(), ""),
 }
-"""What is called, the route and what arrives with it, and the answer: of each way to make a request, one."""
+"""The route, what is called, and the names of what arrives: of each way to make a request, one."""
+
+
+async def succeed(request: Request, writer: asyncio.StreamWriter) -> bytes:
+    """Answer any request with what all answers have in them."""
+    found = {"items": [], "results": [], "deleted": 3, "status": "ok", "text": "", "citations": [], "token_count": 0}
+    status = {"POST /memories": 201, "DELETE /memories/1": 204}.get(request.route, 200)
+    return answer(b"" if status == 204 else {**RECORD, "user_id": "a&b", **found}, status)
 
 
 def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
@@ -190,26 +179,28 @@ def sent(request: Request) -> tuple[str, str, dict[str, bytes], bytes]:
     return request.method, request.target, headers, request.body
 
 
-@pytest.mark.parametrize("name", CALLS)
-async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the_same(name: str) -> None:
-    call, route, arriving, reply = CALLS[name]
+@pytest.mark.parametrize("route", CALLS)
+async def test_both_clients_send_the_same_request_as_it_was_given_and_return_the_same(route: str) -> None:
+    """What a server makes of the values, the suite says in tests/conformance."""
+    call, names = CALLS[route]
 
     def synchronously(url: str) -> Any:
         with Memory("passthrough", base_url=url, retries=0) as memory:
             return call(memory)
 
-    async with RawServer(always(reply)) as server:
+    async with RawServer(succeed) as server:
         async with AsyncMemory("passthrough", base_url=server.url, retries=0) as memory:
             one = await call(memory)
         two = await asyncio.to_thread(synchronously, server.url)
         first, second = server.requests
     assert sent(first) == sent(second)
     assert one == two
-    method, query = first.method, first.target.partition("?")[2]
-    assert (first.route, {**dict(parse_qsl(query)), **(first.json if first.body else {})}) == (route, arriving)
-    assert (bool(first.body), bool(query and method == "POST")) == (method in ("POST", "PATCH"), False)
+    query = first.target.partition("?")[2]
+    arriving = {**dict(parse_qsl(query)), **(first.json if first.body else {})}
+    assert (first.route, {*arriving}) == (route, {*names.split()})
+    assert (bool(first.body), bool(query and first.method == "POST")) == (route[0] == "P", False)
     key = first.headers.get("idempotency-key", b"").decode()
-    assert key == ("ключ 日本 100%" if name == "add" else "")
+    assert key == (KEY if route == "POST /memories" else "")
 
 
 @pytest.mark.parametrize(("options", "sockets", "count"), [({}, 16, 250), ({"max_connections": 5}, 5, 1000)])

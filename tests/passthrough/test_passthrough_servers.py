@@ -103,15 +103,6 @@ async def test_a_404_on_the_way_takes_nothing_from_what_a_server_declares() -> N
     assert [request.route for request in server.requests] == [*searches, "PUT /memories"]
 
 
-async def test_nothing_but_the_declared_extensions_deletes_by_filter() -> None:
-    """A DELETE of /memories may mean anything to a server that never promised what it means."""
-    plain = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}
-    empty = always(answer({"items": [], "deleted": 10**6}))
-    async with RawServer(empty, capabilities=answer(plain)) as server, server.client() as client:
-        assert await client.delete_all("ann", scope="a") == 0
-    assert [request.method for request in server.requests] == ["GET"]
-
-
 async def test_keys_apps_and_large_restores_on_a_real_server(tmp_path: Path) -> None:
     bound, entry = new_key("bound", ["ann"])
     app = create_app(AsyncMemory(Sqlite(tmp_path / "memory.db", embedder="none")), ServerSettings(keys=[ENTRY, entry]))

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from openproto_adapters.mem0 import library
 from openproto_adapters.mem0.config import complete, local_path
 from openproto_adapters.mem0.shared_library import SharedLibrary, shared_library
+from toy_embedders import HashEmbedder
 from waiting import until
 
 from openproto import AsyncMemory, Memory, NotFoundError, OpenProtoError, ProviderError, ProviderUnavailableError
@@ -183,27 +184,23 @@ async def test_without_an_embedder_it_says_both_ways_to_have_one(folder: Path, m
         await AsyncMemory("mem0", path=folder).list("ann")
 
 
-def test_a_configuration_gets_what_mem0_would_choose_badly() -> None:
-    path = Path("/data/mem0")
-    default = complete({}, path, 256)
-    assert default["vector_store"] == {
-        "provider": "qdrant",
-        "config": {"path": "/data/mem0", "on_disk": True, "embedding_model_dims": 256},
-    }
-    assert default["history_db_path"] == ":memory:"
-    pg = complete({"vector_store": {"provider": "pgvector", "config": {"host": "db"}}}, path, 256)
-    assert pg["vector_store"]["config"] == {"host": "db", "hnsw": False, "embedding_model_dims": 256}
-    own = {"embedder": {"provider": "openai", "config": {"embedding_dims": 512}}}
-    assert complete(own, path, None)["vector_store"]["config"]["embedding_model_dims"] == 512
-    said = {"vector_store": {"provider": "qdrant", "config": {"url": "http://q", "embedding_model_dims": 3}}}
-    assert complete(said, path, 256)["vector_store"]["config"] == {"url": "http://q", "embedding_model_dims": 3}
-    assert (
-        "embedding_model_dims"
-        not in complete({"vector_store": {"provider": "chroma"}}, path, 256)["vector_store"]["config"]
-    )
-    assert local_path(default) == ("qdrant", "/data/mem0")
-    assert local_path(pg) is None
-    assert local_path(complete(said, path, 256)) is None
+@pytest.mark.parametrize(
+    ("given", "store", "local"),
+    [
+        ({"provider": "qdrant"}, {"path": "/data/mem0", "on_disk": True}, "/data/mem0"),
+        ({"provider": "qdrant", "config": {"url": "http://q"}}, {"url": "http://q"}, None),
+        ({"provider": "pgvector", "config": {"host": "db"}}, {"host": "db", "hnsw": False}, None),
+    ],
+)
+def test_a_configuration_gets_what_mem0_would_choose_badly(given: Any, store: dict[str, Any], local: object) -> None:
+    path, own = Path("/data/mem0"), {"embedder": {"provider": "openai", "config": {"embedding_dims": 512}}}
+    made = complete({"vector_store": given}, path, 256)
+    assert made["vector_store"] == {"provider": given["provider"], "config": {**store, "embedding_model_dims": 256}}
+    assert (made["history_db_path"], local_path(made)) == (":memory:", local and ("qdrant", local))
+    assert complete({"vector_store": made["vector_store"]}, path, 3)["vector_store"] == made["vector_store"]
+    assert complete({**own, "vector_store": given}, path, None)["vector_store"]["config"]["embedding_model_dims"] == 512
+    chroma = complete({"vector_store": {"provider": "chroma"}}, path, 256)
+    assert chroma["vector_store"] == {"provider": "chroma", "config": {"path": "/data/chroma"}}
 
 
 async def test_with_infer_the_model_decides_what_is_stored(folder: Path) -> None:
@@ -252,28 +249,16 @@ async def test_a_wrong_configuration_is_refused(folder: Path, config: dict[str, 
     assert "k-secret" not in str(caught.value)
 
 
-ADDS = 400
+async def test_every_memory_is_found_after_adds_from_many_threads_clients_and_loops(folder: Path) -> None:
+    numbers = range(133)
 
-
-class Constant:
-    model = "constant"
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        return [[1.0] * self.dim for _ in texts]
-
-
-async def test_after_400_adds_from_many_threads_clients_and_loops_every_memory_is_found(folder: Path) -> None:
     def add_from_threads() -> None:
         with Memory("mem0", path=folder) as memory, ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda n: memory.add(f"thread note {n}", user_id=f"user {n % 16}"), range(ADDS // 2)))
+            list(threads.map(lambda n: memory.add(f"thread note {n}", user_id=f"user {n % 16}"), numbers))
 
     async def add_from_a_loop(name: str) -> None:
         async with AsyncMemory("mem0", path=folder) as memory:
-            adds = (memory.add(f"{name} note {n}", user_id=f"user {n % 16}") for n in range(ADDS // 4))
-            await asyncio.gather(*adds)
+            await asyncio.gather(*(memory.add(f"{name} note {n}", user_id=f"user {n % 16}") for n in numbers))
 
     await asyncio.gather(
         asyncio.to_thread(add_from_threads),
@@ -283,10 +268,8 @@ async def test_after_400_adds_from_many_threads_clients_and_loops_every_memory_i
     # Opened anew: what is read has been written.
     async with AsyncMemory("mem0", path=folder) as memory:
         contents = [record.content for user in range(16) async for record in memory.iter(f"user {user}", page_size=500)]
-        wanted = [f"thread note {n}" for n in range(ADDS // 2)]
-        wanted += [f"{name} note {n}" for name in ("here", "there") for n in range(ADDS // 4)]
-        assert sorted(contents) == sorted(wanted)
-        for n in range(0, ADDS // 4, 20):
+        assert sorted(contents) == sorted(f"{name} note {n}" for name in ("thread", "here", "there") for n in numbers)
+        for n in numbers[::20]:
             hits = await memory.search(f"here note {n}", f"user {n % 16}", limit=5)
             assert f"here note {n}" in [hit.memory.content for hit in hits]
 
@@ -308,7 +291,7 @@ async def test_clients_of_one_process_and_one_configuration_share_a_store(folder
         ran = await asyncio.to_thread(run_python, program, folder)
         assert "open in another process" in ran.stdout, ran.stderr
     with pytest.raises(ProviderError, match="built with the embedder 'wordllama-l2-supercat-256', and is opened"):
-        await AsyncMemory("mem0", path=folder, embedder=Constant(256)).list("ann")
+        await AsyncMemory("mem0", path=folder, embedder=HashEmbedder(256)).list("ann")
     async with AsyncMemory("mem0", path=folder) as third:
         assert (await third.get(record.id)).content == "tea"
     with pytest.raises(ProviderError, match="/dev/null/store cannot be created"):
@@ -356,5 +339,5 @@ async def test_a_collection_of_vectors_of_another_length_is_refused_and_left_clo
     for _ in range(2):
         with pytest.raises(OpenProtoError, match="holds vectors of 1536 numbers, and the embedder makes 256"):
             await AsyncMemory("mem0", path=folder).list("ann")
-    async with AsyncMemory("mem0", path=folder, embedder=Constant(1536)) as memory:
+    async with AsyncMemory("mem0", path=folder, embedder=HashEmbedder(1536)) as memory:
         await memory.add("tea", user_id="ann")

@@ -1,4 +1,4 @@
-"""Every vendor's error statuses, options, openings and endings, and its SDK: which one, and when it is imported."""
+"""Every vendor's writes, error statuses, options, openings and endings, and its SDK: which, and when it is imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hosted import HOSTED, STATUSES, Hosted
 from openproto_adapters.mem0.quiet_import import import_mem0
 from openproto_conformance.emulators import CloseConnection, Hang, ResetConnection, Status
 
-from openproto import AsyncMemory, OpenProtoError, ProviderUnavailableError, RateLimitedError, UnauthorizedError
+from openproto import AsyncMemory, MemoryRecord, errors
 from openproto.registry import make_provider, provider_class
 
 SECRET = "the secret of the mountain"
@@ -33,7 +33,7 @@ async def test_a_status_is_an_error_without_its_words(hosted: Hosted, memory: As
             (hosted.search, lambda: memory.search(SECRET, "ann")),
         ):
             fault = Status(status, body={"detail": f"not with {SECRET}"})
-            with emulator.faults.always(fault, method="POST", path=path), pytest.raises(OpenProtoError) as caught:
+            with emulator.faults.always(fault, method="POST", path=path), pytest.raises(expected) as caught:
                 await call()
             error = caught.value
             assert (type(error), error.retryable, error.provider) == (expected, expected.retryable, hosted.name)
@@ -48,7 +48,7 @@ async def test_retry_after_is_known_where_it_is_passed_on(hosted: Hosted, memory
         ({"detail": {"error": "usage_limit_exceeded"}}, "", None),
     ):
         emulator.faults.next(Status(429, body, headers={"retry-after": header}), path=hosted.search)
-        with pytest.raises(RateLimitedError) as caught:
+        with pytest.raises(errors.RateLimitedError) as caught:
             await memory.search("tea", "ann")
         assert caught.value.retry_after == (expected if hosted.says_when_to_return else None)
 
@@ -58,7 +58,7 @@ async def test_a_write_is_sent_once(hosted: Hosted, memory: AsyncMemory, emulato
     for fault in (Status(409), Status(429), Status(503), CloseConnection(applied=False)):
         before = emulator.counters.requests
         emulator.faults.next(fault, method="POST", path=emulator.add_path)
-        with pytest.raises(OpenProtoError):
+        with pytest.raises(errors.OpenProtoError):
             await memory.add("tea", user_id="ann")
         assert emulator.counters.requests == before + 1
     async with hosted.client(emulator, tmp_path, retries=2) as patient:
@@ -68,24 +68,70 @@ async def test_a_write_is_sent_once(hosted: Hosted, memory: AsyncMemory, emulato
         assert len([record async for record in patient.iter("ann")]) == 3
 
 
+async def test_a_batch_is_few_requests_in_order(hosted: Hosted, memory: AsyncMemory, emulator: Any) -> None:
+    route, first, second = hosted.batch
+    items = [{"content": f"note {n}", "user_id": user} for user in ("ann", "bob") for n in range(60)]
+    outcomes = await memory.add_many(items)
+    written = [(one.content, one.user_id) for one in outcomes if isinstance(one, MemoryRecord)]
+    assert written == [(item["content"], item["user_id"]) for item in items]
+    if route:
+        assert emulator.counters.by_route[route] == first + second
+        assert emulator.counters.by_route[hosted.adds] in (0, first + second)
+
+
+async def test_a_write_can_wait_until_it_is_processed(
+    hosted: Hosted, other: AsyncMemory, emulator: Any, tmp_path: Path
+) -> None:
+    emulator.lag = 0.1
+    async with hosted.client(emulator, tmp_path, **({"wait": hosted.wait} if hosted.wait else {})) as memory:
+        record = await memory.add("one", user_id="ann")
+        several = await memory.add_many([{"content": text, "user_id": "ann"} for text in ("two", "three")])
+        changed = await memory.update(record.id, content="four")
+        at_once = bool(hosted.wait) or not hosted.processes_later
+        assert [getattr(one, "status", one) == "done" for one in (record, *several, changed)] == [at_once] * 4
+        if hosted.wait:
+            emulator.lag = 0.5
+            adding = asyncio.create_task(memory.add("milk", user_id="bob"))
+            while not (found := (await other.list("bob")).items):
+                await asyncio.sleep(0.01)
+            await other.delete(found[0].id)
+            assert (await adding).content == "milk"
+            emulator.lag = 60.0
+            with pytest.raises(TimeoutError):  # which cancels it at once
+                await asyncio.wait_for(memory.add("tea", user_id="ann"), 0.5)
+
+
+async def test_a_memory_is_done_when_a_search_shows_it_whoever_wrote_it(
+    memory: AsyncMemory, other: AsyncMemory, emulator: Any
+) -> None:
+    emulator.lag = 0.3
+    record = await memory.add("tea", user_id="ann")
+    for content, asked in (("tea", other), ("green tea", memory), ("black tea", other)):
+        if content != record.content:
+            record = await other.update(record.id, content=content)
+        (done,) = await asked.wait_for_ingest([record.id], "ann", timeout=5)
+        assert [hit.memory for hit in await asked.search("tea", "ann")] == [done]
+        assert done.content == content
+
+
 async def test_a_failed_opening_says_why(hosted: Hosted, emulator: Any, tmp_path: Path) -> None:
     for change, expected in (
-        ({"api_key": WRONG_KEY}, UnauthorizedError),
-        ({"api_key": WRONG_KEY, "base_url": "http://127.0.0.1:1"}, ProviderUnavailableError),
+        ({"api_key": WRONG_KEY}, errors.UnauthorizedError),
+        ({"api_key": WRONG_KEY, "base_url": "http://127.0.0.1:1"}, errors.ProviderUnavailableError),
     ):
         provider = hosted.make(emulator, tmp_path, **change)
         with pytest.raises(expected) as caught:
             await provider.open()
         assert WRONG_KEY not in f"{caught.value!r} {provider!r}"
     provider = hosted.make(emulator, tmp_path)
-    with emulator.faults.always(Status(503)), pytest.raises(OpenProtoError):
+    with emulator.faults.always(Status(503)), pytest.raises(errors.OpenProtoError):
         await provider.open()
     for verb in (provider.health, provider.describe):
         with pytest.raises(RuntimeError, match=f"the {hosted.name} provider is not open"):
             await verb()
     async with AsyncMemory(provider) as memory:
         assert (await memory.put("water", user_id="ann", key="drink")).key == "drink"
-    with pytest.raises(ProviderUnavailableError, match="closed while"):
+    with pytest.raises(errors.ProviderUnavailableError, match="closed while"):
         await provider.health()
     with pytest.raises(RuntimeError, match="is not open"):
         await provider.fresh().health()
@@ -114,7 +160,7 @@ async def test_cancelled_and_closed_calls_hold_nothing(hosted: Hosted, emulator:
         await under_way(WIDTH)
         await client.aclose()
         await asyncio.wait(searches)
-        assert {type(call.exception()) for call in searches} == {ProviderUnavailableError}
+        assert {type(call.exception()) for call in searches} == {errors.ProviderUnavailableError}
         await asyncio.to_thread(emulator.counters.wait_for, lambda seen: seen.open == 0)
     assert sum(thread.name.startswith(f"openproto-{hosted.name}") for thread in threading.enumerate()) <= WIDTH
 
@@ -127,7 +173,7 @@ async def test_the_environment_has_key_and_address(
         monkeypatch.delenv(variable or "NONE", raising=False)
         if option == "api_key" and variable:
             key = options.pop("api_key")
-            with pytest.raises(UnauthorizedError, match=variable):
+            with pytest.raises(errors.UnauthorizedError, match=variable):
                 await hosted.provider(**options).open()
             monkeypatch.setenv(variable, key)
         elif variable:

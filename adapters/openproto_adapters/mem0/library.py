@@ -191,8 +191,7 @@ class Library:
         )
 
         def read() -> list[Stored]:
-            found = (rows.to_stored(one, filters["user_id"]) for one in listed)
-            return [stored for stored in found if stored]
+            return [*filter(None, (rows.to_stored(one, filters["user_id"]) for one in listed))]
 
         return await self._threads(read)
 
@@ -235,6 +234,7 @@ class Library:
 
     def _enter(self, model: str | None) -> None:
         mem0 = import_mem0()
+        rows.Row.model_rebuild()  # here, where it does not hold up the loop
         from mem0.configs.base import MemoryConfig
 
         check_names(self._config, MemoryConfig)

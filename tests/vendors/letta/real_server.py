@@ -7,16 +7,15 @@ gigabyte of disk, and is removed at the end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 import venv
 from collections.abc import Iterator
@@ -25,13 +24,13 @@ from typing import Any
 
 import certifi
 import httpx
+import lasting
 import numpy as np
-import psycopg
+from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from openproto_adapters.letta import Letta
 from openproto_adapters.postgres.private import keeper
-from openproto_adapters.postgres.private.server import PrivatePostgres
 from openproto_conformance import ProviderSuite
 from openproto_conformance.outcome import Result
 from openproto_conformance.runner import run_suite
@@ -75,7 +74,7 @@ def main(*arguments: str) -> int:
             sys.stdin.read()
         return 0
     with contextlib.ExitStack() as stack:
-        home = Path(arguments[0] if arguments else stack.enter_context(temporary_folder()))
+        home = Path(arguments[0] if arguments else stack.enter_context(tempfile.TemporaryDirectory(prefix="op-letta-")))
         RealLetta.url = stack.enter_context(_served(home))
         RealLetta.journal = str(home / "audit.db")
         report = run_suite(RealLetta(), progress=_tell)
@@ -100,29 +99,13 @@ def _served(home: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[str]:
-    """Yield a folder that PostgreSQL's user may enter; it is removed when its server has ended."""
-    home = tempfile.mkdtemp(prefix="op-letta-", dir="/tmp")
-    os.chmod(home, 0o755)
-    try:
-        yield home
-    finally:
-        deadline = time.monotonic() + 10.0
-        while os.path.exists(home) and time.monotonic() < deadline:
-            shutil.rmtree(home, ignore_errors=True)  # PostgreSQL is still tidying up
-            time.sleep(0.1)
-
-
-@contextlib.contextmanager
 def real_letta(home: Path) -> Iterator[str]:
     home.mkdir(exist_ok=True)
     if not (home / "installed").exists():
         install(home)
-    # A database of an earlier run would remember where the embeddings were then.
-    shutil.rmtree(home / "postgres", ignore_errors=True)
-    with embeddings() as embeddings_url, postgres(home / "postgres") as port:
+    with embeddings() as embeddings_url, postgres() as port:
         environment = _environment(home, embeddings_url)
-        uri = f"postgresql://postgres:none@127.0.0.1:{port}/postgres"
+        uri = f"postgresql://postgres:none@127.0.0.1:{port}/letta"
         alembic = str(home / "server/bin/alembic")
         _run(alembic, "upgrade", "head", cwd=home / "source", env={**environment, "LETTA_PG_URI": uri})
         environment["LETTA_PG_URI"] = f"{uri}?sslmode=disable"
@@ -148,44 +131,30 @@ def install(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def postgres(home: Path) -> Iterator[int]:
-    private = PrivatePostgres(home, settings={"fsync": "off", "max_connections": "120"})
-    dsn = private.start()
+def postgres() -> Iterator[int]:
+    """Yield a port of loopback that leads to the Unix socket of a new PostgreSQL: of sockets Letta knows nothing."""
+
+    async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_unix_connection(keeper.Place(home).socket)
+        with contextlib.suppress(asyncio.CancelledError):  # when all ends, with connections open
+            await asyncio.gather(forward(reader, ours), forward(theirs, writer))
+
+    home = lasting.begin_run()
     try:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        with _relay(keeper.Place(home).socket) as port:
-            yield port
+        lasting.postgres_url("letta")
+        with start_blocking_portal() as portal:
+            server = portal.call(asyncio.start_server, serve, "127.0.0.1", 0)
+            yield server.sockets[0].getsockname()[1]
+            portal.call(server.close)
     finally:
-        private.stop()
-
-
-@contextlib.contextmanager
-def _relay(path: Path) -> Iterator[int]:
-    """Yield a port of loopback that leads to a Unix socket, of which Letta knows nothing."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                backend = socket.socket(socket.AF_UNIX)
-                backend.connect(str(path))
-                for pair in ((client, backend), (backend, client)):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    with listener:
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+        lasting.end_run()
 
 
 @contextlib.contextmanager
