@@ -4,74 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import threading
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from anyio.from_thread import start_blocking_portal
+from raw_server import RawServer, Request
 
 Fault: TypeAlias = Literal["", "twice", "twice later"]
 
 
-class Middlebox:
+class Middlebox(RawServer):
     """Forwards to the server at `upstream`; `fault` is done to every answer while it is set.
 
     "twice" sends an answer two times in one piece, "twice later" with a pause between, after which `repeated` is set.
     """
 
     def __init__(self, upstream: str) -> None:
-        parts = urlsplit(upstream)
-        self._upstream = (parts.hostname or "", parts.port or 80)
+        super().__init__(self.forward, capabilities=b"", key_check=self.forward)
+        self._upstream = urlsplit(upstream)
         self.fault: Fault = ""
-        self.connections = 0
         self.repeated = threading.Event()
-        self.url = ""
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        theirs, ours = await asyncio.open_connection(*self._upstream)
-        try:
-            while request := await _message(reader):
-                ours.write(request)
-                if not (answer := await _message(theirs)):
-                    return
-
-                writer.write(answer * 2 if self.fault == "twice" else answer)
-                if self.fault == "twice later":
-                    await writer.drain()
-                    await asyncio.sleep(0.02)
-                    writer.write(answer)
-                await writer.drain()
-                if self.fault.startswith("twice"):
-                    await asyncio.sleep(0.02)
-                    self.repeated.set()
-        except OSError:
-            pass
-        finally:
-            ours.close()
-            writer.close()
-            with contextlib.suppress(OSError):
-                await asyncio.gather(ours.wait_closed(), writer.wait_closed())
-
-
-async def _message(reader: asyncio.StreamReader) -> bytes:
-    """Return a whole message of HTTP/1.1, or nothing where the connection has ended."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return b""
-    length = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
-    assert length or b"transfer-encoding" not in head.lower(), "the servers of these tests say how long an answer is"
-    return head + await reader.readexactly(int(length[1]) if length else 0)
+    async def forward(self, request: Request, writer: asyncio.StreamWriter) -> bytes:
+        theirs, ours = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
+        with contextlib.closing(ours):
+            headers = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in request.headers.items())
+            ours.write(f"{request.method} {request.target} HTTP/1.1\r\n".encode() + headers + b"\r\n" + request.body)
+            head = await theirs.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+            answer = head + await theirs.readexactly(int(length or 0))
+        if self.fault == "twice later":
+            writer.write(answer)
+            await asyncio.sleep(0.02)
+        if self.fault:
+            asyncio.get_running_loop().call_later(0.02, self.repeated.set)
+        return answer * 2 if self.fault == "twice" else answer
 
 
 @contextlib.contextmanager
 def middlebox(upstream: str) -> Iterator[Middlebox]:
-    box = Middlebox(upstream)
-    with start_blocking_portal() as portal:
-        server = portal.call(asyncio.start_server, box.serve, "127.0.0.1", 0)
-        box.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Middlebox(upstream)) as box:
         yield box
-        portal.call(server.close)
