@@ -40,7 +40,11 @@ _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt_ ]((?!24)\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?(?:[Zz]|([+-])(\d\d):?(\d\d)?)", re.ASCII
 )
 _LENGTH = len("2026-01-31T12:00:00.000000Z")
-_set = object.__setattr__
+_new = object.__new__
+_set_fields, _set_given, _set_extra, _set_private = (
+    vars(BaseModel)[f"__{slot}__"].__set__
+    for slot in ("dict", "pydantic_fields_set", "pydantic_extra", "pydantic_private")
+)
 NOT_A_MOMENT = "must be a moment with an offset, such as '2026-01-31T12:00:00Z'"
 
 
@@ -154,13 +158,13 @@ def of_valid(model: type[M], fields: dict[str, Any], extra: dict[str, Any] | Non
 
     For what is made by the thousand. `given` names the fields that were given; many may share it, for none changes it.
     """
-    made = model.__new__(model)
+    made = _new(model)
     # What pydantic's model_construct does in the end; its search for defaults and aliases takes longer than
     # validating everything again.
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_fields_set__", given)
-    _set(made, "__pydantic_extra__", extra)
-    _set(made, "__pydantic_private__", None)
+    _set_fields(made, fields)
+    _set_given(made, given)
+    _set_extra(made, extra)
+    _set_private(made, None)
     return made
 
 

@@ -87,8 +87,9 @@ class Meter:
             tally = self._verbs[verb] = _Tally()
         tally.calls += 1
         tally.retries += retries
-        tally.cancelled += outcome == "cancelled"
-        tally.errors += outcome not in ("ok", "cancelled")
+        if outcome != "ok":
+            tally.cancelled += outcome == "cancelled"
+            tally.errors += outcome != "cancelled"
         tally.recent.append(seconds)
 
     def report(self, event: CallEvent) -> None:

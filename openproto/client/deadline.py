@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -26,21 +27,18 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def begin(self, deadline: Deadline) -> None:
-        """Let the time of a deadline run."""
-        if self.seconds is not None:
-            loop = asyncio.get_running_loop()
-            self.running[deadline] = ends_at = loop.time() + self.seconds
-            if self._timer is None:
-                self._timer = loop.call_at(ends_at, self._ring, loop)
+    def ring_in(self, seconds: float) -> None:
+        """Look at what has run out then, if that is not planned already."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
 
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _ring(self) -> None:
         self._timer = None
-        now = loop.time()
+        now = time.monotonic()
         over: list[Deadline] = []
         for deadline, ends_at in self.running.items():
             if ends_at > now:
-                self._timer = loop.call_at(ends_at, self._ring, loop)
+                self.ring_in(ends_at - now)
                 break
             over.append(deadline)
         for deadline in over:
@@ -63,7 +61,10 @@ class Deadline:
         self.expired = False
 
     def __enter__(self) -> Self:
-        self._deadlines.begin(self)
+        if (seconds := self._deadlines.seconds) is not None:
+            self._deadlines.running[self] = time.monotonic() + seconds
+            if len(self._deadlines.running) == 1:
+                self._deadlines.ring_in(seconds)
         return self
 
     def expire(self) -> None:

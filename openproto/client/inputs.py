@@ -9,7 +9,7 @@ from typing import Any
 
 from openproto.client.messages import as_content
 from openproto.errors import InvalidRequestError, OpenProtoError
-from openproto.fields import MAX_CONTENT_LENGTH, MAX_ID_LENGTH, MAX_LABEL_LENGTH, is_text, of_valid
+from openproto.fields import MAX_CONTENT_LENGTH, MAX_ID_LENGTH, MAX_LABEL_LENGTH, is_label, is_text, of_valid
 from openproto.models import OnDuplicate
 from openproto.provider import KeyedInput, generated_key
 from openproto.requests import IdempotencyKey, MemoryInput, RecordRef, build
@@ -51,7 +51,7 @@ def keyed(fields: Mapping[str, Any], idempotency_key: str | None = None) -> Keye
 
 def record_ref(id: str, user_id: str | None) -> RecordRef:
     """Validate which record is meant."""
-    if not is_text(id, MAX_ID_LENGTH) or not (user_id is None or is_text(user_id, MAX_LABEL_LENGTH)):
+    if not is_text(id, MAX_ID_LENGTH) or not (user_id is None or (type(user_id) is str and is_label(user_id))):
         return build(RecordRef, id=id, user_id=user_id)
     return of_valid(RecordRef, {"id": id, "user_id": user_id, "if_version": None}, None, _REF)  # as in `_bare`
 

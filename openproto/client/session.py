@@ -106,7 +106,7 @@ class Session:
         deadline = Deadline(self._deadlines)
         token = current_call.set(call)
         self._in_flight += 1
-        retries = Retries(self.options.retries if repeatable else 0)
+        retries: Retries | None = None
         outcome, started = "ok", time.perf_counter()
         try:
             with deadline:
@@ -116,6 +116,7 @@ class Session:
                     try:
                         return await run(self.provider)
                     except OpenProtoError as error:
+                        retries = retries or Retries(self.options.retries if repeatable else 0)
                         await retries.wait_after(error)
                     current_call.set(call._replace(is_retry=True))
         except (OpenProtoError, TimeoutError) as error:
@@ -130,12 +131,12 @@ class Session:
         finally:
             current_call.reset(token)
             self._in_flight -= 1
-            seconds = time.perf_counter() - started
-            self._meter.count(verb, outcome, seconds, retries.done)
+            seconds, repeated = time.perf_counter() - started, retries.done if retries is not None else 0
+            self._meter.count(verb, outcome, seconds, repeated)
             if self._meter.observers:
                 name, request_id = self.provider.name, call.request_id
                 self._meter.report(
-                    CallEvent(verb, name, outcome, seconds, retries.done, request_id, call.app, scope, memory_id)
+                    CallEvent(verb, name, outcome, seconds, repeated, request_id, call.app, scope, memory_id)
                 )
             if self._idle is not None and not self._in_flight:
                 self._idle.set()

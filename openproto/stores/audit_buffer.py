@@ -70,9 +70,11 @@ class AuditBuffer:
         """Take an entry; when the store has refused many, the oldest are given up and the loss is logged."""
         self._waiting.append(row)
         self._taken += 1
-        self._wake()
-        if len(self._waiting) > MOST_WAITING:
-            lost = len(self._waiting) - MOST_WAITING
+        waiting = len(self._waiting)
+        if self._timer is None or waiting >= ENOUGH:
+            self._wake()
+        if waiting > MOST_WAITING:
+            lost = waiting - MOST_WAITING
             del self._waiting[:lost]
             self._settled += lost
             self._dropped += lost

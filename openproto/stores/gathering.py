@@ -59,8 +59,11 @@ class Gatherer(Generic[Q, A]):
 
     async def __call__(self, call: Q) -> A:
         """Return the answer to the call; cancelling it takes it out of what waits, or ends it alone."""
-        is_busy = self._waiting or self._under_way or self._one_is_alone
-        if self._send_alone is not None and self._last_was_single and not is_busy:
+        if (
+            self._last_was_single
+            and self._send_alone is not None
+            and not (self._waiting or self._under_way or self._one_is_alone)
+        ):
             self._one_is_alone = True
             try:
                 return await self._send_alone(call)
@@ -69,7 +72,7 @@ class Gatherer(Generic[Q, A]):
                 self._go_on()
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, answer))
-        if self._has_room:
+        if not self._leaves_soon and self._has_room:
             self._send_soon()
         try:
             return await answer

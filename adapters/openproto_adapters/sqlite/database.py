@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from openproto.blocking.sqlite import make_private_file
 from openproto.errors import ProviderError, ProviderUnavailableError
 from openproto.stores.gathering import MOST, Gatherer
-from openproto_adapters.sqlite.errors import CLOSED, typed_error
+from openproto_adapters.sqlite.errors import CLOSED, as_typed, typed_error
 from openproto_adapters.sqlite.lanes import Answers, Call, Connection, Job, Lane, Part
 from openproto_adapters.sqlite.schema import SCHEMA_VERSION, check_version, schema_version, upgrade
 from openproto_adapters.sqlite.word_index import Indexing
@@ -111,12 +112,12 @@ class Database:
         finally:
             await lane.close()  # which ends the transaction
 
-    async def get(self, function: Answers[Q, T], request: Q) -> T:
+    def get(self, function: Answers[Q, T], request: Q) -> Awaitable[T]:
         """Return what `function`, which makes a single statement, answers to the request.
 
         Those of one time are read in one trip to a thread, which takes many times what a record does.
         """
-        return cast(T, await self._gets(Part(function, request)))
+        return self._gets(Part(function, request))
 
     async def _get_alone(self, call: Call) -> Any:
         (outcome,) = await self._readers.start(partial(self._read_together, [call]), [call])
@@ -160,7 +161,7 @@ class Database:
             try:
                 outcomes += self._when_free(connection, partial(_answers, [call]))
             except Exception as error:
-                outcomes.append(_typed(error))
+                outcomes.append(as_typed(error))
         self._indexing.is_due = connection.should_index and not self.read_only
         spent = max(time.perf_counter() - started, 1e-6)
         self._searches.most = max(1, min(MOST, int(_SEARCHING_SECONDS * len(calls) / spent)))
@@ -197,7 +198,7 @@ class Database:
                         except Exception as error:
                             if len(unit) > 1:
                                 raise
-                            failed[unit[0]] = _typed(error)
+                            failed[unit[0]] = as_typed(error)
                             if not connection.in_transaction:  # SQLite took back what the others wrote as well
                                 break
                 if is_committed := connection.in_transaction:
@@ -369,18 +370,18 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 def _alike(calls: Sequence[Call]) -> list[list[Call]]:
     """Return the calls in their order, those that are done in one step together."""
-    return [[*unit] for _, unit in groupby(calls, lambda call: call.kind)]
+    return [[*unit] for _, unit in groupby(calls, attrgetter("kind"))]
 
 
 def _answers(unit: Sequence[Call], connection: Connection, *, saved: bool = False) -> Sequence[Any]:
     """Return what the calls do to the file, which, when `saved`, another one's failure leaves alone."""
-    wanted = dict.fromkeys(call for call in unit if not call.cancelled)
+    wanted = [call for call in unit if not call.cancelled]
     if not wanted:
         return [ProviderUnavailableError(CLOSED) for _ in unit]
     if saved:
         connection.control("SAVEPOINT part")
     try:
-        answers = iter(unit[0].run(connection, wanted))
+        answers = unit[0].run(connection, wanted)
     except BaseException:
         if saved and connection.in_transaction:
             connection.control("ROLLBACK TO part")
@@ -388,12 +389,7 @@ def _answers(unit: Sequence[Call], connection: Connection, *, saved: bool = Fals
         raise
     if saved:
         connection.control("RELEASE part")
-    return [next(answers) if call in wanted else ProviderUnavailableError(CLOSED) for call in unit]
-
-
-def _typed(error: Exception) -> Exception:
-    if not isinstance(error, sqlite3.Error):
-        return error
-    typed = typed_error(error)
-    typed.__cause__ = error
-    return typed
+    if len(wanted) == len(unit):
+        return answers
+    answer_of = dict(zip(wanted, answers, strict=True))
+    return [answer_of[call] if call in answer_of else ProviderUnavailableError(CLOSED) for call in unit]

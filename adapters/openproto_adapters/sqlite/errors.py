@@ -48,3 +48,12 @@ def typed_error(error: sqlite3.Error) -> OpenProtoError:
     unknown = (ProviderError, f"SQLite failed ({name}): nothing was written; look at the file at path=")
     kind, text = _ERRORS.get(code, unknown)
     return kind(text, provider="sqlite")
+
+
+def as_typed(error: Exception) -> Exception:
+    """Return the protocol's error where it is one of SQLite's, which caused it, and any other as it is."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    typed = typed_error(error)
+    typed.__cause__ = error
+    return typed

@@ -28,8 +28,7 @@ _STEPS_BETWEEN_LOOKS = 20_000
 class Job:
     """Whether what a worker thread is busy with was given up."""
 
-    def __init__(self) -> None:
-        self.cancelled = False
+    cancelled = False
 
     def give_up(self) -> None:
         """Stop the statement that runs for it."""
@@ -40,7 +39,6 @@ class Call(Job):
     """One of the calls that go to the file together; it runs with the context variables of its caller."""
 
     def __init__(self, function: Callable[[Connection], Any]) -> None:
-        super().__init__()
         self._context = copy_context()
         self._function = function
 
@@ -58,7 +56,6 @@ class Part(Call):
     """A call of which those with the same function are done in one step, outside the contexts of their callers."""
 
     def __init__(self, function: Answers[Any, Any], request: Any) -> None:
-        Job.__init__(self)
         self._answers = function
         self._request = request
 
@@ -135,7 +132,7 @@ class Lane:
         for _ in range(width):
             self._idle.put(None)
         self._width = width
-        self._running: set[Job] = set()
+        self._running: dict[Job, Sequence[Job]] = {}
         self._is_closing = False
 
     async def run(self, function: Callable[[Connection], T]) -> T:
@@ -155,8 +152,9 @@ class Lane:
     async def close(self) -> None:
         """Interrupt what runs, refuse what comes, and close every connection."""
         self._is_closing = True
-        for job in self._running:
-            job.give_up()
+        for job, calls in self._running.items():
+            for given_up in (job, *calls):
+                given_up.give_up()
         try:
             for _ in range(self._width):
                 await self._threads(self._close_one)
@@ -166,16 +164,15 @@ class Lane:
     def _start(self, work: Callable[[], T], job: Job, calls: Sequence[Job] = ()) -> asyncio.Future[T]:
         if self._is_closing:  # its connection may be closed by now, and no other is made
             raise closed_meanwhile()
-        jobs = {job, *calls}
 
         def ended() -> None:
             # Reached early only by a cancellation: the statement that runs for this job now stops.
             job.give_up()
-            self._running -= jobs
+            del self._running[job]
             self._then()
 
         future = self._threads.submit(work, ended)
-        self._running |= jobs
+        self._running[job] = calls
         return future
 
     def _work(self, job: Job, function: Callable[[Connection], T]) -> T:
