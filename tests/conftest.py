@@ -73,9 +73,8 @@ def run_python() -> RunPython:
     """Run a program in a new process, warnings as errors; `sys.argv[1:]` holds `arguments`."""
 
     def run(program: str, *arguments: object, env: dict[str, str] | None = None, **options: Any) -> Any:
-        return subprocess.run(
-            _command(program, arguments), env=_environment(env), capture_output=True, text=True, timeout=30, **options
-        )
+        options = {"capture_output": True, "text": True, "timeout": 30, **options}
+        return subprocess.run(_command(program, arguments), env=_environment(env), **options)
 
     return run
 

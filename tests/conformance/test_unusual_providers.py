@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -192,38 +190,36 @@ BAD_IN_A_HELPER = {
 }
 
 
-def tried(method: str, folder: Path, *options: str) -> tuple[str, Report]:
-    """Return what trying a few cases on a provider with that method prints, and the report."""
-    (folder / "bad_provider.py").write_text(MODULE + method)
-    info = folder / "bad_provider-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad_provider\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[openproto.providers]\nbad = bad_provider:Bad\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENPROTO_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment.get("PYTHONPATH", "")])
-    patches = (
-        "from openproto_conformance import bench, bounded, execute; bench.CALL_WITHIN = 3.0; bounded.GRACE = 0.3; "
-    )
-    program = f"{patches} execute.WARM_UP_SECONDS = 7.0; from openproto.cli import main; import sys; sys.exit(main())"
-    command = [sys.executable, "-c", program, "conformance", "bad", "--only", "a_backend_that_answers_is_healthy"]
-    command += ["--only", "errors/an_error_says_what_and_where", "--only", "get_returns_what_was_added", *options]
-    done = subprocess.run(
-        [*command, "--quick", "--json", "--report", "report.json"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    (report,) = read_reports(folder / "report.json")
-    return done.stdout, report
+PATCHES = "from openproto_conformance import bench, bounded, execute; bench.CALL_WITHIN = 3.0; bounded.GRACE = 0.3; "
+PROGRAM = f"{PATCHES} execute.WARM_UP_SECONDS = 7.0; from openproto.cli import main; import sys; sys.exit(main())"
+CASES = ("a_backend_that_answers_is_healthy", "errors/an_error_says_what_and_where", "get_returns_what_was_added")
+
+
+@pytest.fixture
+def tried(tmp_path: Path, run_python: Any) -> Callable[..., tuple[str, Report]]:
+    """Try a few cases on a provider with a method, and return what that prints, and the report."""
+
+    def trying(method: str, *options: str) -> tuple[str, Report]:
+        (tmp_path / "bad_provider.py").write_text(MODULE + method)
+        info = tmp_path / "bad_provider-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad_provider\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[openproto.providers]\nbad = bad_provider:Bad\n")
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        wanted = [f"--only={case}" for case in CASES] + ["--quick", "--json", "--report", "report.json", *options]
+        environment = {"PYTHONPATH": path}
+        done = run_python(PROGRAM, "conformance", "bad", *wanted, env=environment, cwd=tmp_path, timeout=120)
+        assert done.returncode == 1, done.stdout + done.stderr
+        (report,) = read_reports(tmp_path / "report.json")
+        return done.stdout, report
+
+    return trying
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_it_is_reported_as_that(name: str, tmp_path: Path) -> None:
+def test_it_is_reported_as_that(name: str, tried: Any) -> None:
     method, said = BAD[name]
-    printed, report = tried(method, tmp_path)
+    printed, report = tried(method)
     assert report.verdict == "fails", report.to_markdown()
     texts = [report.problem or "", *(entry.detail for entry in report.cases)]
     assert any(said in text for text in texts), report.to_markdown()
@@ -231,8 +227,8 @@ def test_it_is_reported_as_that(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_IN_A_HELPER)
-def test_one_process_goes_on_where_the_other_cannot(name: str, tmp_path: Path) -> None:
-    _, report = tried(BAD_IN_A_HELPER[name], tmp_path, "--processes", "2", "--only", "basics")
+def test_one_process_goes_on_where_the_other_cannot(name: str, tried: Any) -> None:
+    _, report = tried(BAD_IN_A_HELPER[name], "--processes", "2", "--only", "basics")
     assert report.tally.keys() == {"passed", "missing"}, report.to_markdown()
     assert all(entry.outcome == "passed" for entry in report.cases if entry.area == "basics")
 
