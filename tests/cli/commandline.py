@@ -31,6 +31,10 @@ class Ended:
     def error(self) -> dict[str, str]:
         return json.loads(self.err)["error"]
 
+    def ended(self, status: int, *words: str) -> bool:
+        """Return whether it ended so and said all of that on stderr."""
+        return self.status == status and all(word in self.err for word in words)
+
 
 Run: TypeAlias = Callable[..., Ended]
 

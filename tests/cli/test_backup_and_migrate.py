@@ -66,11 +66,9 @@ def test_an_encrypted_package_needs_its_passphrase(cli: Run, filled: Path, monke
     assert b"tea" not in (filled / "a.openproto").read_bytes()
     assert cli("restore", "a.openproto", "--path", "b.db").out == "2 memories restored\n"
     monkeypatch.setenv("OPENPROTO_PASSPHRASE", "wrong")
-    wrong = cli("backup", "a.openproto", "--verify")
-    assert (wrong.status, "passphrase" in wrong.err) == (1, True)
+    assert cli("backup", "a.openproto", "--verify").ended(1, "passphrase")
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.kdf.scrypt", None)
-    missing = cli("backup", "b.openproto", "--encrypt")
-    assert (missing.status, "pip install 'openproto[encryption]'" in missing.err) == (7, True)
+    assert cli("backup", "b.openproto", "--encrypt").ended(7, "pip install 'openproto[encryption]'")
     assert sorted(path.name for path in filled.glob("*.openproto*")) == ["a.openproto"]
 
 
@@ -120,21 +118,19 @@ def test_a_dry_run_counts_and_writes_nothing(cli: Run, tmp_path: Path, monkeypat
 def test_what_cannot_be_done_is_refused_before_anything_is_written(cli: Run, tmp_path: Path) -> None:
     cli("add", "one")
     here = ("migrate", "--from", "sqlite", "--from-option", "path=memory.db")
-    same = cli(*here, "--to", "sqlite", "--to-option", f"path={tmp_path / 'memory.db'}")
-    assert (same.status, "same store" in same.err) == (2, True)
+    assert cli(*here, "--to", "sqlite", "--to-option", f"path={tmp_path / 'memory.db'}").ended(2, "same store")
     assert cli(*here).status == 2
     assert cli(*here, "--to", "nothing").status == 2
-    silent = cli("migrate", "--from", "faulty", "--to", "sqlite", "--to-option", "path=there.db")
-    assert (silent.status, "--users-file" in silent.err) == (2, True)
+    assert cli("migrate", "--from", "faulty", "--to", "sqlite", "--to-option", "path=there.db").ended(2, "--users-file")
     lost = cli(*here, "--to", "faulty")
     assert (lost.status, "created_at of 1 memory" in lost.out, "--lossy" in lost.err) == (6, True, True)
     assert cli("migrate", "--undo", "none.json").status == 2
     for content, why in ((b"\n", "names no user"), (b"\xff", "UTF-8")):
         (tmp_path / "ids").write_bytes(content)
-        unnamed = cli(*here, "--to", "sqlite", "--to-option", "path=there.db", "--users-file", "ids")
-        assert (unnamed.status, why in unnamed.err) == (2, True)
-    elsewhere = cli(*here[:-1], "path=mistyped.db", "--to", "sqlite", "--to-option", "path=there.db", "--dry-run")
-    assert (elsewhere.status, "nobody has memories" in elsewhere.err, "mistyped.db" in elsewhere.err) == (0, True, True)
+        assert cli(*here, "--to", "sqlite", "--to-option", "path=there.db", "--users-file", "ids").ended(2, why)
+    assert cli(*here[:-1], "path=mistyped.db", "--to", "sqlite", "--to-option", "path=there.db", "--dry-run").ended(
+        0, "nobody has memories", "mistyped.db"
+    )
     assert sorted(path.name for path in tmp_path.glob("*.json*")) == []
 
 
@@ -144,8 +140,7 @@ def test_a_report_belongs_to_one_migration_and_keeps_no_secret(cli: Run, tmp_pat
     (tmp_path / "ids").write_text("ada\n\n")
     here = ("migrate", "--from", "sqlite", "--from-option", "path=memory.db", "--users-file", "ids")
     assert cli(*here, "--to", "sqlite", "--to-option", "path=there.db").status == 0
-    other = cli(*here, "--to", "sqlite", "--to-option", "path=elsewhere.db")
-    assert (other.status, "another migration" in other.err) == (2, True)
+    assert cli(*here, "--to", "sqlite", "--to-option", "path=elsewhere.db").ended(2, "another migration")
     with (tmp_path / "openproto-migration.json.journal").open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         busy = cli(*here, "--to", "sqlite", "--to-option", "path=there.db")
@@ -154,8 +149,7 @@ def test_a_report_belongs_to_one_migration_and_keeps_no_secret(cli: Run, tmp_pat
     kept = cli(*here, "--to", "faulty", "--to-option", "api_key=hunter22", "--lossy", "--report", str(report))
     assert kept.status != 0
     assert "hunter22" not in kept.err + kept.out + (tmp_path / "secret.json.journal").read_text()
-    missing = cli("migrate", "--undo", str(report))
-    assert (missing.status, "api_key" in missing.err) == (2, True)
+    assert cli("migrate", "--undo", str(report)).ended(2, "api_key")
     wrong = cli("migrate", "--undo", "openproto-migration.json", "--to-option", "path=memory.db")
     assert (wrong.status, len(contents(tmp_path / "memory.db"))) == (2, 1)
     undone = cli("migrate", "--undo", "openproto-migration.json")

@@ -142,8 +142,7 @@ def test_scopes_users_tags_and_every_page(cli: Run) -> None:
     first = cli("users", "--limit", "1")
     assert (first.out, first.err.startswith("there are more: --cursor ")) == ("ada\n", True)
     assert cli("users", "--json").out == '{"items": ["ada", "bob"]}\n'
-    both = cli("list", "--tag", "a", "--tag", "b").out
-    assert [line.split("\t")[2] for line in both.splitlines()] == ["food/tea"]
+    assert [line.split("\t")[2] for line in cli("list", "--tag", "a", "--tag", "b").out.splitlines()] == ["food/tea"]
     assert len(cli("list", "--all").out.splitlines()) == 2
     assert cli("list", "--all", "--cursor", "c").status == 2
     assert cli("context", "nothing", "--relevant-only").out == ""

@@ -16,6 +16,7 @@ import lasting
 import pytest
 from plain_sqlite import PlainSqlite
 from store_suites import locked
+from waiting import cancelled
 
 from openproto import AsyncMemory, Provider, ProviderUnavailableError, ScopeDeniedError, UnauthorizedError, registry
 from openproto.client import settings
@@ -53,24 +54,14 @@ async def actions(memory: AsyncMemory) -> list[tuple[str, str | None]]:
     return [(entry.action, entry.memory_id) for entry in entries if entry.action not in ("audit", "list")]
 
 
-async def test_what_is_recorded_stays_in_a_private_file_and_reads_may_be_left_out(made: Made, file: Path) -> None:
-    async with made(app="editor") as memory:
-        record = await memory.add("tea", user_id="ann", scope="kitchen", idempotency_key="k")
-        await memory.add("tea", user_id="ann", scope="kitchen", idempotency_key="k")  # which is not recorded again
-        await memory.context("coffee", "ann", scope="kitchen")
-        await memory.update(record.id, content="coffee")
-        await memory.get(record.id)
-        await memory.delete(record.id)
-    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+async def test_the_file_is_private_and_reads_may_be_left_out(made: Made, file: Path) -> None:
     async with made(audit_reads=False) as memory:
-        entries = await memory.audit("ann")
-        found = [(entry.action, entry.memory_id, entry.scope, entry.app) for entry in reversed(entries)]
-        expected = {"add": "kitchen", "context": "kitchen", "update": "kitchen", "get": None, "delete": None}
-        assert found == [
-            (action, None if action == "context" else record.id, scope, "editor") for action, scope in expected.items()
-        ]
-        await memory.list("bob")
-        assert await memory.audit("bob") == await memory.audit("bob") == []
+        for _ in range(2):  # what is repeated is not recorded again
+            await memory.add("tea", user_id="ann", idempotency_key="k")
+        await memory.list("ann")
+        assert [entry.action for entry in await memory.audit("ann")] == ["add"]
+        assert [entry.action for entry in await memory.audit("ann")] == ["add"]
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -158,8 +149,7 @@ async def test_delete_all_records_what_it_deleted_before_it_was_cancelled(made: 
         before = {record.id for record in await memory.list("ann")}
         call = asyncio.create_task(memory.delete_all("ann"))
         await reached.wait()
-        call.cancel()
-        await asyncio.wait([call])
+        await cancelled(call)
         gone = before - {record.id for record in await memory.list("ann")}
         assert {id for action, id in await actions(memory) if action == "delete"} == gone
 
@@ -205,8 +195,7 @@ async def test_closing_leaves_a_stuck_journal(made: Made, file: Path, caplog: py
     with locked(file):
         call = asyncio.create_task(memory.add("tea", user_id="ann"))
         await asyncio.sleep(0.1)
-        async with asyncio.timeout(4):
-            await memory.aclose()
+        await asyncio.wait_for(memory.aclose(), 4)
         (logged,) = [record for record in caplog.records if "1 write entries were lost" in record.getMessage()]
         assert logged.levelno == logging.ERROR
         async with asyncio.timeout(2):
@@ -265,9 +254,7 @@ async def test_a_postgres_journal_survives_lost_connections_and_a_server_that_do
         try:
             call = asyncio.create_task(memory.audit("ann"))
             await asyncio.sleep(0.1)
-            call.cancel()
-            await asyncio.wait([call], timeout=20)
-            assert call.cancelled()
+            assert await cancelled(call)
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)

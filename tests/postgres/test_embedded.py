@@ -264,8 +264,7 @@ def test_newcomers_meet_the_end_of_the_server(home: Path, here: PrivatePostgres)
     """At any moment of the shutdown, a newcomer gets a server that stays."""
     servers = set()
     for step in range(8):
-        dsn = here.start()
-        assert ask(dsn, "select 1") == 1
+        assert ask(here.start(), "select 1") == 1
         servers.add(postmaster(home))
         here.stop()
         time.sleep(step * keeper.POLL / 5)

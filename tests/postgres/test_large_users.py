@@ -74,8 +74,7 @@ class Both:
         asked = SearchQuery(query=query, user_id=user, **wanted)
         indexer = self.provider._index
         indexed = await indexer.index_query(query)
-        ways = (self.searching.by_index, self.searching.exact)
-        answers = [await way(asked, indexed, indexer) for way in ways]
+        answers = [await way(asked, indexed, indexer) for way in (self.searching.by_index, self.searching.exact)]
         found, exact = [rows and [(str(row[0]), round(row[-1], 6)) for row in rows] for rows in answers]
         return found, exact
 

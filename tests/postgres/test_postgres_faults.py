@@ -91,8 +91,7 @@ async def test_an_exhausted_pool_and_a_statement_timeout_of_the_server_are_typed
 async def test_a_database_that_takes_no_writes_says_so_and_still_reads(db: Database) -> None:
     async with db.client(embedder="local") as writer:
         record = await writer.add("drinks tea", user_id="ada")
-    url = f"{db.dsn}&default_transaction_read_only=on"
-    async with db.client(url=url, embedder="local", retries=0) as memory:
+    async with db.client(url=f"{db.dsn}&default_transaction_read_only=on", embedder="local", retries=0) as memory:
         assert (await memory.search("tea", "ada"))[0].memory.id == record.id
         assert (await memory.get(record.id)).content == "drinks tea"
         for call in (memory.add(SECRET, user_id="ada"), memory.delete(record.id)):
@@ -348,8 +347,7 @@ async def test_the_widest_record_of_the_widest_user_is_stored_found_and_deleted(
         key = "\U0001f511" * 256
         record = await memory.add(" ".join(words), user_id=user, idempotency_key=key, **everything)
         (batched,) = await memory.add_many([{"content": " ".join(words[::-1]), "user_id": user, **everything}])
-        changed = await memory.update(record.id, content=" ".join(words[:70]))
-        assert changed.tags == everything["tags"]
+        assert (await memory.update(record.id, content=" ".join(words[:70]))).tags == everything["tags"]
         assert (await memory.search(words[75], user))[0].memory.id == stored(batched).id
         found = await memory.search(words[69], user, scope=everything["scope"], tag=everything["tags"][63])
         assert {result.memory.id for result in found} == {record.id, stored(batched).id}

@@ -67,9 +67,11 @@ def scripted_app(error: BaseException | None = None) -> tuple[Scripted, Any]:
     return provider, create_app(AsyncMemory(provider, retries=0, timeout=2 * LONG), ServerSettings())
 
 
-def connect(url: str | httpx.URL) -> socket.socket:
+def connect(url: str | httpx.URL, sent: bytes = b"") -> socket.socket:
     address = httpx.URL(url)
-    return socket.create_connection((address.host, address.port or 80), timeout=LONG)
+    connection = socket.create_connection((address.host, address.port or 80), timeout=LONG)
+    connection.sendall(sent)
+    return connection
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -25,6 +25,7 @@ from openproto.server import ServerSettings
 
 HOST = b"Host: localhost\r\n"
 HEAD = b"GET /capabilities HTTP/1.1\r\n" + HOST
+GET = b"GET /memories/a HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST /memories HTTP/1.1\r\nContent-Type: application/json\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
 EMPTY_BODY = CHUNKED + b"\r\n2\r\n{}\r\n0\r\n"
@@ -40,10 +41,8 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), json.loads(body)
 
 
-def asked(client: httpx.Client, *sent: bytes) -> tuple[int, dict[str, Any]]:
-    with connect(client.base_url) as connection:
-        for piece in sent:
-            connection.sendall(piece)
+def asked(client: httpx.Client, sent: bytes = b"") -> tuple[int, dict[str, Any]]:
+    with connect(client.base_url, sent) as connection:
         return answer(connection)
 
 
@@ -67,8 +66,7 @@ def impatient(serve_file: Serve) -> httpx.Client:
 )
 def test_nothing_but_a_body_may_go_on_for_ever(client: httpx.Client, start: bytes, piece: bytes) -> None:
     sent = 0
-    with connect(client.base_url) as connection, contextlib.suppress(ConnectionError):
-        connection.sendall(start)
+    with connect(client.base_url, start) as connection, contextlib.suppress(ConnectionError):
         while sent < 20 * MiB:
             connection.sendall(piece)
             sent += len(piece)
@@ -86,7 +84,7 @@ def test_the_bound_of_head_and_trailers_is_answered_with_431(client: httpx.Clien
 def test_a_body_in_tiny_chunks_is_taken_and_its_trailers_are_not_headers(client: httpx.Client) -> None:
     body = json.dumps({"content": "tea " * 20_000, "user_id": "ada"}).encode()
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\nX-User-Id: eve\r\n\r\n"
-    assert asked(client, CHUNKED + LAST + b"\r\n", chunks)[0] == 201
+    assert asked(client, CHUNKED + LAST + b"\r\n" + chunks)[0] == 201
 
 
 @pytest.mark.parametrize("start", [HEAD, POST + b"Content-Length: 100\r\n\r\n{"], ids=["head", "body"])
@@ -107,8 +105,7 @@ def test_what_comes_too_slowly_is_answered_with_408(impatient: httpx.Client, sta
     ids=["head", "body", "chunks", "unread body", "empty lines"],
 )
 def test_dribbling_does_not_put_a_deadline_off(impatient: httpx.Client, start: bytes, piece: bytes) -> None:
-    with connect(impatient.base_url) as connection, contextlib.suppress(ConnectionError):
-        connection.sendall(start)
+    with connect(impatient.base_url, start) as connection, contextlib.suppress(ConnectionError):
         connection.settimeout(SLOW / 10)
         closed = time.monotonic() + LONG
         while time.monotonic() < closed:
@@ -134,8 +131,8 @@ def test_a_client_that_reads_nothing_is_cut_off(serve_file: Serve) -> None:
     item = {"content": "x" * 100_000, "user_id": "ada"}
     for _ in range(10):
         client.post("/memories/batch", json={"items": [item] * 9}).raise_for_status()
-    with connect(client.base_url) as connection:
-        connection.sendall(b"GET /memories?user_id=ada&limit=500 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+    listing = b"GET /memories?user_id=ada&limit=500 HTTP/1.1\r\n" + HOST + b"\r\n"
+    with connect(client.base_url, listing * 3) as connection:
         time.sleep(4 * SLOW)
         with contextlib.suppress(ConnectionError):
             assert len(read_all(connection)) < 3 * 9 * MiB
@@ -144,8 +141,7 @@ def test_a_client_that_reads_nothing_is_cut_off(serve_file: Serve) -> None:
 def test_a_long_call_has_no_deadline_here(serve: Serve) -> None:
     provider, app = scripted_app()
     client = serve(app, ServerSettings(head_timeout=SLOW, body_timeout=SLOW, idle_timeout=SLOW))
-    with connect(client.base_url) as connection:
-        connection.sendall(b"GET /memories/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with connect(client.base_url, GET) as connection:
         assert provider.asked.wait(LONG)
         connection.settimeout(4 * SLOW)
         with pytest.raises(TimeoutError):
@@ -171,8 +167,7 @@ def test_headers_of_the_connection(client: httpx.Client, lines: bytes, status: i
 def test_a_newcomer_without_a_place_gets_503_at_once(serve: Serve) -> None:
     provider, app = scripted_app()
     client = serve(app, ServerSettings(max_connections=1))
-    with connect(client.base_url) as busy:
-        busy.sendall(b"GET /memories/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with connect(client.base_url, GET):
         assert provider.asked.wait(LONG)
         status, body = asked(client)
         assert (status, body["error"]["code"]) == (503, "provider_unavailable")
@@ -184,9 +179,7 @@ def test_a_newcomer_without_a_place_gets_503_at_once(serve: Serve) -> None:
 @pytest.mark.parametrize("start", [b"", HEAD, POST + b"Content-Length: 100\r\n\r\n{"], ids=["silent", "head", "body"])
 def test_the_connection_that_waits_longest_gives_way(serve_file: Serve, start: bytes) -> None:
     client = serve_file(max_connections_per_address=2)
-    with connect(client.base_url) as oldest, connect(client.base_url) as newer:
-        oldest.sendall(start)
-        newer.sendall(start)
+    with connect(client.base_url, start) as oldest, connect(client.base_url, start) as newer:
         time.sleep(1.2 if b"POST" in start else 0.1)  # a body is given a second before it counts as slow
         assert httpx.get(client.base_url.join("/capabilities"), timeout=LONG).status_code == 200
         assert answer(oldest)[0] == 503
@@ -203,10 +196,8 @@ def test_three_hundred_half_open_connections_lock_no_client_out(start: Start, tm
     server = start(OPENPROTO_PATH=str(tmp_path / "memory.db"), command=[sys.executable, "-c", program, "serve"])
     with contextlib.ExitStack() as stack:
         for number in range(300):
-            connection = stack.enter_context(connect(server.url))
-            connection.sendall((b"", HEAD, POST + b"Content-Length: 9\r\n\r\n{")[number % 3])
-        retrying = httpx.HTTPTransport(retries=3)
-        with httpx.Client(base_url=server.url, timeout=LONG, transport=retrying) as client:
+            stack.enter_context(connect(server.url, (b"", HEAD, POST + b"Content-Length: 9\r\n\r\n{")[number % 3]))
+        with httpx.Client(base_url=server.url, timeout=LONG, transport=httpx.HTTPTransport(retries=3)) as client:
             for _ in range(5):
                 assert client.get("/memories", params={"user_id": "ada"}).status_code == 200
     said = server.stop()
@@ -215,8 +206,7 @@ def test_three_hundred_half_open_connections_lock_no_client_out(start: Start, tm
 
 
 def test_leaving_in_the_middle_of_a_body_stores_nothing(client: httpx.Client) -> None:
-    with connect(client.base_url) as connection:
-        connection.sendall(POST + b'Content-Length: 100\r\n\r\n{"content": "tea", "user_id": "ada"}')
+    connect(client.base_url, POST + b'Content-Length: 100\r\n\r\n{"content": "tea", "user_id": "ada"}').close()
     assert client.get("/memories", params={"user_id": "ada"}).json() == {"items": []}
 
 
@@ -260,8 +250,7 @@ async def hanging(start: Start, deadline: str) -> AsyncIterator[tuple[Process, s
     server = await asyncio.to_thread(start, "--shutdown-timeout", deadline, **environment)
     locker = await asyncpg.connect(database)
     await locker.execute("BEGIN; LOCK TABLE openproto.memories")
-    with connect(server.url) as connection:
-        connection.sendall(b"DELETE /memories?user_id=ada HTTP/1.1\r\n" + HOST + b"\r\n")
+    with connect(server.url, b"DELETE /memories?user_id=ada HTTP/1.1\r\n" + HOST + b"\r\n") as connection:
         await asyncio.sleep(0.5)
         yield server, connection, locker
     assert "Traceback" not in await asyncio.to_thread(server.stop)

@@ -38,6 +38,10 @@ def test_an_error_of_the_backend_keeps_its_code_type_status_and_message(serve: S
         assert (error["message"], error["type"], error["provider"]) == ("in so many words", kind("").type, "scripted")
     provider.error = errors.ProviderError.unknown("quota_exhausted", "no more")  # of a newer backend
     error_of(client.get("/memories/x"), 502, "quota_exhausted")
+    provider.error = errors.RateLimitedError("slowly", retry_after=1.25)  # told exactly, and in whole seconds
+    answer = client.get("/memories/x")
+    assert error_of(answer, 429, "rate_limited")["x-openproto"] == {"retry_after": 1.25}
+    assert answer.headers["retry-after"] == "2"
 
 
 def test_a_fault_inside_the_server_is_logged_without_its_words(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -124,21 +128,18 @@ def test_a_bad_query_string_is_refused(client: httpx.Client, path: str) -> None:
 @pytest.mark.parametrize("header", ["Idempotency-Key", "X-User-Id", "X-OMP-App"])
 def test_a_bad_header_is_refused(client: httpx.Client, header: str) -> None:
     for value in (b"", b"\xff", b"h" * 257):
-        answer = client.post("/memories", json=MEMORY, headers=[(header.encode(), value)])
-        error_of(answer, 400, "invalid_request")
+        error_of(client.post("/memories", json=MEMORY, headers=[(header.encode(), value)]), 400, "invalid_request")
     assert nothing_is_stored(client)
 
 
 def test_a_body_that_is_too_large_is_refused_before_all_of_it_arrives(client: httpx.Client) -> None:
     head = b"POST /memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    with connect(client.base_url) as connection:
-        connection.sendall(head + b"Content-Length: 1048577\r\nConnection: close\r\n\r\n")
+    with connect(client.base_url, head + b"Content-Length: 1048577\r\nConnection: close\r\n\r\n") as connection:
         status_line, _, rest = read_all(connection).partition(b"\r\n")
     assert b" 413 " in status_line
     assert json.loads(rest.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    with connect(client.base_url) as connection:
-        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17)  # and no end
+    with connect(client.base_url, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17) as connection:  # no end
         assert b" 413 " in connection.recv(4096).partition(b"\r\n")[0]
 
 
@@ -177,8 +178,7 @@ def test_no_secret_of_the_backend_shows_when_it_fails(serve_file: Serve, tmp_pat
     ],
 )
 def test_what_is_not_http_at_all_gets_the_envelope_too(client: httpx.Client, rubbish: bytes) -> None:
-    with connect(client.base_url) as connection:
-        connection.sendall(rubbish)
+    with connect(client.base_url, rubbish) as connection:
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     error = json.loads(body)["error"]
@@ -192,6 +192,5 @@ def test_a_request_that_offers_another_protocol_keeps_its_body(client: httpx.Cli
     assert client.post("/memories", json=MEMORY, headers=headers).status_code == 201
     large = {**MEMORY, "content": "tea " * 20_000}
     chunks = iter([json.dumps(large).encode()[start : start + 7000] for start in range(0, 90_000, 7000)])
-    answer = client.post("/memories", content=chunks, headers={**headers, **JSON})
-    assert answer.status_code == 201
+    assert client.post("/memories", content=chunks, headers={**headers, **JSON}).status_code == 201
     assert client.get("/healthz", headers=headers).status_code == 200

@@ -31,8 +31,7 @@ def test_flags_win_and_access_lines_say_nothing_of_the_memories(start: Start, tm
     assert f"serving sqlite on {server.url} (1 worker, no API keys)" in json.loads(server.first_line)["message"]
     assert server.url.startswith("http://127.0.0.3:")
     with httpx.Client(base_url=server.url, headers={"X-API-Key": "xyzzy-key"}, timeout=LONG) as client:
-        made = client.post("/memories", json={"content": "xyzzy-content", "user_id": "xyzzy-user"})
-        id = made.json()["id"]
+        id = client.post("/memories", json={"content": "xyzzy-content", "user_id": "xyzzy-user"}).json()["id"]
         client.get(f"/memories/{id}", params={"user_id": "xyzzy-user"}, headers={"X-Request-Id": "r-1"})
         client.get("/memories/search", params={"q": "xyzzy-query", "user_id": "xyzzy-user"})
         client.get("/xyzzy-path")

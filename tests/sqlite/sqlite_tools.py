@@ -16,8 +16,7 @@ from openproto import AsyncMemory
 
 def memory(path: Path, embedder: Any = "none", *, retries: int = 0, **options: Any) -> AsyncMemory:
     """Return a client of the file that does not wait for the disk at every commit."""
-    provider = Sqlite(path, embedder=embedder, **{"synchronous": "normal", **options})
-    return AsyncMemory(provider, retries=retries)
+    return AsyncMemory(Sqlite(path, embedder=embedder, **{"synchronous": "normal", **options}), retries=retries)
 
 
 def database_of(client: AsyncMemory) -> Database:

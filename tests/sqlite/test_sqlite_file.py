@@ -319,8 +319,7 @@ async def test_a_killed_process_loses_nothing_acknowledged(start_python: Any, pa
     ids += rest.split("\n")[:-1]
     count = check_consistent(path)
     assert len(ids) <= count <= len(ids) + 1
-    superseded = rows(path, "SELECT count(*) FROM memories WHERE superseded_by IS NOT NULL")
-    assert superseded == [(count - 1,)]
+    assert rows(path, "SELECT count(*) FROM memories WHERE superseded_by IS NOT NULL") == [(count - 1,)]
     async with memory(path) as client:
         for id in ids:
             await client.get(id, user_id="ada")

@@ -83,8 +83,7 @@ async def test_what_waits_for_the_index_is_found_and_goes_into_it(path: Path, mo
         await client.add("green bag", user_id="bob")
         assert await found(client) == await found(other) == ["green lamp", "green tea"]
         for one in (indexed_one, waiting):
-            again = await other.add(one.content, user_id="ada", on_duplicate="skip")
-            assert again.duplicate_of == one.id
+            assert (await other.add(one.content, user_id="ada", on_duplicate="skip")).duplicate_of == one.id
             await client.update(one.id, content="a bike")
         assert await found(client) == await found(other) == []
         for one in (indexed_one, waiting):
@@ -146,8 +145,7 @@ async def test_a_call_cancelled_among_others_is_interrupted_and_they_are_written
         adds += [asyncio.create_task(client.add(f"behind {n}", user_id="ada")) for n in range(3)]
         await until(began.is_set)
         writing.cancel()
-        async with asyncio.timeout(5):
-            records = await asyncio.gather(*adds)
+        records = await asyncio.wait_for(asyncio.gather(*adds), 5)
         assert writing.cancelled()
         assert {record.id async for record in client.iter("ada")} >= {record.id for record in records}
         assert rows(path, "SELECT * FROM keys WHERE idempotency_key = 'half'") == []
@@ -199,8 +197,7 @@ async def test_gets_cancelled_while_locked_end(
             await until(lambda: [*map(len, lane._running.values())] == [1 if first_goes_alone else 5])
             await cancelled(*running, seconds=5)
             await until(lambda: not lane._running)
-        async with asyncio.timeout(5):
-            assert await client.get(record.id) == record
+        assert await asyncio.wait_for(client.get(record.id), 5) == record
 
 
 INSERT = "INSERT INTO main.keys VALUES ('ada', 'k', 'm1', x'00')"
@@ -249,8 +246,7 @@ async def test_closing_interrupts_what_runs_and_raises_in_its_caller(database: D
     slow = Slow()
     running = asyncio.create_task(database.read(slow))
     await until(slow.began.is_set)
-    async with asyncio.timeout(10):
-        await database.close()
+    await asyncio.wait_for(database.close(), 10)
     with pytest.raises(ProviderUnavailableError, match="closed while this call was running"):
         await running
 

@@ -66,8 +66,7 @@ async def test_writes_go_together_each_with_its_answer(store: Any, memory: Async
     assert len(refused) == len({error.request_id for error in refused}) == 7
     told = [type(each) if isinstance(each, OpenProtoError) else getattr(each, "content", None) for each in found]
     assert told == [*calls.values()]
-    adas = ["note 0", "note 1", "renamed", "note 3", "hers", "twice", "better"]
-    assert await contents(memory, "ada") == sorted(adas)
+    assert await contents(memory, "ada") == sorted(["note 0", "note 1", "renamed", "note 3", "hers", "twice", "better"])
     assert (await memory.get(ids[1])).tags == (await memory.get(ids[3])).tags == odd
     assert max(trips) == {"sqlite": 16, "postgres": 2}[store.name]
 

@@ -153,8 +153,7 @@ async def test_what_was_deleted_on_purpose_comes_back_only_when_asked_for(store:
             await memory.delete(record["id"])
     assert await restored(store, package) == {"exists": 3, "deleted": 9}
     assert await restored(store, package, include_deleted=True) == {"exists": 3, "restored": 9}
-    after = await held(store)
-    assert [user["records"] for user in after.values()] == [user["records"] for user in before.values()]
+    assert [user["records"] for user in (await held(store)).values()] == [user["records"] for user in before.values()]
     async with store.client() as memory:
         one = chosen[0]
         entries = await memory.audit(one["user_id"], memory_id=one["id"])
@@ -228,8 +227,7 @@ async def test_a_package_of_2026_restores_for_ever(store: Any) -> None:
     package = BytesIO(kept.with_suffix(".openproto").read_bytes())
     assert await restored(store, package) == {"restored": 12}
     assert await answers(store) == json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
-    encrypted = decrypted(BytesIO(kept.with_suffix(".age").read_bytes()), lambda: "2026")
-    assert encrypted.read(2**20) == package.getvalue()
+    assert decrypted(BytesIO(kept.with_suffix(".age").read_bytes()), lambda: "2026").read(2**20) == package.getvalue()
 
 
 USERS = ("ada", "bob")
@@ -273,8 +271,7 @@ async def shown(memory: AsyncMemory) -> dict[str, Any]:
 
 
 async def test_what_went_there_and_back_is_what_it_was(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
-    last = AsyncMemory("sqlite", path=tmp_path / "last.db", embedder="none")
-    async with last as back:
+    async with AsyncMemory("sqlite", path=tmp_path / "last.db", embedder="none") as back:
         await fill(here)
         before = await shown(here)
         first = await moved(here, there, tmp_path / "there")
@@ -300,8 +297,7 @@ def test_a_journal_is_read_by_every_later_version() -> None:
 async def test_what_only_json_tells_apart_is_different(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
     one = await here.add("tea", user_id="ada", x_app=1)
     await there.restore([one.model_copy(update={"x-app": True})])
-    told = await moved(here, there, tmp_path / "r")
-    assert [each["fields"] for each in told.listed] == [["extensions"]]
+    assert [each["fields"] for each in (await moved(here, there, tmp_path / "r")).listed] == [["extensions"]]
 
 
 async def test_a_second_pass_brings_later_writes(here: AsyncMemory, there: AsyncMemory, tmp_path: Path) -> None:
@@ -364,8 +360,7 @@ async def test_a_second_pass_brings_mere_moments(here: AsyncMemory, there: Async
     assert (second.brought, second.renewed, dict(second.faults)) == (0, 3, {})
     assert await shown(there) == await shown(here)
     moment = gin.created_at + timedelta(microseconds=1)
-    current = {record.id async for record in there.iter("ada", as_of=moment)}
-    assert current == {tea.id, rum.id}
+    assert {record.id async for record in there.iter("ada", as_of=moment)} == {tea.id, rum.id}
     assert not (await moved(here, there, tmp_path / "r")).renewed
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
@@ -36,7 +36,7 @@ def ask(
 
 
 class Page:
-    """One tab, and everything that went wrong in it."""
+    """One tab, and everything that went wrong in it; what acts returns the page, for what is to be waited for."""
 
     def __init__(self, socket: Connection) -> None:
         self._socket = socket
@@ -92,11 +92,12 @@ class Page:
     def pause(self, milliseconds: int) -> None:
         self.run(f"new Promise(done => setTimeout(done, {milliseconds}))")
 
-    def open(self, url: str) -> None:
+    def open(self, url: str) -> Self:
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+        return self
 
-    def click(self, selector: str) -> None:
+    def click(self, selector: str) -> Self:
         self.wait_for(selector)
         x, y = self.run(
             f"""(() => {{ const found = document.querySelector({json.dumps(selector)});
@@ -105,20 +106,24 @@ class Page:
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        return self
 
-    def type(self, text: str, into: str | None = None) -> None:
+    def type(self, text: str, into: str | None = None) -> Self:
         """Write where the focus is, or in the place of what an input holds."""
         if into is not None:
+            self.wait_for(into)
             self.run(f"(e => {{ e.focus(); e.select(); }})(document.querySelector({json.dumps(into)}))")
         self.send("Input.insertText", text=text)
+        return self
 
-    def press(self, key: str, modifiers: int = 0) -> None:
+    def press(self, key: str, modifiers: int = 0) -> Self:
         """Press a key: one of `KEYS`, or a character."""
         text = {"Enter": "\r"}.get(key, "" if key in KEYS else key)
         more = {"text": text} if text and not modifiers & 2 else {}
         common = {"key": key, "windowsVirtualKeyCode": KEYS.get(key) or ord(key.upper()), "modifiers": modifiers}
         self.send("Input.dispatchKeyEvent", type="keyDown", **common, **more)
         self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+        return self
 
     def look(self, *, width: int = 1280, height: int = 800, dark: bool = False, phone: bool = False) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)

@@ -24,8 +24,7 @@ def contents(client: httpx.Client, user: str) -> list[str]:
 
 
 def enter(page: Page, client: httpx.Client, user: str = "ada") -> None:
-    page.open(f"{client.base_url}/ui")
-    page.wait_for(".users button")
+    page.open(f"{client.base_url}/ui").wait_for(".users button")
     choose(page, user)
 
 
@@ -50,10 +49,8 @@ def lines(page: Page) -> list[str]:
 
 
 def asked_context(page: Page, question: str) -> None:
-    page.wait_for("#question")
     page.type(question, into="#question")
-    page.press("Enter", 2)
-    page.wait_for(".prompt")
+    page.press("Enter", 2).wait_for(".prompt")
 
 
 def expected(page: Page, fault: str) -> None:

@@ -136,16 +136,13 @@ def test_hostile_users_keys_queries_and_inputs_do_nothing(page: Page, show: Show
             "/hits? in/.test(document.querySelector('.status').textContent) || !document.querySelector('.empty').hidden"
         )
         page.run("document.querySelector('#search').value = ''")
-        page.press("n")
-        page.wait_for("#edit-content")
+        page.press("n").wait_for("#edit-content")
         page.type(text)
-        page.press("Enter", 2)
-        page.wait_for("#edit-dialog", 0)
+        page.press("Enter", 2).wait_for("#edit-dialog", 0)
     nothing_happened(page)
     assert len(contents(server, first)) == 13
 
-    page.open(f"{show(new_key('all', ['*'])).base_url}/ui")
-    page.wait_for("#login")
+    page.open(f"{show(new_key('all', ['*'])).base_url}/ui").wait_for("#login")
     for text in itertools.islice(hostile(300), 20):
         page.run(f"document.querySelector('#api-key').value = {json.dumps(text)}")
         page.run("document.querySelector('#login form').requestSubmit()")

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.ui
 
 
 def log_in(page: Page, key: str) -> None:
-    page.wait_for("#login")
     page.type(key, into="#api-key")
     page.press("Enter")
 
@@ -65,10 +64,8 @@ def test_what_a_key_may_not_do_is_named_and_a_revoked_one_shows_nothing(page: Pa
     log_in(page, revoked[0])
     page.wait_for(".users button", 9)
     page.type("eve", into="#find-user")
-    page.press("Enter")
-    page.wait_for(".toast.alert")
-    said = page.texts(".toast.alert")[0]
-    assert "This key does not have the right: this key may not act for that user" in said
+    page.press("Enter").wait_for(".toast.alert")
+    assert "This key does not have the right: this key may not act for that user" in page.texts(".toast.alert")[0]
     choose(page, "user0")
     page.wait_for(".line", 1)
     (tmp_path / "keys.json").write_bytes(ApiKeys.dump_json([kept[1]]))
@@ -85,23 +82,18 @@ def test_scopes_filters_and_search_narrow_the_table(page: Page, server: httpx.Cl
     enter(page, server)
     assert len(lines(page)) == 5
     page.click(".tree [data-path='twist:food']")
-    page.click(".tree [data-path='food/drinks']")
-    page.wait_for(".line", 2)
-    page.click(".chip")
-    page.wait_for(".line", 5)
-    page.click("[aria-controls=filters]")
-    page.wait("document.activeElement.id === 'filter-tag'")
+    page.click(".tree [data-path='food/drinks']").wait_for(".line", 2)
+    page.click(".chip").wait_for(".line", 5)
+    page.click("[aria-controls=filters]").wait("document.activeElement.id === 'filter-tag'")
     page.type("coffee")
-    page.press("Enter")
-    page.wait_for(".line", 2)
+    page.press("Enter").wait_for(".line", 2)
     page.click(".chip")
     page.run("""(input => { input.value = 'now'; input.dispatchEvent(new Event('change')); })
         (document.querySelector('#filter-validity'))""")
     page.wait_for(".line", 4)
     assert "Ada lives in Porto" not in lines(page)
     page.click("#search")
-    page.type("coffee")
-    page.wait_for(".scored .line", 2)
+    page.type("coffee").wait_for(".scored .line", 2)
     assert set(lines(page)) == {"Ada takes her coffee black", "ada takes  her coffee black."}
     page.wait("parseFloat(document.querySelector('.line .score').textContent) > 0")
     best = server.post("/memories/search", json={"q": "coffee", "user_id": "ada", "explain": True}).json()["results"][0]
@@ -112,8 +104,7 @@ def test_scopes_filters_and_search_narrow_the_table(page: Page, server: httpx.Cl
     assert float(page.run(wide).removesuffix("px")) > 1
     open_memory(page, best["memory"]["content"])
     assert f"{best['score']:.3f} = {parts}" in page.run("document.querySelector('#life dl').innerText")
-    page.type("xylophone", into="#search")
-    page.wait("document.querySelector('.empty h2')?.textContent === 'Nothing found'")
+    page.type("xylophone", into="#search").wait("document.querySelector('.empty h2')?.textContent === 'Nothing found'")
 
 
 def test_a_memory_s_life_shows_what_was_current_when(page: Page, server: httpx.Client) -> None:
@@ -124,8 +115,7 @@ def test_a_memory_s_life_shows_what_was_current_when(page: Page, server: httpx.C
     page.run("""(slider => { slider.value = 300; slider.dispatchEvent(new Event('input')); })
         (document.querySelector('#as-of'))""")
     page.wait(f"{states} === 'current,not current'")
-    page.click(".lines button")
-    page.wait("document.querySelector('#life .content').textContent === 'Ada lives in Porto'")
+    page.click(".lines button").wait("document.querySelector('#life .content').textContent === 'Ada lives in Porto'")
     assert re.search(r"Superseded by\s+\S+", page.run("document.querySelector('#life dl').innerText"))
     assert "superseded" in page.run("document.querySelector('#life h2').innerText")
     page.wait("document.querySelector('.entries')?.innerText.includes('add')")
@@ -137,21 +127,17 @@ def test_a_conflict_shows_both_states_and_overwrites_nothing(page: Page, server:
     record = add(server, "Ada reads in the evening", user_id="eve", tags=["a", "b"])
     enter(page, server, "eve")
     open_memory(page, "evening")
-    page.press("e")
-    page.wait_for("#edit-content")
+    page.press("e").wait_for("#edit-content")
     server.patch(f"/memories/{record['id']}", json={"content": "Ada reads at noon"})
     page.type("Ada reads at night", into="#edit-content")
-    page.press("Enter", 2)
-    page.wait_for("#conflict")
+    page.press("Enter", 2).wait_for("#conflict")
     expected(page, "412")
     said = page.run("document.querySelector('#conflict').innerText")
     assert "Ada reads at noon" in said
     assert "Ada reads at night" in said
     assert contents(server, "eve") == ["Ada reads at noon"]
-    page.click("#conflict .main")
-    page.wait("document.querySelector('#edit-content')?.value === 'Ada reads at night'")
-    page.press("Enter", 2)
-    page.wait("document.querySelector('#life .content')?.textContent === 'Ada reads at night'")
+    page.click("#conflict .main").wait("document.querySelector('#edit-content')?.value === 'Ada reads at night'")
+    page.press("Enter", 2).wait("document.querySelector('#life .content')?.textContent === 'Ada reads at night'")
     assert lines(page) == ["Ada reads at night"]
     stored = server.get(f"/memories/{record['id']}").json()
     assert (stored["content"], stored["tags"]) == ("Ada reads at night", ["a", "b"])
@@ -159,23 +145,19 @@ def test_a_conflict_shows_both_states_and_overwrites_nothing(page: Page, server:
 
 def test_what_is_added_is_stored_as_written(page: Page, server: httpx.Client) -> None:
     enter(page, server, "ben")
-    page.press("n")
-    page.wait_for("#edit-content")
+    page.press("n").wait_for("#edit-content")
     page.type("Ben swims\non Fridays")
     for name, text in {"scope": "sport", "tags": "one\ntwo words", "confidence": "0.5", "key": "swimming"}.items():
         page.type(text, into=f"#edit-{name}")
-    page.press("Enter", 2)
-    page.wait("document.querySelector('#life .content')?.textContent.startsWith('Ben swims')")
+    page.press("Enter", 2).wait("document.querySelector('#life .content')?.textContent.startsWith('Ben swims')")
     stored = server.get("/memories/by-key", params={"user_id": "ben", "key": "swimming"}).json()
     written = {"content": "Ben swims\non Fridays", "scope": "sport", "tags": ["one", "two words"], "confidence": 0.5}
     assert written.items() <= stored.items()
     page.wait_for(".line", 2)
-    page.press("n")
-    page.wait_for("#edit-content")
+    page.press("n").wait_for("#edit-content")
     page.type("again")
     page.type("swimming", into="#edit-key")
-    page.press("Enter", 2)
-    page.wait("!document.querySelector('#edit-dialog .fault').hidden")
+    page.press("Enter", 2).wait("!document.querySelector('#edit-dialog .fault').hidden")
     expected(page, "409")
 
 
@@ -183,8 +165,7 @@ def test_a_deletion_can_be_taken_back_until_it_happens(page: Page, server: httpx
     enter(page, server)
     for take_back in (lambda: page.click(".toast button"), lambda: page.press("z")):
         open_memory(page, "Lisbon")
-        page.press("d")
-        page.wait_for(".line", 4)
+        page.press("d").wait_for(".line", 4)
         take_back()
         page.wait_for(".line", 5)
         assert len(contents(server, "ada")) == 5
@@ -201,16 +182,12 @@ def test_context_duplicates_activity_and_figures_say_what_the_server_says(page: 
     enter(page, server)
     page.click("#to-context")
     asked_context(page, "coffee")
-    asked = {"query": "coffee", "user_id": "ada", "token_budget": 500}
-    block = server.post("/context", json=asked).json()
+    block = server.post("/context", json={"query": "coffee", "user_id": "ada", "token_budget": 500}).json()
     assert page.texts(".prompt p") == block["text"].split("\n")
     assert f"{block['token_count']} of 500 tokens" in page.run("document.querySelector('.meter').innerText")
-    page.click("#to-duplicates")
-    page.wait_for(".same .card", 2)
-    page.click("#to-activity")
-    page.wait("document.querySelector('tbody')?.innerText.includes('openproto-inspector')")
-    page.click("#to-figures")
-    page.wait("Number(document.querySelector('.cards dd')?.textContent) > 5")
+    page.click("#to-duplicates").wait_for(".same .card", 2)
+    page.click("#to-activity").wait("document.querySelector('tbody')?.innerText.includes('openproto-inspector')")
+    page.click("#to-figures").wait("Number(document.querySelector('.cards dd')?.textContent) > 5")
 
 
 def test_the_export_is_what_the_store_holds_oldest_first(page: Page, server: httpx.Client, tmp_path: Path) -> None:
@@ -237,8 +214,7 @@ def test_ten_thousand_memories_scroll_with_a_few_rows(page: Page, server: httpx.
         page.press("End")
         page.pause(10)
         most = max(most, len(page.texts(".line")))
-    page.press("End")
-    page.wait("document.querySelector('[aria-selected=true]')?.textContent.startsWith('note 0')")
+    page.press("End").wait("document.querySelector('[aria-selected=true]')?.textContent.startsWith('note 0')")
     for step in range(21):
         page.run(f"(each => {{ each.scrollTop = each.scrollHeight * {step} / 20 }})(document.querySelector('.table'))")
         page.run("new Promise(requestAnimationFrame)")
