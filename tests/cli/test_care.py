@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from commandline import Run, contents
@@ -53,11 +54,8 @@ memory.close()
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_demo_empties_a_named_file(cli: Run, environment: Path, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def context(*_: object) -> None:
-        raise ProviderError("no context today")
-
     if fails:
-        monkeypatch.setattr(Sqlite, "context", context)
+        monkeypatch.setattr(Sqlite, "context", AsyncMock(side_effect=ProviderError("no context today")))
     assert cli("demo", "--path", str(environment)).status == fails
     assert contents(environment) == []
 
@@ -170,10 +168,7 @@ def test_a_failing_reindex_names_the_provider_or_how_to_go_on(cli: Run, monkeypa
         report(ReindexProgress(3, 10))
         raise KeyboardInterrupt
 
-    async def full(*_: object) -> None:
-        raise ProviderError("the disk is full")
-
-    monkeypatch.setattr(Sqlite, "reindex", full)
+    monkeypatch.setattr(Sqlite, "reindex", AsyncMock(side_effect=ProviderError("the disk is full")))
     failed = cli("reindex", "--yes", "--json")
     assert (failed.status, failed.error["provider"]) == (1, "sqlite")
     monkeypatch.setattr(Sqlite, "reindex", interrupted)

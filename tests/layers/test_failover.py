@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from faulty import Faulty, nothing
@@ -80,10 +81,7 @@ async def test_an_answer_of_the_primary_is_never_replaced(primary: Faulty, secon
                 await memory.get(only.id)
         page = await memory.list("ann", limit=1)
 
-        async def broken(verb: str, request: Any) -> None:
-            raise ProviderError("nonsense")
-
-        primary.act = broken
+        primary.act = AsyncMock(side_effect=ProviderError("nonsense"))
         with pytest.raises(ProviderError, match="nonsense"):
             await memory.get(only.id)
         primary.act = down

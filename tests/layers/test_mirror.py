@@ -19,7 +19,7 @@ from openproto import AsyncMemory, Memory, errors
 from openproto.cli.app import run
 from openproto.layers.mirroring import applier, journal
 
-kinds = pytest.mark.parametrize("kind", ["restoring", "adding"])
+kinds = pytest.mark.parametrize("pair", ["restoring", "adding"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Pair:
-    return Pair(tmp_path)
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Pair:
+    return Pair(tmp_path, getattr(request, "param", "restoring"))
 
 
 async def down(verb: str, request: Any) -> None:
@@ -40,8 +40,7 @@ async def down(verb: str, request: Any) -> None:
 
 
 @kinds
-async def test_a_mirror_that_was_down_catches_up(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = Pair(tmp_path, kind)
+async def test_a_mirror_that_was_down_catches_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     dice, users, ids = random.Random(7), ["ann", "bob", "eve"], dict[str, list[str]]()
 
     async def shaky(verb: str, request: Any) -> None:
@@ -129,9 +128,7 @@ async def test_calls_go_on_while_it_hangs(
 
 
 @kinds
-async def test_a_refused_record_waits_for_a_change(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pair = Pair(tmp_path, kind)
-
+async def test_a_refused_record_waits_for_a_change(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     async def refuse(verb: str, request: Any) -> None:
         records = request if verb == "restore" else [request] if verb == "add" else []
         if any(record.confidence == 0.25 for record in records):
@@ -155,8 +152,7 @@ async def test_a_refused_record_waits_for_a_change(kind: str, tmp_path: Path, ca
 
 
 @kinds
-async def test_what_a_record_released_before_it_was_deleted_is_current_at_the_mirror(kind: str, tmp_path: Path) -> None:
-    pair = Pair(tmp_path, kind)
+async def test_what_a_record_released_before_it_was_deleted_is_current_at_the_mirror(pair: Pair) -> None:
     async with pair.client() as memory:
         old = await memory.add("tea", user_id="ann")
         new = await memory.add("rum", user_id="ann", supersedes=[old.id])
@@ -174,8 +170,7 @@ async def test_what_a_record_released_before_it_was_deleted_is_current_at_the_mi
 
 
 @kinds
-async def test_what_comes_back_as_anothers_is_no_longer_the_first_ones(kind: str, tmp_path: Path) -> None:
-    pair = Pair(tmp_path, kind)
+async def test_what_comes_back_as_anothers_is_no_longer_the_first_ones(pair: Pair) -> None:
     async with pair.client() as memory:
         record = await memory.add("tea", user_id="ann")
         await pair.caught_up()

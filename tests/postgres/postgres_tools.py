@@ -72,11 +72,18 @@ class At:
 
     async def sql(self, statement: str) -> list[asyncpg.Record]:
         async with connected(self.dsn) as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(statement)
-            return rows
+            return list(await connection.fetch(statement))
 
     async def value(self, statement: str) -> Any:
         return (await self.sql(statement))[0][0]
+
+    async def becomes(self, statement: str, value: object, seconds: float) -> None:
+        """Wait until the statement's value is that one."""
+
+        async def is_so() -> bool:
+            return bool(await self.value(statement) == value)
+
+        await until(is_so, seconds)
 
 
 class Database(At):
@@ -106,16 +113,11 @@ class Database(At):
             yield
 
     async def connections(self, which: str = "true") -> int:
-        found: int = await self.value(f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND {which}")
-        return found
+        return int(await self.value(f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND {which}"))
 
     async def running(self, count: int) -> None:
         """Wait until so many statements of clients, or open transactions, are in the server."""
-
-        async def as_many() -> bool:
-            return await self.connections("state <> 'idle'") == count
-
-        await until(as_many, 5)
+        await self.becomes(f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND state <> 'idle'", count, 5)
 
 
 def stored(outcome: MemoryRecord | OpenProtoError) -> MemoryRecord:

@@ -174,12 +174,7 @@ async def cancelled_at(call: asyncio.Future[Any], wakeup: int) -> bool:
 async def test_a_call_cancelled_at_any_wakeup_is_over(db: Database, verb: str, statement_cache_size: int) -> None:
     # asyncpg parses a statement in one round trip and runs it in the next; in between the server's transaction is
     # open, with locks on the tables, and behind PgBouncer the server's connection is not free for others.
-    open_ = f"SELECT count(*) FROM pg_stat_activity WHERE {CLIENTS} AND state <> 'idle'"
     locks = f"SELECT count(*) FROM pg_locks WHERE relation = '{db.schema}.memories'::regclass"
-
-    async def none() -> bool:
-        return await db.value(locks) == 0 and await db.value(open_) == 0
-
     async with db.client() as memory:
         record = await memory.add("kept", user_id="ada")
     wakeup = struck = 1
@@ -187,7 +182,8 @@ async def test_a_call_cancelled_at_any_wakeup_is_over(db: Database, verb: str, s
         # A fresh client each time: its connection has not seen the statement yet.
         async with db.client(pool_max=1, statement_cache_size=statement_cache_size, audit_reads=False) as memory:
             struck = await cancelled_at(asyncio.ensure_future(calls_of(memory, record.id, "new")[verb]()), wakeup)
-            await until(none, 1)
+            await db.becomes(locks, 0, 1)
+            await db.running(0)
         wakeup += 1
     assert wakeup > 3
 
@@ -219,9 +215,6 @@ async def test_a_replica_serves_until_it_is_behind(db: Database, standby: At, mo
         async def shows(count: int) -> bool:
             return len((await memory.list("ada")).items) == count
 
-        async def is_cut_off() -> bool:
-            return await standby.value("SELECT count(*) FROM pg_stat_wal_receiver") == 0
-
         record = await memory.add("likes tea", user_id="ada")
         await until(lambda: shows(1), 30)
         assert [result.memory.id for result in await memory.search("tea", "ada")] == [record.id]
@@ -238,7 +231,7 @@ async def test_a_replica_serves_until_it_is_behind(db: Database, standby: At, mo
         await until(lambda: shows(2), 30)
 
         await standby.execute("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
-        await until(is_cut_off, 30)
+        await standby.becomes("SELECT count(*) FROM pg_stat_wal_receiver", 0, 30)
         with pytest.raises(ProviderUnavailableError, match=r"receives nothing.*primary_conninfo"):
             await memory.list("ada")
 
@@ -344,8 +337,7 @@ async def test_the_widest_record_of_the_widest_user_is_stored_found_and_deleted(
     }
     words = vocabulary(80)
     async with db.client(embedder=HashEmbedder(dim)) as memory:
-        key = "\U0001f511" * 256
-        record = await memory.add(" ".join(words), user_id=user, idempotency_key=key, **everything)
+        record = await memory.add(" ".join(words), user_id=user, idempotency_key="\U0001f511" * 256, **everything)
         (batched,) = await memory.add_many([{"content": " ".join(words[::-1]), "user_id": user, **everything}])
         assert (await memory.update(record.id, content=" ".join(words[:70]))).tags == everything["tags"]
         assert (await memory.search(words[75], user))[0].memory.id == stored(batched).id

@@ -18,12 +18,11 @@ from openproto_adapters.postgres.row_security import EVERYBODY, acting_for, user
 from openproto_adapters.postgres.schema import migrations, schema_script
 from postgres_tools import At, Database, connected, stored, whole_chain
 from toy_embedders import HashEmbedder
-from waiting import until
 
 from openproto import AsyncMemory, InvalidRequestError, OpenProtoError, ProviderError, ScopeDeniedError
 
 
-async def opening_fails(memory: AsyncMemory, kind: type[OpenProtoError], says: str = "") -> None:
+async def opening_fails(memory: AsyncMemory, kind: type[OpenProtoError], says: str = ".") -> None:
     with pytest.raises(kind, match=says):
         async with memory:
             pass
@@ -40,16 +39,13 @@ async def test_clients_that_open_an_empty_database_at_once_all_work(empty: Datab
 
 
 async def test_a_session_that_knew_the_schema_as_missing_works_once_another_has_made_it(db: Database) -> None:
-    async def waits() -> bool:
-        return await db.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'") == 1
-
     # Behind PgBouncer a server's session outlives its clients, and so does its cache of what does not exist.
     try:
         async with connected(db.dsn) as first, connected(db.dsn) as second:
             await migrate(second, f"{db.schema}_warm")
             await first.execute(f"BEGIN; {schema_script(db.schema)}")
             migrating = asyncio.create_task(migrate(second, db.schema))
-            await until(waits, 30)
+            await db.becomes("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'", 1, 30)
             await first.execute("COMMIT")
             await migrating
     finally:

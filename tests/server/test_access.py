@@ -41,9 +41,8 @@ def ask(client: httpx.Client, asked: Asked, headers: dict[str, str], **more: Any
 
 
 def add(client: httpx.Client, user_id: str, content: str = "tea") -> str:
-    made = client.post("/memories", json={"content": content, "user_id": user_id}, headers=bearer(ROOT))
-    found: str = made.json()["id"]
-    return found
+    item = {"content": content, "user_id": user_id}
+    return str(client.post("/memories", json=item, headers=bearer(ROOT)).json()["id"])
 
 
 def requests_of(user_id: str) -> list[Asked]:

@@ -29,8 +29,7 @@ ITEM = {"content": "green tea", "user_id": "ada", "key": "drink"}
 def add(client: httpx.Client, content: str = "tea", **fields: Any) -> dict[str, Any]:
     made = client.post("/memories", json={"content": content, "user_id": "ada", **fields})
     assert made.status_code == 201, made.text
-    record: dict[str, Any] = made.json()
-    return record
+    return dict(made.json())
 
 
 def test_an_integer_may_be_written_as_its_schema_allows(client: httpx.Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from openproto_adapters.sqlite.reindexing import BATCH
@@ -102,11 +103,8 @@ async def test_a_text_that_cannot_be_embedded_fails_alone_and_is_not_stored(stor
 
 
 async def test_an_embedder_that_cannot_be_loaded_frees_the_store(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> None:
-        raise ProviderError("the weights are missing")
-
     broken = HashEmbedder()
-    monkeypatch.setattr(broken, "open", missing)
+    monkeypatch.setattr(broken, "open", Mock(side_effect=ProviderError("the weights are missing")))
     with pytest.raises(ProviderError, match="the weights are missing"):
         await add_one(store, broken)
     await add_one(store, HashEmbedder())

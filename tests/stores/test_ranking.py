@@ -200,13 +200,7 @@ async def test_words_of_other_rules_are_noticed_and_renewed(store: Any, caplog: 
 
 
 SOME_WORDS = [f"word{n}" for n in range(30)]
-ASKED: list[dict[str, Any]] = [
-    {"limit": 100},
-    {"limit": 100, "scope": "s"},
-    {"limit": 100, "tag": "a"},
-    {"limit": 100, "as_of": NOW + timedelta(days=10)},
-    {"limit": 3, "min_score": 0.3},
-]
+FILTERS: list[dict[str, Any]] = [{}, {"scope": "s"}, {"tag": "a"}, {"as_of": NOW + timedelta(days=10)}]
 
 
 def item(rng: random.Random) -> dict[str, Any]:
@@ -256,7 +250,7 @@ async def test_each_search_sees_what_another_client_wrote_before_it(store: Any) 
         for kind in rng.sample([0, 1, 1, 1, 2, 3, 4, 5] * 3, k=24):
             await change(writer, rng, kind)
             query = " ".join(rng.sample(SOME_WORDS, 3))
-            for wanted in ASKED:
+            for wanted in (*({"limit": 100, **each} for each in FILTERS), {"limit": 3, "min_score": 0.3}):
                 found = [await memory.search(query, "ada", **wanted) for memory in (keeping, without, small)]
                 assert found[0] == found[1] == found[2]
 

@@ -31,8 +31,7 @@ def ask(
     while (message := json.loads(socket.recv(timeout=LONG))).get("id") != number:
         other(message)
     assert "error" not in message, (method, message)
-    found: dict[str, Any] = message["result"]
-    return found
+    return dict(message["result"])
 
 
 class Page:
@@ -75,8 +74,7 @@ class Page:
         return found["result"].get("value")
 
     def texts(self, selector: str) -> list[str]:
-        found: list[str] = self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
-        return found
+        return list(self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)"))
 
     def wait(self, condition: str) -> None:
         deadline = time.monotonic() + LONG

@@ -15,8 +15,7 @@ Show: TypeAlias = Callable[..., httpx.Client]
 def add(client: httpx.Client, content: str, *, user_id: str = "ada", x: Any = None, **fields: Any) -> dict[str, Any]:
     answer = client.post("/memories", json={"content": content, "user_id": user_id, **fields, **(x or {})})
     assert answer.status_code == 201, answer.text
-    record: dict[str, Any] = answer.json()
-    return record
+    return dict(answer.json())
 
 
 def contents(client: httpx.Client, user: str) -> list[str]:
