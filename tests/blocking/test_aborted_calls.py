@@ -103,11 +103,22 @@ def full_backlog() -> Iterator[str]:
             client.close()
 
 
-@pytest.mark.parametrize("path", ["/hang", "/drip"])
-async def test_a_waiting_call_is_cut(server: RawServer, threads: Threads, http: httpx.Client, path: str) -> None:
-    call = asyncio.create_task(threads(http.post, server.url + path))
-    await cut(call, threads, asked(server, path))
-    await until(lambda: server.open == 0)
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_waiting_call_is_cut(threads: Threads, tls: bool) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    async with RawServer(behave, tls=context if tls else None) as server:
+        http = threads.http_client(timeout=60.0, verify=ssl.create_default_context(cafile=str(PEM)))
+        for path in ("/hang", "/drip"):
+            assert (await threads(http.get, server.url + "/ok")).text == "/ok"
+            call = asyncio.create_task(threads(http.post, server.url + path))
+            await cut(call, threads, asked(server, path), 0.02 if tls else 0.0)
+            await until(lambda: server.open == 0)
+        if tls:
+            strict = threads.http_client(timeout=60.0)
+            with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+                await threads(strict.get, server.url + "/ok")
+        threads.close()
 
 
 async def test_a_call_that_sends_what_nobody_reads_is_cut(threads: Threads, http: httpx.Client) -> None:
@@ -123,21 +134,6 @@ async def test_connecting_is_cut(server: RawServer, threads: Threads, http: http
         call = asyncio.create_task(threads(http.get, mute.url.replace("http:", "https:") + "/hang"))
         await cut(call, threads, lambda: mute.connections, 0.05)
     assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-
-
-async def test_calls_over_tls_are_cut_too(threads: Threads) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    async with RawServer(behave, tls=context) as server:
-        http = threads.http_client(timeout=60.0, verify=ssl.create_default_context(cafile=str(PEM)))
-        for path in ("/hang", "/drip"):
-            assert (await threads(http.get, server.url + "/ok")).text == "/ok"
-            call = asyncio.create_task(threads(http.get, server.url + path))
-            await cut(call, threads, asked(server, path), 0.02)
-        strict = threads.http_client(timeout=60.0)
-        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
-            await threads(strict.get, server.url + "/ok")
-        threads.close()
 
 
 async def test_connecting_and_reading_keep_their_timeouts_and_errors(server: RawServer, threads: Threads) -> None:

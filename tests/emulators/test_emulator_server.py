@@ -19,12 +19,10 @@ from openproto_conformance.emulators import (
     Emulator,
     Fault,
     Hang,
-    HtmlWith200,
     Latency,
     Request,
     ResetConnection,
     Status,
-    TruncatedJson,
     route,
 )
 from openproto_conformance.emulators.routes import segments_of
@@ -159,10 +157,6 @@ NEW = {"text": "tea"}
 @pytest.mark.parametrize(
     ("fault", "met", "applied"),
     [
-        (Status(503), (503, {"error": "fault"}), False),
-        (Status(429, body={"detail": "over capacity"}), (429, {"detail": "over capacity"}), False),
-        (HtmlWith200(), (200, ValueError), False),
-        (TruncatedJson(), (201, ValueError), True),
         (CloseConnection(), httpx.TransportError, True),
         (CloseConnection(mid_body=True), httpx.TransportError, True),
         (CloseConnection(applied=False), httpx.TransportError, False),
@@ -176,19 +170,9 @@ NEW = {"text": "tea"}
 def test_a_fault_meets_one_request(plain: Notes, http: Http, fault: Fault, met: Any, applied: bool) -> None:
     plain.faults.next(fault)
     client = http(plain)
-    if isinstance(met, type):
-        with pytest.raises(met):
-            client.post("/notes", json=NEW, timeout=0.3)
-        plain.counters.wait_for(lambda seen: seen.in_flight == 0)
-    else:
-        status, body = met
-        answer = client.post("/notes", json=NEW)
-        assert answer.status_code == status
-        if isinstance(body, type):
-            with pytest.raises(body):
-                answer.json()
-        else:
-            assert answer.json().keys() == body.keys()
+    with pytest.raises(met):
+        client.post("/notes", json=NEW, timeout=0.3)
+    plain.counters.wait_for(lambda seen: seen.in_flight == 0)
     assert client.get("/notes").json() == [{"id": "1", **NEW}] * applied
 
 
