@@ -18,7 +18,6 @@ from raw_server import CAPABILITIES, RECORD, RawServer, Request, always, answer
 from waiting import until
 
 from openproto import AsyncMemory, Memory, NotFoundError, OpenProtoError, PayloadTooLargeError
-from openproto.errors import UnsupportedCapabilityError
 
 KEY = "ключ 日本 100%"
 NASTY = [
@@ -103,20 +102,6 @@ async def test_batches_stay_below_the_servers_limit_and_only_what_is_too_large_a
     assert len(server.requests) <= 4
     assert isinstance(outcomes.pop(3), PayloadTooLargeError)
     assert [getattr(outcome, "id", outcome) for outcome in outcomes] == [f"{n}" for n in range(8)]
-
-
-async def test_what_the_server_does_not_declare_is_refused_before_anything_is_sent() -> None:
-    few = answer({**CAPABILITIES, "verbs": ["add", "get", "delete", "search", "capabilities", "dream"]})
-    async with RawServer(always(answer(RECORD)), capabilities=few) as server:
-        for opened in (False, True):  # also by the call that opens, when it was not known yet
-            client = server.client()
-            if opened:
-                assert "dream" in (await client.capabilities()).verbs
-            for call in (client.update("1", content="x"), client.list("ann"), client.audit("ann")):
-                with pytest.raises(UnsupportedCapabilityError, match="'raw' does not support"):
-                    await call
-            await client.close()
-    assert server.requests == []
 
 
 async def test_the_capabilities_are_the_servers_asked_for_once() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -151,35 +151,42 @@ async def test_what_else_a_server_says_to_the_question_about_the_key_is_left_to_
             assert (await client.get("1")).content == "tea"
 
 
-@pytest.mark.parametrize(
-    "extension", [{}, {"x-openproto": {"support": {"scopes": "native"}}}], ids=["foreign", "older"]
+PLAIN = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}
+OLDER = {**PLAIN, "x-openproto": {"support": {"scopes": "native"}}}
+FEW = {**CAPABILITIES, "verbs": ["add", "get", "delete", "search", "capabilities", "dream"]}
+BEYOND: tuple[tuple[str, Callable[[AsyncMemory], Awaitable[Any]]], ...] = (
+    ("'key'", lambda c: c.add("tea", user_id="ann", key="k")),
+    ("'key'", lambda c: c.get(key="k", user_id="ann")),
+    ("'put'", lambda c: c.put("tea", user_id="ann", key="k")),
+    ("'version'", lambda c: c.update("1", content="x", if_version="v")),
+    ("'version'", lambda c: c.delete("1", if_version="v")),
+    ("'users'", lambda c: c.users()),
+    ("'restore'", lambda c: c.restore([MemoryRecord.model_validate(RECORD)])),
 )
-async def test_what_a_server_does_not_declare_is_refused_and_never_dropped(extension: dict[str, Any]) -> None:
-    plain = {name: value for name, value in CAPABILITIES.items() if name != "x-openproto"}
-    async with (
-        RawServer(always(answer(RECORD, 201)), capabilities=answer({**plain, **extension})) as server,
-        server.client() as client,
-    ):
-        assert (await client.add("tea", user_id="ann")).key is None
-        assert set(server.requests[0].json) == {"content", "user_id"}
-        calls: list[tuple[str, Awaitable[Any]]] = [
-            ("key", client.add("tea", user_id="ann", key="k")),
-            ("key", client.get(key="k", user_id="ann")),
-            ("put", client.put("tea", user_id="ann", key="k")),
-            ("version", client.update("1", content="x", if_version="v")),
-            ("version", client.delete("1", if_version="v")),
-            ("users", client.users()),
-            ("restore", client.restore([MemoryRecord.model_validate(RECORD)])),
-        ]
-        for name, call in calls:
-            with pytest.raises(errors.UnsupportedCapabilityError, match=f"'{name}'"):
-                await call
-        if not extension:
-            with pytest.raises(errors.UnsupportedCapabilityError, match="several tags"):
-                await client.list("ann", tag=["a", "b"])
-        (outcome,) = await client.add_many([MemoryInput(content="tea", user_id="ann", key="k")])
-        assert isinstance(outcome, errors.UnsupportedCapabilityError)
-    assert len(server.requests) == 1
+UNDECLARED = (
+    *((declared, name, call) for declared in (PLAIN, OLDER) for name, call in BEYOND),
+    (PLAIN, "several tags", lambda c: c.list("ann", tag=["a", "b"])),
+    (FEW, "'raw' does not support 'update'", lambda c: c.update("1", content="x")),
+    (FEW, "'raw' does not support 'list'", lambda c: c.list("ann")),
+    (FEW, "'raw' does not support 'audit'", lambda c: c.audit("ann")),
+)
+
+
+@pytest.mark.parametrize("opened", [False, True])  # also by the call that opens, when it was not known yet
+async def test_what_a_server_does_not_declare_is_refused_and_never_dropped(opened: bool) -> None:
+    for declared, name, call in UNDECLARED:
+        async with RawServer(always(answer(RECORD, 201)), capabilities=answer(declared)) as server:
+            client = server.client()
+            if opened:
+                assert (await client.capabilities()).verbs == declared["verbs"]
+            with pytest.raises(errors.UnsupportedCapabilityError, match=name):
+                await call(client)
+            (outcome,) = await client.add_many([MemoryInput(content="tea", user_id="ann", key="k")])
+            assert isinstance(outcome, errors.UnsupportedCapabilityError)
+            assert server.requests == []
+            assert (await client.add("tea", user_id="ann")).key is None
+            assert set(server.requests[0].json) == {"content", "user_id"}
+            await client.close()
 
 
 async def test_the_context_of_a_server_that_does_not_fill_it_is_filled_here() -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-import httpx
 import pytest
 from letta_client import Letta as Sdk
 from openproto_adapters.letta import Letta, archives
@@ -24,8 +23,8 @@ SEARCH = "POST /v1/passages/search"
 
 @pytest.fixture
 def raw(emulator: Emulator) -> Iterator[Sdk]:
-    with httpx.Client(trust_env=False, timeout=10.0) as http:
-        yield Sdk(base_url=emulator.url, api_key=emulator.api_key, http_client=http, max_retries=0)
+    with Sdk(base_url=emulator.url, api_key=emulator.api_key) as program:
+        yield program
 
 
 def name(user: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from memorysync import MemorySyncClient
@@ -22,21 +21,10 @@ from openproto.emulation import user_token
 
 GET, QUERY = "GET /memory/{id}", "POST /memory/query"
 
-Sdk: TypeAlias = Callable[[str], MemorySyncClient]
 
-
-@pytest.fixture
-def sdk(emulator: Emulator) -> Iterator[Sdk]:
-    """MemorySync's SDK as another program would use it, for a user of ours."""
-    made: list[MemorySyncClient] = []
-
-    def connect(user_id: str) -> MemorySyncClient:
-        made.append(MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(user_token(user_id))))
-        return made[-1]
-
-    yield connect
-    for client in made:
-        client.close()
+def sdk(emulator: Emulator, user_id: str) -> MemorySyncClient:
+    """Return MemorySync's SDK as another program would use it, for a user of ours."""
+    return MemorySyncClient(emulator.api_key, emulator.url, end_user_id=end_user(user_token(user_id)))
 
 
 async def contents(memory: AsyncMemory) -> list[str]:
@@ -185,9 +173,7 @@ async def test_over_the_plan_is_an_error_in_spite_of_the_answer(memory: AsyncMem
 # Listing, and whose rows are whose
 
 
-async def test_a_listing_is_whole(
-    memory: AsyncMemory, sdk: Sdk, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_listing_is_whole(memory: AsyncMemory, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "PAGE", 20)
     await memory.add_many([{"content": f"note {n}", "user_id": "ann"} for n in range(60)])
     page, pages = Api._page, count(1)
@@ -195,7 +181,8 @@ async def test_a_listing_is_whole(
     async def moving(self: Api, *args: Any) -> Any:
         match next(pages):
             case 2:
-                sdk("ann").forget([60 - n for n in range(10)])  # of the first page, which was read
+                with sdk(emulator, "ann") as program:
+                    program.forget([60 - n for n in range(10)])  # of the first page, which was read
             case 5:
                 for n in range(25):
                     emulator.take({"text": f"what another program adds {n}"}, end_user(user_token("ann")))
@@ -219,9 +206,10 @@ async def test_a_listing_is_whole(
     assert emulator.counters.by_route["GET /memory/export"] == 1
 
 
-async def test_other_rows_are_not_memories(memory: AsyncMemory, sdk: Sdk, emulator: Emulator) -> None:
+async def test_other_rows_are_not_memories(memory: AsyncMemory, emulator: Emulator) -> None:
     record = await memory.add("Ann likes tea", user_id="ann")
-    sdk("ann").add("another fact about what Ann likes", metadata={"by": "somebody"}, tags=["x"])
+    with sdk(emulator, "ann") as program:
+        program.add("another fact about what Ann likes", metadata={"by": "somebody"}, tags=["x"])
     assert [one async for one in memory.iter("ann")] == [record]
     assert [hit.memory for hit in await memory.search("what does Ann like", "ann")] == [record]
     with pytest.raises(errors.NotFoundError):

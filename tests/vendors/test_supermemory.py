@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from itertools import count
 from typing import Any
 
-import httpx
 import pytest
 from openproto_adapters.supermemory import Supermemory, memories, windows
 from openproto_adapters.supermemory.api import Document
@@ -16,19 +13,13 @@ from openproto_adapters.supermemory.ids import DocumentId, graves_of, namespace_
 from openproto_conformance.emulators import Answer, Request, Status
 from openproto_conformance.emulators.supermemory import Supermemory as Emulator
 from openproto_conformance.emulators.supermemory.store import Document as Emulated
+from supermemory import Supermemory as Sdk
 
 from openproto import AsyncMemory, MemoryRecord, errors
 from openproto.emulation import Recent, user_token
 
 ANN = namespace_of(user_token("ann"))
 SEARCH = "POST /ns/{namespace}/search"
-
-
-@pytest.fixture
-def raw(emulator: Emulator) -> Iterator[Any]:
-    with httpx.Client(trust_env=False, timeout=10.0) as http:
-        sdk = import_module("supermemory")
-        yield sdk.Supermemory(base_url=emulator.url, api_key=emulator.api_key, http_client=http, max_retries=0)
 
 
 def document_of(emulator: Emulator) -> Emulated:
@@ -223,9 +214,10 @@ async def test_a_damaged_document_is_an_error(memory: AsyncMemory, emulator: Emu
                 await read
 
 
-async def test_documents_of_other_programs_are_passed_over(memory: AsyncMemory, raw: Any) -> None:
-    raw.add(ANN, content="green tea of another program", id="../doc", metadata={"openproto_created": 1})
-    raw.add(ANN, content="green tea of yet another", id="g" + "f" * 32)
+async def test_documents_of_other_programs_are_passed_over(memory: AsyncMemory, emulator: Emulator) -> None:
+    with Sdk(base_url=emulator.url, api_key=emulator.api_key) as program:
+        program.add(ANN, content="green tea of another program", id="../doc", metadata={"openproto_created": 1})
+        program.add(ANN, content="green tea of yet another", id="g" + "f" * 32)
     (added,) = await indexed(memory, "green tea")
     assert [found.id for found in (await memory.list("ann")).items] == [added.id]
     assert [hit.memory.id for hit in await memory.search("green tea", "ann")] == [added.id]
