@@ -40,7 +40,6 @@ class Player:
         emulator.now = lambda: self._seconds  # type: ignore[method-assign]
 
     def play(self, steps: Iterable[Step]) -> None:
-
         for step in steps:
             if isinstance(step, Ask):
                 self.ask(step)

@@ -6,7 +6,8 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,37 @@ from openproto_conformance.emulators import (
     Status,
     route,
 )
+from openproto_conformance.emulators.document import VARIABLE
 from openproto_conformance.emulators.routes import segments_of
 
 Http = Callable[[Emulator], httpx.Client]
+
+
+@pytest.fixture(params=["3.1.0", "3.0.1"])
+def notes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Notes]:
+    path = tmp_path / "notes.json"
+    path.write_text(json.dumps(document(request.param)))
+    with Notes(document=path) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Notes]:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with Notes() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def http() -> Iterator[Http]:
+    with ExitStack() as clients:
+
+        def client(emulator: Emulator) -> httpx.Client:
+            headers = {"authorization": f"Bearer {emulator.api_key}"}
+            made = httpx.Client(base_url=emulator.url, headers=headers, timeout=5.0, trust_env=False)
+            return clients.enter_context(made)
+
+        yield client
 
 
 def raw(emulator: Emulator, data: bytes) -> bytes:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import lasting
 import pytest
 from hosted import HOSTED, Hosted
 
 from openproto import AsyncMemory
 
-IN_MEMORY = Path("/dev/shm")
 CERTIFICATE = Path(__file__).parents[1] / "passthrough" / "localhost.pem"
 
 
@@ -54,5 +54,5 @@ async def other(hosted: Hosted, emulator: Any, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder for mem0's store, which waits for the disk with every write: in memory where there is such a place."""
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as made:
+    with tempfile.TemporaryDirectory(dir=lasting.folder("vendors")) as made:
         yield Path(made)

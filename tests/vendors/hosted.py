@@ -40,8 +40,8 @@ class Hosted:
     search: str  # a pattern for the path that every search asks for
     lag: float = 0.03  # how many seconds its emulator takes to process what it has accepted
     width: str = "width"  # the option that bounds how many calls are under way
-    key_variable: str = ""  # the environment variable with the key, where one is needed
-    url_variable: str = ""  # the environment variable with the address, where there is one
+    needs_key: bool = True
+    has_url_variable: bool = True  # whether an environment variable may have the address
     says_when_to_return: bool = True  # whether its SDK passes on the Retry-After of a 429
     timeout: str = ""  # where the adapter says how long it waits for a byte, unless that is an option
     processes_later: bool = False  # whether a memory is queued or indexed at first
@@ -50,6 +50,12 @@ class Hosted:
     """The route of a batch, and how many requests 60 memories of one user and 60 of another are."""
     statuses: Mapping[int, type[errors.OpenProtoError]] = field(default_factory=dict)
     """What a status means at this vendor, where that is something else."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables with the address and the key, where there are such, and the options they are."""
+        url, key = f"{self.name.upper()}_BASE_URL", f"{self.name.upper()}_API_KEY"
+        return {**({url: "base_url"} if self.has_url_variable else {}), **({key: "api_key"} if self.needs_key else {})}
 
     @property
     def provider(self) -> type[Provider]:
@@ -74,7 +80,7 @@ HOSTED = (
         "letta",
         adds="POST /v1/archives/{archive_id}/passages",
         search="/v1/passages/search",
-        url_variable="LETTA_BASE_URL",
+        needs_key=False,
         timeout="openproto_adapters.letta.provider.TIMEOUT",
         batch=("POST /v1/archives/{archive_id}/passages/batch", 6, 6),
         statuses={500: errors.ProviderUnavailableError},
@@ -83,7 +89,7 @@ HOSTED = (
         "mem0",
         adds="POST /v3/memories/add/",
         search="/v3/memories/search/",
-        key_variable="MEM0_API_KEY",
+        has_url_variable=False,
         timeout="openproto_adapters.mem0.platform._REQUEST_TIMEOUT",
         processes_later=True,
         statuses={402: errors.ProviderError, 409: errors.InvalidRequestError, 413: errors.RateLimitedError},
@@ -93,8 +99,6 @@ HOSTED = (
         adds="POST /memory/bulk-add",
         search="/memory/query",
         width="max_connections",
-        key_variable="MEMORYSYNC_API_KEY",
-        url_variable="MEMORYSYNC_BASE_URL",
         batch=("POST /memory/bulk-add", 2, 2),
     ),
     Hosted(
@@ -102,8 +106,6 @@ HOSTED = (
         adds="POST /v1/ingest",
         search="/v1/search",
         lag=0.01,
-        key_variable="MEMSY_API_KEY",
-        url_variable="MEMSY_BASE_URL",
         timeout="openproto_adapters.memsy.provider.TIMEOUT",
         processes_later=True,
         wait=10.0,
@@ -116,8 +118,6 @@ HOSTED = (
         adds="POST /ns/{namespace}/document",
         search="/ns/*/search",
         lag=0.01,
-        key_variable="SUPERMEMORY_API_KEY",
-        url_variable="SUPERMEMORY_BASE_URL",
         timeout="openproto_adapters.supermemory.provider.TIMEOUT",
         processes_later=True,
         wait="indexed",

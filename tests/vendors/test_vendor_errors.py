@@ -169,15 +169,13 @@ async def test_the_environment_has_key_and_address(
     hosted: Hosted, emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = emulator.provider_options()
-    for variable, option in ((hosted.url_variable, "base_url"), (hosted.key_variable, "api_key")):
-        monkeypatch.delenv(variable or "NONE", raising=False)
-        if option == "api_key" and variable:
-            key = options.pop("api_key")
+    for variable, option in hosted.variables.items():
+        monkeypatch.delenv(variable, raising=False)
+        given = options.pop(option)
+        if option == "api_key":
             with pytest.raises(errors.UnauthorizedError, match=variable):
                 await hosted.provider(**options).open()
-            monkeypatch.setenv(variable, key)
-        elif variable:
-            monkeypatch.setenv(variable, options.pop(option))
+        monkeypatch.setenv(variable, given)
     assert emulator.counters.requests == 0
     async with AsyncMemory(hosted.provider(**options)) as memory:
         await memory.add("tea", user_id="ann")

@@ -238,12 +238,8 @@ def _serve(home: Path, environment: dict[str, str]) -> Iterator[str]:
         _wait_for(url, server, home / "server.log")
         yield url
     finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.kill()  # its database is thrown away
+        server.wait()
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
