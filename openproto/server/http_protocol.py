@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 from pydantic_core import to_json
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from openproto import InvalidRequestError, OpenProtoError, ProviderUnavailableError
 from openproto.models import OMP_VERSION
@@ -25,6 +25,7 @@ from openproto.server.http_errors import HeadTooLargeError, RequestTimeoutError
 
 if TYPE_CHECKING:
     from uvicorn import Config
+    from uvicorn._types import ASGI3Application
     from uvicorn.server import ServerState
 
 _PIECE = 2**14  # bytes parsed at a time; a head that begins in a piece is counted from the next one on
@@ -53,6 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._has_served = False
         self._refused = False
+        self._at_work: RequestResponseCycle | None = None  # `cycle` may be of a request that waits behind it
         self._unsent = math.inf
         self._stuck_after = math.inf
         self._deadline = math.inf
@@ -119,9 +121,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(too_many_connections())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """End, and tell the request at work, where uvicorn tells the newest one."""
         self._all.remove(self)
         super().connection_lost(exc)
+        if self._at_work is not None and not self._at_work.response_complete:
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
@@ -216,6 +221,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _wait(self, seconds: float) -> None:
         self._deadline = self.loop.time() + seconds
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._at_work = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _should_upgrade(self) -> bool:
         """Hold back a request that offers an upgrade: its body is not parsed, so it is read once more without."""
         return True
@@ -241,6 +250,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_running:
             if not self._in_body:
                 self.cycle.keep_alive = False  # an earlier request is at work: its response ends the connection
+                return
+            if self._at_work is not None and self.cycle is not self._at_work:  # as does that of the one before this
+                self.pipeline.popleft()
+                self.cycle = self.pipeline[0][0] if self.pipeline else self._at_work
+                self.cycle.keep_alive = False
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -20,12 +20,14 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.3
 _USAGE_SECONDS = 30.0
+_NONE_KNOWN = "every key is refused until it can be read"
 
 
 class KeyRing:
     """Keys and how often they were used.
 
-    A file that cannot be read any more changes nothing: the keys that were read last stay, and `problem` says why.
+    A file that cannot be read any more changes nothing: the keys that were read last stay, and `problem` says why. A
+    worker that starts meanwhile knows none: those that the server started with may have been revoked since.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -33,7 +35,8 @@ class KeyRing:
         """Whether a request needs a key; a file that becomes empty does not open the server."""
         self.problem: str | None = None
         self._path: Path | None = settings.keys_file
-        self._keys: list[ApiKey] = settings.keys
+        self._keys: list[ApiKey] = settings.keys if self._path is None else []
+        self._told = settings.keys  # of which the log has spoken
         self._seen: tuple[int, ...] | None = None
         self._used: dict[str, tuple[int, datetime]] = {}
 
@@ -55,6 +58,7 @@ class KeyRing:
         if self._path is None:
             yield
             return
+        await asyncio.to_thread(self._refresh, self._path)
         hangup = asyncio.Event()
         loop = asyncio.get_running_loop()
         with suppress(ValueError, RuntimeError):  # not in the main thread, where signals arrive
@@ -90,12 +94,14 @@ class KeyRing:
         except (OSError, ValueError) as error:
             problem = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             if problem != self.problem:
-                _log.warning("%s; the keys that were read before stay in use", problem)
+                known = "the keys that were read before stay in use" if self._keys else _NONE_KNOWN
+                _log.warning("%s; %s", problem, known)
             self.problem, self._seen = problem, None
             return
-        if self.problem is not None or keys != self._keys:
+        if self.problem is not None or keys != self._told:
             _log.info("%d API keys of %s are in use", len(keys), path)
-        self._keys, self.problem, self._seen = keys, None, seen
+        self._keys = self._told = keys
+        self.problem, self._seen = None, seen
 
     async def _write_usage(self, path: Path) -> None:
         used, self._used = self._used, {}

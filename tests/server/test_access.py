@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 from pydantic import ValidationError
-from server_tools import Serve, error_of
+from server_tools import Serve, error_of, sqlite_app
+from waiting import until
 
 from openproto.server import ServerSettings
 from openproto.server.keys import ApiKey, find_key, new_key, read_keys
@@ -176,6 +177,18 @@ def test_only_hashes_of_keys_are_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ADA not in repr(settings)
     monkeypatch.setenv("OPENPROTO_SERVER_KEYS", written)
     assert ServerSettings().keys == [ADAS]
+
+
+async def test_a_worker_that_starts_beside_a_broken_file_knows_no_key(serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([ADAS.model_dump()]))
+    settings = ServerSettings(keys_file=file)
+    file.write_text("[")  # by now the key may have been revoked
+    client = serve(sqlite_app(tmp_path / "memory.db", settings), settings)
+    listed = ("GET", "/memories", {"params": {"user_id": "ada"}})
+    assert ask(client, listed, bearer(ADA)).status_code == 401
+    file.write_text(json.dumps([ADAS.model_dump()]))
+    await until(lambda: ask(client, listed, bearer(ADA)).status_code == 200)
 
 
 @pytest.mark.parametrize("broken", ["{", "{}", "[1]", '[{"name": "n", "sha256": "secret", "users": "*"}]', "[]"])

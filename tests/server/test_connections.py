@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -162,6 +163,19 @@ def test_a_long_call_has_no_deadline_here(serve: Serve) -> None:
 )
 def test_headers_of_the_connection(client: httpx.Client, lines: bytes, status: int) -> None:
     assert asked(client, b"GET /capabilities HTTP/1.1\r\n" + lines + b"\r\n")[0] == status
+
+
+def test_a_client_that_leaves_ends_the_request_at_work_whatever_waits_behind_it(serve: Serve) -> None:
+    provider, app = scripted_app()
+    with connect(serve(app).base_url, HEAD + b"\r\n" + GET + HEAD + b"\r\n"):
+        assert provider.asked.wait(LONG)
+    assert provider.cancelled.wait(LONG)
+
+
+def test_a_refusal_is_not_the_answer_to_an_earlier_request(serve_file: Serve) -> None:
+    bad = CHUNKED + b"\r\nno size\r\n"
+    with connect(serve_file().base_url, HEAD + b"\r\n" + GET + bad) as connection:
+        assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"200", b"404"]
 
 
 def test_a_newcomer_without_a_place_gets_503_at_once(serve: Serve) -> None:
