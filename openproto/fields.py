@@ -222,7 +222,11 @@ def _wanted_tags(tags: Any) -> Any:
         return (tags,)
     if not isinstance(tags, list | tuple | set | frozenset):
         return tags
-    return tuple(dict.fromkeys(tags)) if all(isinstance(tag, str) for tag in tags) else tuple(tags)
+    return tuple(tags)
+
+
+def _distinct_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tags))  # counted before, as their number is limited in the OpenAPI document
 
 
 def _utc(moment: datetime) -> datetime:
@@ -287,7 +291,9 @@ RecordId = Annotated[str, StringConstraints(max_length=MAX_ID_LENGTH), _TEXT, _P
 RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]
 Tag = Annotated[str, StringConstraints(max_length=MAX_TAG_LENGTH), _TEXT, _PATTERN]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), BeforeValidator(_listed)]
-TagFilter = Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS), BeforeValidator(_wanted_tags)]
+TagFilter = Annotated[
+    tuple[Tag, ...], Field(max_length=MAX_TAGS), BeforeValidator(_wanted_tags), AfterValidator(_distinct_tags)
+]
 Key = Annotated[str, StringConstraints(max_length=MAX_KEY_LENGTH), _TEXT, _PATTERN]
 Version = Annotated[str, StringConstraints(max_length=64), _TEXT, _PATTERN]
 ScopePath = Annotated[

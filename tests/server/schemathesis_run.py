@@ -32,6 +32,12 @@ class Run(NamedTuple):
     cases: int
     output: str
 
+    @property
+    def summary(self) -> str:
+        """What failed, each line cut short, for bodies are long."""
+        failures = self.output.partition("= FAILURES =")[2] or self.output[-2000:]
+        return "\n".join(line[:200] for line in failures.splitlines() if line.strip())
+
 
 def schemathesis(examples: int, *, with_keys: bool = False, phases: str = ALL_PHASES) -> Run:
     """Serve an empty file, with a key where wanted, and run at most so many examples for each operation and phase."""

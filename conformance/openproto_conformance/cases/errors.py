@@ -95,7 +95,7 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {
             "user_id": BAD_USERS,
             "scope": BAD_SCOPES,
-            "tag": ("", " ", "t" * 129, NUL, LOW, 5),
+            "tag": ("", " ", "t" * 129, NUL, LOW, 5, ["t"] * 65),
             "since": BAD_MOMENTS,
             "until": BAD_MOMENTS,
             "as_of": BAD_MOMENTS,
@@ -109,7 +109,7 @@ INVALID: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
             "query": ("", " ", "q" * 100_001, NUL, SURROGATE, 5, None),
             "user_id": BAD_USERS,
             "scope": BAD_SCOPES,
-            "tag": ("", " ", "t" * 129, NUL, LOW, 5),
+            "tag": ("", " ", "t" * 129, NUL, LOW, 5, ["t"] * 65),
             "as_of": BAD_MOMENTS,
             "limit": (0, -1, 101, 1.5, "5", True, None),
             "min_score": (-0.001, 1.001, float("nan"), "0.5"),
