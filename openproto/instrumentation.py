@@ -79,6 +79,7 @@ class Meter:
     def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
         self.observers = observers
         self._verbs: dict[str, _Tally] = {}
+        self._failing: set[int] = set()
 
     def count(self, verb: Verb, outcome: str, seconds: float, retries: int) -> None:
         """Count a call that has ended."""
@@ -93,12 +94,17 @@ class Meter:
         tally.recent.append(seconds)
 
     def report(self, event: CallEvent) -> None:
-        """Hand an event to the observers; one that raises is logged and does the call no harm."""
-        for observer in self.observers:
+        """Hand an event to the observers; one that raises does the call no harm and is logged once."""
+        for number, observer in enumerate(self.observers):
             try:
                 observer(event)
             except Exception:
-                _log.warning("an observer failed on a call of %s", event.verb, exc_info=True)
+                if number not in self._failing:
+                    text = "an observer failed on a call of %s; that is told once, until it works again"
+                    _log.warning(text, event.verb, exc_info=True)
+                self._failing.add(number)
+            else:
+                self._failing.discard(number)
 
     def stats(self, in_flight: int) -> Stats:
         """Return the figures as they are now."""

@@ -69,7 +69,7 @@ class Audited(Layer):
         self._url = url
         self._keeps_reads = reads
         self._journal: Journal = journal_at(url)
-        self._journal_is_down = False
+        self._journal_is_down = self._entries_wait = False
         self._reads: AuditBuffer | None = None
         self._writes: AuditBuffer | None = None
 
@@ -272,7 +272,11 @@ class Audited(Layer):
         try:
             await writes.flush()
         except OpenProtoError as error:
-            _log.error("audit: a write happened and its entry waits for the journal: %s", error.message)
+            if not self._entries_wait:  # of many at once, the first says so for all
+                _log.error("audit: a write happened and its entry waits for the journal: %s", error.message)
+            self._entries_wait = True
+        else:
+            self._entries_wait = False
 
     def _record_read(self, user_id: str, *, memory_id: str | None = None, scope: str | None = None) -> None:
         if self._keeps_reads:

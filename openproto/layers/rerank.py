@@ -46,6 +46,7 @@ class Reranked(Layer):
         self._rerank: Any = reranker.rerank
         self._timeout = float(getattr(reranker, "timeout", TIMEOUT))
         self._threads = Threads(1, "openproto-rerank")
+        self._is_left_out = False
 
     async def close(self) -> None:
         """Close the inner provider."""
@@ -79,8 +80,13 @@ class Reranked(Layer):
             if len(marks) != len(found) or any(map(math.isnan, marks)):
                 raise ValueError("a reranker must return a number for each text")
         except Exception as error:  # whatever it is, the hits are worth having as they are
-            _log.warning("search: the reranker was left out (%s)", type(error).__name__)
+            if not self._is_left_out:
+                _log.warning("search: the reranker is left out until it answers again (%s)", type(error).__name__)
+            self._is_left_out = True
             return numbers
+        if self._is_left_out:
+            _log.warning("search: the reranker answers again")
+        self._is_left_out = False
         return sorted(numbers, key=lambda number: -marks[number])
 
 

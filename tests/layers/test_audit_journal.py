@@ -173,7 +173,7 @@ async def test_while_the_journal_takes_nothing_writes_are_refused_before_the_cha
     monkeypatch.setattr(sqlite_journal, "_LOCK_TIMEOUT", 0.1)
     async with made() as writer:
         with locked(file):
-            first = await writer.add("tea", user_id="ann")
+            first, _ = await asyncio.gather(writer.add("tea", user_id="ann"), writer.add("cocoa", user_id="bob"))
             (logged,) = [record for record in caplog.records if "waits for the journal" in record.getMessage()]
             assert (logged.levelno, "tea" in caplog.text) == (logging.ERROR, False)
             changes: list[Any] = [writer.add("milk", user_id="ann"), writer.update(first.id, content="coffee")]

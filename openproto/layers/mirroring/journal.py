@@ -89,6 +89,7 @@ class MirrorJournal:
         self._writer: SqliteThread | None = None
         self._reader: SqliteThread | None = None
         self._pad: Pad | None = None
+        self._is_down = False
         self._seq = 0
         self._in_flight: set[int] = set()
         self._waiting: list[tuple[str, Sequence[Sequence[Any]]]] = []
@@ -159,10 +160,14 @@ class MirrorJournal:
             async with asyncio.timeout(APPEND_SECONDS):
                 await self.commit()
         except (OpenProtoError, TimeoutError) as error:
-            _log.error("mirror: the journal takes no entries now (%s); they are kept in memory", type(error).__name__)
+            if not self._is_down:
+                _log.error("mirror: the journal takes no entries now (%s); they are kept in memory", type(error).__name__)
+            self._is_down = True
         except BaseException:
             self.remove(seqs)  # the primary was not asked
             raise
+        else:
+            self._is_down = False
         return seqs
 
     def resolve(self, seq: int, id: str) -> None:
