@@ -161,7 +161,8 @@ class MirrorJournal:
                 await self.commit()
         except (OpenProtoError, TimeoutError) as error:
             if not self._is_down:
-                _log.error("mirror: the journal takes no entries now (%s); they are kept in memory", type(error).__name__)
+                text = "mirror: the journal takes no entries now (%s); they are kept in memory"
+                _log.error(text, type(error).__name__)
             self._is_down = True
         except BaseException:
             self.remove(seqs)  # the primary was not asked
