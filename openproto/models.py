@@ -80,7 +80,7 @@ class MemoryRecord(Result):
     scope: str | None = Field(default=None, exclude_if=is_absent)
     tags: list[str] = Field(default_factory=list, exclude_if=is_absent)
     source: MemorySource | None = Field(default=None, exclude_if=is_absent)
-    confidence: float | None = Field(default=None, exclude_if=is_absent)
+    confidence: float | None = Field(default=None, strict=True, exclude_if=is_absent)
     valid_from: Moment | None = Field(default=None, exclude_if=is_absent)
     valid_to: Moment | None = Field(default=None, exclude_if=is_absent)
     supersedes: list[str] = Field(default_factory=list, exclude_if=is_absent)

@@ -120,11 +120,14 @@ def test_a_precondition_that_could_mean_anything_is_refused(client: httpx.Client
         error_of(client.put("/memories", json=ITEM, headers=headers), 400, "invalid_request")
 
 
-def test_what_is_wrong_with_a_record_to_restore_is_named_by_its_place(client: httpx.Client) -> None:
+@pytest.mark.parametrize(("field", "value"), [("created_at", "yesterday"), ("confidence", True), ("confidence", "0.5")])
+def test_what_is_wrong_with_a_record_to_restore_is_named_by_its_place(
+    client: httpx.Client, field: str, value: object
+) -> None:
     record = client.put("/memories", json=ITEM).json()
-    broken = {"records": [record, {**record, "created_at": "yesterday"}]}
+    broken = {"records": [record, {**record, field: value}]}
     message = error_of(client.post("/memories/restore", json=broken), 400, "invalid_request")["message"]
-    assert "records.1.created_at" in message
+    assert f"records.1.{field}" in message
 
 
 ROUTES = {
