@@ -22,6 +22,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from openproto.errors import InvalidRequestError
 
 M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", list[str], tuple[str, ...])
 
 MAX_CONTENT_LENGTH = 100_000
 MAX_LABEL_LENGTH = 256
@@ -210,8 +211,8 @@ def _listed(values: Any) -> Any:
     return [] if values is None else values
 
 
-def _distinct(values: list[str]) -> list[str]:
-    return list(dict.fromkeys(values))
+def _distinct(values: S) -> S:
+    return type(values)(dict.fromkeys(values))
 
 
 def _wanted_tags(tags: Any) -> Any:
@@ -223,10 +224,6 @@ def _wanted_tags(tags: Any) -> Any:
     if not isinstance(tags, list | tuple | set | frozenset):
         return tags
     return tuple(tags)
-
-
-def _distinct_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(tags))  # counted before, as their number is limited in the OpenAPI document
 
 
 def _utc(moment: datetime) -> datetime:
@@ -291,8 +288,9 @@ RecordId = Annotated[str, StringConstraints(max_length=MAX_ID_LENGTH), _TEXT, _P
 RecordIds = Annotated[list[RecordId], BeforeValidator(_listed), AfterValidator(_distinct)]
 Tag = Annotated[str, StringConstraints(max_length=MAX_TAG_LENGTH), _TEXT, _PATTERN]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), BeforeValidator(_listed)]
+# The tags are counted as they were given, which is what `maxItems` of the OpenAPI document says.
 TagFilter = Annotated[
-    tuple[Tag, ...], Field(max_length=MAX_TAGS), BeforeValidator(_wanted_tags), AfterValidator(_distinct_tags)
+    tuple[Tag, ...], Field(max_length=MAX_TAGS), BeforeValidator(_wanted_tags), AfterValidator(_distinct)
 ]
 Key = Annotated[str, StringConstraints(max_length=MAX_KEY_LENGTH), _TEXT, _PATTERN]
 Version = Annotated[str, StringConstraints(max_length=64), _TEXT, _PATTERN]

@@ -98,7 +98,7 @@ class Meter:
         for number, observer in enumerate(self.observers):
             try:
                 observer(event)
-            except Exception:
+            except Exception:  # an observer is the application's, and may raise anything
                 if number not in self._failing:
                     text = "an observer failed on a call of %s; that is told once, until it works again"
                     _log.warning(text, event.verb, exc_info=True)

@@ -45,11 +45,11 @@ class CancelledWrite:
         return await self.bench.add(content, user_id=self.user, **self.bench.supported(**FIELDS))
 
     def _call(self, subject: Any) -> Awaitable[Any]:
-        """Return the write."""
+        """Return the write; each kind of write says which."""
         raise NotImplementedError
 
     async def _happened(self, subject: Any) -> bool:
-        """Return whether it happened, whole."""
+        """Return whether it happened, whole; each kind of write looks for its own."""
         raise NotImplementedError
 
     async def found(self, word: str, wanted: list[str]) -> None:

@@ -71,7 +71,7 @@ def unreachable(provider: Provider) -> Provider | None:
         return None
     try:
         return _made_with(type(inner), {**options, **elsewhere})
-    except Exception:
+    except Exception:  # a third party's constructor raises what it likes
         return None  # it looks at its options itself, and this is none of them
 
 

@@ -62,7 +62,7 @@ def made_by(call: Call, how: How, stack: ExitStack, emulator: Emulator | None) -
         if given or not isinstance(error.__cause__, ValueError) or not _binds(name, target):
             raise
         broken = True
-    except Exception:
+    except Exception:  # whatever the constructor raises, the run reports it
         broken = True
     if broken:
         return Made(name, lambda: make_provider(name, target.provider_options), call.redact.secrets, broken)
@@ -88,7 +88,7 @@ def _on_a_temporary_path(target: Target, stack: ExitStack) -> Target:
         there.make_provider()
     except Misuse:
         return target
-    except Exception:
+    except Exception:  # it takes the path, and what it raises is reported where it is made in earnest
         return there
     return there
 

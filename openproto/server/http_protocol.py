@@ -251,7 +251,9 @@ class HttpProtocol(HttpToolsProtocol):
             if not self._in_body:
                 self.cycle.keep_alive = False  # an earlier request is at work: its response ends the connection
                 return
-            if self._at_work is not None and self.cycle is not self._at_work:  # as does that of the one before this
+            if self._at_work is not None and self.cycle is not self._at_work:
+                # The request that is refused waits behind others. A response now would pass for one of theirs, so it
+                # gets none: the last of theirs ends the connection.
                 self.pipeline.popleft()
                 self.cycle = self.pipeline[0][0] if self.pipeline else self._at_work
                 self.cycle.keep_alive = False

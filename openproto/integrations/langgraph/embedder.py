@@ -34,5 +34,5 @@ class IndexEmbedder:
         """Return a vector for each text; called in a private thread."""
         try:
             return self._embeddings.embed_documents(list(texts))
-        except NotImplementedError:
+        except NotImplementedError:  # LangChain's embeddings that are asynchronous alone
             return asyncio.run(self._embeddings.aembed_documents(list(texts)))
