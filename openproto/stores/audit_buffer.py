@@ -9,11 +9,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from openproto.errors import OpenProtoError
-from openproto.models import Verb
+from openproto.models import AuditEntry, Verb
 from openproto.provider import current_call
+from openproto.stores.moments import from_micros
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,28 @@ class AuditRow(NamedTuple):
     memory_id: str | None
     scope: str | None
     request_id: str | None
+
+    @classmethod
+    def of_micros(cls, row: Sequence[Any]) -> Self:
+        """Return the entry of a row whose moment is in microseconds."""
+        owner, moment, *rest = row
+        return cls(owner, from_micros(moment), *rest)
+
+    def entry(self) -> AuditEntry:
+        """Return it as it is answered; it was validated when it was made."""
+        user_id, timestamp, app, action, memory_id, scope, request_id = self
+        return AuditEntry.of_valid(
+            {
+                "timestamp": timestamp,
+                "action": action,
+                "user_id": user_id,
+                "app": app,
+                "memory_id": memory_id,
+                "scope": scope,
+                "request_id": request_id,
+            },
+            {},
+        )
 
 
 def audit_row(

@@ -182,7 +182,13 @@ async def test_a_file_of_the_first_schema_is_upgraded_and_keeps_what_it_held(pat
     with closing(sqlite3.connect(path)) as db:
         db.executescript(OLD_SCHEMA.read_text())
         names = dict(db.execute("SELECT content, id FROM memories"))
+        db.execute("UPDATE audit SET timestamp = (SELECT timestamp FROM audit WHERE number = 8) WHERE number = 9")
+        db.commit()
+        recorded = db.execute(
+            "SELECT action, memory_id FROM audit WHERE user_id = 'ada' ORDER BY number DESC"
+        ).fetchall()
     async with memory(path, audit_reads=False) as client:
+        assert [(entry.action, entry.memory_id) for entry in await client.audit("ada")] == recorded
 
         async def current(year: int) -> set[str]:
             return {r.content async for r in client.iter("ada", as_of=datetime(year, 1, 1, tzinfo=UTC))}

@@ -11,7 +11,6 @@ from uuid import UUID
 from openproto.context import TokenCounter, fill_context
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
 from openproto.models import (
-    AuditEntry,
     ContextBlock,
     MemoryPage,
     MemoryRecord,
@@ -45,6 +44,7 @@ from openproto.requests import (
     SearchQuery,
     UsersQuery,
 )
+from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.cursors import decode_cursor, encode_cursor
 from openproto.stores.indexer import IndexedInput
 from openproto.stores.restoring import as_stored, index_records
@@ -270,7 +270,7 @@ class Postgres(Store):
         rows = await self._fetch(acting_for(query.user_id), queries.AUDIT, *wanted)
         check_owner([row["user_id"] for row in rows], query.user_id)
         self._record_read(query.user_id, memory_id=query.memory_id)
-        return [AuditEntry(**dict(row)) for row in rows]
+        return [AuditRow(*row).entry() for row in rows]
 
     async def _decided(self, batch: Batch, connection: Any) -> Written:
         fetch = partial(self._fetch_on, connection)

@@ -129,7 +129,7 @@ SELECT user_id FROM found WHERE user_id IS NOT NULL LIMIT $2
 """
 
 AUDIT = """
-SELECT timestamp, action, user_id, app, memory_id, scope, request_id FROM {schema}.audit
+SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM {schema}.audit
 WHERE user_id = $1 AND ($2::text IS NULL OR app = $2) AND ($3::text IS NULL OR memory_id = $3)
   AND timestamp >= coalesce($4, '-infinity'::timestamptz)
 ORDER BY timestamp DESC, number DESC LIMIT $5

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
+from openproto.models import StoredRecord, UsedKey, UserPart
+from openproto.stores.audit_buffer import AuditRow
 from openproto_adapters.postgres.queries import RECORD, Queries
 from openproto_adapters.postgres.records import check_owner, to_record
 from openproto_adapters.postgres.row_security import acting_for
@@ -39,7 +40,7 @@ WHERE m.user_id = $1 AND m.idempotency_key <> m.memory_id::text AND $2::boolean 
 """
 
 AUDIT = """
-SELECT m.user_id, m.timestamp, m.action, m.app, m.memory_id, m.scope, m.request_id FROM {schema}.audit m
+SELECT m.user_id, m.timestamp, m.app, m.action, m.memory_id, m.scope, m.request_id FROM {schema}.audit m
 WHERE m.user_id = $1 AND $2::boolean IS NOT NULL ORDER BY m.timestamp, m.number
 """
 
@@ -79,7 +80,7 @@ class PostgresSnapshot:
             keys = [UsedKey(idempotency_key=k, record_id=id, fingerprint=digest.hex()) for _, k, id, digest in rows]
             yield UserPart(user_id, keys=keys)
         async for rows in self._rows(AUDIT, user_id):
-            yield UserPart(user_id, audit=[AuditEntry(**row) for row in rows])
+            yield UserPart(user_id, audit=[AuditRow(*row).entry() for row in rows])
 
     async def _rows(self, statement: str, user_id: str) -> AsyncIterator[Sequence[Any]]:
         acting = acting_for(user_id)

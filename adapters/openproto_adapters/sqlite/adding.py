@@ -37,7 +37,6 @@ HOLDING = f"""SELECT {COLUMNS} FROM {word_index.HOLDING} CROSS JOIN memories ON 
 INSERT_KEY = "INSERT INTO main.keys (user_id, idempotency_key, memory_id, fingerprint) VALUES (?, ?, ?, ?)"
 
 LAST_CHANGE = "SELECT coalesce(max(seq), 0) FROM changes WHERE user_id = :user_id"
-TRIM_CHANGES = "DELETE FROM changes WHERE user_id = :user_id AND seq <= :seq - 500"
 
 WRITTEN_BEFORE = "SELECT memory_id, fingerprint FROM keys WHERE user_id = :user_id AND idempotency_key = :key"
 ADDED_BEFORE = "SELECT 1 FROM audit WHERE user_id = :user_id AND action = 'add' AND memory_id = :id"
@@ -128,10 +127,8 @@ def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:
     db.insert("main.memories", who | keys | dict(zip(FIELDS, fields, strict=True)))
     for user_id, its in of_user.items():
         ((before,),) = db.execute(LAST_CHANGE, {"user_id": user_id}).fetchall()
-        seq = before + len(its)
-        db.insert("changes", {"user_id": [user_id] * len(its), "seq": range(before + 1, seq + 1), "number": its})
-        if seq // 100 > before // 100:
-            db.execute(TRIM_CHANGES, {"user_id": user_id, "seq": seq})
+        after = range(before + 1, before + 1 + len(its))
+        db.insert("changes", {"user_id": [user_id] * len(its), "seq": after, "number": its})
     word_index.add(db, numbers, [(new.item.user_id, new.item.content) for new, _ in rows])
 
 

@@ -17,7 +17,7 @@ from openproto_adapters.sqlite.adding import INSERT_KEY, fields_of, insert, new_
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import from_micros, to_micros
 from openproto_adapters.sqlite.selection import check_owner
-from openproto_adapters.sqlite.statements import GET_BY_KEY, write_audit
+from openproto_adapters.sqlite.statements import GET_BY_KEY, NEXT_ENTRY, write_audit
 from openproto_adapters.sqlite.supersession import handovers_of, set_handovers
 
 OWNERS = "SELECT id, user_id FROM memories WHERE id IN (SELECT value FROM json_each(:ids))"
@@ -39,8 +39,8 @@ LAST_WRITES = """SELECT user_id, memory_id, action FROM audit
     WHERE user_id = :user_id AND action IN ('add', 'delete') AND memory_id IN (SELECT value FROM json_each(:ids))
     ORDER BY timestamp, number"""
 
-INSERT_AUDIT_ONCE = """INSERT INTO main.audit (user_id, timestamp, app, action, memory_id, scope, request_id)
-    SELECT :user_id, :timestamp, :app, :action, :memory_id, :scope, :request_id WHERE NOT EXISTS (
+INSERT_AUDIT_ONCE = f"""INSERT INTO main.audit (user_id, timestamp, number, app, action, memory_id, scope, request_id)
+    SELECT :user_id, :timestamp, {NEXT_ENTRY}, :app, :action, :memory_id, :scope, :request_id WHERE NOT EXISTS (
         SELECT 1 FROM audit WHERE user_id = :user_id AND timestamp = :timestamp AND app IS :app AND action = :action
             AND memory_id IS :memory_id AND scope IS :scope AND request_id IS :request_id)"""
 

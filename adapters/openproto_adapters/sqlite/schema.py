@@ -10,7 +10,7 @@ from pathlib import Path
 from openproto.errors import ProviderError
 from openproto_adapters.sqlite.word_index import spelled
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from sqlite3 import Cursor
 from typing import Any, TypeAlias
 
-from openproto.models import AuditEntry, StoredRecord, UsedKey, UserPart
+from openproto.models import StoredRecord, UsedKey, UserPart
+from openproto.stores.audit_buffer import AuditRow
 from openproto.stores.compact_json import from_json
 from openproto_adapters.sqlite.lanes import Connection
 from openproto_adapters.sqlite.records import COLUMNS, NO_LIST, from_micros, to_record
@@ -31,7 +32,7 @@ SCOPES = "SELECT user_id, scope, count(*) FROM memories WHERE user_id = :user_id
 KEYS = """SELECT user_id, idempotency_key, memory_id, fingerprint FROM keys
     WHERE user_id = :user_id AND idempotency_key <> memory_id ORDER BY idempotency_key"""
 
-AUDIT = """SELECT user_id, timestamp, action, app, memory_id, scope, request_id FROM audit
+AUDIT = """SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM audit
     WHERE user_id = :user_id ORDER BY timestamp, number"""
 
 
@@ -75,7 +76,7 @@ class SqliteSnapshot:
             keys = [UsedKey(idempotency_key=k, record_id=id, fingerprint=digest.hex()) for _, k, id, digest in rows]
             yield UserPart(user_id, keys=keys)
         async for rows in self._rows(AUDIT, user_id, owner=0):
-            yield UserPart(user_id, audit=[_entry(row) for row in rows])
+            yield UserPart(user_id, audit=[AuditRow.of_micros(row).entry() for row in rows])
 
     async def _rows(self, statement: str, user_id: str, owner: int = 2) -> AsyncIterator[Sequence[Any]]:
         parameters = {"user_id": user_id, "vectors": self._vectors}
@@ -110,8 +111,3 @@ def _stored(row: tuple[Any, ...]) -> StoredRecord:
 
 def _moments(handovers: str) -> list[tuple[str, datetime]]:
     return [(by, from_micros(int(moment))) for by, moment in from_json(handovers)]
-
-
-def _entry(row: tuple[Any, ...]) -> AuditEntry:
-    names = ("user_id", "timestamp", "action", "app", "memory_id", "scope", "request_id")
-    return AuditEntry(**{**dict(zip(names, row, strict=True)), "timestamp": from_micros(row[1])})

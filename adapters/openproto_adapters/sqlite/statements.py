@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from openproto.errors import ConflictError, InvalidRequestError, NotFoundError, OpenProtoError
-from openproto.models import AuditEntry, MemoryPage, MemoryRecord, UserPage
-from openproto.provider import ScopeCounts, count_scopes
+from openproto.models import MemoryPage, MemoryRecord, UserPage
+from openproto.provider import AuditEntries, ScopeCounts, count_scopes
 from openproto.requests import (
     AuditQuery,
     Filters,
@@ -61,7 +61,10 @@ SCOPES = """SELECT user_id, scope, count(*) FROM memories WHERE {where} AND scop
 
 NEXT_USER = "SELECT min(user_id) FROM memories WHERE user_id > :after"
 
-LIST_AUDIT = """SELECT timestamp, action, user_id, app, memory_id, scope, request_id FROM audit
+# Of a row that is inserted with the user and the moment first.
+NEXT_ENTRY = "(SELECT coalesce(max(number), 0) + 1 FROM main.audit WHERE user_id = ?1 AND timestamp = ?2)"
+
+LIST_AUDIT = """SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM audit
     WHERE user_id = :user_id AND (:app IS NULL OR app = :app) AND (:id IS NULL OR memory_id = :id)
       AND timestamp >= coalesce(:since, timestamp)
     ORDER BY timestamp DESC, number DESC LIMIT :limit"""
@@ -214,15 +217,14 @@ def list_users(db: Connection, query: UsersQuery) -> UserPage:
     return UserPage(items=items[: query.limit], next_cursor=items[query.limit - 1] if more else None)
 
 
-def list_audit(db: Connection, query: AuditQuery) -> list[AuditEntry]:
+def list_audit(db: Connection, query: AuditQuery) -> AuditEntries:
     """Return the user's audit entries, newest first."""
     db.act_for(query.user_id)
     wanted = query.model_dump(include={"user_id", "app", "limit"})
     rows = db.execute(LIST_AUDIT, wanted | {"id": query.memory_id, "since": to_micros(query.since)}).fetchall()
-    for _, _, owner, *_ in rows:
+    for owner, *_ in rows:
         check_owner(owner, query.user_id)
-    names = ("timestamp", "action", "user_id", "app", "memory_id", "scope", "request_id")
-    return [AuditEntry(**{**dict(zip(names, row, strict=True)), "timestamp": from_micros(row[0])}) for row in rows]
+    return [AuditRow.of_micros(row).entry() for row in rows]
 
 
 def size(db: Connection) -> int:
@@ -237,7 +239,8 @@ def write_audit(db: Connection, rows: Iterable[AuditRow]) -> None:
     """Append audit entries."""
     columns = dict(zip(AuditRow._fields, zip(*rows, strict=True), strict=False))
     if columns:
-        db.insert("main.audit", columns | {"timestamp": [*map(to_micros, columns["timestamp"])]})
+        moments = [*map(to_micros, columns["timestamp"])]
+        db.insert("main.audit", columns | {"timestamp": moments}, number=NEXT_ENTRY)
 
 
 def by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None:

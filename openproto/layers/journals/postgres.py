@@ -17,7 +17,6 @@ from openproto.errors import (
     UnauthorizedError,
 )
 from openproto.layers.journals.journal import ACTION, Journal
-from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
 from openproto.stores.audit_buffer import AuditRow
@@ -105,7 +104,7 @@ class PostgresJournal(Journal):
         """Return the entries."""
         arguments = (query.user_id, query.app, query.memory_id, query.since, query.limit)
         rows = await self._use(lambda db: db.fetch(_ENTRIES.format(schema=self._schema), *arguments))
-        return [AuditEntry(**dict(row)) for row in rows]
+        return [AuditRow(*row).entry() for row in rows]
 
     async def close(self) -> None:
         """Close every connection at once."""

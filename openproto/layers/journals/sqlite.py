@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from openproto.blocking.sqlite import SqliteThread, file_error
 from openproto.errors import ProviderUnavailableError
 from openproto.layers.journals.journal import ACTION, Journal
-from openproto.models import AuditEntry
 from openproto.provider import AuditEntries
 from openproto.requests import AuditQuery
 from openproto.stores.audit_buffer import AuditRow
+from openproto.stores.moments import to_micros
 
 _LOCK_TIMEOUT = 5.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS audit (
@@ -63,7 +60,7 @@ class SqliteJournal(Journal):
 
     async def append(self, rows: Sequence[AuditRow]) -> None:
         """Write the entries in one transaction."""
-        values = [(row.user_id, _micros(row.timestamp), *row[2:]) for row in rows]
+        values = [(row.user_id, to_micros(row.timestamp), *row[2:]) for row in rows]
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
@@ -73,10 +70,10 @@ class SqliteJournal(Journal):
 
     async def entries(self, query: AuditQuery) -> AuditEntries:
         """Return the entries; a process that writes to the file does not hold this up."""
-        parameters = {**query.model_dump(), "since": query.since and _micros(query.since)}
+        parameters = {**query.model_dump(), "since": query.since and to_micros(query.since)}
 
         def read(connection: sqlite3.Connection) -> AuditEntries:
-            return [_entry(row) for row in connection.execute(_ENTRIES, parameters)]
+            return [AuditRow.of_micros(row).entry() for row in connection.execute(_ENTRIES, parameters)]
 
         return await _open(self._reader).run(read)
 
@@ -101,16 +98,7 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def _entry(row: tuple[Any, ...]) -> AuditEntry:
-    columns = dict(zip(AuditRow._fields, row, strict=True))
-    return AuditEntry(**{**columns, "timestamp": _EPOCH + timedelta(microseconds=columns["timestamp"])})
-
-
 _file_error = partial(file_error, what="the audit journal", option="audit=")
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _open(lane: SqliteThread | None) -> SqliteThread:
