@@ -69,6 +69,17 @@ class Part(Call):
         return self._answers(connection, [call._request for call in calls if isinstance(call, Part)])
 
 
+class _Look:
+    """What SQLite asks between its steps: whether to stop. It knows no connection, which needs no collector then."""
+
+    def __init__(self) -> None:
+        self.job = Job()
+        self.is_off = False
+
+    def __call__(self) -> bool:
+        return self.job.cancelled and not self.is_off
+
+
 class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
@@ -79,19 +90,23 @@ class Connection(sqlite3.Connection):
     stands_in_for: Path | None = None
     """The file that did not exist yet when this connection to an empty store was made in its place."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._look = _Look()
+        self.set_progress_handler(self._look, _STEPS_BETWEEN_LOOKS)
+
     def work_for(self, job: Job) -> None:
         """Serve `job` from now on, for no user yet."""
-        self.job = job
+        self.job = self._look.job = job
         self._acting_user = ()
-        self._look_at(job)
 
     def control(self, statement: str) -> None:
         """Begin, save, or end a transaction, which nothing interrupts: whether it was done would not be known."""
-        self.set_progress_handler(None, 0)
+        self._look.is_off = True
         try:
             self.execute(statement)
         finally:
-            self._look_at(self.job)
+            self._look.is_off = False
 
     def secure(self) -> None:
         """Show and change only rows of the user that this connection acts for."""
@@ -110,9 +125,6 @@ class Connection(sqlite3.Connection):
     def act_for(self, user_id: str | None) -> None:
         """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""
         self._acting_user = (user_id,)
-
-    def _look_at(self, job: Job) -> None:
-        self.set_progress_handler(lambda: job.cancelled, _STEPS_BETWEEN_LOOKS)
 
 
 class Lane:

@@ -174,7 +174,8 @@ class Sqlite(Provider):
         new = await self._index.index_content(content) if content is not None else None
 
         def write(db: Connection) -> MemoryRecord:
-            self._adopt_model(db)
+            if new is not None:
+                self._adopt_model(db)
             record = statements.update(db, ref, changes, new)
             statements.write_audit(db, [audit_row(record.user_id, memory_id=record.id, scope=record.scope)])
             return record

@@ -42,7 +42,7 @@ GET_EACH_OF_ANYBODY = f"SELECT place, {COLUMNS} FROM {_ASKED}"
 GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key = :key"
 
 UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
-    WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
+    WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING {COLUMNS}"""
 
 INDEXED = "SELECT number, content FROM memories WHERE id = :id AND user_id = :user_id"
 
@@ -123,8 +123,9 @@ def get_each_by_key(db: Connection, refs: Sequence[KeyRef]) -> list[MemoryRecord
 def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedText[None] | None) -> MemoryRecord:
     """Apply the changes; the words and the vector follow the content."""
     before = get(db, ref)
-    db.act_for(before.user_id)
-    ref = ref.model_copy(update={"user_id": before.user_id})
+    if ref.user_id is None:
+        db.act_for(before.user_id)
+        ref = ref.model_copy(update={"user_id": before.user_id})
     changes = change.changes
     try:
         check_validity(before.valid_from, changes.get("valid_to"))
@@ -153,10 +154,10 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         embedding = pack_embedding(new.vector) if new.vector is not None else None
         columns |= {"content": changes["content"], "embedding": embedding, "next_embedding": None}
     assignments = ", ".join(f"{name} = :{name}" for name in columns) or "updated_at = updated_at"
-    change_row(db, ref, assignments + more, columns | {"now": moment})
+    record = change_row(db, ref, assignments + more, columns | {"now": moment})
     if new is not None:
         change_words(db, ref.id, before.user_id)
-    return get(db, ref)
+    return record
 
 
 def delete(db: Connection, ref: RecordRef) -> MemoryRecord:
@@ -249,14 +250,17 @@ def by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None
     return None if row is None else own(to_record(row), user_id)
 
 
-def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Parameters) -> None:
-    """Change the row, which is there; ConflictError where it has another version than the caller demands."""
+def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Parameters) -> MemoryRecord:
+    """Change the row, which is there, and return its record.
+
+    Raise ConflictError where it has another version than the caller demands.
+    """
     who = {"id": ref.id, "user_id": ref.user_id, "if_version": ref.if_version}
     changed = db.execute(UPDATE.format(assignments=assignments), parameters | who).fetchall()
     if not changed:
         raise stale()
-    for (owner,) in changed:
-        check_owner(owner, ref.user_id)
+    (record,) = (own(to_record(row), ref.user_id) for row in changed)
+    return record
 
 
 def change_words(db: Connection, id: str, user_id: str) -> None:
