@@ -227,8 +227,8 @@ class Sqlite(Provider):
         """Remove the record and its words; only its idempotency key is remembered."""
 
         def write(db: Connection) -> None:
-            gone = statements.delete(db, ref)
-            statements.write_audit(db, [audit_row(gone.user_id, memory_id=gone.id, scope=gone.scope)])
+            owner, scope = statements.delete(db, ref)
+            statements.write_audit(db, [audit_row(owner, memory_id=ref.id, scope=scope)])
 
         await self._change(write)
 

@@ -51,7 +51,7 @@ STARTS = """, valid_from = coalesce(valid_from, :now), starts_by_handover = vali
 STARTS_NO_MORE = """, valid_from = CASE WHEN starts_by_handover THEN NULL ELSE valid_from END, starts_by_handover = 0"""
 
 DELETE = """DELETE FROM main.memories WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version)
-    RETURNING number, user_id"""
+    RETURNING number, user_id, scope"""
 DELETE_ALL = "DELETE FROM main.memories WHERE {where} RETURNING number, user_id, id, scope"
 
 LIST = f"SELECT {COLUMNS} FROM memories WHERE {{where}} ORDER BY created_at DESC, id DESC LIMIT :limit"
@@ -160,15 +160,17 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
     return record
 
 
-def delete(db: Connection, ref: RecordRef) -> MemoryRecord:
-    """Remove the record, but not its idempotency key, and return it as it was."""
-    record = get(db, ref)
-    db.act_for(record.user_id)
-    gone = db.execute(DELETE, {"id": ref.id, "user_id": record.user_id, "if_version": ref.if_version}).fetchall()
+def delete(db: Connection, ref: RecordRef) -> tuple[str, str | None]:
+    """Remove the record, but not its idempotency key, and return its user and its scope."""
+    user_id = get(db, ref).user_id if ref.user_id is None else ref.user_id
+    db.act_for(user_id)
+    gone = db.execute(DELETE, {"id": ref.id, "user_id": user_id, "if_version": ref.if_version}).fetchall()
     if not gone:
+        get(db, ref)  # which is there, in another version, or raises NotFoundError
         raise stale()
-    _forget(db, gone, record.user_id)
-    return record
+    _forget(db, [row[:2] for row in gone], user_id)
+    ((*_, scope),) = gone
+    return user_id, scope
 
 
 def delete_all(db: Connection, filters: Filters) -> list[tuple[str, str | None]]:
