@@ -106,12 +106,12 @@ def put(db: Connection, new: New, if_version: str | None, model: str | None) -> 
     _hand_over(db, before.id, item, now)
     ref = RecordRef(id=before.id, user_id=item.user_id, if_version=if_version)
     fields = dict(zip(FIELDS, fields_of(new, now, version="", created_at=now), strict=True))
-    record = statements.change_row(db, ref, REPLACED, fields | {"now": now})
+    statements.change_row(db, ref, REPLACED, fields | {"now": now})
     statements.change_words(db, before.id, item.user_id)
     app = item.source.app if item.source else None
     entry = audit_row(item.user_id, memory_id=before.id, scope=item.scope, app=app)
     statements.write_audit(db, [entry._replace(action="update")])
-    return PutResult(record=record, created=False)
+    return PutResult(record=statements.get(db, ref), created=False)
 
 
 def insert(db: Connection, rows: Sequence[tuple[New, Sequence[Any]]]) -> None:

@@ -113,14 +113,19 @@ class Connection(sqlite3.Connection):
         self.create_function("acting_user", 0, lambda: self._acting_user[0], deterministic=True)
         secure_rows(self)
 
-    def insert(self, table: str, columns: Mapping[str, Sequence[Any]], **made: str) -> None:
-        """Insert rows, given as columns of the same length; what SQLite is to make of a column is an expression.
+    def insert(
+        self, table: str, columns: Mapping[str, Sequence[Any]], made: str = "", by: str = "", of: Sequence[str] = ()
+    ) -> None:
+        """Insert rows, given as columns of the same length; the column `made` is the expression `by` of those of `of`.
 
         A column that is NULL in all of them is left out: `sqlite3` takes longer to bind None than to write the rest.
         """
         told = {name: values for name, values in columns.items() if values.count(None) < len(values)}
-        names, places = ", ".join([*told, *made]), ", ".join(["?"] * len(told) + [*made.values()])
-        self.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", zip(*told.values(), strict=True))
+        names, places = ", ".join([*told, made] if made else told), ", ".join(["?"] * len(told) + [by] * bool(made))
+        self.executemany(
+            f"INSERT INTO {table} ({names}) VALUES ({places})",
+            zip(*told.values(), *map(columns.__getitem__, of), strict=True),
+        )
 
     def act_for(self, user_id: str | None) -> None:
         """Let what follows meet the rows of this user, or with None, as operators do, of everybody."""

@@ -39,8 +39,9 @@ LAST_WRITES = """SELECT user_id, memory_id, action FROM audit
     WHERE user_id = :user_id AND action IN ('add', 'delete') AND memory_id IN (SELECT value FROM json_each(:ids))
     ORDER BY timestamp, number"""
 
+_NEXT_ENTRY = NEXT_ENTRY.replace("?", ":user_id", 1).replace("?", ":timestamp", 1)
 INSERT_AUDIT_ONCE = f"""INSERT INTO main.audit (user_id, timestamp, number, app, action, memory_id, scope, request_id)
-    SELECT :user_id, :timestamp, {NEXT_ENTRY}, :app, :action, :memory_id, :scope, :request_id WHERE NOT EXISTS (
+    SELECT :user_id, :timestamp, {_NEXT_ENTRY}, :app, :action, :memory_id, :scope, :request_id WHERE NOT EXISTS (
         SELECT 1 FROM audit WHERE user_id = :user_id AND timestamp = :timestamp AND app IS :app AND action = :action
             AND memory_id IS :memory_id AND scope IS :scope AND request_id IS :request_id)"""
 

@@ -42,7 +42,7 @@ GET_EACH_OF_ANYBODY = f"SELECT place, {COLUMNS} FROM {_ASKED}"
 GET_BY_KEY = f"SELECT {COLUMNS} FROM memories WHERE user_id = :user_id AND key = :key"
 
 UPDATE = f"""UPDATE main.memories SET {{assignments}}, updated_at = :now, version = {_NEW_VERSION}
-    WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING {COLUMNS}"""
+    WHERE id = :id AND user_id = :user_id AND version = coalesce(:if_version, version) RETURNING user_id"""
 
 INDEXED = "SELECT number, content FROM memories WHERE id = :id AND user_id = :user_id"
 
@@ -61,8 +61,7 @@ SCOPES = """SELECT user_id, scope, count(*) FROM memories WHERE {where} AND scop
 
 NEXT_USER = "SELECT min(user_id) FROM memories WHERE user_id > :after"
 
-# Of a row that is inserted with the user and the moment first.
-NEXT_ENTRY = "(SELECT coalesce(max(number), 0) + 1 FROM main.audit WHERE user_id = ?1 AND timestamp = ?2)"
+NEXT_ENTRY = "(SELECT coalesce(max(number), 0) + 1 FROM main.audit WHERE user_id = ? AND timestamp = ?)"
 
 LIST_AUDIT = """SELECT user_id, timestamp, app, action, memory_id, scope, request_id FROM audit
     WHERE user_id = :user_id AND (:app IS NULL OR app = :app) AND (:id IS NULL OR memory_id = :id)
@@ -154,10 +153,10 @@ def update(db: Connection, ref: RecordRef, change: MemoryUpdate, new: IndexedTex
         embedding = pack_embedding(new.vector) if new.vector is not None else None
         columns |= {"content": changes["content"], "embedding": embedding, "next_embedding": None}
     assignments = ", ".join(f"{name} = :{name}" for name in columns) or "updated_at = updated_at"
-    record = change_row(db, ref, assignments + more, columns | {"now": moment})
+    change_row(db, ref, assignments + more, columns | {"now": moment})
     if new is not None:
         change_words(db, ref.id, before.user_id)
-    return record
+    return get(db, ref)  # RETURNING would tell 1.0 as 1
 
 
 def delete(db: Connection, ref: RecordRef) -> tuple[str, str | None]:
@@ -243,7 +242,7 @@ def write_audit(db: Connection, rows: Iterable[AuditRow]) -> None:
     columns = dict(zip(AuditRow._fields, zip(*rows, strict=True), strict=False))
     if columns:
         moments = [*map(to_micros, columns["timestamp"])]
-        db.insert("main.audit", columns | {"timestamp": moments}, number=NEXT_ENTRY)
+        db.insert("main.audit", columns | {"timestamp": moments}, "number", NEXT_ENTRY, ("user_id", "timestamp"))
 
 
 def by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None:
@@ -252,17 +251,14 @@ def by_key(db: Connection, user_id: str, key: str | None) -> MemoryRecord | None
     return None if row is None else own(to_record(row), user_id)
 
 
-def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Parameters) -> MemoryRecord:
-    """Change the row, which is there, and return its record.
-
-    Raise ConflictError where it has another version than the caller demands.
-    """
+def change_row(db: Connection, ref: RecordRef, assignments: str, parameters: Parameters) -> None:
+    """Change the row, which is there; ConflictError where it has another version than the caller demands."""
     who = {"id": ref.id, "user_id": ref.user_id, "if_version": ref.if_version}
     changed = db.execute(UPDATE.format(assignments=assignments), parameters | who).fetchall()
     if not changed:
         raise stale()
-    (record,) = (own(to_record(row), ref.user_id) for row in changed)
-    return record
+    for (owner,) in changed:
+        check_owner(owner, ref.user_id)
 
 
 def change_words(db: Connection, id: str, user_id: str) -> None:
