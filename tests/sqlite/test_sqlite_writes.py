@@ -229,16 +229,19 @@ class Slow:
             self.ended.set()
 
 
-async def test_a_cancelled_query_is_interrupted_and_its_connection_serves_the_next(database: Database) -> None:
-    slow, waiting = Slow(), Slow()
-    reading = asyncio.create_task(database.read(slow))
+@pytest.mark.parametrize("way", ["read", "write_alone"])
+async def test_a_cancelled_statement_is_interrupted_and_its_connection_serves_the_next(
+    database: Database, way: str
+) -> None:
+    slow, waiting, run = Slow(), Slow(), getattr(database, way)
+    running = asyncio.create_task(run(slow))
     await until(slow.began.is_set)
-    behind = asyncio.create_task(database.read(waiting))
+    behind = asyncio.create_task(run(waiting))
     await asyncio.sleep(0.05)
-    for task in (behind, reading):
+    for task in (behind, running):
         assert await cancelled(task)  # the statement lasts longer than this waits
     async with asyncio.timeout(10):
-        assert await database.read(lambda db: db.execute(COUNT.format(300_000)).fetchone()) == (300_000,)
+        assert await run(lambda db: db.execute(COUNT.format(300_000)).fetchone()) == (300_000,)
     assert (slow.ended.is_set(), waiting.began.is_set()) == (True, False)
 
 

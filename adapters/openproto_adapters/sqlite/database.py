@@ -192,7 +192,8 @@ class Database:
             try:
                 for unit in units:
                     if unit[0] not in failed:
-                        connection.work_for(unit[0] if len(unit) == 1 else job)
+                        # A call among others is given up by itself, and one alone with the job.
+                        connection.work_for(unit[0] if len(unit) == 1 < len(calls) else job)
                         try:
                             done.update(zip(unit, _answers(unit, connection, saved=len(units) > 1), strict=True))
                         except Exception as error:
