@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -40,6 +41,8 @@ def binding(address: Address) -> Iterator[None]:
         yield
     except OSError as error:
         said = (error.strerror or str(error)).partition(" (while ")[0]
+        if error.errno == errno.EADDRINUSE:
+            said += "; choose another port, or end what listens there"
         raise OSError(error.errno, f"{address.host} port {address.port}: {said}") from error
 
 

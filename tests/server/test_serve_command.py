@@ -73,11 +73,11 @@ except ValueError:
     ("arguments", "says"),
     [
         (["--port", "70000"], "port: "),
-        (["--port", "TAKEN"], "127.0.0.1 port TAKEN: Address already in use"),
+        (["--port", "TAKEN"], "127.0.0.1 port TAKEN: Address already in use; choose another port"),
         (["--host", "no-such-host.invalid", "--allow-unauthenticated"], "no-such-host.invalid port 0: "),
         (["--workers", "0"], "workers: "),
         (["--host", "0.0.0.0"], "without API keys"),
-        (["--keys", "/no/such/file"], "/no/such/file: No such file"),
+        (["--keys", "/no/such/file"], "/no/such/file: No such file or directory; `openproto keys add` makes it"),
         (["--rate-limit", "many"], "rate_limit: "),
         (["--rate-limit", "0/minute"], "rate_limit: "),
         (["--cors-origin", "app.example"], "cors_origins.0: "),
