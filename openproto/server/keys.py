@@ -63,6 +63,8 @@ def read_keys(path: Path) -> list[ApiKey]:
     """Return the keys of a JSON file; ValueError says what is wrong with it and repeats none of it."""
     try:
         keys = ApiKeys.validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, f"{error.strerror}; `openproto keys add` makes it", str(path)) from None
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])

@@ -142,8 +142,6 @@ class ServerSettings(BaseSettings):
         if path := values.get("keys_file"):
             try:
                 keys = read_keys(Path(str(path)))
-            except FileNotFoundError as error:
-                raise ValueError(f"{path}: {error.strerror}; `openproto keys add` makes it") from None
             except OSError as error:
                 raise ValueError(f"{path}: {error.strerror}") from None
             if not keys:

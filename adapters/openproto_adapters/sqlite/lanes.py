@@ -70,7 +70,10 @@ class Part(Call):
 
 
 class _Look:
-    """What SQLite asks between its steps: whether to stop. It knows no connection, which needs no collector then."""
+    """What SQLite asks between its steps: whether to stop.
+
+    It does not refer to its connection: in such a circle a connection would wait for the garbage collector.
+    """
 
     def __init__(self) -> None:
         self.job = Job()
@@ -83,7 +86,6 @@ class _Look:
 class Connection(sqlite3.Connection):
     """A connection that knows the job it works for, and stops a running statement when that is cancelled."""
 
-    job = Job()
     should_index = False
     """Whether the last transaction saw that many memories wait for the index of words."""
     _acting_user: tuple[str | None, ...] = ()
@@ -95,9 +97,14 @@ class Connection(sqlite3.Connection):
         self._look = _Look()
         self.set_progress_handler(self._look, _STEPS_BETWEEN_LOOKS)
 
+    @property
+    def job(self) -> Job:
+        """What this connection works for."""
+        return self._look.job
+
     def work_for(self, job: Job) -> None:
         """Serve `job` from now on, for no user yet."""
-        self.job = self._look.job = job
+        self._look.job = job
         self._acting_user = ()
 
     def control(self, statement: str) -> None:
@@ -121,9 +128,12 @@ class Connection(sqlite3.Connection):
         A column that is NULL in all of them is left out: `sqlite3` takes longer to bind None than to write the rest.
         """
         told = {name: values for name, values in columns.items() if values.count(None) < len(values)}
-        names, places = ", ".join([*told, made] if made else told), ", ".join(["?"] * len(told) + [by] * bool(made))
+        names, places = [*told], ["?"] * len(told)
+        if made:
+            names.append(made)
+            places.append(by)
         self.executemany(
-            f"INSERT INTO {table} ({names}) VALUES ({places})",
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(places)})",
             zip(*told.values(), *map(columns.__getitem__, of), strict=True),
         )
 

@@ -143,8 +143,7 @@ class OpenProtoStore(BaseStore):
         try:
             answers = iter(await self._run([op for ops, _ in live for op in ops]))
             outcomes = [[*islice(answers, len(ops))] for ops, _ in live]
-        except Exception:
-            # One bad call must not spoil its neighbours: each is run alone and gets its own error.
+        except Exception:  # whichever it is, it must not spoil the neighbours: each is run alone and gets its own error
             outcomes = await gather_bounded((self._run(ops) for ops, _ in live), limit=_AT_ONCE, return_exceptions=True)
         for (_, future), outcome in zip(live, outcomes, strict=True):
             if future.done():
